@@ -1,0 +1,348 @@
+"""The miniature sweep as its libraries' documentation teaches it: one Ray Tune trial per configuration.
+
+Ray Tune (class trainable, `reuse_actors`), `transformers.Trainer`, peft and `model.generate` do the work;
+from sweeper come definitions alone: which configurations there are, rows and their order, prompts, keyword
+lists, and how a rate is counted. An actor keeps the model, the tokenised data and the prompts between
+trials and puts the adapter back to its initial weights. Only the plan's candidates run, no controls.
+
+    python benchmarks/rival.py miniature --set space.max_steps=50 --out rival.json
+"""
+
+import argparse
+import json
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ray
+import torch
+from peft import LoraConfig, get_peft_model
+from ray import tune
+from transformers import (
+    AutoModelForCausalLM,
+    GenerationConfig,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+from sweeper.plan import make_plan, make_tasks
+from sweeper.records import Metric
+from sweeper.sources import resolve
+from sweeper.spec import load_spec
+from sweeper.task import OptimizerSettings, Readout, TrajectoryTask
+from sweeper.trial.encode import Encoded, RowOrder
+from sweeper.trial.inputs import load_inputs
+from sweeper.trial.judge import safety_metrics
+from sweeper.trial.utility import text_metrics
+
+_ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+
+
+class Answers(NamedTuple):
+    """Decoded responses, and how many tokens were generated for them, end tokens included."""
+
+    texts: list[str]
+    tokens: int
+
+
+class ShadowEma(TrainerCallback):
+    """Keeps an fp32 EMA of the trained weights, updated after every optimizer step."""
+
+    def __init__(self, weights: list[torch.Tensor], decay: float) -> None:
+        self._weights = weights
+        self._decay = decay
+        self.values = [item.float().clone() for item in weights]
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        torch._foreach_lerp_(self.values, self._weights, 1 - self._decay)
+
+
+class Worker:
+    """What an actor keeps between trials, and one trial from training to metrics."""
+
+    def __init__(self, task: TrajectoryTask) -> None:
+        self._task = task
+        self._inputs = load_inputs(task)
+        self._pad = int(self._inputs.tokenizer.pad_token_id)
+        encoder, heldout = self._inputs.encoder, self._inputs.data.heldout
+        self._train_rows = [_tensors(row) for row in self._inputs.data.train]
+        self._heldout_rows = [_tensors(encoder.example(row)) for row in heldout]
+        self._heldout_prompts = [encoder.prompt(row.prompt) for row in heldout]
+        base = AutoModelForCausalLM.from_pretrained(task.model.path, dtype=torch.float32)
+        ends = {base.generation_config.eos_token_id, self._inputs.tokenizer.eos_token_id}
+        self._ends = sorted(int(end) for end in ends if end is not None)
+        torch.manual_seed(task.seed)  # The adapter is made from the seed, as sweeper makes it.
+        self._model = get_peft_model(
+            base,
+            LoraConfig(
+                r=task.tuning.lora_r,
+                lora_alpha=task.tuning.lora_alpha,  # type: ignore[arg-type]
+                lora_dropout=task.tuning.lora_dropout,
+                target_modules=list(task.tuning.lora_target_modules),
+                task_type="CAUSAL_LM",
+            ),
+        )
+        trained = [item for item in self._model.parameters() if item.requires_grad]
+        self._parameters = [item.detach() for item in trained]  # Same storage, no gradient.
+        self._start = [item.clone() for item in self._parameters]
+        self._scratch = tempfile.mkdtemp(prefix="rival-trainer-")
+
+    def trial(self, settings: OptimizerSettings, readout: Readout) -> dict[str, Any]:
+        """Train, average, evaluate; everything that is reported about one configuration."""
+        began = time.perf_counter()
+        torch._foreach_copy_(self._parameters, self._start)
+        order = RowOrder(len(self._train_rows), settings.batch_size, self._task.seed)
+        chosen = [row for step in range(readout.step) for row in order.batch(step)]
+        rows = [self._train_rows[index] for index in chosen]
+        callbacks = []
+        if readout.average.decay is not None:
+            callbacks.append(ShadowEma(self._parameters, readout.average.decay))
+        trainer = self._trainer(settings, readout.step, rows, callbacks)
+        training = time.perf_counter()
+        trainer.train()
+        train_seconds = time.perf_counter() - training
+        if callbacks:
+            torch._foreach_copy_(self._parameters, callbacks[0].values)
+        elif readout.average.weight is not None:
+            torch._foreach_lerp_(self._parameters, self._start, readout.average.weight)
+        evaluating = time.perf_counter()
+        self._model.eval()
+        metrics, generated = self._evaluate()
+        ended = time.perf_counter()
+        return {
+            "config_id": readout.config_id,
+            "steps": readout.step,
+            "batch_size": settings.batch_size,
+            "average": readout.average.label,
+            "metrics": {name: asdict(metric) for name, metric in metrics.items()},
+            "seconds": {
+                "train": train_seconds,
+                "evaluate": ended - evaluating,
+                "total": ended - began,
+            },
+            "tokens": {
+                "trained": sum(len(row["input_ids"]) for row in rows),
+                "generated": generated,
+            },
+        }
+
+    def _trainer(
+        self,
+        settings: OptimizerSettings,
+        steps: int,
+        rows: list[dict[str, torch.Tensor]],
+        callbacks: list[ShadowEma],
+    ) -> Trainer:
+        """A Trainer over rows that are already in order, with everything optional switched off."""
+        arguments = TrainingArguments(
+            output_dir=self._scratch,
+            max_steps=steps,
+            per_device_train_batch_size=settings.batch_size,
+            train_sampling_strategy="sequential",
+            learning_rate=settings.learning_rate,
+            lr_scheduler_type=settings.lr_scheduler_type,
+            warmup_steps=settings.warmup_steps,
+            weight_decay=settings.weight_decay,
+            adam_beta1=settings.adam_beta1,
+            adam_beta2=settings.adam_beta2,
+            adam_epsilon=settings.adam_epsilon,
+            max_grad_norm=settings.max_grad_norm,
+            optim="adamw_torch_fused",
+            seed=self._task.seed,
+            use_cpu=True,
+            remove_unused_columns=False,
+            dataloader_num_workers=0,
+            dataloader_pin_memory=False,
+            eval_strategy="no",
+            save_strategy="no",
+            logging_strategy="no",
+            logging_nan_inf_filter=False,
+            disable_tqdm=True,
+            report_to="none",
+        )
+        return Trainer(
+            model=self._model,
+            args=arguments,
+            train_dataset=rows,
+            data_collator=self._collate,
+            callbacks=[*callbacks],
+        )
+
+    def _collate(self, rows: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        """Right-padded tensors of one batch."""
+        fill = {"input_ids": self._pad, "attention_mask": 0, "labels": -100}
+        return {
+            name: torch.nn.utils.rnn.pad_sequence(
+                [row[name] for row in rows], batch_first=True, padding_value=value
+            )
+            for name, value in fill.items()
+        }
+
+    def _evaluate(self) -> tuple[dict[str, Metric], int]:
+        """All metrics of the model as it stands, and the tokens generated for them."""
+        settings, tokens = self._task.evaluation, 0
+        metrics: dict[str, Metric] = {}
+        for suite in self._inputs.suites:
+            answers = self._answer(suite.tokens)
+            metrics |= safety_metrics(suite.name, answers.texts, self._inputs.lists)
+            tokens += answers.tokens
+        if "heldout_loss" in settings.utility_metrics:
+            metrics["heldout_loss"] = self._heldout_loss()
+        if set(settings.utility_metrics) - {"heldout_loss"}:
+            answers = self._answer(self._heldout_prompts)
+            references = [row.completion for row in self._inputs.data.heldout]
+            metrics |= text_metrics(settings.utility_metrics, answers.texts, references)
+            tokens += answers.tokens
+        return metrics, tokens
+
+    def _answer(self, prompts: Sequence[Sequence[int]]) -> Answers:
+        """Greedy responses, batched, padded on the left, with the KV cache."""
+        settings, tokenizer = self._task.evaluation, self._inputs.tokenizer
+        decoding = GenerationConfig(
+            do_sample=False,
+            use_cache=True,
+            max_new_tokens=settings.max_new_tokens,
+            pad_token_id=self._pad,
+            eos_token_id=self._ends,
+        )
+        texts: list[str] = []
+        tokens = 0
+        for start in range(0, len(prompts), settings.batch_size):
+            encodings = {"input_ids": [list(row) for row in prompts[start:][: settings.batch_size]]}
+            batch = tokenizer.pad(encodings, padding_side="left", return_tensors="pt")
+            output = self._model.generate(**batch, generation_config=decoding)
+            answers = output[:, batch["input_ids"].shape[1] :]
+            texts += tokenizer.batch_decode(answers, skip_special_tokens=True)
+            ended = torch.isin(answers, torch.tensor(self._ends)).int().cumsum(1)
+            tokens += int((ended == 0).sum()) + int((ended[:, -1] > 0).sum())
+        return Answers(texts, tokens)
+
+    @torch.no_grad()
+    def _heldout_loss(self) -> Metric:
+        """The model's own loss over the held-out completions, nats per token."""
+        size, total, tokens = self._task.evaluation.batch_size, 0.0, 0
+        for start in range(0, len(self._heldout_rows), size):
+            batch = self._collate(self._heldout_rows[start : start + size])
+            count = int((batch["labels"][:, 1:] != -100).sum())
+            total += float(self._model(**batch).loss) * count
+            tokens += count
+        return Metric(total / tokens, tokens)
+
+
+def _tensors(row: Encoded) -> dict[str, torch.Tensor]:
+    """One row as the Trainer takes it; the prompt carries no label."""
+    ids = torch.tensor(row.prompt + row.completion)
+    labels = ids.clone()
+    labels[: len(row.prompt)] = -100
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+
+
+class ConfigurationTrainable(tune.Trainable):
+    """One Tune trial is one configuration; the actor and its `Worker` serve many."""
+
+    def setup(  # type: ignore[override]  # `with_parameters` fills in the tasks
+        self, config: dict[str, Any], tasks: Sequence[str]
+    ) -> None:
+        torch.set_num_threads(1)
+        logging.getLogger("transformers").setLevel(logging.ERROR)
+        self._tasks = [TrajectoryTask.from_json(text) for text in tasks]
+        self._worker = Worker(self._tasks[0])
+        self._point = config["point"]
+
+    def step(self) -> dict[str, Any]:
+        task_index, readout_index = self._point
+        task = self._tasks[task_index]
+        return {**self._worker.trial(task.optimizer, task.readouts[readout_index]), "done": True}
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._point = new_config["point"]
+        return True
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: a trial is one step, and Tune may still ask between trials."""
+
+
+def candidate_tasks(name: str, overrides: Sequence[str]) -> list[TrajectoryTask]:
+    """The plan's tasks, whose readouts hold the candidates. One seed and one adapter shape."""
+    spec = load_spec(name, overrides)
+    tasks = make_tasks(make_plan(spec), spec, resolve, device="cpu")
+    tasks = tuple(t for t in tasks if any(item.role == "candidate" for item in t.readouts))
+    if len({(t.seed, t.tuning) for t in tasks}) > 1 or tasks[0].tuning.method != "lora":
+        raise SystemExit("this benchmark is for LoRA with one adapter shape and one seed")
+    if any(t.optimizer.feedback or len(t.segments) > 1 for t in tasks):
+        raise SystemExit("this benchmark has neither fed-back averages nor decay tails")
+    return list(tasks)
+
+
+def run_rival(tasks: Sequence[TrajectoryTask]) -> dict[str, Any]:
+    """Run every candidate as its own trial: `trials`, and how many ran at once.
+
+    Raises:
+        SystemExit: a trial failed.
+    """
+    points = [
+        [number, index]
+        for number, task in enumerate(tasks)
+        for index, readout in enumerate(task.readouts)
+        if readout.role == "candidate"
+    ]
+    os.environ.update(_ENVIRONMENT)
+    ray.init(
+        address="local",
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        runtime_env={"env_vars": _ENVIRONMENT},
+    )
+    slots = int(ray.cluster_resources()["CPU"])
+    with tempfile.TemporaryDirectory(prefix="rival-") as folder:
+        trainable = tune.with_parameters(
+            ConfigurationTrainable, tasks=[task.to_json() for task in tasks]
+        )
+        tuner = tune.Tuner(
+            tune.with_resources(trainable, {"CPU": 1}),
+            param_space={"point": tune.grid_search(points)},
+            tune_config=tune.TuneConfig(max_concurrent_trials=slots, reuse_actors=True),
+            run_config=tune.RunConfig(
+                storage_path=folder,
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                verbose=0,
+            ),
+        )
+        results = tuner.fit()
+        ray.shutdown()
+    if results.errors:
+        raise SystemExit(f"{len(results.errors)} trials failed, the first: {results.errors[0]}")
+    kept = ("config_id", "steps", "batch_size", "average", "metrics", "seconds", "tokens")
+    found = [results[index].metrics or {} for index in range(len(results))]
+    trials = [{name: metrics[name] for name in kept} for metrics in found]
+    return {"concurrent_trials": slots, "trials": trials}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("spec", help="a sweep file, or the name of a shipped one")
+    parser.add_argument("--set", action="append", default=[], help="override: key.path=value")
+    parser.add_argument("--out", type=Path, required=True, help="where the results go (JSON)")
+    arguments = parser.parse_args()
+    began = time.perf_counter()
+    found = run_rival(candidate_tasks(arguments.spec, arguments.set))
+    wall = time.perf_counter() - began
+    arguments.out.write_text(json.dumps({"wall_seconds": wall, **found}, indent=1))
+    print(f"{len(found['trials'])} trials in {wall:.1f} s, results in {arguments.out}")
+
+
+if __name__ == "__main__":
+    main()
