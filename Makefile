@@ -1,12 +1,13 @@
 # make demo   set everything up and run the miniature sweep to a report
 # make test   set everything up and run the whole test suite
+# make bench  time a reduced miniature sweep against one Ray Tune trial per configuration
 # make check  ruff, ruff format, mypy --strict
 
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check format clean
+.PHONY: demo test bench check format clean
 
 demo: $(READY)
 	$(BIN)/sweeper run miniature --out reports/miniature
@@ -16,6 +17,9 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+bench: $(READY)
+	$(BIN)/python benchmarks/bench.py
 
 check: $(READY)
 	$(BIN)/ruff check .
