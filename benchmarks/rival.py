@@ -72,8 +72,9 @@ class ShadowEma(TrainerCallback):
 class Worker:
     """What an actor keeps between trials, and one trial from training to metrics."""
 
-    def __init__(self, task: TrajectoryTask) -> None:
+    def __init__(self, task: TrajectoryTask, scratch: str) -> None:
         self._task = task
+        self._scratch = scratch
         self._inputs = load_inputs(task)
         self._pad = int(self._inputs.tokenizer.pad_token_id)
         encoder, heldout = self._inputs.encoder, self._inputs.data.heldout
@@ -97,7 +98,6 @@ class Worker:
         trained = [item for item in self._model.parameters() if item.requires_grad]
         self._parameters = [item.detach() for item in trained]  # Same storage, no gradient.
         self._start = [item.clone() for item in self._parameters]
-        self._scratch = tempfile.mkdtemp(prefix="rival-trainer-")
 
     def trial(self, settings: OptimizerSettings, readout: Readout) -> dict[str, Any]:
         """Train, average, evaluate; everything that is reported about one configuration."""
@@ -252,13 +252,13 @@ def _tensors(row: Encoded) -> dict[str, torch.Tensor]:
 class ConfigurationTrainable(tune.Trainable):
     """One Tune trial is one configuration; the actor and its `Worker` serve many."""
 
-    def setup(  # type: ignore[override]  # `with_parameters` fills in the tasks
-        self, config: dict[str, Any], tasks: Sequence[str]
+    def setup(  # type: ignore[override]  # `with_parameters` fills in the last two
+        self, config: dict[str, Any], tasks: Sequence[str], scratch: str
     ) -> None:
         torch.set_num_threads(1)
         logging.getLogger("transformers").setLevel(logging.ERROR)
         self._tasks = [TrajectoryTask.from_json(text) for text in tasks]
-        self._worker = Worker(self._tasks[0])
+        self._worker = Worker(self._tasks[0], scratch)
         self._point = config["point"]
 
     def step(self) -> dict[str, Any]:
@@ -309,7 +309,7 @@ def run_rival(tasks: Sequence[TrajectoryTask]) -> dict[str, Any]:
     slots = int(ray.cluster_resources()["CPU"])
     with tempfile.TemporaryDirectory(prefix="rival-") as folder:
         trainable = tune.with_parameters(
-            ConfigurationTrainable, tasks=[task.to_json() for task in tasks]
+            ConfigurationTrainable, tasks=[task.to_json() for task in tasks], scratch=folder
         )
         tuner = tune.Tuner(
             tune.with_resources(trainable, {"CPU": 1}),
