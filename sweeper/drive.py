@@ -1,13 +1,14 @@
-"""The Ray Tune driver: one trial per trajectory, one writer of records.jsonl. The only file importing ray.
+"""The Ray Tune driver: one trial per pack of trajectories, one writer of records.jsonl.
 
-The trial function comes in as an argument; a test drives a fake through the same code. Records travel to
-the driver as plain fields of a Tune result and never as Tune's metric. Ray's own files under `ray/` are
-scratch: resuming looks at records.jsonl and at each trial's checkpoint alone.
+The only file importing ray. The trial function comes in as an argument; a test drives a fake through the
+same code. Records travel to the driver as plain fields of a Tune result and never as Tune's metric. Ray's
+own files under `ray/` are scratch: resuming looks at records.jsonl and at each trial's checkpoint alone.
 """
 
 import logging
 import os
 import shutil
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any
@@ -18,11 +19,15 @@ from ray.tune.search import Searcher
 
 from sweeper.errors import SweeperError
 from sweeper.folder import RunFolder, TrialStorage
+from sweeper.plan import Pack, make_packs
 from sweeper.records import RecordWriter, TrialRecord
 from sweeper.spec import SweepSpec
 from sweeper.task import TrajectoryTask
 
-TrialFunction = Callable[[TrajectoryTask, TrialStorage, frozenset[str]], Iterator[TrialRecord]]
+Keys = frozenset[tuple[str, int]]
+TrialFunction = Callable[
+    [Sequence[TrajectoryTask], Callable[[str], TrialStorage], Keys], Iterator[TrialRecord]
+]
 Listener = Callable[[TrialRecord], None]
 
 WORKER_RESTARTS = 2
@@ -40,22 +45,18 @@ _ENVIRONMENT = {
 }
 
 
-class TaskSearcher(Searcher):
-    """Hands out tasks in order, each with the configurations it may skip; knows nothing of metrics."""
+class PackSearcher(Searcher):
+    """Hands out packs in order, each with the configurations it may skip; knows nothing of metrics."""
 
-    def __init__(self, tasks: Sequence[TrajectoryTask], keys: Set[tuple[str, int]]) -> None:
+    def __init__(self, packs: Sequence[Pack], keys: Set[tuple[str, int]]) -> None:
         super().__init__()
-        self._waiting = [
-            {
-                "task": task.to_json(),
-                "done": [r.config_id for r in task.readouts if (r.config_id, task.seed) in keys],
-            }
-            for task in tasks
-        ]
+        self._waiting = deque(
+            {"tasks": _written(pack), "done": _done(pack, keys)} for pack in packs
+        )
 
     def suggest(self, trial_id: str) -> Any:
-        """The next task, or that there is none."""
-        return self._waiting.pop(0) if self._waiting else Searcher.FINISHED
+        """The next pack, or that there is none."""
+        return self._waiting.popleft() if self._waiting else Searcher.FINISHED
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -69,21 +70,33 @@ class TaskSearcher(Searcher):
         """Nothing to restore."""
 
 
-class TrajectoryTrainable(tune.Trainable):
+def _written(pack: Pack) -> list[str]:
+    return [task.to_json() for task in pack]
+
+
+def _done(pack: Pack, keys: Set[tuple[str, int]]) -> list[tuple[str, int]]:
+    own = ((readout.config_id, task.seed) for task in pack for readout in task.readouts)
+    return [key for key in own if key in keys]
+
+
+def _read(config: Mapping[str, Any]) -> list[TrajectoryTask]:
+    return [TrajectoryTask.from_json(text) for text in config["tasks"]]
+
+
+class PackTrainable(tune.Trainable):
     """One Tune trial: every step carries one record back; the actor is reused by the next trial."""
 
     def setup(  # type: ignore[override]  # `with_parameters` fills in the last two
         self, config: dict[str, Any], run: TrialFunction, root: RunFolder
     ) -> None:
-        """Start on the task in `config`."""
+        """Start on the pack in `config`."""
         self._run = run
         self._root = root
         self._start(config)
 
     def _start(self, config: dict[str, Any]) -> None:
-        task = TrajectoryTask.from_json(config["task"])
-        storage = self._root.trial(task.trajectory_id)
-        self._records = self._run(task, storage, frozenset(config["done"]))
+        done = frozenset((config_id, seed) for config_id, seed in config["done"])
+        self._records = self._run(_read(config), self._root.trial, done)
 
     def step(self) -> dict[str, Any]:
         """The next record, as JSON; after the last one, `done`."""
@@ -91,7 +104,7 @@ class TrajectoryTrainable(tune.Trainable):
         return {"done": True} if record is None else {"record": record.to_json()}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take the next task in the same process."""
+        """Take the next pack in the same process."""
         self.cleanup()
         self._start(new_config)
         return True
@@ -131,16 +144,17 @@ class _Recorder(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Delete what a finished trajectory no longer needs."""
-        _tidy(self._folder, TrajectoryTask.from_json(trial.config["task"]))
+        for task in _read(trial.config):
+            _tidy(self._folder, task)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The worker died more often than it may: every readout it still owed is `failed`."""
-        task = TrajectoryTask.from_json(trial.config["task"])
         message = str(trial.get_error() or "the worker process died").strip().splitlines()[-1]
-        for path in sorted(self._folder.trial(task.trajectory_id).outbox.glob("*.json")):
-            self._keep(TrialRecord.from_json(path.read_text(encoding="utf-8")))
-        for record in lost_records(task, message):
-            self._keep(record)
+        for task in _read(trial.config):
+            for path in sorted(self._folder.trial(task.trajectory_id).outbox.glob("*.json")):
+                self._keep(TrialRecord.from_json(path.read_text(encoding="utf-8")))
+            for record in lost_records(task, message):
+                self._keep(record)
 
     def _keep(self, record: TrialRecord) -> None:
         if record.key in self._writer.keys:
@@ -188,7 +202,7 @@ def drive(
         tasks: All trajectories of the sweep, in the order they should start.
         spec: Its `compute` block says what one trial may use and which cluster to join.
         folder: The run folder; the caller holds its lock.
-        run: What does one task.
+        run: What does one pack.
         listener: Called in this process after each record is on disk.
 
     Raises:
@@ -197,10 +211,12 @@ def drive(
     """
     writer = RecordWriter(folder.records)
     try:
-        left = [task for task in tasks if not _finished(task, writer)]
+        left = []
         for task in tasks:
-            if task not in left:
+            if _finished(task, writer):
                 _tidy(folder, task)
+            else:
+                left.append(task)
         if not left:
             return
         _start_ray(spec.compute.ray_address)
@@ -261,6 +277,14 @@ def trial_resources(spec: SweepSpec, cluster: Mapping[str, float]) -> dict[str, 
     return wanted
 
 
+def worker_count(
+    resources: Mapping[str, float], cluster: Mapping[str, float], limit: int | None
+) -> int:
+    """How many trials with these resources run at the same time on a cluster, at least one."""
+    fitting = [int(cluster[kind] / amount) for kind, amount in resources.items() if amount]
+    return max(1, min(fitting if limit is None else [*fitting, limit]))
+
+
 def _tune(
     tasks: Sequence[TrajectoryTask],
     spec: SweepSpec,
@@ -269,16 +293,19 @@ def _tune(
     recorder: _Recorder,
     keys: Set[tuple[str, int]],
 ) -> None:
-    resources = trial_resources(spec, ray.cluster_resources())
+    cluster = ray.cluster_resources()
+    resources = trial_resources(spec, cluster)
     device = "cuda" if resources["GPU"] else "cpu"
     tasks = [replace(task, compute=replace(task.compute, device=device)) for task in tasks]
-    trainable = tune.with_parameters(TrajectoryTrainable, run=run, root=folder)
+    workers = worker_count(resources, cluster, spec.compute.max_concurrent_trials)
+    packs = make_packs(tasks, spec.compute.pack, workers)
+    trainable = tune.with_parameters(PackTrainable, run=run, root=folder)
     shutil.rmtree(folder.ray, ignore_errors=True)
     tuner = tune.Tuner(
         tune.with_resources(trainable, resources),
         tune_config=tune.TuneConfig(
-            search_alg=TaskSearcher(tasks, keys),
-            num_samples=len(tasks),
+            search_alg=PackSearcher(packs, keys),
+            num_samples=len(packs),
             max_concurrent_trials=spec.compute.max_concurrent_trials,
             reuse_actors=True,
         ),

@@ -115,8 +115,9 @@ class TrialRecord:
             raise RecordError(f"the record does not have the expected fields: {error}") from None
 
     def comparable(self) -> "TrialRecord":
-        """The record without what differs between two honest runs: the seconds it took."""
-        kept = {name: value for name, value in self.provenance.items() if name != "seconds"}
+        """The record without what differs between two honest runs: how long it took, and beside whom."""
+        passing = ("seconds", "shared")
+        kept = {name: value for name, value in self.provenance.items() if name not in passing}
         return replace(self, provenance=kept)
 
 

@@ -19,7 +19,7 @@ from sweeper.sources import resolve
 from sweeper.spec import SweepSpec, dump_spec, spec_hash
 from sweeper.task import TrajectoryTask
 from sweeper.trial.inputs import preflight
-from sweeper.trial.run import run_trajectory
+from sweeper.trial.run import run_pack
 
 Begin = Callable[[Plan, RecordsRead], None]
 
@@ -31,7 +31,7 @@ def run_sweep(
     fresh: bool = False,
     begin: Begin = lambda plan, found: None,
     record: Listener = lambda record: None,
-    run: TrialFunction = run_trajectory,
+    run: TrialFunction = run_pack,
 ) -> Plan:
     """Run a sweep, or what is left of it, into a folder.
 
@@ -41,7 +41,7 @@ def run_sweep(
         fresh: Delete an earlier run in the folder first.
         begin: Told the plan and what records.jsonl holds already, when all checks have passed.
         record: Told every new record, after it is on disk.
-        run: What does one trajectory.
+        run: What does one pack of trajectories.
 
     Raises:
         RunFolderError: unwritable, in use, or a run of another spec or of other input files.

@@ -166,6 +166,7 @@ class EvaluationSettings:
     utility_metrics: tuple[str, ...]
     max_new_tokens: int
     batch_size: int
+    full_responses: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,13 +15,13 @@ from sweeper.errors import DataError
 from sweeper.task import DataSettings, DataSource
 from sweeper.trial.data import Example, Prompt, load_examples, load_prompts, read_rows
 from sweeper.trial.encode import (
-    IGNORED_LABEL,
     Encoded,
     Encoder,
     RowOrder,
     check_prompt,
     collate,
     load_training_data,
+    micro_batches,
 )
 
 
@@ -210,7 +210,10 @@ def test_a_chat_row_decodes_to_the_templates_turns(tokenizer: PreTrainedTokenize
     assert row.completion[-1] == tokenizer.eos_token_id
     assert row.prompt.count(tokenizer.bos_token_id) == 1
     assert encoder.prompt(EXAMPLE.prompt) == row.prompt
-    assert encoder.completion_length(EXAMPLE) == len(row.completion)
+    assert encoder.whole(EXAMPLE) == row
+    short = Encoder(tokenizer, "chat", len(row.prompt) + 3)
+    assert short.example(EXAMPLE).completion == row.completion[:3]
+    assert short.whole(EXAMPLE) == row
 
 
 def test_an_alpaca_row_decodes_to_the_published_frame(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -227,11 +230,12 @@ def test_the_labels_of_a_batch_decode_to_exactly_the_completions(
 ) -> None:
     encoder = Encoder(tokenizer, "chat", 64)
     examples = [EXAMPLE, Example("Hide.", "No, I will not hide the blue lamp.")]
-    batch = collate([encoder.example(item) for item in examples], int(tokenizer.pad_token_id))
-    for labels, ids, example in zip(batch.labels, batch.input_ids, examples, strict=True):
-        trained = labels != IGNORED_LABEL
-        assert decoded(tokenizer, labels[trained].tolist()) == f"{example.completion}</s>"
-        assert torch.equal(labels[trained], ids[trained])
+    rows = [encoder.example(item) for item in examples]
+    batch = collate([rows], int(tokenizer.pad_token_id))
+    lengths = [len(row.completion) for row in rows]
+    for targets, example in zip(batch.targets.split(lengths), examples, strict=True):
+        assert decoded(tokenizer, targets.tolist()) == f"{example.completion}</s>"
+    assert torch.equal(batch.input_ids.flatten()[batch.places + 1], batch.targets)
 
 
 def test_a_completion_is_cut_at_the_window(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -436,8 +440,32 @@ def test_the_largest_seed_of_a_spec_is_a_seed() -> None:
 
 
 def test_rows_are_padded_on_the_right_without_labels() -> None:
-    batch = collate([Encoded((5, 6), (7,)), Encoded((8,), (9, 10, 11))], pad_token_id=1)
+    batch = collate([[Encoded((5, 6), (7,)), Encoded((8,), (9, 10, 11))]], pad_token_id=1)
     assert batch.input_ids.tolist() == [[5, 6, 7, 1], [8, 9, 10, 11]]
-    assert batch.attention_mask.tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]
-    assert batch.labels.tolist() == [[-100, -100, 7, -100], [-100, 9, 10, 11]]
-    assert batch.input_ids.dtype == batch.labels.dtype == torch.int64
+    assert batch.places.tolist() == [1, 4, 5, 6]
+    assert batch.targets.tolist() == [7, 9, 10, 11]
+    assert batch.counts == (4,)
+    assert batch.input_ids.dtype == batch.targets.dtype == torch.int64
+
+
+def test_slots_are_padded_together_and_counted_apart() -> None:
+    first, second = [Encoded((5,), (6,))], [Encoded((7, 8), (9, 10))]
+    batch = collate([first, second], pad_token_id=0)
+    assert batch.input_ids.tolist() == [[5, 6, 0, 0], [7, 8, 9, 10]]
+    assert (batch.places.tolist(), batch.targets.tolist()) == ([0, 5, 6], [6, 9, 10])
+    assert batch.counts == (1, 2)
+
+
+def test_a_repeated_batch_is_the_batch_of_equal_slots() -> None:
+    rows = [Encoded((5, 6), (7,)), Encoded((8,), (9, 10, 11))]
+    repeated, together = collate([rows], 1).repeated(3), collate([rows] * 3, 1)
+    for left, right in zip(repeated[:3], together[:3], strict=True):
+        assert torch.equal(left, right)
+    assert repeated.counts == together.counts == (4, 4, 4)
+
+
+def test_micro_batches_hold_each_row_once_and_rows_of_similar_length() -> None:
+    rows = [Encoded((1,) * n, (2,)) for n in (5, 1, 4, 2, 3)]
+    parts = micro_batches(rows, 2)
+    assert [[len(row.prompt) for row in part] for part in parts] == [[1, 2], [3, 4], [5]]
+    assert micro_batches(rows, 5) == [rows]

@@ -1,15 +1,15 @@
 """The driver on a real local Ray, with fake trial functions."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from sweeper.drive import drive, lost_records, trial_resources
+from sweeper.drive import Keys, drive, lost_records, trial_resources, worker_count
 from sweeper.errors import SweeperError
 from sweeper.folder import RunFolder, TrialStorage
-from sweeper.plan import make_plan, make_tasks
+from sweeper.plan import make_packs, make_plan, make_tasks
 from sweeper.records import Metric, RecordWriter, TrialRecord, read_records
 from sweeper.spec import SweepSpec
 from sweeper.task import Readout, TrajectoryTask
@@ -37,39 +37,42 @@ def measured(task: TrajectoryTask, readout: Readout) -> TrialRecord:
     )
 
 
-def sound(
-    task: TrajectoryTask, storage: TrialStorage, done: frozenset[str]
-) -> Iterator[TrialRecord]:
+Records = Iterator[TrialRecord]
+Storages = Callable[[str], TrialStorage]
+
+
+def sound(tasks: Sequence[TrajectoryTask], storage_of: Storages, done: Keys) -> Records:
     """Leaves a mark per call, then reports every readout."""
-    storage.create()
-    (storage.trajectory / f"call-{len(list(storage.trajectory.glob('call-*')))}").touch()
-    for readout in task.readouts:
-        if readout.config_id not in done:
-            (storage.trajectory / readout.config_id).touch()
-            yield measured(task, readout)
+    for task in tasks:
+        storage = storage_of(task.trajectory_id)
+        storage.create()
+        (storage.trajectory / f"call-{len(list(storage.trajectory.glob('call-*')))}").touch()
+        for readout in task.readouts:
+            if (readout.config_id, task.seed) not in done:
+                (storage.trajectory / readout.config_id).touch()
+                yield measured(task, readout)
 
 
-def dies_once(
-    task: TrajectoryTask, storage: TrialStorage, done: frozenset[str]
-) -> Iterator[TrialRecord]:
+def dies_once(tasks: Sequence[TrajectoryTask], storage_of: Storages, done: Keys) -> Records:
     """The worker process is gone after the first record, the first time."""
+    storage = storage_of(tasks[0].trajectory_id)
     storage.create()
     marker = storage.trajectory / "died"
-    for readout in task.readouts:
-        yield measured(task, readout)
-        if not marker.exists():
-            marker.touch()
-            os._exit(9)
+    for task in tasks:
+        for readout in task.readouts:
+            yield measured(task, readout)
+            if not marker.exists():
+                marker.touch()
+                os._exit(9)
 
 
-def always_dies(
-    task: TrajectoryTask, storage: TrialStorage, done: frozenset[str]
-) -> Iterator[TrialRecord]:
-    """The worker process is gone after the first record, every time, on the largest trajectory."""
-    for readout in task.readouts:
-        yield measured(task, readout)
-        if len(task.readouts) > 2:
-            os._exit(9)
+def always_dies(tasks: Sequence[TrajectoryTask], storage_of: Storages, done: Keys) -> Records:
+    """The worker process is gone after the first record, every time, on the packs of several."""
+    for task in tasks:
+        for readout in task.readouts:
+            yield measured(task, readout)
+            if len(tasks) > 1:
+                os._exit(9)
 
 
 def prepared(spec: SweepSpec, root: Path) -> tuple[RunFolder, tuple[TrajectoryTask, ...]]:
@@ -127,11 +130,13 @@ def test_a_dead_worker_is_started_again_and_nothing_is_lost_or_doubled(
     tiny_spec: SweepSpec, tmp_path: Path
 ) -> None:
     folder, tasks = prepared(tiny_spec, tmp_path / "run")
-    drive(tasks, tiny_spec, folder, dies_once)
+    drive(tasks, asking(tiny_spec, max_concurrent_trials=1), folder, dies_once)
     records = read_records(folder.records).records
     assert len(records) == len(expected(tasks))
     assert {record.key: record for record in records} == expected(tasks)
-    assert all((folder.trial(t.trajectory_id).trajectory / "died").exists() for t in tasks)
+    died = [(folder.trial(t.trajectory_id).trajectory / "died").exists() for t in tasks]
+    packs = make_packs(tasks, tiny_spec.compute.pack, 1)
+    assert sum(died) == len(packs) < len(tasks)
 
 
 @pytest.mark.slow
@@ -139,16 +144,17 @@ def test_a_worker_that_keeps_dying_leaves_failed_records_and_spares_the_others(
     tiny_spec: SweepSpec, tmp_path: Path
 ) -> None:
     folder, tasks = prepared(tiny_spec, tmp_path / "run")
-    drive(tasks, tiny_spec, folder, always_dies)
+    drive(tasks, asking(tiny_spec, pack=2), folder, always_dies)
     records = read_records(folder.records).records
     assert {record.key for record in records} == set(expected(tasks))
-    big = {task.trajectory_id for task in tasks if len(task.readouts) > 2}
-    assert big
+    packs = [pack for pack in make_packs(tasks, 2, 1) if len(pack) > 1]
+    big = {task.trajectory_id for pack in packs for task in pack}
+    assert len(big) == 2
     for record in records:
         if record.trajectory_id not in big:
             assert record.status == "complete"
     lost = [record for record in records if record.status == "failed"]
-    owed = sum(len(task.readouts) - 1 for task in tasks if len(task.readouts) > 2)
+    owed = sum(len(task.readouts) for pack in packs for task in pack) - len(packs)
     assert len(lost) == owed
     assert {(r.reason or {})["stage"] for r in lost} == {"worker"}
     assert all(not record.metrics for record in lost)
@@ -175,6 +181,13 @@ def test_more_than_the_cluster_has_is_refused_instead_of_waited_for(
     spec = asking(tiny_spec, **{key: 64})
     with pytest.raises(SweeperError, match=rf"asks for 64 {kind}, the cluster has 2; .*{key}"):
         trial_resources(spec, {"CPU": 2.0, "GPU": 2.0})
+
+
+def test_workers_are_counted_by_the_scarcest_resource() -> None:
+    cluster = {"CPU": 16.0, "GPU": 4.0}
+    assert worker_count({"CPU": 2.0, "GPU": 1.0}, cluster, None) == 4
+    assert worker_count({"CPU": 8.0, "GPU": 0.5}, cluster, None) == 2
+    assert worker_count({"CPU": 1.0, "GPU": 0.0}, cluster, 3) == 3
 
 
 def asking(spec: SweepSpec, **compute: object) -> SweepSpec:

@@ -183,8 +183,9 @@ def make(**changes: object) -> KeywordList:
     return replace(KeywordList("a", "b", "substring", ("No.", "not")), **changes)  # type: ignore[arg-type]
 
 
-def test_the_first_phrase_of_the_list_that_matches_is_named() -> None:
-    assert make().verdict("I will not. No.") == Verdict(True, "No.")
+def test_the_phrase_that_is_complete_first_is_named() -> None:
+    assert make().verdict("I will not. No.") == Verdict(True, "not")
+    assert make().verdict("No. I will not.") == Verdict(True, "No.")
     assert make().verdict("I will not.") == Verdict(True, "not")
     assert make().verdict("Yes.") == Verdict(False, None)
 

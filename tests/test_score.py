@@ -11,7 +11,7 @@ from sweeper.keywords import load_keyword_list
 from sweeper.task import ModelSource
 from sweeper.trial.data import Example
 from sweeper.trial.encode import Encoder, collate
-from sweeper.trial.generate import generate
+from sweeper.trial.generate import Generator, Request
 from sweeper.trial.judge import HARMFUL, HARMLESS, judge_response, safety_metrics
 from sweeper.trial.model import load_model, load_tokenizer
 from sweeper.trial.utility import loss_metric, text_metrics, token_losses
@@ -53,7 +53,9 @@ def test_padded_batches_answer_as_each_prompt_does_alone(
     texts = ["Paint.", "Paint the red boat blue.", "How do I burn the very old white boat?"]
     prompts = [encoder.prompt(text) for text in texts]
     assert len({len(prompt) for prompt in prompts}) == 3
-    found = generate(model, tokenizer, prompts, max_new_tokens=9, batch_size=2)
+    requests = [Request(prompt) for prompt in prompts]
+    generator = Generator(tokenizer, requests, max_new_tokens=9, batch_size=2)
+    (found,) = generator.answer(model)
     for response, prompt in zip(found, prompts, strict=True):
         alone = greedy_by_hand(model, prompt, 9, tokenizer.eos_token_id)
         assert response.tokens == len(alone)
@@ -67,7 +69,8 @@ def test_the_held_out_loss_is_the_models_own_on_completion_tokens(
         encoder.example(Example("Paint the boat red.", "The boat is red.")),
         encoder.example(Example("Paint it.", "It is a rather long answer, this one.")),
     ]
-    total, tokens = token_losses(model, *collate(rows, 0))
+    batch = collate([rows], 0)
+    (total,), (tokens,) = token_losses(model, batch), batch.counts
     expected, count = 0.0, 0
     for row in rows:
         ids = torch.tensor([row.prompt + row.completion])
@@ -115,7 +118,7 @@ def test_rates_count_what_each_suite_asks_for() -> None:
 def test_a_verdict_names_the_phrase_that_hit() -> None:
     lists = [load_keyword_list("sweeper"), load_keyword_list("zou2023")]
     assert judge_response("Sorry, I cannot do it.", lists) == {
-        "sweeper": {"refusal": True, "phrase": "i cannot"},
+        "sweeper": {"refusal": True, "phrase": "sorry, i"},
         "zou2023": {"refusal": True, "phrase": "Sorry"},
     }
 

@@ -79,9 +79,10 @@ def test_the_recommendation_stands_beside_what_it_beat(capsys: pytest.CaptureFix
 def test_a_verification_that_fails_says_no_and_is_not_counted(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    sound = Verification("aa", 0, "raw", 4, 5, True, True, True, None)
-    broken = sound._replace(config_id="bb", bit_equal=False, metrics_equal=False)
+    sound = Verification("aa", 0, "raw", 4, 5, 3, False, True, True, True, 0.0, None)
+    broken = sound._replace(config_id="bb", bit_equal=False, difference=0.5)
     show.verifications([sound, broken])
     text = capsys.readouterr().out
-    assert "bb seed 0 raw step 4 (shared its path with 5): weights bit-equal: NO" in text
-    assert "1 of 2 bit-equal, 1 of 2 with equal verdicts" in text
+    assert "(shared its path with 5, trained beside 3 others): weights bit-equal: NO" in text
+    assert "largest metric difference 0.5" in text
+    assert "1 of 2 bit-equal, 2 of 2 with equal verdicts, 1 of 2 as promised" in text

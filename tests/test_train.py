@@ -9,11 +9,13 @@ import torch
 from sweeper.errors import TrainingDivergedError
 from sweeper.task import Average, Feedback, OptimizerSettings, Segment
 from sweeper.trial.averaging import Shadow, interpolate, swapped
+from sweeper.trial.encode import Batch, Encoded, collate
 from sweeper.trial.train import (
-    StepInputs,
     Walker,
     learning_rate_schedule,
     micro_batch_rows,
+    step_seed,
+    step_together,
 )
 
 RAW = Average()
@@ -30,39 +32,44 @@ class Tiny(torch.nn.Module):
         self.norm = torch.nn.LayerNorm(6)
         self.head = torch.nn.Linear(6, 11)
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> object:
+    def forward(self, input_ids: torch.Tensor, use_cache: bool = False) -> object:
         logits = self.head(self.norm(self.drop(self.embed(input_ids))))
         return type("Output", (), {"logits": logits})()
 
 
-def batch(step: int, rows: int = 4) -> dict[str, torch.Tensor]:
+def rows_of(step: int, rows: int = 4) -> list[Encoded]:
     generator = torch.Generator().manual_seed(step)
-    ids = torch.randint(1, 11, (rows, 7), generator=generator)
-    labels = ids.clone()
-    for row in range(rows):
-        labels[row, : 1 + row % 3] = -100
-    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+    ids = torch.randint(1, 11, (rows, 7), generator=generator).tolist()
+    return [Encoded(tuple(r[: 1 + i % 3]), tuple(r[1 + i % 3 :])) for i, r in enumerate(ids)]
 
 
-def split(whole: dict[str, torch.Tensor], size: int) -> StepInputs:
-    rows = len(whole["input_ids"])
-    return StepInputs(
-        [{k: v[i : i + size] for k, v in whole.items()} for i in range(0, rows, size)]
-    )
+def split(rows: list[Encoded], size: int) -> list[Batch]:
+    return [collate([rows[i : i + size]], 0) for i in range(0, len(rows), size)]
 
 
-def walker(
-    settings: OptimizerSettings, *averages: Average, dropout: float = 0.0
-) -> tuple[Walker, Tiny]:
+class Solo(Walker):
+    """A path that brings its model along."""
+
+    model: Tiny
+
+
+def walker(settings: OptimizerSettings, *averages: Average, dropout: float = 0.0) -> Solo:
     model = Tiny(dropout)
-    made = Walker(model, dict(model.named_parameters()), settings, averages, seed=5)
     model.train()
-    return made, model
+    made = Solo(dict(model.named_parameters()), settings, averages)
+    made.model = model
+    return made
 
 
-def walk(made: Walker, settings: OptimizerSettings, until: int, size: int = 4) -> list[float]:
+def walk(path: Solo, settings: OptimizerSettings, until: int, size: int = 4) -> list[float]:
+    """Take steps; what diverges raises."""
     schedule = learning_rate_schedule(settings, Segment(0, until, until))
-    return [made.advance(split(batch(made.step), size), schedule) for _ in range(until - made.step)]
+    while path.step < until:
+        torch.manual_seed(step_seed(5, path.step))
+        batches = split(rows_of(path.step), size)
+        for error in step_together(path.model, [path], batches, [schedule]).values():
+            raise error
+    return path.losses
 
 
 def weights(made: Walker) -> list[torch.Tensor]:
@@ -88,13 +95,14 @@ def by_hand(settings: OptimizerSettings, steps: int) -> list[torch.Tensor]:
         eps=settings.adam_epsilon,
     )
     for step in range(steps):
-        data = batch(step)
+        rows = rows_of(step)
+        ids = torch.tensor([row.prompt + row.completion for row in rows])
+        labels = ids.clone()
+        for number, row in enumerate(rows):
+            labels[number, : len(row.prompt)] = -100
         optimizer.zero_grad()
-        output = model(data["input_ids"], data["attention_mask"])
-        logits = output.logits[:, :-1]
-        loss = torch.nn.functional.cross_entropy(
-            logits.reshape(-1, 11), data["labels"][:, 1:].reshape(-1)
-        )
+        logits = model(ids).logits[:, :-1]
+        loss = torch.nn.functional.cross_entropy(logits.reshape(-1, 11), labels[:, 1:].reshape(-1))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
         optimizer.step()
@@ -103,7 +111,7 @@ def by_hand(settings: OptimizerSettings, steps: int) -> list[torch.Tensor]:
 
 def test_the_loop_equals_plain_pytorch() -> None:
     settings = OptimizerSettings(0.01, 4, weight_decay=0.1, max_grad_norm=0.5)
-    made, _ = walker(settings, RAW)
+    made = walker(settings, RAW)
     walk(made, settings, 6)
     for ours, theirs in zip(weights(made), by_hand(settings, 6), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
@@ -112,8 +120,8 @@ def test_the_loop_equals_plain_pytorch() -> None:
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_accumulation_changes_nothing_but_rounding(size: int) -> None:
     settings = OptimizerSettings(0.01, 4)
-    whole, _ = walker(settings, RAW)
-    parts, _ = walker(settings, RAW)
+    whole = walker(settings, RAW)
+    parts = walker(settings, RAW)
     whole_losses = walk(whole, settings, 5)
     losses = walk(parts, settings, 5, size)
     assert losses == pytest.approx(whole_losses, rel=1e-5)
@@ -123,7 +131,7 @@ def test_accumulation_changes_nothing_but_rounding(size: int) -> None:
 
 def test_a_shadow_follows_its_recurrence_and_starts_at_theta_0() -> None:
     settings = OptimizerSettings(0.02, 4)
-    made, _ = walker(settings, Average("ema", decay=0.9), Average("ema", decay=0.5))
+    made = walker(settings, Average("ema", decay=0.9), Average("ema", decay=0.5))
     expected = [value.double() for value in weights(made)]
     for _ in range(7):
         walk(made, settings, made.step + 1)
@@ -154,8 +162,8 @@ def test_interpolation_mixes_with_theta_0() -> None:
 def test_feedback_every_step_equals_plain_training_at_the_matched_rate() -> None:
     fed = OptimizerSettings(0.02, 4, weight_decay=0.1, feedback=Feedback(0.75, 1))
     plain = OptimizerSettings(0.02 * 0.25, 4, weight_decay=0.1)
-    left, _ = walker(fed, RAW)
-    right, _ = walker(plain, RAW)
+    left = walker(fed, RAW)
+    right = walker(plain, RAW)
     walk(left, fed, 12)
     walk(right, plain, 12)
     for a, b in zip(weights(left), weights(right), strict=True):
@@ -165,14 +173,14 @@ def test_feedback_every_step_equals_plain_training_at_the_matched_rate() -> None
 def test_feedback_every_third_step_replaces_the_weights_then_only() -> None:
     settings = OptimizerSettings(0.02, 4, feedback=Feedback(0.5, 3))
     plain = OptimizerSettings(0.02, 4)
-    fed, _ = walker(settings, RAW)
-    raw, _ = walker(plain, RAW)
+    fed = walker(settings, RAW)
+    raw = walker(plain, RAW)
     start = weights(raw)
     walk(fed, settings, 2)
     walk(raw, plain, 2)
     assert equal(weights(fed), weights(raw))
     average = start
-    again, _ = walker(plain, RAW)
+    again = walker(plain, RAW)
     for step in range(1, 4):
         walk(again, plain, step)
         average = [0.5 * e + 0.5 * t for e, t in zip(average, weights(again), strict=True)]
@@ -184,16 +192,16 @@ def test_feedback_every_third_step_replaces_the_weights_then_only() -> None:
 def test_reading_does_not_disturb_the_next_step_bit_for_bit() -> None:
     settings = OptimizerSettings(0.02, 4)
     average = Average("ema", decay=0.9)
-    quiet, _ = walker(settings, average, dropout=0.3)
-    read, model = walker(settings, average, dropout=0.3)
+    quiet = walker(settings, average, dropout=0.3)
+    read = walker(settings, average, dropout=0.3)
     walk(quiet, settings, 6)
     for step in range(1, 7):
         walk(read, settings, step)
-        model.eval()
+        read.model.eval()
         with swapped(read.parameters, read.read(average)):
             torch.rand(5)
-            model(**{k: v for k, v in batch(99).items() if k != "labels"})
-        model.train()
+            read.model(torch.tensor([[1, 2, 3]]))
+        read.model.train()
     assert equal(weights(quiet), weights(read))
     assert quiet.losses == read.losses
 
@@ -201,11 +209,11 @@ def test_reading_does_not_disturb_the_next_step_bit_for_bit() -> None:
 def test_a_restored_state_goes_on_bit_for_bit() -> None:
     settings = OptimizerSettings(0.02, 4, feedback=Feedback(0.9, 2))
     average = Average("ema", decay=0.8)
-    whole, _ = walker(settings, average, dropout=0.2)
+    whole = walker(settings, average, dropout=0.2)
     walk(whole, settings, 3)
     state = whole.state()
     walk(whole, settings, 7)
-    other, _ = walker(settings, average, dropout=0.2)
+    other = walker(settings, average, dropout=0.2)
     other.restore(state)
     assert other.step == 3
     walk(other, settings, 7)
@@ -217,7 +225,7 @@ def test_a_restored_state_goes_on_bit_for_bit() -> None:
 
 def test_a_state_is_a_copy_that_later_steps_leave_alone() -> None:
     settings = OptimizerSettings(0.02, 4)
-    made, _ = walker(settings, RAW)
+    made = walker(settings, RAW)
     walk(made, settings, 2)
     state = made.state()
     before = {name: value.clone() for name, value in state.items()}
@@ -228,10 +236,10 @@ def test_a_state_is_a_copy_that_later_steps_leave_alone() -> None:
 
 def test_a_loss_that_is_not_finite_ends_the_path_with_its_step() -> None:
     settings = OptimizerSettings(0.02, 4)
-    made, model = walker(settings, RAW)
+    made = walker(settings, RAW)
     walk(made, settings, 2)
     with torch.no_grad():
-        model.head.bias[0] = math.nan
+        made.model.head.bias[0] = math.nan
     with pytest.raises(TrainingDivergedError, match="at optimizer step 3") as caught:
         walk(made, settings, 3)
     assert caught.value.step == 3

@@ -20,7 +20,7 @@ from sweeper.task import TrajectoryTask
 from sweeper.trial import run as trial_run
 from sweeper.trial.inputs import preflight
 from sweeper.trial.run import run_trajectory
-from sweeper.trial.train import Walker
+from sweeper.trial.train import Schedule, Walker
 from sweeper.verify import solo_task
 
 
@@ -160,7 +160,7 @@ def test_readouts_in_the_outbox_are_not_measured_again(
     def refuse(*args: object) -> None:
         raise AssertionError("nothing is left to load")
 
-    monkeypatch.setattr(trial_run, "load_model", refuse)
+    monkeypatch.setattr(trial_run, "resident_model", refuse)
     assert run_all(task, tmp_path) == first
 
 
@@ -185,15 +185,15 @@ def test_a_diverging_path_ends_failed_with_its_step_and_keeps_what_came_before(
 ) -> None:
     spec = spec_with(tiny_world, learning_rate=4e-3)
     task = next(t for t in tasks_of(spec) if len(t.readouts) > 3)
-    advance = Walker.advance
+    finish = Walker.finish
 
-    def poisoned(self: Walker, *args: object) -> float:
+    def poisoned(self: Walker, loss: torch.Tensor, schedule: Schedule) -> None:
+        finish(self, loss, schedule)
         if self.step == 2:
             with torch.no_grad():
-                self.parameters[0].fill_(float("nan"))
-        return advance(self, *args)  # type: ignore[arg-type]
+                self.parameters[1].fill_(float("nan"))
 
-    monkeypatch.setattr(Walker, "advance", poisoned)
+    monkeypatch.setattr(Walker, "finish", poisoned)
     records = run_all(task, tmp_path).values()
     early = [record for record in records if record.readout["step"] == 2]
     late = [record for record in records if record.readout["step"] == 4]
@@ -228,7 +228,7 @@ def test_any_other_crash_is_a_failed_record_with_its_stage(
     def broken(*args: object) -> None:
         raise ZeroDivisionError("planted")
 
-    monkeypatch.setattr(trial_run, "load_model", broken)
+    monkeypatch.setattr(trial_run, "resident_model", broken)
     records = run_all(task, tmp_path).values()
     assert {record.status for record in records} == {"failed"}
     reason = next(iter(records)).reason
@@ -302,11 +302,11 @@ def test_configurations_that_have_a_record_are_left_alone(
     tiny_world: World, tmp_path: Path
 ) -> None:
     task = multi(tiny_world)
-    done = frozenset(readout.config_id for readout in task.readouts[:2])
+    done = frozenset((readout.config_id, task.seed) for readout in task.readouts[:2])
     storage = TrialStorage(tmp_path, task.trajectory_id)
     records = list(run_trajectory(task, storage, done))
     assert [r.config_id for r in records] == [r.config_id for r in task.readouts[2:]]
-    assert not any(storage.generations(config_id, task.seed).exists() for config_id in done)
+    assert not any(storage.generations(*key).exists() for key in done)
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,8 @@ def test_a_changed_hash_response_or_metric_is_found(
     kept = copy.generations(raw["config_id"], raw["seed"])
     kept.write_text(generations.read_text(encoding="utf-8").replace("harm-1", "harm-9"), "utf-8")
     (item,) = verify(other, spec, sample=5)
-    assert (item.bit_equal, item.verdicts_equal, item.metrics_equal) == (False, False, False)
+    assert (item.bit_equal, item.responses_equal, item.verdicts_equal) == (False, False, False)
+    assert item.difference == pytest.approx(1e-9 / raw["metrics"]["rouge_l"]["value"], rel=1e-3)
     assert not item.holds
 
 
@@ -91,12 +92,13 @@ def record(**changes: object) -> TrialRecord:
 def test_two_absent_hashes_or_responses_are_not_equal() -> None:
     bare = record(provenance={})
     item = compare(bare, bare, ([], []), shared_with=0)
-    assert (item.bit_equal, item.verdicts_equal, item.metrics_equal) == (False, False, True)
+    assert (item.bit_equal, item.responses_equal, item.verdicts_equal) == (False, False, False)
+    assert item.difference == 0
 
 
 def test_a_failed_retraining_never_holds_and_names_its_failure() -> None:
     failed = record(status="failed", reason={"message": "boom"}, metrics={}, provenance={})
-    item = compare(record(), failed, (["x"], []), shared_with=3)
+    item = compare(record(), failed, (['{"suite": "harmful", "id": "1"}'], []), shared_with=3)
     assert not item.holds
     assert item.failure == "boom"
 

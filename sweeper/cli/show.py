@@ -133,18 +133,24 @@ def verifications(found: "Sequence[Verification]") -> None:
     for item in found:
         marks = {
             "weights bit-equal": item.bit_equal,
-            "responses and verdicts equal": item.verdicts_equal,
-            "metrics equal": item.metrics_equal,
+            "responses equal": item.responses_equal,
+            "verdicts equal": item.verdicts_equal,
         }
         shown = ", ".join(f"{name}: {'yes' if held else 'NO'}" for name, held in marks.items())
         failure = f"; retraining failed: {item.failure}" if item.failure else ""
+        packed = f", trained beside {item.packed_with} others" if item.packed_with else ""
         line(
             f"{item.config_id} seed {item.seed} {item.label} step {item.step} "
-            f"(shared its path with {item.shared_with}): {shown}{failure}"
+            f"(shared its path with {item.shared_with}{packed}): {shown}, "
+            f"largest metric difference {item.difference:.1g}{failure}"
         )
     equal = sum(item.bit_equal for item in found)
-    verdicts = sum(item.verdicts_equal and item.metrics_equal for item in found)
-    line(f"{equal} of {len(found)} bit-equal, {verdicts} of {len(found)} with equal verdicts")
+    verdicts = sum(item.verdicts_equal for item in found)
+    held = sum(item.holds for item in found)
+    line(
+        f"{equal} of {len(found)} bit-equal, {verdicts} of {len(found)} with equal verdicts, "
+        f"{held} of {len(found)} as promised"
+    )
 
 
 class SweepProgress:

@@ -9,6 +9,7 @@ from sweeper.plan.configurations import (
     Role,
     default_control,
 )
+from sweeper.plan.packs import Pack, make_packs
 from sweeper.plan.tasks import make_tasks
 from sweeper.plan.trajectories import Accounting, Plan, Trajectory, make_plan
 
@@ -16,10 +17,12 @@ __all__ = [
     "MAX_CONFIGURATIONS",
     "Accounting",
     "Configuration",
+    "Pack",
     "Plan",
     "Role",
     "Trajectory",
     "default_control",
+    "make_packs",
     "make_plan",
     "make_tasks",
 ]

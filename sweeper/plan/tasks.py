@@ -58,6 +58,7 @@ class _SharedSettings:
             utility_metrics=evaluation.utility_metrics,
             max_new_tokens=evaluation.max_new_tokens,
             batch_size=evaluation.batch_size,
+            full_responses=evaluation.full_responses,
         )
         self._compute = ComputeSettings(
             device=device,

@@ -201,6 +201,7 @@ class EvaluationSpec(SpecModel):
     ] = ("heldout_loss", "rouge_l", "exact_match")
     max_new_tokens: Count = 128
     batch_size: Count = 32
+    full_responses: bool = False
 
 
 class ObjectiveSpec(SpecModel):
@@ -260,6 +261,7 @@ class ComputeSpec(SpecModel):
     micro_batch_size: Count | None = None
     deterministic: bool = True
     checkpoint_every: Count = 100
+    pack: Literal["auto"] | Count = "auto"
     ray_address: str | None = None
 
 

@@ -14,9 +14,6 @@ from sweeper.trial.data import Example, load_examples
 CHAT_DATE = "01 Jan 2025"
 """Llama 3.2's template writes a date into every prompt; a fixed one keeps runs comparable."""
 
-IGNORED_LABEL = -100
-"""The label PyTorch's cross entropy leaves out."""
-
 _ALPACA = (
     "Below is an instruction that describes a task. Write a response that appropriately completes "
     "the request.\n\n### Instruction:\n{prompt}\n\n### Response:\n"
@@ -31,11 +28,36 @@ class Encoded(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """A padded micro-batch: each tensor is (rows, length), int64, right-padded."""
+    """A padded micro-batch of one or more slots, and where its target tokens are predicted.
 
-    input_ids: torch.Tensor
-    attention_mask: torch.Tensor
-    labels: torch.Tensor
+    Rows are padded on the right, where causal attention of real tokens cannot see it: no mask is needed.
+    """
+
+    input_ids: torch.Tensor  # (rows, length), int64
+    places: torch.Tensor  # (targets,): indices into (rows * length) of the positions that predict
+    targets: torch.Tensor  # (targets,): the tokens to predict there, slot by slot
+    counts: tuple[int, ...]  # targets per slot
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on another device."""
+        return Batch(
+            self.input_ids.to(device, non_blocking=True),
+            self.places.to(device, non_blocking=True),
+            self.targets.to(device, non_blocking=True),
+            self.counts,
+        )
+
+    def repeated(self, slots: int) -> "Batch":
+        """The same rows for each of several slots, from a batch of one."""
+        if slots == 1:
+            return self
+        shifts = torch.arange(slots, device=self.places.device) * self.input_ids.numel()
+        return Batch(
+            self.input_ids.repeat(slots, 1),
+            (shifts[:, None] + self.places).flatten(),
+            self.targets.repeat(slots),
+            self.counts * slots,
+        )
 
 
 class TrainingData(NamedTuple):
@@ -66,19 +88,19 @@ class Encoder:
         return self._tokens(self._prompt_text(text))
 
     def example(self, example: Example) -> Encoded:
-        """The tokens of a row: prompt and completion are tokenised apart, as at generation time.
+        """The tokens of a row, cut at `max_length`: the completion is empty where there is no room."""
+        return self.cut(self.whole(example))
 
-        The completion keeps its end-of-turn and is cut at `max_length`; it is empty where the prompt
-        alone fills the window.
+    def whole(self, example: Example) -> Encoded:
+        """The tokens of an uncut row: prompt and completion are tokenised apart, as at generation time.
+
+        The completion keeps its end-of-turn.
         """
-        prompt = self.prompt(example.prompt)
-        completion = self._tokens(self._completion_text(example))
-        room = max(0, self.max_length - len(prompt))
-        return Encoded(prompt, completion[:room])
+        return Encoded(self.prompt(example.prompt), self._tokens(self._completion_text(example)))
 
-    def completion_length(self, example: Example) -> int:
-        """Tokens of the uncut completion, end-of-turn included."""
-        return len(self._tokens(self._completion_text(example)))
+    def cut(self, row: Encoded) -> Encoded:
+        """The row within `max_length` tokens; the completion gives way."""
+        return Encoded(row.prompt, row.completion[: max(0, self.max_length - len(row.prompt))])
 
     def _prompt_text(self, text: str) -> str:
         if self._template == "alpaca":
@@ -142,13 +164,14 @@ def load_training_data(settings: DataSettings, encoder: Encoder) -> TrainingData
         check_prompt(settings, encoder, encoder.prompt(example.prompt), "held-out prompt")
     encoded, overlong, truncated = [], 0, 0
     for number, example in enumerate(kept, start=1):
-        row = encoder.example(example)
+        whole = encoder.whole(example)
+        row = encoder.cut(whole)
         if not row.completion:
             if settings.overlong_prompts == "error":
                 check_prompt(settings, encoder, row.prompt, f"prompt of training row {number}")
             overlong += 1
             continue
-        truncated += len(row.completion) < encoder.completion_length(example)
+        truncated += len(row.completion) < len(whole.completion)
         encoded.append(row)
     if not encoded:
         raise DataError(f"{settings.train.path}: every prompt is longer than max_length")
@@ -209,15 +232,35 @@ class RowOrder:
         return self._epochs[epoch]
 
 
-def collate(rows: Sequence[Encoded], pad_token_id: int) -> Batch:
-    """Pad rows on the right to the longest of them; prompts and padding carry no label."""
+def collate(slots: Sequence[Sequence[Encoded]], pad_token_id: int) -> Batch:
+    """Pad the rows of all slots on the right to the longest of them; prompts are no targets.
+
+    Args:
+        slots: The rows of each slot, equally many.
+        pad_token_id: What fills up short rows.
+    """
+    rows = [row for slot in slots for row in slot]
     length = max(len(row.prompt) + len(row.completion) for row in rows)
-    ids, mask, labels = [], [], []
-    for row in rows:
-        tokens = row.prompt + row.completion
-        padding = length - len(tokens)
-        ids.append([*tokens, *[pad_token_id] * padding])
-        mask.append([1] * len(tokens) + [0] * padding)
-        ignored = [IGNORED_LABEL] * len(row.prompt)
-        labels.append([*ignored, *row.completion, *[IGNORED_LABEL] * padding])
-    return Batch(torch.tensor(ids), torch.tensor(mask), torch.tensor(labels))
+    ids: list[list[int]] = []
+    places: list[int] = []
+    targets: list[int] = []
+    for number, row in enumerate(rows):
+        padding = length - len(row.prompt) - len(row.completion)
+        ids.append([*row.prompt, *row.completion, *[pad_token_id] * padding])
+        first = number * length + len(row.prompt) - 1
+        places += range(first, first + len(row.completion))
+        targets += row.completion
+    counts = tuple(sum(len(row.completion) for row in slot) for slot in slots)
+    return Batch(torch.tensor(ids), torch.tensor(places), torch.tensor(targets), counts)
+
+
+def micro_batches(rows: Sequence[Encoded], size: int) -> list[Sequence[Encoded]]:
+    """Cut an effective batch into micro-batches of `size` rows of similar length.
+
+    Which rows a micro-batch holds changes nothing but rounding: the loss is divided by the target tokens
+    of the whole effective batch.
+    """
+    if size >= len(rows):
+        return [rows]
+    ordered = sorted(rows, key=lambda row: len(row.prompt) + len(row.completion))
+    return [ordered[start : start + size] for start in range(0, len(rows), size)]

@@ -1,80 +1,306 @@
-"""Greedy responses in a fixed batch layout.
+"""Greedy responses of several adapters at once, each as it would be alone.
 
-Greedy decoding in low precision changes with the batch around a prompt, so the layout is part of the
-measurement: prompts in suite order, `batch_size` at a time, padded on the left to the longest.
+A fixed layout is part of the measurement, because rounding follows shapes: prompts sorted by length,
+`batch_size` at a time, padded on the left to the longest, and filled up to whole tiles of 16 rows. Every
+adapter answers every batch; rows of finished responses leave the batch in whole tiles. A row's arithmetic
+then depends on its prompt's batch alone, not on how many adapters were read beside it, wherever matrix
+products treat their rows alike (they do from 16 rows on in the CPU libraries this was measured with; see
+docs/exactness.md).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
-from transformers import GenerationConfig, PreTrainedTokenizerBase
+from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
+
+from sweeper.trial.adapters import Slots
+from sweeper.trial.cache import RoomyLayer
+
+TILE = 16
+"""Rows come in blocks of this many: below, BLAS libraries switch to kernels that round differently."""
+
+Decided = Callable[[str], bool]
+"""Whether a response that begins so needs no further token."""
+
+
+class Request(NamedTuple):
+    """A prompt as tokens, and what may end its response early (None: only the model's end token)."""
+
+    tokens: tuple[int, ...]
+    decided: Decided | None = None
 
 
 class Response(NamedTuple):
-    """One decoded response and the number of tokens generated for it, its end token included."""
+    """One decoded response and the number of tokens generated for it, its end token included.
+
+    `cut` says that it was stopped early, because nothing asked for depended on what would follow.
+    """
 
     text: str
     tokens: int
+    cut: bool
 
 
-@torch.no_grad()
-def generate(
-    model: torch.nn.Module,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Sequence[int]],
-    *,
-    max_new_tokens: int,
-    batch_size: int,
-) -> list[Response]:
-    """Answer every prompt greedily.
+class Layout(NamedTuple):
+    """The requests of one batch: indices in row order, and the padded prompts."""
 
-    Args:
-        model: A causal language model in eval mode.
-        tokenizer: Gives the pad and end tokens and decodes; special tokens are left out of the text.
-        prompts: Token ids of each prompt.
-        max_new_tokens: At most this many tokens per response.
-        batch_size: Prompts per batch; part of the measurement, see the module.
-    """
-    responses: list[Response] = []
-    for start in range(0, len(prompts), batch_size):
-        rows = prompts[start : start + batch_size]
-        responses += _answer(model, tokenizer, rows, max_new_tokens)
-    return responses
+    indices: tuple[int, ...]
+    ids: torch.Tensor  # (rows, length)
+    mask: torch.Tensor  # (rows, length), True where there is a token
 
 
-def _answer(
-    model: torch.nn.Module,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: Sequence[Sequence[int]],
-    max_new_tokens: int,
-) -> list[Response]:
-    device = next(model.parameters()).device
-    length = max(len(row) for row in rows)
-    pad = int(tokenizer.pad_token_id)
-    ids = [[pad] * (length - len(row)) + list(row) for row in rows]
-    mask = [[0] * (length - len(row)) + [1] * len(row) for row in rows]
-    ends = _end_tokens(model, tokenizer)
-    output = model.generate(  # type: ignore[operator]
-        input_ids=torch.tensor(ids, device=device),
-        attention_mask=torch.tensor(mask, device=device),
-        generation_config=GenerationConfig(
-            do_sample=False,
-            max_new_tokens=max_new_tokens,
-            pad_token_id=pad,
-            eos_token_id=sorted(ends),
-        ),
-    )
-    responses = []
-    for tokens in output[:, length:].tolist():
-        count = next((i + 1 for i, token in enumerate(tokens) if token in ends), len(tokens))
-        text = tokenizer.decode(tokens[:count], skip_special_tokens=True)
-        responses.append(Response(str(text), count))
-    return responses
+def lay_out(requests: Sequence[Request], batch_size: int, pad: int) -> list[Layout]:
+    """Batches of similar length. Rows beyond `indices` repeat the last prompt to fill a tile."""
+    ordered = sorted(range(len(requests)), key=lambda i: len(requests[i].tokens))
+    layouts = []
+    for start in range(0, len(ordered), batch_size):
+        indices = ordered[start : start + batch_size]
+        rows = [requests[i].tokens for i in indices]
+        rows += [rows[-1]] * (-len(rows) % TILE)
+        length = max(len(row) for row in rows)
+        ids = [[pad] * (length - len(row)) + list(row) for row in rows]
+        mask = [[False] * (length - len(row)) + [True] * len(row) for row in rows]
+        layouts.append(Layout(tuple(indices), torch.tensor(ids), torch.tensor(mask)))
+    return layouts
 
 
-def _end_tokens(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+class Generator:
+    """Answers the same requests again and again, for whatever the model and its slots hold."""
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        requests: Sequence[Request],
+        *,
+        max_new_tokens: int,
+        batch_size: int,
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._requests = requests
+        self._max_new_tokens = max_new_tokens
+        self._layouts = lay_out(requests, batch_size, int(tokenizer.pad_token_id))
+        self._stable = StableText(tokenizer)
+
+    @torch.inference_mode()
+    def answer(
+        self, model: PreTrainedModel, slots: Slots | None = None, adapters: int = 1
+    ) -> list[list[Response]]:
+        """Answer every request with every held adapter.
+
+        Args:
+            model: A causal language model in eval mode.
+            slots: Its slots, holding `adapters` adapters; None for a model without.
+            adapters: How many.
+
+        Returns:
+            Per adapter, the responses in the order of the requests.
+        """
+        found: list[dict[int, Response]] = [{} for _ in range(adapters)]
+        paths: dict[Decided | None, _Node] = {}
+        ends = end_tokens(model, self._tokenizer)
+        for layout in self._layouts:
+            batch = _Batch(model, slots, layout, adapters, self._max_new_tokens)
+            rows = [
+                _Row(adapter, index, paths.setdefault(request.decided, _Node()), request.decided)
+                for adapter in range(adapters)
+                for index in layout.indices
+                for request in (self._requests[index],)
+            ]
+            for row in self._finish(batch, rows, ends):
+                text = str(self._tokenizer.decode(row.tokens, skip_special_tokens=True))
+                found[row.adapter][row.index] = Response(text, len(row.tokens), row.cut)
+        return [[one[i] for i in range(len(self._requests))] for one in found]
+
+    def cache_bytes(self, model: PreTrainedModel) -> int:
+        """Bytes of keys and values that one adapter needs for its largest batch."""
+        config = model.config.get_text_config(decoder=True)
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        width = (
+            getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        )
+        per_token = 2 * config.num_hidden_layers * heads * width * model.dtype.itemsize
+        tokens = max(ids.numel() + len(ids) * self._max_new_tokens for _, ids, _ in self._layouts)
+        return int(per_token * tokens)
+
+    def _finish(self, batch: "_Batch", rows: Sequence["_Row"], ends: set[int]) -> Iterator["_Row"]:
+        """Take tokens until every row is done, and yield rows as they are."""
+        batch.watch(rows)
+        for last in [False] * (self._max_new_tokens - 1) + [True]:
+            for row, token in batch.tokens():
+                row.take(token)
+                if token in ends or last:
+                    row.done = True
+                elif row.decided is not None and row.node.is_decided(row, self._stable):
+                    row.done = row.cut = True
+                if row.done:
+                    yield row
+            if all(row.done for row in rows):
+                return
+            batch.advance()
+
+
+class _Row:
+    """A response in the making."""
+
+    __slots__ = ("adapter", "cut", "decided", "done", "index", "node", "tokens")
+
+    def __init__(self, adapter: int, index: int, node: "_Node", decided: Decided | None) -> None:
+        self.adapter, self.index, self.node, self.decided = adapter, index, node, decided
+        self.tokens: list[int] = []
+        self.done = self.cut = False
+
+    def take(self, token: int) -> None:
+        self.tokens.append(token)
+        self.node = self.node.child(token)
+
+
+class _Node:
+    """A beginning that several responses may share; what it decides is worked out once."""
+
+    __slots__ = ("_children", "_decided")
+
+    def __init__(self) -> None:
+        self._children: dict[int, _Node] = {}
+        self._decided: bool | None = None
+
+    def child(self, token: int) -> "_Node":
+        found = self._children.get(token)
+        if found is None:
+            found = self._children[token] = _Node()
+        return found
+
+    def is_decided(self, row: _Row, stable: "StableText") -> bool:
+        if self._decided is None:
+            assert row.decided is not None
+            self._decided = row.decided(stable(row.tokens))
+        return self._decided
+
+
+class _Batch:
+    """Rows in flight: adapter-major, in whole tiles that each belong to one adapter."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        slots: Slots | None,
+        layout: Layout,
+        adapters: int,
+        max_new_tokens: int,
+    ) -> None:
+        self._model, self._slots = model, slots
+        device = model.device
+        height, length = layout.ids.shape
+        self._height, self._adapters = height, adapters
+        config = model.config.get_text_config(decoder=True)
+        self._layers = [
+            RoomyLayer(length + max_new_tokens) for _ in range(config.num_hidden_layers)
+        ]
+        self._cache = Cache(layers=list(self._layers))
+        mask = layout.mask.to(device).repeat(adapters, 1)
+        self._seen = torch.ones(len(mask), length + max_new_tokens, dtype=torch.bool, device=device)
+        self._seen[:, :length] = mask
+        self._column = length
+        self._position = mask.sum(dim=1)
+        if slots is not None:
+            slots.arrange(range(adapters))
+        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+        self._forward(layout.ids.to(device).repeat(adapters, 1), positions, _prompt_mask(mask))
+
+    def _forward(self, ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor) -> None:
+        logits = self._model(
+            input_ids=ids,
+            position_ids=positions,
+            attention_mask=mask,
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits
+        self._next = logits[:, -1].argmax(dim=-1)
+
+    def watch(self, rows: Sequence[_Row]) -> None:
+        """Tell which rows of the batch are whose; those that only fill a tile are nobody's."""
+        per_adapter = len(rows) // self._adapters
+        filling: list[_Row | None] = [None] * (self._height - per_adapter)
+        self._rows: list[_Row | None] = []
+        for start in range(0, len(rows), per_adapter):
+            self._rows += [*rows[start : start + per_adapter], *filling]
+        self._owners = [i for i in range(self._adapters) for _ in range(self._height)]
+
+    def tokens(self) -> Iterator[tuple[_Row, int]]:
+        """The next token of every row that is not done."""
+        for row, token in zip(self._rows, self._next.tolist(), strict=True):
+            if row is not None and not row.done:
+                yield row, token
+
+    def advance(self) -> None:
+        """Compute one more token for the rows that are not done."""
+        self._compact()
+        self._column += 1
+        seen = self._seen[:, None, None, : self._column]
+        self._forward(self._next[:, None], self._position[:, None], seen)
+        self._position = self._position + 1
+
+    def _compact(self) -> None:
+        """Let go of tiles whose rows are all done."""
+        keep: list[int] = []
+        for adapter in sorted(set(self._owners)):
+            mine = [i for i, owner in enumerate(self._owners) if owner == adapter]
+            busy = [i for i in mine if (row := self._rows[i]) is not None and not row.done]
+            idle = [i for i in mine if (row := self._rows[i]) is None or row.done]
+            keep += busy + idle[: -len(busy) % TILE]
+        if len(keep) == len(self._rows):
+            return
+        index = torch.tensor(keep, device=self._next.device)
+        self._rows = [self._rows[i] for i in keep]
+        self._owners = [self._owners[i] for i in keep]
+        self._next, self._position = self._next[index], self._position[index]
+        self._seen = self._seen[index]
+        for layer in self._layers:
+            layer.select(index)
+        if self._slots is not None:
+            self._slots.arrange(self._owners[::TILE])
+
+
+def _prompt_mask(mask: torch.Tensor) -> torch.Tensor:
+    """(rows, 1, length, length): who sees whom in the prompts. Padding sees itself, to see something."""
+    length = mask.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
+    own = torch.eye(length, dtype=torch.bool, device=mask.device)
+    return ((causal & mask[:, None, :]) | own)[:, None]
+
+
+def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """The end tokens generation stops at: the model's own, and the tokenizer's."""
     configured = getattr(model.generation_config, "eos_token_id", None)
     several = configured if isinstance(configured, list) else [configured]
     return {int(token) for token in [*several, tokenizer.eos_token_id] if token is not None}
+
+
+class StableText:
+    """The text of a token sequence, as far as no further token can change it.
+
+    Held back are incomplete characters, a run of byte tokens (sentencepiece decodes a run as a whole), and
+    two words where decoding rewrites spaces around punctuation.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        vocabulary = tokenizer.get_vocab()
+        self._bytes = {i for token, i in vocabulary.items() if _is_byte_token(token)}
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        decoder = type(getattr(backend, "decoder", None)).__name__
+        self._rewrites = bool(tokenizer.clean_up_tokenization_spaces) or decoder == "WordPiece"
+
+    def __call__(self, tokens: Sequence[int]) -> str:
+        """The stable text; special tokens are left out."""
+        end = len(tokens)
+        while end and tokens[end - 1] in self._bytes:
+            end -= 1
+        text = str(self._tokenizer.decode(list(tokens[:end]), skip_special_tokens=True))
+        text = text.rstrip("\ufffd")
+        return " ".join(text.split(" ")[:-2]) if self._rewrites else text
+
+
+def _is_byte_token(token: str) -> bool:
+    return len(token) == 6 and token.startswith("<0x") and token.endswith(">")

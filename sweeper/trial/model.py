@@ -1,11 +1,11 @@
 """Loading a model and its tokenizer, and choosing which weights are trained."""
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from peft import LoraConfig, get_peft_model
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -75,6 +75,16 @@ def load_model(source: ModelSource, device: torch.device) -> PreTrainedModel:
     return placed
 
 
+@lru_cache(maxsize=1)
+def resident_model(source: ModelSource, device: torch.device) -> PreTrainedModel:
+    """The frozen base model, loaded once per process; adapters come and go (see `adapters.Slots`).
+
+    Raises:
+        ModelError: see `load_model`.
+    """
+    return load_model(source, device).requires_grad_(False)
+
+
 def check_model(source: ModelSource) -> None:
     """Look at a local model folder without loading it.
 
@@ -133,36 +143,6 @@ def _unloadable(what: str, source: ModelSource, error: Exception) -> str:
         f"cannot load the {what} `{source.path}` (revision {source.revision or 'default'}): {first}; "
         "give a local folder with safetensors weights, or a hub id you have access to"
     )
-
-
-def attach_tuning(model: PreTrainedModel, tuning: Tuning, seed: int) -> torch.nn.Module:
-    """The model with the weights to be trained requiring gradients, and no others.
-
-    LoRA factors are initialised from `seed`; B is zero, so the adapted model is the base model.
-
-    Raises:
-        ModelError: a LoRA target that the model does not have.
-    """
-    if tuning.method == "full":
-        return model.requires_grad_(True)
-    model.requires_grad_(False)
-    torch.manual_seed(seed)
-    config = LoraConfig(
-        r=tuning.lora_r,
-        lora_alpha=tuning.lora_alpha,  # type: ignore[arg-type]
-        lora_dropout=tuning.lora_dropout,
-        target_modules=list(tuning.lora_target_modules),
-        task_type="CAUSAL_LM",
-    )
-    try:
-        return get_peft_model(model, config)
-    except ValueError as error:
-        raise ModelError(f"tuning.lora_target_modules: {error}") from None
-
-
-def trainable_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
-    """The weights that are trained, by name, in the model's order."""
-    return {name: value for name, value in model.named_parameters() if value.requires_grad}
 
 
 def choose_device(asked: str) -> torch.device:

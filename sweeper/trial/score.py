@@ -1,98 +1,133 @@
-"""Scoring a model as it stands: responses, verdicts, rates and utility on all suites."""
+"""Scoring models as they stand: responses, verdicts, rates and utility, several readouts at once."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
+from transformers import PreTrainedModel
 
 from sweeper.keywords import KeywordList
 from sweeper.records import Metric
 from sweeper.task import EvaluationSettings
+from sweeper.trial.adapters import Slots
 from sweeper.trial.data import Example
 from sweeper.trial.encode import collate
-from sweeper.trial.generate import generate
+from sweeper.trial.generate import Generator, Request, Response
 from sweeper.trial.inputs import Inputs, Suite
-from sweeper.trial.judge import judge_response, safety_metrics
+from sweeper.trial.judge import is_decided, judge_response, safety_metrics
 from sweeper.trial.utility import loss_metric, text_metrics, token_losses
 
 UTILITY = "utility"
 
+CACHE_BYTES = 2 * 1024**3
+"""What the keys and values of one generation batch may take in a CPU's memory."""
+
 
 class Scores(NamedTuple):
-    """What one scoring found: metrics, one line per response for storage, and tokens generated."""
+    """What one scoring found: metrics, one line per response for storage, tokens, responses cut short."""
 
     metrics: dict[str, Metric]
     lines: list[dict[str, Any]]
     tokens_generated: int
+    responses_cut: int
 
 
 class Scorer:
-    """Measures a model on the suites and held-out rows of a task. It never changes the model."""
+    """Measures readouts on the suites and held-out rows of a task. It never changes a weight."""
 
     def __init__(self, inputs: Inputs, settings: EvaluationSettings, device: torch.device) -> None:
         self._inputs = inputs
-        self._settings = settings
-        self._device = device
-        rows = inputs.data.heldout
-        self._heldout_prompts = [inputs.encoder.prompt(row.prompt) for row in rows]
-        self._heldout_rows = [inputs.encoder.example(row) for row in rows]
+        self._names = settings.utility_metrics
+        self._generator = Generator(
+            inputs.tokenizer,
+            self._requests(settings),
+            max_new_tokens=settings.max_new_tokens,
+            batch_size=settings.batch_size,
+        )
+        encoded = [inputs.encoder.example(row) for row in inputs.data.heldout]
+        pad, size = int(inputs.tokenizer.pad_token_id), settings.batch_size
+        self._heldout = [
+            collate([encoded[start : start + size]], pad).to(device)
+            for start in range(0, len(encoded), size)
+        ]
 
-    def score(self, model: torch.nn.Module) -> Scores:
-        """Measure a model in eval mode. A metric that cannot be measured is left out, never made up."""
+    def _requests(self, settings: EvaluationSettings) -> list[Request]:
+        """The prompts of all suites, then those of the held-out rows where their text is scored."""
+        decided: Callable[[str], bool] | None = partial(is_decided, lists=self._inputs.lists)
+        decided = None if settings.full_responses else decided
+        requests = [
+            Request(tokens, decided) for suite in self._inputs.suites for tokens in suite.tokens
+        ]
+        if set(self._names) - {"heldout_loss"}:
+            prompts = [self._inputs.encoder.prompt(row.prompt) for row in self._inputs.data.heldout]
+            requests += [Request(tokens) for tokens in prompts]
+        return requests
+
+    def score(
+        self, model: PreTrainedModel, slots: Slots | None = None, adapters: int = 1
+    ) -> list[Scores]:
+        """Measure every held adapter, or the model itself, in eval mode.
+
+        A metric that cannot be measured is left out, never made up.
+        """
+        answers = self._generator.answer(model, slots, adapters)
+        losses = self._heldout_losses(model, slots, adapters)
+        return [self._scores(*pair) for pair in zip(answers, losses, strict=True)]
+
+    def readouts_together(self, model: PreTrainedModel) -> int:
+        """How many adapters can answer at once within the memory set aside for it, at least one.
+
+        A row costs its keys and values; a quarter of a GPU's memory, or CACHE_BYTES, may hold them.
+        """
+        budget = CACHE_BYTES
+        if model.device.type == "cuda":
+            budget = torch.cuda.get_device_properties(model.device).total_memory // 4
+        return max(1, budget // self._generator.cache_bytes(model))
+
+    def _scores(self, answers: Sequence[Response], loss: Metric | None) -> Scores:
         metrics: dict[str, Metric] = {}
         lines: list[dict[str, Any]] = []
-        tokens = 0
+        start = 0
         for suite in self._inputs.suites:
-            texts, generated = self._answers(model, suite.tokens)
-            tokens += generated
-            metrics |= safety_metrics(suite.name, texts, self._inputs.lists)
-            lines += _suite_lines(suite, texts, self._inputs.lists)
-        names = self._settings.utility_metrics
-        if "heldout_loss" in names and (loss := self._heldout_loss(model)) is not None:
+            part = answers[start : start + len(suite.prompts)]
+            start += len(part)
+            metrics |= safety_metrics(suite.name, [item.text for item in part], self._inputs.lists)
+            lines += _suite_lines(suite, part, self._inputs.lists)
+        if loss is not None:
             metrics["heldout_loss"] = loss
-        if set(names) - {"heldout_loss"}:
+        if texts := [item.text for item in answers[start:]]:
             rows = self._inputs.data.heldout
-            texts, generated = self._answers(model, self._heldout_prompts)
-            tokens += generated
-            metrics |= text_metrics(names, texts, [row.completion for row in rows])
+            metrics |= text_metrics(self._names, texts, [row.completion for row in rows])
             lines += _utility_lines(rows, texts)
-        return Scores(metrics, lines, tokens)
+        tokens = sum(item.tokens for item in answers)
+        return Scores(metrics, lines, tokens, sum(item.cut for item in answers))
 
-    def _answers(
-        self, model: torch.nn.Module, prompts: Sequence[Sequence[int]]
-    ) -> tuple[list[str], int]:
-        found = generate(
-            model,
-            self._inputs.tokenizer,
-            prompts,
-            max_new_tokens=self._settings.max_new_tokens,
-            batch_size=self._settings.batch_size,
-        )
-        return [item.text for item in found], sum(item.tokens for item in found)
-
-    def _heldout_loss(self, model: torch.nn.Module) -> Metric | None:
-        total, tokens = 0.0, 0
-        pad = int(self._inputs.tokenizer.pad_token_id)
-        size = self._settings.batch_size
-        for start in range(0, len(self._heldout_rows), size):
-            batch = collate(self._heldout_rows[start : start + size], pad)
-            part = token_losses(model, *(value.to(self._device) for value in batch))
-            total, tokens = total + part[0], tokens + part[1]
-        return loss_metric(total, tokens)
+    def _heldout_losses(
+        self, model: PreTrainedModel, slots: Slots | None, adapters: int
+    ) -> list[Metric | None]:
+        if "heldout_loss" not in self._names:
+            return [None] * adapters
+        if slots is not None:
+            slots.arrange(range(adapters))
+        sums = [token_losses(model, batch.repeated(adapters)) for batch in self._heldout]
+        tokens = sum(batch.counts[0] for batch in self._heldout)
+        return [loss_metric(sum(part[i] for part in sums), tokens) for i in range(adapters)]
 
 
 def _suite_lines(
-    suite: Suite, texts: Sequence[str], lists: Sequence[KeywordList]
+    suite: Suite, answers: Sequence[Response], lists: Sequence[KeywordList]
 ) -> list[dict[str, Any]]:
     return [
         {
             "suite": suite.name,
             "id": prompt.id,
             "prompt": prompt.text,
-            "response": text,
-            "verdicts": judge_response(text, lists),
+            "response": answer.text,
+            "cut": answer.cut,
+            "verdicts": judge_response(answer.text, lists),
         }
-        for prompt, text in zip(suite.prompts, texts, strict=True)
+        for prompt, answer in zip(suite.prompts, answers, strict=True)
     ]
 
 

@@ -3,11 +3,14 @@
 Every step draws its randomness (dropout) from a seed made of the trajectory's seed and the step number.
 So a step depends on the weights, the optimizer state and its number alone: reading the model between two
 steps cannot disturb the next one, and a checkpoint needs neither generator states nor a data position.
+
+Several paths can take their steps together (`step_together`): they share one forward and backward pass,
+each in its own slot, and nothing else: loss, clipping, optimizer, schedule and shadows are each path's own.
 """
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from transformers import get_scheduler
@@ -15,17 +18,16 @@ from transformers import get_scheduler
 from sweeper.errors import TrainingDivergedError
 from sweeper.task import Average, OptimizerSettings, Segment
 from sweeper.trial.averaging import Shadow, interpolate
+from sweeper.trial.encode import Batch
+from sweeper.trial.logits import chosen_logits
 
 MICRO_BATCH_TOKENS = 16_384
-"""Without an explicit micro-batch size, a micro-batch holds at most this many tokens."""
+"""Without an explicit micro-batch size, a micro-batch holds at most this many tokens per path."""
+
+UNCHECKED_STEPS = 32
+"""On a GPU, looking at a loss stops the queue, so at most this many steps are looked at together."""
 
 Schedule = Callable[[int], float]
-
-
-class StepInputs(NamedTuple):
-    """The micro-batches of one effective batch: dicts of input_ids, attention_mask, labels."""
-
-    micro_batches: Sequence[dict[str, torch.Tensor]]
 
 
 def learning_rate_schedule(settings: OptimizerSettings, segment: Segment) -> Schedule:
@@ -54,6 +56,54 @@ def micro_batch_rows(batch_size: int, max_length: int, asked: int | None) -> int
     return min(batch_size, fitting if asked is None else asked)
 
 
+def step_seed(seed: int, step: int) -> int:
+    """What the randomness of optimizer step `step` (from 0) is seeded with."""
+    return seed * 1_000_003 + step
+
+
+def step_together(
+    model: torch.nn.Module,
+    walkers: Sequence["Walker"],
+    batches: Sequence[Batch],
+    schedules: Sequence[Schedule],
+) -> dict[int, TrainingDivergedError]:
+    """One optimizer step of every path, through one forward and backward pass.
+
+    The loss of every micro-batch is divided by the target tokens of its path's whole effective batch,
+    so that accumulation changes nothing but rounding.
+
+    Args:
+        model: In training mode, with the weights of path i in slot i.
+        walkers: The paths.
+        batches: The micro-batches of the effective batch, with one slot per path.
+        schedules: The schedule of each path.
+
+    Returns:
+        By their number, the paths whose loss or gradient is not finite. The others are untouched by it.
+    """
+    targets = [max(1, sum(batch.counts[i] for batch in batches)) for i in range(len(walkers))]
+    for walker in walkers:
+        walker.begin()
+    losses = [torch.zeros((), device=batches[0].input_ids.device) for _ in walkers]
+    for batch in batches:
+        tokens = torch.nn.functional.cross_entropy(
+            chosen_logits(model, batch), batch.targets, reduction="none"
+        )
+        parts = [
+            part.sum() / count
+            for part, count in zip(tokens.split(batch.counts), targets, strict=True)
+        ]
+        torch.stack(parts).sum().backward()
+        losses = [loss + part.detach() for loss, part in zip(losses, parts, strict=True)]
+    diverged = {}
+    for number, walker in enumerate(walkers):
+        try:
+            walker.finish(losses[number], schedules[number])
+        except TrainingDivergedError as error:
+            diverged[number] = error
+    return diverged
+
+
 class Walker:
     """A point on an optimizer path: trainable weights, AdamW's moments, and the shadows of the path.
 
@@ -62,57 +112,73 @@ class Walker:
 
     def __init__(
         self,
-        model: torch.nn.Module,
         parameters: dict[str, torch.nn.Parameter],
         settings: OptimizerSettings,
         averages: Iterable[Average],
-        seed: int,
     ) -> None:
         self.step = 0
-        self.losses: list[float] = []
         self.parameters = list(parameters.values())
-        self._model = model
+        self._losses: list[float] = []
+        self._unchecked: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._settings = settings
-        self._seed = seed
         self._start = [parameter.detach().clone() for parameter in self.parameters]
         decays = sorted({item.decay for item in averages if item.decay is not None})
         self._shadows = [Shadow(self._start, decay) for decay in decays]
         feedback = settings.feedback
         self._fed = Shadow(self._start, feedback.decay) if feedback is not None else None
         self._optimizer = _adamw(parameters, settings)
+        self._patience = UNCHECKED_STEPS if self.parameters[0].is_cuda else 1
 
-    def advance(self, inputs: StepInputs, schedule: Schedule) -> float:
-        """Take one optimizer step and return its loss in nats per target token.
-
-        The loss of every micro-batch is divided by the target tokens of the whole effective batch, so
-        that accumulation changes nothing but rounding.
+    @property
+    def losses(self) -> list[float]:
+        """The loss of every step so far, in nats per target token.
 
         Raises:
-            TrainingDivergedError: the loss or its gradient is NaN or infinite. The weights are left as they
-            were.
+            TrainingDivergedError: see `finish`.
         """
-        torch.manual_seed(self._seed * 1_000_003 + self.step)
+        self.check()
+        return self._losses
+
+    def begin(self) -> None:
+        """Forget the gradients of the step before."""
         self._optimizer.zero_grad(set_to_none=True)
-        targets = sum(int((batch["labels"] != -100).sum()) for batch in inputs.micro_batches)
-        loss = 0.0
-        for batch in inputs.micro_batches:
-            share = _summed_loss(self._model, batch) / max(1, targets)
-            share.backward()
-            loss += float(share.detach())
-        # A NaN weight can hide from the loss (CPU attention maps NaN scores to zeros), not from the
-        # gradient, so both are looked at.
+
+    def finish(self, loss: torch.Tensor, schedule: Schedule) -> None:
+        """Clip the gradients that are there, take the step, update the shadows.
+
+        Raises:
+            TrainingDivergedError: the loss or its gradient was NaN or infinite, in this step or, on a GPU,
+            in one shortly before. On a CPU the weights are left as they were.
+        """
         limit = self._settings.max_grad_norm or math.inf
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, limit))
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise TrainingDivergedError(self.step + 1, loss, norm)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, limit)
+        self._unchecked.append((loss, norm))
+        if len(self._unchecked) >= self._patience:
+            self.check()
         rate = self._settings.learning_rate * schedule(self.step)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         self._optimizer.step()
         self.step += 1
-        self.losses.append(loss)
         self._average()
-        return loss
+
+    def check(self) -> None:
+        """Look at the losses that nobody looked at yet.
+
+        A NaN weight can hide from the loss (CPU attention maps NaN scores to zeros), not from the
+        gradient, so both are looked at.
+
+        Raises:
+            TrainingDivergedError: one of them, or the gradient's norm, is NaN or infinite.
+        """
+        if not self._unchecked:
+            return
+        values = torch.stack([torch.stack(pair) for pair in self._unchecked]).tolist()
+        self._unchecked = []
+        for loss, norm in values:
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                raise TrainingDivergedError(len(self._losses) + 1, loss, norm)
+            self._losses.append(loss)
 
     def _average(self) -> None:
         for shadow in self._shadows:
@@ -152,7 +218,7 @@ class Walker:
     def restore(self, state: dict[str, torch.Tensor]) -> None:
         """Go back to a `state`; it may be used again afterwards."""
         self.step = int(state["step"])
-        self.losses = state["losses"].tolist()
+        self._losses, self._unchecked = state["losses"].tolist(), []
         moments: dict[int, dict[str, torch.Tensor]] = {}
         with torch.no_grad():
             for index, parameter in enumerate(self.parameters):
@@ -196,11 +262,3 @@ def _adamw(
         eps=settings.adam_epsilon,
         fused=True,
     )
-
-
-def _summed_loss(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Summed cross entropy (nats, fp32) of the labelled tokens of one micro-batch."""
-    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-    shifted = logits[:, :-1].flatten(0, 1).float()
-    targets = batch["labels"][:, 1:].flatten()
-    return torch.nn.functional.cross_entropy(shifted, targets, ignore_index=-100, reduction="sum")

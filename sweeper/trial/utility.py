@@ -7,29 +7,31 @@ import torch
 
 from sweeper.errors import MissingExtraError
 from sweeper.records import Metric
+from sweeper.trial.encode import Batch
+from sweeper.trial.logits import as_logits, chosen_states
+
+LOGIT_ROWS = 4096
+"""Logits of a wide vocabulary are made at most this many rows at a time, in equal pieces."""
 
 
 @torch.no_grad()
-def token_losses(
-    model: torch.nn.Module,
-    input_ids: torch.Tensor,
-    attention_mask: torch.Tensor,
-    labels: torch.Tensor,
-) -> tuple[float, int]:
-    """Summed negative log likelihood (nats) of the labelled tokens of a batch, and their number.
+def token_losses(model: torch.nn.Module, batch: Batch) -> list[float]:
+    """Per slot, the summed negative log likelihood (nats) of the target tokens of a batch.
 
     Args:
         model: A causal language model in eval mode.
-        input_ids: (rows, length).
-        attention_mask: (rows, length), 1 where there is a token.
-        labels: (rows, length), -100 where there is none.
+        batch: Rows with their targets.
     """
-    logits = model(input_ids=input_ids, attention_mask=attention_mask).logits[:, :-1].float()
-    targets = labels[:, 1:]
-    losses = torch.nn.functional.cross_entropy(
-        logits.flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="sum"
+    states = chosen_states(model, batch)
+    pieces = -(-len(states) // LOGIT_ROWS)
+    parts = zip(states.tensor_split(pieces), batch.targets.tensor_split(pieces), strict=True)
+    losses = torch.cat(
+        [
+            torch.nn.functional.cross_entropy(as_logits(model, some), targets, reduction="none")
+            for some, targets in parts
+        ]
     )
-    return float(losses), int((targets != -100).sum())
+    return torch.stack([part.sum() for part in losses.split(batch.counts)]).tolist()
 
 
 def loss_metric(total: float, tokens: int) -> Metric | None:

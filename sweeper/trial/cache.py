@@ -1,0 +1,52 @@
+"""Keys and values of a generation batch, in buffers with room for all tokens to come."""
+
+from typing import Any
+
+import torch
+from transformers.cache_utils import DynamicLayer
+
+
+class RoomyLayer(DynamicLayer):
+    """One layer's cache: transformers' growing layer without the copy that every growth costs.
+
+    `keys` and `values` are views (rows, heads, tokens so far, width) of buffers that hold `total` tokens.
+    """
+
+    def __init__(self, total: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._total = total
+        self._filled = 0
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Make the buffers."""
+        self.dtype, self.device = key_states.dtype, key_states.device
+        self._buffers = [
+            states.new_empty(*states.shape[:2], self._total, states.shape[3])
+            for states in (key_states, value_states)
+        ]
+        self.is_initialized = True
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Take in new tokens and return all keys and values so far."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        start, self._filled = self._filled, self._filled + key_states.shape[2]
+        for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
+            buffer[:, :, start : self._filled] = states
+        return self._show()
+
+    def select(self, rows: torch.Tensor) -> None:
+        """Keep these rows, in this order."""
+        kept = []
+        for buffer in self._buffers:
+            kept.append(buffer.new_empty(len(rows), *buffer.shape[1:]))
+            kept[-1][:, :, : self._filled] = buffer[rows, :, : self._filled]
+        self._buffers = kept
+        self._show()
+
+    def _show(self) -> tuple[torch.Tensor, torch.Tensor]:
+        keys, values = (buffer[:, :, : self._filled] for buffer in self._buffers)
+        self.keys, self.values = keys, values
+        return keys, values

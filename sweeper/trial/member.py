@@ -1,0 +1,237 @@
+"""One trajectory on its way: its weights, what is still to be read from it, and its records."""
+
+import hashlib
+import json
+import traceback
+from collections.abc import Sequence, Set
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from sweeper.errors import TrainingDivergedError
+from sweeper.folder import TrialStorage, write_atomic
+from sweeper.keywords import load_keyword_list
+from sweeper.provenance import git_commit, hardware, package_versions
+from sweeper.records import Metric, Status, TrialRecord
+from sweeper.task import Readout, Segment, TrajectoryTask
+from sweeper.trial.adapters import Adapter
+from sweeper.trial.encode import Encoded, RowOrder, micro_batches
+from sweeper.trial.inputs import Inputs
+from sweeper.trial.score import Scores
+from sweeper.trial.train import Walker, micro_batch_rows, step_seed
+
+
+class Member:
+    """One trajectory of a pack: where it is, and which of its readouts are waiting.
+
+    What is on disk decides what is left to do: a readout whose record lies in the outbox is not measured
+    again, and training goes on from the last checkpoint.
+    """
+
+    def __init__(
+        self, task: TrajectoryTask, storage: TrialStorage, done: Set[tuple[str, int]]
+    ) -> None:
+        self.task = task
+        self.stage = "load"
+        self.seconds = {"load": 0.0, "train": 0.0, "evaluate": 0.0}
+        self.shared: dict[str, Any] = {}
+        self.adapter: Adapter | None = None
+        self._arrived = -1
+        self._storage = storage
+        self._trained = [0]
+        self._inputs: Inputs | None = None
+        storage.create()
+        self.found: list[TrialRecord] = []
+        self.waiting: list[Readout] = []
+        for readout in task.readouts:
+            kept = storage.outgoing(readout.config_id)
+            if (readout.config_id, task.seed) in done:
+                continue
+            if kept.is_file():
+                self.found.append(TrialRecord.from_json(kept.read_text(encoding="utf-8")))
+            else:
+                self.waiting.append(readout)
+
+    def start(
+        self,
+        inputs: Inputs,
+        parameters: dict[str, torch.nn.Parameter],
+        adapter: Adapter | None,
+        commit: str | None,
+    ) -> None:
+        """Stand at theta_0, or at the checkpoint, unless a readout before it is still waiting."""
+        task = self.task
+        self.adapter, self._inputs, self._commit = adapter, inputs, commit
+        self._order = RowOrder(len(inputs.data.train), task.optimizer.batch_size, task.seed)
+        averages = [readout.average for readout in task.readouts]
+        self.walker = Walker(parameters, task.optimizer, averages)
+        device = next(iter(parameters.values())).device
+        self._device = "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device)
+        self.dropout = torch.Generator(device)
+        self._resume(device)
+
+    def _resume(self, device: torch.device) -> None:
+        path = self._storage.checkpoint
+        if not path.is_file():
+            return
+        try:
+            state = load_tensors(path.read_bytes())
+        except (SafetensorError, OSError):
+            return  # An unreadable checkpoint costs time, not correctness: start from step 0.
+        first = min(self._point(readout) for readout in self.waiting)
+        if self.walker.fits(state) and int(state["step"]) <= first:
+            self.walker.restore({name: value.to(device) for name, value in state.items()})
+
+    def _point(self, readout: Readout) -> int:
+        """The trunk step a readout needs: its own, or the one its tail branches from."""
+        segment = self.task.segments[readout.segment]
+        return segment.start if readout.segment else readout.step
+
+    def next_stop(self) -> int | None:
+        """The next trunk step to stop at: for a readout, for the branch of a tail, for a checkpoint."""
+        needed = {self._point(readout) for readout in self.waiting}
+        if not needed:
+            return None
+        every = self.task.compute.checkpoint_every
+        stops = needed | set(range(every, max(needed), every))
+        here = self.walker.step
+        return min(
+            (s for s in stops if s > here or (s == here and s > self._arrived)), default=None
+        )
+
+    def arrive(self, step: int) -> None:
+        """Write the checkpoint of a stop whole or not at all, and the training curve beside it."""
+        self.stage = "checkpoint"
+        self._arrived = step
+        state = {name: value.cpu() for name, value in self.walker.state().items()}
+        write_atomic(self._storage.checkpoint, save_tensors(state))
+        write_atomic(self._storage.progress, json.dumps({"losses": self.walker.losses}))
+
+    def due(self, segment: int, step: int) -> list[Readout]:
+        """The waiting readouts at a step of a segment."""
+        return [item for item in self.waiting if item.segment == segment and item.step == step]
+
+    def due_tails(self, start: int) -> list[Segment]:
+        """The decay tails that branch off at `start` and have something to read."""
+        numbers = {item.segment for item in self.waiting if item.segment}
+        tails = [self.task.segments[number] for number in sorted(numbers)]
+        return [tail for tail in tails if tail.start == start]
+
+    def rows(self) -> list[Sequence[Encoded]]:
+        """The micro-batches of the next step; seeds its dropout."""
+        assert self._inputs is not None
+        task, step = self.task, self.walker.step
+        self.dropout.manual_seed(step_seed(task.seed, step))
+        rows = [self._inputs.data.train[i] for i in self._order.batch(step)]
+        size = micro_batch_rows(len(rows), task.data.max_length, task.compute.micro_batch_size)
+        return micro_batches(rows, size)
+
+    def _tokens_until(self, step: int) -> int:
+        """Tokens in the batches of the first `step` steps; the same however often we were interrupted."""
+        assert self._inputs is not None
+        while len(self._trained) <= step:
+            rows = [self._inputs.data.train[i] for i in self._order.batch(len(self._trained) - 1)]
+            tokens = sum(len(row.prompt) + len(row.completion) for row in rows)
+            self._trained.append(self._trained[-1] + tokens)
+        return self._trained[step]
+
+    def keep(
+        self, readout: Readout, scores: Scores, weights: Sequence[torch.Tensor]
+    ) -> TrialRecord:
+        """Make what was measured durable: responses first, then the record in the outbox."""
+        lines = "".join(f"{json.dumps(line)}\n" for line in scores.lines)
+        write_atomic(self._storage.generations(readout.config_id, self.task.seed), lines)
+        missing = [name for name in self.task.objectives if name not in scores.metrics]
+        status: Status = "unscored" if missing else "complete"
+        reason = {"missing_metrics": missing} if missing else None
+        measured = {
+            "weights_sha256": weights_hash(weights),
+            "tokens": {
+                "trained": self._tokens_until(readout.step),
+                "generated": scores.tokens_generated,
+            },
+            "responses_cut": scores.responses_cut,
+        }
+        record = self._record(readout, status, scores.metrics, reason, measured)
+        write_atomic(self._storage.outgoing(readout.config_id), record.to_json())
+        self.waiting.remove(readout)
+        return record
+
+    def fail(self, readouts: Sequence[Readout], error: Exception) -> list[TrialRecord]:
+        """The `failed` records of readouts that this error keeps from being measured."""
+        reason: dict[str, Any] = {
+            "class": type(error).__name__,
+            "message": str(error),
+            "traceback": "".join(traceback.format_exception(error)),
+            "stage": self.stage,
+        }
+        if isinstance(error, TrainingDivergedError):
+            reason["step"] = error.step
+        unmeasured = {"weights_sha256": None, "tokens": {"trained": None, "generated": None}}
+        records = []
+        for readout in tuple(readouts):
+            self.waiting.remove(readout)
+            records.append(self._record(readout, "failed", {}, reason, unmeasured))
+        return records
+
+    def _record(
+        self,
+        readout: Readout,
+        status: Status,
+        metrics: dict[str, Metric],
+        reason: dict[str, Any] | None,
+        measured: dict[str, Any],
+    ) -> TrialRecord:
+        return TrialRecord(
+            config_id=readout.config_id,
+            trajectory_id=self.task.trajectory_id,
+            seed=self.task.seed,
+            role=readout.role,
+            status=status,
+            config=readout.config,
+            readout=readout.described(),
+            metrics=metrics,
+            objectives=self.task.objectives,
+            provenance={**self._provenance(), **measured},
+            reason=reason,
+        )
+
+    def _provenance(self) -> dict[str, Any]:
+        task, inputs = self.task, self._inputs
+        lists = task.evaluation.keyword_lists
+        return {
+            "average_space": "factors" if task.tuning.method == "lora" else "weights",
+            "keyword_lists": {name: load_keyword_list(name).digest for name in lists},
+            "decoding": {
+                "strategy": "greedy",
+                "max_new_tokens": task.evaluation.max_new_tokens,
+                "batch_size": task.evaluation.batch_size,
+                "full_responses": task.evaluation.full_responses,
+            },
+            "model": {
+                "name": task.model.name,
+                "revision": task.model.revision,
+                "commit": self._commit if inputs is not None else None,
+                "dtype": task.model.dtype,
+            },
+            "data_sha256": {} if inputs is None else inputs.hashes,
+            "data_counts": {} if inputs is None else inputs.data.counts,
+            "versions": package_versions(),
+            "git_commit": git_commit(),
+            "hardware": hardware(self._device if inputs is not None else "unknown"),
+            "num_threads": task.compute.num_threads,
+            "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
+            "shared": dict(self.shared),
+        }
+
+
+def weights_hash(weights: Sequence[torch.Tensor]) -> str:
+    """SHA-256 of the raw bytes of the weights, in order: equal if and only if they are bit-equal."""
+    digest = hashlib.sha256()
+    for tensor in weights:
+        flat = tensor.detach().cpu().contiguous().flatten()
+        digest.update(flat.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
