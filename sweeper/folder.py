@@ -31,6 +31,14 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         raise
 
 
+def cache_root() -> Path:
+    """Where built things are kept: $SWEEPER_CACHE, else `sweeper` under the user's cache folder."""
+    own = os.environ.get("SWEEPER_CACHE")
+    if own:
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sweeper"
+
+
 class TrialStorage:
     """What one trial may write: its own trajectory's folder and the generations of its readouts."""
 

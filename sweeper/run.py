@@ -40,10 +40,20 @@ class Run:
         try:
             return dict(json.loads(self._text(self.folder.plan))["accounting"])
         except (ValueError, KeyError, TypeError):
-            raise RunFolderError(
-                f"{self.folder.plan} is damaged; delete run.json and plan.json, and run the same sweep "
-                "again: it keeps its records"
-            ) from None
+            raise self._damaged_plan() from None
+
+    @property
+    def estimate(self) -> dict[str, Any] | None:
+        """What the run was estimated to cost when it began, or None where that was not possible.
+
+        Raises:
+            RunFolderError: plan.json is missing or damaged.
+        """
+        try:
+            found = json.loads(self._text(self.folder.plan)).get("estimate")
+            return None if found is None else dict(found)
+        except (ValueError, TypeError, AttributeError):
+            raise self._damaged_plan() from None
 
     def records(self) -> tuple[TrialRecord, ...]:
         """All records, in the order they were written. A torn last line is left out.
@@ -83,6 +93,12 @@ class Run:
                 "`sweeper front` lists them"
             )
         return found[0]
+
+    def _damaged_plan(self) -> RunFolderError:
+        return RunFolderError(
+            f"{self.folder.plan} is damaged; delete run.json and plan.json, and run the same sweep "
+            "again: it keeps its records"
+        )
 
     def _text(self, path: Path) -> str:
         try:

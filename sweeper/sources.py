@@ -1,20 +1,14 @@
 """From a name in a spec to a local path: `builtin:` names are built on demand, others stay as they are."""
 
-import os
 from pathlib import Path
 
 from sweeper.errors import DataError
+from sweeper.folder import cache_root
 from sweeper.miniature import ensure_miniature
 
 BUILTIN = "builtin:"
 
-
-def cache_root() -> Path:
-    """Where built things are kept: $SWEEPER_CACHE, else `sweeper` under the user's cache folder."""
-    own = os.environ.get("SWEEPER_CACHE")
-    if own:
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sweeper"
+__all__ = ["BUILTIN", "cache_root", "resolve"]
 
 
 def resolve(path: str) -> str:

@@ -9,8 +9,10 @@ from typing import Any
 
 import yaml
 
+from sweeper.calibrate import count_tokens
 from sweeper.drive import Listener, TrialFunction, drive
-from sweeper.errors import RunFolderError
+from sweeper.errors import RunFolderError, SweeperError
+from sweeper.facts import plan_estimate
 from sweeper.folder import RUN_VERSION, DriverLock, RunFolder, write_atomic
 from sweeper.plan import Plan, make_plan, make_tasks
 from sweeper.provenance import source_hash
@@ -140,12 +142,24 @@ def _flat(raw: Any, prefix: str = "") -> list[tuple[str, Any]]:
     return rows
 
 
+def _estimated(spec: SweepSpec, plan: Plan, task: TrajectoryTask) -> dict[str, Any] | None:
+    """The analytic estimate with counted tokens, or None where the cost model does not know enough."""
+    try:
+        return plan_estimate(plan, spec, tokens=count_tokens(task)).to_data()
+    except SweeperError:
+        return None
+
+
 def _begin(folder: RunFolder, spec: SweepSpec, plan: Plan, task: TrajectoryTask) -> None:
     """Write what describes the run, once; run.json last, because it says that a run has begun."""
     if folder.read_info() is not None:
         return
     write_atomic(folder.spec, dump_spec(spec))
-    content = {"version": RUN_VERSION, "accounting": plan.accounting._asdict()}
+    content = {
+        "version": RUN_VERSION,
+        "accounting": plan.accounting._asdict(),
+        "estimate": _estimated(spec, plan, task),
+    }
     write_atomic(folder.plan, json.dumps(content, indent=1))
     info = {
         "version": RUN_VERSION,

@@ -423,6 +423,8 @@ def test_plan_json_carries_the_numbers_and_every_configuration(
     assert (answer.code, answer.err) == (0, "")
     found = json.loads(answer.out)
     trajectories = found.pop("trajectory_list")
+    assert found.pop("estimate")["source"] == "analytic"
+    assert found.pop("estimate_missing") is None
     # 2 learning rates x 2 step counts x {raw, ema}; base, default and one interpolation twin per ema.
     # Steps: two paths of 4 and the default's 4.
     assert found == {
@@ -475,6 +477,13 @@ def test_plan_writes_one_readable_task_per_trajectory(
 def test_the_spec_of_a_begun_run_reads_back_equal(begun: Path, tiny_spec: SweepSpec) -> None:
     assert parse_spec((begun / "spec.yaml").read_text()) == tiny_spec
     assert (begun / "spec.yaml").read_text() == dump_spec(tiny_spec)
+
+
+def test_a_begun_run_holds_its_estimate_with_counted_tokens(begun: Path) -> None:
+    made = sweeper.open_run(begun).estimate
+    assert made is not None
+    assert made["source"] == "analytic"
+    assert made["tokens"]["source"].startswith("counted with the tokenizer")
 
 
 @pytest.mark.slow

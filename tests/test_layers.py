@@ -20,6 +20,7 @@ RANKS = {
     "spec": 1,
     "plan": 2,
     "records": 2,
+    "cost": 3,
     "front": 3,
     "miniature": 3,
     "trial": 3,
@@ -27,6 +28,8 @@ RANKS = {
     "select": 4,
     "figures": 4,
     "sources": 4,
+    "facts": 4,
+    "calibrate": 5,
     "drive": 5,
     "report": 5,
     "export": 5,
@@ -80,7 +83,7 @@ HEAVY = {
 HEAVY_FOLDERS = {
     "safetensors": {"trial", "miniature"},
     "tokenizers": {"trial", "miniature"},
-    "torch": {"trial", "miniature"},
+    "torch": {"trial", "miniature", "calibrate.py"},
     "transformers": {"trial", "miniature"},
 }
 """A heavy third-party package -> the only folders whose files import it."""

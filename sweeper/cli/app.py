@@ -13,7 +13,9 @@ from typing import Annotated
 import typer
 
 from sweeper.cli import show
+from sweeper.cost import Estimate
 from sweeper.errors import SweeperError
+from sweeper.facts import on_gpus, plan_estimate, this_machine
 from sweeper.folder import RunFolder, write_atomic
 from sweeper.front import find_front
 from sweeper.plan import Plan, make_plan, make_tasks
@@ -60,8 +62,14 @@ def plan(
     tasks: Annotated[
         Path | None, typer.Option(help="Also write one task file per trajectory into this folder.")
     ] = None,
+    calibrate: Annotated[
+        bool, typer.Option(help="Measure for about a minute instead of estimating from sizes.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Trials at once; as many as this machine runs.")
+    ] = None,
 ) -> None:
-    """Show what a sweep will train and what sharing saves. Nothing is run."""
+    """Show what a sweep will train, what sharing saves, and what it will cost. No sweep is run."""
     loaded = load_spec(spec, set_ or ())
     made = make_plan(loaded)
     if tasks is not None:
@@ -70,15 +78,39 @@ def plan(
         RunFolder(tasks).create()
         for task in make_tasks(made, loaded, resolve):
             write_atomic(tasks / f"{task.trajectory_id}.json", task.to_json())
+    cost = _calibrated(made, loaded, workers) if calibrate else _analytic(made, loaded, workers)
     if json_:
-        show.data(_plan_data(made))
+        show.data(_plan_data(made, cost))
+        return
+    show.accounting(loaded.name, made.accounting)
+    if isinstance(cost, str):
+        show.line(f"no estimate: {cost}")
     else:
-        show.accounting(loaded.name, made.accounting)
+        show.estimate(cost, on_gpus(made, loaded, cost.tokens, this_machine()))
 
 
-def _plan_data(made: Plan) -> dict[str, object]:
+def _analytic(made: Plan, spec: SweepSpec, workers: int | None) -> Estimate | str:
+    """The estimate, or what is missing for it: a plan is worth showing without."""
+    try:
+        return plan_estimate(made, spec, workers=workers)
+    except SweeperError as error:
+        return str(error)
+
+
+def _calibrated(made: Plan, spec: SweepSpec, workers: int | None) -> Estimate:
+    """The estimate from rates measured now; what it needs and cannot have is an error."""
+    from sweeper.calibrate import calibrated_estimate
+    from sweeper.sources import resolve
+
+    return calibrated_estimate(made, spec, resolve, workers)
+
+
+def _plan_data(made: Plan, cost: Estimate | str) -> dict[str, object]:
+    missing = isinstance(cost, str)
     return {
         **made.accounting._asdict(),
+        "estimate": None if isinstance(cost, str) else cost.to_data(),
+        "estimate_missing": cost if missing else None,
         "trajectory_list": [
             {
                 "trajectory_id": item.trajectory_id,
@@ -193,7 +225,9 @@ def report(
 
     opened = open_run(run)
     path = out or opened.folder.report
-    write_report(opened.folder, opened.records(), opened.spec, opened.accounting, path)
+    write_report(
+        opened.folder, opened.records(), opened.spec, opened.accounting, path, opened.estimate
+    )
     show.line(f"wrote {path}")
 
 

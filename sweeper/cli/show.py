@@ -18,6 +18,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from sweeper.cost import GIB, Estimate, duration_text
+from sweeper.facts import OnGpu
 from sweeper.front import CANDIDATE_ROLE, Candidate, Front, find_front, shown, varying
 from sweeper.plan import Accounting, Plan
 from sweeper.records import RecordsRead, TrialRecord
@@ -67,6 +69,47 @@ def accounting(name: str, counted: Accounting) -> None:
     out.print(table)
     for note in counted.notes:
         line(f"note: {note}")
+
+
+def estimate(cost: Estimate, gpus: Sequence[OnGpu]) -> None:
+    """What a plan will cost in time and memory, and how many of its trials a GPU holds."""
+    table = Table(title=f"Cost, {cost.source}", show_header=False, title_justify="left")
+    table.add_column()
+    table.add_column()
+    parts = cost.memory.at_peak().items()
+    listed = ", ".join(f"{name} {_size(value)}" for name, value in parts)
+    measured = "" if cost.measured_memory_bytes is None else "measured; "
+    phases = [
+        ("train", cost.train_seconds),
+        ("evaluate", cost.evaluate_seconds),
+        ("load", cost.load_seconds),
+        ("start", cost.startup_seconds),
+    ]
+    hours = cost.gpu_hours or cost.cpu_core_hours
+    rows = [
+        (f"wall time, {cost.workers} at once", duration_text(cost.wall_seconds)),
+        ("GPU-hours" if cost.gpu_hours else "CPU-core-hours", f"{hours:,.3g}"),
+        ("worker time", ", ".join(f"{name} {duration_text(value)}" for name, value in phases)),
+        ("device of a trial", cost.rates.device),
+        ("peak memory of a trial", f"{measured}{_size(cost.peak_memory_bytes)}"),
+        (f"its parts, at the peak ({cost.memory.peak_phase})", listed),
+        ("tokens", cost.tokens.source),
+    ]
+    for name, value in rows:
+        table.add_row(name, escape(value))
+    out.print(table)
+    fits = Table("GPU", title="Trials that fit at once (analytic)", title_justify="left")
+    fits.add_column("trials", justify="right")
+    fits.add_column("GPU-hours", justify="right")
+    for item in gpus:
+        hours_text = f"{item.gpu_hours:,.3g}" if item.trials else "does not fit"
+        fits.add_row(escape(item.device.name), f"{item.trials}", hours_text)
+    out.print(fits)
+
+
+def _size(count: int) -> str:
+    """Bytes as people read them."""
+    return f"{count / GIB:.1f} GiB" if count >= GIB / 10 else f"{count / 2**20:.1f} MiB"
 
 
 def front(found: Front, spec: SweepSpec) -> None:

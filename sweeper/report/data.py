@@ -18,6 +18,7 @@ from sweeper.front import (
 from sweeper.keywords import keyword_list_names, load_keyword_list
 from sweeper.records import STATUSES, TrialRecord
 from sweeper.report.controls import ControlTable, control_tables
+from sweeper.report.cost import cost_rows
 from sweeper.report.measures import Measure, measure
 from sweeper.report.table import Row, configuration_table
 from sweeper.select import Recommendation, comparison, recommend
@@ -98,6 +99,7 @@ def report_data(
     records: Iterable[TrialRecord],
     spec: SweepSpec,
     accounting: Mapping[str, Any] | None,
+    estimate: Mapping[str, Any] | None = None,
 ) -> ReportData:
     """Gather the report of one run.
 
@@ -106,6 +108,7 @@ def report_data(
         records: Its records, in any order.
         spec: The spec they were made from.
         accounting: What plan.json holds under `accounting`, or None where there is none.
+        estimate: What it holds under `estimate`, likewise.
     """
     records = tuple(records)
     front = find_front(records, spec)
@@ -130,7 +133,7 @@ def report_data(
         rows=table.rows,
         controls=control_tables(front, spec),
         ends=_ends(records),
-        accounting=_accounting(accounting or {}),
+        accounting=(*_accounting(accounting or {}), *cost_rows(estimate, records)),
         notes=tuple((accounting or {}).get("notes", ())),
         keyword_lists=tuple(
             _keyword_list(name, records, index == 0)

@@ -44,13 +44,14 @@ def write_report(
     spec: SweepSpec,
     accounting: Mapping[str, Any] | None,
     path: Path,
+    estimate: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the report of a run to `path`, whole or not at all; see `report_data`.
 
     Raises:
         RunFolderError: the file cannot be written.
     """
-    page = render(report_data(run, records, spec, accounting))
+    page = render(report_data(run, records, spec, accounting, estimate))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, page)

@@ -1,0 +1,187 @@
+"""Peak memory of one trial, by named parts. See docs/cost.md for where each formula comes from."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from sweeper.cost.shape import ModelShape
+from sweeper.task import Tuning
+
+GIB = 2**30
+
+VALUE_BYTES = {"float32": 4, "pure_bf16": 2}
+"""Bytes of one weight, by `model.dtype`."""
+
+ADAPTER_BYTES = 4
+"""peft keeps LoRA factors in fp32 whatever the base model's dtype is."""
+
+MICRO_BATCH_TOKENS = 16_384
+"""`trial.train.MICRO_BATCH_TOKENS`; a test holds the two together."""
+
+LOGIT_BYTES = 12
+"""Bytes per token and vocabulary entry at the peak of the loss: three fp32 copies (the logits, their
+logarithmic softmax, and one of the two's gradients)."""
+
+RUNTIME_BYTES = {"cuda": 1 * GIB, "cpu": GIB * 6 // 10}
+"""What a process holds before any weight: CUDA context and cuBLAS workspaces (0.5 to 1 GiB), or the
+interpreter with torch, transformers and peft (0.6 GiB resident, measured here)."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryFacts:
+    """What the memory of a trial depends on. Lengths are in tokens, padding included.
+
+    `shadows` counts fp32 shadow EMAs, a fed-back one among them. `interpolates`: some readout mixes
+    with theta_0. `forks`: a decay tail keeps the trunk's state beside its own. `heldout_length` is 0
+    where no held-out loss is asked for.
+    """
+
+    shape: ModelShape
+    tuning: Tuning
+    dtype: str
+    device: Literal["cpu", "cuda"]
+    shadows: int
+    interpolates: bool
+    forks: bool
+    train_rows: int
+    train_length: int
+    evaluation_rows: int
+    heldout_length: int
+    generation_length: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryParts:
+    """Bytes by part. The first seven are held throughout, the others in one phase only."""
+
+    weights: int
+    gradients: int
+    moments: int
+    shadows: int
+    theta_0: int
+    fork: int
+    runtime: int
+    activations: int
+    logits: int
+    readout_copies: int
+    forward: int
+    kv_cache: int
+    heldout_logits: int
+    checkpoint_copies: int
+
+    @property
+    def resident_bytes(self) -> int:
+        """What is held from the first optimizer step on."""
+        held = self.weights + self.gradients + self.moments + self.shadows
+        return held + self.theta_0 + self.fork + self.runtime
+
+    @property
+    def phases(self) -> Mapping[str, Mapping[str, int]]:
+        """What each phase needs beside what is held."""
+        reading = {"readout_copies": self.readout_copies, "forward": self.forward}
+        return {
+            "train": {"activations": self.activations, "logits": self.logits},
+            "generate": {**reading, "kv_cache": self.kv_cache},
+            "held-out loss": {**reading, "heldout_logits": self.heldout_logits},
+            "checkpoint": {"checkpoint_copies": self.checkpoint_copies},
+        }
+
+    @property
+    def peak_phase(self) -> str:
+        """The phase that needs most."""
+        return max(self.phases, key=lambda name: sum(self.phases[name].values()))
+
+    @property
+    def peak_bytes(self) -> int:
+        """What is held, and the phase that needs most."""
+        return self.resident_bytes + sum(self.phases[self.peak_phase].values())
+
+    def at_peak(self) -> dict[str, int]:
+        """The parts that exist at the peak and are not empty; their sum is `peak_bytes`."""
+        names = ("weights", "gradients", "moments", "shadows", "theta_0", "fork", "runtime")
+        parts = {name: int(getattr(self, name)) for name in names} | dict(
+            self.phases[self.peak_phase]
+        )
+        return {name: value for name, value in parts.items() if value}
+
+    def to_data(self) -> dict[str, Any]:
+        """All parts, the phase of the peak, and the peak, for JSON."""
+        return {**asdict(self), "peak_phase": self.peak_phase, "peak_bytes": self.peak_bytes}
+
+
+def memory(facts: MemoryFacts) -> MemoryParts:
+    """The parts of the peak memory of one trial, in bytes.
+
+    Raises:
+        ModelError: a LoRA target that a Llama block does not have.
+    """
+    shape, size = facts.shape, VALUE_BYTES[facts.dtype]
+    trainable = shape.trainable(facts.tuning)
+    own = size if facts.tuning.method == "full" else ADAPTER_BYTES
+    adapter = 0 if facts.tuning.method == "full" else trainable * ADAPTER_BYTES
+    shadows = 4 * facts.shadows * trainable
+    state = 3 * own * trainable + shadows
+    prompt = facts.evaluation_rows * max(facts.generation_length, facts.heldout_length)
+    read = facts.evaluation_rows * facts.heldout_length
+    train = facts.train_rows * facts.train_length
+    generated = facts.evaluation_rows * facts.generation_length
+    averaged = facts.shadows or facts.interpolates
+    return MemoryParts(
+        weights=shape.parameters * size + adapter,
+        gradients=trainable * own,
+        moments=2 * trainable * own,
+        shadows=shadows,
+        theta_0=trainable * own,
+        fork=state if facts.forks else 0,
+        runtime=RUNTIME_BYTES[facts.device],
+        activations=train * activation_bytes(shape, facts.tuning, size),
+        logits=train * shape.vocabulary * LOGIT_BYTES,
+        readout_copies=trainable * (own * bool(averaged) + 4 * facts.interpolates),
+        forward=prompt * 3 * (shape.hidden + shape.intermediate) * size,
+        kv_cache=generated * shape.layers * 2 * shape.key_width * size,
+        heldout_logits=read * shape.vocabulary * LOGIT_BYTES,
+        checkpoint_copies=state,
+    )
+
+
+def activation_bytes(shape: ModelShape, tuning: Tuning, size: int) -> int:
+    """Bytes of activations kept for the backward pass, per token, without gradient checkpointing.
+
+    Counted from the operations of `transformers`' Llama block; a test compares with the tensors that
+    autograd really saves. Norms compute in fp32. A frozen weight needs no input kept; an adapter keeps
+    its input in fp32, each its own copy where the model is not fp32.
+
+    Args:
+        shape: The model.
+        tuning: Which weights are trained.
+        size: Bytes of one value of the model's dtype.
+    """
+    h, q, i = shape.hidden, shape.query_width, shape.intermediate
+    norm_inputs = 2 * 4 * h
+    attention = 4 * q * size
+    if tuning.method == "full":
+        block = norm_inputs + 4 * h * size + attention + 4 * i * size
+    else:
+        block = norm_inputs + attention + 3 * i * size + _adapter_inputs(shape, tuning, size)
+        block += 4 * tuning.lora_r * len(tuning.lora_target_modules)
+    top = 4 * h + 2 * h * size
+    return shape.layers * block + top
+
+
+def _adapter_inputs(shape: ModelShape, tuning: Tuning, size: int) -> int:
+    """Bytes per token of the inputs that the adapters of one block keep."""
+    if tuning.lora_dropout > 0:  # The dropped input and its mask, fp32 on a CPU (1 byte on a GPU).
+        return sum(8 * inputs for inputs, _ in shape.adapted(tuning))
+    if size != 4:
+        return sum(4 * inputs for inputs, _ in shape.adapted(tuning))
+    names = {target.rpartition(".")[2] for target in tuning.lora_target_modules}
+    shared = {"q_proj": "attention", "k_proj": "attention", "v_proj": "attention"}
+    shared |= {"gate_proj": "mlp", "up_proj": "mlp"}  # The input of o_proj is kept by attention.
+    kept = {shared.get(name, name): shape.linear_layers[name][0] for name in names - {"o_proj"}}
+    return 4 * sum(kept.values())
+
+
+def micro_batch_rows(batch_size: int, max_length: int, asked: int | None) -> int:
+    """Rows per micro-batch, as `trial.train.micro_batch_rows`, which imports torch."""
+    fitting = max(1, MICRO_BATCH_TOKENS // max_length)
+    return min(batch_size, fitting if asked is None else asked)

@@ -1,0 +1,189 @@
+"""How fast things go: named devices, the rates that follow from their peaks, and measured rates."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from sweeper.cost.memory import VALUE_BYTES
+from sweeper.cost.shape import ModelShape
+from sweeper.task import Tuning
+
+UTILISATION = {"float32": 0.6, "pure_bf16": 0.3}
+"""Share of a device's peak that training sustains. bf16: the published range of tuned training code is
+0.21 to 0.46 (PaLM, arXiv 2204.02311, table 3), uncompiled transformers is in its lower half. fp32 without
+tensor cores is easier to feed: the peak is a sixteenth, the memory traffic only twice."""
+
+BANDWIDTH_SHARE = 0.7
+"""Share of the peak memory bandwidth that reading all weights once per decoding step sustains."""
+
+LAYER_SECONDS = 3.5e-4
+"""Host time of one layer's forward pass in uncompiled transformers, however small the layer: about 30
+operators of 10 microseconds. Measured: 340 microseconds of processor time per decoding step and layer of a
+Llama of width 16 (transformers 5.23, torch 2.13, one core); forward and backward take 3 to 4 times that."""
+
+ADAPTER_LAYER_SECONDS = 9e-5
+"""Host time a LoRA adapter adds to the forward pass of its linear layer; measured likewise, peft 0.21."""
+
+LOAD_BYTES_PER_SECOND = 1e9
+"""Reading safetensors from a local disk and placing them."""
+
+WORKER_START_SECONDS = 12.0
+"""A fresh Ray actor and its imports of torch, transformers and peft, once per worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Published peaks of one GPU, or of one CPU core.
+
+    FLOP/s are dense, without sparsity; fp32 is without TF32, which torch leaves off. Bandwidth is in
+    bytes per second. `memory_bytes` is None for a CPU.
+    """
+
+    name: str
+    kind: Literal["cpu", "cuda"]
+    memory_bytes: int | None
+    fp32_flops: float
+    bf16_flops: float
+    bandwidth: float
+
+    def sustained_flops(self, dtype: str) -> float:
+        """FLOP/s that training sustains: the peak times `UTILISATION`."""
+        peak = self.fp32_flops if dtype == "float32" else self.bf16_flops
+        return peak * UTILISATION[dtype]
+
+
+GPUS = (
+    Device("A10 24 GB", "cuda", 24 * 10**9, 31.2e12, 125e12, 0.6e12),
+    Device("A100 40 GB", "cuda", 40 * 10**9, 19.5e12, 312e12, 1.555e12),
+    Device("H100 80 GB", "cuda", 80 * 10**9, 67e12, 989e12, 3.35e12),
+    Device("H200 141 GB", "cuda", 141 * 10**9, 67e12, 989e12, 4.8e12),
+)
+"""One GPU for each usual size, with the peaks of its data sheet (NVIDIA). Sizes are decimal gigabytes, a
+few percent below what the larger ones have: that is the margin for fragmentation."""
+
+CPU_CORE = Device("CPU core", "cpu", None, 1e11, 1e11, 1.5e10)
+"""One core: two 256-bit fused multiply-adds per cycle at 3 GHz; bandwidth of one thread, measured here."""
+
+
+def cpu(cores: int) -> Device:
+    """A CPU device of some cores; bandwidth is shared and does not grow."""
+    flops = cores * CPU_CORE.fp32_flops
+    name = f"CPU, {cores} core{'' if cores == 1 else 's'}"
+    return Device(name, "cpu", None, flops, flops, CPU_CORE.bandwidth)
+
+
+class Tokens(NamedTuple):
+    """How many tokens a sweep handles.
+
+    `per_row` is the mean of a training row, `longest_row` and `longest_prompt` bound memory.
+    The others are sums over one readout: prompts answered, their tokens, the tokens generated for
+    them, and the tokens of held-out rows read for the loss. `source` says how it was found out.
+    """
+
+    per_row: float
+    longest_row: int
+    prompts: int
+    prompt_tokens: float
+    longest_prompt: int
+    generated: float
+    heldout_tokens: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Seconds of each thing one worker does.
+
+    `step_seconds` is the part of an optimizer step that does not grow with its tokens, `load_seconds`
+    is per trajectory, `readout_seconds` the part of a readout that does not grow with the tokens
+    generated, `startup_seconds` once per worker.
+    """
+
+    train_token_seconds: float
+    step_seconds: float
+    generate_token_seconds: float
+    readout_seconds: float
+    load_seconds: float
+    startup_seconds: float
+    source: Literal["analytic", "calibrated"]
+    device: str
+
+    def to_data(self) -> dict[str, Any]:
+        """The fields, for JSON."""
+        return asdict(self)
+
+
+def train_flops(shape: ModelShape, tuning: Tuning) -> float:
+    """FLOP per trained token: 2 per weight forward; backward 4, or 2 where weights are frozen.
+
+    A frozen weight passes the gradient on (2) and gets none of its own (2); an adapter has all 6
+    (arXiv 2001.08361, section 2.1). The attention scores, 4 % at 1024 tokens and 7B, are left out.
+    """
+    if tuning.method == "full":
+        return 6.0 * shape.multiplied
+    return 4.0 * shape.multiplied + 6.0 * shape.trainable(tuning)
+
+
+def analytic_rates(
+    shape: ModelShape,
+    tuning: Tuning,
+    dtype: str,
+    device: Device,
+    tokens: Tokens,
+    evaluation_rows: int,
+) -> Rates:
+    """Rates from the sizes of model and device alone.
+
+    Args:
+        shape: The model.
+        tuning: Which weights are trained.
+        dtype: Of the weights: `float32` or `pure_bf16`.
+        device: What one trial runs on.
+        tokens: Of one readout.
+        evaluation_rows: Prompts answered in one batch.
+
+    Raises:
+        ModelError: a LoRA target that a Llama block does not have.
+    """
+    flops = device.sustained_flops(dtype)
+    forward = 2.0 * shape.multiplied / flops
+    host = shape.layers * LAYER_SECONDS
+    adapters = len(tuning.lora_target_modules) if tuning.method == "lora" else 0
+    host += shape.layers * adapters * ADAPTER_LAYER_SECONDS
+    weight_bytes = shape.parameters * VALUE_BYTES[dtype]
+    rows = min(evaluation_rows, max(1, tokens.prompts))
+    decode = weight_bytes / (device.bandwidth * BANDWIDTH_SHARE) + host
+    return Rates(
+        train_token_seconds=train_flops(shape, tuning) / flops,
+        step_seconds=3 * host,
+        generate_token_seconds=forward + decode / rows,
+        readout_seconds=forward * (tokens.prompt_tokens + tokens.heldout_tokens),
+        load_seconds=weight_bytes / LOAD_BYTES_PER_SECOND,
+        startup_seconds=WORKER_START_SECONDS,
+        source="analytic",
+        device=device.name,
+    )
+
+
+def two_rates(rows: Sequence[tuple[float, float, float]]) -> tuple[float, float]:
+    """The a, b >= 0 that best give `seconds = a * x + b * y` for all rows (x, y, seconds).
+
+    Least squares; where the best pair has a negative member, that one is 0 and the other is fitted
+    alone. Rows whose x and y are proportional, all of them, cannot be told apart: all goes to b.
+    """
+    table = np.array(rows, dtype=float)
+    known, seconds = table[:, :2], table[:, 2]
+    if np.linalg.matrix_rank(known) == 2:
+        a, b = np.linalg.lstsq(known, seconds)[0]
+        if a >= 0 and b >= 0:
+            return float(a), float(b)
+        if b < 0:
+            return _one_rate(known[:, 0], seconds), 0.0
+    return 0.0, _one_rate(known[:, 1], seconds)
+
+
+def _one_rate(known: np.ndarray, seconds: np.ndarray) -> float:
+    square = float(known @ known)
+    return max(0.0, float(known @ seconds) / square) if square else 0.0

@@ -1,0 +1,163 @@
+"""The shape of a model, read from its config.json, and the parameters that follow from it."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sweeper.errors import ModelError
+from sweeper.task import Tuning
+
+FAMILIES = ("llama", "mistral")
+"""The `model_type`s whose parameters are counted exactly: both are Llama blocks."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """What a Llama's config.json says about its size. `head_dim` is per attention head."""
+
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+    tied: bool = False
+    attention_bias: bool = False
+    mlp_bias: bool = False
+
+    @property
+    def query_width(self) -> int:
+        """Values per token of the queries, and of the attention output."""
+        return self.heads * self.head_dim
+
+    @property
+    def key_width(self) -> int:
+        """Values per token of the keys of one layer, and of the values."""
+        return self.kv_heads * self.head_dim
+
+    @property
+    def linear_layers(self) -> dict[str, tuple[int, int]]:
+        """The linear layers of one block: name -> (inputs, outputs)."""
+        h, q, kv, i = self.hidden, self.query_width, self.key_width, self.intermediate
+        attention = {"q_proj": (h, q), "k_proj": (h, kv), "v_proj": (h, kv), "o_proj": (q, h)}
+        return {**attention, "gate_proj": (h, i), "up_proj": (h, i), "down_proj": (i, h)}
+
+    @property
+    def parameters(self) -> int:
+        """All weights; exact for Llama, as `transformers.LlamaForCausalLM` has them."""
+        linear = self.linear_layers
+        block = sum(inputs * outputs for inputs, outputs in linear.values()) + 2 * self.hidden
+        for name, (_, outputs) in linear.items():
+            biased = self.mlp_bias if name in _MLP else self.attention_bias
+            block += outputs * biased
+        tables = self.vocabulary * self.hidden * (1 if self.tied else 2)
+        return self.layers * block + tables + self.hidden
+
+    @property
+    def multiplied(self) -> int:
+        """Weights a token is multiplied with: all but an input embedding of its own, a look-up."""
+        return self.parameters - (0 if self.tied else self.vocabulary * self.hidden)
+
+    def adapted(self, tuning: Tuning) -> list[tuple[int, int]]:
+        """(inputs, outputs) of every linear layer of one block that gets a LoRA adapter.
+
+        Raises:
+            ModelError: a target that a Llama block does not have.
+        """
+        found = []
+        for target in tuning.lora_target_modules:
+            name = target.rpartition(".")[2]
+            if name not in self.linear_layers:
+                raise ModelError(
+                    f"the cost model knows no linear layer `{target}`; it knows "
+                    f"{', '.join(self.linear_layers)}"
+                )
+            found.append(self.linear_layers[name])
+        return found
+
+    def trainable(self, tuning: Tuning) -> int:
+        """Weights that are trained: all of them, or r * (inputs + outputs) for each adapter.
+
+        Raises:
+            ModelError: see `adapted`.
+        """
+        if tuning.method == "full":
+            return self.parameters
+        sides = sum(inputs + outputs for inputs, outputs in self.adapted(tuning))
+        return self.layers * tuning.lora_r * sides
+
+
+_MLP = ("gate_proj", "up_proj", "down_proj")
+
+
+def read_shape(path: str, revision: str | None = None) -> ModelShape:
+    """The shape of a local model folder, or of a hub id whose config.json is in the local hub cache.
+
+    Nothing is downloaded.
+
+    Raises:
+        ModelError: no config.json at hand, or not one of a Llama.
+    """
+    found = _config_file(path, revision)
+    try:
+        config = json.loads(found.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{found}: cannot be read as JSON: {error}") from None
+    if not isinstance(config, dict) or config.get("model_type") not in FAMILIES:
+        kind = config.get("model_type") if isinstance(config, dict) else None
+        raise ModelError(
+            f"{found}: model_type is {kind!r}, the cost model knows {', '.join(FAMILIES)}"
+        )
+    return shape_of(config, str(found))
+
+
+def shape_of(config: Mapping[str, Any], source: str = "config") -> ModelShape:
+    """The shape in a Llama's configuration, under the names of `transformers.LlamaConfig`.
+
+    Raises:
+        ModelError: a needed key is missing or no whole number.
+    """
+    try:
+        heads, hidden = int(config["num_attention_heads"]), int(config["hidden_size"])
+        return ModelShape(
+            layers=int(config["num_hidden_layers"]),
+            hidden=hidden,
+            intermediate=int(config["intermediate_size"]),
+            heads=heads,
+            kv_heads=int(config.get("num_key_value_heads") or heads),
+            head_dim=int(config.get("head_dim") or hidden // heads),
+            vocabulary=int(config["vocab_size"]),
+            tied=bool(config.get("tie_word_embeddings", False)),
+            attention_bias=bool(config.get("attention_bias", False)),
+            mlp_bias=bool(config.get("mlp_bias", False)),
+        )
+    except KeyError as error:
+        raise ModelError(f"{source}: the key {error} is missing") from None
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+        raise ModelError(f"{source}: not the shape of a Llama: {error}") from None
+
+
+def _config_file(path: str, revision: str | None) -> Path:
+    """The config.json of a folder, or the newest one the hub cache holds for an id and revision."""
+    if Path(path).is_dir():
+        found = Path(path) / "config.json"
+        if not found.is_file():
+            raise ModelError(f"{path}: no config.json, so its size is unknown")
+        return found
+    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    hub = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
+    model = hub / f"models--{path.replace('/', '--')}"
+    name = revision or "main"
+    reference = model / "refs" / name
+    commit = reference.read_text(encoding="utf-8").strip() if reference.is_file() else name
+    found = model / "snapshots" / commit / "config.json"
+    if not found.is_file():
+        raise ModelError(
+            f"{path}: no local folder and not in the hub cache {hub}, so its size is unknown; "
+            "download its config.json, or give a local folder as model.path"
+        )
+    return found

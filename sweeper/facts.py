@@ -1,0 +1,200 @@
+"""What an estimate needs to know of this machine, the model folder and the data, without torch."""
+
+import os
+import subprocess
+from typing import NamedTuple
+
+from sweeper.cost import (
+    GPUS,
+    Device,
+    Estimate,
+    Rates,
+    Tokens,
+    analytic_rates,
+    cpu,
+    estimate,
+    read_shape,
+)
+from sweeper.errors import DataError
+from sweeper.folder import cache_root
+from sweeper.plan import Plan, make_tasks
+from sweeper.spec import SweepSpec
+from sweeper.task import DataSource, TrajectoryTask
+from sweeper.trial.data import load_examples, load_prompts
+
+CHARACTERS_PER_TOKEN = 4
+"""English text under a Llama tokenizer; without a tokenizer, characters are counted."""
+
+BUILTIN = "builtin:"
+
+
+class Machine(NamedTuple):
+    """The GPUs of this machine, one entry each, and the CPU cores this process may use."""
+
+    gpus: tuple[Device, ...]
+    cpus: int
+
+
+class OnGpu(NamedTuple):
+    """What a sweep would cost on one kind of GPU: how many trials it holds, GPU-hours of them all."""
+
+    device: Device
+    trials: int
+    gpu_hours: float
+
+
+def this_machine() -> Machine:
+    """Look at this machine. GPUs are those `nvidia-smi` names; without it there are none."""
+    return Machine(_present_gpus(), len(os.sched_getaffinity(0)))
+
+
+def _present_gpus() -> tuple[Device, ...]:
+    command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    rows = [line.rpartition(",") for line in done.stdout.splitlines() if "," in line]
+    return tuple(known_gpu(name.strip(), int(mib) * 2**20) for name, _, mib in rows)
+
+
+def known_gpu(name: str, memory_bytes: int) -> Device:
+    """A present GPU with its own name and size, and the peaks of its model, else of the nearest size."""
+    same = [gpu for gpu in GPUS if gpu.name.split()[0] in name]
+    nearest = min(same or GPUS, key=lambda gpu: abs((gpu.memory_bytes or 0) - memory_bytes))
+    peaks = (nearest.fp32_flops, nearest.bf16_flops, nearest.bandwidth)
+    label = name if same else f"{name} (peaks of {nearest.name})"
+    return Device(label, "cuda", memory_bytes, *peaks)
+
+
+def trial_device(spec: SweepSpec, machine: Machine) -> Device:
+    """What one trial runs on: a GPU where the machine has one and the spec does not refuse it."""
+    if machine.gpus and spec.compute.gpus_per_trial != 0:
+        return machine.gpus[0]
+    return cpu(spec.compute.cpus_per_trial)
+
+
+def default_workers(spec: SweepSpec, machine: Machine) -> int:
+    """How many trials this machine runs at once, at least one: its CPUs and GPUs over what one takes."""
+    compute = spec.compute
+    workers = machine.cpus // compute.cpus_per_trial
+    if machine.gpus and compute.gpus_per_trial != 0:
+        share = 1.0 if compute.gpus_per_trial == "auto" else compute.gpus_per_trial
+        workers = min(workers, int(len(machine.gpus) / share))
+    return max(1, min(workers, compute.max_concurrent_trials or workers))
+
+
+def local_path(path: str) -> str:
+    """The path to open. Of a `builtin:` world the newest one that is built already; none is built here.
+
+    Raises:
+        DataError: it is not built yet.
+    """
+    if not path.startswith(BUILTIN):
+        return path
+    world, _, inner = path.removeprefix(BUILTIN).partition("/")
+    built = [found for found in cache_root().glob(f"{world}-*") if (found / inner).exists()]
+    if not built:
+        raise DataError(f"{path} is not built yet; `sweeper run` or `--calibrate` builds it")
+    return str(max(built, key=lambda found: found.stat().st_mtime) / inner)
+
+
+def counted_characters(task: TrajectoryTask) -> Tokens:
+    """Tokens of a task's data, from characters: no tokenizer, and no chat template.
+
+    `longest_row` is `max_length`, the bound the data is cut at, and `longest_prompt` likewise: memory is
+    reserved for the worst case. Every response is taken to reach `max_new_tokens`.
+
+    Raises:
+        DataError: see `trial.data`.
+    """
+    data, evaluation = task.data, task.evaluation
+    rows = [len(row.prompt) + len(row.completion) for row in load_examples(data.train)]
+    held = rows[: data.heldout_rows] if data.heldout is None else _row_characters(data.heldout)
+    asked = set(evaluation.utility_metrics)
+    prompts = [len(item.text) for item in load_prompts(evaluation.harmful)]
+    if evaluation.harmless is not None:
+        prompts += [len(item.text) for item in load_prompts(evaluation.harmless)]
+    prompts += held if asked - {"heldout_loss"} else []
+    lengths = [min(data.max_length, count / CHARACTERS_PER_TOKEN) for count in rows]
+    return Tokens(
+        per_row=sum(lengths) / len(lengths),
+        longest_row=data.max_length,
+        prompts=len(prompts),
+        prompt_tokens=sum(prompts) / CHARACTERS_PER_TOKEN,
+        longest_prompt=data.max_length,
+        generated=float(len(prompts) * evaluation.max_new_tokens),
+        heldout_tokens=sum(held) / CHARACTERS_PER_TOKEN if "heldout_loss" in asked else 0.0,
+        source=f"characters / {CHARACTERS_PER_TOKEN}; every response max_new_tokens long",
+    )
+
+
+def _row_characters(source: DataSource) -> list[int]:
+    return [len(row.prompt) + len(row.completion) for row in load_examples(source)]
+
+
+def plan_estimate(
+    plan: Plan,
+    spec: SweepSpec,
+    *,
+    workers: int | None = None,
+    machine: Machine | None = None,
+    device: Device | None = None,
+    tokens: Tokens | None = None,
+    rates: Rates | None = None,
+    measured_memory_bytes: int | None = None,
+) -> Estimate:
+    """Estimate a sweep with what this machine can say; whatever is given is not looked up.
+
+    Args:
+        plan: What will be done.
+        spec: The spec it came from.
+        workers: Trials at once; otherwise as many as this machine runs.
+        machine: Instead of looking at this one.
+        device: What one trial runs on, instead of what the machine has.
+        tokens: Counted with the tokenizer, instead of characters.
+        rates: Measured, instead of analytic ones.
+        measured_memory_bytes: The peak of a real trial.
+
+    Raises:
+        ModelError: no config.json at hand, or not one of a Llama.
+        DataError: a data file that cannot be read.
+        SweeperError: no worker.
+    """
+    machine = machine or this_machine()
+    device = device or trial_device(spec, machine)
+    shape = read_shape(local_path(spec.model.path), spec.model.revision)
+    if tokens is None:
+        tokens = counted_characters(make_tasks(plan, spec, local_path)[0])
+    if rates is None:
+        tuning = max((t.tuning for t in plan.trajectories), key=shape.trainable)
+        rows = spec.evaluation.batch_size
+        rates = analytic_rates(shape, tuning, spec.model.dtype, device, tokens, rows)
+    return estimate(
+        plan,
+        spec,
+        shape,
+        rates,
+        tokens,
+        default_workers(spec, machine) if workers is None else workers,
+        device=device.kind,
+        measured_memory_bytes=measured_memory_bytes,
+    )
+
+
+def on_gpus(plan: Plan, spec: SweepSpec, tokens: Tokens, machine: Machine) -> tuple[OnGpu, ...]:
+    """How many trials fit on the GPU that is present, else on each usual one, and analytic GPU-hours.
+
+    Raises:
+        ModelError: see `plan_estimate`.
+    """
+    found = []
+    for gpu in machine.gpus[:1] or GPUS:
+        made = plan_estimate(
+            plan, spec, workers=1, machine=Machine((gpu,), machine.cpus), device=gpu, tokens=tokens
+        )
+        assert gpu.memory_bytes is not None
+        trials = gpu.memory_bytes // made.memory.peak_bytes
+        hours = made.worker_seconds / 3600
+        found.append(OnGpu(gpu, trials, hours))
+    return tuple(found)

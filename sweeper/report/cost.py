@@ -1,0 +1,41 @@
+"""What the sweep was estimated to cost, beside what its records say it has cost."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sweeper.cost import duration_text, spent
+from sweeper.records import TrialRecord
+
+PHASES = ("load", "train", "evaluate")
+"""What both an estimate and the records know; the start of workers and idle time are in no record."""
+
+
+def cost_rows(
+    estimate: Mapping[str, Any] | None, records: Sequence[TrialRecord]
+) -> tuple[tuple[str, str], ...]:
+    """Rows of worker time, estimated and measured, and their ratio where the run is whole.
+
+    Args:
+        estimate: What plan.json holds under `estimate`, or None where none could be made.
+        records: Of the run.
+    """
+    rows: list[tuple[str, str]] = []
+    expected = None
+    if estimate is not None:
+        phases = [float(estimate[f"{name}_seconds"]) for name in PHASES]
+        expected = sum(phases)
+        rows.append((f"worker time estimated before the run ({estimate['source']})", _text(phases)))
+    actual = spent(records)
+    if actual.records and actual.seconds:
+        phases = [actual.load_seconds, actual.train_seconds, actual.evaluate_seconds]
+        of = f"{actual.records} of {len(records)} records"
+        rows.append((f"worker time measured (sum over {of})", _text(phases)))
+        if expected:
+            ratio = f"{actual.seconds / expected:.2g}-fold"
+            rows.append(("measured compared with the estimate of the whole plan", ratio))
+    return tuple(rows)
+
+
+def _text(phases: Sequence[float]) -> str:
+    named = [f"{n} {duration_text(value)}" for n, value in zip(PHASES, phases, strict=True)]
+    return f"{duration_text(sum(phases))} ({', '.join(named)})"

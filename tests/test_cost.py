@@ -1,0 +1,500 @@
+"""The cost model: parameters, memory, rates, schedule; each against a count made in another way."""
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from factories import make_record, make_spec
+
+from sweeper.cost import (
+    GIB,
+    GPUS,
+    MemoryFacts,
+    ModelShape,
+    Rates,
+    Tokens,
+    activation_bytes,
+    analytic_rates,
+    cpu,
+    duration_text,
+    estimate,
+    makespan,
+    memory,
+    memory_facts,
+    peak_memory,
+    read_shape,
+    shape_of,
+    spent,
+    train_flops,
+    two_rates,
+)
+from sweeper.errors import ModelError, SweeperError
+from sweeper.plan import make_plan
+from sweeper.task import Tuning
+
+ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+SMALL: dict[str, Any] = {
+    "vocab_size": 101,
+    "hidden_size": 24,
+    "intermediate_size": 40,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+}
+
+VARIANTS: list[dict[str, Any]] = [
+    {},
+    {"num_key_value_heads": 1},
+    {"num_key_value_heads": 2, "tie_word_embeddings": True},
+    {"head_dim": 10, "num_key_value_heads": 2},
+    {"attention_bias": True, "num_key_value_heads": 2},
+    {"mlp_bias": True, "tie_word_embeddings": True},
+]
+
+PUBLISHED = {
+    "Llama-2-7B": (ModelShape(32, 4096, 11008, 32, 32, 128, 32000), 6_738_415_616),
+    "Llama-3.2-1B": (ModelShape(16, 2048, 8192, 32, 8, 64, 128256, tied=True), 1_235_814_400),
+    "Llama-3.2-3B": (ModelShape(28, 3072, 8192, 24, 8, 128, 128256, tied=True), 3_212_749_824),
+    "Llama-3.1-8B": (ModelShape(32, 4096, 14336, 32, 8, 128, 128256), 8_030_261_248),
+    "Llama-3.1-70B": (ModelShape(80, 8192, 28672, 64, 8, 128, 128256), 70_553_706_496),
+}
+"""Shapes of the published config.json files and the parameter counts of their model cards' weights."""
+
+TOKENS = Tokens(50.0, 60, 10, 200.0, 30, 80.0, 300.0, "given")
+
+
+def rates(**changes: Any) -> Rates:
+    given: dict[str, Any] = {
+        "train_token_seconds": 1e-3,
+        "step_seconds": 0.1,
+        "generate_token_seconds": 1e-2,
+        "readout_seconds": 0.5,
+        "load_seconds": 2.0,
+        "startup_seconds": 7.0,
+        "source": "analytic",
+        "device": "given",
+    }
+    return Rates(**{**given, **changes})
+
+
+def facts(**changes: Any) -> MemoryFacts:
+    given: dict[str, Any] = {
+        "shape": ModelShape(2, 8, 16, 2, 1, 4, 10),
+        "tuning": Tuning("full"),
+        "dtype": "float32",
+        "device": "cuda",
+        "shadows": 2,
+        "interpolates": True,
+        "forks": False,
+        "train_rows": 3,
+        "train_length": 5,
+        "evaluation_rows": 2,
+        "heldout_length": 6,
+        "generation_length": 7,
+    }
+    return MemoryFacts(**{**given, **changes})
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_sizes(name: str) -> None:
+    shape, parameters = PUBLISHED[name]
+    assert shape.parameters == parameters
+
+
+@pytest.mark.parametrize("changes", VARIANTS, ids=str)
+def test_parameters_are_those_transformers_makes(changes: dict[str, Any]) -> None:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(**{**SMALL, **changes})
+    with torch.device("meta"):
+        model: Any = LlamaForCausalLM(config)
+    shape = shape_of(config.to_dict())
+    assert shape.parameters == sum(value.numel() for value in model.parameters())
+    table = 0 if shape.tied else model.get_input_embeddings().weight.numel()
+    assert shape.multiplied == shape.parameters - table
+
+
+@pytest.mark.parametrize("targets", [("q_proj", "v_proj"), ("k_proj", "down_proj"), ALL_LINEAR])
+def test_adapter_parameters_are_those_peft_makes(targets: tuple[str, ...]) -> None:
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(**SMALL, num_key_value_heads=2)
+    with torch.device("meta"):
+        model = LlamaForCausalLM(config)
+        adapted = get_peft_model(model, LoraConfig(r=5, target_modules=list(targets)))
+    count = sum(value.numel() for value in adapted.parameters() if value.requires_grad)
+    tuning = Tuning("lora", lora_r=5, lora_target_modules=targets)
+    assert shape_of(config.to_dict()).trainable(tuning) == count
+
+
+def saved_bytes_per_token(layers: int, tuning: Tuning, dtype: str) -> float:
+    """What autograd keeps for the backward pass of a real Llama, weights left out."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from sweeper.trial.model import DTYPES, attach_tuning
+
+    config = LlamaConfig(
+        vocab_size=50,
+        hidden_size=128,
+        intermediate_size=320,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    )
+    model = LlamaForCausalLM._from_config(config, dtype=DTYPES[dtype], attn_implementation="sdpa")
+    trained = attach_tuning(model, tuning, seed=0).train()
+    weights = {value.untyped_storage().data_ptr() for value in trained.parameters()}
+    kept: dict[int, Any] = {}
+
+    def pack(tensor: Any) -> Any:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    ids = torch.randint(0, 50, (4, 32))
+    mask = torch.ones_like(ids)
+    mask[0, 20:] = 0
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = trained(input_ids=ids, attention_mask=mask).logits
+    assert output.requires_grad
+    return float(sum(storage.nbytes() for storage in kept.values()) / ids.numel())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "pure_bf16"])
+@pytest.mark.parametrize(
+    "tuning",
+    [
+        Tuning("full"),
+        Tuning("lora", lora_target_modules=("q_proj", "v_proj")),
+        Tuning("lora", lora_target_modules=ALL_LINEAR),
+        Tuning("lora", lora_target_modules=ALL_LINEAR, lora_dropout=0.1),
+    ],
+    ids=["full", "two", "all", "dropout"],
+)
+def test_activations_are_what_autograd_keeps(tuning: Tuning, dtype: str) -> None:
+    two, four = (saved_bytes_per_token(layers, tuning, dtype) for layers in (2, 4))
+    size = 4 if dtype == "float32" else 2
+    shapes = [ModelShape(layers, 128, 320, 4, 2, 32, 50) for layers in (2, 4)]
+    ours = [activation_bytes(shape, tuning, size) for shape in shapes]
+    assert (ours[1] - ours[0]) / (four - two) == pytest.approx(1, abs=0.08)
+
+
+def test_memory_parts_by_hand_for_full_tuning() -> None:
+    parts = memory(facts())
+    # One block: q 8x8, k and v 8x4, o 8x8, three of 8x16, two norms of 8; two tables of 10x8, a norm.
+    block = 64 + 32 + 32 + 64 + 3 * 128 + 16
+    n = 2 * block + 2 * 80 + 8
+    assert facts().shape.parameters == n == 1352
+    assert (parts.weights, parts.gradients, parts.moments) == (4 * n, 4 * n, 8 * n)
+    assert (parts.shadows, parts.theta_0, parts.fork) == (2 * 4 * n, 4 * n, 0)
+    assert parts.runtime == GIB
+    assert parts.logits == 3 * 5 * 10 * 12
+    assert parts.heldout_logits == 2 * 6 * 10 * 12
+    assert parts.kv_cache == (2 * 7) * 2 * 2 * 4 * 4  # tokens x layers x (k, v) x width x bytes
+    assert parts.readout_copies == 4 * n + 4 * n  # the weights kept aside, the interpolation
+    assert parts.checkpoint_copies == 3 * 4 * n + 2 * 4 * n
+    # Per token and block: two fp32 norm inputs, 4h, 4q and 4i; then 4h + 2h for the last norm.
+    per_token = 2 * (2 * 4 * 8 + 4 * (4 * 8 + 4 * 8 + 4 * 16)) + 4 * 8 + 2 * 8 * 4
+    assert parts.activations == 3 * 5 * per_token
+    held = 4 * n * (1 + 1 + 2 + 2 + 1) + GIB
+    assert parts.resident_bytes == held
+    assert parts.peak_phase == "checkpoint"
+    assert parts.peak_bytes == held + 20 * n == sum(parts.at_peak().values())
+
+
+def test_memory_of_an_adapter_is_fp32_on_a_bf16_model() -> None:
+    tuning = Tuning("lora", lora_r=2, lora_target_modules=("q_proj", "v_proj"))
+    parts = memory(facts(tuning=tuning, dtype="pure_bf16", interpolates=False, forks=True))
+    trainable = 2 * 2 * ((8 + 8) + (8 + 4))
+    assert parts.weights == 2 * 1352 + 4 * trainable
+    assert (parts.gradients, parts.moments) == (4 * trainable, 8 * trainable)
+    assert (parts.shadows, parts.theta_0) == (8 * trainable, 4 * trainable)
+    assert parts.fork == parts.checkpoint_copies == (12 + 8) * trainable
+    assert parts.readout_copies == 4 * trainable
+    assert parts.kv_cache == (2 * 7) * 2 * 2 * 4 * 2
+
+
+def test_moments_of_a_pure_bf16_model_are_bf16_and_shadows_are_not() -> None:
+    parts = memory(facts(dtype="pure_bf16"))
+    assert (parts.moments, parts.shadows) == (4 * 1352, 8 * 1352)
+
+
+def test_more_of_anything_never_needs_less() -> None:
+    least = memory(facts())
+    for name, value in {
+        "shadows": 3,
+        "forks": True,
+        "train_rows": 4,
+        "train_length": 6,
+        "evaluation_rows": 3,
+        "heldout_length": 9,
+        "generation_length": 9,
+    }.items():
+        assert memory(facts(**{name: value})).peak_bytes >= least.peak_bytes, name
+
+
+def test_the_constants_repeated_from_torch_code_are_the_same() -> None:
+    from sweeper.cost.memory import MICRO_BATCH_TOKENS, micro_batch_rows
+    from sweeper.trial import train
+
+    assert MICRO_BATCH_TOKENS == train.MICRO_BATCH_TOKENS
+    for batch, length, asked in itertools.product((1, 7, 64), (16, 512, 99999), (None, 1, 8)):
+        expected = train.micro_batch_rows(batch, length, asked)
+        assert micro_batch_rows(batch, length, asked) == expected
+
+
+def test_memory_facts_follow_the_plan() -> None:
+    spec = make_spec("compute.micro_batch_size=2", "evaluation.batch_size=4")
+    shape = PUBLISHED["Llama-3.2-1B"][0]
+    found = {
+        (item.shadows, item.interpolates)
+        for trajectory in make_plan(spec).trajectories
+        for item in [memory_facts(trajectory, spec, shape, TOKENS, "cuda")]
+        if item.train_rows == 2 and item.evaluation_rows == 4
+    }
+    # Two decays and an interpolation on the shared paths; one fed-back EMA; controls have neither.
+    assert found == {(2, True), (1, False), (0, False)}
+    without = make_spec("evaluation.utility_metrics=[rouge_l]")
+    trajectory = make_plan(without).trajectories[0]
+    assert memory_facts(trajectory, without, shape, TOKENS, "cuda").heldout_length == 0
+    peak = peak_memory(make_plan(spec), spec, shape, TOKENS, "cuda")
+    assert peak.shadows == 2 * 4 * shape.parameters
+
+
+def test_a_decay_tail_keeps_the_trunk_aside() -> None:
+    spec = make_spec("space.lr_scheduler_type=wsd")
+    shape = PUBLISHED["Llama-3.2-1B"][0]
+    assert peak_memory(make_plan(spec), spec, shape, TOKENS, "cuda").fork > 0
+    assert peak_memory(make_plan(make_spec()), make_spec(), shape, TOKENS, "cuda").fork == 0
+
+
+def best_makespan(seconds: tuple[float, ...], workers: int) -> float:
+    return min(
+        max(
+            sum(s for s, place in zip(seconds, places, strict=True) if place == w)
+            for w in range(workers)
+        )
+        for places in itertools.product(range(workers), repeat=len(seconds))
+    )
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize(
+    "seconds", [(3.0,), (5, 5, 4, 4, 3, 3, 3), (7, 1, 1, 1, 1, 1, 1), (2, 2, 2, 2), (9, 8, 1)]
+)
+def test_the_makespan_is_within_grahams_bound_of_the_best(
+    seconds: tuple[float, ...], workers: int
+) -> None:
+    best = best_makespan(seconds, workers)
+    assert best <= makespan(seconds, workers) <= best * (4 / 3 - 1 / (3 * workers)) + 1e-12
+
+
+def test_makespans_by_hand() -> None:
+    assert makespan([3, 3, 2, 2, 2], 2) == 7  # The best is 6: this is Graham's example.
+    assert makespan([], 3) == 0
+    assert makespan([1, 2], 5) == 2
+    for workers in (0, -1):
+        with pytest.raises(SweeperError, match=f"at least one worker .* workers={workers}"):
+            makespan([1.0], workers)
+
+
+def test_an_estimate_by_hand() -> None:
+    spec = make_spec(
+        "space.learning_rate=1e-3",
+        "space.batch_size=8",
+        "space.max_steps={values: [2, 4]}",
+        "space.average=raw",
+        "compute.cpus_per_trial=3",
+    )
+    plan = make_plan(spec)
+    shape = PUBLISHED["Llama-3.2-1B"][0]
+    assert sorted((t.steps, len(t.configurations)) for t in plan.trajectories) == [
+        (0, 1),  # the base
+        (4, 1),  # the default
+        (4, 2),
+    ]
+    found = estimate(plan, spec, shape, rates(), TOKENS, 2, device="cuda")
+    step, readout = 0.1 + 1e-3 * 50 * 8, 0.5 + 1e-2 * 80
+    assert found.train_seconds == pytest.approx(8 * step)
+    assert found.evaluate_seconds == pytest.approx(4 * readout)
+    assert (found.load_seconds, found.startup_seconds) == (6.0, 14.0)
+    total = 8 * step + 4 * readout + 6 + 14
+    assert found.worker_seconds == pytest.approx(total)
+    longest, middle, base = 4 * step + 2 * readout + 2, 4 * step + readout + 2, readout + 2
+    assert found.wall_seconds == pytest.approx(7 + max(longest, middle + base))
+    assert found.gpu_hours == pytest.approx(total / 3600)
+    assert found.cpu_core_hours == pytest.approx(3 * total / 3600)
+    assert found.peak_memory_bytes == found.memory.peak_bytes
+    alone = estimate(plan, spec, shape, rates(), TOKENS, 1, device="cpu", measured_memory_bytes=5)
+    assert alone.wall_seconds == pytest.approx(alone.worker_seconds)
+    assert (alone.gpu_hours, alone.peak_memory_bytes) == (0, 5)
+    many = estimate(plan, spec, shape, rates(), TOKENS, 99, device="cuda")
+    assert many.startup_seconds == 3 * 7  # No more workers start than there are trajectories.
+    half = make_spec("compute.gpus_per_trial=0.5")
+    shared = estimate(make_plan(half), half, shape, rates(), TOKENS, 1, device="cuda")
+    assert shared.gpu_hours == pytest.approx(shared.worker_seconds / 7200)
+    with pytest.raises(SweeperError, match="at least one worker"):
+        estimate(plan, spec, shape, rates(), TOKENS, 0, device="cpu")
+    assert (
+        json.loads(json.dumps(found.to_data()))["memory"]["peak_bytes"] == found.memory.peak_bytes
+    )
+
+
+def test_flops_per_token() -> None:
+    shape = PUBLISHED["Llama-2-7B"][0]
+    adapter = Tuning("lora", lora_r=8, lora_target_modules=("q_proj", "v_proj"))
+    weights = 6_738_415_616 - 32000 * 4096
+    assert train_flops(shape, Tuning("full")) == 6 * weights
+    assert train_flops(shape, adapter) == 4 * weights + 6 * (32 * 8 * 4 * 4096)
+
+
+def test_analytic_rates_follow_the_device() -> None:
+    shape, full = PUBLISHED["Llama-3.1-8B"][0], Tuning("full")
+    a100, h100 = (gpu for gpu in GPUS if "100" in gpu.name)
+    found = analytic_rates(shape, full, "pure_bf16", a100, TOKENS, 32)
+    weights = 8_030_261_248 - 128256 * 4096
+    assert found.train_token_seconds == pytest.approx(6 * weights / (312e12 * 0.3))
+    assert found.readout_seconds == pytest.approx(2 * weights * 500 / (312e12 * 0.3))
+    faster = analytic_rates(shape, full, "pure_bf16", h100, TOKENS, 32)
+    assert faster.train_token_seconds < found.train_token_seconds
+    assert faster.generate_token_seconds < found.generate_token_seconds
+    slower = analytic_rates(shape, full, "float32", a100, TOKENS, 32)
+    assert slower.train_token_seconds > found.train_token_seconds
+    two, one = (analytic_rates(shape, full, "float32", cpu(cores), TOKENS, 32) for cores in (2, 1))
+    assert one.train_token_seconds == pytest.approx(2 * two.train_token_seconds)
+    assert (one.device, two.device) == ("CPU, 1 core", "CPU, 2 cores")
+
+
+def test_two_rates_are_found_again_and_never_negative() -> None:
+    rows = [(3.0, 100.0, 3 * 0.2 + 100 * 0.01), (5.0, 900.0, 5 * 0.2 + 900 * 0.01)]
+    assert two_rates(rows) == pytest.approx((0.2, 0.01))
+    assert two_rates([(1, 10, 4.0), (2, 20, 8.0)]) == pytest.approx((0, 0.4))  # proportional
+    step, token = two_rates([(1, 10, 1.0), (1, 100, 0.5)])  # more tokens, less time: noise
+    assert step == pytest.approx(0.75) and token == 0
+    step, token = two_rates([(10, 10, 1.0), (1, 100, 20.0)])
+    assert step == 0 and token == pytest.approx((10 + 2000) / (100 + 10000))
+    assert two_rates([(1, 0, 0.0), (1, 0, 0.0)]) == (0, 0)
+
+
+def test_a_shape_is_read_from_a_folder_and_from_the_hub_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {"model_type": "llama", **SMALL}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    expected = ModelShape(3, 24, 40, 4, 4, 6, 101)
+    assert read_shape(str(tmp_path)) == expected
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    with pytest.raises(ModelError, match=r"some/llama: no local folder and not in the hub cache"):
+        read_shape("some/llama")
+    model = tmp_path / "hub" / "models--some--llama"
+    (model / "snapshots" / "abc").mkdir(parents=True)
+    (model / "refs").mkdir()
+    (model / "refs" / "main").write_text("abc\n")
+    (model / "snapshots" / "abc" / "config.json").write_text(json.dumps(config))
+    assert read_shape("some/llama") == read_shape("some/llama", "abc") == expected
+    with pytest.raises(ModelError):
+        read_shape("some/llama", "def")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no config.json"),
+        ("{", "cannot be read as JSON"),
+        ("[]", "model_type is None"),
+        (json.dumps({"model_type": "gpt2"}), "model_type is 'gpt2', the cost model knows llama"),
+        (json.dumps({"model_type": "llama"}), "the key 'num_attention_heads' is missing"),
+        (json.dumps({"model_type": "llama", **SMALL, "vocab_size": "x"}), "not the shape"),
+        (json.dumps({"model_type": "llama", **SMALL, "num_attention_heads": 0}), "not the shape"),
+    ],
+)
+def test_a_bad_model_folder_is_named(tmp_path: Path, content: str | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ModelError, match=message):
+        read_shape(str(tmp_path))
+
+
+def test_an_unknown_adapter_target_is_named() -> None:
+    shape = PUBLISHED["Llama-2-7B"][0]
+    with pytest.raises(ModelError, match=r"no linear layer `c_attn`; it knows q_proj"):
+        shape.trainable(Tuning("lora", lora_target_modules=("c_attn",)))
+    dotted = Tuning("lora", lora_r=1, lora_target_modules=("self_attn.q_proj",))
+    assert shape.trainable(dotted) == 32 * 2 * 4096
+
+
+def timed(load: float, train: float, evaluate: float, **changes: Any) -> Any:
+    record = make_record(**changes)
+    seconds = {"load": load, "train": train, "evaluate": evaluate}
+    object.__setattr__(record, "provenance", {"seconds": seconds})
+    return record
+
+
+def test_what_a_run_has_cost_counts_each_attempt_once() -> None:
+    first = [timed(1.0, train, 2.0, max_steps=step) for step, train in ((40, 3.0), (80, 6.0))]
+    again = [timed(1.5, train, 2.0, max_steps=step) for step, train in ((160, 4.0), (320, 9.0))]
+    other = [timed(0.5, 7.0, 1.0, learning_rate=1e-3)]
+    failed = [timed(0.5, 8.0, 1.0, learning_rate=1e-3, status="failed", max_steps=80)]
+    found = spent([*first, *other, *failed, *again])
+    assert found.load_seconds == 1.0 + 1.5 + 0.5
+    assert found.train_seconds == 6.0 + 9.0 + 8.0
+    assert found.evaluate_seconds == 4 * 2.0 + 1.0  # The failed one was not evaluated.
+    assert (found.records, found.seconds) == (6, 35.0)
+    lost = make_record(status="failed")
+    object.__setattr__(lost, "provenance", {})
+    assert spent([lost]) == (0, 0, 0, 0)
+
+
+def test_durations_as_people_say_them() -> None:
+    texts = [duration_text(seconds) for seconds in (0.5, 42, 450, 7200, 3.6e7)]
+    assert texts == ["0.5 s", "42 s", "7.5 min", "2.0 h", "10,000.0 h"]
+
+
+TABLE_MODELS = {
+    "1B": "Llama-3.2-1B",
+    "3B": "Llama-3.2-3B",
+    "7B": "Llama-2-7B",
+    "8B": "Llama-3.1-8B",
+    "70B": "Llama-3.1-70B",
+}
+
+
+def memory_table() -> list[str]:
+    """The table of docs/cost.md: bf16, 2 rows of 512 tokens, 16 prompts of 512 + 128, two shadows."""
+    lines = []
+    for size, name in TABLE_MODELS.items():
+        for method in ("lora", "full"):
+            tuning = Tuning("full")
+            if method == "lora":
+                tuning = Tuning("lora", lora_r=16, lora_target_modules=ALL_LINEAR)
+            parts = memory(
+                facts(
+                    shape=PUBLISHED[name][0],
+                    tuning=tuning,
+                    dtype="pure_bf16",
+                    interpolates=False,
+                    train_rows=2,
+                    train_length=512,
+                    evaluation_rows=16,
+                    heldout_length=512,
+                    generation_length=640,
+                )
+            )
+            fits = [str((gpu.memory_bytes or 0) // parts.peak_bytes or "-") for gpu in GPUS]
+            peak = f"{parts.peak_bytes / 1e9:,.1f} GB"
+            cells = [size, method, peak, parts.peak_phase, *fits]
+            lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def test_the_table_of_the_docs_is_what_the_code_says() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "cost.md").read_text(encoding="utf-8")
+    missing = [line for line in memory_table() if line not in page]
+    assert missing == [], "\n".join(memory_table())
