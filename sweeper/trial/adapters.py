@@ -60,13 +60,14 @@ def new_adapter(model: PreTrainedModel, tuning: Tuning, seed: int) -> Adapter:
         raise ModelError(f"tuning.lora_target_modules: {error}") from None
     prefix = "base_model.model."
     factors, scaling = {}, {}
-    for full_name, layer in wrapped.named_modules():
+    layers: Iterable[tuple[str, Any]] = wrapped.named_modules()
+    for full_name, layer in layers:
         if isinstance(layer, LoraLayer):
             name = full_name.removeprefix(prefix)
             down, up = layer.lora_A["default"].weight, layer.lora_B["default"].weight
             factors[name] = (torch.nn.Parameter(down.detach()), torch.nn.Parameter(up.detach()))
             scaling[name] = float(layer.scaling["default"])
-    wrapped.unload()
+    wrapped.base_model.unload()
     return Adapter(factors, scaling, tuning.lora_dropout)
 
 
