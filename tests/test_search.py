@@ -1,5 +1,6 @@
 """The Optuna projection against the front it was made from."""
 
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from factories import base_record, make_record, make_spec, make_sweep
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
+from sweeper import search
 from sweeper.errors import RunFolderError
 from sweeper.front import find_front
 from sweeper.records import Status, TrialRecord
@@ -74,6 +76,48 @@ def test_the_file_is_replaced_and_reopens_equal(tmp_path: Path) -> None:
     assert [t.params for t in read.trials] == [t.params for t in memory.trials]
     assert [t.constraints for t in read.trials] == [t.constraints for t in memory.trials]
     assert [path.name for path in tmp_path.iterdir()] == ["study.sqlite3"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_file_filled_at_once_equals_one_filled_by_optuna(
+    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = make_spec()
+    front = find_front(random_records(seed), spec)
+    begun = datetime.now()
+    ours = project(front, spec, tmp_path / "ours.sqlite3")
+    ended = datetime.now()
+    storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path / 'ours.sqlite3'}")
+    assert storage.get_current_version() == search._SCHEMA, "Optuna has new tables: see _insert"
+    monkeypatch.setattr(search, "_SCHEMA", "another")
+    its = project(front, spec, tmp_path / "its.sqlite3")
+    assert len(ours.trials) == 40
+    assert [timeless(trial) for trial in ours.trials] == [timeless(trial) for trial in its.trials]
+    assert ids(ours.best_trials) == ids(its.best_trials)
+    assert ours.user_attrs == its.user_attrs
+    for trial in ours.trials:
+        assert trial.datetime_start is not None
+        assert begun <= trial.datetime_start <= ended
+        assert trial.datetime_complete == trial.datetime_start
+
+
+def timeless(trial: optuna.trial.FrozenTrial) -> optuna.trial.FrozenTrial:
+    trial.datetime_start = trial.datetime_complete = None
+    return trial
+
+
+def test_a_file_filled_at_once_takes_more_trials(tmp_path: Path) -> None:
+    spec = make_spec()
+    front = find_front(random_records(0), spec)
+    study = project(front, spec, tmp_path / "study.sqlite3")
+    study.add_trial(study.trials[0])
+    assert [trial.number for trial in study.trials] == list(range(41))
+    assert study.trials[40].params == study.trials[0].params
+
+
+def test_no_trials_make_a_file_too(tmp_path: Path) -> None:
+    spec = make_spec()
+    assert project(find_front([], spec), spec, tmp_path / "study.sqlite3").trials == []
 
 
 def test_ends_keep_their_meaning() -> None:
