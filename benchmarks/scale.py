@@ -22,11 +22,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sweeper.folder import RUN_VERSION, RunFolder, TrialStorage
-from sweeper.front import find_front
 from sweeper.keywords import load_keyword_list
 from sweeper.plan import Plan, make_plan, make_tasks
 from sweeper.provenance import git_commit, hardware, package_versions
 from sweeper.records import Metric, RecordWriter, TrialRecord, read_records
+from sweeper.run import open_run
 from sweeper.spec import SweepSpec, dump_spec, parse_spec, spec_hash
 from sweeper.task import Readout, TrajectoryTask
 
@@ -200,10 +200,8 @@ def study(root: Path) -> None:
     """What `sweeper run` does at its end: the front and the Optuna study."""
     from sweeper.search import project
 
-    folder = RunFolder(root)
-    spec = parse_spec(folder.spec.read_text(encoding="utf-8"))
-    records = read_records(folder.records).records
-    project(find_front(records, spec), spec, folder.study)
+    run = open_run(root)
+    project(run.front(), run.spec, run.folder.study)
 
 
 def progress(root: Path) -> None:
