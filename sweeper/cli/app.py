@@ -4,6 +4,7 @@ torch, ray, optuna, pandas and plotly are imported inside the commands that need
 command works with the extras it needs and no others, and starts at once.
 """
 
+import gc
 import sys
 import warnings
 from importlib import metadata
@@ -193,7 +194,10 @@ def report(
 
     opened = open_run(run)
     path = out or opened.folder.report
-    write_report(opened.folder, opened.records(), opened.spec, opened.accounting, path)
+    records = opened.records()
+    # They live to the end of the process: collecting garbage need not walk them again and again.
+    gc.freeze()
+    write_report(opened.folder, records, opened.spec, opened.accounting, path)
     show.line(f"wrote {path}")
 
 
