@@ -24,9 +24,9 @@ from sweeper.records import TrialRecord
 from sweeper.spec import SweepSpec
 from sweeper.task import Average, DataSource, Readout, Segment, TrajectoryTask
 from sweeper.trial.inputs import load_inputs
-from sweeper.trial.run import run_trajectory
+from sweeper.trial.run import Keys, run_trajectory
 
-TrialFunction = Callable[[TrajectoryTask, TrialStorage, frozenset[str]], Iterator[TrialRecord]]
+TrialFunction = Callable[[TrajectoryTask, TrialStorage, Keys], Iterator[TrialRecord]]
 
 FIRST_STEP = 1
 """Warm-up: the first readout comes after it, and what happened until then is not in any rate."""
@@ -207,9 +207,9 @@ def shortened(task: TrajectoryTask, steps: int, max_new_tokens: int) -> Trajecto
     )
 
 
-def unmeasured(task: TrajectoryTask) -> frozenset[str]:
+def unmeasured(task: TrajectoryTask) -> Keys:
     """The readouts of a shortened task that are there for their shadows alone."""
-    return frozenset(readout.config_id for readout in task.readouts[2:])
+    return frozenset((readout.config_id, task.seed) for readout in task.readouts[2:])
 
 
 def _first(source: DataSource, rows: int) -> DataSource:

@@ -197,12 +197,14 @@ def varying(candidates: Iterable[Candidate], role: str | None = None) -> tuple[s
 
     `role="candidate"` looks at the space's own points alone: controls may vary in what it does not.
     """
-    seen: dict[str, set[str]] = {}
+    first: dict[str, str] = {}
+    found: set[str] = set()
     for item in candidates:
         if item.role != BASE_ROLE and role in (None, item.role):
             for name, value in item.config.items():
-                seen.setdefault(name, set()).add(repr(value))
-    return tuple(name for name, values in seen.items() if len(values) > 1)
+                if name not in found and first.setdefault(name, text := repr(value)) != text:
+                    found.add(name)
+    return tuple(name for name in first if name in found)
 
 
 def describe(config: Mapping[str, Any], names: Iterable[str]) -> str:
@@ -222,15 +224,16 @@ def _candidate(group: Sequence[TrialRecord], spec: SweepSpec) -> Candidate:
     probabilities = tuple(_probability(records, item) for item in spec.constraints)
     margins = [p - c.confidence for p, c in zip(probabilities, spec.constraints, strict=True)]
     tightest = margins.index(min(margins)) if margins else None
+    values = _means(records)
     return Candidate(
         config_id=first.config_id,
         role=first.role,
         config=first.config,
         readout=first.readout,
         records=records,
-        values=_means(records),
+        values=values,
         seeds=seeds,
-        excluded=_exclusion(records, spec),
+        excluded=_exclusion(records, values, spec),
         probabilities=probabilities,
         probability=1.0 if tightest is None else probabilities[tightest],
         margin=math.inf if tightest is None else margins[tightest],
@@ -247,7 +250,9 @@ def _means(records: Sequence[TrialRecord]) -> dict[str, float]:
     return {name: value for name, value in means.items() if math.isfinite(value)}
 
 
-def _exclusion(records: Sequence[TrialRecord], spec: SweepSpec) -> str | None:
+def _exclusion(
+    records: Sequence[TrialRecord], values: Mapping[str, float], spec: SweepSpec
+) -> str | None:
     if records[0].role == BASE_ROLE:
         return UNTOUCHED
     for record in records:
@@ -256,7 +261,7 @@ def _exclusion(records: Sequence[TrialRecord], spec: SweepSpec) -> str | None:
     missing = sorted(set(spec.seeds) - {record.seed for record in records})
     if missing:
         return f"no record yet of seed {', '.join(map(str, missing))}"
-    unmeasured = [o.metric for o in spec.objectives if o.metric not in _means(records)]
+    unmeasured = [o.metric for o in spec.objectives if o.metric not in values]
     return f"not measured: {', '.join(unmeasured)}" if unmeasured else None
 
 

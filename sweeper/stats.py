@@ -27,6 +27,7 @@ class Interval(NamedTuple):
     high: float
 
 
+@lru_cache(maxsize=65536)
 def wilson_interval(k: float, n: int, confidence: float = 0.95) -> Interval:
     """The Wilson score interval of k successes in n, two-sided, within [0, 1].
 

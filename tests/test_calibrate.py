@@ -28,6 +28,7 @@ from sweeper.records import TrialRecord
 from sweeper.spec import SweepSpec
 from sweeper.task import Average, TrajectoryTask
 from sweeper.trial.inputs import load_inputs
+from sweeper.trial.run import Keys
 
 GUESS = Rates(1e-5, 1e-2, 1e-4, 0.1, 1.0, 10.0, "analytic", "guess")
 TOKENS = Tokens(20.0, 30, 100, 1000.0, 20, 600.0, 120.0, "given")
@@ -45,13 +46,13 @@ class FakeTrial:
         self.status = status
 
     def __call__(
-        self, task: TrajectoryTask, storage: TrialStorage, done: frozenset[str]
+        self, task: TrajectoryTask, storage: TrialStorage, done: Keys
     ) -> Iterator[TrialRecord]:
         self.asked.append(task)
         assert not storage.trajectory.exists()
         prompts = count_tokens(task).prompts
         for readout in task.readouts:
-            if readout.config_id in done:
+            if (readout.config_id, task.seed) in done:
                 continue
             trained = readout.step * task.optimizer.batch_size * 10
             generated = prompts * task.evaluation.max_new_tokens
@@ -106,7 +107,7 @@ def test_a_shortened_task_reads_twice_and_carries_every_shadow(tiny_spec: SweepS
     short = shortened(replace(task, readouts=(*task.readouts, more)), 7, 3)
     steps = [(item.step, item.average.label) for item in short.readouts]
     assert steps == [(FIRST_STEP, "raw"), (FIRST_STEP + 7, "ema(0.5)"), (8, "ema(0.9)")]
-    assert unmeasured(short) == {"calibrate-2"}
+    assert unmeasured(short) == {("calibrate-2", short.seed)}
     assert short.segments[0].stop == 8
     assert short.evaluation.harmful.rows == short.evaluation.batch_size == 4
     assert short.evaluation.max_new_tokens == 3

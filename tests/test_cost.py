@@ -137,7 +137,8 @@ def saved_bytes_per_token(layers: int, tuning: Tuning, dtype: str) -> float:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from sweeper.trial.model import DTYPES, attach_tuning
+    from sweeper.trial.adapters import Slots, new_adapter
+    from sweeper.trial.model import DTYPES
 
     config = LlamaConfig(
         vocab_size=50,
@@ -148,8 +149,13 @@ def saved_bytes_per_token(layers: int, tuning: Tuning, dtype: str) -> float:
         num_key_value_heads=2,
     )
     model = LlamaForCausalLM._from_config(config, dtype=DTYPES[dtype], attn_implementation="sdpa")
-    trained = attach_tuning(model, tuning, seed=0).train()
-    weights = {value.untyped_storage().data_ptr() for value in trained.parameters()}
+    model.train().requires_grad_(tuning.method == "full")
+    weights = {value.untyped_storage().data_ptr() for value in model.parameters()}
+    if tuning.method == "lora":
+        adapter = new_adapter(model, tuning, seed=0)
+        slots = Slots(model, adapter.factors)
+        slots.hold([adapter], generators=[torch.Generator()])
+        weights |= {v.untyped_storage().data_ptr() for v in adapter.parameters().values()}
     kept: dict[int, Any] = {}
 
     def pack(tensor: Any) -> Any:
@@ -159,10 +165,8 @@ def saved_bytes_per_token(layers: int, tuning: Tuning, dtype: str) -> float:
         return tensor
 
     ids = torch.randint(0, 50, (4, 32))
-    mask = torch.ones_like(ids)
-    mask[0, 20:] = 0
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        output = trained(input_ids=ids, attention_mask=mask).logits
+        output = model(input_ids=ids, use_cache=False).logits
     assert output.requires_grad
     return float(sum(storage.nbytes() for storage in kept.values()) / ids.numel())
 

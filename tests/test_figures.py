@@ -88,6 +88,17 @@ def test_every_point_of_the_info_is_in_the_figure_once() -> None:
     assert min(bars) >= 0
 
 
+def test_the_line_joins_the_front_by_rising_unsafe_rate() -> None:
+    spec = make_spec()
+    info = front_info(find_front(make_sweep(), spec), spec, None)
+    line = json.loads(front_figure(info).to_json())["data"][0]
+    points = [point for name in info.front for point in info.points if point.config_id == name]
+    assert len(points) > 1
+    assert line["name"] == "front"
+    assert line["y"] == [point.y for point in points]
+    assert line["x"] == [point.x**0.5 for point in points]
+
+
 @pytest.mark.parametrize("rates", [(2e-4,), (0.0,)])
 def test_one_learning_rate_needs_no_scale(rates: tuple[float]) -> None:
     spec = make_spec()

@@ -196,6 +196,28 @@ def test_varying_hyperparameters_leave_the_base_model_out() -> None:
     assert varying(find_front(records, make_spec()).candidates) == ("max_steps",)
 
 
+@pytest.mark.parametrize("role", [None, "candidate"])
+def test_varying_tells_apart_what_is_written_differently(role: str | None) -> None:
+    records = [
+        base_record(only_base=1),
+        make_record(flag=True, nested={"a": 1}, gap=0.0, late=None),
+        make_record(flag=1, nested={"a": 1.0}, gap=-0.0),
+        make_record(flag=1, nested={"a": 1}, gap=0.0, last=float("nan"), role="default"),
+        make_record(flag=1, nested={"a": 1}, gap=0.0, last=float("nan"), seed=1),
+        *make_sweep(),
+    ]
+    candidates = find_front(records, make_spec()).candidates
+    seen: dict[str, set[str]] = {}
+    for item in candidates:
+        for name, value in item.config.items() if item.role != "base" else ():
+            if role in (None, item.role):
+                seen.setdefault(name, set()).add(repr(value))
+    expected = tuple(name for name, values in seen.items() if len(values) > 1)
+    assert varying(candidates, role) == expected
+    assert {"flag", "nested", "gap", "learning_rate"} <= set(expected)
+    assert not {"last", "late", "only_base"} & set(expected)
+
+
 def test_a_whole_sweep_has_a_front_that_brute_force_finds_too() -> None:
     front = find_front(make_sweep(), make_spec())
     usable = [item for item in front.competing if item.feasible]

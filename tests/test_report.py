@@ -1,6 +1,8 @@
 """What the report says, and that the page is whole, offline and safe against its own data."""
 
+import html
 import re
+from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -198,6 +200,50 @@ def test_facts_that_differ_between_records_are_counted() -> None:
     records = [make_record(identity="a"), make_record(identity="b")]
     object.__setattr__(records[1], "provenance", {"device": "cuda"})
     assert dict(made(records).provenance)["device"] == "cpu (1 records); cuda (1 records)"
+
+
+def test_facts_are_those_of_counting_each_record_by_itself() -> None:
+    records = [make_record(identity=f"c{index}") for index in range(12)]
+    for index, record in enumerate(records):
+        facts = {
+            "device": "cuda" if index % 3 else "cpu",
+            "hardware": {"device": f"gpu-{index % 5}", "deep": {"none": None, "n": index % 2}},
+            "hardware.device": "twice",
+            "seconds": {"train": index},
+            "list": [1, 2],
+        }
+        if index % 4 == 0:
+            facts["hardware"] = {"deep": {"n": True}, "device": "gpu-0"}
+        object.__setattr__(record, "provenance", facts)
+    counts: dict[str, Counter[str]] = {}
+    for record in records:
+        hardware = record.provenance["hardware"]
+        for name, value in (
+            ("device", record.provenance["device"]),
+            ("hardware.device", hardware["device"]),
+            ("hardware.deep.n", hardware["deep"]["n"]),
+            ("hardware.device", "twice"),
+            ("list", [1, 2]),
+        ):
+            counts.setdefault(name, Counter())[str(value)] += 1
+    shown = dict(made(records).provenance)
+    assert set(shown) == {"run", "spec hash", "records", *counts}
+    for name, found in counts.items():
+        listed = [f"{value} ({count} records)" for value, count in found.most_common(3)]
+        assert shown[name].startswith("; ".join(listed) if len(found) > 1 else next(iter(found)))
+    assert shown["hardware.device"].endswith("; and 3 more values")
+
+
+def test_every_cell_gives_the_script_its_sort_key() -> None:
+    data = made(make_sweep())
+    table = render(data).partition('id="all"')[2].partition("<tbody>")[2].partition("</tbody>")[0]
+    cells = re.findall(r"<td([^>]*)>(.*?)</td>", table)
+    wanted = [cell for row in data.rows for cell in row.cells]
+    assert len(cells) == len(wanted)
+    for (attributes, text), cell in zip(cells, wanted, strict=True):
+        given = re.search(r'data-(number|sort)="(.*?)"', attributes)
+        assert html.unescape(given[2] if given else text) == str(cell.sort)
+        assert (given is not None and given[1] == "number") == cell.numeric
 
 
 def test_the_page_is_whole_and_fetches_nothing() -> None:

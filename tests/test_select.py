@@ -193,3 +193,26 @@ def test_what_is_recommended_is_on_the_front_of_a_whole_sweep(seed: int) -> None
     assert found.chosen is not None
     assert found.chosen.gain is True
     assert found.chosen.values["rouge_l"] == max(m.values["rouge_l"] for m in front.members)
+
+
+def test_raw_twins_are_those_of_comparing_whole_configurations() -> None:
+    records = make_sweep()
+    records += [
+        make_record(average="raw", batch_size=8.0, extra=1),
+        make_record(average="ema(0.95)", extra=1),
+        make_record(average="ema(0.95)", extra=None),
+        make_record(average="raw", extra=[1, 2], max_steps=40),
+        make_record(average="ema(0.99)", extra=[1, 2], max_steps=40),
+    ]
+    items = find_front(records, make_spec()).candidates
+    paired = 0
+    for item in items:
+        same = [
+            other
+            for other in items
+            if other.config["average"] == "raw" != item.config["average"]
+            and {**other.config, "average": None} == {**item.config, "average": None}
+        ]
+        assert raw_twin(item, items) is (same[0] if same else None)
+        paired += bool(same)
+    assert 0 < paired < len(items) - 30

@@ -152,7 +152,8 @@ def run(
     if missing:
         show.error(f"stopped with {missing} records missing; the same command continues")
         raise typer.Exit(INTERRUPTED)
-    project(find_front(records, loaded), loaded, folder.study)
+    if not _is_current(folder.study, folder.records):
+        project(find_front(records, loaded), loaded, folder.study)
     show.line(f"{len(records)} records in {folder.records}")
     show.line(f"next: sweeper front {folder.root}; sweeper report {folder.root}")
     failed = sum(record.status == "failed" for record in records)
@@ -162,6 +163,11 @@ def run(
             f"mended, remove their lines from {folder.records}: the same command measures them again"
         )
         raise typer.Exit(1)
+
+
+def _is_current(made: Path, source: Path) -> bool:
+    """Whether a file was made after the one it is made from was last written."""
+    return made.is_file() and made.stat().st_mtime_ns > source.stat().st_mtime_ns
 
 
 def _is_builtin(spec: SweepSpec) -> bool:

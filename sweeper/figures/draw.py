@@ -26,7 +26,8 @@ def front_figure(info: FrontInfo) -> go.Figure:
     """Unsafe rate against utility: points with error bars, the front a line, the limit shaded."""
     figure = go.Figure()
     _shade(figure, info)
-    line = [point for name in info.front for point in info.points if point.config_id == name]
+    members = {point.config_id: point for point in info.points if point.on_front}
+    line = [members[name] for name in info.front]
     figure.add_trace(
         go.Scatter(
             x=[_at(point.x) for point in line],

@@ -51,16 +51,18 @@ def control_tables(front: Front, spec: SweepSpec) -> tuple[ControlTable, ...]:
     competing = front.competing
     shadows = [item for item in competing if item.readout["kind"] == "ema"]
     fed_back = [item for item in competing if str(item.config["average"]).startswith("feedback")]
+    kin = _Kin(competing)
     tables = []
     if shadows:
-        tables.append(_shadow_table(shadows, front, spec))
+        tables.append(_shadow_table(shadows, kin, front, spec))
     if fed_back:
-        tables.append(_feedback_table(fed_back, front, spec))
+        tables.append(_feedback_table(fed_back, kin, front, spec))
     return tuple(tables)
 
 
-def _shadow_table(shadows: Sequence[Candidate], front: Front, spec: SweepSpec) -> ControlTable:
-    kin = _Kin(front.competing)
+def _shadow_table(
+    shadows: Sequence[Candidate], kin: _Kin, front: Front, spec: SweepSpec
+) -> ControlTable:
     raw = _pairs(shadows, lambda item: raw_twin(item, kin.of(item)))
     mixed = _pairs(shadows, lambda item: interpolation_twin(item, kin.of(item)))
     twins = {pair.item.config_id: pair.twin for pair in raw}
@@ -79,8 +81,9 @@ def _shadow_table(shadows: Sequence[Candidate], front: Front, spec: SweepSpec) -
     )
 
 
-def _feedback_table(fed_back: Sequence[Candidate], front: Front, spec: SweepSpec) -> ControlTable:
-    kin = _Kin(front.competing)
+def _feedback_table(
+    fed_back: Sequence[Candidate], kin: _Kin, front: Front, spec: SweepSpec
+) -> ControlTable:
     plain = _pairs(fed_back, lambda item: learning_rate_twin(item, kin.of(item), spec))
     raw = _pairs(fed_back, lambda item: raw_twin(item, kin.of(item)))
     matched = {pair.item.config_id: pair.twin for pair in plain}

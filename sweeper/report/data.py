@@ -255,11 +255,19 @@ def _provenance(
     run: RunFolder, records: Sequence[TrialRecord], spec: SweepSpec
 ) -> tuple[tuple[str, str], ...]:
     """Each fact with the values the records agree, or do not agree, on."""
-    facts: dict[str, Counter[str]] = {}
+    # Blocks are flattened once for each of their values: most are the same in every record.
+    blocks: dict[tuple[str, str], Any] = {}
+    counts: Counter[tuple[str, str]] = Counter()
     for record in records:
-        kept = {k: v for k, v in record.provenance.items() if k not in _EACH_ITS_OWN}
-        for name, value in _flat(kept):
-            facts.setdefault(name, Counter())[value] += 1
+        for name, block in record.provenance.items():
+            if name not in _EACH_ITS_OWN:
+                key = name, repr(block)
+                blocks.setdefault(key, block)
+                counts[key] += 1
+    facts: dict[str, Counter[str]] = {}
+    for key, block in blocks.items():
+        for name, value in _flat(block, key[0]):
+            facts.setdefault(name, Counter())[value] += counts[key]
     head = [("run", run.root.name), ("spec hash", spec_hash(spec)), ("records", str(len(records)))]
     return tuple(head + [(name, _agreed(facts[name])) for name in sorted(facts)])
 

@@ -42,11 +42,12 @@ def measure(item: Candidate, metric: str) -> Measure:
         if interval is None
         else (f"{scale * interval.low:.{digits}f} to {scale * interval.high:.{digits}f}{unit}")
     )
-    each = [found.value for found in item.measured(metric)]
+    found = item.measured(metric)
+    each = [seed.value for seed in found]
     spread = ""
     if len(each) > 1:
         spread = f"seeds {scale * min(each):.{digits}f} to {scale * max(each):.{digits}f}{unit}"
     counts = item.counts(metric)
     if not counts and interval is not None:
-        counts = f"n={min(found.n for found in item.measured(metric))}"
+        counts = f"n={min(seed.n for seed in found)}"
     return Measure(metric, f"{scale * value:.{digits}f}{unit}", counts, bounds, spread)

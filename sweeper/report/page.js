@@ -4,7 +4,10 @@
   const body = table.tBodies[0];
   const heads = Array.from(table.tHead.rows[0].cells);
 
-  const key = (row, index) => row.cells[index].dataset.sort;
+  const key = (row, index) => {
+    const cell = row.cells[index];
+    return cell.dataset.number ?? cell.dataset.sort ?? cell.textContent;
+  };
 
   const compare = (a, b) => {
     const x = Number(a);

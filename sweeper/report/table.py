@@ -1,6 +1,6 @@
 """The table of all configurations: one row each, whatever its end."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any, NamedTuple
 
 from sweeper.front import BASE_ROLE, Candidate, Front, shown, varying
@@ -47,15 +47,16 @@ def configuration_table(
     others = tuple(name for name in metrics if name not in leading)
     names = varying(front.candidates)
     head = ("marks", "configuration", *leading, "P(constraints)")
+    members = {item.config_id for item in front.members}
     rows = tuple(
-        _row(item, front, found, (leading, names, others)) for item in _ordered(front, spec)
+        _row(item, members, found, (leading, names, others))
+        for item in _ordered(front, members, spec)
     )
     return Table((*head, *names, *others, "role", "status"), rows)
 
 
-def _ordered(front: Front, spec: SweepSpec) -> list[Candidate]:
+def _ordered(front: Front, members: Set[str], spec: SweepSpec) -> list[Candidate]:
     """Front first, then complete ones by utility, then the rest."""
-    members = {item.config_id for item in front.members}
     sign = 1 if spec.utility.direction == "minimize" else -1
 
     def rank(item: Candidate) -> tuple[bool, bool, float, str]:
@@ -68,13 +69,13 @@ def _ordered(front: Front, spec: SweepSpec) -> list[Candidate]:
 
 def _row(
     item: Candidate,
-    front: Front,
+    members: Set[str],
     found: Recommendation,
     names: tuple[Sequence[str], Sequence[str], Sequence[str]],
 ) -> Row:
     leading, varied, others = names
     marks = ["recommended"] if item is found.chosen else []
-    marks += ["front"] if item in front.members else []
+    marks += ["front"] if item.config_id in members else []
     marks += ["no gain"] if item.gain is False else []
     base = item.role == BASE_ROLE
     sure = item.status == "complete"

@@ -67,7 +67,7 @@ def new_adapter(model: PreTrainedModel, tuning: Tuning, seed: int) -> Adapter:
             down, up = layer.lora_A["default"].weight, layer.lora_B["default"].weight
             factors[name] = (torch.nn.Parameter(down.detach()), torch.nn.Parameter(up.detach()))
             scaling[name] = float(layer.scaling["default"])
-    wrapped.base_model.unload()
+    wrapped.base_model.unload()  # type: ignore[operator]  # peft leaves it to nn.Module
     return Adapter(factors, scaling, tuning.lora_dropout)
 
 
