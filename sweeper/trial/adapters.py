@@ -60,14 +60,16 @@ def new_adapter(model: PreTrainedModel, tuning: Tuning, seed: int) -> Adapter:
         raise ModelError(f"tuning.lora_target_modules: {error}") from None
     prefix = "base_model.model."
     factors, scaling = {}, {}
-    layers: Iterable[tuple[str, Any]] = wrapped.named_modules()
-    for full_name, layer in layers:
+    for full_name, layer in wrapped.named_modules():
         if isinstance(layer, LoraLayer):
             name = full_name.removeprefix(prefix)
-            down, up = layer.lora_A["default"].weight, layer.lora_B["default"].weight
-            factors[name] = (torch.nn.Parameter(down.detach()), torch.nn.Parameter(up.detach()))
+            pair: Any = (layer.lora_A["default"], layer.lora_B["default"])
+            factors[name] = (
+                torch.nn.Parameter(pair[0].weight.detach()),
+                torch.nn.Parameter(pair[1].weight.detach()),
+            )
             scaling[name] = float(layer.scaling["default"])
-    wrapped.base_model.unload()  # type: ignore[operator]  # peft leaves it to nn.Module
+    wrapped.base_model.unload()
     return Adapter(factors, scaling, tuning.lora_dropout)
 
 
@@ -93,7 +95,11 @@ class SlottedLinear(torch.nn.Module):
         low = torch.bmm(blocks, self.down.mT) * self.scaling
         wide = y.reshape(len(self.down), -1, y.shape[-1])
         if y.dtype == self.down.dtype:
-            return torch.baddbmm(wide, low, self.up.mT).view_as(y)
+            if torch.is_grad_enabled():
+                return torch.baddbmm(wide, low, self.up.mT).view_as(y)
+            return wide.baddbmm_(low, self.up.mT).view_as(
+                y
+            )  # y is nobody else's: no copy is needed.
         return (wide + torch.bmm(low, self.up.mT)).to(y.dtype).view_as(y)
 
 

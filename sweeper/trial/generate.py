@@ -198,14 +198,18 @@ class _Batch:
         ]
         self._cache = Cache(layers=list(self._layers))
         mask = layout.mask.to(device).repeat(adapters, 1)
-        self._seen = torch.ones(len(mask), length + max_new_tokens, dtype=torch.bool, device=device)
-        self._seen[:, :length] = mask
+        self._hidden = torch.zeros(
+            len(mask), length + max_new_tokens, dtype=model.dtype, device=device
+        )
+        self._hidden[:, :length].masked_fill_(~mask, -torch.inf)
         self._column = length
         self._position = mask.sum(dim=1)
         if slots is not None:
             slots.arrange(range(adapters))
         positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-        self._forward(layout.ids.to(device).repeat(adapters, 1), positions, _prompt_mask(mask))
+        self._forward(
+            layout.ids.to(device).repeat(adapters, 1), positions, _prompt_mask(mask, model.dtype)
+        )
 
     def _forward(self, ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor) -> None:
         logits = self._model(
@@ -237,8 +241,8 @@ class _Batch:
         """Compute one more token for the rows that are not done."""
         self._compact()
         self._column += 1
-        seen = self._seen[:, None, None, : self._column]
-        self._forward(self._next[:, None], self._position[:, None], seen)
+        hidden = self._hidden[:, None, None, : self._column]
+        self._forward(self._next[:, None], self._position[:, None], hidden)
         self._position = self._position + 1
 
     def _compact(self) -> None:
@@ -255,19 +259,23 @@ class _Batch:
         self._rows = [self._rows[i] for i in keep]
         self._owners = [self._owners[i] for i in keep]
         self._next, self._position = self._next[index], self._position[index]
-        self._seen = self._seen[index]
+        self._hidden = self._hidden[index]
         for layer in self._layers:
             layer.select(index)
         if self._slots is not None:
             self._slots.arrange(self._owners[::TILE])
 
 
-def _prompt_mask(mask: torch.Tensor) -> torch.Tensor:
-    """(rows, 1, length, length): who sees whom in the prompts. Padding sees itself, to see something."""
+def _prompt_mask(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """(rows, 1, length, length): -inf where a prompt token must not look, and 0 elsewhere.
+
+    Padding sees itself, to see something.
+    """
     length = mask.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
     own = torch.eye(length, dtype=torch.bool, device=mask.device)
-    return ((causal & mask[:, None, :]) | own)[:, None]
+    seen = ((causal & mask[:, None, :]) | own)[:, None]
+    return torch.zeros(seen.shape, dtype=dtype, device=mask.device).masked_fill_(~seen, -torch.inf)
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
