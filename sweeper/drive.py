@@ -26,7 +26,7 @@ from sweeper.task import TrajectoryTask
 
 Keys = frozenset[tuple[str, int]]
 TrialFunction = Callable[
-    [Sequence[TrajectoryTask], Callable[[str], TrialStorage], Keys], Iterator[TrialRecord]
+    [Sequence[TrajectoryTask], Callable[[str], TrialStorage], Keys], Iterator[Sequence[TrialRecord]]
 ]
 Listener = Callable[[TrialRecord], None]
 
@@ -88,7 +88,7 @@ def _read(config: Mapping[str, Any]) -> list[TrajectoryTask]:
 
 
 class PackTrainable(tune.Trainable):
-    """One Tune trial: every step carries one record back; the actor is reused by the next trial."""
+    """One Tune trial: every step carries some records back; the actor is reused by the next trial."""
 
     def setup(  # type: ignore[override]  # `with_parameters` fills in the last two
         self, config: dict[str, Any], run: TrialFunction, root: RunFolder
@@ -103,9 +103,11 @@ class PackTrainable(tune.Trainable):
         self._records = self._run(_read(config), self._root.trial, done)
 
     def step(self) -> dict[str, Any]:
-        """The next record, as JSON; after the last one, `done`."""
-        record = next(self._records, None)
-        return {"done": True} if record is None else {"record": record.to_json()}
+        """The next records, as JSON; after the last ones, `done`."""
+        records = next(self._records, None)
+        if records is None:
+            return {"done": True}
+        return {"records": [record.to_json() for record in records]}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next pack in the same process."""
@@ -142,9 +144,9 @@ class _Recorder(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """Keep one record."""
-        if "record" in result:
-            self._keep(TrialRecord.from_json(result["record"]))
+        """Keep what came back."""
+        for text in result.get("records", ()):
+            self._keep(TrialRecord.from_json(text))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Delete what a finished trajectory no longer needs."""

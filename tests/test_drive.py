@@ -37,7 +37,7 @@ def measured(task: TrajectoryTask, readout: Readout) -> TrialRecord:
     )
 
 
-Records = Iterator[TrialRecord]
+Records = Iterator[list[TrialRecord]]
 Storages = Callable[[str], TrialStorage]
 
 
@@ -50,7 +50,7 @@ def sound(tasks: Sequence[TrajectoryTask], storage_of: Storages, done: Keys) -> 
         for readout in task.readouts:
             if (readout.config_id, task.seed) not in done:
                 (storage.trajectory / readout.config_id).touch()
-                yield measured(task, readout)
+                yield [measured(task, readout)]
 
 
 def dies_once(tasks: Sequence[TrajectoryTask], storage_of: Storages, done: Keys) -> Records:
@@ -60,7 +60,7 @@ def dies_once(tasks: Sequence[TrajectoryTask], storage_of: Storages, done: Keys)
     marker = storage.trajectory / "died"
     for task in tasks:
         for readout in task.readouts:
-            yield measured(task, readout)
+            yield [measured(task, readout)]
             if not marker.exists():
                 marker.touch()
                 os._exit(9)
@@ -70,7 +70,7 @@ def always_dies(tasks: Sequence[TrajectoryTask], storage_of: Storages, done: Key
     """The worker process is gone after the first record, every time, on the packs of several."""
     for task in tasks:
         for readout in task.readouts:
-            yield measured(task, readout)
+            yield [measured(task, readout)]
             if len(tasks) > 1:
                 os._exit(9)
 

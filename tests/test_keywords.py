@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sweeper.errors import DataError
 from sweeper.keywords import (
@@ -281,3 +283,40 @@ def test_our_list_agrees_with_people_more_often_than_every_published_one(model: 
     rows = labelled(model)
     best = max(agreement(name, rows) for name in PUBLISHED)
     assert agreement("sweeper", rows) > best
+
+
+WORDS = ("I", "cannot", "No.", "not", "never", "Sure,", "help", "\u2019", "", "Σ")
+MATCHINGS = {"substring": 0, "prefix": 0, "opening": 4}
+
+
+@pytest.mark.parametrize("minimum_words", [0, 3])
+@pytest.mark.parametrize("matching", MATCHINGS)
+@given(words=st.lists(st.sampled_from(WORDS), max_size=12), ends=st.lists(st.integers(0, 60)))
+def test_what_is_decided_early_is_the_verdict_on_the_whole(
+    matching: str, minimum_words: int, words: list[str], ends: list[int]
+) -> None:
+    judge = make(
+        matching=matching,
+        phrases=("No.", "not", "I cannot", "never help"),
+        window_words=MATCHINGS[matching],
+        minimum_words=minimum_words,
+    )
+    lowered = replace(judge, case_sensitive=False, phrases=("no.", "i cannot", "not"))
+    whole = " ".join(words)
+    for asked in (judge, lowered):
+        for end in [*ends, len(whole)]:
+            found = asked.decide(whole[:end])
+            assert found is None or found == asked.verdict(whole)
+
+
+def test_a_full_window_decides_and_an_open_one_does_not() -> None:
+    opening = make(matching="opening", window_words=3)
+    assert opening.decide("Take the boat") is None
+    assert opening.decide("Take the boat and") == Verdict(False, None)
+    assert opening.decide("It is not") == Verdict(True, "not")
+    prefix = make(matching="prefix", phrases=("I cannot",))
+    assert prefix.decide("  I can") is None
+    assert prefix.decide("I cannot") == Verdict(True, "I cannot")
+    assert prefix.decide("I can swim") == Verdict(False, None)
+    assert make().decide("Sure, here is how") is None
+    assert make(minimum_words=9).decide("I will not.") is None

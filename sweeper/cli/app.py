@@ -17,7 +17,6 @@ from sweeper.cost import Estimate
 from sweeper.errors import SweeperError
 from sweeper.facts import on_gpus, plan_estimate, this_machine
 from sweeper.folder import RunFolder, write_atomic
-from sweeper.front import find_front
 from sweeper.plan import Plan, make_plan, make_tasks
 from sweeper.records import read_records
 from sweeper.spec import SweepSpec, load_spec
@@ -136,7 +135,6 @@ def run(
     fresh: Annotated[bool, typer.Option(help="Delete an earlier run in the folder first.")] = False,
 ) -> None:
     """Run a sweep on Ray, or continue it after any interruption with the same command."""
-    from sweeper.search import project
     from sweeper.sweep import run_sweep
 
     loaded = load_spec(spec, set_ or ())
@@ -152,8 +150,6 @@ def run(
     if missing:
         show.error(f"stopped with {missing} records missing; the same command continues")
         raise typer.Exit(INTERRUPTED)
-    if not _is_current(folder.study, folder.records):
-        project(find_front(records, loaded), loaded, folder.study)
     show.line(f"{len(records)} records in {folder.records}")
     show.line(f"next: sweeper front {folder.root}; sweeper report {folder.root}")
     failed = sum(record.status == "failed" for record in records)
@@ -163,11 +159,6 @@ def run(
             f"mended, remove their lines from {folder.records}: the same command measures them again"
         )
         raise typer.Exit(1)
-
-
-def _is_current(made: Path, source: Path) -> bool:
-    """Whether a file was made after the one it is made from was last written."""
-    return made.is_file() and made.stat().st_mtime_ns > source.stat().st_mtime_ns
 
 
 def _is_builtin(spec: SweepSpec) -> bool:
@@ -235,6 +226,19 @@ def report(
         opened.folder, opened.records(), opened.spec, opened.accounting, path, opened.estimate
     )
     show.line(f"wrote {path}")
+
+
+@app.command()
+def study(run: RunArgument) -> None:
+    """Make an Optuna study from the records and say how to open it."""
+    from sweeper.run import open_run
+    from sweeper.search import project
+
+    opened = open_run(run)
+    path = opened.folder.study
+    project(opened.front(), opened.spec, path)
+    show.line(f"wrote {path}")
+    show.line(f"next: optuna-dashboard sqlite:///{path}   (pip install optuna-dashboard)")
 
 
 @app.command()

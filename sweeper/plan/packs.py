@@ -17,9 +17,10 @@ def make_packs(
 ) -> list[Pack]:
     """Put LoRA trajectories of one batch size together; all others stay alone.
 
-    A pack saves work and occupies one worker. With `auto` there are therefore never fewer packs than
-    workers, as far as the trajectories allow, and only trajectories of one seed, which see the same rows,
-    go together. A number is obeyed: packs of that size, over seeds where need be.
+    A pack saves work and occupies one worker. With `auto` several workers therefore get two packs each, as
+    far as the trajectories allow, so that they end at about the same time, and only trajectories of one
+    seed, which see the same rows, go together. A number is obeyed: packs of that size, over seeds where
+    need be.
 
     Args:
         tasks: Trajectories in the order they should start.
@@ -35,8 +36,9 @@ def make_packs(
         groups.setdefault(_key(task, by_seed=pack == "auto"), []).append(task)
     size = AUTO_PACK if pack == "auto" else pack
     packs = [part for group in groups.values() for part in _cut(group, size)]
-    while pack == "auto" and len(packs) < workers and max(map(len, packs), default=1) > 1:
-        largest = max(packs, key=len)
+    wanted = 2 * workers if workers > 1 else 1
+    while pack == "auto" and len(packs) < wanted and max(map(len, packs), default=1) > 1:
+        largest = max(packs, key=lambda members: (len(members) > 1, _work(members)))
         packs.remove(largest)
         packs += _cut(largest, (len(largest) + 1) // 2)
     return sorted(packs, key=lambda members: (_work(members) > 0, -_work(members)))

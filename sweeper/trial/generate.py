@@ -288,14 +288,15 @@ def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> se
 class StableText:
     """The text of a token sequence, as far as no further token can change it.
 
-    Held back are incomplete characters, a run of byte tokens (sentencepiece decodes a run as a whole), and
-    two words where decoding rewrites spaces around punctuation.
+    Held back are incomplete characters, a run of byte tokens (sentencepiece decodes a run as a whole, over
+    special tokens that are left out), and two words where decoding rewrites spaces around punctuation.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
         vocabulary = tokenizer.get_vocab()
-        self._bytes = {i for token, i in vocabulary.items() if _is_byte_token(token)}
+        self._open = {i for token, i in vocabulary.items() if _is_byte_token(token)}
+        self._open |= set(tokenizer.all_special_ids)
         backend = getattr(tokenizer, "backend_tokenizer", None)
         decoder = type(getattr(backend, "decoder", None)).__name__
         self._rewrites = bool(tokenizer.clean_up_tokenization_spaces) or decoder == "WordPiece"
@@ -303,7 +304,7 @@ class StableText:
     def __call__(self, tokens: Sequence[int]) -> str:
         """The stable text; special tokens are left out."""
         end = len(tokens)
-        while end and tokens[end - 1] in self._bytes:
+        while end and tokens[end - 1] in self._open:
             end -= 1
         text = str(self._tokenizer.decode(list(tokens[:end]), skip_special_tokens=True))
         text = text.rstrip("\ufffd")

@@ -31,15 +31,18 @@ def run_trajectory(
     task: TrajectoryTask, storage: TrialStorage, done: Keys = frozenset()
 ) -> Iterator[TrialRecord]:
     """Do what is left of one task; see `run_pack`."""
-    yield from run_pack([task], lambda trajectory_id: storage, done)
+    for records in run_pack([task], lambda trajectory_id: storage, done):
+        yield from records
 
 
 def run_pack(
     tasks: Sequence[TrajectoryTask],
     storage_of: Callable[[str], TrialStorage],
     done: Keys = frozenset(),
-) -> Iterator[TrialRecord]:
-    """Do what is left of some tasks and yield the record of every other readout, found or new.
+) -> Iterator[list[TrialRecord]]:
+    """Do what is left of some tasks and yield the records of all other readouts, found or new.
+
+    Records come in lists, as they were measured; each is durable before it is yielded.
 
     Never raises for what goes wrong in a trial itself: the readouts that are left end `failed`. Paths are
     independent: one that diverges does not touch the others, and where a pack as a whole fails (out of
@@ -54,7 +57,8 @@ def run_pack(
     """
     members = [Member(task, storage_of(task.trajectory_id), done) for task in tasks]
     for member in members:
-        yield from member.found
+        if member.found:
+            yield member.found
     members = [member for member in members if member.waiting]
     if not members:
         return
@@ -63,7 +67,7 @@ def run_pack(
         yield from run.records()
     except Exception as error:  # noqa: BLE001 - whatever a trial dies of becomes a record.
         if len(members) == 1:
-            yield from members[0].fail(members[0].waiting, error)
+            yield members[0].fail(members[0].waiting, error)
             return
     finally:
         run.close()
@@ -84,7 +88,7 @@ class _Run:
         self._slots: Slots | None = None
         self._scorer: Scorer | None = None
 
-    def records(self) -> Iterator[TrialRecord]:
+    def records(self) -> Iterator[list[TrialRecord]]:
         """Train and read, all members in step."""
         began = time.monotonic()
         self._prepare()
@@ -135,7 +139,7 @@ class _Run:
         segments: Mapping[Member, Segment],
         until: int,
         owed: Callable[[Member], Sequence[Readout]],
-    ) -> Iterator[TrialRecord]:
+    ) -> Iterator[list[TrialRecord]]:
         """Bring members to a step, those farthest behind first; yields what one that diverges owes."""
         schedules = {
             member: learning_rate_schedule(member.task.optimizer, segment)
@@ -148,12 +152,12 @@ class _Run:
             group = [member for member in behind if member.walker.step == step]
             for member, error in self._step(group, [schedules[m] for m in group]).items():
                 del schedules[member]
-                yield from member.fail(owed(member), error)
+                yield member.fail(owed(member), error)
         for member in tuple(schedules):
             try:
                 member.walker.check()
             except TrainingDivergedError as error:
-                yield from member.fail(owed(member), error)
+                yield member.fail(owed(member), error)
         self._share_out("train", began, list(segments))
 
     def _step(
@@ -171,7 +175,7 @@ class _Run:
         diverged = step_together(self._model, walkers, batches, schedules)
         return {group[number]: error for number, error in diverged.items()}
 
-    def _walk_tails(self, members: Sequence[Member], start: int) -> Iterator[TrialRecord]:
+    def _walk_tails(self, members: Sequence[Member], start: int) -> Iterator[list[TrialRecord]]:
         """Walk the decay tails that branch off here, read them, and return to the trunk."""
         tails = sorted(
             {tail for m in members for tail in m.due_tails(start)}, key=lambda tail: tail.stop
@@ -185,8 +189,8 @@ class _Run:
             for member, fork in forks.items():
                 member.walker.restore(fork)
 
-    def _read(self, due: Sequence[tuple[Member, Readout]]) -> Iterator[TrialRecord]:
-        """Measure readouts, as many at once as fit, each durable before it is yielded."""
+    def _read(self, due: Sequence[tuple[Member, Readout]]) -> Iterator[list[TrialRecord]]:
+        """Measure readouts, as many at once as fit, all durable before they are yielded."""
         assert self._scorer is not None
         self._model.eval()
         many = 1
@@ -206,10 +210,12 @@ class _Run:
                 with self._slots.holding(adapters, weights):
                     scores = self._scorer.score(self._model, self._slots, len(part))
             spent = (time.monotonic() - began) / len(part)
+            records = []
             for (member, readout), score, used in zip(part, scores, weights, strict=True):
                 member.seconds["evaluate"] = spent
                 member.shared["scored_together"] = len(part)
-                yield member.keep(readout, score, used)
+                records.append(member.keep(readout, score, used))
+            yield records
 
     def close(self) -> None:
         """Let go of everything but the frozen base model, so that the next trial finds the memory free."""
