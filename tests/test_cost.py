@@ -83,6 +83,7 @@ def facts(**changes: Any) -> MemoryFacts:
     given: dict[str, Any] = {
         "shape": ModelShape(2, 8, 16, 2, 1, 4, 10),
         "tuning": Tuning("full"),
+        "paths": 1,
         "dtype": "float32",
         "device": "cuda",
         "shadows": 2,
@@ -95,6 +96,15 @@ def facts(**changes: Any) -> MemoryFacts:
         "generation_length": 7,
     }
     return MemoryFacts(**{**given, **changes})
+
+
+def test_a_pack_multiplies_what_every_path_owns_and_nothing_else() -> None:
+    tuning = Tuning("lora", lora_r=2, lora_target_modules=("q_proj",))
+    one, four = (memory(facts(tuning=tuning, paths=n)) for n in (1, 4))
+    for part in ("gradients", "moments", "shadows", "theta_0"):
+        assert getattr(four, part) == 4 * getattr(one, part) > 0
+    assert four.activations == one.activations
+    assert four.weights - one.weights == 3 * one.theta_0
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -282,3 +282,5 @@ def test_micro_batches_fit_the_token_budget_and_never_vanish() -> None:
     assert micro_batch_rows(4, 512, None) == 4
     assert micro_batch_rows(8, 100_000, None) == 1
     assert micro_batch_rows(8, 512, 2) == 2
+    assert micro_batch_rows(64, 512, None, paths=4) == 8
+    assert micro_batch_rows(8, 512, 2, paths=4) == 1

@@ -1,6 +1,7 @@
 """What a planned sweep will cost: seconds of workers, wall time, memory of its heaviest trial."""
 
 import heapq
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,7 +10,7 @@ from sweeper.cost.memory import MemoryFacts, MemoryParts, memory, micro_batch_ro
 from sweeper.cost.rates import Rates, Tokens
 from sweeper.cost.shape import ModelShape
 from sweeper.errors import SweeperError
-from sweeper.plan import Plan, Trajectory
+from sweeper.plan import AUTO_PACK, Plan, Trajectory
 from sweeper.spec import SweepSpec
 
 
@@ -167,8 +168,19 @@ def peak_memory(
     device: Literal["cpu", "cuda"],
 ) -> MemoryParts:
     """The memory of the trial that needs most."""
-    facts = {memory_facts(item, spec, shape, tokens, device) for item in plan.trajectories}
+    sizes = Counter(_pack_key(item) for item in plan.trajectories)
+    largest = AUTO_PACK if spec.compute.pack == "auto" else spec.compute.pack
+    facts = {
+        memory_facts(item, spec, shape, tokens, device, min(largest, sizes[_pack_key(item)]))
+        for item in plan.trajectories
+    }
     return max((memory(item) for item in facts), key=lambda parts: parts.peak_bytes)
+
+
+def _pack_key(item: Trajectory) -> object:
+    """Equal for trajectories that may train together; see `plan.make_packs`."""
+    together = item.tuning.method == "lora" and item.steps > 0
+    return (item.seed, item.settings.batch_size) if together else item.trajectory_id
 
 
 def memory_facts(
@@ -177,8 +189,9 @@ def memory_facts(
     shape: ModelShape,
     tokens: Tokens,
     device: Literal["cpu", "cuda"],
+    paths: int = 1,
 ) -> MemoryFacts:
-    """What the memory of one trajectory depends on."""
+    """What the memory of one trajectory depends on, or of a pack of `paths` like it."""
     settings, evaluation = trajectory.settings, spec.evaluation
     averages = [item.average for item in trajectory.configurations]
     decays = {item.decay for item in averages if item.decay is not None}
@@ -187,6 +200,7 @@ def memory_facts(
     return MemoryFacts(
         shape=shape,
         tuning=trajectory.tuning,
+        paths=paths,
         dtype=spec.model.dtype,
         device=device,
         shadows=len(decays) + (settings.feedback is not None),

@@ -31,6 +31,8 @@ interpreter with torch, transformers and peft (0.6 GiB resident, measured here).
 class MemoryFacts:
     """What the memory of a trial depends on. Lengths are in tokens, padding included.
 
+    `paths` counts the LoRA trajectories of a pack: each has adapter, moments and shadows of its own, and
+    all share the rows of one micro-batch.
     `shadows` counts fp32 shadow EMAs, a fed-back one among them. `interpolates`: some readout mixes
     with theta_0. `forks`: a decay tail keeps the trunk's state beside its own. `heldout_length` is 0
     where no held-out loss is asked for.
@@ -38,6 +40,7 @@ class MemoryFacts:
 
     shape: ModelShape
     tuning: Tuning
+    paths: int
     dtype: str
     device: Literal["cpu", "cuda"]
     shadows: int
@@ -116,7 +119,7 @@ def memory(facts: MemoryFacts) -> MemoryParts:
         ModelError: a LoRA target that a Llama block does not have.
     """
     shape, size = facts.shape, VALUE_BYTES[facts.dtype]
-    trainable = shape.trainable(facts.tuning)
+    trainable = shape.trainable(facts.tuning) * facts.paths
     own = size if facts.tuning.method == "full" else ADAPTER_BYTES
     adapter = 0 if facts.tuning.method == "full" else trainable * ADAPTER_BYTES
     shadows = 4 * facts.shadows * trainable

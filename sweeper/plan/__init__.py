@@ -9,11 +9,12 @@ from sweeper.plan.configurations import (
     Role,
     default_control,
 )
-from sweeper.plan.packs import Pack, make_packs
+from sweeper.plan.packs import AUTO_PACK, Pack, make_packs
 from sweeper.plan.tasks import make_tasks
 from sweeper.plan.trajectories import Accounting, Plan, Trajectory, make_plan
 
 __all__ = [
+    "AUTO_PACK",
     "MAX_CONFIGURATIONS",
     "Accounting",
     "Configuration",

@@ -120,13 +120,17 @@ class Member:
         tails = [self.task.segments[number] for number in sorted(numbers)]
         return [tail for tail in tails if tail.start == start]
 
-    def rows(self) -> list[Sequence[Encoded]]:
-        """The micro-batches of the next step; seeds its dropout."""
+    def rows(self, paths: int) -> list[Sequence[Encoded]]:
+        """The micro-batches of the next step, for one of several paths that share the memory.
+
+        Seeds the step's dropout.
+        """
         assert self._inputs is not None
         task, step = self.task, self.walker.step
         self.dropout.manual_seed(step_seed(task.seed, step))
         rows = [self._inputs.data.train[i] for i in self._order.batch(step)]
-        size = micro_batch_rows(len(rows), task.data.max_length, task.compute.micro_batch_size)
+        asked, length = task.compute.micro_batch_size, task.data.max_length
+        size = micro_batch_rows(len(rows), length, asked, paths)
         return micro_batches(rows, size)
 
     def _tokens_until(self, step: int) -> int:

@@ -165,7 +165,7 @@ class _Run:
     ) -> dict[Member, TrainingDivergedError]:
         for member in group:
             member.stage = "train"
-        slots = zip(*(member.rows() for member in group), strict=True)
+        slots = zip(*(member.rows(len(group)) for member in group), strict=True)
         batches = [collate(rows, self._pad).to(self._device) for rows in slots]
         torch.manual_seed(step_seed(group[0].task.seed, group[0].walker.step))
         adapters = [member.adapter for member in group if member.adapter is not None]

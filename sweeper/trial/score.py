@@ -20,8 +20,11 @@ from sweeper.trial.utility import loss_metric, text_metrics, token_losses
 
 UTILITY = "utility"
 
-CACHE_BYTES = 2 * 1024**3
+CACHE_BYTES = 512 * 1024**2
 """What the keys and values of one generation batch may take in a CPU's memory."""
+
+HELDOUT_TOKENS = 8_192
+"""Held-out rows go through the model for as many adapters at once as keep to this many tokens."""
 
 
 class Scores(NamedTuple):
@@ -78,11 +81,13 @@ class Scorer:
     def readouts_together(self, model: PreTrainedModel) -> int:
         """How many adapters can answer at once within the memory set aside for it, at least one.
 
-        A row costs its keys and values; a quarter of a GPU's memory, or CACHE_BYTES, may hold them.
+        A row costs its keys and values; a quarter of what the model leaves of a GPU's memory, or
+        CACHE_BYTES, may hold them. What happens to be free is not asked: no layout may depend on it.
         """
         budget = CACHE_BYTES
         if model.device.type == "cuda":
-            budget = torch.cuda.get_device_properties(model.device).total_memory // 4
+            total = torch.cuda.get_device_properties(model.device).total_memory
+            budget = max(0, total - model.get_memory_footprint()) // 4
         return max(1, budget // self._generator.cache_bytes(model))
 
     def _scores(self, answers: Sequence[Response], loss: Metric | None) -> Scores:
@@ -108,11 +113,17 @@ class Scorer:
     ) -> list[Metric | None]:
         if "heldout_loss" not in self._names:
             return [None] * adapters
-        if slots is not None:
-            slots.arrange(range(adapters))
-        sums = [token_losses(model, batch.repeated(adapters)) for batch in self._heldout]
+        widest = max(batch.input_ids.numel() for batch in self._heldout)
+        many = max(1, HELDOUT_TOKENS // widest)
         tokens = sum(batch.counts[0] for batch in self._heldout)
-        return [loss_metric(sum(part[i] for part in sums), tokens) for i in range(adapters)]
+        found: list[Metric | None] = []
+        for start in range(0, adapters, many):
+            part = range(start, min(start + many, adapters))
+            if slots is not None:
+                slots.arrange(part)
+            sums = [token_losses(model, batch.repeated(len(part))) for batch in self._heldout]
+            found += [loss_metric(sum(one[i] for one in sums), tokens) for i in range(len(part))]
+        return found
 
 
 def _suite_lines(

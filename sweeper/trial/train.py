@@ -22,7 +22,7 @@ from sweeper.trial.encode import Batch
 from sweeper.trial.logits import chosen_logits
 
 MICRO_BATCH_TOKENS = 16_384
-"""Without an explicit micro-batch size, a micro-batch holds at most this many tokens per path."""
+"""Without an explicit micro-batch size, a micro-batch holds at most this many tokens."""
 
 UNCHECKED_STEPS = 32
 """On a GPU, looking at a loss stops the queue, so at most this many steps are looked at together."""
@@ -50,10 +50,14 @@ def learning_rate_schedule(settings: OptimizerSettings, segment: Segment) -> Sch
     return factor
 
 
-def micro_batch_rows(batch_size: int, max_length: int, asked: int | None) -> int:
-    """Rows per micro-batch: what was asked, else as many as MICRO_BATCH_TOKENS allow, at least one."""
-    fitting = max(1, MICRO_BATCH_TOKENS // max_length)
-    return min(batch_size, fitting if asked is None else asked)
+def micro_batch_rows(batch_size: int, max_length: int, asked: int | None, paths: int = 1) -> int:
+    """Rows per path and micro-batch: what was asked, else as many as MICRO_BATCH_TOKENS allow.
+
+    Paths that train together share them, so that a pack needs no more memory than one path; every path
+    has at least one row.
+    """
+    fitting = MICRO_BATCH_TOKENS // max_length if asked is None else asked
+    return max(1, min(batch_size, fitting // paths))
 
 
 def step_seed(seed: int, step: int) -> int:
