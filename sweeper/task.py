@@ -6,13 +6,17 @@ the same task and the same files write the same records.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from sweeper.errors import SweeperError
 
 TASK_VERSION = 1
+
+Item = TypeVar("Item")
 
 AverageKind = Literal["raw", "ema", "interpolate"]
 
@@ -178,6 +182,13 @@ class ComputeSettings:
     micro_batch_size: int | None = None
     deterministic: bool = True
     checkpoint_every: int = 100
+
+
+def equal_parts(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
+    """Cut into as few parts of at most `size` as possible, of nearly equal length, in order."""
+    parts = -(-len(items) // size)
+    bounds = [len(items) * i // max(1, parts) for i in range(parts + 1)]
+    return [items[a:b] for a, b in pairwise(bounds)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 
 from sweeper.errors import SweeperError
 from sweeper.plan import make_plan, make_tasks
-from sweeper.task import TASK_VERSION, Average, OptimizerSettings, TrajectoryTask
+from sweeper.task import (
+    TASK_VERSION,
+    Average,
+    OptimizerSettings,
+    TrajectoryTask,
+    equal_parts,
+)
 
 
 def tasks(*overrides: str) -> tuple[TrajectoryTask, ...]:
@@ -143,3 +149,9 @@ def test_an_average_is_labelled_as_people_write_it(average: Average, label: str)
 def test_an_average_without_its_own_number_cannot_be_made(fields: dict[str, Any], law: str) -> None:
     with pytest.raises(SweeperError, match=law):
         Average(**fields)
+
+
+def test_parts_are_few_nearly_equal_and_in_order() -> None:
+    assert equal_parts(range(7), 3) == [range(2), range(2, 4), range(4, 7)]
+    assert equal_parts("abcd", 4) == ["abcd"]
+    assert equal_parts([], 4) == []

@@ -1,13 +1,18 @@
 """Which trajectories train side by side, through one forward and backward pass over a shared base model."""
 
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
 from typing import Literal
 
-from sweeper.task import TrajectoryTask
+from sweeper.task import TrajectoryTask, equal_parts
 
 AUTO_PACK = 8
 """`pack: auto` puts at most this many together: beyond, little is gained and much memory lost."""
+
+READOUT_ROWS = 200
+"""A readout takes about as long as training on this many rows (measured on the miniature)."""
+
+HEAVIEST = 1.5
+"""With several workers, no pack holds more than a worker's fair share of the work divided by this."""
 
 Pack = tuple[TrajectoryTask, ...]
 
@@ -17,10 +22,9 @@ def make_packs(
 ) -> list[Pack]:
     """Put LoRA trajectories of one batch size together; all others stay alone.
 
-    A pack saves work and occupies one worker. With `auto` several workers therefore get two packs each, as
-    far as the trajectories allow, so that they end at about the same time, and only trajectories of one
-    seed, which see the same rows, go together. A number is obeyed: packs of that size, over seeds where
-    need be.
+    A pack saves work and occupies one worker. With `auto` packs are therefore cut until several workers
+    can end at about the same time, as far as the trajectories allow, and only trajectories of one seed,
+    which see the same rows, go together. A number is obeyed: packs of that size, over seeds where need be.
 
     Args:
         tasks: Trajectories in the order they should start.
@@ -28,25 +32,35 @@ def make_packs(
         workers: How many trials run at the same time.
 
     Returns:
-        The packs, those that train longest first; what trains nothing (the base model) keeps its place at
+        The packs, those with most work first; what trains nothing (the base model) keeps its place at
         the head.
     """
     groups: dict[object, list[TrajectoryTask]] = {}
     for task in tasks:
         groups.setdefault(_key(task, by_seed=pack == "auto"), []).append(task)
     size = AUTO_PACK if pack == "auto" else pack
-    packs = [part for group in groups.values() for part in _cut(group, size)]
-    wanted = 2 * workers if workers > 1 else 1
-    while pack == "auto" and len(packs) < wanted and max(map(len, packs), default=1) > 1:
-        largest = max(packs, key=lambda members: (len(members) > 1, _work(members)))
-        packs.remove(largest)
-        packs += _cut(largest, (len(largest) + 1) // 2)
-    return sorted(packs, key=lambda members: (_work(members) > 0, -_work(members)))
+    packs = [part for group in groups.values() for part in equal_parts(group, size)]
+    if pack == "auto" and workers > 1:
+        packs = _balanced(packs, workers)
+    ordered = sorted(packs, key=lambda members: (_rows(members) > 0, -_work(members)))
+    return [tuple(members) for members in ordered]
+
+
+def _balanced(
+    packs: list[Sequence[TrajectoryTask]], workers: int
+) -> list[Sequence[TrajectoryTask]]:
+    """Halve the packs that are so heavy that the others would be done before them."""
+    fair = sum(map(_work, packs)) / (HEAVIEST * workers)
+    while heavy := [members for members in packs if len(members) > 1 and _work(members) > fair]:
+        heaviest = max(heavy, key=_work)
+        packs.remove(heaviest)
+        packs += equal_parts(heaviest, (len(heaviest) + 1) // 2)
+    return packs
 
 
 def _key(task: TrajectoryTask, by_seed: bool) -> object:
     """Equal for trajectories that may share a forward pass."""
-    if task.tuning.method != "lora" or _work([task]) == 0:
+    if task.tuning.method != "lora" or _rows([task]) == 0:
         return task.trajectory_id
     return (
         task.optimizer.batch_size,
@@ -55,14 +69,12 @@ def _key(task: TrajectoryTask, by_seed: bool) -> object:
     )
 
 
-def _cut(group: Sequence[TrajectoryTask], size: int) -> list[Pack]:
-    """Equal parts of at most `size` members."""
-    parts = -(-len(group) // size)
-    bounds = [len(group) * i // parts for i in range(parts + 1)]
-    return [tuple(group[a:b]) for a, b in pairwise(bounds)]
-
-
 def _work(members: Sequence[TrajectoryTask]) -> int:
+    """Rows trained on, and readouts counted in such rows: good enough to order and to balance by."""
+    return _rows(members) + READOUT_ROWS * sum(len(task.readouts) for task in members)
+
+
+def _rows(members: Sequence[TrajectoryTask]) -> int:
     """Rows trained on."""
     return sum(
         (segment.stop - segment.start) * task.optimizer.batch_size

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from sweeper.errors import ModelError, TrainingDivergedError
 from sweeper.folder import TrialStorage
 from sweeper.records import TrialRecord
-from sweeper.task import Readout, Segment, TrajectoryTask
+from sweeper.task import Readout, Segment, TrajectoryTask, equal_parts
 from sweeper.trial.adapters import Slots, new_adapter
 from sweeper.trial.averaging import swapped
 from sweeper.trial.encode import collate
@@ -196,9 +196,8 @@ class _Run:
         many = 1
         if self._slots is not None:
             many = self._scorer.readouts_together(self._model)
-        for start in range(0, len(due), many):
+        for part in equal_parts(due, many):
             began = time.monotonic()
-            part = due[start : start + many]
             weights = [_weights(member, readout) for member, readout in part]
             for member, _ in part:
                 member.stage = "evaluate"

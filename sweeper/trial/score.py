@@ -20,8 +20,8 @@ from sweeper.trial.utility import loss_metric, text_metrics, token_losses
 
 UTILITY = "utility"
 
-CACHE_BYTES = 512 * 1024**2
-"""What the keys and values of one generation batch may take in a CPU's memory."""
+CACHE_BYTES = 128 * 1024**2
+"""What the keys and values of one generation batch may take on a CPU: more only misses its caches."""
 
 HELDOUT_TOKENS = 8_192
 """Held-out rows go through the model for as many adapters at once as keep to this many tokens."""
