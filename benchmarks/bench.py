@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sweeper.cost import spent
 from sweeper.plan import make_plan
 from sweeper.provenance import git_commit, hardware, package_versions
 from sweeper.records import Metric, TrialRecord, read_records
@@ -57,6 +58,9 @@ class Side(NamedTuple):
     """What one side cost. `configurations` counts everything it measured, controls included.
 
     `load_before` is the machine's load average (one minute) before it started: another's work inflates.
+    `worker_seconds` is the time all workers spent in trials. `start_up_seconds` is the rest of the wall
+    time: for sweeper up to the first scored readout and after the last record, for the rival what the
+    trials' seconds, shared among those that ran at once, do not explain.
     """
 
     configurations: int
@@ -64,6 +68,8 @@ class Side(NamedTuple):
     wall_seconds: float
     trained_tokens: int
     generated_tokens: int
+    worker_seconds: float
+    start_up_seconds: float
 
 
 class Difference(NamedTuple):
@@ -104,14 +110,22 @@ def run_ours(grid: str, scratch: Path) -> tuple[Side, tuple[TrialRecord, ...]]:
     folder = scratch / "ours"
     load = os.getloadavg()[0]
     command = ["-m", "sweeper", "run", SPEC, *set_options(grid), "--out", str(folder)]
+    began = time.time()
     seconds = timed(command)
     records = read_records(folder / "records.jsonl").records
+    first = min(path.stat().st_mtime for path in (folder / "generations").iterdir())
+    working = (folder / "records.jsonl").stat().st_mtime - first
+    assert 0 < first - began < seconds
     trained: dict[str, int] = {}  # The count of a record is cumulative along its trajectory.
     for record in records:
         tokens = int(record.provenance["tokens"]["trained"] or 0)
         trained[record.trajectory_id] = max(tokens, trained.get(record.trajectory_id, 0))
     generated = sum(int(record.provenance["tokens"]["generated"] or 0) for record in records)
-    return Side(len(records), load, seconds, sum(trained.values()), generated), records
+    cost = spent(records).seconds
+    side = Side(
+        len(records), load, seconds, sum(trained.values()), generated, cost, seconds - working
+    )
+    return side, records
 
 
 def run_rival(grid: str, scratch: Path) -> tuple[Side, dict[str, Any]]:
@@ -123,7 +137,10 @@ def run_rival(grid: str, scratch: Path) -> tuple[Side, dict[str, Any]]:
     trained, generated = (
         sum(trial["tokens"][kind] for trial in found["trials"]) for kind in ("trained", "generated")
     )
-    return Side(len(found["trials"]), load, seconds, trained, generated), found
+    worked = sum(trial["seconds"]["total"] for trial in found["trials"])
+    start_up = seconds - worked / found["concurrent_trials"]
+    side = Side(len(found["trials"]), load, seconds, trained, generated, worked, start_up)
+    return side, found
 
 
 def compare(
