@@ -7,10 +7,12 @@ medians of several turns.
 """
 
 import argparse
+import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path as FilePath
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -315,7 +317,12 @@ def measure(names: Sequence[str] = tuple(PARTS)) -> list[Row]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("parts", nargs="*", default=list(PARTS), help=", ".join(PARTS))
-    show(measure(parser.parse_args().parts))
+    parser.add_argument("--out", type=FilePath, help="also write the rows as JSON")
+    given = parser.parse_args()
+    rows = measure(given.parts)
+    show(rows)
+    if given.out is not None:
+        given.out.write_text(json.dumps([row._asdict() for row in rows], indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +26,6 @@ from sweeper.keywords import load_keyword_list
 from sweeper.plan import Plan, make_plan, make_tasks
 from sweeper.provenance import git_commit, hardware, package_versions
 from sweeper.records import Metric, RecordWriter, TrialRecord, read_records
-from sweeper.run import open_run
 from sweeper.spec import SweepSpec, dump_spec, parse_spec, spec_hash
 from sweeper.task import Readout, TrajectoryTask
 
@@ -196,14 +195,6 @@ def resume_through_drive(root: Path) -> None:
     drive(tasks, spec, RunFolder(root), no_op)
 
 
-def study(root: Path) -> None:
-    """What `sweeper run` does at its end: the front and the Optuna study."""
-    from sweeper.search import project
-
-    run = open_run(root)
-    project(run.front(), run.spec, run.folder.study)
-
-
 def progress(root: Path) -> None:
     """What a whole sweep pays for its progress lines, training aside."""
     from sweeper.cli.show import SweepProgress
@@ -217,11 +208,11 @@ def progress(root: Path) -> None:
 
 
 def no_op(
-    task: TrajectoryTask, storage: TrialStorage, done: frozenset[str]
-) -> Iterator[TrialRecord]:
-    """A trial without training: one made-up record per readout."""
-    for readout in task.readouts:
-        yield made_up(task, readout, {})
+    tasks: Sequence[TrajectoryTask], storage_of: Callable[[str], TrialStorage], done: object
+) -> Iterator[list[TrialRecord]]:
+    """A trial that trains nothing."""
+    for task in tasks:
+        yield [made_up(task, readout, {}) for readout in task.readouts]
 
 
 def no_op_trials(root: Path) -> None:
@@ -236,6 +227,8 @@ def no_op_trials(root: Path) -> None:
     from sweeper.drive import drive
 
     spec, _, tasks = laid_out(NO_OPS)
+    alone = spec.compute.model_copy(update={"pack": 1})
+    spec = spec.model_copy(update={"compute": alone})
     folder = RunFolder(root / "no-op")
     folder.create()
     begin = time.perf_counter()
@@ -248,7 +241,6 @@ def no_op_trials(root: Path) -> None:
 CHILDREN = {
     "resume": resume,
     "resume_through_drive": resume_through_drive,
-    "study": study,
     "progress": progress,
     "no_op_trials": no_op_trials,
 }
@@ -282,7 +274,6 @@ def reading_costs(root: Path) -> list[Cost]:
         ("sweeper report", ["-m", "sweeper", "report", root], True),
         ("resume", [HERE, "--child", "resume", root], True),
         ("resume through drive", [HERE, "--child", "resume_through_drive", root], False),
-        ("front and Optuna study", [HERE, "--child", "study", root], True),
         ("progress lines", [HERE, "--child", "progress", root], False),
     ]
     return [measure(name, command, targeted=targeted)[0] for name, command, targeted in commands]
