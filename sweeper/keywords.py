@@ -8,6 +8,7 @@ refusal to some lists. Degenerate responses are therefore counted apart (`is_deg
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from importlib import resources
 from typing import Literal, NamedTuple
 
@@ -110,6 +111,7 @@ def keyword_list_names() -> tuple[str, ...]:
     return tuple(sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml")))
 
 
+@lru_cache
 def load_keyword_list(name: str) -> KeywordList:
     """Read a shipped list.
 

@@ -123,6 +123,7 @@ class Slots:
         self._model = model
         self._layers: dict[str, SlottedLinear] = {}
         self._stacks: dict[str, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
+        self._scalings: dict[tuple[float, ...], torch.Tensor] = {}
         for name in layers:
             base = model.get_submodule(name)
             assert isinstance(base, torch.nn.Linear)
@@ -162,12 +163,17 @@ class Slots:
             dtype = own[0][2 * number].dtype
             down = _stacked([weights[2 * number].to(dtype) for weights in used], dim=0)
             up = _stacked([weights[2 * number + 1].to(dtype) for weights in used], dim=1)
-            scaling = torch.tensor(
-                [adapter.scaling[name] for adapter in adapters], device=down.device, dtype=dtype
-            )[:, None, None]
+            scaling = self._scaling(tuple(item.scaling[name] for item in adapters), down)
             self._stacks[name] = (down, up, scaling)
             layer.down, layer.up, layer.scaling = down, up, scaling
             layer.masks = masks if any(rate for rate, _ in masks) else ()
+
+    def _scaling(self, factors: tuple[float, ...], like: torch.Tensor) -> torch.Tensor:
+        """(slots, 1, 1). Kept, because copying numbers to a GPU in every layer and step takes time."""
+        if factors not in self._scalings:
+            made = torch.tensor(factors, device=like.device, dtype=like.dtype)
+            self._scalings[factors] = made[:, None, None]
+        return self._scalings[factors]
 
     def arrange(self, owners: Sequence[int]) -> None:
         """Let equal blocks of rows use the held adapters `owners`, one per block."""
