@@ -5,11 +5,13 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import optuna
 import pandas as pd
 import pytest
 from factories import make_spec, make_sweep
 
 import sweeper
+from sweeper.cli.app import _run
 from sweeper.errors import RunFolderError
 from sweeper.folder import RUN_VERSION, RunFolder
 from sweeper.records import TrialRecord
@@ -112,3 +114,14 @@ def test_the_package_has_no_other_lazy_names() -> None:
 
 def test_records_are_typed(folder: Path) -> None:
     assert all(isinstance(item, TrialRecord) for item in sweeper.open_run(folder).records())
+
+
+def test_the_study_command_writes_the_study_and_says_how_to_open_it(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["sweeper", "study", str(folder)])
+    assert _run() == 0
+    path = RunFolder(folder).study
+    study = optuna.load_study(study_name="synthetic", storage=f"sqlite:///{path}")
+    assert len(study.trials) > 100
+    assert f"optuna-dashboard sqlite:///{path}" in capsys.readouterr().out.replace("\n", "")

@@ -1,6 +1,7 @@
 """`verify` must say NO as reliably as it says yes."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -114,3 +115,20 @@ def test_a_solo_task_goes_as_far_as_its_readout_and_no_further(tiny_spec_text: s
     alone = solo_task(task, short.config_id)
     assert alone.segments == (Segment(0, 1, 2, 1), Segment(1, 2, 2, 1))
     assert [(r.config_id, r.segment) for r in alone.readouts] == [(short.config_id, 1)]
+
+
+def test_a_packed_record_may_round_differently_but_not_judge_differently() -> None:
+    line = '{"suite": "harmful", "id": "1", "verdicts": {"sweeper": {"refusal": %s}}}'
+    same, other = ([line % "true"], [line % "false"])
+    beside = {"weights_sha256": "cd", "shared": {"trained_with": ["a", "b"]}}
+    near = record(metrics={"rouge_l": Metric(0.500001, 4)}, provenance=beside)
+    far = record(metrics={"rouge_l": Metric(0.501, 4)}, provenance=beside)
+    retrained = record()
+    item = compare(near, retrained, (same, same), shared_with=3)
+    assert (item.packed_with, item.exact, item.bit_equal, item.holds) == (2, False, False, True)
+    assert not compare(near, retrained, (same, other), shared_with=3).holds
+    assert not compare(far, retrained, (same, same), shared_with=3).holds
+    alone = record(provenance={"weights_sha256": "cd"})
+    assert not compare(alone, retrained, (same, same), shared_with=3).holds
+    bare = record(status="unscored", metrics={}, reason={"missing_metrics": ["rouge_l"]})
+    assert compare(bare, retrained, (same, same), 0).difference == math.inf
