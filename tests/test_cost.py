@@ -260,8 +260,9 @@ def test_the_constants_repeated_from_torch_code_are_the_same() -> None:
 
     assert MICRO_BATCH_TOKENS == train.MICRO_BATCH_TOKENS
     for batch, length, asked in itertools.product((1, 7, 64), (16, 512, 99999), (None, 1, 8)):
-        expected = train.micro_batch_rows(batch, length, asked)
-        assert micro_batch_rows(batch, length, asked) == expected
+        for paths in (1, 3, 8):
+            expected = train.micro_batch_rows(batch, length, asked, paths)
+            assert micro_batch_rows(batch, length, asked, paths) == expected
 
 
 def test_memory_facts_follow_the_plan() -> None:
@@ -512,3 +513,15 @@ def test_the_table_of_the_docs_is_what_the_code_says() -> None:
     page = (Path(__file__).parents[1] / "docs" / "cost.md").read_text(encoding="utf-8")
     missing = [line for line in memory_table() if line not in page]
     assert missing == [], "\n".join(memory_table())
+
+
+def test_a_pack_is_counted_with_the_rows_of_all_its_paths() -> None:
+    spec = make_spec("tuning={method: lora}", "space.average=raw", "space.batch_size=4")
+    plan = make_plan(spec)
+    longest = max(plan.trajectories, key=lambda item: item.steps)
+    tokens = Tokens(20.0, 40, 8, 80.0, 20, 64.0, 100.0, "given")
+    shape = ModelShape(2, 8, 16, 2, 1, 4, 10)
+    one, three = (memory_facts(longest, spec, shape, tokens, "cpu", n) for n in (1, 3))
+    assert (one.train_rows, three.train_rows) == (4, 12)
+    largest = peak_memory(plan, spec, shape, tokens, "cpu")
+    assert largest.moments == memory(three).moments == 3 * memory(one).moments

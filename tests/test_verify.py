@@ -14,7 +14,7 @@ from sweeper.plan import make_plan, make_tasks
 from sweeper.records import Metric, RecordWriter, TrialRecord
 from sweeper.spec import SweepSpec, parse_spec
 from sweeper.task import Segment
-from sweeper.trial.run import run_trajectory
+from sweeper.trial.run import run_pack, run_trajectory
 from sweeper.verify import compare, solo_task, verify
 
 
@@ -132,3 +132,19 @@ def test_a_packed_record_may_round_differently_but_not_judge_differently() -> No
     assert not compare(alone, retrained, (same, same), shared_with=3).holds
     bare = record(status="unscored", metrics={}, reason={"missing_metrics": ["rouge_l"]})
     assert compare(bare, retrained, (same, same), 0).difference == math.inf
+
+
+@pytest.mark.slow
+def test_configurations_of_a_pack_are_retrained_alone(tiny_world: World, tmp_path: Path) -> None:
+    spec = parse_spec(spec_text(tiny_world))
+    folder = RunFolder(tmp_path)
+    tasks = make_tasks(make_plan(spec), spec, lambda path: path, "cpu")
+    pack = [task for task in tasks if task.readouts[0].role == "candidate"]
+    writer = RecordWriter(folder.records)
+    for records in run_pack(pack, folder.trial):
+        for item in records:
+            writer.append(item)
+    writer.close()
+    found = list(verify(folder, spec, sample=4))
+    assert [item.packed_with for item in found] == [1] * 4
+    assert all(item.holds and not item.exact for item in found)

@@ -206,7 +206,8 @@ def memory_facts(
         shadows=len(decays) + (settings.feedback is not None),
         interpolates=any(item.kind == "interpolate" for item in averages),
         forks=len(trajectory.segments) > 1,
-        train_rows=micro_batch_rows(settings.batch_size, spec.data.max_length, asked),
+        train_rows=paths
+        * micro_batch_rows(settings.batch_size, spec.data.max_length, asked, paths),
         train_length=tokens.longest_row,
         evaluation_rows=min(evaluation.batch_size, max(1, tokens.prompts)),
         heldout_length=tokens.longest_row if reads_loss else 0,

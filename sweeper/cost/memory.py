@@ -31,8 +31,8 @@ interpreter with torch, transformers and peft (0.6 GiB resident, measured here).
 class MemoryFacts:
     """What the memory of a trial depends on. Lengths are in tokens, padding included.
 
-    `paths` counts the LoRA trajectories of a pack: each has adapter, moments and shadows of its own, and
-    all share the rows of one micro-batch.
+    `paths` counts the LoRA trajectories of a pack: each has adapter, moments and shadows of its own.
+    `train_rows` are those of all paths in one micro-batch.
     `shadows` counts fp32 shadow EMAs, a fed-back one among them. `interpolates`: some readout mixes
     with theta_0. `forks`: a decay tail keeps the trunk's state beside its own. `heldout_length` is 0
     where no held-out loss is asked for.
@@ -184,7 +184,7 @@ def _adapter_inputs(shape: ModelShape, tuning: Tuning, size: int) -> int:
     return 4 * sum(kept.values())
 
 
-def micro_batch_rows(batch_size: int, max_length: int, asked: int | None) -> int:
-    """Rows per micro-batch, as `trial.train.micro_batch_rows`, which imports torch."""
-    fitting = max(1, MICRO_BATCH_TOKENS // max_length)
-    return min(batch_size, fitting if asked is None else asked)
+def micro_batch_rows(batch_size: int, max_length: int, asked: int | None, paths: int = 1) -> int:
+    """Rows per path and micro-batch, as `trial.train.micro_batch_rows`, which imports torch."""
+    fitting = MICRO_BATCH_TOKENS // max_length if asked is None else asked
+    return max(1, min(batch_size, fitting // paths))

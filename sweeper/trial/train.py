@@ -53,7 +53,7 @@ def learning_rate_schedule(settings: OptimizerSettings, segment: Segment) -> Sch
 def micro_batch_rows(batch_size: int, max_length: int, asked: int | None, paths: int = 1) -> int:
     """Rows per path and micro-batch: what was asked, else as many as MICRO_BATCH_TOKENS allow.
 
-    Paths that train together share them, so that a pack needs no more memory than one path; every path
+    Paths that train together share them, so that a pack keeps to the same bound as one path; every path
     has at least one row.
     """
     fitting = MICRO_BATCH_TOKENS // max_length if asked is None else asked
