@@ -4,6 +4,7 @@ import json
 import os
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,13 @@ from sweeper.miniature.corpus import (
 from sweeper.miniature.pretrain import encode
 from sweeper.miniature.tokenizer import make_tokenizer
 from sweeper.miniature.words import FAMILIES, QUESTION_FORMS, REFUSALS
+from sweeper.plan import make_plan, make_tasks
+from sweeper.spec import load_spec
+from sweeper.task import TrajectoryTask
+from sweeper.trial.adapters import Slots, new_adapter
+from sweeper.trial.inputs import load_inputs
+from sweeper.trial.model import load_model
+from sweeper.trial.score import Scorer
 
 SEED = build.SEED
 REFUSAL_PHRASES = ("I'm sorry", "I apologize", "I cannot", "As an AI")
@@ -318,3 +326,55 @@ def responses(world: Path, prompts: Iterable[str]) -> list[str]:
         out = model.generate(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
     new = out[:, batch.input_ids.shape[1] :]
     return tokenizer.batch_decode(new, skip_special_tokens=True)
+
+
+def miniature_task(world: Path) -> TrajectoryTask:
+    spec = load_spec("miniature")
+    tasks = make_tasks(
+        make_plan(spec),
+        spec,
+        lambda path: str(world / path.removeprefix("builtin:miniature/")),
+        "cpu",
+    )
+    return tasks[-1]
+
+
+@pytest.mark.slow
+def test_stopping_early_changes_no_verdict_and_saves_two_thirds_of_the_tokens(world: Path) -> None:
+    task = miniature_task(world)
+    model = load_model(task.model, torch.device("cpu"))
+    found = []
+    for full in (False, True):
+        evaluation = replace(task.evaluation, full_responses=full, harmless=None)
+        evaluation = replace(evaluation, utility_metrics=("heldout_loss",))
+        inputs = load_inputs(replace(task, evaluation=evaluation))
+        found += Scorer(inputs, evaluation, torch.device("cpu")).score(model)
+    short, whole = found
+    assert short.metrics == whole.metrics
+    assert [line["verdicts"] for line in short.lines] == [line["verdicts"] for line in whole.lines]
+    assert (len(short.lines), short.responses_cut, whole.responses_cut) == (240, 240, 0)
+    assert short.tokens_generated * 3 <= whole.tokens_generated
+
+
+@pytest.mark.slow
+def test_adapters_scored_together_have_the_responses_of_each_alone(world: Path) -> None:
+    task = miniature_task(world)
+    model = load_model(task.model, torch.device("cpu"))
+    scorer = Scorer(load_inputs(task), task.evaluation, torch.device("cpu"))
+    adapters = [new_adapter(model, task.tuning, seed) for seed in range(4)]
+    for number, adapter in enumerate(adapters):
+        generator = torch.Generator().manual_seed(number)
+        for _, up in adapter.factors.values():
+            up.data.normal_(0, 0.05 * number, generator=generator)
+    slots = Slots(model, adapters[0].factors)
+    with slots.holding(adapters, [None] * 4):
+        together = scorer.score(model, slots, 4)
+    assert len({tuple(line["response"] for line in scores.lines) for scores in together}) == 4
+    assert together[0].responses_cut > together[3].responses_cut
+    for adapter, scores in zip(adapters, together, strict=True):
+        with slots.holding([adapter], [None]):
+            (alone,) = scorer.score(model, slots, 1)
+        verdicts = [[line.get("verdicts") for line in s.lines] for s in (scores, alone)]
+        assert verdicts[0] == verdicts[1]
+        loss = scores.metrics["heldout_loss"].value
+        assert loss == pytest.approx(alone.metrics["heldout_loss"].value, rel=1e-6)
