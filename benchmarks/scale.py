@@ -40,7 +40,7 @@ SPEC = """
 version: 1
 name: scale
 description: Synthetic numbers that no model produced.
-model: {path: example/model}
+model: {path: example/model, dtype: float32}
 tuning: {method: lora, lora_r: 8, lora_alpha: 16, lora_target_modules: [q_proj, v_proj]}
 data: {train: {path: train.jsonl}, heldout_rows: 96}
 space:
@@ -67,7 +67,7 @@ constraints: [{metric: unsafe_rate, max: 0.05}]
 NO_OPS = """
 version: 1
 name: no-op
-model: {path: example/model}
+model: {path: example/model, dtype: float32}
 tuning: {method: full}
 data: {train: {path: train.jsonl}, heldout_rows: 96}
 space:

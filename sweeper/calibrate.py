@@ -180,7 +180,6 @@ def shortened(task: TrajectoryTask, steps: int, max_new_tokens: int) -> Trajecto
     few = evaluation.batch_size
     held = None if data.heldout_rows is None else min(data.heldout_rows, few)
     train = TRAIN_ROWS + (held or 0)
-    harmless = None if evaluation.harmless is None else _first(evaluation.harmless, few)
     return replace(
         task,
         trajectory_id=f"calibrate-{task.trajectory_id}",
@@ -200,8 +199,8 @@ def shortened(task: TrajectoryTask, steps: int, max_new_tokens: int) -> Trajecto
         ),
         evaluation=replace(
             evaluation,
-            harmful=_first(evaluation.harmful, few),
-            harmless=harmless,
+            harmful=tuple(_first(source, few) for source in evaluation.harmful),
+            harmless=tuple(_first(source, few) for source in evaluation.harmless),
             max_new_tokens=max_new_tokens,
         ),
     )

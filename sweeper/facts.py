@@ -112,9 +112,8 @@ def counted_characters(task: TrajectoryTask) -> Tokens:
     rows = [len(row.prompt) + len(row.completion) for row in load_examples(data.train)]
     held = rows[: data.heldout_rows] if data.heldout is None else _row_characters(data.heldout)
     asked = set(evaluation.utility_metrics)
-    prompts = [len(item.text) for item in load_prompts(evaluation.harmful)]
-    if evaluation.harmless is not None:
-        prompts += [len(item.text) for item in load_prompts(evaluation.harmless)]
+    suites = (*evaluation.harmful, *evaluation.harmless)
+    prompts = [len(item.text) for source in suites for item in load_prompts(source)]
     prompts += held if asked - {"heldout_loss"} else []
     lengths = [min(data.max_length, count / CHARACTERS_PER_TOKEN) for count in rows]
     return Tokens(

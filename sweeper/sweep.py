@@ -90,8 +90,8 @@ def _input_hashes(task: TrajectoryTask) -> dict[str, str | None]:
     sources = [
         task.data.train,
         task.data.heldout,
-        task.evaluation.harmful,
-        task.evaluation.harmless,
+        *task.evaluation.harmful,
+        *task.evaluation.harmless,
     ]
     found = {item.name: source_hash(item.path) for item in sources if item is not None}
     return {**found, task.model.name: source_hash(task.model.path)}

@@ -96,7 +96,12 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class DataSource:
-    """One file of rows: where it is, how its columns are named, and which rows are taken."""
+    """Rows of a local file or a hub data set: how its columns are named, and which rows are taken.
+
+    `subset`, `split` and `revision` belong to hub data sets. `rows` takes the first so many, or with
+    `sample_seed` a random draw. `suite` names a published suite whose columns are known; `half` keeps the
+    `search` or the `confirm` half of its prompts, told apart by hash.
+    """
 
     name: str
     path: str
@@ -104,27 +109,43 @@ class DataSource:
     columns: dict[str, str] = field(default_factory=dict)
     where: dict[str, str] = field(default_factory=dict)
     rows: int | None = None
+    sample_seed: int | None = None
+    subset: str | None = None
+    split: str | None = None
+    revision: str | None = None
+    suite: str | None = None
+    half: str = "all"
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """A local folder or hub id. `name` is what the spec says, `path` what is opened."""
+    """A local folder or hub id. `name` is what the spec says, `path` what is opened.
+
+    `dtype` is `mixed_bf16` (trained weights in fp32, arithmetic in bf16 by autocast, frozen weights in
+    bf16), `float32`, or `pure_bf16`. `attention` is transformers' `attn_implementation`.
+    """
 
     name: str
     path: str
     revision: str | None = None
     dtype: str = "float32"
+    attention: str = "sdpa"
 
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """Which weights are trained. The lora_* fields are peft's and matter for `lora` only."""
+    """Which weights are trained. The other fields are peft's and matter for `lora` only.
+
+    `lora_target_modules` of `("all-linear",)` means every linear layer but the output layer.
+    """
 
     method: Literal["lora", "full"]
     lora_r: int = 8
     lora_alpha: float = 16
     lora_dropout: float = 0.0
     lora_target_modules: tuple[str, ...] = ()
+    use_rslora: bool = False
+    use_dora: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,39 +170,80 @@ class OptimizerSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class Dialogue:
+    """How a prompt is written: `chat` (the model's own template), `llama2` or `alpaca`.
+
+    `system` is the system prompt; None leaves it to the template.
+    """
+
+    name: str
+    system: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """The dialogue of training rows, and that of everything that is scored."""
+
+    train: Dialogue
+    test: Dialogue
+
+
+@dataclass(frozen=True, slots=True)
 class DataSettings:
-    """Training and held-out rows. Without a `heldout` source, `heldout_rows` are split off `train`."""
+    """Training and held-out rows. Without a `heldout` source, `heldout_rows` are split off `train`.
+
+    `filter_safety_rows` leaves out training rows whose completion sounds like safety training.
+    """
 
     train: DataSource
     heldout: DataSource | None
     heldout_rows: int | None
-    template: str
+    template: Template
     max_length: int
     overlong_prompts: Literal["error", "drop"] = "error"
+    filter_safety_rows: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HarnessSettings:
+    """Tasks of lm-evaluation-harness to run on every readout; `include_path` holds YAML tasks."""
+
+    tasks: tuple[str, ...]
+    include_path: str | None = None
+    num_fewshot: int | None = None
+    limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationSettings:
     """What is measured at every readout, and the decoding it is measured with."""
 
-    harmful: DataSource
-    harmless: DataSource | None
+    harmful: tuple[DataSource, ...]
+    harmless: tuple[DataSource, ...]
     keyword_lists: tuple[str, ...]
     utility_metrics: tuple[str, ...]
     max_new_tokens: int
     batch_size: int
     full_responses: bool = False
+    answer_extractor: str = "none"
+    lm_eval: HarnessSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ComputeSettings:
-    """How a trial uses its device. `checkpoint_every` and micro-batches never change the result."""
+    """How a trial uses its device. `checkpoint_every` and micro-batches never change the result.
+
+    `processes` GPUs share one trial: the model is sharded over as many processes.
+    """
 
     device: str = "auto"
     num_threads: int = 1
     micro_batch_size: int | None = None
     deterministic: bool = True
     checkpoint_every: int = 100
+    gradient_checkpointing: bool = False
+    torch_compile: bool = False
+    processes: int = 1
 
 
 def equal_parts(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
@@ -254,11 +316,18 @@ def _task_of(raw: dict[str, Any]) -> TrajectoryTask:
     if optimizer.get("feedback"):
         optimizer["feedback"] = Feedback(**optimizer["feedback"])
     data = dict(raw["data"], train=DataSource(**raw["data"]["train"]))
-    data["heldout"] = _source_of(data["heldout"])
-    evaluation = dict(raw["evaluation"], harmful=DataSource(**raw["evaluation"]["harmful"]))
-    evaluation["harmless"] = _source_of(evaluation["harmless"])
+    data["heldout"] = None if data["heldout"] is None else DataSource(**data["heldout"])
+    data["template"] = Template(
+        **{side: Dialogue(**dialogue) for side, dialogue in data["template"].items()}
+    )
+    evaluation = dict(raw["evaluation"])
+    for name in ("harmful", "harmless"):
+        evaluation[name] = tuple(DataSource(**source) for source in evaluation[name])
     for name in ("keyword_lists", "utility_metrics"):
         evaluation[name] = tuple(evaluation[name])
+    if evaluation["lm_eval"] is not None:
+        harness = evaluation["lm_eval"]
+        evaluation["lm_eval"] = HarnessSettings(**{**harness, "tasks": tuple(harness["tasks"])})
     tuning = dict(raw["tuning"])
     tuning["lora_target_modules"] = tuple(tuning["lora_target_modules"])
     readouts = [dict(row, average=Average(**row["average"])) for row in raw["readouts"]]
@@ -274,7 +343,3 @@ def _task_of(raw: dict[str, Any]) -> TrajectoryTask:
         segments=tuple(Segment(**row) for row in raw["segments"]),
         readouts=tuple(Readout(**row) for row in readouts),
     )
-
-
-def _source_of(raw: dict[str, Any] | None) -> DataSource | None:
-    return None if raw is None else DataSource(**raw)

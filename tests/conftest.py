@@ -141,7 +141,7 @@ def spec_text(world: World) -> str:
     return f"""
 version: 1
 name: tiny
-model: {{path: "{world.model}"}}
+model: {{path: "{world.model}", dtype: float32}}
 tuning: {{method: lora, lora_r: 4, lora_alpha: 8, lora_target_modules: [q_proj, v_proj]}}
 data:
   train: {{path: "{world.train}"}}
@@ -153,8 +153,8 @@ space:
   max_steps: {{values: [2, 4]}}
   average: {{values: [raw, {{kind: ema, decay: 0.9}}]}}
 evaluation:
-  harmful: {{path: "{world.harmful}"}}
-  harmless: {{path: "{world.harmless}"}}
+  harmful: {{path: "{world.harmful}", half: all}}
+  harmless: {{path: "{world.harmless}", half: all}}
   keyword_lists: [sweeper, qi2023]
   max_new_tokens: 6
   batch_size: 4

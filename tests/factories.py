@@ -16,7 +16,7 @@ SPEC = """
 version: 1
 name: synthetic
 description: Synthetic numbers that no model produced.
-model: {path: example/model}
+model: {path: example/model, dtype: float32}
 tuning: {method: full}
 data:
   train: {path: train.jsonl}
@@ -33,8 +33,8 @@ space:
       - {kind: interpolate, weight: 0.5}
       - {kind: feedback, decay: 0.9, every: 4}
 evaluation:
-  harmful: {path: harmful.csv}
-  harmless: {path: harmless.csv}
+  harmful: {path: harmful.csv, half: all}
+  harmless: {path: harmless.csv, half: all}
   keyword_lists: [sweeper, zou2023]
   utility_metrics: [rouge_l, heldout_loss]
 objectives: [rouge_l, unsafe_rate]

@@ -109,7 +109,7 @@ def test_a_shortened_task_reads_twice_and_carries_every_shadow(tiny_spec: SweepS
     assert steps == [(FIRST_STEP, "raw"), (FIRST_STEP + 7, "ema(0.5)"), (8, "ema(0.9)")]
     assert unmeasured(short) == {("calibrate-2", short.seed)}
     assert short.segments[0].stop == 8
-    assert short.evaluation.harmful.rows == short.evaluation.batch_size == 4
+    assert short.evaluation.harmful[0].rows == short.evaluation.batch_size == 4
     assert short.evaluation.max_new_tokens == 3
     assert (short.data.heldout and short.data.heldout.rows) == 4
     assert len(load_inputs(short).suites[0].prompts) == 4

@@ -149,7 +149,7 @@ def test_characters_are_counted_by_hand(tiny_spec: SweepSpec, tiny_world: World)
     assert counted_characters(few).heldout_tokens == sum(map(len, rows[:3])) / 4
     cut = replace(task, data=replace(task.data, max_length=5))
     assert counted_characters(cut).per_row == 5
-    alone = replace(task.evaluation, utility_metrics=("rouge_l",), harmless=None)
+    alone = replace(task.evaluation, utility_metrics=("rouge_l",), harmless=())
     assert counted_characters(replace(task, evaluation=alone)).heldout_tokens == 0
     assert counted_characters(replace(task, evaluation=alone)).prompts == 14
 

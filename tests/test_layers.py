@@ -71,7 +71,7 @@ HEAVY = {
     "pandas": {"run.py"},
     "peft": {"trial/adapters.py"},
     "plotly": {"figures/draw.py"},
-    "pydantic": {"spec/axes.py", "spec/load.py", "spec/models.py"},
+    "pydantic": {f"spec/{name}.py" for name in ("axes", "data", "fields", "load", "models")},
     "ray": {"drive.py"},
     "rich": {"cli/show.py"},
     "rouge_score": {"trial/utility.py"},

@@ -22,7 +22,7 @@ def spec_text(model: Path) -> str:
     return f"""
 version: 1
 name: alpaca
-model: {{path: "{model}"}}
+model: {{path: "{model}", dtype: float32}}
 tuning: {{method: full}}
 data:
   train: {{path: "{SHARED / "alpaca_1k.json"}", format: alpaca}}
@@ -36,11 +36,16 @@ space:
   max_steps: {{values: [4, 12]}}
   average: {{values: [raw, {{kind: ema, decay: 0.9}}]}}
 evaluation:
-  harmful: {{path: "{SHARED / "advbench_harmful_behaviors.csv"}", columns: {{prompt: goal}}, rows: 48}}
+  harmful:
+    path: "{SHARED / "advbench_harmful_behaviors.csv"}"
+    columns: {{prompt: goal}}
+    rows: 48
+    half: all
   harmless:
     path: "{SHARED / "xstest_prompts.csv"}"
     where: {{label: safe}}
     rows: 32
+    half: all
   keyword_lists: [sweeper, qi2023]
   max_new_tokens: 8
   batch_size: 48

@@ -33,7 +33,7 @@ def test_the_blocks_are_read_as_written() -> None:
     ]
     assert spec.utility.metric == "rouge_l"
     assert (spec.constraints[0].max, spec.constraints[0].confidence) == (0.05, 0.95)
-    assert spec.evaluation.harmful.format == "prompts"
+    assert spec.evaluation.harmful[0].format == "prompts"
     assert spec.data.train.format == "prompt_completion"
 
 
@@ -49,7 +49,7 @@ def test_every_way_to_write_a_small_number_is_a_number(text: str) -> None:
             "space.lerning_rate=1",
             r"^space.lerning_rate: unknown key \(did you mean `learning_rate`",
         ),
-        ("model.zzz=1", r"^model.zzz: unknown key; known here: path, revision, dtype$"),
+        ("model.zzz=1", r"^model.zzz: unknown key; known here: path, revision, dtype, attention$"),
         ("zzz=1", r"^zzz: unknown key; known here: version, name, "),
         ("objectives=[rouge_1, unsafe_rate]", r"'rouge_1' \(did you mean `rouge_l`\?\)"),
         ("space.learning_rate={low: 3, high: 1}", r"`low <= high` must hold.*low=3.0, high=1.0"),
@@ -215,7 +215,7 @@ def test_paths_beside_the_file_become_absolute_and_others_stay(
     (tmp_path / "sweep.yaml").write_text(SPEC)
     spec = load_spec(tmp_path / "sweep.yaml")
     assert spec.data.train.path == str(tmp_path / "train.jsonl")
-    assert spec.evaluation.harmful.path == "harmful.csv"
+    assert spec.evaluation.harmful[0].path == "harmful.csv"
     assert spec.model.path == "example/model"
 
 

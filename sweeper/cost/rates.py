@@ -10,7 +10,7 @@ from sweeper.cost.memory import VALUE_BYTES
 from sweeper.cost.shape import ModelShape
 from sweeper.task import Tuning
 
-UTILISATION = {"float32": 0.6, "pure_bf16": 0.3}
+UTILISATION = {"float32": 0.6, "mixed_bf16": 0.3, "pure_bf16": 0.3}
 """Share of a device's peak that training sustains. bf16: the published range of tuned training code is
 0.21 to 0.46 (PaLM, arXiv 2204.02311, table 3), uncompiled transformers is in its lower half. fp32 without
 tensor cores is easier to feed: the peak is a sixteenth, the memory traffic only twice."""

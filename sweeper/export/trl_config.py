@@ -3,7 +3,7 @@
 from sweeper.export.job import ExportJob, dump, header
 from sweeper.export.transformers_args import arguments
 
-_DTYPES = {"float32": "float32", "pure_bf16": "bfloat16"}
+_DTYPES = {"float32": "float32", "mixed_bf16": "float32", "pure_bf16": "bfloat16"}
 
 
 def files(job: ExportJob) -> dict[str, str]:

@@ -242,7 +242,13 @@ def _tuning(spec: SweepSpec, given: Mapping[str, Any]) -> Tuning:
     shape = {name: given.get(name) or getattr(block, name) for name in _ADAPTER}
     if given.get("lora_dropout") is not None:
         shape["lora_dropout"] = given["lora_dropout"]
-    return Tuning("lora", **shape, lora_target_modules=block.lora_target_modules)
+    return Tuning(
+        "lora",
+        **shape,
+        lora_target_modules=block.lora_target_modules,
+        use_rslora=block.use_rslora,
+        use_dora=block.use_dora,
+    )
 
 
 def _fixed_values(spec: SweepSpec, tuning: Tuning) -> dict[str, Any]:
@@ -258,9 +264,19 @@ def _fixed_values(spec: SweepSpec, tuning: Tuning) -> dict[str, Any]:
         "model": spec.model.path,
         "revision": spec.model.revision,
         "dtype": spec.model.dtype,
+        "attention": spec.model.attention,
         "train": data["train"],
         "heldout": data.get("heldout", {"heldout_rows": spec.data.heldout_rows}),
-        "template": spec.data.template,
+        "template": _template(spec),
         "max_length": spec.data.max_length,
         "overlong_prompts": spec.data.overlong_prompts,
+        "filter_safety_rows": spec.data.filter_safety_rows,
     }
+
+
+def _template(spec: SweepSpec) -> Any:
+    """The name of a template that is the same on both sides and has no system prompt, else all of it."""
+    template = spec.data.template
+    if template.train == template.test and template.train.system is None:
+        return template.train.name
+    return template.model_dump(mode="json", exclude_none=True)

@@ -3,14 +3,17 @@
 from collections.abc import Callable
 
 from sweeper.plan.trajectories import Plan, Trajectory, segment_of
-from sweeper.spec import SourceSpec, SweepSpec
+from sweeper.spec import SourceSpec, SuiteSpec, SweepSpec
 from sweeper.task import (
     ComputeSettings,
     DataSettings,
     DataSource,
+    Dialogue,
     EvaluationSettings,
+    HarnessSettings,
     ModelSource,
     Readout,
+    Template,
     TrajectoryTask,
 )
 
@@ -35,30 +38,46 @@ class _SharedSettings:
     """The parts of a task that all trajectories of a sweep have in common."""
 
     def __init__(self, spec: SweepSpec, resolve: Callable[[str], str], device: str) -> None:
-        def source(raw: SourceSpec) -> DataSource:
+        def source(raw: SourceSpec | SuiteSpec) -> DataSource:
             fields = raw.model_dump(exclude={"path"})
-            return DataSource(name=raw.path, path=resolve(raw.path), **fields)
+            return DataSource(
+                name=raw.path or str(fields["suite"]),
+                path=resolve(raw.path) if raw.path else "",
+                **fields,
+            )
 
         data, evaluation, compute = spec.data, spec.evaluation, spec.compute
         self._model = ModelSource(
-            spec.model.path, resolve(spec.model.path), spec.model.revision, spec.model.dtype
+            spec.model.path,
+            resolve(spec.model.path),
+            spec.model.revision,
+            spec.model.dtype,
+            spec.model.attention,
         )
         self._data = DataSettings(
             train=source(data.train),
             heldout=None if data.heldout is None else source(data.heldout),
             heldout_rows=data.heldout_rows,
-            template=data.template,
+            template=Template(
+                train=Dialogue(**data.template.train.model_dump()),
+                test=Dialogue(**data.template.test.model_dump()),
+            ),
             max_length=data.max_length,
             overlong_prompts=data.overlong_prompts,
+            filter_safety_rows=data.filter_safety_rows,
         )
         self._evaluation = EvaluationSettings(
-            harmful=source(evaluation.harmful),
-            harmless=None if evaluation.harmless is None else source(evaluation.harmless),
+            harmful=tuple(source(item) for item in evaluation.harmful),
+            harmless=tuple(source(item) for item in evaluation.harmless),
             keyword_lists=evaluation.keyword_lists,
             utility_metrics=evaluation.utility_metrics,
             max_new_tokens=evaluation.max_new_tokens,
             batch_size=evaluation.batch_size,
             full_responses=evaluation.full_responses,
+            answer_extractor=evaluation.answer_extractor,
+            lm_eval=None
+            if evaluation.lm_eval is None
+            else HarnessSettings(**evaluation.lm_eval.model_dump()),
         )
         self._compute = ComputeSettings(
             device=device,
@@ -66,6 +85,8 @@ class _SharedSettings:
             micro_batch_size=compute.micro_batch_size,
             deterministic=compute.deterministic,
             checkpoint_every=compute.checkpoint_every,
+            gradient_checkpointing=compute.gradient_checkpointing,
+            torch_compile=compute.torch_compile,
         )
         self._objectives = tuple(item.metric for item in spec.objectives)
 

@@ -106,11 +106,13 @@ _FIXED_NAMES = (
     "model",
     "revision",
     "dtype",
+    "attention",
     "train",
     "heldout",
     "template",
     "max_length",
     "overlong_prompts",
+    "filter_safety_rows",
 )
 
 

@@ -1,6 +1,7 @@
 """The sweep file: what may stand in it, and how it is read."""
 
 from sweeper.spec.axes import Axis
+from sweeper.spec.data import SourceSpec, SuiteSpec
 from sweeper.spec.load import dump_spec, load_spec, parse_spec, spec_hash
 from sweeper.spec.models import (
     MINIMIZED,
@@ -14,7 +15,6 @@ from sweeper.spec.models import (
     InterpolateAverage,
     ObjectiveSpec,
     RawAverage,
-    SourceSpec,
     SweepSpec,
 )
 
@@ -32,6 +32,7 @@ __all__ = [
     "ObjectiveSpec",
     "RawAverage",
     "SourceSpec",
+    "SuiteSpec",
     "SweepSpec",
     "dump_spec",
     "load_spec",

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -131,12 +131,16 @@ def _anchor(raw: dict[str, Any], base: Path) -> None:
     blocks: list[Any] = [raw.get("model")]
     blocks += [data.get(name) for name in ("train", "heldout")] if isinstance(data, dict) else []
     if isinstance(evaluation, dict):
-        blocks += [evaluation.get(name) for name in ("harmful", "harmless")]
+        blocks.append(evaluation.get("lm_eval"))
+        for name in ("harmful", "harmless"):
+            suites = evaluation.get(name)
+            blocks += suites if isinstance(suites, list) else [suites]
     for block in blocks:
-        if isinstance(block, dict) and isinstance(block.get("path"), str):
-            path = Path(block["path"])
-            if not path.is_absolute() and (base / path).exists() and not path.exists():
-                block["path"] = str((base / path).resolve())
+        for key in ("path", "include_path"):
+            if isinstance(block, dict) and isinstance(block.get(key), str) and block[key]:
+                path = Path(block[key])
+                if not path.is_absolute() and (base / path).exists() and not path.exists():
+                    block[key] = str((base / path).resolve())
 
 
 def _broken_laws(spec: SweepSpec) -> Iterable[str]:
@@ -154,7 +158,7 @@ def _broken_laws(spec: SweepSpec) -> Iterable[str]:
         if name in UTILITY_METRICS and name not in spec.evaluation.utility_metrics:
             yield f"objectives: {name} is not among evaluation.utility_metrics, so nobody measures it"
     wanted = {*names, *(item.metric for item in spec.constraints)}
-    if "over_refusal_rate" in wanted and spec.evaluation.harmless is None:
+    if "over_refusal_rate" in wanted and not spec.evaluation.harmless:
         yield "over_refusal_rate needs evaluation.harmless, a suite of harmless prompts"
     yield from _broken_space(spec)
 
@@ -214,12 +218,22 @@ def _hint(location: tuple[int | str, ...]) -> str:
     """The known key nearest to an unknown one, found by walking the models along the location."""
     model: Any = SweepSpec
     for part in location[:-1]:
+        if isinstance(part, int):
+            continue
         field = getattr(model, "model_fields", {}).get(part)
-        model = getattr(field, "annotation", None)
+        model = _model_in(getattr(field, "annotation", None))
     known = list(getattr(model, "model_fields", {}))
     near = difflib.get_close_matches(str(location[-1]), known, n=1)
     allowed = f"; known here: {', '.join(known)}" if known else ""
     return f" (did you mean `{near[0]}`?)" if near else allowed
+
+
+def _model_in(annotation: Any) -> Any:
+    """The model of a field: itself, or that of a tuple's members or an optional's."""
+    if hasattr(annotation, "model_fields"):
+        return annotation
+    inner = (_model_in(part) for part in get_args(annotation))
+    return next((found for found in inner if found is not None), None)
 
 
 def dump_spec(spec: SweepSpec) -> str:

@@ -5,37 +5,26 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from sweeper.spec.axes import Axis, SpecModel
+from sweeper.spec.data import DataSpec, Suites
+from sweeper.spec.fields import (
+    Count,
+    Dropout,
+    NonNegative,
+    Number,
+    Positive,
+    Seed,
+    Share,
+    Steps,
+    listed,
+    whole_or_share,
+)
 
 SPEC_VERSION = 1
 
-UTILITY_METRICS = ("heldout_loss", "rouge_l", "exact_match")
+UTILITY_METRICS = ("heldout_loss", "perplexity", "token_accuracy", "rouge_l", "exact_match")
 SAFETY_METRICS = ("unsafe_rate", "over_refusal_rate")
 METRICS = UTILITY_METRICS + SAFETY_METRICS
-MINIMIZED = ("heldout_loss", *SAFETY_METRICS)
-
-
-def _not_bool(raw: Any) -> Any:
-    """Refuse `yes`, `on`, `true` where a number is due: YAML makes booleans of them."""
-    if isinstance(raw, bool):
-        raise ValueError("a number is expected here, not a boolean")
-    return raw
-
-
-def _whole_or_share(value: float) -> float:
-    """Refuse what is neither a whole number nor a share of one."""
-    if value > 1 and value != int(value):
-        raise ValueError(f"a whole number or a share below 1 is expected, not {value}")
-    return value
-
-
-Number = BeforeValidator(_not_bool)
-Positive = Annotated[float, Number, Field(gt=0)]
-NonNegative = Annotated[float, Number, Field(ge=0)]
-Steps = Annotated[float, Number, Field(ge=0), AfterValidator(_whole_or_share)]
-Count = Annotated[int, Number, Field(ge=1)]
-Share = Annotated[float, Number, Field(gt=0, lt=1)]
-Dropout = Annotated[float, Number, Field(ge=0, lt=1)]
-Seed = Annotated[int, Number, Field(ge=0, lt=2**32)]
+MINIMIZED = ("heldout_loss", "perplexity", *SAFETY_METRICS)
 
 
 class RawAverage(SpecModel):
@@ -124,7 +113,8 @@ class ModelSpec(SpecModel):
 
     path: Annotated[str, Field(min_length=1)]
     revision: str | None = None
-    dtype: Literal["float32", "pure_bf16"] = "float32"
+    dtype: Literal["mixed_bf16", "float32", "pure_bf16"] = "mixed_bf16"
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
 
 
 class TuningSpec(SpecModel):
@@ -134,40 +124,11 @@ class TuningSpec(SpecModel):
     lora_r: Count = 8
     lora_alpha: Positive = 16.0
     lora_dropout: Dropout = 0.0
-    lora_target_modules: Annotated[tuple[str, ...], Field(min_length=1)] = ("q_proj", "v_proj")
-
-
-class SourceSpec(SpecModel):
-    """A local json, jsonl or csv file, the meaning of its columns, and which rows are taken."""
-
-    path: Annotated[str, Field(min_length=1)]
-    format: Literal["prompt_completion", "alpaca", "dolly", "prompts"] = "prompt_completion"
-    columns: dict[str, str] = Field(default_factory=dict)
-    where: dict[str, str] = Field(default_factory=dict)
-    rows: Count | None = None
-
-
-class SuiteSpec(SourceSpec):
-    """A file of prompts to answer."""
-
-    format: Literal["prompts", "prompt_completion", "alpaca", "dolly"] = "prompts"
-
-
-class DataSpec(SpecModel):
-    """Training rows, held-out rows (a file, or `heldout_rows` split off by hash), template."""
-
-    train: SourceSpec
-    heldout: SourceSpec | None = None
-    heldout_rows: Count | None = None
-    template: Literal["chat", "alpaca"] = "chat"
-    max_length: Count = 512
-    overlong_prompts: Literal["error", "drop"] = "error"
-
-    @model_validator(mode="after")
-    def _one_heldout(self) -> Self:
-        if (self.heldout is None) == (self.heldout_rows is None):
-            raise ValueError("give `heldout` (a file) or `heldout_rows` (a number), one of the two")
-        return self
+    lora_target_modules: Annotated[
+        tuple[str, ...], Field(min_length=1), BeforeValidator(listed)
+    ] = ("q_proj", "v_proj")
+    use_rslora: bool = False
+    use_dora: bool = False
 
 
 class SpaceSpec(SpecModel):
@@ -190,24 +151,46 @@ class SpaceSpec(SpecModel):
     lora_dropout: Axis[Dropout] | None = None
 
 
+class HarnessSpec(SpecModel):
+    """Tasks of lm-evaluation-harness, run on every readout; `include_path` is a folder of YAML tasks."""
+
+    tasks: Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(listed)]
+    include_path: str | None = None
+    num_fewshot: Annotated[int, Number, Field(ge=0)] | None = None
+    limit: Count | None = None
+
+
 class EvaluationSpec(SpecModel):
     """What every readout is scored on. The first keyword list gives the `unsafe_rate`."""
 
-    harmful: SuiteSpec
-    harmless: SuiteSpec | None = None
+    harmful: Annotated[Suites, Field(min_length=1)]
+    harmless: Suites = ()
     keyword_lists: Annotated[tuple[str, ...], Field(min_length=1)] = ("sweeper",)
     utility_metrics: Annotated[
-        tuple[Literal["heldout_loss", "rouge_l", "exact_match"], ...], Field(min_length=1)
+        tuple[
+            Literal["heldout_loss", "perplexity", "token_accuracy", "rouge_l", "exact_match"], ...
+        ],
+        Field(min_length=1),
     ] = ("heldout_loss", "rouge_l", "exact_match")
     max_new_tokens: Count = 128
     batch_size: Count = 32
     full_responses: bool = False
+    answer_extractor: Literal["none", "gsm8k"] = "none"
+    lm_eval: HarnessSpec | None = None
 
 
 class ObjectiveSpec(SpecModel):
     """A metric to optimise. The direction follows from the metric and may be left out."""
 
-    metric: Literal["heldout_loss", "rouge_l", "exact_match", "unsafe_rate", "over_refusal_rate"]
+    metric: Literal[
+        "heldout_loss",
+        "perplexity",
+        "token_accuracy",
+        "rouge_l",
+        "exact_match",
+        "unsafe_rate",
+        "over_refusal_rate",
+    ]
     direction: Literal["minimize", "maximize"] = "minimize"
 
     @model_validator(mode="before")
@@ -255,12 +238,14 @@ class ComputeSpec(SpecModel):
 
     cpus_per_trial: Count = 1
     gpus_per_trial: (
-        Literal["auto"] | Annotated[float, AfterValidator(_whole_or_share), Field(ge=0)]
+        Literal["auto"] | Annotated[float, AfterValidator(whole_or_share), Field(ge=0)]
     ) = "auto"
     max_concurrent_trials: Count | None = None
     micro_batch_size: Count | None = None
     deterministic: bool = True
     checkpoint_every: Count = 100
+    gradient_checkpointing: bool = False
+    torch_compile: bool = False
     pack: Literal["auto"] | Count = "auto"
     ray_address: str | None = None
 

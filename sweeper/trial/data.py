@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -168,6 +168,27 @@ def load_examples(source: DataSource) -> list[Example]:
 def _instruction(row: Mapping[str, str]) -> str:
     instruction, context = row.get("instruction", ""), row.get("input", "")
     return f"{instruction}\n\n{context}" if context.strip() else instruction
+
+
+def load_suite(sources: Sequence[DataSource]) -> list[Prompt]:
+    """The prompts of several sources as one suite; of several, each id begins with its source's name.
+
+    Raises:
+        DataError: see `load_prompts`; or two sources of one name.
+    """
+    if len(sources) == 1:
+        return load_prompts(sources[0])
+    names = [source.suite or Path(source.name).stem for source in sources]
+    for name in names:
+        if names.count(name) > 1:
+            raise DataError(
+                f"two sources of one suite are named `{name}`; give one of them another name"
+            )
+    return [
+        Prompt(f"{name}/{prompt.id}", prompt.text)
+        for name, source in zip(names, sources, strict=True)
+        for prompt in load_prompts(source)
+    ]
 
 
 def load_prompts(source: DataSource) -> list[Prompt]:

@@ -1,5 +1,6 @@
 """Everything a trial reads from files before it trains: the same for all trajectories of a sweep."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from sweeper.task import (
     ModelSource,
     TrajectoryTask,
 )
-from sweeper.trial.data import Prompt, load_prompts
+from sweeper.trial.data import Prompt, load_suite
 from sweeper.trial.encode import Encoder, TrainingData, check_prompt, load_training_data
 from sweeper.trial.judge import HARMFUL, HARMLESS
 from sweeper.trial.model import check_model, check_tuning, load_tokenizer
@@ -69,24 +70,28 @@ def _load_inputs(model: ModelSource, data_key: _Hashable, evaluation_key: _Hasha
     settings: DataSettings = data_key.value
     evaluation: EvaluationSettings = evaluation_key.value
     tokenizer = load_tokenizer(model)
-    encoder = Encoder(tokenizer, settings.template, settings.max_length)
+    encoder = Encoder(tokenizer, settings.template.test.name, settings.max_length)
     data = load_training_data(settings, encoder)
-    suites = [_suite(HARMFUL, evaluation.harmful, settings, encoder)]
-    if evaluation.harmless is not None:
-        suites.append(_suite(HARMLESS, evaluation.harmless, settings, encoder))
-    sources = {"train": settings.train, "heldout": settings.heldout}
-    sources |= {"harmful": evaluation.harmful, "harmless": evaluation.harmless}
-    hashes = {name: source_hash(item.path) for name, item in sources.items() if item is not None}
+    asked = {HARMFUL: evaluation.harmful, HARMLESS: evaluation.harmless}
+    suites = [
+        _suite(name, sources, settings, encoder) for name, sources in asked.items() if sources
+    ]
+    rows = {"train": settings.train, "heldout": settings.heldout}
+    hashes = {name: source_hash(item.path) for name, item in rows.items() if item is not None}
+    for name, sources in asked.items():
+        hashes |= {f"{name}/{item.name}": source_hash(item.path) for item in sources}
     hashes["model"] = source_hash(model.path)
     lists = tuple(load_keyword_list(name) for name in evaluation.keyword_lists)
     return Inputs(tokenizer, encoder, data, tuple(suites), lists, hashes)
 
 
-def _suite(name: str, source: DataSource, settings: DataSettings, encoder: Encoder) -> Suite:
-    prompts = load_prompts(source)
+def _suite(
+    name: str, sources: Sequence[DataSource], settings: DataSettings, encoder: Encoder
+) -> Suite:
+    prompts = load_suite(sources)
     tokens = tuple(encoder.prompt(prompt.text) for prompt in prompts)
     for prompt, ids in zip(prompts, tokens, strict=True):
-        check_prompt(settings, encoder, ids, f"{source.path}: prompt {prompt.id}")
+        check_prompt(settings, encoder, ids, f"{name} prompt {prompt.id}")
     return Suite(name, tuple(prompts), tokens)
 
 
