@@ -241,7 +241,7 @@ def _finished(task: TrajectoryTask, writer: RecordWriter) -> bool:
 def _tidy(folder: RunFolder, task: TrajectoryTask) -> None:
     """Delete what a finished trajectory no longer needs."""
     storage = folder.trial(task.trajectory_id)
-    storage.checkpoint.unlink(missing_ok=True)
+    storage.drop_checkpoints()
     shutil.rmtree(storage.outbox, ignore_errors=True)
 
 

@@ -43,6 +43,22 @@ class MissingExtraError(SweeperError):
     """A command needs an optional dependency that is not installed."""
 
 
+class RankLostError(SweeperError):
+    """A process of a trial on several GPUs ended without saying why."""
+
+    def __init__(self, rank: int, code: int, log: str) -> None:
+        super().__init__(rank, code, log)
+        self.rank = rank
+        self.code = code
+        self.log = log
+
+    def __str__(self) -> str:
+        return (
+            f"process {self.rank} of the trial ended with code {self.code}; its last words are in "
+            f"{self.log}; the same command continues from the last checkpoint"
+        )
+
+
 class TrainingDivergedError(SweeperError):
     """The training loss or its gradient is not finite. The trajectory ends `failed` at this step."""
 

@@ -43,6 +43,7 @@ class TrialStorage:
     """What one trial may write: its own trajectory's folder and the generations of its readouts."""
 
     def __init__(self, root: Path, trajectory_id: str) -> None:
+        self.root = root
         self.trajectory = root / "trajectories" / trajectory_id
         self.checkpoint = self.trajectory / "checkpoint.safetensors"
         self.outbox = self.trajectory / "outbox"
@@ -53,6 +54,20 @@ class TrialStorage:
         """Make the folders. Existing ones are kept: a trial resumes from what it finds."""
         for folder in (self.trajectory, self.outbox, self._generations):
             folder.mkdir(parents=True, exist_ok=True)
+
+    def shard(self, rank: int, size: int) -> Path:
+        """The checkpoint of one of `size` processes; of a single one, `checkpoint`."""
+        name = "checkpoint.safetensors" if size == 1 else f"checkpoint-{rank}-of-{size}.safetensors"
+        return self.trajectory / name
+
+    def rank_log(self, rank: int) -> Path:
+        """What a process of a trial on several GPUs wrote to its standard streams."""
+        return self.trajectory / f"rank-{rank}.log"
+
+    def drop_checkpoints(self) -> None:
+        """Delete what a finished trajectory no longer needs to go on."""
+        for path in self.trajectory.glob("checkpoint*.safetensors"):
+            path.unlink(missing_ok=True)
 
     def generations(self, config_id: str, seed: int) -> Path:
         """The responses of one configuration under one seed."""

@@ -132,6 +132,10 @@ class ModelSource:
     attention: str = "sdpa"
 
 
+ALL_LINEAR = "all-linear"
+"""peft's word for every linear layer but the output layer."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tuning:
     """Which weights are trained. The other fields are peft's and matter for `lora` only.

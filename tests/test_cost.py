@@ -148,7 +148,7 @@ def saved_bytes_per_token(layers: int, tuning: Tuning, dtype: str) -> float:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from sweeper.trial.adapters import Slots, new_adapter
-    from sweeper.trial.model import DTYPES
+    from sweeper.trial.model import TRAINED_DTYPES
 
     config = LlamaConfig(
         vocab_size=50,
@@ -158,13 +158,15 @@ def saved_bytes_per_token(layers: int, tuning: Tuning, dtype: str) -> float:
         num_attention_heads=4,
         num_key_value_heads=2,
     )
-    model = LlamaForCausalLM._from_config(config, dtype=DTYPES[dtype], attn_implementation="sdpa")
+    model = LlamaForCausalLM._from_config(
+        config, dtype=TRAINED_DTYPES[dtype], attn_implementation="sdpa"
+    )
     model.train().requires_grad_(tuning.method == "full")
     weights = {value.untyped_storage().data_ptr() for value in model.parameters()}
     if tuning.method == "lora":
         adapter = new_adapter(model, tuning, seed=0)
         slots = Slots(model, adapter.factors)
-        slots.hold([adapter], generators=[torch.Generator()])
+        slots.hold([adapter], seeds=[0])
         weights |= {v.untyped_storage().data_ptr() for v in adapter.parameters().values()}
     kept: dict[int, Any] = {}
 

@@ -18,7 +18,7 @@ from sweeper.plan import make_packs, make_plan, make_tasks
 from sweeper.records import TrialRecord
 from sweeper.spec import parse_spec
 from sweeper.task import OptimizerSettings, Segment, TrajectoryTask, Tuning
-from sweeper.trial import run as trial_run
+from sweeper.trial import attempt as trial_run
 from sweeper.trial.adapters import Adapter, Slots, new_adapter
 from sweeper.trial.encode import Encoded, RowOrder, collate
 from sweeper.trial.model import load_model, resident_model
@@ -182,10 +182,10 @@ def test_where_a_pack_fails_its_members_go_on_alone(
     tasks = tasks_with(tiny_world)[:2]
     solo = alone(tasks, tmp_path / "solo")
 
-    def too_much(model: object, walkers: list[Walker], *args: object) -> object:
+    def too_much(model: object, walkers: list[Walker], *args: object, **more: object) -> object:
         if len(walkers) > 1 and walkers[0].step == 2:
             raise torch.OutOfMemoryError("planted")
-        return step_together(model, walkers, *args)  # type: ignore[arg-type]
+        return step_together(model, walkers, *args, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(trial_run, "step_together", too_much)
     packed = together(tasks, tmp_path / "pack")

@@ -17,7 +17,7 @@ from sweeper.plan import make_plan, make_tasks
 from sweeper.records import TrialRecord
 from sweeper.spec import SweepSpec, parse_spec
 from sweeper.task import TrajectoryTask
-from sweeper.trial import run as trial_run
+from sweeper.trial import attempt as trial_run
 from sweeper.trial.inputs import preflight
 from sweeper.trial.run import run_trajectory
 from sweeper.trial.train import Schedule, Walker

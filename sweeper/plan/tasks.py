@@ -87,6 +87,7 @@ class _SharedSettings:
             checkpoint_every=compute.checkpoint_every,
             gradient_checkpointing=compute.gradient_checkpointing,
             torch_compile=compute.torch_compile,
+            processes=compute.processes,
         )
         self._objectives = tuple(item.metric for item in spec.objectives)
 

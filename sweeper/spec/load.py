@@ -169,7 +169,13 @@ def _broken_space(spec: SweepSpec) -> Iterable[str]:
             axis = getattr(spec.space, name)
             if axis is not None and axis.values is None and axis.num is None:
                 yield f"space.{name}: a grid needs `num` points of a range, or `values`"
+    if spec.compute.processes > 1 and (spec.tuning.use_dora or spec.compute.torch_compile):
+        named = "tuning.use_dora" if spec.tuning.use_dora else "compute.torch_compile"
+        yield f"{named}: not on weights spread over GPUs; set it to false, or gpus_per_trial to 1"
     if spec.tuning.method == "full":
+        for name in ("use_dora", "use_rslora"):
+            if getattr(spec.tuning, name):
+                yield f"tuning.{name}: tuning.method is `full`, which has no adapter"
         for name in ("lora_r", "lora_alpha", "lora_dropout"):
             if getattr(spec.space, name) is not None:
                 yield f"space.{name}: tuning.method is `full`, which has no adapter"
@@ -247,10 +253,12 @@ PLACEMENT = {"max_concurrent_trials", "ray_address", "gpus_per_trial", "checkpoi
 def spec_hash(spec: SweepSpec) -> str:
     """A short hash of everything in a spec that can change a bit of a record.
 
-    Texts cannot, nor can the keys of `compute` that only say where and how often (`PLACEMENT`).
+    Texts cannot, nor can the keys of `compute` that only say where and how often (`PLACEMENT`). Spread
+    over several GPUs sums round differently, and a checkpoint fits the same number only.
     """
     content = spec.model_dump(
         mode="json", exclude={"compute": PLACEMENT, "description": True, "name": True}
     )
+    content["compute"]["processes"] = spec.compute.processes
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode("utf-8")).hexdigest()[:16]

@@ -114,7 +114,7 @@ class ModelSpec(SpecModel):
     path: Annotated[str, Field(min_length=1)]
     revision: str | None = None
     dtype: Literal["mixed_bf16", "float32", "pure_bf16"] = "mixed_bf16"
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    attention: Literal["sdpa", "eager"] = "sdpa"
 
 
 class TuningSpec(SpecModel):
@@ -248,6 +248,12 @@ class ComputeSpec(SpecModel):
     torch_compile: bool = False
     pack: Literal["auto"] | Count = "auto"
     ray_address: str | None = None
+
+    @property
+    def processes(self) -> int:
+        """How many processes one trial runs in: one for each of its GPUs where it has several."""
+        asked = self.gpus_per_trial
+        return 1 if asked == "auto" else max(1, int(asked))
 
 
 class SweepSpec(SpecModel):

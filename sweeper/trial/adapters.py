@@ -5,6 +5,10 @@ and every slot adds the low-rank product of its own adapter to what the shared f
 `y = x W^T + scaling * (x A^T) B^T` (LoRA, arXiv 2106.09685), with A and B stacked over the slots. A slot
 computes what it would compute alone: no operation mixes rows.
 
+With DoRA (arXiv 2402.09353) each output is rescaled to a learned magnitude,
+`y = magnitude / norm * (x W^T + scaling * (x A^T) B^T)`, where `norm` is the length of each row of
+`W + scaling * B A` and no gradient flows through it (section 4.3 there).
+
 peft decides which layers are targets and how factors are initialised and scaled; only the forward pass is
 ours, because peft's mixed batches are for inference only.
 """
@@ -12,7 +16,7 @@ ours, because peft's mixed batches are for inference only.
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -20,23 +24,29 @@ from peft.tuners.lora import LoraLayer
 from transformers import PreTrainedModel
 
 from sweeper.errors import ModelError
-from sweeper.task import Tuning
+from sweeper.task import ALL_LINEAR, Tuning
+
+PARTS = ("lora_A", "lora_B", "lora_magnitude_vector")
+"""peft's names of what an adapter has in a layer, in our order."""
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """The factors of one adapter: per target layer A (rank, in) and B (out, rank), in the model's order."""
+    """The factors of one adapter, per target layer in the model's order.
 
-    factors: dict[str, tuple[torch.nn.Parameter, torch.nn.Parameter]]
+    A (rank, in) and B (out, rank), and with DoRA the magnitude (out,).
+    """
+
+    factors: dict[str, tuple[torch.nn.Parameter, ...]]
     scaling: dict[str, float]
     dropout: float
 
     def parameters(self) -> dict[str, torch.nn.Parameter]:
-        """The trainable weights by name: A, then B, of one layer after the other."""
+        """The trainable weights by name: A, then B, then the magnitude, of one layer after the other."""
         return {
-            f"{layer}.lora_{letter}": value
-            for layer, pair in self.factors.items()
-            for letter, value in zip("AB", pair, strict=True)
+            f"{layer}.{name}": value
+            for layer, parts in self.factors.items()
+            for name, value in zip(PARTS, parts, strict=False)
         }
 
 
@@ -51,7 +61,9 @@ def new_adapter(model: PreTrainedModel, tuning: Tuning, seed: int) -> Adapter:
         r=tuning.lora_r,
         lora_alpha=tuning.lora_alpha,  # type: ignore[arg-type]
         lora_dropout=tuning.lora_dropout,
-        target_modules=list(tuning.lora_target_modules),
+        target_modules=_targets(tuning),
+        use_rslora=tuning.use_rslora,
+        use_dora=tuning.use_dora,
         task_type="CAUSAL_LM",
     )
     try:
@@ -63,14 +75,34 @@ def new_adapter(model: PreTrainedModel, tuning: Tuning, seed: int) -> Adapter:
     for full_name, layer in wrapped.named_modules():
         if isinstance(layer, LoraLayer):
             name = full_name.removeprefix(prefix)
-            pair: Any = (layer.lora_A["default"], layer.lora_B["default"])
-            factors[name] = (
-                torch.nn.Parameter(pair[0].weight.detach()),
-                torch.nn.Parameter(pair[1].weight.detach()),
+            parts: list[Any] = [layer.lora_A["default"], layer.lora_B["default"]]
+            parts += [layer.lora_magnitude_vector["default"]] if tuning.use_dora else []
+            factors[name] = tuple(
+                torch.nn.Parameter(part.weight.detach().float()) for part in parts
             )
             scaling[name] = float(layer.scaling["default"])
     wrapped.base_model.unload()
     return Adapter(factors, scaling, tuning.lora_dropout)
+
+
+def _targets(tuning: Tuning) -> str | list[str]:
+    """Peft reads `all-linear` as a word, and names as a list."""
+    names = tuning.lora_target_modules
+    return names[0] if names == (ALL_LINEAR,) else list(names)
+
+
+class Held(NamedTuple):
+    """The adapters that a layer holds, stacked over the slots."""
+
+    down: torch.Tensor  # (slots, rank, in)
+    up: torch.Tensor  # (slots, out, rank)
+    scaling: torch.Tensor  # (slots, 1, 1)
+    magnitude: torch.Tensor | None = None  # (slots, out), of DoRA
+    norm: torch.Tensor | None = None  # (slots, out), of DoRA
+
+    def chosen(self, index: torch.Tensor) -> "Held":
+        """Those of some slots, in the order asked for."""
+        return Held(*(None if part is None else part[index] for part in self))  # type: ignore[arg-type]
 
 
 class SlottedLinear(torch.nn.Module):
@@ -79,35 +111,54 @@ class SlottedLinear(torch.nn.Module):
     def __init__(self, base: torch.nn.Linear) -> None:
         super().__init__()
         self.base = base
-        self.down: torch.Tensor | None = None  # (slots, rank, in)
-        self.up: torch.Tensor | None = None  # (slots, out, rank)
-        self.scaling: torch.Tensor = torch.ones(())  # (slots, 1, 1)
-        self.masks: Sequence[tuple[float, torch.Generator]] = ()
+        self.held: Held | None = None
+        self.masks: Sequence[tuple[float, int]] = ()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(rows, length, in) -> (rows, length, out)."""
         y: torch.Tensor = self.base(x)
-        if self.down is None or self.up is None:
+        held = self.held
+        if held is None:
             return y
-        blocks = x.reshape(len(self.down), -1, x.shape[-1]).to(self.down.dtype)
+        blocks = x.reshape(len(held.down), -1, x.shape[-1])
+        if not torch.is_autocast_enabled(x.device.type):
+            blocks = blocks.to(held.down.dtype)
         if self.masks:
             blocks = _dropped(blocks, self.masks)
-        low = torch.bmm(blocks, self.down.mT) * self.scaling
-        wide = y.reshape(len(self.down), -1, y.shape[-1])
-        if y.dtype == self.down.dtype:
+        low = torch.bmm(blocks, held.down.mT) * held.scaling
+        wide = y.reshape(len(held.down), -1, y.shape[-1])
+        if held.magnitude is not None:
+            return self._rescaled(wide, blocks, torch.bmm(low, held.up.mT), held).view_as(y)
+        if y.dtype == held.down.dtype:
             if torch.is_grad_enabled():
-                return torch.baddbmm(wide, low, self.up.mT).view_as(y)
-            return wide.baddbmm_(low, self.up.mT).view_as(
-                y
-            )  # y is nobody else's: no copy is needed.
-        return (wide + torch.bmm(low, self.up.mT)).to(y.dtype).view_as(y)
+                return torch.baddbmm(wide, low, held.up.mT).view_as(y)
+            # y is nobody else's: no copy is needed.
+            return wide.baddbmm_(low, held.up.mT).view_as(y)
+        return (wide + torch.bmm(low, held.up.mT)).to(y.dtype).view_as(y)
+
+    def _rescaled(
+        self, wide: torch.Tensor, blocks: torch.Tensor, added: torch.Tensor, held: "Held"
+    ) -> torch.Tensor:
+        """DoRA's output. As in peft, dropout hides inputs from the rescaling of the frozen part too."""
+        assert held.magnitude is not None and held.norm is not None
+        gain = (held.magnitude / held.norm)[:, None, :]
+        bias = self.base.bias
+        if self.masks:
+            plain = torch.nn.functional.linear(blocks.to(self.base.weight.dtype), self.base.weight)
+        else:
+            plain = wide if bias is None else wide - bias
+        return (wide + (gain - 1) * plain + gain * added).to(wide.dtype)
 
 
-def _dropped(blocks: torch.Tensor, masks: Sequence[tuple[float, torch.Generator]]) -> torch.Tensor:
-    """Dropout with a generator per slot, so that a slot's mask does not depend on its neighbours."""
+def _dropped(blocks: torch.Tensor, masks: Sequence[tuple[float, int]]) -> torch.Tensor:
+    """Dropout with a seed per slot, so that a slot's mask does not depend on its neighbours.
+
+    Being a function of the seed, a mask is the same when a checkpointed block is computed again.
+    """
+    generator = torch.Generator(blocks.device)
     kept = [
-        torch.rand(block.shape, generator=generator, device=block.device) >= rate
-        for block, (rate, generator) in zip(blocks, masks, strict=True)
+        torch.rand(block.shape, generator=generator.manual_seed(seed), device=block.device) >= rate
+        for block, (rate, seed) in zip(blocks, masks, strict=True)
     ]
     scale = torch.tensor([1 / (1 - rate) for rate, _ in masks], device=blocks.device)
     return blocks * (torch.stack(kept) * scale[:, None, None].to(blocks.dtype))
@@ -122,8 +173,9 @@ class Slots:
     def __init__(self, model: PreTrainedModel, layers: Iterable[str]) -> None:
         self._model = model
         self._layers: dict[str, SlottedLinear] = {}
-        self._stacks: dict[str, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
+        self._held: dict[str, Held] = {}
         self._scalings: dict[tuple[float, ...], torch.Tensor] = {}
+        self._dropout: list[tuple[float, int]] = []
         for name in layers:
             base = model.get_submodule(name)
             assert isinstance(base, torch.nn.Linear)
@@ -144,29 +196,56 @@ class Slots:
         self,
         adapters: Sequence[Adapter],
         values: Sequence[Sequence[torch.Tensor] | None] | None = None,
-        generators: Sequence[torch.Generator] = (),
+        seeds: Sequence[int] = (),
     ) -> None:
         """Give every slot an adapter; lower ranks are filled up with zeros, which change nothing.
 
         Args:
             adapters: One per slot.
             values: Weights to use in place of an adapter's own, in the order of `parameters`.
-            generators: One per slot, for dropout; none switches dropout off.
+            seeds: One per slot, for dropout; none switches dropout off. Every layer and every
+                micro-batch (`turn`) has a mask of its own.
         """
         values = values or [None] * len(adapters)
         own = [list(adapter.parameters().values()) for adapter in adapters]
         used = [
             mine if theirs is None else theirs for mine, theirs in zip(own, values, strict=True)
         ]
-        masks = tuple(zip((adapter.dropout for adapter in adapters), generators, strict=False))
         for number, (name, layer) in enumerate(self._layers.items()):
-            dtype = own[0][2 * number].dtype
-            down = _stacked([weights[2 * number].to(dtype) for weights in used], dim=0)
-            up = _stacked([weights[2 * number + 1].to(dtype) for weights in used], dim=1)
-            scaling = self._scaling(tuple(item.scaling[name] for item in adapters), down)
-            self._stacks[name] = (down, up, scaling)
-            layer.down, layer.up, layer.scaling = down, up, scaling
-            layer.masks = masks if any(rate for rate, _ in masks) else ()
+            many = len(adapters[0].factors[name])
+            place = slice(many * number, many * (number + 1))
+            parts = [
+                [
+                    value.to(factor.dtype)
+                    for value, factor in zip(weights[place], mine[place], strict=True)
+                ]
+                for weights, mine in zip(used, own, strict=True)
+            ]
+            scalings = tuple(item.scaling[name] for item in adapters)
+            layer.held = self._held[name] = self._stacked(layer.base, parts, scalings)
+        self._dropout = list(zip((item.dropout for item in adapters), seeds, strict=False))
+        self.turn(0)
+
+    def turn(self, micro_batch: int) -> None:
+        """Choose the dropout masks of a micro-batch, counted from 0."""
+        active = any(rate for rate, _ in self._dropout)
+        for number, layer in enumerate(self._layers.values()):
+            place = (micro_batch * len(self._layers) + number) * 1_000_003
+            layer.masks = [(rate, seed + place) for rate, seed in self._dropout] if active else ()
+
+    def _stacked(
+        self,
+        base: torch.nn.Linear,
+        parts: Sequence[Sequence[torch.Tensor]],
+        scalings: tuple[float, ...],
+    ) -> Held:
+        down = _stacked([part[0] for part in parts], dim=0)
+        up = _stacked([part[1] for part in parts], dim=1)
+        held = Held(down, up, self._scaling(scalings, down))
+        if len(parts[0]) == 2:
+            return held
+        magnitude = torch.stack([part[2] for part in parts])
+        return held._replace(magnitude=magnitude, norm=_row_norms(base.weight, held))
 
     def _scaling(self, factors: tuple[float, ...], like: torch.Tensor) -> torch.Tensor:
         """(slots, 1, 1). Kept, because copying numbers to a GPU in every layer and step takes time."""
@@ -178,17 +257,16 @@ class Slots:
     def arrange(self, owners: Sequence[int]) -> None:
         """Let equal blocks of rows use the held adapters `owners`, one per block."""
         for name, layer in self._layers.items():
-            stacks = self._stacks[name]
-            if list(owners) != list(range(len(stacks[0]))):
-                index = torch.tensor(owners, device=stacks[0].device)
-                stacks = (stacks[0][index], stacks[1][index], stacks[2][index])
-            layer.down, layer.up, layer.scaling = stacks
+            held = self._held[name]
+            if list(owners) != list(range(len(held.down))):
+                held = held.chosen(torch.tensor(owners, device=held.down.device))
+            layer.held = held
 
     def clear(self) -> None:
         """Let go of all adapters: the model is the base model."""
-        self._stacks = {}
+        self._held, self._dropout = {}, []
         for layer in self._layers.values():
-            layer.down = layer.up = None
+            layer.held = None
             layer.masks = ()
 
     @contextmanager
@@ -201,6 +279,20 @@ class Slots:
             yield
         finally:
             self.clear()
+
+
+@torch.no_grad()
+def _row_norms(weight: torch.Tensor, held: Held) -> torch.Tensor:
+    """(slots, out): the length of each row of W + scaling * B A, in fp32.
+
+    Expanded, |w|^2 + 2 s w.(b A) + s^2 |b A|^2, so that no product of the size of W is made per slot.
+    """
+    frozen = weight.float()
+    down, up, scaling = held.down.float(), held.up.float(), held.scaling[:, :, 0].float()
+    crossed = torch.einsum("sor,sro->so", up, down @ frozen.mT)
+    added = torch.einsum("sor,srq,soq->so", up, down @ down.mT, up)
+    squares = frozen.square().sum(dim=1) + 2 * scaling * crossed + scaling.square() * added
+    return squares.clamp_min(0).sqrt().to(held.down.dtype)
 
 
 def _stacked(factors: Sequence[torch.Tensor], dim: int) -> torch.Tensor:

@@ -35,7 +35,7 @@ def interpolate(
 
 @contextmanager
 def swapped(
-    parameters: Sequence[torch.nn.Parameter], values: Sequence[torch.Tensor] | None
+    parameters: Sequence[torch.Tensor], values: Sequence[torch.Tensor] | None
 ) -> Iterator[None]:
     """Hold `values` in the parameters for a while; afterwards they are what they were, bit for bit."""
     if values is None:
@@ -50,6 +50,6 @@ def swapped(
 
 
 @torch.no_grad()
-def _copy(parameters: Sequence[torch.nn.Parameter], values: Sequence[torch.Tensor]) -> None:
+def _copy(parameters: Sequence[torch.Tensor], values: Sequence[torch.Tensor]) -> None:
     for parameter, value in zip(parameters, values, strict=True):
         parameter.copy_(value)

@@ -9,6 +9,7 @@ docs/exactness.md).
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,8 @@ from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
 from sweeper.trial.adapters import Slots
 from sweeper.trial.cache import RoomyLayer
+from sweeper.trial.shards import Lockstep, is_sharded
+from sweeper.trial.world import ALONE, World
 
 TILE = 16
 """Rows come in blocks of this many: below, BLAS libraries switch to kernels that round differently."""
@@ -75,18 +78,19 @@ class Generator:
         *,
         max_new_tokens: int,
         batch_size: int,
+        world: World = ALONE,
     ) -> None:
         self._tokenizer = tokenizer
+        self._world = world
         self._requests = requests
         self._max_new_tokens = max_new_tokens
         self._layouts = lay_out(requests, batch_size, int(tokenizer.pad_token_id))
         self._stable = StableText(tokenizer)
 
-    @torch.inference_mode()
     def answer(
         self, model: PreTrainedModel, slots: Slots | None = None, adapters: int = 1
     ) -> list[list[Response]]:
-        """Answer every request with every held adapter.
+        """Answer every request with every held adapter; several processes answer a part of them each.
 
         Args:
             model: A causal language model in eval mode.
@@ -96,11 +100,24 @@ class Generator:
         Returns:
             Per adapter, the responses in the order of the requests.
         """
+        steps = Lockstep(model, self._world, partial(_idle, model, slots))
+        # Tensors of inference mode must not stay behind in the buffers of sharded weights.
+        with torch.no_grad() if is_sharded(model) else torch.inference_mode():
+            mine = self._answers(steps, slots, adapters)
+            steps.wait()
+        found = self._world.gather(mine)
+        whole = [{i: one for part in found for i, one in part[a].items()} for a in range(adapters)]
+        return [[one[i] for i in range(len(self._requests))] for one in whole]
+
+    def _answers(
+        self, steps: Lockstep, slots: Slots | None, adapters: int
+    ) -> list[dict[int, Response]]:
+        """Per adapter, the responses of this process by the number of their request."""
         found: list[dict[int, Response]] = [{} for _ in range(adapters)]
         paths: dict[Decided | None, _Node] = {}
-        ends = end_tokens(model, self._tokenizer)
-        for layout in self._layouts:
-            batch = _Batch(model, slots, layout, adapters, self._max_new_tokens)
+        ends = end_tokens(steps.model, self._tokenizer)
+        for layout in self._world.share(self._layouts):
+            batch = _Batch(steps, slots, layout, adapters, self._max_new_tokens)
             rows = [
                 _Row(adapter, index, paths.setdefault(request.decided, _Node()), request.decided)
                 for adapter in range(adapters)
@@ -110,7 +127,7 @@ class Generator:
             for row in self._finish(batch, rows, ends):
                 text = str(self._tokenizer.decode(row.tokens, skip_special_tokens=True))
                 found[row.adapter][row.index] = Response(text, len(row.tokens), row.cut)
-        return [[one[i] for i in range(len(self._requests))] for one in found]
+        return found
 
     def cache_bytes(self, model: PreTrainedModel) -> int:
         """Bytes of keys and values that one adapter needs for its largest batch."""
@@ -138,6 +155,13 @@ class Generator:
             if all(row.done for row in rows):
                 return
             batch.advance()
+
+
+def _idle(model: PreTrainedModel, slots: Slots | None) -> None:
+    """A forward pass for the others' sake."""
+    if slots is not None:
+        slots.arrange([0])
+    model(input_ids=torch.zeros(1, 1, dtype=torch.int64, device=model.device), use_cache=False)
 
 
 class _Row:
@@ -182,13 +206,14 @@ class _Batch:
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        steps: Lockstep,
         slots: Slots | None,
         layout: Layout,
         adapters: int,
         max_new_tokens: int,
     ) -> None:
-        self._model, self._slots = model, slots
+        self._steps, self._slots = steps, slots
+        model = steps.model
         device = model.device
         height, length = layout.ids.shape
         self._height, self._adapters = height, adapters
@@ -212,7 +237,7 @@ class _Batch:
         )
 
     def _forward(self, ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor) -> None:
-        logits = self._model(
+        logits = self._steps.forward(
             input_ids=ids,
             position_ids=positions,
             attention_mask=mask,

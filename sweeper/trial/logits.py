@@ -6,6 +6,7 @@ import torch
 from transformers import PreTrainedModel
 
 from sweeper.trial.encode import Batch
+from sweeper.trial.shards import inside
 
 PLAIN_HEADS = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 """Architectures whose logits are the output layer on the decoder's last hidden state, and nothing more."""
@@ -17,7 +18,7 @@ def chosen_logits(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
     The output layer is the widest of a language model: on a prompt of which nothing is a target it would
     be most of the memory and much of the work.
     """
-    return as_logits(model, chosen_states(model, batch))
+    return inside(model, lambda whole: as_logits(whole, chosen_states(whole, batch)))
 
 
 def chosen_states(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
@@ -36,6 +37,12 @@ def as_logits(model: torch.nn.Module, states: torch.Tensor) -> torch.Tensor:
         model.get_output_embeddings()(states) if _has_plain_head(model) else states
     )
     return logits.float()
+
+
+def compiled_part(model: PreTrainedModel) -> torch.nn.Module:
+    """The module that training calls: what torch.compile has to see."""
+    part: torch.nn.Module = model.get_decoder() if _has_plain_head(model) else model
+    return part
 
 
 def _has_plain_head(model: torch.nn.Module) -> TypeGuard[PreTrainedModel]:

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import traceback
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,7 +22,37 @@ from sweeper.trial.adapters import Adapter
 from sweeper.trial.encode import Encoded, RowOrder, micro_batches
 from sweeper.trial.inputs import Inputs
 from sweeper.trial.score import Scores
-from sweeper.trial.train import Walker, micro_batch_rows, step_seed
+from sweeper.trial.shards import whole
+from sweeper.trial.train import Walker, step_seed
+from sweeper.trial.world import ALONE, World
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an attempt ended before its readouts were measured.
+
+    `reason` is that of a record: class, message, traceback, stage. Out of memory, `micro_rows` and
+    `readouts` are what was tried.
+    """
+
+    reason: Mapping[str, Any]
+    provenance: Mapping[str, Any] | None = None
+    out_of_memory: bool = False
+    micro_rows: int = 0
+    readouts: int = 0
+
+
+def failure_of(error: Exception, stage: str) -> Failure:
+    """An error as a failure of some stage."""
+    reason: dict[str, Any] = {
+        "class": type(error).__name__,
+        "message": str(error),
+        "traceback": "".join(traceback.format_exception(error)),
+        "stage": stage,
+    }
+    if isinstance(error, TrainingDivergedError):
+        reason["step"] = error.step
+    return Failure(reason)
 
 
 class Member:
@@ -32,9 +63,14 @@ class Member:
     """
 
     def __init__(
-        self, task: TrajectoryTask, storage: TrialStorage, done: Set[tuple[str, int]]
+        self,
+        task: TrajectoryTask,
+        storage: TrialStorage,
+        done: Set[tuple[str, int]],
+        world: World = ALONE,
     ) -> None:
         self.task = task
+        self._world = world
         self.stage = "load"
         self.seconds = {"load": 0.0, "train": 0.0, "evaluate": 0.0}
         self.shared: dict[str, Any] = {}
@@ -70,20 +106,26 @@ class Member:
         self.walker = Walker(parameters, task.optimizer, averages)
         device = next(iter(parameters.values())).device
         self._device = "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device)
-        self.dropout = torch.Generator(device)
         self._resume(device)
 
     def _resume(self, device: torch.device) -> None:
-        path = self._storage.checkpoint
+        """Go on from the checkpoint, if every process of the trial has it whole and of one step."""
+        state = self._checkpoint()
+        steps = self._world.gather(-1 if state is None else int(state["step"]))
+        if state is not None and set(steps) == {int(state["step"])}:
+            self.walker.restore({name: value.to(device) for name, value in state.items()})
+
+    def _checkpoint(self) -> dict[str, torch.Tensor] | None:
+        """What lies on disk, unless it is of no use: that costs time, not correctness."""
+        path = self._storage.shard(self._world.rank, self._world.size)
         if not path.is_file():
-            return
+            return None
         try:
             state = load_tensors(path.read_bytes())
         except (SafetensorError, OSError):
-            return  # An unreadable checkpoint costs time, not correctness: start from step 0.
+            return None
         first = min(self._point(readout) for readout in self.waiting)
-        if self.walker.fits(state) and int(state["step"]) <= first:
-            self.walker.restore({name: value.to(device) for name, value in state.items()})
+        return state if self.walker.fits(state) and int(state["step"]) <= first else None
 
     def _point(self, readout: Readout) -> int:
         """The trunk step a readout needs: its own, or the one its tail branches from."""
@@ -107,8 +149,10 @@ class Member:
         self.stage = "checkpoint"
         self._arrived = step
         state = {name: value.cpu() for name, value in self.walker.state().items()}
-        write_atomic(self._storage.checkpoint, save_tensors(state))
-        write_atomic(self._storage.progress, json.dumps({"losses": self.walker.losses}))
+        world = self._world
+        write_atomic(self._storage.shard(world.rank, world.size), save_tensors(state))
+        if world.leads:
+            write_atomic(self._storage.progress, json.dumps({"losses": self.walker.losses}))
 
     def due(self, segment: int, step: int) -> list[Readout]:
         """The waiting readouts at a step of a segment."""
@@ -120,18 +164,24 @@ class Member:
         tails = [self.task.segments[number] for number in sorted(numbers)]
         return [tail for tail in tails if tail.start == start]
 
-    def rows(self, paths: int) -> list[Sequence[Encoded]]:
-        """The micro-batches of the next step, for one of several paths that share the memory.
+    def rows(self, micro_rows: int) -> list[Sequence[Encoded]]:
+        """The micro-batches of the next step, of at most so many rows per process.
 
-        Seeds the step's dropout.
+        Of each, this process's share. A process without a row of its own has one without targets.
         """
+        world = self._world
+        parts = micro_batches(self.batch(), micro_rows * world.size)
+        return [world.share(part) or [part[0]._replace(completion=())] for part in parts]
+
+    def batch(self) -> list[Encoded]:
+        """The rows of the next step's effective batch."""
         assert self._inputs is not None
-        task, step = self.task, self.walker.step
-        self.dropout.manual_seed(step_seed(task.seed, step))
-        rows = [self._inputs.data.train[i] for i in self._order.batch(step)]
-        asked, length = task.compute.micro_batch_size, task.data.max_length
-        size = micro_batch_rows(len(rows), length, asked, paths)
-        return micro_batches(rows, size)
+        return [self._inputs.data.train[i] for i in self._order.batch(self.walker.step)]
+
+    @property
+    def seed(self) -> int:
+        """What the next step's dropout is seeded with; processes see other rows and drop otherwise."""
+        return step_seed(self.task.seed, self.walker.step) + 7919 * self._world.rank
 
     def _tokens_until(self, step: int) -> int:
         """Tokens in the batches of the first `step` steps; the same however often we were interrupted."""
@@ -146,39 +196,38 @@ class Member:
         self, readout: Readout, scores: Scores, weights: Sequence[torch.Tensor]
     ) -> TrialRecord:
         """Make what was measured durable: responses first, then the record in the outbox."""
+        walker = self.walker
+        parts = zip(walker.parameters, weights, strict=True)
+        digest = weights_hash(whole(parameter, part) for parameter, part in parts)
         lines = "".join(f"{json.dumps(line)}\n" for line in scores.lines)
-        write_atomic(self._storage.generations(readout.config_id, self.task.seed), lines)
+        if self._world.leads:
+            write_atomic(self._storage.generations(readout.config_id, self.task.seed), lines)
         missing = [name for name in self.task.objectives if name not in scores.metrics]
         status: Status = "unscored" if missing else "complete"
         reason = {"missing_metrics": missing} if missing else None
         measured = {
-            "weights_sha256": weights_hash(weights),
+            "weights_sha256": digest,
             "tokens": {
                 "trained": self._tokens_until(readout.step),
                 "generated": scores.tokens_generated,
             },
             "responses_cut": scores.responses_cut,
         }
-        record = self._record(readout, status, scores.metrics, reason, measured)
-        write_atomic(self._storage.outgoing(readout.config_id), record.to_json())
+        provenance = {**self.provenance(), **measured}
+        record = self._record(readout, status, scores.metrics, reason, provenance)
+        if self._world.leads:
+            write_atomic(self._storage.outgoing(readout.config_id), record.to_json())
         self.waiting.remove(readout)
         return record
 
-    def fail(self, readouts: Sequence[Readout], error: Exception) -> list[TrialRecord]:
-        """The `failed` records of readouts that this error keeps from being measured."""
-        reason: dict[str, Any] = {
-            "class": type(error).__name__,
-            "message": str(error),
-            "traceback": "".join(traceback.format_exception(error)),
-            "stage": self.stage,
-        }
-        if isinstance(error, TrainingDivergedError):
-            reason["step"] = error.step
+    def fail(self, readouts: Sequence[Readout], failure: Failure) -> list[TrialRecord]:
+        """The `failed` records of readouts that a failure keeps from being measured."""
         unmeasured = {"weights_sha256": None, "tokens": {"trained": None, "generated": None}}
+        provenance = {**(failure.provenance or self.provenance()), **unmeasured}
         records = []
         for readout in tuple(readouts):
             self.waiting.remove(readout)
-            records.append(self._record(readout, "failed", {}, reason, unmeasured))
+            records.append(self._record(readout, "failed", {}, failure.reason, provenance))
         return records
 
     def _record(
@@ -186,8 +235,8 @@ class Member:
         readout: Readout,
         status: Status,
         metrics: dict[str, Metric],
-        reason: dict[str, Any] | None,
-        measured: dict[str, Any],
+        reason: Mapping[str, Any] | None,
+        provenance: dict[str, Any],
     ) -> TrialRecord:
         return TrialRecord(
             config_id=readout.config_id,
@@ -199,11 +248,12 @@ class Member:
             readout=readout.described(),
             metrics=metrics,
             objectives=self.task.objectives,
-            provenance={**self._provenance(), **measured},
+            provenance=provenance,
             reason=reason,
         )
 
-    def _provenance(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
+        """Where this member's numbers come from, as far as it is known by now."""
         task, inputs = self.task, self._inputs
         lists = task.evaluation.keyword_lists
         return {
@@ -220,6 +270,7 @@ class Member:
                 "revision": task.model.revision,
                 "commit": self._commit if inputs is not None else None,
                 "dtype": task.model.dtype,
+                "attention": task.model.attention,
             },
             "data_sha256": {} if inputs is None else inputs.hashes,
             "data_counts": {} if inputs is None else inputs.data.counts,
@@ -227,12 +278,13 @@ class Member:
             "git_commit": git_commit(),
             "hardware": hardware(self._device if inputs is not None else "unknown"),
             "num_threads": task.compute.num_threads,
+            "processes": self._world.size,
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
             "shared": dict(self.shared),
         }
 
 
-def weights_hash(weights: Sequence[torch.Tensor]) -> str:
+def weights_hash(weights: Iterable[torch.Tensor]) -> str:
     """SHA-256 of the raw bytes of the weights, in order: equal if and only if they are bit-equal."""
     digest = hashlib.sha256()
     for tensor in weights:

@@ -16,9 +16,22 @@ from transformers import (
 )
 
 from sweeper.errors import ModelError
-from sweeper.task import ModelSource, Tuning
+from sweeper.task import ALL_LINEAR, ModelSource, Tuning
+from sweeper.trial.shards import shard
+from sweeper.trial.world import ALONE, World
 
-DTYPES = {"float32": torch.float32, "pure_bf16": torch.bfloat16}
+TRAINED_DTYPES = {
+    "float32": torch.float32,
+    "mixed_bf16": torch.float32,
+    "pure_bf16": torch.bfloat16,
+}
+FROZEN_DTYPES = {**TRAINED_DTYPES, "mixed_bf16": torch.bfloat16}
+"""What weights are held in, by `model.dtype`. Autocast rounds a frozen one to bf16 at every use anyway."""
+
+
+def precision(source: ModelSource, device: torch.device) -> torch.autocast:
+    """The context of every forward pass: bf16 autocast for `mixed_bf16`, nothing for the others."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=source.dtype == "mixed_bf16")
 
 
 def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
@@ -39,8 +52,16 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_model(source: ModelSource, device: torch.device) -> PreTrainedModel:
+def load_model(
+    source: ModelSource, device: torch.device, world: World = ALONE, *, frozen: bool = False
+) -> PreTrainedModel:
     """The untouched base model, in eval mode, in the asked dtype, from safetensors alone.
+
+    Args:
+        source: Where it is, and how it is held.
+        device: Where to put it.
+        world: The processes that hold it together, each a part.
+        frozen: Its weights will not be trained.
 
     Raises:
         ModelError: no folder, no safetensors weights, or nothing transformers can load.
@@ -51,10 +72,10 @@ def load_model(source: ModelSource, device: torch.device) -> PreTrainedModel:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source.path,
             revision=source.revision,
-            dtype=DTYPES[source.dtype],
+            dtype=(FROZEN_DTYPES if frozen else TRAINED_DTYPES)[source.dtype],
             use_safetensors=True,
             trust_remote_code=False,
-            attn_implementation="sdpa",
+            attn_implementation=source.attention,
             output_loading_info=True,
         )
     except (OSError, ValueError) as error:
@@ -70,19 +91,26 @@ def load_model(source: ModelSource, device: torch.device) -> PreTrainedModel:
     # `generate` fills in from here whatever a call leaves open. The end tokens are the model's own.
     ends = model.generation_config.eos_token_id if model.generation_config else None
     model.generation_config = GenerationConfig(do_sample=False, eos_token_id=ends)
-    placed: PreTrainedModel = model.to(device)
+    model.requires_grad_(not frozen)
+    placed: PreTrainedModel = model.to(device) if world.size == 1 else shard(model, world, device)
     placed.eval()
     return placed
 
 
-@lru_cache(maxsize=1)
-def resident_model(source: ModelSource, device: torch.device) -> PreTrainedModel:
+def resident_model(
+    source: ModelSource, device: torch.device, world: World = ALONE
+) -> PreTrainedModel:
     """The frozen base model, loaded once per process; adapters come and go (see `adapters.Slots`).
 
     Raises:
         ModelError: see `load_model`.
     """
-    return load_model(source, device).requires_grad_(False)
+    return _resident_model(source, device, world)
+
+
+@lru_cache(maxsize=1)
+def _resident_model(source: ModelSource, device: torch.device, world: World) -> PreTrainedModel:
+    return load_model(source, device, world, frozen=True)
 
 
 def check_model(source: ModelSource) -> None:
@@ -122,7 +150,7 @@ def check_tuning(source: ModelSource, tuning: Tuning) -> int | None:
     modules = model.named_modules()
     known = {name.rpartition(".")[2] for name, m in modules if isinstance(m, torch.nn.Linear)}
     for target in tuning.lora_target_modules if tuning.method == "lora" else ():
-        if target.rpartition(".")[2] not in known:
+        if target != ALL_LINEAR and target.rpartition(".")[2] not in known:
             raise ModelError(
                 f"tuning.lora_target_modules: {source.name} has no linear layer `{target}`; "
                 f"it has {', '.join(sorted(known))}"

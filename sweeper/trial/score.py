@@ -17,6 +17,7 @@ from sweeper.trial.generate import Generator, Request, Response
 from sweeper.trial.inputs import Inputs, Suite
 from sweeper.trial.judge import is_decided, judge_response, safety_metrics
 from sweeper.trial.utility import loss_metric, text_metrics, token_losses
+from sweeper.trial.world import ALONE, World
 
 UTILITY = "utility"
 
@@ -39,14 +40,22 @@ class Scores(NamedTuple):
 class Scorer:
     """Measures readouts on the suites and held-out rows of a task. It never changes a weight."""
 
-    def __init__(self, inputs: Inputs, settings: EvaluationSettings, device: torch.device) -> None:
+    def __init__(
+        self,
+        inputs: Inputs,
+        settings: EvaluationSettings,
+        device: torch.device,
+        world: World = ALONE,
+    ) -> None:
         self._inputs = inputs
+        self._world = world
         self._names = settings.utility_metrics
         self._generator = Generator(
             inputs.tokenizer,
             self._requests(settings),
             max_new_tokens=settings.max_new_tokens,
             batch_size=settings.batch_size,
+            world=world,
         )
         encoded = [inputs.encoder.example(row) for row in inputs.data.heldout]
         pad, size = int(inputs.tokenizer.pad_token_id), settings.batch_size
@@ -121,9 +130,24 @@ class Scorer:
             part = range(start, min(start + many, adapters))
             if slots is not None:
                 slots.arrange(part)
-            sums = [token_losses(model, batch.repeated(len(part))) for batch in self._heldout]
+            sums = self._sums(model, len(part))
             found += [loss_metric(sum(one[i] for one in sums), tokens) for i in range(len(part))]
         return found
+
+    def _sums(self, model: PreTrainedModel, adapters: int) -> list[list[float]]:
+        """Per held-out batch, the summed loss under every arranged adapter; processes take turns.
+
+        All of them make equally many forward passes: those of sharded weights are made together.
+        """
+        size, batches = self._world.size, self._heldout
+        mine = [
+            token_losses(
+                model, batches[min(i + self._world.rank, len(batches) - 1)].repeated(adapters)
+            )
+            for i in range(0, len(batches), size)
+        ]
+        rounds = list(zip(*self._world.gather(mine), strict=True))
+        return [found for one in rounds for found in one][: len(batches)]
 
 
 def _suite_lines(

@@ -10,9 +10,11 @@ each in its own slot, and nothing else: loss, clipping, optimizer, schedule and 
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 from transformers import get_scheduler
 
 from sweeper.errors import TrainingDivergedError
@@ -20,6 +22,8 @@ from sweeper.task import Average, OptimizerSettings, Segment
 from sweeper.trial.averaging import Shadow, interpolate
 from sweeper.trial.encode import Batch
 from sweeper.trial.logits import chosen_logits
+from sweeper.trial.shards import local
+from sweeper.trial.world import ALONE, World
 
 MICRO_BATCH_TOKENS = 16_384
 """Without an explicit micro-batch size, a micro-batch holds at most this many tokens."""
@@ -70,6 +74,11 @@ def step_together(
     walkers: Sequence["Walker"],
     batches: Sequence[Batch],
     schedules: Sequence[Schedule],
+    *,
+    targets: Sequence[int] | None = None,
+    autocast: AbstractContextManager[Any] = nullcontext(),  # noqa: B008 - it holds nothing
+    turn: Callable[[int], None] = lambda micro_batch: None,
+    world: World = ALONE,
 ) -> dict[int, TrainingDivergedError]:
     """One optimizer step of every path, through one forward and backward pass.
 
@@ -79,26 +88,35 @@ def step_together(
     Args:
         model: In training mode, with the weights of path i in slot i.
         walkers: The paths.
-        batches: The micro-batches of the effective batch, with one slot per path.
+        batches: The micro-batches of the effective batch, with one slot per path; in a world of several
+            processes, this one's part of each.
         schedules: The schedule of each path.
+        targets: The target tokens of each path's effective batch, where it is not all in `batches`.
+        autocast: The precision of the forward passes.
+        turn: Told the number of every micro-batch before its forward pass.
+        world: The processes that take this step together.
 
     Returns:
         By their number, the paths whose loss or gradient is not finite. The others are untouched by it.
     """
-    targets = [max(1, sum(batch.counts[i] for batch in batches)) for i in range(len(walkers))]
+    totals = targets or [sum(batch.counts[i] for batch in batches) for i in range(len(walkers))]
     for walker in walkers:
         walker.begin()
     losses = [torch.zeros((), device=batches[0].input_ids.device) for _ in walkers]
-    for batch in batches:
-        tokens = torch.nn.functional.cross_entropy(
-            chosen_logits(model, batch), batch.targets, reduction="none"
-        )
+    for number, batch in enumerate(batches):
+        turn(number)
+        with autocast:
+            tokens = torch.nn.functional.cross_entropy(
+                chosen_logits(model, batch), batch.targets, reduction="none"
+            )
         parts = [
-            part.sum() / count
-            for part, count in zip(tokens.split(batch.counts), targets, strict=True)
+            part.sum() / max(1, count)
+            for part, count in zip(tokens.split(batch.counts), totals, strict=True)
         ]
         torch.stack(parts).sum().backward()
         losses = [loss + part.detach() for loss, part in zip(losses, parts, strict=True)]
+    world.sum_(losses)
+    world.sum_([grad for walker in walkers for grad in walker.replicated_gradients()])
     diverged = {}
     for number, walker in enumerate(walkers):
         try:
@@ -122,15 +140,17 @@ class Walker:
     ) -> None:
         self.step = 0
         self.parameters = list(parameters.values())
+        self.values = [local(parameter) for parameter in self.parameters]
         self._losses: list[float] = []
         self._unchecked: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._settings = settings
-        self._start = [parameter.detach().clone() for parameter in self.parameters]
+        self._start = [value.clone() for value in self.values]
         decays = sorted({item.decay for item in averages if item.decay is not None})
         self._shadows = [Shadow(self._start, decay) for decay in decays]
         feedback = settings.feedback
         self._fed = Shadow(self._start, feedback.decay) if feedback is not None else None
-        self._optimizer = _adamw(parameters, settings)
+        self._sharded = any(isinstance(parameter, DTensor) for parameter in self.parameters)
+        self._optimizer = _adamw(self.values if self._sharded else self.parameters, settings)
         self._patience = UNCHECKED_STEPS if self.parameters[0].is_cuda else 1
 
     @property
@@ -145,7 +165,14 @@ class Walker:
 
     def begin(self) -> None:
         """Forget the gradients of the step before."""
-        self._optimizer.zero_grad(set_to_none=True)
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def replicated_gradients(self) -> list[torch.Tensor]:
+        """The gradients of weights that every process has whole, and computed from its own rows alone."""
+        if self._sharded:
+            return []
+        return [parameter.grad for parameter in self.parameters if parameter.grad is not None]
 
     def finish(self, loss: torch.Tensor, schedule: Schedule) -> None:
         """Clip the gradients that are there, take the step, update the shadows.
@@ -156,6 +183,10 @@ class Walker:
         """
         limit = self._settings.max_grad_norm or math.inf
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, limit)
+        if self._sharded:
+            norm = whole_norm(norm)
+            for parameter, value in zip(self.parameters, self.values, strict=True):
+                value.grad = None if parameter.grad is None else local(parameter.grad)
         self._unchecked.append((loss, norm))
         if len(self._unchecked) >= self._patience:
             self.check()
@@ -186,29 +217,31 @@ class Walker:
 
     def _average(self) -> None:
         for shadow in self._shadows:
-            shadow.update(self.parameters)
+            shadow.update(self.values)
         feedback = self._settings.feedback
         if self._fed is not None and feedback is not None:
-            self._fed.update(self.parameters)
+            self._fed.update(self.values)
             if self.step % feedback.every == 0:
-                with torch.no_grad():
-                    for parameter, value in zip(self.parameters, self._fed.values, strict=True):
-                        parameter.copy_(value)
+                for value, average in zip(self.values, self._fed.values, strict=True):
+                    value.copy_(average)
 
     def read(self, average: Average) -> list[torch.Tensor] | None:
-        """The averaged weights at this point, in fp32, or None for the weights themselves."""
+        """The averaged weights at this point, in fp32, or None for the weights themselves.
+
+        Of sharded weights, like all that a walker holds, this process's part.
+        """
         if average.kind == "ema":
             return next(item.values for item in self._shadows if item.decay == average.decay)
         if average.kind == "interpolate":
             assert average.weight is not None
-            return interpolate(self.parameters, self._start, average.weight)
+            return interpolate(self.values, self._start, average.weight)
         return None
 
     def state(self) -> dict[str, torch.Tensor]:
         """Everything the next step depends on besides its number, as named copies."""
         named: dict[str, torch.Tensor] = {}
-        for index, parameter in enumerate(self.parameters):
-            named[f"parameter.{index}"] = parameter.detach()
+        for index, value in enumerate(self.values):
+            named[f"parameter.{index}"] = value
         for index, moments in self._optimizer.state_dict()["state"].items():
             for name, value in moments.items():
                 named[f"optimizer.{index}.{name}"] = value
@@ -225,8 +258,8 @@ class Walker:
         self._losses, self._unchecked = state["losses"].tolist(), []
         moments: dict[int, dict[str, torch.Tensor]] = {}
         with torch.no_grad():
-            for index, parameter in enumerate(self.parameters):
-                parameter.copy_(state[f"parameter.{index}"])
+            for index, value in enumerate(self.values):
+                value.copy_(state[f"parameter.{index}"])
             for place, shadow in self._all_shadows().items():
                 for index, value in enumerate(shadow.values):
                     value.copy_(state[f"{place}.{index}"])
@@ -249,12 +282,15 @@ class Walker:
         return named if self._fed is None else {**named, "feedback": self._fed}
 
 
-def _adamw(
-    parameters: dict[str, torch.nn.Parameter], settings: OptimizerSettings
-) -> torch.optim.AdamW:
+def whole_norm(norm: torch.Tensor) -> torch.Tensor:
+    """A gradient norm as every process knows it."""
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+
+def _adamw(weights: Sequence[torch.Tensor], settings: OptimizerSettings) -> torch.optim.AdamW:
     """AdamW; norms and biases (fewer than two axes) are not decayed, as in transformers.Trainer."""
-    decayed = [value for value in parameters.values() if value.ndim >= 2]
-    others = [value for value in parameters.values() if value.ndim < 2]
+    decayed = [value for value in weights if value.ndim >= 2]
+    others = [value for value in weights if value.ndim < 2]
     groups = [
         {"params": decayed, "weight_decay": settings.weight_decay},
         {"params": others, "weight_decay": 0.0},

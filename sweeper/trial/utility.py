@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
@@ -9,6 +10,7 @@ from sweeper.errors import MissingExtraError
 from sweeper.records import Metric
 from sweeper.trial.encode import Batch
 from sweeper.trial.logits import as_logits, chosen_states
+from sweeper.trial.shards import inside
 
 LOGIT_ROWS = 4096
 """Logits of a wide vocabulary are made at most this many rows at a time, in equal pieces."""
@@ -22,16 +24,21 @@ def token_losses(model: torch.nn.Module, batch: Batch) -> list[float]:
         model: A causal language model in eval mode.
         batch: Rows with their targets.
     """
+    losses = inside(model, partial(_losses, batch))
+    return torch.stack([part.sum() for part in losses.split(batch.counts)]).tolist()
+
+
+def _losses(batch: Batch, model: torch.nn.Module) -> torch.Tensor:
+    """(targets,): the loss of every target token."""
     states = chosen_states(model, batch)
     pieces = -(-len(states) // LOGIT_ROWS)
     parts = zip(states.tensor_split(pieces), batch.targets.tensor_split(pieces), strict=True)
-    losses = torch.cat(
+    return torch.cat(
         [
             torch.nn.functional.cross_entropy(as_logits(model, some), targets, reduction="none")
             for some, targets in parts
         ]
     )
-    return torch.stack([part.sum() for part in losses.split(batch.counts)]).tolist()
 
 
 def loss_metric(total: float, tokens: int) -> Metric | None:

@@ -1,0 +1,26 @@
+"""Running out of memory: telling it from other failures, and saying what was there."""
+
+import os
+
+import torch
+
+GIB = 2**30
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed. On a CPU torch raises a plain RuntimeError for it."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def memory_figures(device: torch.device) -> str:
+    """What the device holds and has, in GiB: peak of this process, its size, and what is free."""
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        peak = torch.cuda.max_memory_allocated(device)
+        name = torch.cuda.get_device_name(device)
+        return f"{name}: peak {peak / GIB:.1f} GiB, free {free / GIB:.1f} of {total / GIB:.1f} GiB"
+    page = os.sysconf("SC_PAGE_SIZE")
+    free, total = (page * os.sysconf(name) for name in ("SC_AVPHYS_PAGES", "SC_PHYS_PAGES"))
+    return f"CPU: free {free / GIB:.1f} of {total / GIB:.1f} GiB"
