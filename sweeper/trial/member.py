@@ -148,7 +148,7 @@ class Member:
         """Write the checkpoint of a stop whole or not at all, and the training curve beside it."""
         self.stage = "checkpoint"
         self._arrived = step
-        state = {name: value.cpu() for name, value in self.walker.state().items()}
+        state = self.walker.state(torch.device("cpu"))
         world = self._world
         write_atomic(self._storage.shard(world.rank, world.size), save_tensors(state))
         if world.leads:

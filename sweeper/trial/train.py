@@ -237,8 +237,11 @@ class Walker:
             return interpolate(self.values, self._start, average.weight)
         return None
 
-    def state(self) -> dict[str, torch.Tensor]:
-        """Everything the next step depends on besides its number, as named copies."""
+    def state(self, device: torch.device | None = None) -> dict[str, torch.Tensor]:
+        """Everything the next step depends on besides its number, as named copies on a device.
+
+        Without one, each stays where it is.
+        """
         named: dict[str, torch.Tensor] = {}
         for index, value in enumerate(self.values):
             named[f"parameter.{index}"] = value
@@ -249,7 +252,10 @@ class Walker:
             for index, value in enumerate(shadow.values):
                 named[f"{name}.{index}"] = value
         losses = torch.tensor(self.losses, dtype=torch.float64)
-        copies = {name: value.clone().contiguous() for name, value in named.items()}
+        copies = {
+            name: value.to(device or value.device, copy=True).contiguous()
+            for name, value in named.items()
+        }
         return {**copies, "losses": losses, "step": torch.tensor(self.step)}
 
     def restore(self, state: dict[str, torch.Tensor]) -> None:
