@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -206,3 +207,32 @@ def test_a_full_disk_stops_the_driver_with_the_systems_own_words(
     monkeypatch.setattr(RecordWriter, "append", full_disk)
     with pytest.raises(OSError, match="No space left on device"):
         drive(tasks, tiny_spec, folder, sound)
+
+
+@pytest.mark.slow
+def test_one_actor_starts_the_processes_of_a_spread_trial(
+    tiny_spec: SweepSpec, tmp_path: Path
+) -> None:
+    from sweeper.trial.run import run_pack
+
+    folder, tasks = prepared(tiny_spec, tmp_path / "run")
+    base = next(task for task in tasks if task.readouts[0].role == "base")
+    spread = replace(base, compute=replace(base.compute, processes=2))
+    drive([spread], tiny_spec, folder, run_pack)
+    (record,) = read_records(folder.records).records
+    assert (record.status, record.provenance["processes"]) == ("complete", 2)
+    trial = folder.trial(base.trajectory_id)
+    assert trial.rank_log(0).is_file() and trial.rank_log(1).is_file()
+    assert not list(trial.trajectory.glob("checkpoint*"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "processes"), [("auto", 1), (0, 1), (0.5, 1), (1, 1), (2, 2), (8, 8)]
+)
+def test_a_trial_has_a_process_for_each_of_its_gpus(
+    tiny_spec: SweepSpec, asked: object, processes: int
+) -> None:
+    spec = asking(tiny_spec, gpus_per_trial=asked)
+    tasks = make_tasks(make_plan(spec), spec, lambda path: path)
+    assert {task.compute.processes for task in tasks} == {processes}
+    assert TrajectoryTask.from_json(tasks[0].to_json()).compute.processes == processes

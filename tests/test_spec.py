@@ -193,7 +193,7 @@ def test_a_dumped_spec_reads_back_equal(overrides: tuple[str, ...]) -> None:
 
 def test_the_hash_sees_what_changes_a_record_and_nothing_else() -> None:
     plain = spec_hash(make_spec())
-    for same in ("compute.ray_address=auto", "description=other", "name=other"):
+    for same in ("compute.ray_address=auto", "description=other", "compute.gpus_per_trial=1"):
         assert spec_hash(make_spec(same)) == plain
     for other in (
         "seeds=[1]",
@@ -202,6 +202,9 @@ def test_the_hash_sees_what_changes_a_record_and_nothing_else() -> None:
         "search.seed=1",
         "compute.cpus_per_trial=2",
         "compute.micro_batch_size=2",
+        "compute.gpus_per_trial=2",
+        "compute.gradient_checkpointing=true",
+        "model.dtype=mixed_bf16",
     ):
         assert spec_hash(make_spec(other)) != plain
 
@@ -263,3 +266,35 @@ def test_labels_tell_apart_what_differs_in_the_ninth_digit() -> None:
     assert EmaAverage(kind="ema", retention=0.5).label == "ema(retention=0.5)"
     assert InterpolateAverage(kind="interpolate", weight=0.1 + 0.2).label == "interpolate(0.3)"
     assert FeedbackAverage(kind="feedback", decay=0.9).label == "feedback(0.9, every=1)"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "problem"),
+    [
+        (
+            ("tuning.use_dora=true",),
+            "tuning.use_dora: tuning.method is `full`, which has no adapter",
+        ),
+        (
+            ("tuning.use_rslora=true",),
+            "tuning.use_rslora: tuning.method is `full`, which has no adapter",
+        ),
+        (
+            ("tuning={method: lora, use_dora: true}", "compute.gpus_per_trial=2"),
+            "tuning.use_dora: not on weights spread over GPUs; set it to false, or gpus_per_trial to 1",
+        ),
+        (
+            ("compute={gpus_per_trial: 4, torch_compile: true}",),
+            "compute.torch_compile: not on weights spread over GPUs; set it to false, or "
+            "gpus_per_trial to 1",
+        ),
+    ],
+)
+def test_what_does_not_go_together_is_refused(overrides: tuple[str, ...], problem: str) -> None:
+    assert problems(*overrides) == (problem,)
+
+
+@pytest.mark.parametrize("given", ["all-linear", "[all-linear]"])
+def test_one_target_may_stand_without_brackets(given: str) -> None:
+    spec = make_spec("tuning={method: lora}", f"tuning.lora_target_modules={given}")
+    assert spec.tuning.lora_target_modules == ("all-linear",)

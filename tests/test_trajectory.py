@@ -10,15 +10,17 @@ import torch
 import yaml
 from conftest import World, spec_text
 from safetensors.torch import load_file, save_file
+from transformers import MistralConfig, Qwen2Config
 
 from sweeper.errors import DataError, ModelError
 from sweeper.folder import RunFolder, TrialStorage
 from sweeper.plan import make_plan, make_tasks
 from sweeper.records import TrialRecord
 from sweeper.spec import SweepSpec, parse_spec
-from sweeper.task import TrajectoryTask
+from sweeper.task import ModelSource, TrajectoryTask, Tuning
 from sweeper.trial import attempt as trial_run
 from sweeper.trial.inputs import preflight
+from sweeper.trial.model import check_tuning
 from sweeper.trial.run import run_trajectory
 from sweeper.trial.train import Schedule, Walker
 from sweeper.verify import solo_task
@@ -324,6 +326,16 @@ def test_what_exceeds_the_models_window_is_refused(
     task = replace(task, evaluation=replace(task.evaluation, **evaluation))  # type: ignore[arg-type]
     with pytest.raises(DataError, match=message):
         preflight(task)
+
+
+def test_where_attention_slides_its_width_is_the_window(tmp_path: Path) -> None:
+    source = ModelSource("sliding", str(tmp_path))
+    MistralConfig(sliding_window=64, max_position_embeddings=512).save_pretrained(tmp_path)
+    assert check_tuning(source, Tuning("full")) == 64
+    MistralConfig(sliding_window=None, max_position_embeddings=512).save_pretrained(tmp_path)
+    assert check_tuning(source, Tuning("full")) == 512
+    Qwen2Config(use_sliding_window=False, max_position_embeddings=512).save_pretrained(tmp_path)
+    assert check_tuning(source, Tuning("full")) == 512
 
 
 def test_a_lora_target_that_is_not_there_is_refused_with_those_that_are(tiny_world: World) -> None:

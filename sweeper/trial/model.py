@@ -136,6 +136,8 @@ def check_model(source: ModelSource) -> None:
 def check_tuning(source: ModelSource, tuning: Tuning) -> int | None:
     """Compare the tuning with the architecture, without weights; returns the model's window in tokens.
 
+    Where attention slides, it is the width of that: beyond it our generation would see too much.
+
     Raises:
         ModelError: no readable configuration, or a LoRA target that the model does not have.
     """
@@ -155,8 +157,11 @@ def check_tuning(source: ModelSource, tuning: Tuning) -> int | None:
                 f"tuning.lora_target_modules: {source.name} has no linear layer `{target}`; "
                 f"it has {', '.join(sorted(known))}"
             )
-    window = getattr(config, "max_position_embeddings", None)
-    return None if window is None else int(window)
+    text = config.get_text_config(decoder=True)
+    windows = [getattr(text, "max_position_embeddings", None)]
+    if getattr(text, "use_sliding_window", True):
+        windows.append(getattr(text, "sliding_window", None))
+    return min((int(window) for window in windows if window is not None), default=None)
 
 
 def _check_folder(source: ModelSource) -> None:
