@@ -155,7 +155,8 @@ def calibrated_estimate(
         machine=machine,
         tokens=found.tokens,
         rates=found.rates,
-        measured_memory_bytes=found.peak_bytes,
+        # Of several processes this one sees none of the tensors.
+        measured_memory_bytes=found.peak_bytes if spec.compute.processes == 1 else None,
     )
 
 
