@@ -15,6 +15,7 @@ SAMPLES: dict[str, SweeperError] = {
     "RunFolderError": errors.RunFolderError("in use"),
     "RecordError": errors.RecordError("torn"),
     "MissingExtraError": errors.MissingExtraError("install"),
+    "RankLostError": errors.RankLostError(1, -9, "rank-1.log"),
     "TrainingDivergedError": TrainingDivergedError(7, float("inf"), 2.5),
 }
 

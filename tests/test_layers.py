@@ -67,7 +67,7 @@ INNER_RANKS = {
         "run": 9,
         "worker": 10,
     },
-    "cli": {"show": 0, "app": 1, "__init__": 2},
+    "cli": {"options": 0, "show": 0, "results": 1, "sweeps": 1, "app": 2, "__init__": 3},
 }
 """In these packages, too, a module imports only siblings of lower rank; in the others all may."""
 
@@ -82,7 +82,7 @@ HEAVY = {
     "rich": {"cli/show.py"},
     "rouge_score": {"trial/utility.py"},
     "sqlalchemy": set[str](),
-    "typer": {"cli/app.py"},
+    "typer": {f"cli/{name}.py" for name in ("app", "options", "results", "sweeps")},
 }
 """A heavy third-party package -> exactly the files that import it."""
 

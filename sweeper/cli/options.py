@@ -1,0 +1,25 @@
+"""The command application, and the arguments that several commands share.
+
+torch, ray, optuna, pandas and plotly are imported inside the commands that need them, so that every
+command works with the extras it needs and no others, and starts at once.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="sweeper",
+    help="Sweep fine-tuning hyperparameters for safety and utility at once.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+SpecArgument = Annotated[str, typer.Argument(help="A sweep file, or the name of a shipped one.")]
+RunArgument = Annotated[Path, typer.Argument(help="A run folder.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="Override: key.path=value; may be repeated.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print data instead of a table.")]

@@ -1,0 +1,92 @@
+"""Commands that read a finished or unfinished run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sweeper.cli import show
+from sweeper.cli.options import JsonOption, RunArgument, app
+from sweeper.errors import SweeperError
+
+
+@app.command()
+def front(run: RunArgument, json_: JsonOption = False) -> None:
+    """Show the configurations that no other one beats in both safety and utility."""
+    from sweeper.run import open_run
+
+    opened = open_run(run)
+    found = opened.front()
+    if json_:
+        show.data([{"config_id": i.config_id, **i.config, **i.values} for i in found.members])
+    else:
+        show.front(found, opened.spec)
+
+
+@app.command()
+def recommend(run: RunArgument) -> None:
+    """Recommend the most useful configuration that is safe with the asked confidence."""
+    from sweeper.run import open_run
+
+    opened = open_run(run)
+    show.recommendation(opened.recommend(), opened.spec)
+
+
+@app.command()
+def report(
+    run: RunArgument,
+    out: Annotated[
+        Path | None, typer.Option(help="The page to write; report.html in the run.")
+    ] = None,
+) -> None:
+    """Write the report: one HTML page that works offline."""
+    from sweeper.report import write_report
+    from sweeper.run import open_run
+
+    opened = open_run(run)
+    path = out or opened.folder.report
+    write_report(
+        opened.folder, opened.records(), opened.spec, opened.accounting, path, opened.estimate
+    )
+    show.line(f"wrote {path}")
+
+
+@app.command()
+def study(run: RunArgument) -> None:
+    """Make an Optuna study from the records and say how to open it."""
+    from sweeper.run import open_run
+    from sweeper.search import project
+
+    opened = open_run(run)
+    path = opened.folder.study
+    project(opened.front(), opened.spec, path)
+    show.line(f"wrote {path}")
+    show.line(f"next: optuna-dashboard sqlite:///{path}   (pip install optuna-dashboard)")
+
+
+@app.command()
+def export(
+    run: RunArgument,
+    format_: Annotated[str, typer.Option("--format", help="trl, transformers or yaml.")] = "yaml",
+    out: Annotated[Path | None, typer.Option(help="Folder to write; export/ in the run.")] = None,
+    config: Annotated[
+        str | None, typer.Option(help="A configuration id instead of the recommended one.")
+    ] = None,
+    world_size: Annotated[int, typer.Option(min=1, help="GPUs the training will use.")] = 1,
+    micro_batch: Annotated[
+        int | None, typer.Option(min=1, help="Rows per GPU and forward pass.")
+    ] = None,
+) -> None:
+    """Write the recommended hyperparameters as another trainer's files."""
+    from sweeper.export import export as write_export
+    from sweeper.run import open_run
+
+    opened = open_run(run)
+    chosen = opened.candidate(config) if config else opened.recommend().chosen
+    if chosen is None:
+        raise SweeperError(
+            f"{opened.recommend().reason} Nothing is exported; name a configuration with --config"
+        )
+    folder = out or opened.folder.root / "export"
+    for path in write_export(chosen, opened.spec, format_, folder, world_size, micro_batch):
+        show.line(f"wrote {path}")

@@ -1,0 +1,172 @@
+"""Commands that plan, train and retrain."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sweeper.cli import show
+from sweeper.cli.options import JsonOption, RunArgument, SetOption, SpecArgument, app
+from sweeper.cost import Estimate
+from sweeper.errors import SweeperError
+from sweeper.facts import on_gpus, plan_estimate, this_machine
+from sweeper.folder import RunFolder, write_atomic
+from sweeper.plan import Plan, make_plan, make_tasks
+from sweeper.records import read_records
+from sweeper.spec import SweepSpec, load_spec
+
+INTERRUPTED = 130
+"""The shell's exit code for an end by Ctrl-C."""
+
+
+@app.command()
+def plan(
+    spec: SpecArgument,
+    set_: SetOption = None,
+    json_: JsonOption = False,
+    tasks: Annotated[
+        Path | None, typer.Option(help="Also write one task file per trajectory into this folder.")
+    ] = None,
+    calibrate: Annotated[
+        bool, typer.Option(help="Measure for about a minute instead of estimating from sizes.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Trials at once; as many as this machine runs.")
+    ] = None,
+) -> None:
+    """Show what a sweep will train, what sharing saves, and what it will cost. No sweep is run."""
+    loaded = load_spec(spec, set_ or ())
+    made = make_plan(loaded)
+    if tasks is not None:
+        from sweeper.sources import resolve
+
+        RunFolder(tasks).create()
+        for task in make_tasks(made, loaded, resolve):
+            write_atomic(tasks / f"{task.trajectory_id}.json", task.to_json())
+    cost = _calibrated(made, loaded, workers) if calibrate else _analytic(made, loaded, workers)
+    if json_:
+        show.data(_plan_data(made, cost))
+        return
+    show.accounting(loaded.name, made.accounting)
+    if isinstance(cost, str):
+        show.line(f"no estimate: {cost}")
+    else:
+        show.estimate(cost, on_gpus(made, loaded, cost.tokens, this_machine()))
+
+
+def _analytic(made: Plan, spec: SweepSpec, workers: int | None) -> Estimate | str:
+    """The estimate, or what is missing for it: a plan is worth showing without."""
+    try:
+        return plan_estimate(made, spec, workers=workers)
+    except SweeperError as error:
+        return str(error)
+
+
+def _calibrated(made: Plan, spec: SweepSpec, workers: int | None) -> Estimate:
+    """The estimate from rates measured now; what it needs and cannot have is an error."""
+    from sweeper.calibrate import calibrated_estimate
+    from sweeper.sources import resolve
+
+    return calibrated_estimate(made, spec, resolve, workers)
+
+
+def _plan_data(made: Plan, cost: Estimate | str) -> dict[str, object]:
+    missing = isinstance(cost, str)
+    return {
+        **made.accounting._asdict(),
+        "estimate": None if isinstance(cost, str) else cost.to_data(),
+        "estimate_missing": cost if missing else None,
+        "trajectory_list": [
+            {
+                "trajectory_id": item.trajectory_id,
+                "seed": item.seed,
+                "optimizer_steps": item.steps,
+                "configurations": [
+                    {"config_id": c.config_id, "role": c.role, **c.values}
+                    for c in item.configurations
+                ],
+            }
+            for item in made.trajectories
+        ],
+    }
+
+
+@app.command()
+def run(
+    spec: SpecArgument,
+    out: Annotated[
+        Path | None, typer.Option(help="The run folder; runs/NAME where not given.")
+    ] = None,
+    set_: SetOption = None,
+    fresh: Annotated[bool, typer.Option(help="Delete an earlier run in the folder first.")] = False,
+) -> None:
+    """Run a sweep on Ray, or continue it after any interruption with the same command."""
+    from sweeper.sweep import run_sweep
+
+    loaded = load_spec(spec, set_ or ())
+    folder = RunFolder(out or Path("runs") / loaded.name)
+    builds = ", and building the miniature (a minute, once)" if _is_builtin(loaded) else ""
+    show.line(f"checking model, data and {folder.root}{builds}")
+    with show.SweepProgress(loaded) as progress:
+        made = run_sweep(
+            loaded, folder.root, fresh=fresh, begin=progress.begin, record=progress.record
+        )
+    records = read_records(folder.records).records
+    missing = len(made.keys() - {record.key for record in records})
+    if missing:
+        show.error(f"stopped with {missing} records missing; the same command continues")
+        raise typer.Exit(INTERRUPTED)
+    show.line(f"{len(records)} records in {folder.records}")
+    show.line(f"next: sweeper front {folder.root}; sweeper report {folder.root}")
+    failed = sum(record.status == "failed" for record in records)
+    if failed:
+        show.error(
+            f"{failed} of {len(records)} records are `failed`; the report says why. Once the cause is "
+            f"mended, remove their lines from {folder.records}: the same command measures them again"
+        )
+        raise typer.Exit(1)
+
+
+def _is_builtin(spec: SweepSpec) -> bool:
+    return spec.model.path.startswith("builtin:")
+
+
+@app.command()
+def trial(
+    task: Annotated[Path, typer.Argument(help="A task file, from `sweeper plan --tasks`.")],
+    out: Annotated[Path, typer.Option(help="Where to work and write; continued if begun.")],
+) -> None:
+    """Run one trajectory in this process, without Ray, and print one record per line."""
+    from sweeper.task import TrajectoryTask
+    from sweeper.trial.inputs import preflight
+    from sweeper.trial.run import run_trajectory
+
+    loaded = TrajectoryTask.read(task)
+    folder = RunFolder(out)
+    folder.create()
+    preflight(loaded)
+    failed = False
+    for record in run_trajectory(loaded, folder.trial(loaded.trajectory_id)):
+        show.line(record.to_json())
+        failed |= record.status == "failed"
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def verify(
+    run: RunArgument,
+    sample: Annotated[int, typer.Option(min=1, help="How many configurations to retrain.")] = 3,
+    seed: Annotated[int, typer.Option(help="Of the random choice.")] = 0,
+) -> None:
+    """Retrain configurations alone and check that they equal what the sweep recorded, bit for bit."""
+    from sweeper.run import open_run
+    from sweeper.verify import verify as run_verification
+
+    opened = open_run(run)
+    found = []
+    for item in run_verification(opened.folder, opened.spec, sample, seed):
+        found.append(item)
+    show.verifications(found)
+    if not all(item.holds for item in found):
+        raise typer.Exit(1)
