@@ -12,6 +12,7 @@ PACKAGE = ROOT / "sweeper"
 
 RANKS = {
     "errors": 0,
+    "metrics": 0,
     "task": 1,
     "folder": 1,
     "keywords": 1,
