@@ -20,7 +20,7 @@ from sweeper.trial.data import Prompt, load_suite
 from sweeper.trial.encode import Encoder, TrainingData, check_prompt, load_training_data
 from sweeper.trial.judge import HARMFUL, HARMLESS
 from sweeper.trial.model import check_model, check_tuning, load_tokenizer
-from sweeper.trial.utility import text_metrics
+from sweeper.trial.utility import reference_answers, text_metrics
 
 
 class Suite(NamedTuple):
@@ -105,6 +105,9 @@ def preflight(task: TrajectoryTask) -> dict[str, int]:
     text_metrics(task.evaluation.utility_metrics, ["a"], ["a"])
     window = check_tuning(task.model, task.tuning)
     inputs = load_inputs(task)
+    if "exact_match" in task.evaluation.utility_metrics:
+        references = [row.completion for row in inputs.data.heldout]
+        reference_answers(references, task.evaluation.answer_extractor)
     if window is not None:
         _check_window(task, inputs, window)
     return dict(inputs.data.counts)

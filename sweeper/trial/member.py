@@ -264,6 +264,7 @@ class Member:
                 "max_new_tokens": task.evaluation.max_new_tokens,
                 "batch_size": task.evaluation.batch_size,
                 "full_responses": task.evaluation.full_responses,
+                "answer_extractor": task.evaluation.answer_extractor,
             },
             "model": {
                 "name": task.model.name,
