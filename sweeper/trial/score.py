@@ -15,6 +15,7 @@ from sweeper.trial.adapters import Slots
 from sweeper.trial.data import Example
 from sweeper.trial.encode import collate
 from sweeper.trial.generate import Generator, Request, Response
+from sweeper.trial.harness import Harness
 from sweeper.trial.inputs import Inputs, Suite
 from sweeper.trial.judge import is_decided, judge_response, safety_metrics
 from sweeper.trial.utility import TokenSums, likelihood_metrics, text_metrics, token_sums
@@ -52,6 +53,11 @@ class Scorer:
         self._world = world
         self._names = settings.utility_metrics
         self._extractor = settings.answer_extractor
+        self._harness = (
+            None
+            if settings.lm_eval is None
+            else Harness(settings.lm_eval, inputs.tokenizer, settings.batch_size)
+        )
         self._generator = Generator(
             inputs.tokenizer,
             self._requests(settings),
@@ -88,7 +94,11 @@ class Scorer:
         """
         answers = self._generator.answer(model, slots, adapters)
         read = self._likelihoods(model, slots, adapters)
-        return [self._scores(*pair) for pair in zip(answers, read, strict=True)]
+        ran = self._harness_metrics(model, slots, adapters)
+        return [
+            self._scores(mine, likelihoods | harness)
+            for mine, likelihoods, harness in zip(answers, read, ran, strict=True)
+        ]
 
     def readouts_together(self, model: PreTrainedModel) -> int:
         """How many adapters can answer at once within the memory set aside for it, at least one.
@@ -155,6 +165,17 @@ class Scorer:
             mine.append(token_sums(model, batch.repeated(adapters), count_correct=count))
         rounds = list(zip(*self._world.gather(mine), strict=True))
         return [found for one in rounds for found in one][: len(batches)]
+
+    def _harness_metrics(
+        self, model: PreTrainedModel, slots: Slots | None, adapters: int
+    ) -> list[dict[str, Metric]]:
+        """Per adapter, what lm-evaluation-harness measures, one adapter after the other."""
+        found: list[dict[str, Metric]] = []
+        for number in range(adapters):
+            if slots is not None:
+                slots.arrange([number])
+            found.append({} if self._harness is None else self._harness.measure(model))
+        return found
 
 
 def _suite_lines(
