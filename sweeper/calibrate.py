@@ -17,8 +17,9 @@ import torch
 
 from sweeper.cost import WORKER_START_SECONDS, Estimate, Rates, Tokens, two_rates
 from sweeper.errors import SweeperError
-from sweeper.facts import plan_estimate, this_machine, trial_device
+from sweeper.facts import plan_estimate, this_machine, trial_device, uncounted
 from sweeper.folder import TrialStorage
+from sweeper.metrics import LIKELIHOOD_METRICS, TEXT_METRICS
 from sweeper.plan import Plan, make_tasks
 from sweeper.records import TrialRecord
 from sweeper.spec import SweepSpec
@@ -73,7 +74,7 @@ def count_tokens(task: TrajectoryTask) -> Tokens:
     held = [inputs.encoder.example(row) for row in inputs.data.heldout]
     asked = set(evaluation.utility_metrics)
     prompts = [len(tokens) for suite in inputs.suites for tokens in suite.tokens]
-    prompts += [len(row.prompt) for row in held] if asked - {"heldout_loss"} else []
+    prompts += [len(row.prompt) for row in held] if asked & TEXT_METRICS else []
     read = [len(row.prompt) + len(row.completion) for row in held]
     return Tokens(
         per_row=sum(rows) / len(rows),
@@ -82,8 +83,9 @@ def count_tokens(task: TrajectoryTask) -> Tokens:
         prompt_tokens=float(sum(prompts)),
         longest_prompt=max(prompts),
         generated=float(len(prompts) * evaluation.max_new_tokens),
-        heldout_tokens=float(sum(read)) if "heldout_loss" in asked else 0.0,
-        source="counted with the tokenizer; every response max_new_tokens long",
+        heldout_tokens=float(sum(read)) if asked & LIKELIHOOD_METRICS else 0.0,
+        source="counted with the tokenizer; every response max_new_tokens long"
+        + uncounted(evaluation),
     )
 
 
@@ -130,7 +132,7 @@ def calibrate(
     tokens = tokens._replace(
         generated=longest.generated * tokens.prompts / longest.prompts,
         source="counted with the tokenizer; responses as long as after "
-        f"{steps[-1] + FIRST_STEP} steps",
+        f"{steps[-1] + FIRST_STEP} steps{uncounted(ends[0].evaluation)}",
     )
     return Calibration(rates, tokens, _peak_bytes(on_gpu), time.monotonic() - began)
 
@@ -170,6 +172,8 @@ def _steps(task: TrajectoryTask, tokens: Tokens, guess: Rates, seconds: float) -
 def shortened(task: TrajectoryTask, steps: int, max_new_tokens: int) -> TrajectoryTask:
     """The task cut to a warm-up step and some more, read twice, on one batch of every suite.
 
+    Tasks of lm-evaluation-harness are left out: their time is no part of an estimate.
+
     The second readout is of one of the task's shadow EMAs, where it has any. The others are carried along
     the path as readouts that are not measured (`unmeasured`), for their time and memory.
     """
@@ -203,6 +207,7 @@ def shortened(task: TrajectoryTask, steps: int, max_new_tokens: int) -> Trajecto
             harmful=tuple(_first(source, few) for source in evaluation.harmful),
             harmless=tuple(_first(source, few) for source in evaluation.harmless),
             max_new_tokens=max_new_tokens,
+            lm_eval=None,
         ),
     )
 

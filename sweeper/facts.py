@@ -17,9 +17,10 @@ from sweeper.cost import (
 )
 from sweeper.errors import DataError
 from sweeper.folder import cache_root
+from sweeper.metrics import LIKELIHOOD_METRICS, TEXT_METRICS
 from sweeper.plan import Plan, make_tasks
 from sweeper.spec import SweepSpec
-from sweeper.task import DataSource, TrajectoryTask
+from sweeper.task import DataSource, EvaluationSettings, TrajectoryTask
 from sweeper.trial.data import load_examples, load_prompts
 
 CHARACTERS_PER_TOKEN = 4
@@ -114,7 +115,7 @@ def counted_characters(task: TrajectoryTask) -> Tokens:
     asked = set(evaluation.utility_metrics)
     suites = (*evaluation.harmful, *evaluation.harmless)
     prompts = [len(item.text) for source in suites for item in load_prompts(source)]
-    prompts += held if asked - {"heldout_loss"} else []
+    prompts += held if asked & TEXT_METRICS else []
     lengths = [min(data.max_length, count / CHARACTERS_PER_TOKEN) for count in rows]
     return Tokens(
         per_row=sum(lengths) / len(lengths),
@@ -123,9 +124,15 @@ def counted_characters(task: TrajectoryTask) -> Tokens:
         prompt_tokens=sum(prompts) / CHARACTERS_PER_TOKEN,
         longest_prompt=data.max_length,
         generated=float(len(prompts) * evaluation.max_new_tokens),
-        heldout_tokens=sum(held) / CHARACTERS_PER_TOKEN if "heldout_loss" in asked else 0.0,
-        source=f"characters / {CHARACTERS_PER_TOKEN}; every response max_new_tokens long",
+        heldout_tokens=sum(held) / CHARACTERS_PER_TOKEN if asked & LIKELIHOOD_METRICS else 0.0,
+        source=f"characters / {CHARACTERS_PER_TOKEN}; every response max_new_tokens long"
+        + uncounted(evaluation),
     )
+
+
+def uncounted(evaluation: EvaluationSettings) -> str:
+    """What no estimate knows, to be said beside what it does."""
+    return "" if evaluation.lm_eval is None else "; the lm_eval tasks are NOT counted"
 
 
 def _row_characters(source: DataSource) -> list[int]:

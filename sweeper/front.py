@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sweeper.metrics import is_sampled
 from sweeper.records import Metric, TrialRecord
 from sweeper.spec import ConstraintSpec, ObjectiveSpec, SweepSpec
 from sweeper.stats import (
@@ -70,16 +71,21 @@ class Candidate:
         return tuple(r.metrics[metric] for r in self.records if metric in r.metrics)
 
     def interval(self, metric: str) -> Interval | None:
-        """Envelope over seeds of the 95 % Wilson intervals of a metric in [0, 1]; None for a loss.
+        """Envelope over seeds of the 95 % Wilson intervals of a metric that has them.
 
         For a rate this is its score interval; for a mean of [0, 1] scores (`rouge_l`) the interval
-        of the largest variance such scores can have.
+        of the largest variance such scores can have. None for what is no mean over independent
+        prompts or rows: losses, and the token accuracy, because tokens of one row depend on each other.
         """
         found = self.measured(metric)
-        if not found or metric == "heldout_loss":
+        if not found or not self.is_sampled(metric):
             return None
         each = [wilson_interval(_count(item), item.n) for item in found]
         return Interval(min(item.low for item in each), max(item.high for item in each))
+
+    def is_sampled(self, metric: str) -> bool:
+        """Whether a metric is a mean over independent prompts or rows."""
+        return is_sampled(metric, counted=all(m.k is not None for m in self.measured(metric)))
 
     def counts(self, metric: str) -> str:
         """`k/n` under each seed, as people read it; empty for a metric that is not a rate."""
@@ -311,20 +317,22 @@ def loss(item: Candidate, objective: ObjectiveSpec) -> float:
 def _with_gain(item: Candidate, base: Candidate | None, utility: ObjectiveSpec) -> Candidate:
     """Mark whether the utility is above the base model's.
 
-    For scores in [0, 1] the one-sided 95 % lower bound of the difference must be above zero, taking
-    the fewest rows of any seed. A mean loss per token has no bound and no stored variance, so its
-    values are compared as they are.
+    For means of [0, 1] scores over independent rows the one-sided 95 % lower bound of the difference
+    must be above zero, taking the fewest rows of any seed. Losses have no bound, token accuracies no
+    independent rows, and neither a stored variance: their values are compared as they are.
     """
     name = utility.metric
     if base is None or name not in base.values or name not in item.values or item is base:
         return item
     mine, its = item.values[name], base.values[name]
-    if name == "heldout_loss":
-        gain = mine < its
+    if not (item.is_sampled(name) and base.is_sampled(name)):
+        gain = loss(item, utility) < loss(base, utility)
         evidence = f"{name} {mine:.4g} against the base model's {its:.4g}"
     else:
         rows, base_rows = (min(m.n for m in c.measured(name)) for c in (item, base))
-        bound = difference_lower_bound(mine, rows, its, base_rows, GAIN_CONFIDENCE)
+        pairs = [(mine, rows), (its, base_rows)]
+        high, low = pairs if utility.direction == "maximize" else reversed(pairs)
+        bound = difference_lower_bound(*high, *low, GAIN_CONFIDENCE)
         gain = bound > 0
         evidence = (
             f"{name} {mine:.4g} (n={rows}) against the base model's {its:.4g} (n={base_rows}): "

@@ -17,6 +17,7 @@ PACKAGES = (
     "ray",
     "optuna",
     "rouge-score",
+    "lm_eval",
 )
 
 
@@ -55,9 +56,13 @@ def file_hash(path: Path) -> str:
 
 @lru_cache(maxsize=8)
 def folder_hash(folder: Path) -> str:
-    """SHA-256 over the names and contents of a folder's files, sorted; computed once per process."""
+    """SHA-256 over the names and contents of a folder's files, sorted; computed once per process.
+
+    What the interpreter leaves behind (`__pycache__`) is no part of it.
+    """
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    paths = (path for path in folder.rglob("*") if "__pycache__" not in path.parts)
+    for path in sorted(path for path in paths if path.is_file()):
         digest.update(f"{path.relative_to(folder)}\0{file_hash(path)}\n".encode())
     return digest.hexdigest()
 

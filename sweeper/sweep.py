@@ -94,6 +94,8 @@ def _input_hashes(task: TrajectoryTask) -> dict[str, str | None]:
         *task.evaluation.harmless,
     ]
     found = {item.name: source_hash(item.path) for item in sources if item is not None}
+    if task.evaluation.lm_eval is not None and task.evaluation.lm_eval.include_path is not None:
+        found["evaluation.lm_eval"] = source_hash(task.evaluation.lm_eval.include_path)
     return {**found, task.model.name: source_hash(task.model.path)}
 
 

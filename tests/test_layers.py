@@ -12,6 +12,7 @@ PACKAGE = ROOT / "sweeper"
 
 RANKS = {
     "errors": 0,
+    "metrics": 0,
     "task": 1,
     "folder": 1,
     "keywords": 1,
@@ -58,6 +59,7 @@ INNER_RANKS = {
         "logits": 2,
         "model": 2,
         "train": 3,
+        "harness": 3,
         "utility": 3,
         "inputs": 4,
         "score": 5,
@@ -72,7 +74,9 @@ INNER_RANKS = {
 """In these packages, too, a module imports only siblings of lower rank; in the others all may."""
 
 HEAVY = {
-    "jinja2": {"report/page.py"},
+    "datasets": {"trial/harness.py"},
+    "jinja2": {"report/page.py", "trial/harness.py"},
+    "lm_eval": {"trial/harness.py"},
     "optuna": {"search.py"},
     "pandas": {"run.py"},
     "peft": {"trial/adapters.py"},

@@ -1,6 +1,4 @@
-"""Generation, losses, verdicts and utility against independent computations."""
-
-import math
+"""Generation and verdicts against independent computations."""
 
 import pytest
 import torch
@@ -9,12 +7,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from sweeper.keywords import load_keyword_list
 from sweeper.task import ModelSource
-from sweeper.trial.data import Example
-from sweeper.trial.encode import Encoder, collate
+from sweeper.trial.encode import Encoder
 from sweeper.trial.generate import Generator, Request
 from sweeper.trial.judge import HARMFUL, HARMLESS, judge_response, safety_metrics
 from sweeper.trial.model import load_model, load_tokenizer
-from sweeper.trial.utility import loss_metric, text_metrics, token_losses
 
 
 @pytest.fixture(scope="module")
@@ -60,46 +56,6 @@ def test_padded_batches_answer_as_each_prompt_does_alone(
         alone = greedy_by_hand(model, prompt, 9, tokenizer.eos_token_id)
         assert response.tokens == len(alone)
         assert response.text == tokenizer.decode(alone, skip_special_tokens=True)
-
-
-def test_the_held_out_loss_is_the_models_own_on_completion_tokens(
-    tiny_world: World, model: PreTrainedModel, encoder: Encoder
-) -> None:
-    rows = [
-        encoder.example(Example("Paint the boat red.", "The boat is red.")),
-        encoder.example(Example("Paint it.", "It is a rather long answer, this one.")),
-    ]
-    batch = collate([rows], 0)
-    (total,), (tokens,) = token_losses(model, batch), batch.counts
-    expected, count = 0.0, 0
-    for row in rows:
-        ids = torch.tensor([row.prompt + row.completion])
-        labels = ids.clone()
-        labels[0, : len(row.prompt)] = -100
-        with torch.no_grad():
-            loss = model(input_ids=ids, labels=labels).loss
-        expected += float(loss) * len(row.completion)
-        count += len(row.completion)
-    assert tokens == count
-    assert total == pytest.approx(expected, rel=1e-5)
-
-
-def test_a_loss_that_is_not_finite_is_not_a_metric() -> None:
-    assert loss_metric(math.nan, 3) is None
-    assert loss_metric(math.inf, 3) is None
-    found = loss_metric(6.0, 4)
-    assert found is not None and (found.value, found.n) == (1.5, 4)
-
-
-def test_rouge_and_exact_match_by_hand() -> None:
-    found = text_metrics(
-        ["rouge_l", "exact_match"],
-        ["the cat sat", " the dog ran ", ""],
-        ["the cat sat down", "the dog ran", "a bird"],
-    )
-    assert found["rouge_l"].value == pytest.approx((2 * 1 * 0.75 / 1.75 + 1 + 0) / 3)
-    assert (found["rouge_l"].n, found["rouge_l"].k) == (3, None)
-    assert (found["exact_match"].k, found["exact_match"].n) == (1, 3)
 
 
 def test_rates_count_what_each_suite_asks_for() -> None:

@@ -21,10 +21,11 @@ from rich.table import Table
 from sweeper.cost import GIB, Estimate, duration_text
 from sweeper.facts import OnGpu
 from sweeper.front import CANDIDATE_ROLE, Candidate, Front, find_front, shown, varying
+from sweeper.metrics import SAFETY_METRICS
 from sweeper.plan import Accounting, Plan
 from sweeper.records import RecordsRead, TrialRecord
 from sweeper.select import Recommendation, comparison, recommend
-from sweeper.spec import SAFETY_METRICS, SweepSpec
+from sweeper.spec import SweepSpec
 
 if TYPE_CHECKING:  # It imports torch, which reading commands do without.
     from sweeper.verify import Verification

@@ -10,6 +10,7 @@ from sweeper.cost.memory import MemoryFacts, MemoryParts, memory, micro_batch_ro
 from sweeper.cost.rates import Rates, Tokens
 from sweeper.cost.shape import ModelShape
 from sweeper.errors import SweeperError
+from sweeper.metrics import LIKELIHOOD_METRICS
 from sweeper.plan import AUTO_PACK, Plan, Trajectory
 from sweeper.spec import SweepSpec
 
@@ -196,7 +197,7 @@ def memory_facts(
     averages = [item.average for item in trajectory.configurations]
     decays = {item.decay for item in averages if item.decay is not None}
     asked = spec.compute.micro_batch_size
-    reads_loss = "heldout_loss" in evaluation.utility_metrics
+    reads_loss = not LIKELIHOOD_METRICS.isdisjoint(evaluation.utility_metrics)
     return MemoryFacts(
         shape=shape,
         tuning=trajectory.tuning,

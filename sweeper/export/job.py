@@ -9,8 +9,9 @@ import yaml
 
 from sweeper.errors import SweeperError
 from sweeper.front import BASE_ROLE, Candidate
+from sweeper.metrics import SAFETY_METRICS, UTILITY_METRICS, is_harness
 from sweeper.select import feedback_of, rate_text
-from sweeper.spec import SAFETY_METRICS, UTILITY_METRICS, SweepSpec
+from sweeper.spec import SweepSpec
 
 DEFAULT_MICRO_BATCH = 8
 
@@ -156,7 +157,7 @@ def header(job: ExportJob, target: str) -> str:
 def measured(item: Candidate) -> str:
     """All metrics of the spec that were measured, with counts or n."""
     parts = []
-    for name in UTILITY_METRICS:
+    for name in (*UTILITY_METRICS, *filter(is_harness, item.values)):
         found = item.measured(name)
         if name in item.values:
             parts.append(f"{name} {item.values[name]:.4g} (n={min(m.n for m in found)})")

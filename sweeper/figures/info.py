@@ -42,6 +42,7 @@ class Point(NamedTuple):
 class FrontInfo(NamedTuple):
     """Everything in the front figure. `front` lists ids of members by rising unsafe rate.
 
+    `maximize` says whether more of the utility metric is better.
     `limit` is the constraint on the unsafe rate; `passing` the largest rate that keeps it with the
     demanded confidence at the number of prompts measured: left of it lies the feasible region.
     """
@@ -54,6 +55,7 @@ class FrontInfo(NamedTuple):
     passing: float | None
     utility: str
     x_range: tuple[float, float]
+    maximize: bool = True
 
 
 class Curve(NamedTuple):
@@ -107,6 +109,7 @@ def front_info(front: Front, spec: SweepSpec, recommended: Candidate | None) -> 
         else _passing(front, constraint.max, constraint.confidence),
         utility=utility,
         x_range=(0.0, min(1.02, max(reach * 1.1, 0.1))),
+        maximize=spec.utility.direction == "maximize",
     )
 
 

@@ -16,6 +16,7 @@ from sweeper.front import (
     varying,
 )
 from sweeper.keywords import keyword_list_names, load_keyword_list
+from sweeper.metrics import harness_metric
 from sweeper.records import STATUSES, TrialRecord
 from sweeper.report.controls import ControlTable, control_tables
 from sweeper.report.cost import cost_rows
@@ -149,9 +150,13 @@ def _metrics(front: Front, spec: SweepSpec) -> tuple[str, ...]:
     wanted: list[str] = [item.metric for item in spec.objectives]
     wanted += [item.metric for item in spec.constraints]
     wanted += [*spec.evaluation.utility_metrics, "unsafe_rate", "over_refusal_rate"]
+    measured = {name for item in front.candidates for name in item.values}
+    asked = () if spec.evaluation.lm_eval is None else spec.evaluation.lm_eval.tasks
+    wanted += sorted(
+        n for n in measured if n.startswith(tuple(harness_metric(t, "") for t in asked))
+    )
     wanted += [f"unsafe_rate/{name}" for name in spec.evaluation.keyword_lists[1:]]
     wanted += ["degenerate_rate/harmful"]
-    measured = {name for item in front.candidates for name in item.values}
     return tuple(name for name in dict.fromkeys(wanted) if name in measured)
 
 

@@ -4,10 +4,7 @@ from sweeper.spec.axes import Axis
 from sweeper.spec.data import SourceSpec, SuiteSpec
 from sweeper.spec.load import dump_spec, load_spec, parse_spec, spec_hash
 from sweeper.spec.models import (
-    MINIMIZED,
-    SAFETY_METRICS,
     SPEC_VERSION,
-    UTILITY_METRICS,
     AverageSpec,
     ConstraintSpec,
     EmaAverage,
@@ -19,10 +16,7 @@ from sweeper.spec.models import (
 )
 
 __all__ = [
-    "MINIMIZED",
-    "SAFETY_METRICS",
     "SPEC_VERSION",
-    "UTILITY_METRICS",
     "AverageSpec",
     "Axis",
     "ConstraintSpec",

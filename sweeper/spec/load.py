@@ -13,7 +13,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from sweeper.errors import SpecError
-from sweeper.spec.models import SAFETY_METRICS, SPEC_VERSION, UTILITY_METRICS, SweepSpec
+from sweeper.metrics import SAFETY_METRICS, UTILITY_METRICS, is_harness, is_utility
+from sweeper.spec.models import SPEC_VERSION, SweepSpec
 
 
 class _Loader(yaml.SafeLoader):
@@ -150,16 +151,24 @@ def _broken_laws(spec: SweepSpec) -> Iterable[str]:
         yield f"objectives: {name} stands twice"
     for seed in sorted({seed for seed in spec.seeds if spec.seeds.count(seed) > 1}):
         yield f"seeds: {seed} stands twice"
-    if not any(name in UTILITY_METRICS for name in names):
+    if not any(is_utility(name) for name in names):
         yield f"objectives: one utility metric is needed ({', '.join(UTILITY_METRICS)}), got {names}"
     if not any(name in SAFETY_METRICS for name in names):
         yield f"objectives: one safety metric is needed ({', '.join(SAFETY_METRICS)}), got {names}"
     for name in names:
         if name in UTILITY_METRICS and name not in spec.evaluation.utility_metrics:
             yield f"objectives: {name} is not among evaluation.utility_metrics, so nobody measures it"
+        if is_harness(name) and spec.evaluation.lm_eval is None:
+            yield f"objectives: {name} needs evaluation.lm_eval, with its task among `tasks`"
     wanted = {*names, *(item.metric for item in spec.constraints)}
     if "over_refusal_rate" in wanted and not spec.evaluation.harmless:
         yield "over_refusal_rate needs evaluation.harmless, a suite of harmless prompts"
+    extractor = spec.evaluation.answer_extractor
+    if extractor != "none" and "exact_match" not in spec.evaluation.utility_metrics:
+        yield (
+            f"evaluation.answer_extractor: {extractor} is for exact_match, which is not among "
+            "evaluation.utility_metrics"
+        )
     yield from _broken_space(spec)
 
 

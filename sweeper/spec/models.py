@@ -1,9 +1,19 @@
 """The sweep file, version 1, as frozen pydantic models. Field names are those of their consumers."""
 
+import difflib
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from sweeper.metrics import (
+    METRICS,
+    SAFETY_METRICS,
+    UTILITY_METRICS,
+    Direction,
+    direction_of,
+    is_harness,
+    is_utility,
+)
 from sweeper.spec.axes import Axis, SpecModel
 from sweeper.spec.data import DataSpec, Suites
 from sweeper.spec.fields import (
@@ -20,11 +30,6 @@ from sweeper.spec.fields import (
 )
 
 SPEC_VERSION = 1
-
-UTILITY_METRICS = ("heldout_loss", "perplexity", "token_accuracy", "rouge_l", "exact_match")
-SAFETY_METRICS = ("unsafe_rate", "over_refusal_rate")
-METRICS = UTILITY_METRICS + SAFETY_METRICS
-MINIMIZED = ("heldout_loss", "perplexity", *SAFETY_METRICS)
 
 
 class RawAverage(SpecModel):
@@ -167,9 +172,7 @@ class EvaluationSpec(SpecModel):
     harmless: Suites = ()
     keyword_lists: Annotated[tuple[str, ...], Field(min_length=1)] = ("sweeper",)
     utility_metrics: Annotated[
-        tuple[
-            Literal["heldout_loss", "perplexity", "token_accuracy", "rouge_l", "exact_match"], ...
-        ],
+        tuple[Literal[UTILITY_METRICS], ...],  # type: ignore[valid-type]
         Field(min_length=1),
     ] = ("heldout_loss", "rouge_l", "exact_match")
     max_new_tokens: Count = 128
@@ -179,34 +182,41 @@ class EvaluationSpec(SpecModel):
     lm_eval: HarnessSpec | None = None
 
 
-class ObjectiveSpec(SpecModel):
-    """A metric to optimise. The direction follows from the metric and may be left out."""
+def _known_metric(name: str) -> str:
+    """Refuse what no trial can measure."""
+    if name in METRICS or is_harness(name):
+        return name
+    near = difflib.get_close_matches(name, METRICS, n=1)
+    hint = f" (did you mean `{near[0]}`?)" if near else ""
+    raise ValueError(f"found {name!r}{hint}; known: {', '.join(METRICS)}, lm_eval/TASK/METRIC")
 
-    metric: Literal[
-        "heldout_loss",
-        "perplexity",
-        "token_accuracy",
-        "rouge_l",
-        "exact_match",
-        "unsafe_rate",
-        "over_refusal_rate",
-    ]
-    direction: Literal["minimize", "maximize"] = "minimize"
+
+class ObjectiveSpec(SpecModel):
+    """A metric to optimise. The direction may be left out where it follows from the metric."""
+
+    metric: Annotated[str, AfterValidator(_known_metric)]
+    direction: Direction = "minimize"
 
     @model_validator(mode="before")
     @classmethod
     def _direction(cls, raw: Any) -> Any:
         """Read a bare metric name, and fill the direction in."""
         raw = {"metric": raw} if isinstance(raw, str) else raw
-        if isinstance(raw, dict) and "direction" not in raw and raw.get("metric") in METRICS:
-            direction = "minimize" if raw["metric"] in MINIMIZED else "maximize"
-            return {**raw, "direction": direction}
+        if isinstance(raw, dict) and "direction" not in raw:
+            name = str(raw.get("metric"))
+            direction = direction_of(name)
+            if direction is None and is_harness(name):
+                raise ValueError(
+                    f"{name}: its name does not say where it is to go; give "
+                    f"{{metric: {name}, direction: minimize}}, or maximize"
+                )
+            return raw if direction is None else {**raw, "direction": direction}
         return raw
 
     @model_validator(mode="after")
     def _law(self) -> Self:
-        due = "minimize" if self.metric in MINIMIZED else "maximize"
-        if self.direction != due:
+        due = direction_of(self.metric)
+        if due not in (None, self.direction):
             raise ValueError(f"{self.metric} is to {due}, but got direction={self.direction!r}")
         return self
 
@@ -214,7 +224,7 @@ class ObjectiveSpec(SpecModel):
 class ConstraintSpec(SpecModel):
     """A rate that must stay at or below `max` with probability at least `confidence`."""
 
-    metric: Literal["unsafe_rate", "over_refusal_rate"]
+    metric: Literal[SAFETY_METRICS]  # type: ignore[valid-type]
     max: Annotated[float, Number, Field(ge=0, le=1)]
     confidence: Share = 0.95
 
@@ -279,4 +289,4 @@ class SweepSpec(SpecModel):
     @property
     def utility(self) -> ObjectiveSpec:
         """The first objective that is a utility metric: the one the `no gain` gate looks at."""
-        return next(item for item in self.objectives if item.metric in UTILITY_METRICS)
+        return next(item for item in self.objectives if is_utility(item.metric))

@@ -18,9 +18,10 @@ from sweeper.task import (
 )
 from sweeper.trial.data import Prompt, load_suite
 from sweeper.trial.encode import Encoder, TrainingData, check_prompt, load_training_data
+from sweeper.trial.harness import check_harness
 from sweeper.trial.judge import HARMFUL, HARMLESS
 from sweeper.trial.model import check_model, check_tuning, load_tokenizer
-from sweeper.trial.utility import text_metrics
+from sweeper.trial.utility import reference_answers, text_metrics
 
 
 class Suite(NamedTuple):
@@ -81,6 +82,8 @@ def _load_inputs(model: ModelSource, data_key: _Hashable, evaluation_key: _Hasha
     for name, sources in asked.items():
         hashes |= {f"{name}/{item.name}": source_hash(item.path) for item in sources}
     hashes["model"] = source_hash(model.path)
+    if evaluation.lm_eval is not None and evaluation.lm_eval.include_path is not None:
+        hashes["lm_eval"] = source_hash(evaluation.lm_eval.include_path)
     lists = tuple(load_keyword_list(name) for name in evaluation.keyword_lists)
     return Inputs(tokenizer, encoder, data, tuple(suites), lists, hashes)
 
@@ -104,7 +107,12 @@ def preflight(task: TrajectoryTask) -> dict[str, int]:
     check_model(task.model)
     text_metrics(task.evaluation.utility_metrics, ["a"], ["a"])
     window = check_tuning(task.model, task.tuning)
+    if task.evaluation.lm_eval is not None:
+        check_harness(task.evaluation.lm_eval, window, task.objectives)
     inputs = load_inputs(task)
+    if "exact_match" in task.evaluation.utility_metrics:
+        references = [row.completion for row in inputs.data.heldout]
+        reference_answers(references, task.evaluation.answer_extractor)
     if window is not None:
         _check_window(task, inputs, window)
     return dict(inputs.data.counts)

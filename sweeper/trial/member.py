@@ -17,7 +17,7 @@ from sweeper.folder import TrialStorage, write_atomic
 from sweeper.keywords import load_keyword_list
 from sweeper.provenance import git_commit, hardware, package_versions
 from sweeper.records import Metric, Status, TrialRecord
-from sweeper.task import Readout, Segment, TrajectoryTask
+from sweeper.task import HarnessSettings, Readout, Segment, TrajectoryTask
 from sweeper.trial.adapters import Adapter
 from sweeper.trial.encode import Encoded, RowOrder, micro_batches
 from sweeper.trial.inputs import Inputs
@@ -264,7 +264,9 @@ class Member:
                 "max_new_tokens": task.evaluation.max_new_tokens,
                 "batch_size": task.evaluation.batch_size,
                 "full_responses": task.evaluation.full_responses,
+                "answer_extractor": task.evaluation.answer_extractor,
             },
+            "lm_eval": _described(task.evaluation.lm_eval),
             "model": {
                 "name": task.model.name,
                 "revision": task.model.revision,
@@ -282,6 +284,17 @@ class Member:
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
             "shared": dict(self.shared),
         }
+
+
+def _described(harness: HarnessSettings | None) -> dict[str, Any] | None:
+    """The tasks of lm-evaluation-harness as a record states them; `data_sha256` says where from."""
+    if harness is None:
+        return None
+    return {
+        "tasks": list(harness.tasks),
+        "num_fewshot": harness.num_fewshot,
+        "limit": harness.limit,
+    }
 
 
 def weights_hash(weights: Iterable[torch.Tensor]) -> str:

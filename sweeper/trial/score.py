@@ -8,15 +8,17 @@ import torch
 from transformers import PreTrainedModel
 
 from sweeper.keywords import KeywordList
+from sweeper.metrics import LIKELIHOOD_METRICS, TEXT_METRICS
 from sweeper.records import Metric
 from sweeper.task import EvaluationSettings
 from sweeper.trial.adapters import Slots
 from sweeper.trial.data import Example
 from sweeper.trial.encode import collate
 from sweeper.trial.generate import Generator, Request, Response
+from sweeper.trial.harness import Harness
 from sweeper.trial.inputs import Inputs, Suite
 from sweeper.trial.judge import is_decided, judge_response, safety_metrics
-from sweeper.trial.utility import loss_metric, text_metrics, token_losses
+from sweeper.trial.utility import TokenSums, likelihood_metrics, text_metrics, token_sums
 from sweeper.trial.world import ALONE, World
 
 UTILITY = "utility"
@@ -50,6 +52,12 @@ class Scorer:
         self._inputs = inputs
         self._world = world
         self._names = settings.utility_metrics
+        self._extractor = settings.answer_extractor
+        self._harness = (
+            None
+            if settings.lm_eval is None
+            else Harness(settings.lm_eval, inputs.tokenizer, settings.batch_size)
+        )
         self._generator = Generator(
             inputs.tokenizer,
             self._requests(settings),
@@ -57,7 +65,8 @@ class Scorer:
             batch_size=settings.batch_size,
             world=world,
         )
-        encoded = [inputs.encoder.example(row) for row in inputs.data.heldout]
+        reads = not LIKELIHOOD_METRICS.isdisjoint(self._names)
+        encoded = [inputs.encoder.example(row) for row in inputs.data.heldout] if reads else []
         pad, size = int(inputs.tokenizer.pad_token_id), settings.batch_size
         self._heldout = [
             collate([encoded[start : start + size]], pad).to(device)
@@ -71,7 +80,7 @@ class Scorer:
         requests = [
             Request(tokens, decided) for suite in self._inputs.suites for tokens in suite.tokens
         ]
-        if set(self._names) - {"heldout_loss"}:
+        if not TEXT_METRICS.isdisjoint(self._names):
             prompts = [self._inputs.encoder.prompt(row.prompt) for row in self._inputs.data.heldout]
             requests += [Request(tokens) for tokens in prompts]
         return requests
@@ -84,8 +93,12 @@ class Scorer:
         A metric that cannot be measured is left out, never made up.
         """
         answers = self._generator.answer(model, slots, adapters)
-        losses = self._heldout_losses(model, slots, adapters)
-        return [self._scores(*pair) for pair in zip(answers, losses, strict=True)]
+        read = self._likelihoods(model, slots, adapters)
+        ran = self._harness_metrics(model, slots, adapters)
+        return [
+            self._scores(mine, likelihoods | harness)
+            for mine, likelihoods, harness in zip(answers, read, ran, strict=True)
+        ]
 
     def readouts_together(self, model: PreTrainedModel) -> int:
         """How many adapters can answer at once within the memory set aside for it, at least one.
@@ -99,7 +112,8 @@ class Scorer:
             budget = max(0, total - model.get_memory_footprint()) // 4
         return max(1, budget // self._generator.cache_bytes(model))
 
-    def _scores(self, answers: Sequence[Response], loss: Metric | None) -> Scores:
+    def _scores(self, answers: Sequence[Response], others: dict[str, Metric]) -> Scores:
+        """Everything measured on one readout: what its responses show, and `others`."""
         metrics: dict[str, Metric] = {}
         lines: list[dict[str, Any]] = []
         start = 0
@@ -108,46 +122,60 @@ class Scorer:
             start += len(part)
             metrics |= safety_metrics(suite.name, [item.text for item in part], self._inputs.lists)
             lines += _suite_lines(suite, part, self._inputs.lists)
-        if loss is not None:
-            metrics["heldout_loss"] = loss
+        metrics |= others
         if texts := [item.text for item in answers[start:]]:
             rows = self._inputs.data.heldout
-            metrics |= text_metrics(self._names, texts, [row.completion for row in rows])
+            references = [row.completion for row in rows]
+            metrics |= text_metrics(self._names, texts, references, self._extractor)
             lines += _utility_lines(rows, texts)
         tokens = sum(item.tokens for item in answers)
         return Scores(metrics, lines, tokens, sum(item.cut for item in answers))
 
-    def _heldout_losses(
+    def _likelihoods(
         self, model: PreTrainedModel, slots: Slots | None, adapters: int
-    ) -> list[Metric | None]:
-        if "heldout_loss" not in self._names:
-            return [None] * adapters
+    ) -> list[dict[str, Metric]]:
+        """Per adapter, the metrics that are read off the likelihood of the held-out completions."""
+        if not self._heldout:
+            return [{} for _ in range(adapters)]
         widest = max(batch.input_ids.numel() for batch in self._heldout)
         many = max(1, HELDOUT_TOKENS // widest)
         tokens = sum(batch.counts[0] for batch in self._heldout)
-        found: list[Metric | None] = []
+        found: list[dict[str, Metric]] = []
         for start in range(0, adapters, many):
             part = range(start, min(start + many, adapters))
             if slots is not None:
                 slots.arrange(part)
             sums = self._sums(model, len(part))
-            found += [loss_metric(sum(one[i] for one in sums), tokens) for i in range(len(part))]
+            found += [
+                likelihood_metrics(self._names, [one[i] for one in sums], tokens)
+                for i in range(len(part))
+            ]
         return found
 
-    def _sums(self, model: PreTrainedModel, adapters: int) -> list[list[float]]:
-        """Per held-out batch, the summed loss under every arranged adapter; processes take turns.
+    def _sums(self, model: PreTrainedModel, adapters: int) -> list[list[TokenSums]]:
+        """Per held-out batch, the sums under every arranged adapter; processes take turns.
 
         All of them make equally many forward passes: those of sharded weights are made together.
         """
         size, batches = self._world.size, self._heldout
-        mine = [
-            token_losses(
-                model, batches[min(i + self._world.rank, len(batches) - 1)].repeated(adapters)
-            )
-            for i in range(0, len(batches), size)
-        ]
+        count = "token_accuracy" in self._names
+        mine = []
+        for i in range(0, len(batches), size):
+            batch = batches[min(i + self._world.rank, len(batches) - 1)]
+            mine.append(token_sums(model, batch.repeated(adapters), count_correct=count))
         rounds = list(zip(*self._world.gather(mine), strict=True))
         return [found for one in rounds for found in one][: len(batches)]
+
+    def _harness_metrics(
+        self, model: PreTrainedModel, slots: Slots | None, adapters: int
+    ) -> list[dict[str, Metric]]:
+        """Per adapter, what lm-evaluation-harness measures, one adapter after the other."""
+        found: list[dict[str, Metric]] = []
+        for number in range(adapters):
+            if slots is not None:
+                slots.arrange([number])
+            found.append({} if self._harness is None else self._harness.measure(model))
+        return found
 
 
 def _suite_lines(
