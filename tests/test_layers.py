@@ -12,6 +12,7 @@ PACKAGE = ROOT / "sweeper"
 
 RANKS = {
     "errors": 0,
+    "wording": 0,
     "task": 1,
     "folder": 1,
     "keywords": 1,
@@ -67,7 +68,14 @@ INNER_RANKS = {
         "run": 9,
         "worker": 10,
     },
-    "cli": {"options": 0, "show": 0, "results": 1, "sweeps": 1, "app": 2, "__init__": 3},
+    "cli": {
+        "options": 0,
+        "show": 0,
+        "results": 1,
+        "sweeps": 1,
+        "app": 2,
+        "__init__": 3,
+    },
 }
 """In these packages, too, a module imports only siblings of lower rank; in the others all may."""
 
