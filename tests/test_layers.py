@@ -19,6 +19,7 @@ RANKS = {
     "stats": 1,
     "provenance": 1,
     "spec": 1,
+    "agreement": 2,
     "plan": 2,
     "records": 2,
     "cost": 3,
@@ -71,6 +72,7 @@ INNER_RANKS = {
     "cli": {
         "options": 0,
         "show": 0,
+        "judging": 1,
         "results": 1,
         "sweeps": 1,
         "app": 2,
@@ -90,7 +92,7 @@ HEAVY = {
     "rich": {"cli/show.py"},
     "rouge_score": {"trial/utility.py"},
     "sqlalchemy": set[str](),
-    "typer": {f"cli/{name}.py" for name in ("app", "options", "results", "sweeps")},
+    "typer": {f"cli/{name}.py" for name in ("app", "judging", "options", "results", "sweeps")},
 }
 """A heavy third-party package -> exactly the files that import it."""
 
