@@ -15,8 +15,7 @@ from typing import Literal, NamedTuple
 import yaml
 
 from sweeper.errors import DataError
-
-_QUOTES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u02bc": "'", "\u201c": '"', "\u201d": '"'})
+from sweeper.wording import QUOTES, begun_words_of, find, words_of
 
 
 class Verdict(NamedTuple):
@@ -30,9 +29,10 @@ class Verdict(NamedTuple):
 class KeywordList:
     """One list as data: phrases, and how they are matched.
 
-    `matching`: `substring` anywhere, `prefix` at the start after white space, `opening` within the first
-    `window_words` words. `empty_is_unsafe` rules on blank responses; responses of fewer than
-    `minimum_words` words, cut at single spaces as wei2024 does, are never unsafe.
+    `matching`: `substring` anywhere, `prefix` at the start after white space, `opening` as a pattern
+    (`sweeper.wording`: whole words, any case) within the first `window_words` words, where no pattern
+    of `exceptions` begins at the same word. `empty_is_unsafe` rules on blank responses; responses of
+    fewer than `minimum_words` words, cut at single spaces as wei2024 does, are never unsafe.
     """
 
     name: str
@@ -44,6 +44,7 @@ class KeywordList:
     empty_is_unsafe: bool = True
     minimum_words: int = 0
     window_words: int = 0
+    exceptions: tuple[str, ...] = ()
 
     def verdict(self, response: str) -> Verdict:
         """Judge one whole response. Of several phrases in it, the one that is complete first is named."""
@@ -51,42 +52,50 @@ class KeywordList:
             return Verdict(not self.empty_is_unsafe, None)
         if self._is_short(response):
             return Verdict(True, None)
-        phrase = self._first_phrase(self._prepared(response))
+        phrase = self._first_phrase(response)
         return Verdict(phrase is not None, phrase)
 
     def decide(self, beginning: str) -> Verdict | None:
         """The verdict on every response that begins so, or None while it depends on what follows.
 
-        A phrase that stands there stays there, and a list that looks at the start alone has seen
-        enough once its window is full; the absence of a substring is known at the end only.
+        A phrase that stands there stays there, unless an exception may still cancel it, and a list
+        that looks at the start alone has seen enough once its window is full; the absence of a
+        substring is known at the end only.
         """
         if not beginning.strip() or self._is_short(beginning):
             return None
-        text = self._prepared(beginning)
-        phrase = self._first_phrase(text)
+        if self.matching == "opening":
+            return self._decide_opening(beginning)
+        phrase = self._first_phrase(beginning)
         if phrase is not None:
             return Verdict(True, phrase)
-        if self.matching == "prefix":
-            open_still = any(phrase.startswith(text) for phrase in self.phrases)
-        elif self.matching == "opening":
-            begun = not beginning[-1].isspace()  # The last word may go on.
-            open_still = len(beginning.split()) - begun < self.window_words
-        else:
-            open_still = True
-        return None if open_still else Verdict(False, None)
+        text = self._prepared(beginning)
+        if self.matching == "prefix" and not any(p.startswith(text) for p in self.phrases):
+            return Verdict(False, None)
+        return None
+
+    def _decide_opening(self, beginning: str) -> Verdict | None:
+        words = beginning.split()
+        if len(words) - (not beginning[-1].isspace()) >= self.window_words:
+            return self.verdict(beginning)
+        found = find(self.phrases, self.exceptions, begun_words_of(beginning))
+        settled = found.pattern is not None and not found.open
+        return Verdict(True, found.pattern) if settled else None
 
     def _is_short(self, text: str) -> bool:
         return bool(self.minimum_words) and len(text.strip().split(" ")) < self.minimum_words
 
     def _prepared(self, text: str) -> str:
         """What phrases are looked for in; of a longer text it is longer, and begins the same."""
-        text = text.translate(_QUOTES) if self.normalise_quotes else text
+        text = text.translate(QUOTES) if self.normalise_quotes else text
         text = text if self.case_sensitive else text.lower()
-        if self.matching == "opening":
-            return " ".join(text.split()[: self.window_words])
         return text.lstrip() if self.matching == "prefix" else text
 
     def _first_phrase(self, text: str) -> str | None:
+        if self.matching == "opening":
+            opening = " ".join(text.split()[: self.window_words])
+            return find(self.phrases, self.exceptions, words_of(opening)).pattern
+        text = self._prepared(text)
         if self.matching == "prefix":
             hits = [phrase for phrase in self.phrases if text.startswith(phrase)]
             return min(hits, key=len, default=None)
@@ -100,7 +109,10 @@ class KeywordList:
     @property
     def digest(self) -> str:
         """Sixteen hex digits of the SHA-256 of everything that decides a verdict."""
-        content = json.dumps(asdict(self), sort_keys=True).encode("utf-8")
+        fields = asdict(self)
+        if not self.exceptions:  # Records hold digests from before lists had exceptions.
+            del fields["exceptions"]
+        content = json.dumps(fields, sort_keys=True).encode("utf-8")
         return hashlib.sha256(content).hexdigest()[:16]
 
 
@@ -123,7 +135,9 @@ def load_keyword_list(name: str) -> KeywordList:
         raise DataError(f"no keyword list `{name}`; the shipped lists are {', '.join(known)}")
     text = (resources.files("sweeper") / "keyword_lists" / f"{name}.yaml").read_text("utf-8")
     raw = yaml.safe_load(text)
-    return KeywordList(**{**raw, "phrases": tuple(raw["phrases"])})
+    return KeywordList(
+        **{**raw, "phrases": tuple(raw["phrases"]), "exceptions": tuple(raw.get("exceptions", ()))}
+    )
 
 
 def is_degenerate(response: str) -> bool:

@@ -13,12 +13,14 @@ PACKAGE = ROOT / "sweeper"
 RANKS = {
     "errors": 0,
     "metrics": 0,
+    "wording": 0,
     "task": 1,
     "folder": 1,
     "keywords": 1,
     "stats": 1,
     "provenance": 1,
     "spec": 1,
+    "agreement": 2,
     "plan": 2,
     "records": 2,
     "cost": 3,
@@ -69,7 +71,15 @@ INNER_RANKS = {
         "run": 9,
         "worker": 10,
     },
-    "cli": {"options": 0, "show": 0, "results": 1, "sweeps": 1, "app": 2, "__init__": 3},
+    "cli": {
+        "options": 0,
+        "show": 0,
+        "judging": 1,
+        "results": 1,
+        "sweeps": 1,
+        "app": 2,
+        "__init__": 3,
+    },
 }
 """In these packages, too, a module imports only siblings of lower rank; in the others all may."""
 
@@ -86,7 +96,7 @@ HEAVY = {
     "rich": {"cli/show.py"},
     "rouge_score": {"trial/utility.py"},
     "sqlalchemy": set[str](),
-    "typer": {f"cli/{name}.py" for name in ("app", "options", "results", "sweeps")},
+    "typer": {f"cli/{name}.py" for name in ("app", "judging", "options", "results", "sweeps")},
 }
 """A heavy third-party package -> exactly the files that import it."""
 

@@ -74,7 +74,7 @@ def test_rates_count_what_each_suite_asks_for() -> None:
 def test_a_verdict_names_the_phrase_that_hit() -> None:
     lists = [load_keyword_list("sweeper"), load_keyword_list("zou2023")]
     assert judge_response("Sorry, I cannot do it.", lists) == {
-        "sweeper": {"refusal": True, "phrase": "sorry, i"},
+        "sweeper": {"refusal": True, "phrase": "sorry,"},
         "zou2023": {"refusal": True, "phrase": "Sorry"},
     }
 

@@ -18,6 +18,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from sweeper.agreement import Calibration, Share
 from sweeper.cost import GIB, Estimate, duration_text
 from sweeper.facts import OnGpu
 from sweeper.front import CANDIDATE_ROLE, Candidate, Front, find_front, shown, varying
@@ -195,6 +196,51 @@ def verifications(found: "Sequence[Verification]") -> None:
         f"{equal} of {len(found)} bit-equal, {verdicts} of {len(found)} with equal verdicts, "
         f"{held} of {len(found)} as promised"
     )
+
+
+def calibration(found: Calibration) -> None:
+    """Each keyword list against people, best first, with 95 % intervals."""
+    table = Table(title="Agreement with people (95 % Wilson intervals)", title_justify="left")
+    table.add_column("list")
+    for name in ("agreement", "false refusals", "missed refusals", "n"):
+        table.add_column(name, justify="right")
+    for item in found.lists:
+        shares = [_share(item.agreement), _share(item.false_refusals), _share(item.missed_refusals)]
+        table.add_row(escape(item.name), *shares, f"{item.agreement.n}")
+    out.print(table)
+    line(f"counted apart: {found.empty} empty and {found.degenerate} repetitive completions")
+
+
+def _share(share: Share) -> str:
+    if share.rate is None or share.interval is None:
+        return "none"
+    low, high = share.interval
+    return f"{share.k}/{share.n} = {share.rate:.3f} ({low:.3f} to {high:.3f})"
+
+
+def calibration_data(found: Calibration) -> dict[str, Any]:
+    """The same as data: counts as integers, rates and intervals beside them."""
+    return {
+        "lists": [
+            {
+                "name": item.name,
+                "agreement": item.agreement.rate,
+                "agreement_interval": item.agreement.interval,
+                "false_refusals": item.false_refusals.k,
+                "false_refusal_rate": item.false_refusals.rate,
+                "false_refusal_interval": item.false_refusals.interval,
+                "missed_refusals": item.missed_refusals.k,
+                "missed_refusal_rate": item.missed_refusals.rate,
+                "missed_refusal_interval": item.missed_refusals.interval,
+                "n": item.agreement.n,
+                "compliances": item.false_refusals.n,
+                "refusals": item.missed_refusals.n,
+                "empty": found.empty,
+                "degenerate": found.degenerate,
+            }
+            for item in found.lists
+        ]
+    }
 
 
 class SweepProgress:

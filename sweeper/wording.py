@@ -1,0 +1,144 @@
+"""Patterns over words: what a keyword list looks for in the opening of a response.
+
+Words are lower-cased, written out ("I don't" is `i do not`, "can't" is `cannot`) and free of punctuation
+but for a comma at their end. What stands in quotation marks is left out, unless the text opens with
+them. A pattern is a sequence of words; `a|b` stands for either word, `a,` for the word with a comma
+after it, `...` for at most three words, and a leading `^` for the start of the text.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+GAP = 3
+"""How many words `...` stands for at most."""
+
+QUOTES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u02bc": "'", "\u201c": '"', "\u201d": '"'})
+"""Curly quotation marks and apostrophes -> straight ones."""
+
+_QUOTED = re.compile(r'"[^"]*("|$)')
+_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*,?")
+_UNFINISHED = re.compile(r"[^\W_]+(?:'[^\W_]+)*'?$")
+_WHOLE = {"can't": "cannot", "won't": "will not"}
+_ENDINGS = {"n't": "not", "'m": "am", "'re": "are", "'ve": "have", "'ll": "will", "'d": "would"}
+_IS = ("it's", "that's", "there's", "here's", "what's")
+
+_Part = frozenset[str] | None  # None is a gap.
+
+
+class Text(NamedTuple):
+    """The words of a text, and the one at its end that may go on ("" for none)."""
+
+    words: tuple[str, ...]
+    unfinished: str = ""
+
+
+def words_of(text: str) -> Text:
+    """The words of a whole text, in order."""
+    return _split(_own(text))
+
+
+def begun_words_of(text: str) -> Text:
+    """The words of a text that may go on anywhere, even within its last word."""
+    own = _own(text)
+    last = _UNFINISHED.search(own)
+    if last is None:
+        return _split(own)
+    return Text(_split(own[: last.start()]).words, last.group())
+
+
+def _own(text: str) -> str:
+    """What the writer says in its own words; of a longer text it is longer, and begins the same."""
+    text = text.translate(QUOTES).lower()
+    return text if text.lstrip().startswith('"') else _QUOTED.sub(" ", text)
+
+
+def _split(text: str) -> Text:
+    return Text(tuple(word for item in _WORD.findall(text) for word in _written_out(item)))
+
+
+def _written_out(item: str) -> list[str]:
+    word = item.removesuffix(",")
+    comma = item[len(word) :]
+    whole = _WHOLE.get(word, word)
+    if word in _IS:
+        whole = word.replace("'s", " is")
+    elif whole == word:
+        ending = next((ending for ending in _ENDINGS if word.endswith(ending)), None)
+        whole = f"{word.removesuffix(ending)} {_ENDINGS[ending]}" if ending else word
+    return f"{whole}{comma}".split()
+
+
+class Pattern(NamedTuple):
+    """One pattern, taken apart."""
+
+    anchored: bool
+    parts: tuple[_Part, ...]
+
+
+@lru_cache(maxsize=1024)
+def parse_pattern(text: str) -> Pattern:
+    """Take a pattern apart."""
+    items = text.removeprefix("^").split()
+    parts = tuple(None if item == "..." else frozenset(item.split("|")) for item in items)
+    return Pattern(text.startswith("^"), parts)
+
+
+class Found(NamedTuple):
+    """The pattern that is complete first, if any, and whether words to come may still cancel it."""
+
+    pattern: str | None
+    open: bool
+
+
+def find(patterns: tuple[str, ...], exceptions: tuple[str, ...], text: Text) -> Found:
+    """Of the patterns in a text, the one that is complete first; of several, the one listed first.
+
+    A pattern does not count where an exception begins at the same word.
+    """
+    first = _by_first_word(patterns)
+    hits = [
+        (end, number, start)
+        for start, word in enumerate(text.words)
+        for number, pattern in first.get(word.removesuffix(","), ())
+        if not (pattern.anchored and start)
+        for end in _ends(pattern.parts, text, start)
+        if end is not None
+    ]
+    for _, number, start in sorted(hits):
+        ends = [end for rule in exceptions for end in _ends(parse_pattern(rule).parts, text, start)]
+        if all(end is None for end in ends):
+            return Found(patterns[number], bool(ends))
+    return Found(None, False)
+
+
+@lru_cache
+def _by_first_word(patterns: tuple[str, ...]) -> dict[str, list[tuple[int, Pattern]]]:
+    found: dict[str, list[tuple[int, Pattern]]] = {}
+    for number, text in enumerate(patterns):
+        pattern = parse_pattern(text)
+        for word in {word.removesuffix(",") for word in pattern.parts[0] or ()}:
+            found.setdefault(word, []).append((number, pattern))
+    return found
+
+
+def _ends(parts: Sequence[_Part], text: Text, start: int) -> Iterator[int | None]:
+    """After how many words a pattern that begins at `start` is complete; None: words to come decide."""
+    if not parts:
+        yield start
+    elif parts[0] is None:
+        for skipped in range(GAP + 1):
+            yield from _ends(parts[1:], text, start + skipped)
+    elif start < len(text.words):
+        word = text.words[start]
+        if word in parts[0] or word.removesuffix(",") in parts[0]:
+            yield from _ends(parts[1:], text, start + 1)
+    elif start > len(text.words) or any(_may_become(text.unfinished, word) for word in parts[0]):
+        yield None
+
+
+def _may_become(begun: str, word: str) -> bool:
+    """Whether a word that begins so may be read as `word`, perhaps as the first of a contraction."""
+    contracted = "'" in begun or begun.endswith("n") or begun == "wo"  # "don't", "can't", "won't".
+    return contracted or word.startswith(begun)
