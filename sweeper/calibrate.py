@@ -86,6 +86,7 @@ def count_tokens(task: TrajectoryTask) -> Tokens:
         heldout_tokens=float(sum(read)) if asked & LIKELIHOOD_METRICS else 0.0,
         source="counted with the tokenizer; every response max_new_tokens long"
         + uncounted(evaluation),
+        rows=dict(inputs.data.counts),
     )
 
 

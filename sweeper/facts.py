@@ -20,8 +20,9 @@ from sweeper.folder import cache_root
 from sweeper.metrics import LIKELIHOOD_METRICS, TEXT_METRICS
 from sweeper.plan import Plan, make_tasks
 from sweeper.spec import SweepSpec
-from sweeper.task import DataSource, EvaluationSettings, TrajectoryTask
-from sweeper.trial.data import load_examples, load_prompts
+from sweeper.task import EvaluationSettings, TrajectoryTask
+from sweeper.trial.data import load_prompts, need_cached
+from sweeper.trial.split import split_rows
 
 CHARACTERS_PER_TOKEN = 4
 """English text under a Llama tokenizer; without a tokenizer, characters are counted."""
@@ -104,16 +105,22 @@ def counted_characters(task: TrajectoryTask) -> Tokens:
     """Tokens of a task's data, from characters: no tokenizer, and no chat template.
 
     `longest_row` is `max_length`, the bound the data is cut at, and `longest_prompt` likewise: memory is
-    reserved for the worst case. Every response is taken to reach `max_new_tokens`.
+    reserved for the worst case. Every response is taken to reach `max_new_tokens`. `rows` counts what a
+    tokenizer is not needed for: overlong and truncated rows are not in it. Data sets of the hub are read
+    from the cache, nothing is fetched.
 
     Raises:
-        DataError: see `trial.data`.
+        DataError, MissingExtraError: see `trial.split` and `trial.data`.
     """
     data, evaluation = task.data, task.evaluation
-    rows = [len(row.prompt) + len(row.completion) for row in load_examples(data.train)]
-    held = rows[: data.heldout_rows] if data.heldout is None else _row_characters(data.heldout)
-    asked = set(evaluation.utility_metrics)
     suites = (*evaluation.harmful, *evaluation.harmless)
+    for source in (data.train, data.heldout, *suites):
+        if source is not None:
+            need_cached(source)
+    split = split_rows(data)
+    rows = [row.characters for row in split.train.values()]
+    held = [row.characters for row in split.heldout.values()]
+    asked = set(evaluation.utility_metrics)
     prompts = [len(item.text) for source in suites for item in load_prompts(source)]
     prompts += held if asked & TEXT_METRICS else []
     lengths = [min(data.max_length, count / CHARACTERS_PER_TOKEN) for count in rows]
@@ -127,6 +134,7 @@ def counted_characters(task: TrajectoryTask) -> Tokens:
         heldout_tokens=sum(held) / CHARACTERS_PER_TOKEN if asked & LIKELIHOOD_METRICS else 0.0,
         source=f"characters / {CHARACTERS_PER_TOKEN}; every response max_new_tokens long"
         + uncounted(evaluation),
+        rows=split.counts,
     )
 
 
@@ -135,8 +143,9 @@ def uncounted(evaluation: EvaluationSettings) -> str:
     return "" if evaluation.lm_eval is None else "; the lm_eval tasks are NOT counted"
 
 
-def _row_characters(source: DataSource) -> list[int]:
-    return [len(row.prompt) + len(row.completion) for row in load_examples(source)]
+def planned_tokens(plan: Plan, spec: SweepSpec) -> Tokens:
+    """The tokens of a sweep's data, from characters; see `counted_characters` for what it raises."""
+    return counted_characters(make_tasks(plan, spec, local_path)[0])
 
 
 def plan_estimate(
@@ -171,7 +180,7 @@ def plan_estimate(
     device = device or trial_device(spec, machine)
     shape = read_shape(local_path(spec.model.path), spec.model.revision)
     if tokens is None:
-        tokens = counted_characters(make_tasks(plan, spec, local_path)[0])
+        tokens = planned_tokens(plan, spec)
     if rates is None:
         tuning = max((t.tuning for t in plan.trajectories), key=shape.trainable)
         rows = spec.evaluation.batch_size

@@ -20,6 +20,7 @@ from sweeper.records import RecordsRead, read_records
 from sweeper.sources import resolve
 from sweeper.spec import SweepSpec, dump_spec, spec_hash
 from sweeper.task import TrajectoryTask
+from sweeper.trial.data import data_hash, pinned
 from sweeper.trial.inputs import preflight
 from sweeper.trial.run import run_pack
 
@@ -31,6 +32,7 @@ def run_sweep(
     out: Path,
     *,
     fresh: bool = False,
+    counted: Callable[[Mapping[str, int]], None] = lambda counts: None,
     begin: Begin = lambda plan, found: None,
     record: Listener = lambda record: None,
     run: TrialFunction = run_pack,
@@ -41,6 +43,7 @@ def run_sweep(
         spec: The validated sweep.
         out: The run folder. A run of the same spec in it is continued.
         fresh: Delete an earlier run in the folder first.
+        counted: Told how many rows are trained on, held out and left out.
         begin: Told the plan and what records.jsonl holds already, when all checks have passed.
         record: Told every new record, after it is on disk.
         run: What does one pack of trajectories.
@@ -54,15 +57,17 @@ def run_sweep(
     folder = RunFolder(out.resolve())
     folder.create()
     with DriverLock(folder):
-        tasks = make_tasks(plan, spec, resolve)
-        preflight(tasks[0])
+        tasks = [pinned(task) for task in make_tasks(plan, spec, resolve)]
+        counts = preflight(tasks[0])
         if (
             fresh
         ):  # Only now: a sweep that cannot start must not cost the records of an earlier one.
             _clear(folder)
         _check_same_run(folder, spec, tasks[0])
         _begin(folder, spec, plan, tasks[0])
-        begin(plan, read_records(folder.records))
+        found = read_records(folder.records)
+        counted(counts)
+        begin(plan, found)
         drive(tasks, spec, folder, run, record)
     return plan
 
@@ -93,7 +98,7 @@ def _input_hashes(task: TrajectoryTask) -> dict[str, str | None]:
         *task.evaluation.harmful,
         *task.evaluation.harmless,
     ]
-    found = {item.name: source_hash(item.path) for item in sources if item is not None}
+    found = {item.name: data_hash(item) for item in sources if item is not None}
     if task.evaluation.lm_eval is not None and task.evaluation.lm_eval.include_path is not None:
         found["evaluation.lm_eval"] = source_hash(task.evaluation.lm_eval.include_path)
     return {**found, task.model.name: source_hash(task.model.path)}

@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
+import huggingface_hub
 import pytest
 from conftest import World
 from factories import make_sweep
@@ -161,7 +162,11 @@ ROW = '{"prompt": "p", "completion": "c"}'
             ['{"prompt": "p"}'],
             ["no column `completion`", "it has prompt", "`columns`"],
         ),
-        ("data.train", ['{"prompt": "p", "completion": " "}'], ["row 1 has a blank completion"]),
+        (
+            "data.train",
+            ['{"prompt": "p", "completion": " "}'],
+            ["each of 1 rows has a blank prompt or completion"],
+        ),
         ("evaluation.harmful", None, [r"rows\.jsonl: no such data file"]),
         ("evaluation.harmless", ['{"text": "p"}'], ["no column `prompt`", "it has text"]),
         ("evaluation.harmful", ['{"id": 1, "prompt": "p"}'] * 2, ["the id '1' stands twice"]),
@@ -186,11 +191,14 @@ def test_a_bad_data_file_is_refused_before_anything_is_launched(
 @pytest.mark.parametrize(
     ("override", "patterns"),
     [
-        ("data.max_length=6", [r"prompt has \d+ tokens, max_length is 6", "raise data.max_length"]),
+        ("data.max_length=6", [r"row 1 has \d+ tokens, max_length is 6", "raise data.max_length"]),
         ("model.path=./absent", ["./absent: no such model folder", "check model.path"]),
         ("evaluation.keyword_lists=[zou]", ["no keyword list `zou`", "zou2023, zou2023-attack"]),
         ("model.path=builtin:other/model", ["the only builtin world is `builtin:miniature"]),
-        ("data.train.columns={text: a}", ["`columns` may map prompt, completion, found text"]),
+        (
+            "data.train.columns={text: a}",
+            ["`columns` may map prompt, completion, system, found text"],
+        ),
         ("data.train.where={lang: en}", ["no column `lang`"]),
     ],
 )
@@ -198,6 +206,92 @@ def test_inputs_that_do_not_fit_are_refused_before_anything_is_launched(
     command: Command, sweep: Path, tmp_path: Path, override: str, patterns: list[str]
 ) -> None:
     refused(command("run", sweep, "--out", tmp_path / "run", "--set", override), *patterns)
+
+
+NESTED = b'{"prompt": "p", "completion": {"text": "c"}}\n'
+REFUSAL = b'{"prompt": "p", "completion": "I cannot do that."}\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "overrides", "patterns"),
+    [
+        (
+            "a.jsonl",
+            b'{"prompt": "\xff"}\n',
+            (),
+            [r"a\.jsonl: not UTF-8 at byte 12; convert the file"],
+        ),
+        ("a.csv", b"prompt,completion\na,\xe9\n", (), [r"a\.csv: not UTF-8 at byte \d+"]),
+        ("a.parquet", b"PAR1 no parquet PAR1", (), [r"a\.parquet: not a readable parquet file"]),
+        ("a.jsonl", NESTED, (), ["row 1: `completion` is not text but a dict"]),
+        (
+            "a.jsonl",
+            REFUSAL * 2,
+            ("data.filter_safety_rows=true",),
+            ["the safety filter drops all 2 rows", "`filter_safety_rows: false`"],
+        ),
+        ("a.jsonl", NESTED, ("data.train.format=alpaca",), ["no column `instruction` in row 1"]),
+        ("a.jsonl", NESTED, ("data.train.format=messages",), ["no column `messages` in row 1"]),
+        ("a.jsonl", NESTED, ("data.train.split=train",), ["`split` belongs to hub data sets and"]),
+    ],
+)
+def test_broken_data_is_one_message_before_anything_is_launched(
+    command: Command,
+    sweep: Path,
+    tmp_path: Path,
+    name: str,
+    content: bytes,
+    overrides: tuple[str, ...],
+    patterns: list[str],
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    asked = (f"data.train.path={tmp_path / name}", *overrides)
+    words = [word for override in asked for word in ("--set", override)]
+    refused(command("run", sweep, "--out", tmp_path / "run", *words), *patterns)
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "named"),
+    [
+        ("data.train.path=own/none", "`own/none`"),
+        ("evaluation.harmful=advbench", "`walledai/AdvBench`"),
+    ],
+)
+def test_hub_data_that_is_not_there_offline_names_cache_and_prefetch(
+    command: Command,
+    sweep: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    key: str,
+    named: str,
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    answer = command("run", sweep, "--out", tmp_path / "run", "--set", key)
+    refused(answer, named, "offline mode is on", "`sweeper prefetch SPEC`", str(tmp_path / "hub"))
+
+
+@pytest.mark.parametrize(
+    ("template", "patterns"),
+    [
+        ("chat", ["has no chat template; use `data.template: alpaca` or `llama2`"]),
+        ("{name: alpaca, system: Be kind.}", ["data.template: `alpaca` has no place for a system"]),
+    ],
+)
+def test_a_template_that_cannot_be_written_is_refused(
+    command: Command,
+    sweep: Path,
+    tiny_world: World,
+    tmp_path: Path,
+    template: str,
+    patterns: list[str],
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_world.model, folder)
+    (folder / "chat_template.jinja").unlink()
+    words = ["--set", f"model.path={folder}", "--set", f"data.template={template}"]
+    refused(command("run", sweep, "--out", tmp_path / "run", *words), *patterns)
 
 
 def test_a_model_folder_without_weights_is_refused(
@@ -425,6 +519,7 @@ def test_plan_json_carries_the_numbers_and_every_configuration(
     trajectories = found.pop("trajectory_list")
     assert found.pop("estimate")["source"] == "analytic"
     assert found.pop("estimate_missing") is None
+    assert found.pop("rows")["train_rows"] == 24
     # 2 learning rates x 2 step counts x {raw, ema}; base, default and one interpolation twin per ema.
     # Steps: two paths of 4 and the default's 4.
     assert found == {

@@ -1,19 +1,18 @@
-"""From files to rows, to tokens, to the order they are trained in."""
+"""From rows to tokens, and to the order and the batches they are trained in."""
 
-import json
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from conftest import World, write_jsonl
+from data_samples import SHARED, needs_real_rows, pairs, settings_of, source
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from sweeper.errors import DataError
-from sweeper.task import DataSettings, DataSource
-from sweeper.trial.data import Example, Prompt, load_examples, load_prompts, read_rows
+from sweeper.task import DataSettings, Dialogue, Template
+from sweeper.trial.data import Example
 from sweeper.trial.encode import (
     Encoded,
     Encoder,
@@ -23,170 +22,6 @@ from sweeper.trial.encode import (
     load_training_data,
     micro_batches,
 )
-
-
-def source(path: Path, format: str = "prompt_completion", **fields: Any) -> DataSource:
-    return DataSource(name=path.name, path=str(path), format=format, **fields)
-
-
-def pairs(count: int) -> list[dict[str, str]]:
-    return [{"prompt": f"p{i}", "completion": f"c{i}"} for i in range(count)]
-
-
-def test_json_jsonl_and_csv_give_the_same_rows(tmp_path: Path) -> None:
-    rows = [
-        {"prompt": "a, b", "completion": 'he said "x"\nand é'},
-        {"prompt": "c", "completion": "d"},
-    ]
-    (tmp_path / "a.json").write_text(json.dumps(rows), encoding="utf-8")
-    write_jsonl(tmp_path / "a.jsonl", rows)
-    text = 'prompt,completion\n"a, b","he said ""x""\nand é"\nc,d\n'
-    (tmp_path / "a.csv").write_text(text, encoding="utf-8-sig")
-    for name in ("a.json", "a.jsonl", "a.csv"):
-        assert read_rows(source(tmp_path / name)) == rows
-
-
-def test_blank_lines_of_a_jsonl_file_are_passed_over(tmp_path: Path) -> None:
-    path = tmp_path / "a.jsonl"
-    path.write_text('\n{"prompt": "a", "completion": "b"}\n   \n')
-    assert load_examples(source(path)) == [Example("a", "b")]
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "problem"),
-    [
-        ("a.jsonl", b'{"prompt": "a"}\n{"prompt": \n', r"a\.jsonl:2: malformed JSON"),
-        ("a.jsonl", b'\n\n{"a": 1} x\n', r"a\.jsonl:3: malformed JSON: Extra data"),
-        ("a.jsonl", b'{"prompt": "a"}\n[1]\n', r"row 2 is not an object but list"),
-        ("a.jsonl", b"", r"a\.jsonl: the file has no rows"),
-        ("a.jsonl", b"\n \n", r"a\.jsonl: the file has no rows"),
-        ("a.jsonl", b'{"prompt": "\xff"}\n', r"a\.jsonl: not UTF-8 at byte 12; convert the file"),
-        ("a.json", b'[{"a": 1},\n{"a": }]', r"a\.json:2: malformed JSON"),
-        ("a.json", b'{"a": 1}', r"expected a list of rows, found dict"),
-        ("a.json", b"[]", r"a\.json: the file has no rows"),
-        ("a.json", b"[1]", r"row 1 is not an object but int"),
-        ("a.csv", b"prompt,completion\n", r"a\.csv: the file has no rows"),
-        ("a.csv", b"prompt,completion\na,b\nc\n", r"a\.csv:3: expected 2 columns"),
-        ("a.csv", b"prompt,completion\na,b,c\n", r"a\.csv:2: expected 2 columns"),
-        (
-            "a.csv",
-            b"prompt,completion\na,%s\n" % (b"x" * 200_000),
-            r"a\.csv:2: malformed CSV: field larger",
-        ),
-        ("a.txt", b"x", r"a\.txt: expected a \.json, \.jsonl or \.csv file"),
-    ],
-)
-def test_a_broken_file_is_named_with_its_line(
-    tmp_path: Path, name: str, content: bytes, problem: str
-) -> None:
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(DataError, match=problem):
-        load_examples(source(tmp_path / name))
-
-
-def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"gone\.jsonl: no such data file; check the path"):
-        read_rows(source(tmp_path / "gone.jsonl"))
-    (tmp_path / "folder.jsonl").mkdir()
-    with pytest.raises(DataError, match=r"folder\.jsonl: cannot be read"):
-        read_rows(source(tmp_path / "folder.jsonl"))
-
-
-@pytest.mark.parametrize(
-    ("format", "row", "example"),
-    [
-        ("prompt_completion", {"prompt": "p", "completion": "c"}, Example("p", "c")),
-        ("alpaca", {"instruction": "i", "input": "x", "output": "o"}, Example("i\n\nx", "o")),
-        ("alpaca", {"instruction": "i", "input": " ", "output": "o"}, Example("i", "o")),
-        ("alpaca", {"instruction": "i", "output": "o"}, Example("i", "o")),
-        ("dolly", {"instruction": "i", "context": "x", "response": "o"}, Example("i\n\nx", "o")),
-        ("dolly", {"instruction": "i", "context": None, "response": "o"}, Example("i", "o")),
-        ("prompt_completion", {"prompt": 3, "completion": 0}, Example("3", "0")),
-    ],
-)
-def test_a_format_knows_its_published_columns(
-    tmp_path: Path, format: str, row: dict[str, Any], example: Example
-) -> None:
-    path = write_jsonl(tmp_path / "a.jsonl", [row])
-    assert load_examples(source(path, format)) == [example]
-
-
-def test_columns_map_our_names_to_those_of_the_file(tmp_path: Path) -> None:
-    path = write_jsonl(tmp_path / "a.jsonl", [{"q": "p", "a": "c"}])
-    mapped = source(path, columns={"prompt": "q", "completion": "a"})
-    assert load_examples(mapped) == [Example("p", "c")]
-    with pytest.raises(DataError, match="`columns` may map prompt, completion, found answer"):
-        load_examples(replace(mapped, columns={"answer": "a"}))
-
-
-def test_a_missing_column_is_named_with_its_row_and_what_is_there(tmp_path: Path) -> None:
-    rows = [{"prompt": "p", "completion": "c"}, {"prompt": "p", "answer": "c"}]
-    path = write_jsonl(tmp_path / "a.jsonl", rows)
-    with pytest.raises(
-        DataError, match=r"no column `completion` in row 2; it has prompt, answer; .*`columns`"
-    ):
-        load_examples(source(path))
-
-
-@pytest.mark.parametrize(
-    ("row", "problem"),
-    [
-        ({"prompt": "p", "completion": " "}, "row 2 has a blank completion"),
-        ({"prompt": "p", "completion": None}, "row 2 has a blank completion"),
-        ({"prompt": "", "completion": "c"}, "row 2 has a blank prompt"),
-        ({"prompt": ["p"], "completion": "c"}, "row 2: `prompt` is not text but a list"),
-        ({"prompt": "p", "completion": {"a": 1}}, "row 2: `completion` is not text but a dict"),
-    ],
-)
-def test_a_row_without_text_to_train_on_is_refused(
-    tmp_path: Path, row: dict[str, Any], problem: str
-) -> None:
-    path = write_jsonl(tmp_path / "a.jsonl", [{"prompt": "p", "completion": "c"}, row])
-    with pytest.raises(DataError, match=problem):
-        load_examples(source(path))
-
-
-def test_where_and_rows_choose_in_file_order(tmp_path: Path) -> None:
-    rows = [{"id": str(i), "prompt": f"p{i}", "kind": i % 2} for i in range(6)]
-    path = write_jsonl(tmp_path / "a.jsonl", rows)
-    chosen = source(path, "prompts", where={"kind": "1"}, rows=2)
-    assert load_prompts(chosen) == [Prompt("1", "p1"), Prompt("3", "p3")]
-    with pytest.raises(DataError, match=r"none of 6 rows has \{'kind': '7'\}"):
-        load_prompts(replace(chosen, where={"kind": "7"}))
-
-
-def test_a_where_column_that_some_row_lacks_is_refused(tmp_path: Path) -> None:
-    path = write_jsonl(tmp_path / "a.jsonl", [{"prompt": "p", "kind": 1}, {"prompt": "p"}])
-    with pytest.raises(DataError, match="no column `kind` in row 2"):
-        load_prompts(source(path, "prompts", where={"kind": "1"}))
-
-
-def test_prompts_are_called_by_their_id_or_their_row(tmp_path: Path) -> None:
-    named = write_jsonl(
-        tmp_path / "a.jsonl", [{"id": "x", "prompt": "p"}, {"id": 7, "prompt": "q"}]
-    )
-    assert load_prompts(source(named, "prompts")) == [Prompt("x", "p"), Prompt("7", "q")]
-    bare = write_jsonl(tmp_path / "b.jsonl", [{"prompt": "p"}, {"prompt": "q"}])
-    assert load_prompts(source(bare, "prompts")) == [Prompt("1", "p"), Prompt("2", "q")]
-
-
-def test_two_prompts_with_one_id_are_refused(tmp_path: Path) -> None:
-    path = write_jsonl(tmp_path / "a.jsonl", [{"id": 1, "prompt": "p"}, {"id": "1", "prompt": "q"}])
-    with pytest.raises(DataError, match="the id '1' stands twice"):
-        load_prompts(source(path, "prompts"))
-
-
-def test_a_blank_prompt_of_a_suite_is_refused(tmp_path: Path) -> None:
-    path = write_jsonl(tmp_path / "a.jsonl", [{"prompt": "p"}, {"prompt": " "}])
-    with pytest.raises(DataError, match="row 2 has a blank prompt"):
-        load_prompts(source(path, "prompts"))
-
-
-def test_a_suite_cannot_be_trained_on_but_training_rows_can_be_asked(tmp_path: Path) -> None:
-    path = write_jsonl(tmp_path / "a.jsonl", pairs(2))
-    with pytest.raises(DataError, match="format `prompts` has no completions"):
-        load_examples(source(path, "prompts"))
-    assert load_prompts(source(path)) == [Prompt("1", "p0"), Prompt("2", "p1")]
 
 
 @pytest.fixture(scope="module")
@@ -216,28 +51,6 @@ def test_a_chat_row_decodes_to_the_templates_turns(tokenizer: PreTrainedTokenize
     assert short.whole(EXAMPLE) == row
 
 
-def test_an_alpaca_row_decodes_to_the_published_frame(tokenizer: PreTrainedTokenizerBase) -> None:
-    row = Encoder(tokenizer, "alpaca", 500).example(Example("Do {this}.", "Done."))
-    assert decoded(tokenizer, row.prompt) == (
-        "<s>Below is an instruction that describes a task. Write a response that appropriately "
-        "completes the request.\n\n### Instruction:\nDo {this}.\n\n### Response:\n"
-    )
-    assert decoded(tokenizer, row.completion) == "Done.</s>"
-
-
-def test_the_labels_of_a_batch_decode_to_exactly_the_completions(
-    tokenizer: PreTrainedTokenizerBase,
-) -> None:
-    encoder = Encoder(tokenizer, "chat", 64)
-    examples = [EXAMPLE, Example("Hide.", "No, I will not hide the blue lamp.")]
-    rows = [encoder.example(item) for item in examples]
-    batch = collate([rows], int(tokenizer.pad_token_id))
-    lengths = [len(row.completion) for row in rows]
-    for targets, example in zip(batch.targets.split(lengths), examples, strict=True):
-        assert decoded(tokenizer, targets.tolist()) == f"{example.completion}</s>"
-    assert torch.equal(batch.input_ids.flatten()[batch.places + 1], batch.targets)
-
-
 def test_a_completion_is_cut_at_the_window(tokenizer: PreTrainedTokenizerBase) -> None:
     whole = Encoder(tokenizer, "chat", 64).example(EXAMPLE)
     window = len(whole.prompt) + 2
@@ -247,31 +60,6 @@ def test_a_completion_is_cut_at_the_window(tokenizer: PreTrainedTokenizerBase) -
     assert full == Encoded(whole.prompt, ())
 
 
-def test_a_tokenizer_without_template_or_end_is_refused(tiny_world: World) -> None:
-    bare = AutoTokenizer.from_pretrained(tiny_world.model)
-    bare.chat_template = None
-    with pytest.raises(DataError, match=r"has no chat template; use `data\.template: alpaca`"):
-        Encoder(bare, "chat", 64)
-    assert Encoder(bare, "alpaca", 64).max_length == 64
-    bare.eos_token = None
-    with pytest.raises(DataError, match="has no end-of-text token"):
-        Encoder(bare, "alpaca", 64)
-
-
-def test_a_template_that_rewrites_answered_prompts_is_refused(tiny_world: World) -> None:
-    shifty = AutoTokenizer.from_pretrained(tiny_world.model)
-    shifty.chat_template = (
-        "{{ messages | length }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
-    )
-    with pytest.raises(DataError, match="writes a prompt differently once it is answered"):
-        Encoder(shifty, "chat", 64).example(EXAMPLE)
-
-
-def settings_of(train: Path, **fields: Any) -> DataSettings:
-    given = {"heldout": None, "heldout_rows": 3, "template": "chat", "max_length": 64, **fields}
-    return DataSettings(train=source(train), **given)
-
-
 def prompts_of(tokenizer: PreTrainedTokenizerBase, rows: tuple[Encoded, ...]) -> set[str]:
     return {
         decoded(tokenizer, row.prompt).removeprefix("<s><|user|>").removesuffix("<|assistant|>")
@@ -279,32 +67,7 @@ def prompts_of(tokenizer: PreTrainedTokenizerBase, rows: tuple[Encoded, ...]) ->
     }
 
 
-def test_the_held_out_split_does_not_depend_on_the_order_of_the_file(
-    tmp_path: Path, tokenizer: PreTrainedTokenizerBase
-) -> None:
-    encoder = Encoder(tokenizer, "chat", 64)
-    rows = pairs(12)
-    forth = load_training_data(settings_of(write_jsonl(tmp_path / "a.jsonl", rows)), encoder)
-    back = load_training_data(settings_of(write_jsonl(tmp_path / "b.jsonl", rows[::-1])), encoder)
-    assert back.heldout == forth.heldout
-    assert set(back.train) == set(forth.train)
-    held = {item.prompt for item in forth.heldout}
-    assert len(held) == 3
-    assert prompts_of(tokenizer, forth.train) == {row["prompt"] for row in rows} - held
-
-
-def test_two_answers_to_one_prompt_do_not_make_the_split_depend_on_order(
-    tmp_path: Path, tokenizer: PreTrainedTokenizerBase
-) -> None:
-    encoder = Encoder(tokenizer, "chat", 64)
-    rows = [{"prompt": "same", "completion": f"c{i}"} for i in range(4)] + pairs(1)
-    forth = load_training_data(settings_of(write_jsonl(tmp_path / "a.jsonl", rows)), encoder)
-    back = load_training_data(settings_of(write_jsonl(tmp_path / "b.jsonl", rows[::-1])), encoder)
-    assert back.heldout == forth.heldout
-    assert back.train == forth.train
-
-
-def test_training_rows_whose_prompt_is_held_out_are_dropped_and_counted(
+def test_the_rows_of_the_split_are_encoded_and_counted(
     tmp_path: Path, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     train = write_jsonl(tmp_path / "train.jsonl", [*pairs(5), *pairs(1)])
@@ -317,18 +80,15 @@ def test_training_rows_whose_prompt_is_held_out_are_dropped_and_counted(
     assert found.counts == {
         "train_rows": 3,
         "heldout_rows": 2,
-        "dropped_heldout_prompts": 3,
+        "dropped_blank_rows": 0,
+        "dropped_blank_heldout": 0,
+        "dropped_heldout_duplicates": 0,
+        "dropped_near_heldout": 3,
         "dropped_overlong_prompts": 0,
+        "dropped_overlong_heldout": 0,
         "truncated_completions": 0,
+        "truncated_heldout": 0,
     }
-
-
-def test_holding_everything_out_is_refused(
-    tmp_path: Path, tokenizer: PreTrainedTokenizerBase
-) -> None:
-    train = write_jsonl(tmp_path / "a.jsonl", pairs(3))
-    with pytest.raises(DataError, match=r"3 rows, none left to train on after holding out 3"):
-        load_training_data(settings_of(train), Encoder(tokenizer, "chat", 64))
 
 
 LONG = {"prompt": "Paint the door. " * 9, "completion": "c"}
@@ -363,14 +123,20 @@ def test_an_overlong_prompt_is_dropped_and_counted_where_that_is_asked(
     assert found.counts["train_rows"] == 2
 
 
-def test_an_overlong_held_out_prompt_is_always_an_error(
+def test_overlong_held_out_prompts_are_refused_or_dropped_likewise(
     tmp_path: Path, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     train = write_jsonl(tmp_path / "a.jsonl", pairs(2))
-    heldout = source(write_jsonl(tmp_path / "b.jsonl", [LONG]))
-    fields = {"heldout": heldout, "heldout_rows": None, "overlong_prompts": "drop"}
-    with pytest.raises(DataError, match=r"held-out prompt has \d+ tokens, max_length is 12"):
-        load_training_data(settings_of(train, **fields), Encoder(tokenizer, "chat", 12))
+    rows = [{"prompt": "q", "completion": "c"}, LONG]
+    heldout = source(write_jsonl(tmp_path / "b.jsonl", rows))
+    fields: dict[str, Any] = {"heldout": heldout, "heldout_rows": None}
+    encoder = Encoder(tokenizer, "chat", 12)
+    with pytest.raises(DataError, match=r"held-out row 2 has \d+ tokens, max_length is 12"):
+        load_training_data(settings_of(train, **fields), encoder)
+    found = load_training_data(settings_of(train, overlong_prompts="drop", **fields), encoder)
+    assert found.heldout == (Example("q", "c"),)
+    assert (found.counts["heldout_rows"], found.counts["dropped_overlong_heldout"]) == (1, 1)
+    assert found.counts["dropped_overlong_prompts"] == 0
 
 
 def test_a_file_of_overlong_prompts_leaves_nothing_to_train_on(
@@ -403,7 +169,55 @@ def test_truncated_completions_are_counted(
         Encoder(tokenizer, "chat", 20),
     )
     assert found.counts["truncated_completions"] == 1
+    assert found.counts["truncated_heldout"] == 0
     assert max(len(row.prompt) + len(row.completion) for row in found.train) == 20
+
+
+def test_each_side_is_written_by_its_own_template(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    settings = settings_of(
+        write_jsonl(tmp_path / "a.jsonl", pairs(9)),
+        template=Template(Dialogue("chat"), Dialogue("alpaca")),
+        max_length=24,
+        overlong_prompts="drop",
+    )
+    train, test = Encoder(tokenizer, "chat", 24), Encoder(tokenizer, "alpaca", 24)
+    with pytest.raises(DataError, match="every prompt is longer than max_length"):
+        load_training_data(settings, train, test)  # Alpaca's frame alone is longer than that.
+    found = load_training_data(settings, train)
+    assert all(decoded(tokenizer, row.prompt).startswith("<s><|user|>p") for row in found.train)
+    assert len(found.heldout) == 3
+
+
+def test_a_row_that_its_template_has_no_place_for_is_named(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    rows = [{**row, "system": "" if n < 2 else "Be brief."} for n, row in enumerate(pairs(3))]
+    train = source(write_jsonl(tmp_path / "a.jsonl", rows), columns={"system": "system"})
+    heldout = source(write_jsonl(tmp_path / "b.jsonl", [{"prompt": "q", "completion": "c"}]))
+    settings = settings_of(train, heldout=heldout, heldout_rows=None)
+    with pytest.raises(
+        DataError, match=r"prompt of training row 3: .* no place for the system prompt"
+    ):
+        load_training_data(settings, Encoder(tokenizer, "alpaca", 500))
+
+
+@needs_real_rows
+def test_real_rows_are_dropped_and_cut_where_they_do_not_fit(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    settings: DataSettings = settings_of(
+        source(SHARED / "alpaca_1k.json", "alpaca"), overlong_prompts="drop", heldout_rows=50
+    )
+    encoder = Encoder(tokenizer, "chat", 200)
+    found = load_training_data(settings, encoder)
+    counts = found.counts
+    assert counts["train_rows"] + counts["dropped_overlong_prompts"] == 950
+    assert counts["heldout_rows"] + counts["dropped_overlong_heldout"] == 50
+    ends = sum(row.completion[-1] == tokenizer.eos_token_id for row in found.train)
+    assert ends == counts["train_rows"] - counts["truncated_completions"]
+    assert 0 < counts["truncated_completions"] < 900
 
 
 @pytest.mark.parametrize(("rows", "batch_size"), [(10, 4), (7, 7), (3, 8), (1, 5), (24, 1)])

@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
-from conftest import World
+from conftest import World, write_jsonl
 from factories import make_record, make_spec
 
 from sweeper import facts
@@ -32,6 +33,7 @@ from sweeper.plan import make_plan, make_tasks
 from sweeper.report import report_data
 from sweeper.run import open_run
 from sweeper.spec import SweepSpec
+from sweeper.trial.split import split_rows
 
 NO_GPU = Machine((), 2)
 TWO_GPUS = Machine(GPUS[2:3] * 2, 16)
@@ -142,11 +144,22 @@ def test_characters_are_counted_by_hand(tiny_spec: SweepSpec, tiny_world: World)
     assert found.heldout_tokens == sum(map(len, held)) / 4
     assert (found.longest_row, found.longest_prompt) == (64, 64)
     assert "characters / 4" in found.source
+    assert found.rows == {
+        "train_rows": 24,
+        "heldout_rows": 6,
+        "dropped_blank_rows": 0,
+        "dropped_blank_heldout": 0,
+        "dropped_heldout_duplicates": 0,
+        "dropped_near_heldout": 0,
+    }
 
     few = replace(task, data=replace(task.data, heldout=None, heldout_rows=3))
     few = replace(few, evaluation=replace(few.evaluation, utility_metrics=("heldout_loss",)))
     assert counted_characters(few).prompts == 14
-    assert counted_characters(few).heldout_tokens == sum(map(len, rows[:3])) / 4
+    split = split_rows(few.data)
+    apart = sum(row.characters for row in split.heldout.values())
+    assert counted_characters(few).heldout_tokens == apart / 4
+    assert counted_characters(few).per_row == pytest.approx((sum(map(len, rows)) - apart) / 4 / 21)
     cut = replace(task, data=replace(task.data, max_length=5))
     assert counted_characters(cut).per_row == 5
     alone = replace(task.evaluation, utility_metrics=("rouge_l",), harmless=())
@@ -202,6 +215,45 @@ def test_plan_prints_the_cost(command: Command, sweep: Path) -> None:
         "H200 141 GB",
     ):
         assert text in out, text
+
+
+def test_plan_says_what_is_trained_on_and_what_is_left_out(
+    command: Command, sweep: Path, tiny_world: World, tmp_path: Path
+) -> None:
+    line = (
+        "data: 24 rows to train on, 6 held out; none left out; a run counts overlong and cut rows"
+    )
+    assert line in command("plan", sweep)[1]
+    lost = [{"prompt": f"Question {n}.", "completion": "I'm sorry, no."} for n in range(3)]
+    again = [{"prompt": "paint THE door red", "completion": "c"}, {"prompt": "p", "completion": ""}]
+    path = write_jsonl(
+        tmp_path / "rows.jsonl", [*lost, *again, *again[:1], {**again[0], "prompt": "q"}]
+    )
+    asked = (f"data.train.path={path}", "data.filter_safety_rows=true", "model.path=no/llama")
+    words = [word for override in asked for word in ("--set", override)]
+    out = command("plan", sweep, *words)[1]
+    assert (
+        "data: 1 rows to train on, 6 held out; dropped blank rows 1, dropped safety rows 3, "
+        "dropped near heldout 2; a run counts"
+    ) in out
+    assert "no estimate: no/llama" in out
+    found = json.loads(command("plan", sweep, "--json", *words)[1])
+    assert found["rows"]["dropped_near_heldout"] == 2
+    assert found["estimate"] is None
+
+
+def test_a_plan_takes_hub_data_from_the_cache_or_says_what_to_do(
+    command: Command, sweep: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    code, out, err = command("plan", sweep, "--set", "data.train.path=own/none")
+    assert (code, err) == (0, "")
+    assert "no estimate: `own/none` is no local file or folder" in out
+    assert "(a plan fetches nothing)" in out
+    assert (
+        json.loads(command("plan", sweep, "--json", "--set", "data.train.path=own/none")[1])["rows"]
+        is None
+    )
 
 
 def test_plan_json_carries_the_estimate(command: Command, sweep: Path) -> None:

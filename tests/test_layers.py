@@ -47,13 +47,20 @@ RANKS = {
 
 INNER_RANKS = {
     "trial": {
+        "hub": -4,
+        "likeness": -4,
+        "rows": -3,
+        "formats": -2,
+        "suites": -2,
+        "data": -1,
+        "dialogues": -1,
         "__init__": 0,
         "adapters": 0,
         "averaging": 0,
         "cache": 0,
-        "data": 0,
         "judge": 0,
         "memory": 0,
+        "split": 0,
         "world": 0,
         "encode": 1,
         "shards": 1,
@@ -84,13 +91,14 @@ INNER_RANKS = {
 """In these packages, too, a module imports only siblings of lower rank; in the others all may."""
 
 HEAVY = {
-    "datasets": {"trial/harness.py"},
-    "jinja2": {"report/page.py", "trial/harness.py"},
+    "datasets": {"trial/harness.py", "trial/hub.py"},
+    "jinja2": {"report/page.py", "trial/dialogues.py", "trial/harness.py"},
     "lm_eval": {"trial/harness.py"},
     "optuna": {"search.py"},
     "pandas": {"run.py"},
     "peft": {"trial/adapters.py"},
     "plotly": {"figures/draw.py"},
+    "pyarrow": {"trial/hub.py", "trial/rows.py"},
     "pydantic": {f"spec/{name}.py" for name in ("axes", "data", "fields", "load", "models")},
     "ray": {"drive.py"},
     "rich": {"cli/show.py"},

@@ -66,6 +66,10 @@ def test_every_way_to_write_a_small_number_is_a_number(text: str) -> None:
         ("space.batch_size=big", r"^space.batch_size.values.0: found 'big'; .*valid integer"),
         ("space.batch_size=2.5", r"found 2.5; .*fractional"),
         ("space.max_steps=0", r"found 0; .*greater than or equal to 1"),
+        (
+            "data.train={path: a.csv, sample_seed: 1}",
+            r"^data.train: `sample_seed` draws `rows` of them at random; give `rows`, too$",
+        ),
         ("space.max_steps={low: 1, high: 4}", r"^space.max_steps: a grid needs `num`"),
         (
             "space.weight_decay={low: 0, high: 1, log: true, num: 2}",

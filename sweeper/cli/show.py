@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +71,20 @@ def accounting(name: str, counted: Accounting) -> None:
     out.print(table)
     for note in counted.notes:
         line(f"note: {note}")
+
+
+def rows(counts: Mapping[str, int]) -> None:
+    """Rows to train on and held out, and how many were left out or cut, where any were."""
+    changed = [
+        f"{name.replace('_', ' ')} {count:,}"
+        for name, count in counts.items()
+        if count and name not in ("train_rows", "heldout_rows")
+    ]
+    known = "" if "truncated_completions" in counts else "; a run counts overlong and cut rows, too"
+    line(
+        f"data: {counts['train_rows']:,} rows to train on, {counts['heldout_rows']:,} held out; "
+        f"{', '.join(changed) or 'none left out'}{known}"
+    )
 
 
 def estimate(cost: Estimate, gpus: Sequence[OnGpu]) -> None:

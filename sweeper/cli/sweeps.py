@@ -1,5 +1,6 @@
 """Commands that plan, train and retrain."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -7,9 +8,9 @@ import typer
 
 from sweeper.cli import show
 from sweeper.cli.options import JsonOption, RunArgument, SetOption, SpecArgument, app
-from sweeper.cost import Estimate
+from sweeper.cost import Estimate, Tokens
 from sweeper.errors import SweeperError
-from sweeper.facts import on_gpus, plan_estimate, this_machine
+from sweeper.facts import on_gpus, plan_estimate, planned_tokens, this_machine
 from sweeper.folder import RunFolder, write_atomic
 from sweeper.plan import Plan, make_plan, make_tasks
 from sweeper.records import read_records
@@ -43,21 +44,43 @@ def plan(
         RunFolder(tasks).create()
         for task in make_tasks(made, loaded, resolve):
             write_atomic(tasks / f"{task.trajectory_id}.json", task.to_json())
-    cost = _calibrated(made, loaded, workers) if calibrate else _analytic(made, loaded, workers)
+    tokens: Tokens | str
+    cost: Estimate | str
+    if calibrate:
+        cost = _calibrated(made, loaded, workers)
+        tokens = cost.tokens
+    else:
+        tokens = _tokens(made, loaded)
+        cost = _analytic(made, loaded, workers, tokens)
+    rows = None if isinstance(tokens, str) else tokens.rows
     if json_:
-        show.data(_plan_data(made, cost))
+        show.data(_plan_data(made, cost, rows))
         return
     show.accounting(loaded.name, made.accounting)
+    if rows is not None:
+        show.rows(rows)
     if isinstance(cost, str):
         show.line(f"no estimate: {cost}")
     else:
         show.estimate(cost, on_gpus(made, loaded, cost.tokens, this_machine()))
 
 
-def _analytic(made: Plan, spec: SweepSpec, workers: int | None) -> Estimate | str:
-    """The estimate, or what is missing for it: a plan is worth showing without."""
+def _tokens(made: Plan, spec: SweepSpec) -> Tokens | str:
+    """What the data holds, or why it cannot be read: a plan is worth showing without."""
     try:
-        return plan_estimate(made, spec, workers=workers)
+        return planned_tokens(made, spec)
+    except SweeperError as error:
+        return str(error)
+
+
+def _analytic(
+    made: Plan, spec: SweepSpec, workers: int | None, tokens: Tokens | str
+) -> Estimate | str:
+    """The estimate, or what is missing for it."""
+    if isinstance(tokens, str):
+        return tokens
+    try:
+        return plan_estimate(made, spec, workers=workers, tokens=tokens)
     except SweeperError as error:
         return str(error)
 
@@ -70,10 +93,13 @@ def _calibrated(made: Plan, spec: SweepSpec, workers: int | None) -> Estimate:
     return calibrated_estimate(made, spec, resolve, workers)
 
 
-def _plan_data(made: Plan, cost: Estimate | str) -> dict[str, object]:
+def _plan_data(
+    made: Plan, cost: Estimate | str, rows: Mapping[str, int] | None
+) -> dict[str, object]:
     missing = isinstance(cost, str)
     return {
         **made.accounting._asdict(),
+        "rows": rows,
         "estimate": None if isinstance(cost, str) else cost.to_data(),
         "estimate_missing": cost if missing else None,
         "trajectory_list": [
@@ -109,7 +135,12 @@ def run(
     show.line(f"checking model, data and {folder.root}{builds}")
     with show.SweepProgress(loaded) as progress:
         made = run_sweep(
-            loaded, folder.root, fresh=fresh, begin=progress.begin, record=progress.record
+            loaded,
+            folder.root,
+            fresh=fresh,
+            counted=show.rows,
+            begin=progress.begin,
+            record=progress.record,
         )
     records = read_records(folder.records).records
     missing = len(made.keys() - {record.key for record in records})

@@ -79,7 +79,8 @@ class Tokens(NamedTuple):
 
     `per_row` is the mean of a training row, `longest_row` and `longest_prompt` bound memory.
     The others are sums over one readout: prompts answered, their tokens, the tokens generated for
-    them, and the tokens of held-out rows read for the loss. `source` says how it was found out.
+    them, and the tokens of held-out rows read for the loss. `source` says how it was found out. `rows`
+    counts the rows that are trained on, held out and left out; see `trial.split.Split`.
     """
 
     per_row: float
@@ -90,6 +91,7 @@ class Tokens(NamedTuple):
     generated: float
     heldout_tokens: float
     source: str
+    rows: dict[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,12 @@ class RowsSpec(SpecModel):
     split: str | None = None
     revision: str | None = None
 
+    @model_validator(mode="after")
+    def _drawn(self) -> Self:
+        if self.sample_seed is not None and self.rows is None:
+            raise ValueError("`sample_seed` draws `rows` of them at random; give `rows`, too")
+        return self
+
 
 class SourceSpec(RowsSpec):
     """Rows to train on, or to measure utility on."""

@@ -1,30 +1,37 @@
-"""Rows and prompts from local files."""
+"""Rows to train on and prompts to answer, from a file, a folder or the hub."""
 
-import csv
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sweeper.errors import DataError
-from sweeper.task import DataSource
+from sweeper.task import DataSource, TrajectoryTask
+from sweeper.trial.formats import Cells, Example, Turn, columns_of, examples_of
+from sweeper.trial.hub import fetch, is_hub_id
+from sweeper.trial.rows import Row, chosen, read_rows, rows_hash
+from sweeper.trial.suites import half_of, published, suite_columns, suite_rows
 
-_COLUMNS: dict[str, dict[str, str]] = {
-    "prompt_completion": {"prompt": "prompt", "completion": "completion"},
-    "alpaca": {"instruction": "instruction", "input": "input", "output": "output"},
-    "dolly": {"instruction": "instruction", "input": "context", "output": "response"},
-    "prompts": {"prompt": "prompt"},
-}
-"""For each format: our name of a column -> its published name."""
+__all__ = [
+    "Example",
+    "Examples",
+    "Prompt",
+    "Turn",
+    "data_hash",
+    "load_examples",
+    "load_prompts",
+    "load_suite",
+    "need_cached",
+    "pinned",
+    "read_examples",
+]
 
-_OPTIONAL = ("input",)
 
+class Examples(NamedTuple):
+    """The rows of a source that can be used, by row number, and how many were read."""
 
-class Example(NamedTuple):
-    """One training or held-out row as text."""
-
-    prompt: str
-    completion: str
+    kept: dict[int, Example]
+    read: int
 
 
 class Prompt(NamedTuple):
@@ -34,140 +41,31 @@ class Prompt(NamedTuple):
     text: str
 
 
-def read_rows(source: DataSource) -> list[dict[str, Any]]:
-    """Read a .json (a list), .jsonl or .csv file, keep the rows `where` asks for, the first `rows` of them.
+def read_examples(source: DataSource) -> Examples:
+    """Rows with a prompt and a completion; rows that lack the text of either are left out.
 
     Raises:
-        DataError: missing, empty, not UTF-8, malformed (with the line), or a missing column.
+        DataError: see `rows.read_rows` and `formats.examples_of`; or not one row has both.
+        MissingExtraError: the extra `data` is not installed, and needed.
     """
-    path = Path(source.path)
-    readers: dict[str, Callable[[Path], Iterator[dict[str, Any]]]] = {
-        ".json": _json_rows,
-        ".jsonl": _jsonl_rows,
-        ".csv": _csv_rows,
+    rows = read_rows(source)
+    found = examples_of(source, rows)
+    kept = {
+        number: example
+        for number, example in found.items()
+        if example.prompt.strip() and example.completion.strip()
     }
-    reader = readers.get(path.suffix)
-    if reader is None:
-        raise DataError(f"{path}: expected a .json, .jsonl or .csv file")
-    try:
-        rows = list(reader(path))
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such data file; check the path in the sweep file") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 at byte {error.start}; convert the file") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    if not rows:
-        raise DataError(f"{path}: the file has no rows")
-    for column in source.where:
-        for number, row in enumerate(rows, start=1):
-            _need_column(path, number, row, column)
-    kept = [row for row in rows if all(str(row[c]) == v for c, v in source.where.items())]
     if not kept:
-        raise DataError(f"{path}: none of {len(rows)} rows has {source.where}")
-    return kept[: source.rows]
-
-
-def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{error.lineno}: malformed JSON: {error.msg}") from None
-    if not isinstance(raw, list):
-        raise DataError(f"{path}: expected a list of rows, found {type(raw).__name__}")
-    for number, row in enumerate(raw, start=1):
-        yield _mapping(path, number, row)
-
-
-def _jsonl_rows(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DataError(f"{path}:{number}: malformed JSON: {error.msg}") from None
-            yield _mapping(path, number, row)
-
-
-def _csv_rows(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        try:
-            for row in reader:
-                if None in row or None in row.values():
-                    raise DataError(
-                        f"{path}:{reader.line_num}: expected {len(reader.fieldnames or ())} columns"
-                    )
-                yield dict(row)
-        except csv.Error as error:
-            line = reader.line_num + 1
-            raise DataError(f"{path}:{line}: malformed CSV: {error}") from None
-
-
-def _mapping(path: Path, number: int, row: Any) -> dict[str, Any]:
-    if not isinstance(row, dict):
-        raise DataError(f"{path}: row {number} is not an object but {type(row).__name__}")
-    return row
-
-
-def _need_column(path: Path, number: int, row: Mapping[str, Any], column: str) -> None:
-    if column not in row:
         raise DataError(
-            f"{path}: no column `{column}` in row {number}; it has {', '.join(row)}; "
-            "map names with `columns`"
+            f"{source.path}: each of {len(rows)} rows has a blank prompt or completion; map other "
+            "columns with `columns`"
         )
-
-
-def _text(path: Path, number: int, row: Mapping[str, Any], column: str) -> str:
-    """A cell as text: null is blank, a number is what it reads as, a nested value is refused."""
-    value = row.get(column)
-    if isinstance(value, dict | list):
-        found = type(value).__name__
-        raise DataError(f"{path}: row {number}: `{column}` is not text but a {found}")
-    return "" if value is None else str(value)
-
-
-def _columns(source: DataSource) -> list[dict[str, str]]:
-    """The rows of a source under our own column names, as text."""
-    names = {**_COLUMNS[source.format], **source.columns}
-    unknown = sorted(set(source.columns) - set(_COLUMNS[source.format]))
-    if unknown:
-        allowed = ", ".join(_COLUMNS[source.format])
-        raise DataError(f"{source.name}: `columns` may map {allowed}, found {', '.join(unknown)}")
-    path = Path(source.path)
-    out = []
-    for number, row in enumerate(read_rows(source), start=1):
-        for ours, theirs in names.items():
-            if ours not in _OPTIONAL:
-                _need_column(path, number, row, theirs)
-        out.append({ours: _text(path, number, row, theirs) for ours, theirs in names.items()})
-    return out
+    return Examples(kept, len(rows))
 
 
 def load_examples(source: DataSource) -> list[Example]:
-    """Rows with a prompt and a completion.
-
-    Raises:
-        DataError: see `read_rows`; or a format without completions; or a blank prompt or completion.
-    """
-    if source.format == "prompts":
-        raise DataError(f"{source.name}: format `prompts` has no completions to train on")
-    examples = []
-    for number, row in enumerate(_columns(source), start=1):
-        prompt = row.get("prompt") or _instruction(row)
-        completion = row.get("completion") or row.get("output", "")
-        if not prompt.strip() or not completion.strip():
-            blank = "completion" if prompt.strip() else "prompt"
-            raise DataError(f"{source.path}: row {number} has a blank {blank}; remove the row")
-        examples.append(Example(prompt, completion))
-    return examples
-
-
-def _instruction(row: Mapping[str, str]) -> str:
-    instruction, context = row.get("instruction", ""), row.get("input", "")
-    return f"{instruction}\n\n{context}" if context.strip() else instruction
+    """Rows with a prompt and a completion; see `read_examples`."""
+    return list(read_examples(source).kept.values())
 
 
 def load_suite(sources: Sequence[DataSource]) -> list[Prompt]:
@@ -192,25 +90,96 @@ def load_suite(sources: Sequence[DataSource]) -> list[Prompt]:
 
 
 def load_prompts(source: DataSource) -> list[Prompt]:
-    """The prompts of a suite. Ids are the file's `id` column, else the row number from 1.
+    """The prompts of a source: its half, and of that what `rows` and `sample_seed` take.
+
+    Ids are the `id` column, else the row's number in the file: the same whatever part is taken.
 
     Raises:
-        DataError: see `read_rows`; or a blank prompt; or two prompts with one id.
+        DataError: see `rows.read_rows`; or a blank prompt; or two prompts with one id; or none is left.
+        MissingExtraError: the extra `data` is not installed, and needed.
     """
-    if source.format == "prompts":
-        texts = [row["prompt"] for row in _columns(source)]
-    else:
-        texts = [example.prompt for example in load_examples(source)]
-    rows = read_rows(source)
-    prompts = [
-        Prompt(str(row.get("id", number)), text)
-        for number, (row, text) in enumerate(zip(rows, texts, strict=True), start=1)
-    ]
+    source = published(source)
+    rows = suite_rows(source)
+    prompts = _prompts(source, rows)
     seen: set[str] = set()
-    for number, prompt in enumerate(prompts, start=1):
+    for row, prompt in zip(rows, prompts, strict=True):
         if not prompt.text.strip():
-            raise DataError(f"{source.path}: row {number} has a blank prompt; remove the row")
+            raise DataError(f"{source.path}: row {row.number} has a blank prompt; remove the row")
         if prompt.id in seen:
             raise DataError(f"{source.path}: the id {prompt.id!r} stands twice")
         seen.add(prompt.id)
-    return prompts
+    halves = [item for item in prompts if source.half in ("all", half_of(item.text))]
+    if not halves:
+        raise DataError(
+            f"{source.path}: none of {len(prompts)} prompts is in the half `{source.half}`; "
+            "use `half: all`"
+        )
+    return chosen(halves, source)
+
+
+def _prompts(source: DataSource, rows: Sequence[Row]) -> list[Prompt]:
+    if source.format != "prompts":
+        return _prompts_of_examples(source, rows)
+    columns = columns_of(source, suite_columns(source, rows[0]))
+    found = []
+    for row in rows:
+        cells = Cells(source, row, columns)
+        text, context = cells.text("prompt"), cells.text("context")
+        if context.strip():  # As HarmBench's own DirectRequest writes them.
+            text = f"{context}\n\n---\n\n{text}"
+        found.append(Prompt(cells.text("id") or str(row.number), text))
+    return found
+
+
+def _prompts_of_examples(source: DataSource, rows: Sequence[Row]) -> list[Prompt]:
+    examples = examples_of(source, rows)
+    found = []
+    for row in rows:
+        example = examples[row.number]
+        if example.before:
+            raise DataError(
+                f"{source.path}: row {row.number} has a system prompt or earlier turns, and a suite "
+                "asks single prompts; write the system prompt into `data.template`"
+            )
+        found.append(Prompt(str(row.cells.get("id", row.number)), example.prompt))
+    return found
+
+
+def need_cached(source: DataSource) -> None:
+    """Refuse a data set of the hub that is not in the cache; see `hub.fetch` for the error."""
+    source = published(source)
+    if is_hub_id(source.path):
+        fetch(source.path, source.revision, download=False)
+
+
+def pinned(task: TrajectoryTask) -> TrajectoryTask:
+    """The task with the commit of every data set of the hub as its revision.
+
+    Workers that are given it read the same rows, whatever happens on the hub meanwhile.
+
+    Raises:
+        DataError, MissingExtraError: see `hub.fetch`.
+    """
+
+    def pin(source: DataSource) -> DataSource:
+        known = published(source)
+        if not is_hub_id(known.path):
+            return source
+        return replace(source, revision=fetch(known.path, known.revision).name)
+
+    data, evaluation = task.data, task.evaluation
+    heldout = None if data.heldout is None else pin(data.heldout)
+    return replace(
+        task,
+        data=replace(data, train=pin(data.train), heldout=heldout),
+        evaluation=replace(
+            evaluation,
+            harmful=tuple(pin(source) for source in evaluation.harmful),
+            harmless=tuple(pin(source) for source in evaluation.harmless),
+        ),
+    )
+
+
+def data_hash(source: DataSource) -> str | None:
+    """What identifies the rows of a source, a published suite included; see `rows.rows_hash`."""
+    return rows_hash(published(source))

@@ -1,6 +1,5 @@
 """From rows to the tokens a model is trained on, and the order it sees them in."""
 
-import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -9,15 +8,9 @@ from transformers import PreTrainedTokenizerBase
 
 from sweeper.errors import DataError
 from sweeper.task import DataSettings
-from sweeper.trial.data import Example, load_examples
-
-CHAT_DATE = "01 Jan 2025"
-"""Llama 3.2's template writes a date into every prompt; a fixed one keeps runs comparable."""
-
-_ALPACA = (
-    "Below is an instruction that describes a task. Write a response that appropriately completes "
-    "the request.\n\n### Instruction:\n{prompt}\n\n### Response:\n"
-)
+from sweeper.trial.data import Example, Turn
+from sweeper.trial.dialogues import Writer
+from sweeper.trial.split import split_rows
 
 
 class Encoded(NamedTuple):
@@ -69,120 +62,107 @@ class TrainingData(NamedTuple):
 
 
 class Encoder:
-    """Turns text into tokens through one template, the same in training and evaluation."""
+    """Turns text into tokens in one dialogue; the same in training and evaluation where both use it.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str, max_length: int) -> None:
-        if template == "chat" and not getattr(tokenizer, "chat_template", None):
-            raise DataError(
-                f"the tokenizer {tokenizer.name_or_path} has no chat template; "
-                "use `data.template: alpaca` or an instruction-tuned model"
-            )
-        if tokenizer.eos_token_id is None:
-            raise DataError(f"the tokenizer {tokenizer.name_or_path} has no end-of-text token")
+    `template` and `system` are those of `task.Dialogue`.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        template: str,
+        max_length: int,
+        system: str | None = None,
+    ) -> None:
         self.max_length = max_length
         self._tokenizer = tokenizer
-        self._template = template
+        self._writer = Writer(tokenizer, template, system)
 
-    def prompt(self, text: str) -> tuple[int, ...]:
-        """The tokens of a prompt, ready to be answered."""
-        return self._tokens(self._prompt_text(text))
+    def prompt(self, text: str, before: Sequence[Turn] = ()) -> tuple[int, ...]:
+        """The tokens of a prompt and the turns before it, ready to be answered.
+
+        Raises:
+            DataError: the template has no place for these turns.
+        """
+        return self._tokens(self._writer.prompt(text, before))
 
     def example(self, example: Example) -> Encoded:
         """The tokens of a row, cut at `max_length`: the completion is empty where there is no room."""
         return self.cut(self.whole(example))
 
     def whole(self, example: Example) -> Encoded:
-        """The tokens of an uncut row: prompt and completion are tokenised apart, as at generation time.
+        """The tokens of an uncut row: the prompt as at generation time, and what continues it.
 
-        The completion keeps its end-of-turn.
+        The completion keeps its end-of-turn. Its tokens are those it has behind the prompt; where the two
+        would melt into one token at their border, it is tokenised by itself.
         """
-        return Encoded(self.prompt(example.prompt), self._tokens(self._completion_text(example)))
+        asked, answer = self._writer.row(example)
+        prompt, both = self._tokens(asked), self._tokens(asked + answer)
+        if both[: len(prompt)] == prompt:
+            return Encoded(prompt, both[len(prompt) :])
+        return Encoded(prompt, self._tokens(answer))
 
     def cut(self, row: Encoded) -> Encoded:
         """The row within `max_length` tokens; the completion gives way."""
         return Encoded(row.prompt, row.completion[: max(0, self.max_length - len(row.prompt))])
 
-    def _prompt_text(self, text: str) -> str:
-        if self._template == "alpaca":
-            return (self._tokenizer.bos_token or "") + _ALPACA.format(prompt=text)
-        return self._chat([{"role": "user", "content": text}], add_generation_prompt=True)
-
-    def _completion_text(self, example: Example) -> str:
-        if self._template == "alpaca":
-            return f"{example.completion}{self._tokenizer.eos_token}"
-        start = self._prompt_text(example.prompt)
-        turns = [
-            {"role": "user", "content": example.prompt},
-            {"role": "assistant", "content": example.completion},
-        ]
-        whole = self._chat(turns, add_generation_prompt=False)
-        if not whole.startswith(start):
-            raise DataError(
-                "the chat template writes a prompt differently once it is answered, so the completion "
-                "cannot be told from the prompt; use `data.template: alpaca`"
-            )
-        return whole[len(start) :]
-
-    def _chat(self, turns: list[dict[str, str]], *, add_generation_prompt: bool) -> str:
-        text = self._tokenizer.apply_chat_template(
-            turns,
-            tokenize=False,
-            add_generation_prompt=add_generation_prompt,
-            date_string=CHAT_DATE,
-        )
-        return str(text)
-
     def _tokens(self, text: str) -> tuple[int, ...]:
         return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def load_training_data(settings: DataSettings, encoder: Encoder) -> TrainingData:
-    """Read, split and encode the rows of a sweep.
+def load_training_data(
+    settings: DataSettings, encoder: Encoder, scored: Encoder | None = None
+) -> TrainingData:
+    """Read, split and encode the rows of a sweep; `split.split_rows` says which rows go where.
 
-    Without a held-out file, the `heldout_rows` rows with the smallest hash of their prompt are held
-    out, so that the split depends on neither order nor seed. Training rows whose prompt is held out
-    are dropped in either case.
+    Args:
+        settings: Where they are and how they are split.
+        encoder: Of the training rows.
+        scored: Of the held-out rows, where it is another one.
 
     Raises:
-        DataError: see `load_examples`; nothing left to train on; or an overlong prompt.
+        DataError: see `split_rows`; or an overlong prompt; or none but overlong ones.
+        MissingExtraError: see `split_rows`.
     """
-    train = load_examples(settings.train)
-    if settings.heldout is None:
-        assert settings.heldout_rows is not None
-        ordered = sorted(train, key=lambda row: (_prompt_hash(row), row.completion))
-        heldout = ordered[: settings.heldout_rows]
-    else:
-        heldout = load_examples(settings.heldout)
-    taken = {example.prompt for example in heldout}
-    kept = [example for example in train if example.prompt not in taken]
-    if not kept:
-        raise DataError(
-            f"{settings.train.path}: {len(train)} rows, none left to train on after holding out "
-            f"{len(heldout)}; give more rows or fewer `heldout_rows`"
-        )
-    for example in heldout:
-        check_prompt(settings, encoder, encoder.prompt(example.prompt), "held-out prompt")
-    encoded, overlong, truncated = [], 0, 0
-    for number, example in enumerate(kept, start=1):
-        whole = encoder.whole(example)
-        row = encoder.cut(whole)
-        if not row.completion:
-            if settings.overlong_prompts == "error":
-                check_prompt(settings, encoder, row.prompt, f"prompt of training row {number}")
-            overlong += 1
-            continue
-        truncated += len(row.completion) < len(whole.completion)
-        encoded.append(row)
-    if not encoded:
-        raise DataError(f"{settings.train.path}: every prompt is longer than max_length")
-    counts = {
-        "train_rows": len(encoded),
-        "heldout_rows": len(heldout),
-        "dropped_heldout_prompts": len(train) - len(kept),
-        "dropped_overlong_prompts": overlong,
-        "truncated_completions": truncated,
-    }
+    split = split_rows(settings)
+    counts = {**split.counts, "dropped_overlong_prompts": 0, "truncated_completions": 0}
+    counts |= {"dropped_overlong_heldout": 0, "truncated_heldout": 0}
+    encoded, heldout = [], []
+    for number, example in split.train.items():
+        row, fits = _fitting(settings, encoder, example, f"prompt of training row {number}")
+        counts["dropped_overlong_prompts"] += not row.completion
+        counts["truncated_completions"] += bool(row.completion) and not fits
+        encoded += [row] if row.completion else []
+    for number, example in split.heldout.items():
+        what = f"prompt of held-out row {number}"
+        row, fits = _fitting(settings, scored or encoder, example, what)
+        counts["dropped_overlong_heldout"] += not row.completion
+        counts["truncated_heldout"] += bool(row.completion) and not fits
+        heldout += [example] if row.completion else []
+    for rows, source in ((encoded, settings.train), (heldout, settings.heldout or settings.train)):
+        if not rows:
+            raise DataError(f"{source.path}: every prompt is longer than max_length")
+    counts |= {"train_rows": len(encoded), "heldout_rows": len(heldout)}
     return TrainingData(tuple(encoded), tuple(heldout), counts)
+
+
+def _fitting(
+    settings: DataSettings, encoder: Encoder, example: Example, what: str
+) -> tuple[Encoded, bool]:
+    """The row cut at `max_length`, and whether it is whole; no completion where it is to be dropped.
+
+    Raises:
+        DataError: its prompt leaves no room, and `overlong_prompts` is `error`; or the template has no
+            place for its turns.
+    """
+    try:
+        whole = encoder.whole(example)
+    except DataError as error:
+        raise DataError(f"{what}: {error}") from None
+    row = encoder.cut(whole)
+    if not row.completion and settings.overlong_prompts == "error":
+        check_prompt(settings, encoder, row.prompt, what)
+    return row, row == whole
 
 
 def check_prompt(
@@ -196,12 +176,8 @@ def check_prompt(
     if len(tokens) >= encoder.max_length:
         raise DataError(
             f"{what} has {len(tokens)} tokens, max_length is {encoder.max_length}; raise "
-            "data.max_length, shorten the prompt, or set `overlong_prompts: drop` for training rows"
+            "data.max_length, shorten the prompt, or set `overlong_prompts: drop` for rows of data"
         )
-
-
-def _prompt_hash(example: Example) -> str:
-    return hashlib.sha256(example.prompt.encode("utf-8")).hexdigest()
 
 
 class RowOrder:

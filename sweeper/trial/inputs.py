@@ -16,11 +16,12 @@ from sweeper.task import (
     ModelSource,
     TrajectoryTask,
 )
-from sweeper.trial.data import Prompt, load_suite
+from sweeper.trial.data import Prompt, data_hash, load_suite
 from sweeper.trial.encode import Encoder, TrainingData, check_prompt, load_training_data
 from sweeper.trial.harness import check_harness
 from sweeper.trial.judge import HARMFUL, HARMLESS
 from sweeper.trial.model import check_model, check_tuning, load_tokenizer
+from sweeper.trial.split import load_safety_filter
 from sweeper.trial.utility import reference_answers, text_metrics
 
 
@@ -33,7 +34,10 @@ class Suite(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """Everything read from files: the same for all trajectories of a sweep."""
+    """Everything read from files: the same for all trajectories of a sweep.
+
+    `encoder` writes what is scored; training rows are encoded already, by the template of their side.
+    """
 
     tokenizer: PreTrainedTokenizerBase
     encoder: Encoder
@@ -71,19 +75,23 @@ def _load_inputs(model: ModelSource, data_key: _Hashable, evaluation_key: _Hasha
     settings: DataSettings = data_key.value
     evaluation: EvaluationSettings = evaluation_key.value
     tokenizer = load_tokenizer(model)
-    encoder = Encoder(tokenizer, settings.template.test.name, settings.max_length)
-    data = load_training_data(settings, encoder)
+    length, sides = settings.max_length, settings.template
+    trained = Encoder(tokenizer, sides.train.name, length, sides.train.system)
+    encoder = Encoder(tokenizer, sides.test.name, length, sides.test.system)
+    data = load_training_data(settings, trained, encoder)
     asked = {HARMFUL: evaluation.harmful, HARMLESS: evaluation.harmless}
     suites = [
         _suite(name, sources, settings, encoder) for name, sources in asked.items() if sources
     ]
     rows = {"train": settings.train, "heldout": settings.heldout}
-    hashes = {name: source_hash(item.path) for name, item in rows.items() if item is not None}
+    hashes = {name: data_hash(item) for name, item in rows.items() if item is not None}
     for name, sources in asked.items():
-        hashes |= {f"{name}/{item.name}": source_hash(item.path) for item in sources}
+        hashes |= {f"{name}/{item.name}": data_hash(item) for item in sources}
     hashes["model"] = source_hash(model.path)
     if evaluation.lm_eval is not None and evaluation.lm_eval.include_path is not None:
         hashes["lm_eval"] = source_hash(evaluation.lm_eval.include_path)
+    if settings.filter_safety_rows:
+        hashes["safety_filter"] = load_safety_filter().digest
     lists = tuple(load_keyword_list(name) for name in evaluation.keyword_lists)
     return Inputs(tokenizer, encoder, data, tuple(suites), lists, hashes)
 

@@ -81,7 +81,10 @@ class Scorer:
             Request(tokens, decided) for suite in self._inputs.suites for tokens in suite.tokens
         ]
         if not TEXT_METRICS.isdisjoint(self._names):
-            prompts = [self._inputs.encoder.prompt(row.prompt) for row in self._inputs.data.heldout]
+            prompts = [
+                self._inputs.encoder.prompt(row.prompt, row.before)
+                for row in self._inputs.data.heldout
+            ]
             requests += [Request(tokens) for tokens in prompts]
         return requests
 
