@@ -215,7 +215,7 @@ def test_an_objective_that_cannot_be_measured_is_unscored_not_a_number(
     spec = spec_with(tiny_world, learning_rate=4e-3)
     task = next(t for t in tasks_of(spec) if len(t.readouts) > 3)
     task = replace(task, objectives=("heldout_loss", "unsafe_rate"))
-    monkeypatch.setattr("sweeper.trial.score.likelihood_metrics", lambda names, sums, tokens: {})
+    monkeypatch.setattr("sweeper.trial.score.likelihood_samples", lambda names, sums, tokens: {})
     for record in run_all(task, tmp_path).values():
         assert record.status == "unscored"
         assert record.reason == {"missing_metrics": ["heldout_loss"]}

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sweeper.cli import show
+from sweeper.cli import show, standings
 from sweeper.cli.options import JsonOption, RunArgument, app
 from sweeper.errors import SweeperError
 
@@ -16,11 +16,11 @@ def front(run: RunArgument, json_: JsonOption = False) -> None:
     from sweeper.run import open_run
 
     opened = open_run(run)
-    found = opened.front()
+    found, sure = opened.front(), opened.certainty()
     if json_:
-        show.data([{"config_id": i.config_id, **i.config, **i.values} for i in found.members])
+        show.data(standings.front_data(found, sure))
     else:
-        show.front(found, opened.spec)
+        standings.front(found, sure, opened.spec)
 
 
 @app.command()
