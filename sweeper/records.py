@@ -186,16 +186,23 @@ def read_records(path: Path) -> RecordsRead:
         RecordError: with file and line number: malformed, unknown version, or a (config, seed) twice.
     """
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as file:
+            return _read_lines(path, file)
     except FileNotFoundError:
         return RecordsRead((), b"", 0)
     except OSError as error:
         raise RecordError(f"cannot read {path}: {error.strerror}") from None
-    whole, _, torn = raw.rpartition(b"\n")
-    whole_bytes = len(raw) - len(torn)
+
+
+def _read_lines(path: Path, file: Iterable[bytes]) -> RecordsRead:
     records: list[TrialRecord] = []
     lines: dict[tuple[str, int], int] = {}
-    for number, line in enumerate(whole.split(b"\n") if whole_bytes else [], start=1):
+    torn, whole_bytes = b"", 0
+    for number, line in enumerate(file, start=1):
+        if not line.endswith(b"\n"):
+            torn = line
+            break
+        whole_bytes += len(line)
         try:
             record = TrialRecord.from_json(line.decode("utf-8"))
         except (RecordError, UnicodeDecodeError) as error:

@@ -20,6 +20,7 @@ from sweeper.stats.posterior import (
     ratio_draws,
     seed_noise,
     seed_spread,
+    shifted,
 )
 
 Floats = NDArray[np.float64]
@@ -69,10 +70,10 @@ def metric_draws(metric: str, items: Sequence[Candidate]) -> MetricDraws:
     with_rows = np.array([found is not None for found in kept], dtype=np.bool_)
     bounded = is_bounded(metric, items)
     rows, counts = np.flatnonzero(with_rows), np.flatnonzero(~with_rows)
-    by_rows = _by_rows([found for found in kept if found is not None])
-    by_counts = _by_counts(
-        metric, [items[int(i)] for i in counts], sampled=bounded and _sampled(metric, items)
-    )
+    by_rows = _by_rows([found for found in kept if found is not None], bounded=bounded)
+    sampled = _sampled(metric, items)
+    alone = [items[int(i)] for i in counts]
+    by_counts = _by_counts(metric, alone, sampled=sampled, bounded=bounded)
 
     def draw(weights: Floats, rng: np.random.Generator) -> Floats:
         drawn = np.empty((len(weights), len(items)))
@@ -80,12 +81,9 @@ def metric_draws(metric: str, items: Sequence[Candidate]) -> MetricDraws:
             drawn[:, rows] = by_rows(weights, rng)
         if len(counts):
             drawn[:, counts] = by_counts(len(weights), rng)
-        if bounded:
-            np.clip(drawn, 0.0, 1.0, out=drawn)
         return np.exp(drawn) if metric == "perplexity" else drawn
 
-    exact = ~with_rows if not (bounded and _sampled(metric, items)) else np.zeros_like(with_rows)
-    return MetricDraws((suite_of(metric), n), draw, with_rows, exact)
+    return MetricDraws((suite_of(metric), n), draw, with_rows, exact=~with_rows & (not sampled))
 
 
 def weights_of(
@@ -130,28 +128,30 @@ def _numbers(values: str | tuple[float, ...]) -> Floats:
     return np.array(values, dtype=np.float64)
 
 
-def _by_rows(answers: Sequence[_Answers]) -> Callable[[Floats, np.random.Generator], Floats]:
+def _by_rows(
+    answers: Sequence[_Answers], *, bounded: bool
+) -> Callable[[Floats, np.random.Generator], Floats]:
     """Draws from weighted prompts, averaged over seeds prompt by prompt, and the seeds' own spread."""
     if not answers:
         return lambda weights, rng: np.empty((len(weights), 0))
     shares = np.array([found.numerators.mean(axis=0) for found in answers])
-    below = [found.denominators for found in answers]
+    below = _denominators([found.denominators for found in answers], shares.shape[1])
+    means = shares.sum(axis=1) / below.sum(axis=-1)
     spread = _joined([_spread(found) for found in answers])
-    counted = np.array([found.counted for found in answers])
+    every = all(found.counted for found in answers)
 
     def draw(weights: Floats, rng: np.random.Generator) -> Floats:
-        if counted.all():
-            drawn = rate_draws(weights, shares, rng)
-        else:
-            drawn = ratio_draws(weights, shares, _denominators(below, shares.shape[1]))
-        return drawn + seed_noise(spread, len(weights), rng)
+        noise = seed_noise(spread, len(weights), rng)
+        drawn = rate_draws(weights, shares, rng) if every else ratio_draws(weights, shares, below)
+        return shifted(drawn, noise, means) if bounded else drawn + noise
 
     return draw
 
 
 def _denominators(below: Sequence[Floats | None], n: int) -> Floats:
     """Shape (n,) where all candidates have the same, which is the rule."""
-    given = [np.ones(n) if one is None else one for one in below]
+    ones = np.ones(n)
+    given = [ones if one is None else one for one in below]
     if all(one is given[0] or np.array_equal(one, given[0]) for one in given):
         return given[0]
     return np.array(given)
@@ -159,24 +159,19 @@ def _denominators(below: Sequence[Floats | None], n: int) -> Floats:
 
 def _spread(found: _Answers) -> Spread:
     seeds, n = found.numerators.shape
-    if seeds < 2:
-        return Spread(np.zeros(1), np.zeros(1, dtype=np.int64))
     scaled = found.numerators
     if found.denominators is not None:
         scaled = scaled / found.denominators.mean()
-    within = interaction_variance(scaled[None]) if n > 1 else None
+    within = interaction_variance(scaled[None]) if seeds > 1 and n > 1 else None
     return seed_spread(scaled.mean(axis=1)[None], within)
 
 
 def _joined(parts: Sequence[Spread]) -> Spread:
-    return Spread(
-        np.concatenate([part.error for part in parts]),
-        np.concatenate([part.degrees for part in parts]),
-    )
+    return Spread(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
 def _by_counts(
-    metric: str, items: Sequence[Candidate], *, sampled: bool
+    metric: str, items: Sequence[Candidate], *, sampled: bool, bounded: bool
 ) -> Callable[[int, np.random.Generator], Floats]:
     """Draws from k/n alone, or from a value alone; all spread over seeds is taken for the runs' own.
 
@@ -192,10 +187,8 @@ def _by_counts(
     spread = _joined([seed_spread(values[None]) for values in each])
 
     def draw(draws: int, rng: np.random.Generator) -> Floats:
-        if sampled:
-            drawn = beta_draws(np.clip(means, 0.0, 1.0), n, draws, rng)
-        else:
-            drawn = np.repeat(means[None], draws, axis=0)
-        return drawn + seed_noise(spread, draws, rng)
+        noise = seed_noise(spread, draws, rng)
+        drawn = beta_draws(means, n, draws, rng) if sampled else np.tile(means, (draws, 1))
+        return shifted(drawn, noise, means) if bounded else drawn + noise
 
     return draw

@@ -23,7 +23,12 @@ from sweeper.stats.rates import (
     upper_bound,
     wilson_interval,
 )
-from sweeper.stats.sequences import difference_sequence, rate_sequence
+from sweeper.stats.sequences import (
+    difference_sequence,
+    rate_sequence,
+    refutes_difference,
+    refutes_rate,
+)
 
 __all__ = [
     "Discordance",
@@ -40,6 +45,8 @@ __all__ = [
     "paired_difference_interval",
     "probability_at_most",
     "rate_sequence",
+    "refutes_difference",
+    "refutes_rate",
     "sample_rate",
     "upper_bound",
     "wilson_interval",

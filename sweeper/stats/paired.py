@@ -72,7 +72,11 @@ def paired_difference_interval(pairs: Discordance, confidence: float = 0.95) -> 
     if not 0 < confidence < 1:
         raise SweeperError(f"a confidence lies strictly between 0 and 1, but got {confidence}")
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    return kept_differences(pairs, lambda difference: abs(_score(pairs, difference)) <= z)
+    low, high = (
+        kept_end(pairs.difference, outermost, lambda d: abs(_score(pairs, d)) <= z)
+        for outermost in (-1.0, 1.0)
+    )
+    return Interval(low, high)
 
 
 def constrained_share(pairs: Discordance, difference: float) -> float:
@@ -98,21 +102,21 @@ def _score(pairs: Discordance, difference: float) -> float:
     return 0.0 if gap == 0 else math.copysign(math.inf, gap)
 
 
-def kept_differences(pairs: Discordance, keeps: Callable[[float], bool]) -> Interval:
-    """The ends of the differences that a test keeps; it keeps the estimate and an interval around it."""
-    ends = []
-    for outermost in (-1.0, 1.0):
-        inside, outside = pairs.difference, outermost
-        if keeps(outermost):
-            inside = outermost
-        for _ in range(_BISECTIONS):
-            middle = (inside + outside) / 2
-            if keeps(middle):
-                inside = middle
-            else:
-                outside = middle
-        ends.append(inside)
-    return Interval(*ends)
+def kept_end(inside: float, outermost: float, keeps: Callable[[float], bool]) -> float:
+    """How far a test keeps values from one that it keeps towards `outermost`, by bisection.
+
+    The values it keeps are an interval. The end is the last kept one found, within 1e-15 of the true end.
+    """
+    if keeps(outermost):
+        return outermost
+    outside = outermost
+    for _ in range(_BISECTIONS):
+        middle = (inside + outside) / 2
+        if keeps(middle):
+            inside = middle
+        else:
+            outside = middle
+    return inside
 
 
 def mean_difference_interval(

@@ -10,8 +10,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sweeper.stats.beta import t_quantile
-
 Floats = NDArray[np.float64]
 
 
@@ -78,33 +76,27 @@ def beta_draws(
 
 
 class Spread(NamedTuple):
-    """How far seeds are apart: standard error of a mean over them, and its degrees of freedom, each (m,).
+    """How far the values of m metrics under different seeds are apart, each of shape (m,).
 
-    No degrees of freedom say that nothing is known, and the standard error is 0.
+    `variance` is that of the values; `within` the part of it that is expected where runs do not differ and
+    only the answers to single prompts do; `seeds` how many there are.
     """
 
-    error: Floats
-    degrees: NDArray[np.int64]
+    variance: Floats
+    within: Floats
+    seeds: NDArray[np.int64]
 
 
 def seed_spread(values: Floats, within: Floats | None = None) -> Spread:
-    """The spread between runs that finitely many prompts do not explain.
-
-    Two-way analysis of variance without replication, prompts by seeds: the variance of seeds' means is
-    the runs' own plus `within` / n (Searle, Casella and McCulloch 1992, chapter 4). Where that is negative
-    it is 0.
+    """The spread of m metrics over seeds.
 
     Args:
-        values: Shape (m, seeds): a metric of m configurations under each seed.
-        within: Shape (m,): the part of the variance of each value that is due to prompts answered otherwise
-            under another seed; None where it is not known and all spread is taken for the runs' own.
+        values: Shape (m, seeds).
+        within: Shape (m,), see `interaction_variance`; None takes all spread for that of the runs.
     """
     m, seeds = values.shape
-    degrees = np.full(m, seeds - 1)
-    if seeds < 2:
-        return Spread(np.zeros(m), degrees)
-    variance = values.var(axis=1, ddof=1) - (0.0 if within is None else within)
-    return Spread(np.sqrt(np.maximum(0.0, variance) / seeds), degrees)
+    variance = values.var(axis=1, ddof=1) if seeds > 1 else np.zeros(m)
+    return Spread(variance, np.zeros(m) if within is None else within, np.full(m, seeds))
 
 
 def interaction_variance(answers: Floats) -> Floats:
@@ -121,20 +113,34 @@ def interaction_variance(answers: Floats) -> Floats:
 
 
 def seed_noise(spread: Spread, draws: int, rng: np.random.Generator) -> Floats:
-    """What to add to draws of a mean over seeds, shape (draws, m): t distributed, scaled by the spread."""
-    noise = np.zeros((draws, len(spread.error)))
-    moved = np.flatnonzero((spread.error > 0) & (spread.degrees > 0))
+    """Draws of how far the mean over seeds is from the mean over all runs, shape (draws, m).
+
+    Prompts by seeds is a two-way table without replication: the variance of seeds' means is that of runs
+    plus `within` (Searle, Casella, McCulloch 1992, chapter 4). It is drawn as (seeds - 1) variance / chi^2,
+    `within` is taken off, and what is left, if anything, is the variance of a normal (the generalised pivot
+    of Weerahandi 1993, doi:10.1080/01621459.1993.10476355). Where `within` is 0 this is Student's t. Of one
+    seed nothing is known, and the noise is 0.
+    """
+    noise = np.zeros((draws, len(spread.seeds)))
+    moved = np.flatnonzero((spread.variance > 0) & (spread.seeds > 1))
     if len(moved):
-        t = rng.standard_t(spread.degrees[moved].astype(float), size=(draws, len(moved)))
-        noise[:, moved] = t * spread.error[moved]
+        seeds, size = spread.seeds[moved].astype(np.float64), (draws, len(moved))
+        drawn = spread.variance[moved] * (seeds - 1) / rng.chisquare(seeds - 1, size=size)
+        own = np.maximum(0.0, drawn - spread.within[moved])
+        noise[:, moved] = rng.standard_normal(size) * np.sqrt(own / seeds)
     return noise
 
 
-def seed_half_width(spread: Spread, confidence: float = 0.95) -> Floats:
-    """Half the width of the t interval of a mean over seeds, shape (m,); 0 where nothing is known."""
-    quantiles = [
-        t_quantile(0.5 + confidence / 2, int(degrees)) if degrees > 0 else 0.0
-        for degrees in spread.degrees
-    ]
-    half: Floats = np.array(quantiles) * spread.error
-    return half
+def shifted(rates: Floats, noise: Floats, means: Floats) -> Floats:
+    """Rates with the noise of seeds, shape (draws, m), added where they cannot leave [0, 1]: as logits.
+
+    Noise of a rate is noise / (mean (1 - mean)) of its logit. Runs of a low rate are skewed: now and then
+    one is much higher, and an interval that is symmetric in the rate misses that.
+    """
+    moved = np.flatnonzero(noise.any(axis=0))
+    if len(moved):
+        inside = np.clip(rates[:, moved], 1e-12, 1 - 1e-12)
+        centre = means[moved] * (1 - means[moved])
+        logits = np.log(inside / (1 - inside)) + noise[:, moved] / centre
+        rates[:, moved] = 1 / (1 + np.exp(-np.clip(logits, -700, 700)))
+    return rates
