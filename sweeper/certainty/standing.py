@@ -77,14 +77,14 @@ class Certainty(NamedTuple):
 
 
 def certainty(front: Front, spec: SweepSpec, draws: int | None = None) -> Certainty:
-    """The standing of all complete configurations. Equal records give equal numbers.
+    """The standing of all complete configurations. Equal records, in any order, give equal numbers.
 
     Args:
         front: Of all records.
         spec: Of the sweep.
         draws: How many; by default DRAWS, or DRAWS_OF_MANY for more than MANY configurations.
     """
-    items = front.competing
+    items = sorted(front.competing, key=lambda item: item.config_id)
     count = draws or (DRAWS if len(items) <= MANY else DRAWS_OF_MANY)
     if not items:
         return Certainty({}, None, count, ())
@@ -144,7 +144,7 @@ def fronts(points: Floats, feasible: NDArray[np.bool_], column: int = 0) -> NDAr
     """Which feasible points no other feasible one dominates, in each of many draws; all minimised.
 
     Args:
-        points: Shape (draws, m, objectives), at least two objectives.
+        points: Shape (draws, m, objectives), finite, at least two objectives.
         feasible: Shape (draws, m).
         column: The objective to sort by where there are two; ties in it cost time.
 

@@ -95,7 +95,8 @@ def seed_spread(values: Floats, within: Floats | None = None) -> Spread:
         within: Shape (m,), see `interaction_variance`; None takes all spread for that of the runs.
     """
     m, seeds = values.shape
-    variance = values.var(axis=1, ddof=1) if seeds > 1 else np.zeros(m)
+    apart = values - values[:, :1]  # Equal values have no variance at all, rounding included.
+    variance = apart.var(axis=1, ddof=1) if seeds > 1 else np.zeros(m)
     return Spread(variance, np.zeros(m) if within is None else within, np.full(m, seeds))
 
 
