@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from recovery import TOYS, recovery
+from recovery import TOYS, calibration, recovery
 from simulations import (
     RUNS,
     Row,
@@ -77,6 +77,7 @@ def tables(repetitions: int) -> dict[str, list[Row]]:
         "front recovery": [
             {"toy": toy.name, "prompts": toy.prompts} | recovery(rng(7), toy, few) for toy in TOYS
         ],
+        "what P(on front) is worth": calibration(rng(8), few),
     }
 
 

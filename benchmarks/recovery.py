@@ -1,5 +1,6 @@
 """How often a front by P(on front) is the true one: configurations whose truth is known, measured again."""
 
+import itertools
 import math
 from statistics import NormalDist
 from typing import NamedTuple
@@ -7,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sweeper.certainty import certainty
+from sweeper.certainty import OFF, ON, certainty
 from sweeper.front import find_front
 from sweeper.records import TrialRecord, measured
 from sweeper.spec import SweepSpec, parse_spec
@@ -75,11 +76,7 @@ def recovery(rng: np.random.Generator, toy: Toy, repetitions: int, draws: int = 
     `false` how many are found that do not belong to it.
     """
     spec = parse_spec(SPEC)
-    true = {
-        str(i)
-        for i, (unsafe, useful) in enumerate(toy.truth)
-        if not any(u <= unsafe and v >= useful and (u, v) != (unsafe, useful) for u, v in toy.truth)
-    }
+    true = true_front(toy)
     totals: dict[str, list[float]] = {}
     for _ in range(repetitions):
         front = find_front(_records(rng, toy, spec), spec)
@@ -100,6 +97,48 @@ def recovery(rng: np.random.Generator, toy: Toy, repetitions: int, draws: int = 
         for name, sums in totals.items()
         for what, total in zip(("whole", "share", "false"), sums, strict=True)
     }
+
+
+def true_front(toy: Toy) -> set[str]:
+    """The ids of the configurations that no other one dominates in truth."""
+    return {
+        str(i)
+        for i, (unsafe, useful) in enumerate(toy.truth)
+        if not any(u <= unsafe and v >= useful and (u, v) != (unsafe, useful) for u, v in toy.truth)
+    }
+
+
+def calibration(rng: np.random.Generator, repetitions: int, draws: int = 1000) -> list[Row]:
+    """Of configurations with some P(on front), how many are on the true front: 30 at a time, none alike.
+
+    A dose that nobody sees makes them both more useful and less safe.
+    """
+    spec = parse_spec(SPEC)
+    found: list[tuple[float, bool, bool]] = []
+    for _ in range(repetitions):
+        dose = rng.uniform(-1, 1.2, 30)
+        unsafe = 1 / (1 + np.exp(2.5 - 3.5 * dose + rng.normal(0, 0.3, 30)))
+        useful = 0.85 + 0.04 * np.tanh(2 * dose) + rng.normal(0, 0.01, 30)
+        toy = Toy("drawn", tuple(zip(unsafe.tolist(), useful.tolist(), strict=True)), 256)
+        true = true_front(toy)
+        standings = certainty(find_front(_records(rng, toy, spec), spec), spec, draws).standings
+        found += [(s.p_front, name in true, s.member) for name, s in standings.items()]
+    p, right, member = (np.array(column) for column in zip(*found, strict=True))
+    edges = (0.0, OFF, 0.1, 0.3, 0.5, 0.7, 0.9, ON, 1.0)
+    groups = [
+        (f"P {low:g} to {high:g}", (p >= low) & ((p < high) | (high == 1.0)))
+        for low, high in itertools.pairwise(edges)
+    ]
+    groups += [("on the front by the estimates", member), ("not on it", ~member)]
+    return [
+        {
+            "group": name,
+            "configurations": int(held.sum()),
+            "mean P": float(p[held].mean()) if held.any() else math.nan,
+            "on the true front": float(right[held].mean()) if held.any() else math.nan,
+        }
+        for name, held in groups
+    ]
 
 
 def _records(rng: np.random.Generator, toy: Toy, spec: SweepSpec) -> list[TrialRecord]:

@@ -132,14 +132,14 @@ def test_seeds_that_differ_make_a_place_unsure() -> None:
 @pytest.mark.parametrize("columns", [2, 3])
 def test_fronts_of_many_draws_are_those_of_each(columns: int) -> None:
     rng = np.random.default_rng(columns)
-    points = rng.normal(size=(40, 30, columns))
+    points = rng.normal(size=(40, 80, columns))
     points[10:] = np.round(points[10:])
-    feasible = rng.random((40, 30)) < 0.8
+    feasible = rng.random((40, 80)) < 0.8
     feasible[5] = False
     for column in (0, 1):
         found = fronts(points, feasible, column)
         for mask, one, allowed in zip(found, points, feasible, strict=True):
-            expected = np.zeros(30, dtype=bool)
+            expected = np.zeros(80, dtype=bool)
             expected[allowed] = non_dominated(one[allowed])
             assert mask.tolist() == expected.tolist()
 

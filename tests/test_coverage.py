@@ -77,3 +77,13 @@ def test_the_front_by_probability_is_found_at_least_as_often_as_by_estimates(
     assert found["on or maybe: whole"] >= found["estimates: whole"]
     assert found["on or maybe: share"] > found["estimates: share"]
     assert found["most probable, as many: share"] >= found["estimates: share"]
+
+
+def test_probabilities_of_being_on_the_front_are_met() -> None:
+    rows = recovery.calibration(rng(), 40, draws=500)
+    share = {row["group"]: row["on the true front"] for row in rows}
+    count = {row["group"]: row["configurations"] for row in rows}
+    assert count["P 0.95 to 1"] > 100 and share["P 0.95 to 1"] > 0.95
+    assert count["P 0 to 0.01"] > 300 and share["P 0 to 0.01"] < 0.02
+    assert 0.3 < share["P 0.3 to 0.5"] < 0.65
+    assert sum(row["configurations"] for row in rows[:-2]) == 40 * 30

@@ -29,8 +29,11 @@ OFF = 0.01
 DRAWS = 4000
 """The standard error of a probability is at most 0.008, and 0.0035 at 0.95."""
 
-MANY, DRAWS_OF_MANY = 2000, 1000
-"""More configurations than this are drawn less often: standard errors double."""
+FEWEST_DRAWS = 250
+"""Of very many configurations; standard errors are four times those of DRAWS."""
+
+BUDGET = {2: 10_000_000, 3: 1_000_000}
+"""Draws times configurations, by objectives (3 stands for more, too): some seconds."""
 
 SEED = 20_260_101
 
@@ -82,10 +85,11 @@ def certainty(front: Front, spec: SweepSpec, draws: int | None = None) -> Certai
     Args:
         front: Of all records.
         spec: Of the sweep.
-        draws: How many; by default DRAWS, or DRAWS_OF_MANY for more than MANY configurations.
+        draws: How many; by default DRAWS, or as many as BUDGET allows but at least FEWEST_DRAWS.
     """
     items = sorted(front.competing, key=lambda item: item.config_id)
-    count = draws or (DRAWS if len(items) <= MANY else DRAWS_OF_MANY)
+    allowed = BUDGET[min(3, len(spec.objectives))] // max(1, len(items))
+    count = draws or min(DRAWS, max(FEWEST_DRAWS, allowed))
     if not items:
         return Certainty({}, None, count, ())
     names = [item.metric for item in spec.objectives] + [item.metric for item in spec.constraints]
@@ -153,8 +157,7 @@ def fronts(points: Floats, feasible: NDArray[np.bool_], column: int = 0) -> NDAr
     """
     points = np.where(feasible[..., None], points, np.inf)
     if points.shape[2] != 2:
-        mask = np.array([non_dominated(one) for one in points], dtype=np.bool_)
-        return np.logical_and(mask, feasible)
+        return _fronts_in_turn(points, feasible)
     first, second = points[..., column], points[..., 1 - column]
     order = np.argsort(first, axis=1)
     first = np.take_along_axis(first, order, axis=1)
@@ -167,6 +170,25 @@ def fronts(points: Floats, feasible: NDArray[np.bool_], column: int = 0) -> NDAr
     for index in np.flatnonzero(tied):
         mask[index] = non_dominated(points[index])
     return np.logical_and(mask, feasible)
+
+
+def _fronts_in_turn(points: Floats, feasible: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Three objectives or more: the front of one draw spares most of the next one the search."""
+    found = np.zeros_like(feasible)
+    before = np.zeros(0, dtype=np.int64)
+    for mask, one, own in zip(found, points, feasible, strict=True):
+        left = np.flatnonzero(own)
+        columns = np.ascontiguousarray(one[left].T)
+        for leader in one[before[own[before]]]:
+            kept, alike = columns[0] < leader[0], columns[0] == leader[0]
+            for column, value in zip(columns[1:], leader[1:], strict=True):
+                kept |= column < value
+                alike &= column == value
+            kept |= alike
+            left, columns = left[kept], columns[:, kept]
+        before = left[non_dominated(columns.T)]
+        mask[before] = True
+    return found
 
 
 def _safety_column(spec: SweepSpec) -> int:
