@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from sweeper.certainty import certainty
 from sweeper.cli import show, standings
 from sweeper.cli.options import JsonOption, RunArgument, app
 from sweeper.errors import SweeperError
@@ -16,11 +17,12 @@ def front(run: RunArgument, json_: JsonOption = False) -> None:
     from sweeper.run import open_run
 
     opened = open_run(run)
-    found, sure = opened.front(), opened.certainty()
+    found, spec = opened.front(), opened.spec
+    sure = certainty(found, spec)
     if json_:
         show.data(standings.front_data(found, sure))
     else:
-        standings.front(found, sure, opened.spec)
+        standings.front(found, sure, spec)
 
 
 @app.command()
