@@ -68,10 +68,10 @@ def metric_draws(metric: str, items: Sequence[Candidate]) -> MetricDraws:
     n = sizes.most_common(1)[0][0] if sizes else 1
     kept = [None if a is None or a.numerators.shape[1] != n else a for a in answers]
     with_rows = np.array([found is not None for found in kept], dtype=np.bool_)
-    bounded = is_bounded(metric, items)
+    sampled = _sampled(metric, items)
+    bounded = sampled or metric == "token_accuracy"
     rows, counts = np.flatnonzero(with_rows), np.flatnonzero(~with_rows)
     by_rows = _by_rows([found for found in kept if found is not None], bounded=bounded)
-    sampled = _sampled(metric, items)
     alone = [items[int(i)] for i in counts]
     by_counts = _by_counts(metric, alone, sampled=sampled, bounded=bounded)
 

@@ -32,7 +32,7 @@ DRAWS = 4000
 FEWEST_DRAWS = 250
 """Of very many configurations; standard errors are four times those of DRAWS."""
 
-BUDGET = {2: 10_000_000, 3: 1_000_000}
+BUDGET = {2: 5_000_000, 3: 1_000_000}
 """Draws times configurations, by objectives (3 stands for more, too): some seconds."""
 
 SEED = 20_260_101

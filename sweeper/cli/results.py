@@ -7,11 +7,12 @@ import typer
 
 from sweeper.certainty import certainty
 from sweeper.cli import show, standings
-from sweeper.cli.options import JsonOption, RunArgument, app
+from sweeper.cli.options import JsonOption, RunArgument, app, uncollected
 from sweeper.errors import SweeperError
 
 
 @app.command()
+@uncollected()
 def front(run: RunArgument, json_: JsonOption = False) -> None:
     """Show the configurations that no other one beats in both safety and utility."""
     from sweeper.run import open_run
@@ -26,6 +27,7 @@ def front(run: RunArgument, json_: JsonOption = False) -> None:
 
 
 @app.command()
+@uncollected()
 def recommend(run: RunArgument) -> None:
     """Recommend the most useful configuration that is safe with the asked confidence."""
     from sweeper.run import open_run
@@ -35,6 +37,7 @@ def recommend(run: RunArgument) -> None:
 
 
 @app.command()
+@uncollected()
 def report(
     run: RunArgument,
     out: Annotated[

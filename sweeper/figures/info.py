@@ -10,7 +10,7 @@ from typing import NamedTuple
 from sweeper.certainty import Certainty, Standing
 from sweeper.front import CANDIDATE_ROLE, Candidate, Front, shown, varying
 from sweeper.spec import SweepSpec
-from sweeper.stats import largest_passing_count
+from sweeper.stats import Interval, largest_passing_count
 
 SYMBOLS = {
     "raw": "circle",
@@ -151,7 +151,7 @@ def _point(
         kind=kind,
         symbol=BASE_SYMBOL if kind == "base" else SYMBOLS.get(kind, "x"),
         learning_rate=float(item.config.get("learning_rate", 0.0)),
-        text=_hover(item, names, utility, on_front, standing),
+        text=_hover(item, names, utility, interval, on_front, standing),
         feasible=item.feasible,
         on_front=on_front,
         gain=item.gain,
@@ -164,6 +164,7 @@ def _hover(
     item: Candidate,
     names: Sequence[str],
     utility: str,
+    interval: Interval,
     on_front: bool,
     standing: Standing | None,
 ) -> str:
@@ -175,8 +176,6 @@ def _hover(
         for name in names
         if name in item.config
     ]
-    interval = item.interval("unsafe_rate")
-    assert interval is not None
     lines.append(f"{escape(utility)} {item.values[utility]:.4g}")
     lines.append(
         f"unsafe {escape(item.counts('unsafe_rate'))}, "
