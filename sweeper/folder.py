@@ -92,6 +92,7 @@ class RunFolder:
         self.study = root / "study.sqlite3"
         self.ray = root / "ray"
         self.report = root / "report.html"
+        self.confirm = root / "confirm"
         self.lock = root / ".lock"
 
     def trial(self, trajectory_id: str) -> TrialStorage:

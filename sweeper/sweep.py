@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ def run_sweep(
     out: Path,
     *,
     fresh: bool = False,
+    only: Collection[str] | None = None,
     counted: Callable[[Mapping[str, int]], None] = lambda counts: None,
     begin: Begin = lambda plan, found: None,
     record: Listener = lambda record: None,
@@ -43,6 +44,7 @@ def run_sweep(
         spec: The validated sweep.
         out: The run folder. A run of the same spec in it is continued.
         fresh: Delete an earlier run in the folder first.
+        only: The ids of the configurations to run; all of the sweep where not given.
         counted: Told how many rows are trained on, held out and left out.
         begin: Told the plan and what records.jsonl holds already, when all checks have passed.
         record: Told every new record, after it is on disk.
@@ -53,7 +55,7 @@ def run_sweep(
         DataError, ModelError: found by the preflight, before anything is launched.
         SweeperError: the grid is too large, or Ray cannot be used.
     """
-    plan = make_plan(spec)
+    plan = make_plan(spec, only)
     folder = RunFolder(out.resolve())
     folder.create()
     with DriverLock(folder):
@@ -63,8 +65,8 @@ def run_sweep(
             fresh
         ):  # Only now: a sweep that cannot start must not cost the records of an earlier one.
             _clear(folder)
-        _check_same_run(folder, spec, tasks[0])
-        _begin(folder, spec, plan, tasks[0])
+        _check_same_run(folder, spec, tasks[0], only)
+        _begin(folder, spec, plan, tasks[0], only)
         found = read_records(folder.records)
         counted(counts)
         begin(plan, found)
@@ -77,7 +79,7 @@ def _clear(folder: RunFolder) -> None:
 
     run.json goes last: interrupted in between, the folder still says which run its remains belong to.
     """
-    for path in (folder.trajectories, folder.generations, folder.ray):
+    for path in (folder.trajectories, folder.generations, folder.ray, folder.confirm):
         if path.is_dir():
             shutil.rmtree(path)
     for path in (
@@ -104,11 +106,13 @@ def _input_hashes(task: TrajectoryTask) -> dict[str, str | None]:
     return {**found, task.model.name: source_hash(task.model.path)}
 
 
-def _check_same_run(folder: RunFolder, spec: SweepSpec, task: TrajectoryTask) -> None:
+def _check_same_run(
+    folder: RunFolder, spec: SweepSpec, task: TrajectoryTask, only: Collection[str] | None
+) -> None:
     """Refuse to mix two sweeps in one folder.
 
     Raises:
-        RunFolderError: the folder holds a run of another spec or of other input files.
+        RunFolderError: the folder holds a run of another spec, configurations or input files.
     """
     info = folder.read_info()
     if info is None:
@@ -119,6 +123,8 @@ def _check_same_run(folder: RunFolder, spec: SweepSpec, task: TrajectoryTask) ->
         raise RunFolderError(
             f"{folder.root} holds a run of another spec (differs in: {', '.join(changed)}); {remedy}"
         )
+    if info.get("only") != _listed(only):
+        raise RunFolderError(f"{folder.root} holds a run of other configurations; {remedy}")
     now = _input_hashes(task)
     begun = info.get("inputs", {})
     moved = [name for name, value in now.items() if begun.get(name) != value]
@@ -126,6 +132,10 @@ def _check_same_run(folder: RunFolder, spec: SweepSpec, task: TrajectoryTask) ->
         raise RunFolderError(
             f"{folder.root} was begun with other contents of {', '.join(moved)}; {remedy}"
         )
+
+
+def _listed(only: Collection[str] | None) -> list[str] | None:
+    return None if only is None else sorted(only)
 
 
 def _changed_keys(folder: RunFolder, spec: SweepSpec) -> list[str]:
@@ -157,7 +167,13 @@ def _estimated(spec: SweepSpec, plan: Plan, task: TrajectoryTask) -> dict[str, A
         return None
 
 
-def _begin(folder: RunFolder, spec: SweepSpec, plan: Plan, task: TrajectoryTask) -> None:
+def _begin(
+    folder: RunFolder,
+    spec: SweepSpec,
+    plan: Plan,
+    task: TrajectoryTask,
+    only: Collection[str] | None,
+) -> None:
     """Write what describes the run, once; run.json last, because it says that a run has begun."""
     if folder.read_info() is not None:
         return
@@ -172,6 +188,7 @@ def _begin(folder: RunFolder, spec: SweepSpec, plan: Plan, task: TrajectoryTask)
         "version": RUN_VERSION,
         "name": spec.name,
         "spec_hash": spec_hash(spec),
+        "only": _listed(only),
         "inputs": _input_hashes(task),
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -5,7 +5,7 @@ step where each is read; `_path` holds exactly those numbers.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
@@ -68,13 +68,13 @@ class Plan:
         )
 
 
-def make_plan(spec: SweepSpec) -> Plan:
-    """Lay out the whole sweep.
+def make_plan(spec: SweepSpec, only: Collection[str] | None = None) -> Plan:
+    """Lay out the whole sweep, or the configurations of it whose ids are in `only`.
 
     Raises:
-        SpecError: the grid is larger than MAX_CONFIGURATIONS, or a warmup or decay does not fit.
+        SpecError: see `configurations_of`.
     """
-    configurations = configurations_of(spec)
+    configurations = configurations_of(spec, only)
     trajectories = tuple(
         _trajectory(seed, group) for seed in spec.seeds for group in _share(configurations)
     )
@@ -165,7 +165,7 @@ def _account(
         readouts=sum(len(trajectory.configurations) for trajectory in trajectories),
         steps_alone=alone,
         steps_planned=planned,
-        ratio=alone / planned,
+        ratio=alone / planned if planned else 1.0,
         notes=tuple(_notes(spec, own)),
     )
 
