@@ -34,6 +34,7 @@ RANKS = {
     "sources": 4,
     "facts": 4,
     "calibrate": 5,
+    "confirm": 5,
     "drive": 5,
     "figures": 5,
     "export": 5,
@@ -84,8 +85,10 @@ INNER_RANKS = {
         "options": 0,
         "show": 0,
         "judging": 1,
+        "recommendations": 1,
         "standings": 1,
         "sweeps": 1,
+        "recommending": 2,
         "results": 2,
         "app": 3,
         "__init__": 4,
@@ -104,10 +107,13 @@ HEAVY = {
     "pyarrow": {"trial/hub.py", "trial/rows.py"},
     "pydantic": {f"spec/{name}.py" for name in ("axes", "data", "fields", "load", "models")},
     "ray": {"drive.py"},
-    "rich": {"cli/show.py", "cli/standings.py"},
+    "rich": {"cli/recommendations.py", "cli/show.py", "cli/standings.py"},
     "rouge_score": {"trial/utility.py"},
     "sqlalchemy": set[str](),
-    "typer": {f"cli/{name}.py" for name in ("app", "judging", "options", "results", "sweeps")},
+    "typer": {
+        f"cli/{name}.py"
+        for name in ("app", "judging", "options", "recommending", "results", "sweeps")
+    },
 }
 """A heavy third-party package -> exactly the files that import it."""
 

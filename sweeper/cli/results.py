@@ -28,16 +28,6 @@ def front(run: RunArgument, json_: JsonOption = False) -> None:
 
 @app.command()
 @uncollected()
-def recommend(run: RunArgument) -> None:
-    """Recommend the most useful configuration that is safe with the asked confidence."""
-    from sweeper.run import open_run
-
-    opened = open_run(run)
-    show.recommendation(opened.recommend(), opened.spec)
-
-
-@app.command()
-@uncollected()
 def report(
     run: RunArgument,
     out: Annotated[

@@ -8,6 +8,7 @@ from sweeper.plan.configurations import (
     Configuration,
     Role,
     default_control,
+    short_hash,
 )
 from sweeper.plan.packs import AUTO_PACK, Pack, make_packs
 from sweeper.plan.tasks import make_tasks
@@ -26,4 +27,5 @@ __all__ = [
     "make_packs",
     "make_plan",
     "make_tasks",
+    "short_hash",
 ]

@@ -1,14 +1,15 @@
 """Front + policy -> recommendation: why this configuration, what it beat, how sure that is."""
 
-from sweeper.select.policies import NAMES, Policy, policy_of, unsafe_upper_bound
+from sweeper.select.policies import NAMES, UNSAFE, Policy, asked, policy_of, unsafe_upper_bound
 from sweeper.select.recommend import (
+    SAFEST_USEFUL,
     Contrast,
     Recommendation,
     comparison,
     multiplicity,
     recommend,
 )
-from sweeper.select.shortfall import prompts_needed
+from sweeper.select.shortfall import prompts_needed, unmet
 from sweeper.select.twins import (
     feedback_of,
     interpolation_twin,
@@ -20,9 +21,12 @@ from sweeper.select.wording import rate_text
 
 __all__ = [
     "NAMES",
+    "SAFEST_USEFUL",
+    "UNSAFE",
     "Contrast",
     "Policy",
     "Recommendation",
+    "asked",
     "comparison",
     "feedback_of",
     "interpolation_twin",
@@ -34,5 +38,6 @@ __all__ = [
     "raw_twin",
     "recommend",
     "trainers_default",
+    "unmet",
     "unsafe_upper_bound",
 ]

@@ -1,0 +1,79 @@
+"""The command that recommends a configuration, and measures the recommendation again."""
+
+from typing import Annotated, Any
+
+import typer
+
+from sweeper.cli import recommendations, show
+from sweeper.cli.options import JsonOption, RunArgument, app, uncollected
+from sweeper.confirm import Confirmation, Shrinkage, confirmation, shrinkages
+from sweeper.front import Front
+from sweeper.records import read_records
+from sweeper.select import NAMES, Policy, asked, policy_of
+from sweeper.select import recommend as choose
+from sweeper.spec import SweepSpec
+
+INTERRUPTED = 130
+"""The shell's exit code for an end by Ctrl-C."""
+
+
+@app.command()
+@uncollected()
+def recommend(
+    run: RunArgument,
+    policy: Annotated[str, typer.Option(help=f"One of {', '.join(NAMES)}.")] = NAMES[0],
+    limit: Annotated[
+        float | None, typer.Option(help="max-utility-at: the limit of the unsafe rate, in [0, 1].")
+    ] = None,
+    utility: Annotated[
+        float | None, typer.Option(help="min-unsafe-at: the utility to reach.")
+    ] = None,
+    json_: JsonOption = False,
+    confirm: Annotated[
+        bool, typer.Option("--confirm", help="Measure the best few again; continued if begun.")
+    ] = False,
+    seeds: Annotated[int, typer.Option(min=0, help="New seeds to confirm under.")] = 2,
+    top: Annotated[int, typer.Option(min=1, help="How many of the best to confirm.")] = 3,
+) -> None:
+    """Recommend one configuration under a policy, and say what it beat and how sure that is."""
+    from sweeper.run import open_run
+
+    wanted = policy_of(policy, limit, utility)
+    opened = open_run(run)
+    front, spec = opened.front(), opened.spec
+    found = choose(front, spec, wanted)
+    if not json_:
+        recommendations.recommendation(found, spec)
+    content: dict[str, Any] = recommendations.recommendation_data(found)
+    if confirm:
+        laid_out = confirmation(opened.folder, spec, front, found, seeds, top)
+        again = _confirmed(laid_out, front, spec, wanted, quiet=json_)
+        if not json_:
+            recommendations.shrinkage(again, laid_out, spec)
+        content["confirmation"] = recommendations.shrinkage_data(again, laid_out)
+    if json_:
+        show.data(content)
+
+
+def _confirmed(
+    laid_out: Confirmation, front: Front, spec: SweepSpec, policy: Policy, *, quiet: bool
+) -> tuple[Shrinkage, ...]:
+    """Run what is laid out, or what is left of it, and hold it against the search."""
+    from sweeper.sweep import run_sweep
+
+    root, only = laid_out.folder.root, tuple(laid_out.names)
+    if quiet:
+        made = run_sweep(laid_out.spec, root, only=only)
+    else:
+        show.line(f"confirming {len(only)} configurations in {root}")
+        with show.SweepProgress(laid_out.spec) as progress:
+            made = run_sweep(
+                laid_out.spec, root, only=only, begin=progress.begin, record=progress.record
+            )
+    records = read_records(laid_out.folder.records).records
+    missing = len(made.keys() - {record.key for record in records})
+    if missing:
+        show.error(f"stopped with {missing} records missing; the same command continues")
+        raise typer.Exit(INTERRUPTED)
+    _, under = asked(front, spec, policy)
+    return shrinkages(front, under, records, laid_out)
