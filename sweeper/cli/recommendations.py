@@ -127,7 +127,6 @@ def shrinkage(found: Sequence[Shrinkage], confirm: Confirmation, spec: SweepSpec
     name = spec.utility.metric
     table = Table(title="Search and confirmation (95 % intervals)", title_justify="left")
     table.add_column("")
-    table.add_column("configuration")
     heads = ("unsafe_rate: search", "again", "again - search")
     for head in (*heads, f"{name}: search", "new seeds - search"):
         table.add_column(head, justify="right")
@@ -135,7 +134,7 @@ def shrinkage(found: Sequence[Shrinkage], confirm: Confirmation, spec: SweepSpec
         again = "not measured" if item.again is None else _rate(item.again)
         cells = (_rate(item.search), again, gap_text(item.unsafe))
         useful = show.value_text(item.search, name), gap_text(item.utility)
-        table.add_row(*map(escape, (item.name, item.config_id, *cells, *useful)))
+        table.add_row(*map(escape, (item.name, *cells, *useful)))
     show.out.print(table)
     for item in found:
         show.line(f"{item.name} ({item.config_id}): {item.verdict}")

@@ -13,7 +13,15 @@ from sweeper.front.candidate import (
 )
 from sweeper.front.dominance import non_dominated
 from sweeper.front.find import GAIN_CONFIDENCE, UNTOUCHED, Front, find_front
-from sweeper.front.pairs import Gap, gap, interval_of_mean, lower_bound_of, rows_of
+from sweeper.front.pairs import (
+    Gap,
+    gap,
+    has_verdicts,
+    interval_of_mean,
+    interval_of_verdicts,
+    lower_bound_of,
+    rows_of,
+)
 
 __all__ = [
     "BASE_ROLE",
@@ -26,7 +34,9 @@ __all__ = [
     "describe",
     "find_front",
     "gap",
+    "has_verdicts",
     "interval_of_mean",
+    "interval_of_verdicts",
     "loss",
     "losses",
     "lower_bound_of",

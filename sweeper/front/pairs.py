@@ -12,6 +12,7 @@ from sweeper.metrics import LIKELIHOOD_METRICS
 from sweeper.records import TrialRecord
 from sweeper.samples import CORRECT, LOSS, TOKENS
 from sweeper.stats import (
+    Balance,
     Discordance,
     Interval,
     difference_lower_bound,
@@ -48,9 +49,9 @@ def gap(
 ) -> Gap | None:
     """Compare two candidates in a metric that both were measured in, else None.
 
-    Verdicts of one seed get Tango's interval; other rows, and verdicts averaged over several seeds
-    prompt by prompt, Student's t; a ratio of sums (a loss, a perplexity) is linearised row by row (the
-    delta method). Without rows a mean of [0, 1] scores gets Newcombe's interval of independent samples.
+    Verdicts get Tango's interval, averaged over seeds prompt by prompt where there are several; other
+    rows Student's t; a ratio of sums (a loss, a perplexity) is linearised row by row (the delta
+    method). Without rows a mean of [0, 1] scores gets Newcombe's interval of independent samples.
 
     Args:
         first: A candidate.
@@ -68,10 +69,11 @@ def gap(
         between = _independent(first, second, metric, confidence)
         return Gap(metric, *ends, ends[0] - ends[1], between, False, n, (), None)
     pairs = _verdicts(first, second, metric)
+    apart = rows[0] - rows[1]
     between = (
-        paired_difference_interval(pairs[0], confidence)
-        if len(pairs) == 1
-        else interval_of_mean(ends[0] - ends[1], rows[0] - rows[1], confidence)
+        interval_of_verdicts(apart, confidence)
+        if has_verdicts(first, metric) and has_verdicts(second, metric)
+        else interval_of_mean(ends[0] - ends[1], apart, confidence)
     )
     p_value = max(mcnemar(pair, mid_p=False) for pair in pairs) if pairs else None
     return Gap(metric, *ends, ends[0] - ends[1], between, True, len(rows[0]), pairs, p_value)
@@ -124,17 +126,29 @@ def interval_of_mean(mean: float, rows: Floats, confidence: float) -> Interval:
     return Interval(mean - half, mean + half)
 
 
+def interval_of_verdicts(apart: Floats, confidence: float) -> Interval:
+    """Tango's interval of a mean difference of verdicts, each in [-1, 1]; never of width zero."""
+    first, second = apart[apart > 0].sum(), -apart[apart < 0].sum()
+    balance = Balance(float(first), float(second), len(apart))
+    return paired_difference_interval(balance, confidence)
+
+
+def has_verdicts(item: Candidate, metric: str) -> bool:
+    """Whether every seed has a verdict for each prompt."""
+    return all(isinstance(record.samples.get(metric), str) for record in item.records)
+
+
 def _verdicts(first: Candidate, second: Candidate, metric: str) -> tuple[Discordance, ...]:
     """Where the verdicts differ, one seed after the other; empty where there are none to pair."""
     if first.seeds != second.seeds:
         return ()
-    pairs = []
-    for mine, its in zip(first.records, second.records, strict=True):
-        one, other = mine.samples.get(metric), its.samples.get(metric)
-        if not (isinstance(one, str) and isinstance(other, str)):
-            return ()
-        pairs.append(discordance(one, other))
-    return tuple(pairs)
+    both = zip(first.records, second.records, strict=True)
+    verdicts = [(mine.samples.get(metric), its.samples.get(metric)) for mine, its in both]
+    return tuple(
+        discordance(one, other)
+        for one, other in verdicts
+        if isinstance(one, str) and isinstance(other, str)
+    )
 
 
 def _independent(

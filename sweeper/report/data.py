@@ -19,6 +19,7 @@ from sweeper.front import (
 from sweeper.keywords import keyword_list_names, load_keyword_list
 from sweeper.metrics import harness_metric
 from sweeper.records import STATUSES, TrialRecord
+from sweeper.report.averaging import EffectRow, averaging_effects, effect_rows
 from sweeper.report.controls import ControlTable, control_tables
 from sweeper.report.cost import cost_rows
 from sweeper.report.measures import Measure, measure
@@ -88,6 +89,7 @@ class ReportData(NamedTuple):
     curves: tuple[StepInfo, ...]
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
+    averaging: tuple[EffectRow, ...]
     controls: tuple[ControlTable, ...]
     ends: tuple[End, ...]
     accounting: tuple[tuple[str, str], ...]
@@ -136,6 +138,7 @@ def report_data(
         curves=tuple(curve for curve in curves if curve is not None),
         columns=table.columns,
         rows=table.rows,
+        averaging=effect_rows(averaging_effects(front, spec)),
         controls=control_tables(front, spec),
         ends=_ends(records),
         accounting=(*_accounting(accounting or {}), *cost_rows(estimate, records)),

@@ -6,6 +6,7 @@ by benchmarks/coverage.py.
 
 from sweeper.stats.hypervolume import hypervolume
 from sweeper.stats.paired import (
+    Balance,
     Discordance,
     discordance,
     mcnemar,
@@ -31,6 +32,7 @@ from sweeper.stats.sequences import (
 )
 
 __all__ = [
+    "Balance",
     "Discordance",
     "Interval",
     "clopper_pearson_interval",
