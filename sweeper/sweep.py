@@ -22,6 +22,7 @@ from sweeper.spec import SweepSpec, dump_spec, spec_hash
 from sweeper.task import TrajectoryTask
 from sweeper.trial.data import data_hash, pinned
 from sweeper.trial.inputs import preflight
+from sweeper.trial.model import model_hash
 from sweeper.trial.run import run_pack
 
 Begin = Callable[[Plan, RecordsRead], None]
@@ -101,7 +102,7 @@ def _input_hashes(task: TrajectoryTask) -> dict[str, str | None]:
     found = {item.name: data_hash(item) for item in sources if item is not None}
     if task.evaluation.lm_eval is not None and task.evaluation.lm_eval.include_path is not None:
         found["evaluation.lm_eval"] = source_hash(task.evaluation.lm_eval.include_path)
-    return {**found, task.model.name: source_hash(task.model.path)}
+    return {**found, task.model.name: model_hash(task.model)}
 
 
 def _check_same_run(folder: RunFolder, spec: SweepSpec, task: TrajectoryTask) -> None:

@@ -24,7 +24,13 @@ from sweeper.trial.inputs import load_inputs
 from sweeper.trial.logits import compiled_part
 from sweeper.trial.member import Failure, Member, failure_of
 from sweeper.trial.memory import is_out_of_memory, memory_figures
-from sweeper.trial.model import choose_device, load_model, precision, resident_model
+from sweeper.trial.model import (
+    choose_device,
+    load_model,
+    model_commit,
+    precision,
+    resident_model,
+)
 from sweeper.trial.score import Scorer, Scores
 from sweeper.trial.train import (
     Schedule,
@@ -105,11 +111,12 @@ class Attempt:
         self._switch_training_aids()
         if len(self._members) > 1 and getattr(self._model.config, "attention_dropout", None):
             raise ModelError("a model with dropout of its own trains one adapter at a time")
+        commit = model_commit(task.model)
         for member in self._members:
             tuning = member.task.tuning
             adapter = new_adapter(self._model, tuning, member.task.seed) if lora else None
             own = dict(self._model.named_parameters()) if adapter is None else adapter.parameters()
-            member.start(inputs, own, adapter, getattr(self._model.config, "_commit_hash", None))
+            member.start(inputs, own, adapter, commit)
             member.shared["trained_with"] = [
                 other.task.trajectory_id for other in self._members if other is not member
             ]
