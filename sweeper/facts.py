@@ -13,6 +13,7 @@ from sweeper.cost import (
     analytic_rates,
     cpu,
     estimate,
+    peak_memory,
     read_shape,
 )
 from sweeper.errors import DataError
@@ -193,12 +194,22 @@ def plan_estimate(
         tokens,
         default_workers(spec, machine) if workers is None else workers,
         device=device.kind,
+        memory_bytes=gpu_bytes(spec, device),
         measured_memory_bytes=measured_memory_bytes,
     )
 
 
+def gpu_bytes(spec: SweepSpec, device: Device) -> int | None:
+    """What one trial may use of a GPU; None of a CPU."""
+    if device.memory_bytes is None:
+        return None
+    return int(device.memory_bytes * spec.compute.gpu_share)
+
+
 def on_gpus(plan: Plan, spec: SweepSpec, tokens: Tokens, machine: Machine) -> tuple[OnGpu, ...]:
     """How many trials fit on the GPU that is present, else on each usual one, and analytic GPU-hours.
+
+    Where not even one fits with the usual micro-batch, one with a smaller micro-batch counts.
 
     Raises:
         ModelError: see `plan_estimate`.
@@ -209,7 +220,9 @@ def on_gpus(plan: Plan, spec: SweepSpec, tokens: Tokens, machine: Machine) -> tu
             plan, spec, workers=1, machine=Machine((gpu,), machine.cpus), device=gpu, tokens=tokens
         )
         assert gpu.memory_bytes is not None
-        trials = gpu.memory_bytes // made.memory.peak_bytes
-        hours = made.worker_seconds / 3600
-        found.append(OnGpu(gpu, trials, hours))
+        shape = read_shape(local_path(spec.model.path), spec.model.revision)
+        plain = peak_memory(plan, spec, shape, tokens, "cuda")
+        alone = int(made.memory.peak_bytes <= gpu.memory_bytes)
+        trials = gpu.memory_bytes // plain.peak_bytes or alone
+        found.append(OnGpu(gpu, trials, made.worker_seconds / 3600))
     return tuple(found)

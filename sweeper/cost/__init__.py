@@ -8,7 +8,6 @@ from sweeper.cost.estimate import (
     memory_facts,
     peak_memory,
 )
-from sweeper.cost.memory import GIB, MemoryFacts, MemoryParts, activation_bytes, memory
 from sweeper.cost.rates import (
     GPUS,
     WORKER_START_SECONDS,
@@ -20,8 +19,17 @@ from sweeper.cost.rates import (
     train_flops,
     two_rates,
 )
-from sweeper.cost.shape import ModelShape, read_shape, shape_of
 from sweeper.cost.spent import Spent, spent
+from sweeper.memory import (
+    GIB,
+    MemoryFacts,
+    MemoryParts,
+    ModelShape,
+    activation_bytes,
+    memory,
+    read_shape,
+    shape_of,
+)
 
 __all__ = [
     "GIB",
