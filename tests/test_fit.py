@@ -1,5 +1,6 @@
 """What a trial takes on at once on a GPU, and which sweeps are refused before one is claimed."""
 
+import importlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -341,3 +342,18 @@ def test_a_gpu_that_holds_one_small_micro_batch_holds_one_trial(
     assert [item.trials for item in found] == [1, 1, 1, 1]
     plain = cost.peak_memory(make_plan(spec), spec, LLAMA_2_7B, TOKENS, "cuda").peak_bytes
     assert plain > 141 * 10**9 / 2
+
+
+def test_the_table_of_the_docs_is_what_the_model_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    table = importlib.import_module("memory_table")
+    page = table.PAGE.read_text(encoding="utf-8")
+    assert table.written(page) == page, "run: python benchmarks/memory_table.py --write"
+    assert len(table.table()) == 2 + 5 * 2 * 2
+    names = {"1B": "3.2-1B", "3B": "3.2-3B", "7B": "2-7B", "8B": "3.1-8B", "70B": "3.1-70B"}
+    assert table.SHAPES == {size: PUBLISHED[f"Llama-{name}"][0] for size, name in names.items()}
+    shape, tuning = table.SHAPES["8B"], table.TUNINGS["full"]
+    cell = table.smallest(shape, tuning, 80e9)
+    assert cell is not None and cell.peak_bytes <= USABLE * 80e9
+    fewer = table.facts_of(shape, tuning, False, cell.gpus // 2)
+    assert memory(fewer).peak_bytes > USABLE * 80e9
