@@ -34,7 +34,8 @@ def check_memory(
         DeviceError: it does not fit; with the parts, and with what would fit.
     """
     compute = spec.compute
-    if not machine.gpus or compute.gpus_per_trial == 0 or compute.ray_address is not None:
+    elsewhere = compute.ray_address not in (None, "auto", "local")
+    if not machine.gpus or compute.gpus_per_trial == 0 or elsewhere:
         return
     try:
         shape = read_shape(model_folder)

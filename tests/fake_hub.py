@@ -75,6 +75,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         path = unquote(urlsplit(self.path).path).strip("/")
         self.server.asked.append(f"{self.command} {path}")
+        if path.startswith("api/") and path.count("/") < 5:  # What is no repository's.
+            self._send(b"", 404)
+            return
         if path.startswith("api/"):
             kind, owner, name, what, revision, *_ = path.removeprefix("api/").split("/")
             repository, inner = f"{kind}/{owner}/{name}", ""

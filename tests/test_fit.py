@@ -351,7 +351,7 @@ def test_the_table_of_the_docs_is_what_the_model_says(monkeypatch: pytest.Monkey
     assert table.written(page) == page, "run: python benchmarks/memory_table.py --write"
     assert len(table.table()) == 2 + 5 * 2 * 2
     names = {"1B": "3.2-1B", "3B": "3.2-3B", "7B": "2-7B", "8B": "3.1-8B", "70B": "3.1-70B"}
-    assert table.SHAPES == {size: PUBLISHED[f"Llama-{name}"][0] for size, name in names.items()}
+    assert {size: PUBLISHED[f"Llama-{name}"][0] for size, name in names.items()} == table.SHAPES
     shape, tuning = table.SHAPES["8B"], table.TUNINGS["full"]
     cell = table.smallest(shape, tuning, 80e9)
     assert cell is not None and cell.peak_bytes <= USABLE * 80e9

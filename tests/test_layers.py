@@ -39,6 +39,8 @@ RANKS = {
     "preflight": 5,
     "export": 5,
     "verify": 5,
+    "doctor": 6,
+    "prefetch": 6,
     "sweep": 6,
     "run": 6,
     "cli": 7,
@@ -85,6 +87,7 @@ INNER_RANKS = {
         "options": 0,
         "show": 0,
         "judging": 1,
+        "machine": 1,
         "results": 1,
         "sweeps": 1,
         "app": 2,
@@ -107,7 +110,9 @@ HEAVY = {
     "rich": {"cli/show.py"},
     "rouge_score": {"trial/utility.py"},
     "sqlalchemy": set[str](),
-    "typer": {f"cli/{name}.py" for name in ("app", "judging", "options", "results", "sweeps")},
+    "typer": {
+        f"cli/{name}.py" for name in ("app", "judging", "machine", "options", "results", "sweeps")
+    },
 }
 """A heavy third-party package -> exactly the files that import it."""
 

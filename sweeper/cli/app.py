@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from sweeper.cli import judging, results, show, sweeps
+from sweeper.cli import judging, machine, results, show, sweeps
 from sweeper.cli.options import app
 from sweeper.errors import SweeperError
 
-COMMANDS = (sweeps, results, judging)
+COMMANDS = (machine, sweeps, results, judging)
 """The modules whose import registers commands, in the order `--help` lists them."""
 
 EXTRAS = {

@@ -19,7 +19,7 @@ from sweeper.memory.parts import (
     held_bytes,
     memory,
 )
-from sweeper.memory.shape import FAMILIES, ModelShape, read_shape, shape_of
+from sweeper.memory.shape import FAMILIES, ModelShape, hub_cache, read_shape, shape_of
 
 __all__ = [
     "FAMILIES",
@@ -37,6 +37,7 @@ __all__ = [
     "fitting_readouts",
     "fitting_rows",
     "held_bytes",
+    "hub_cache",
     "memory",
     "micro_batch_rows",
     "read_shape",

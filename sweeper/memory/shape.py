@@ -153,6 +153,13 @@ def shape_of(config: Mapping[str, Any], source: str = "config") -> ModelShape:
         raise ModelError(f"{source}: not the shape of a Llama: {error}") from None
 
 
+def hub_cache() -> Path:
+    """Where models and data sets of the hub are kept, as `huggingface_hub` works it out."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    home = os.environ.get("HF_HOME") or Path(cache) / "huggingface"
+    return Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub").expanduser()
+
+
 def _config_file(path: str, revision: str | None) -> Path:
     """The config.json of a folder, or the newest one the hub cache holds for an id and revision."""
     if Path(path).is_dir():
@@ -160,8 +167,7 @@ def _config_file(path: str, revision: str | None) -> Path:
         if not found.is_file():
             raise ModelError(f"{path}: no config.json, so its size is unknown")
         return found
-    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
-    hub = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
+    hub = hub_cache()
     model = hub / f"models--{path.replace('/', '--')}"
     name = revision or "main"
     reference = model / "refs" / name
@@ -170,6 +176,6 @@ def _config_file(path: str, revision: str | None) -> Path:
     if not found.is_file():
         raise ModelError(
             f"{path}: no local folder and not in the hub cache {hub}, so its size is unknown; "
-            "download its config.json, or give a local folder as model.path"
+            "run `sweeper prefetch SPEC`, or give a local folder as model.path"
         )
     return found
