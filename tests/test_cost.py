@@ -31,7 +31,7 @@ from sweeper.cost import (
     two_rates,
 )
 from sweeper.errors import ModelError, SweeperError
-from sweeper.memory import held_bytes
+from sweeper.memory import FAMILIES, held_bytes
 from sweeper.plan import make_plan
 from sweeper.task import Tuning
 
@@ -126,6 +126,21 @@ def test_parameters_are_those_transformers_makes(changes: dict[str, Any]) -> Non
     assert shape.parameters == sum(value.numel() for value in model.parameters())
     table = 0 if shape.tied else model.get_input_embeddings().weight.numel()
     assert shape.multiplied == shape.parameters - table
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_parameters_of_other_families_are_those_transformers_makes(tied: bool) -> None:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    for family in FAMILIES:
+        config = AutoConfig.for_model(
+            family, **SMALL, num_key_value_heads=2, tie_word_embeddings=tied
+        )
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+        expected = sum(value.numel() for value in model.parameters())
+        assert shape_of(config.to_dict()).parameters == expected, family
 
 
 @pytest.mark.parametrize("targets", [("q_proj", "v_proj"), ("k_proj", "down_proj"), ALL_LINEAR])

@@ -123,6 +123,10 @@ def test_a_hub_model_is_the_local_one_weight_for_weight(
     ours = load_model(ModelSource("m", str(tiny_world.model)), CPU).state_dict()
     assert theirs.keys() == ours.keys()
     assert all(torch.equal(theirs[name], ours[name]) for name in ours)
+    server.asked.clear()
+    load_tokenizer(OWN)
+    load_model(OWN, CPU)
+    assert server.asked == []  # From the cache, without looking whether the hub has moved on.
     assert model_commit(OWN) == COMMIT
     assert model_commit(ModelSource("m", str(tiny_world.model))) is None
 

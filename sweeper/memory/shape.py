@@ -10,13 +10,16 @@ from typing import Any
 from sweeper.errors import ModelError
 from sweeper.task import ALL_LINEAR, Tuning
 
-FAMILIES = ("llama", "mistral")
-"""The `model_type`s whose parameters are counted exactly: both are Llama blocks."""
+FAMILIES = ("llama", "mistral", "qwen2")
+"""The `model_type`s whose parameters are counted exactly: all are Llama blocks, Qwen2 with some biases."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """What a Llama's config.json says about its size. `head_dim` is per attention head."""
+    """What a Llama's config.json says about its size. `head_dim` is per attention head.
+
+    `output_bias`: of the biases of attention, whether the output layer has one.
+    """
 
     layers: int
     hidden: int
@@ -28,6 +31,7 @@ class ModelShape:
     tied: bool = False
     attention_bias: bool = False
     mlp_bias: bool = False
+    output_bias: bool = True
 
     @property
     def query_width(self) -> int:
@@ -53,6 +57,7 @@ class ModelShape:
         block = sum(inputs * outputs for inputs, outputs in linear.values()) + 2 * self.hidden
         for name, (_, outputs) in linear.items():
             biased = self.mlp_bias if name in _MLP else self.attention_bias
+            biased = biased and (name != "o_proj" or self.output_bias)
             block += outputs * biased
         tables = self.vocabulary * self.hidden * (1 if self.tied else 2)
         return self.layers * block + tables + self.hidden
@@ -133,6 +138,7 @@ def shape_of(config: Mapping[str, Any], source: str = "config") -> ModelShape:
     Raises:
         ModelError: a needed key is missing or no whole number.
     """
+    qwen = config.get("model_type") == "qwen2"  # Biases by its code, not by its configuration.
     try:
         heads, hidden = int(config["num_attention_heads"]), int(config["hidden_size"])
         return ModelShape(
@@ -144,8 +150,9 @@ def shape_of(config: Mapping[str, Any], source: str = "config") -> ModelShape:
             head_dim=int(config.get("head_dim") or hidden // heads),
             vocabulary=int(config["vocab_size"]),
             tied=bool(config.get("tie_word_embeddings", False)),
-            attention_bias=bool(config.get("attention_bias", False)),
+            attention_bias=qwen or bool(config.get("attention_bias", False)),
             mlp_bias=bool(config.get("mlp_bias", False)),
+            output_bias=not qwen,
         )
     except KeyError as error:
         raise ModelError(f"{source}: the key {error} is missing") from None
