@@ -7,8 +7,18 @@ from sweeper.cost.estimate import (
     makespan,
     memory_facts,
     peak_memory,
+    spread,
 )
 from sweeper.cost.memory import GIB, MemoryFacts, MemoryParts, activation_bytes, memory
+from sweeper.cost.published import (
+    ROWS,
+    SHAPES,
+    SUITES,
+    PromptFigures,
+    RowFigures,
+    published_prompts,
+    published_rows,
+)
 from sweeper.cost.rates import (
     GPUS,
     WORKER_START_SECONDS,
@@ -26,13 +36,18 @@ from sweeper.cost.spent import Spent, spent
 __all__ = [
     "GIB",
     "GPUS",
+    "ROWS",
+    "SHAPES",
+    "SUITES",
     "WORKER_START_SECONDS",
     "Device",
     "Estimate",
     "MemoryFacts",
     "MemoryParts",
     "ModelShape",
+    "PromptFigures",
     "Rates",
+    "RowFigures",
     "Spent",
     "Tokens",
     "activation_bytes",
@@ -44,9 +59,12 @@ __all__ = [
     "memory",
     "memory_facts",
     "peak_memory",
+    "published_prompts",
+    "published_rows",
     "read_shape",
     "shape_of",
     "spent",
+    "spread",
     "train_flops",
     "two_rates",
 ]

@@ -3,10 +3,10 @@
 import heapq
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from sweeper.cost.memory import MemoryFacts, MemoryParts, memory, micro_batch_rows
+from sweeper.cost.memory import MemoryFacts, MemoryParts, held_bytes, memory, micro_batch_rows
 from sweeper.cost.rates import Rates, Tokens
 from sweeper.cost.shape import ModelShape
 from sweeper.errors import SweeperError
@@ -175,7 +175,31 @@ def peak_memory(
         memory_facts(item, spec, shape, tokens, device, min(largest, sizes[_pack_key(item)]))
         for item in plan.trajectories
     }
-    return max((memory(item) for item in facts), key=lambda parts: parts.peak_bytes)
+    found = [spread(item, spec.compute.processes) for item in facts]
+    return max(found, key=lambda parts: parts.peak_bytes)
+
+
+def spread(facts: MemoryFacts, processes: int) -> MemoryParts:
+    """The parts of one of the processes that share a trial: the weights and the rows are divided.
+
+    Whole in each are, while they are computed with, the embeddings and two layers (the next is gathered
+    ahead), and in full tuning their gradients; see `trial.shards`. Adapters are whole in each, too, which
+    is left out.
+    """
+    parts = memory(facts)
+    if processes == 1:
+        return parts
+    divided = {name: -(-value // processes) for name, value in asdict(parts).items()}
+    shape, full = facts.shape, facts.tuning.method == "full"
+    tables = shape.vocabulary * shape.hidden * (1 if shape.tied else 2)
+    whole = tables + 2 * (shape.parameters - tables) // shape.layers
+    gathered = whole * held_bytes(facts.tuning, facts.dtype)
+    divided |= {
+        "runtime": parts.runtime,
+        "activations": divided["activations"] + gathered * (2 if full else 1),
+        "forward": divided["forward"] + gathered,
+    }
+    return MemoryParts(**divided)
 
 
 def _pack_key(item: Trajectory) -> object:
