@@ -19,8 +19,12 @@ class ReferenceTable(NamedTuple):
 
 
 def reference_tables(front: Front, spec: SweepSpec) -> tuple[ReferenceTable, ...]:
-    """A table for each source of `references`; nothing in it takes part in the front."""
-    return tuple(_table(reference, front.competing) for reference in spec.references)
+    """A table for each source of `references`; nothing in it takes part in the front.
+
+    The trainers' defaults are no twin of a published point: their schedule is another one.
+    """
+    measured = [item for item in front.competing if item.role != "default"]
+    return tuple(_table(reference, measured) for reference in spec.references)
 
 
 def _table(reference: ReferenceSpec, measured: Sequence[Candidate]) -> ReferenceTable:
