@@ -3,7 +3,7 @@
 import heapq
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from sweeper.cost.memory import MemoryFacts, MemoryParts, held_bytes, memory, micro_batch_rows
@@ -179,8 +179,21 @@ def peak_memory(
     return max(found, key=lambda parts: parts.peak_bytes)
 
 
+SHARDED = (
+    "weights",
+    "gradients",
+    "moments",
+    "shadows",
+    "theta_0",
+    "fork",
+    "readout_copies",
+    "checkpoint_copies",
+)
+"""The parts of full tuning that processes divide; rows are counted per process."""
+
+
 def spread(facts: MemoryFacts, processes: int) -> MemoryParts:
-    """The parts of one of the processes that share a trial: the weights and the rows are divided.
+    """The parts of one of the processes that share a trial.
 
     Whole in each are, while they are computed with, the embeddings and two layers (the next is gathered
     ahead), and in full tuning their gradients; see `trial.shards`. Adapters are whole in each, too, which
@@ -189,17 +202,17 @@ def spread(facts: MemoryFacts, processes: int) -> MemoryParts:
     parts = memory(facts)
     if processes == 1:
         return parts
-    divided = {name: -(-value // processes) for name, value in asdict(parts).items()}
+    divided = {name: -(-getattr(parts, name) // processes) for name in SHARDED}
     shape, full = facts.shape, facts.tuning.method == "full"
     tables = shape.vocabulary * shape.hidden * (1 if shape.tied else 2)
     whole = tables + 2 * (shape.parameters - tables) // shape.layers
     gathered = whole * held_bytes(facts.tuning, facts.dtype)
-    divided |= {
-        "runtime": parts.runtime,
-        "activations": divided["activations"] + gathered * (2 if full else 1),
-        "forward": divided["forward"] + gathered,
-    }
-    return MemoryParts(**divided)
+    return replace(
+        parts,
+        activations=parts.activations + gathered * (2 if full else 1),
+        forward=parts.forward + gathered,
+        **divided,
+    )
 
 
 def _pack_key(item: Trajectory) -> object:

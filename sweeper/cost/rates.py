@@ -148,7 +148,8 @@ def analytic_rates(
         device: What one trial runs on.
         tokens: Of one readout.
         evaluation_rows: Prompts answered in one batch.
-        processes: GPUs that share a trial: they divide the arithmetic, and gather weights in every pass.
+        processes: GPUs that share a trial: they divide arithmetic and batches, and gather the weights in
+            every pass.
 
     Raises:
         ModelError: a LoRA target that a Llama block does not have.
@@ -162,10 +163,11 @@ def analytic_rates(
     rows = min(evaluation_rows, max(1, tokens.prompts))
     gather = weight_bytes * (processes - 1) / processes / (device.link * BANDWIDTH_SHARE)
     decode = weight_bytes / (device.bandwidth * BANDWIDTH_SHARE) + host + gather
+    side_by_side = min(processes, -(-max(1, tokens.prompts) // rows))
     return Rates(
         train_token_seconds=train_flops(shape, tuning) / flops,
         step_seconds=3 * (host + gather),
-        generate_token_seconds=forward + decode / rows,
+        generate_token_seconds=forward + decode / (rows * side_by_side),
         readout_seconds=forward * (tokens.prompt_tokens + tokens.heldout_tokens),
         load_seconds=weight_bytes / LOAD_BYTES_PER_SECOND,
         startup_seconds=WORKER_START_SECONDS,
