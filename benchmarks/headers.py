@@ -10,6 +10,7 @@ Published figures are used whatever this machine has, so the numbers are the sam
 import argparse
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +34,7 @@ class Facts(NamedTuple):
     cost: Estimate | None
 
 
+@cache
 def facts(name: str) -> Facts:
     """Plan and cost of a sweep, from published figures alone.
 
