@@ -16,6 +16,7 @@ from sweeper.cost import (
     analytic_rates,
     cpu,
     estimate,
+    peak_memory,
     published_prompts,
     published_rows,
     read_shape,
@@ -290,14 +291,23 @@ def plan_estimate(
         tokens,
         default_workers(spec, machine) if workers is None else workers,
         device=device.kind,
+        memory_bytes=gpu_bytes(spec, device),
         measured_memory_bytes=measured_memory_bytes,
     )
+
+
+def gpu_bytes(spec: SweepSpec, device: Device) -> int | None:
+    """What one trial may use of a GPU; None of a CPU."""
+    if device.memory_bytes is None:
+        return None
+    return int(device.memory_bytes * spec.compute.gpu_share)
 
 
 def on_gpus(plan: Plan, spec: SweepSpec, tokens: Tokens, machine: Machine) -> tuple[OnGpu, ...]:
     """How many trials fit on the GPU that is present, else on each usual one, and analytic GPU-hours.
 
     Of a trial on several GPUs: 1 where its part fits on each of them.
+    Where not even one fits with the usual micro-batch, one with a smaller micro-batch counts.
 
     Raises:
         ModelError: see `plan_estimate`.
@@ -308,7 +318,10 @@ def on_gpus(plan: Plan, spec: SweepSpec, tokens: Tokens, machine: Machine) -> tu
             plan, spec, workers=1, machine=Machine((gpu,), machine.cpus), device=gpu, tokens=tokens
         )
         assert gpu.memory_bytes is not None
-        trials = gpu.memory_bytes // made.memory.peak_bytes
+        shape, _ = planned_shape(spec)
+        plain = peak_memory(plan, spec, shape, tokens, "cuda")
+        alone = int(made.memory.peak_bytes <= gpu.memory_bytes)
+        trials = gpu.memory_bytes // plain.peak_bytes or alone
         if spec.compute.processes > 1:
             trials = min(1, trials)
         hours = made.worker_seconds / 3600 * spec.compute.processes

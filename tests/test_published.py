@@ -18,14 +18,10 @@ from sweeper.cost import (
     ROWS,
     SHAPES,
     SUITES,
-    MemoryFacts,
-    ModelShape,
     Tokens,
     analytic_rates,
-    memory,
     published_prompts,
     published_rows,
-    spread,
 )
 from sweeper.errors import DataError
 from sweeper.facts import Machine, counted_characters, on_gpus, plan_estimate
@@ -231,31 +227,3 @@ def test_gpu_hours_of_a_spread_trial_count_every_gpu() -> None:
     assert (whole.trials, shared.trials) == (0, 1)
     assert shared.gpu_hours == pytest.approx(four.gpu_hours)
     assert whole.gpu_hours == pytest.approx(one.gpu_hours)
-
-
-def test_the_memory_of_one_of_several_processes_by_hand() -> None:
-    facts_ = MemoryFacts(
-        shape=ModelShape(2, 8, 16, 2, 1, 4, 10),
-        tuning=Tuning("full"),
-        paths=1,
-        dtype="float32",
-        device="cuda",
-        shadows=2,
-        interpolates=True,
-        forks=False,
-        train_rows=3,
-        train_length=5,
-        evaluation_rows=2,
-        heldout_length=6,
-        generation_length=7,
-    )
-    whole, half = memory(facts_), spread(facts_, 2)
-    assert spread(facts_, 1) == whole
-    for part in ("weights", "moments", "shadows", "checkpoint_copies"):
-        assert getattr(half, part) == -(-getattr(whole, part) // 2) > 0
-    for part in ("kv_cache", "logits", "heldout_logits"):
-        assert getattr(half, part) == getattr(whole, part) > 0
-    assert half.runtime == whole.runtime
-    gathered = 4 * (2 * 80 + (1352 - 160))  # both tables, and both of the two layers
-    assert half.activations == whole.activations + 2 * gathered
-    assert half.forward == whole.forward + gathered

@@ -7,9 +7,7 @@ from sweeper.cost.estimate import (
     makespan,
     memory_facts,
     peak_memory,
-    spread,
 )
-from sweeper.cost.memory import GIB, MemoryFacts, MemoryParts, activation_bytes, memory
 from sweeper.cost.published import (
     ROWS,
     SHAPES,
@@ -30,8 +28,17 @@ from sweeper.cost.rates import (
     train_flops,
     two_rates,
 )
-from sweeper.cost.shape import ModelShape, read_shape, shape_of
 from sweeper.cost.spent import Spent, spent
+from sweeper.memory import (
+    GIB,
+    MemoryFacts,
+    MemoryParts,
+    ModelShape,
+    activation_bytes,
+    memory,
+    read_shape,
+    shape_of,
+)
 
 __all__ = [
     "GIB",
@@ -64,7 +71,6 @@ __all__ = [
     "read_shape",
     "shape_of",
     "spent",
-    "spread",
     "train_flops",
     "two_rates",
 ]

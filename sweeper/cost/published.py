@@ -5,7 +5,7 @@ They are used only for what is not on this machine, and `sweeper plan` says wher
 
 from typing import NamedTuple
 
-from sweeper.cost.shape import ModelShape
+from sweeper.memory import ModelShape
 from sweeper.task import DataSource
 
 SHAPES = {

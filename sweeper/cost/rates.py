@@ -6,8 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from sweeper.cost.memory import held_bytes
-from sweeper.cost.shape import ModelShape
+from sweeper.memory import ModelShape, held_bytes
 from sweeper.task import Tuning
 
 UTILISATION = {"float32": 0.6, "mixed_bf16": 0.3, "pure_bf16": 0.3}

@@ -14,6 +14,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
+def usable_bytes(device: torch.device, share: float) -> int | None:
+    """A share of the whole memory of a GPU, whatever is free of it; None on a CPU."""
+    if device.type != "cuda":
+        return None
+    return int(torch.cuda.get_device_properties(device).total_memory * share)
+
+
 def memory_figures(device: torch.device) -> str:
     """What the device holds and has, in GiB: peak of this process, its size, and what is free."""
     if device.type == "cuda":
