@@ -7,6 +7,7 @@ from types import ModuleType
 import pytest
 
 from sweeper.cost import ROWS, SHAPES
+from sweeper.errors import SpecError
 from sweeper.plan import make_plan
 from sweeper.spec import load_spec
 from sweeper.spec.load import shipped_specs
@@ -102,6 +103,11 @@ def test_a_name_says_model_data_and_tuning(name: str) -> None:
     assert spec.data.train.rows == (50_000 if data == "orca" else None)
     like = load_spec(f"llama31_8b_{data}_{tuning}")
     assert (spec.space, spec.data, spec.objectives) == (like.space, like.data, like.objectives)
+
+
+def test_a_mistyped_name_is_answered_with_the_nearest() -> None:
+    with pytest.raises(SpecError, match=r"did you mean `llama32_1b_dolly_lora`\? shipped: "):
+        load_spec("llama32_1b_doly_lora")
 
 
 def test_heads_and_page_are_current(headers: ModuleType) -> None:

@@ -57,8 +57,11 @@ def find_spec(name: str) -> Path:
     shipped = shipped_specs()
     if name in shipped:
         return shipped[name]
+    near = difflib.get_close_matches(name, shipped, n=1)
+    hint = f"did you mean `{near[0]}`? " if near else ""
     known = ", ".join(shipped) or "none"
-    raise SpecError(name, (f"no such file, and no shipped sweep of this name (shipped: {known})",))
+    problem = f"no such file, and no shipped sweep of this name ({hint}shipped: {known})"
+    raise SpecError(name, (problem,))
 
 
 def load_spec(name: str | Path, overrides: Iterable[str] = ()) -> SweepSpec:
