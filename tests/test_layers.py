@@ -105,7 +105,9 @@ HEAVY = {
     "peft": {"trial/adapters.py"},
     "plotly": {"figures/draw.py"},
     "pyarrow": {"trial/hub.py", "trial/rows.py"},
-    "pydantic": {f"spec/{name}.py" for name in ("axes", "data", "fields", "load", "models")},
+    "pydantic": {
+        f"spec/{name}.py" for name in ("axes", "data", "fields", "load", "models", "references")
+    },
     "ray": {"drive.py"},
     "rich": {"cli/show.py"},
     "rouge_score": {"trial/utility.py"},

@@ -8,6 +8,15 @@ from sweeper.cost.estimate import (
     memory_facts,
     peak_memory,
 )
+from sweeper.cost.published import (
+    ROWS,
+    SHAPES,
+    SUITES,
+    PromptFigures,
+    RowFigures,
+    published_prompts,
+    published_rows,
+)
 from sweeper.cost.rates import (
     GPUS,
     WORKER_START_SECONDS,
@@ -34,13 +43,18 @@ from sweeper.memory import (
 __all__ = [
     "GIB",
     "GPUS",
+    "ROWS",
+    "SHAPES",
+    "SUITES",
     "WORKER_START_SECONDS",
     "Device",
     "Estimate",
     "MemoryFacts",
     "MemoryParts",
     "ModelShape",
+    "PromptFigures",
     "Rates",
+    "RowFigures",
     "Spent",
     "Tokens",
     "activation_bytes",
@@ -52,6 +66,8 @@ __all__ = [
     "memory",
     "memory_facts",
     "peak_memory",
+    "published_prompts",
+    "published_rows",
     "read_shape",
     "shape_of",
     "spent",

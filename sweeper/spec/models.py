@@ -28,6 +28,7 @@ from sweeper.spec.fields import (
     listed,
     whole_or_share,
 )
+from sweeper.spec.references import ReferenceSpec
 
 SPEC_VERSION = 1
 
@@ -291,6 +292,7 @@ class SweepSpec(SpecModel):
     search: SearchSpec = SearchSpec()
     compute: ComputeSpec = ComputeSpec()
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
+    references: tuple[ReferenceSpec, ...] = ()
 
     @property
     def utility(self) -> ObjectiveSpec:
