@@ -14,6 +14,7 @@ SAMPLES: dict[str, SweeperError] = {
     "ModelError": errors.ModelError("no weights"),
     "RunFolderError": errors.RunFolderError("in use"),
     "RecordError": errors.RecordError("torn"),
+    "JudgeError": errors.JudgeError("no answer"),
     "MissingExtraError": errors.MissingExtraError("install"),
     "RankLostError": errors.RankLostError(1, -9, "rank-1.log"),
     "TrainingDivergedError": TrainingDivergedError(7, float("inf"), 2.5),
