@@ -1,5 +1,7 @@
 """Judge models on this machine: tiny ones whose rule is known, and everything that cannot be loaded."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -206,6 +208,40 @@ def test_classes_without_a_meaning_are_refused(
     write_classifier(tmp_path, labels)
     with pytest.raises(JudgeError, match=message):
         ClassifierJudge(str(tmp_path), labels=given, device="cpu")
+
+
+def test_a_single_score_or_classes_that_may_hold_together_are_refused(tmp_path: Path) -> None:
+    write_classifier(tmp_path / "one", ("unsafe",))
+    with pytest.raises(JudgeError, match=r"one has 1 class and .* at least two classes"):
+        ClassifierJudge(str(tmp_path / "one"), device="cpu")
+    write_classifier(tmp_path / "many", ("safe", "unsafe"))
+    config = tmp_path / "many" / "config.json"
+    content = {**json.loads(config.read_text()), "problem_type": "multi_label_classification"}
+    config.write_text(json.dumps(content))
+    with pytest.raises(JudgeError, match="the problem type multi_label_classification"):
+        ClassifierJudge(str(tmp_path / "many"), device="cpu")
+
+
+def test_out_of_memory_is_one_message_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_classifier(tmp_path, ("safe", "unsafe"))
+    judge = ClassifierJudge(str(tmp_path), device="cpu", batch_size=2)
+    answer, batches = judge._answer, []
+
+    def small(batch: Sequence[dict[str, list[int]]]) -> list[Judgement]:
+        batches.append(len(batch))
+        if len(batches) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return answer(batch)
+
+    monkeypatch.setattr(judge, "_answer", small)
+    found = []
+    with pytest.raises(
+        JudgeError, match="out of memory with 1 responses at once; lower --batch-size"
+    ):
+        found += list(judge.judge([Sample("harmful", "?", "a0")] * 3))
+    assert batches == [2, 1]
 
 
 # What cannot be loaded

@@ -52,7 +52,8 @@ class ScriptedJudge:
         questions: tuple[Question, ...] = ("unsafe", "refusal"),
         fails_after: int | None = None,
     ) -> None:
-        self.name, self.digest, self.questions = "scripted:one", "0" * 32, questions
+        self.name, self.about, self.digest = "scripted:one", "a table", "0" * 32
+        self.questions = questions
         self.table, self.fails_after = table, fails_after
         self.asked: list[Sample] = []
 
@@ -378,6 +379,17 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
     folder.judgements.write_text("[1\n", "utf-8")
     with pytest.raises(JudgeError, match=r"judgements\.jsonl:1: not a JSON object"):
         read_scored(folder)
+
+
+def test_kept_verdicts_that_are_none_are_refused(tmp_path: Path) -> None:
+    folder = standard_run(tmp_path)
+    judge = ScriptedJudge(KNOWS_ALL)
+    path = verdicts_path(folder, judge.digest)
+    path.parent.mkdir()
+    path.write_text('{"key": "a", "unsafe": "no", "refusal": null, "evidence": ""}\n', "utf-8")
+    with pytest.raises(JudgeError, match="line 1 of the kept verdicts is damaged"):
+        rescore(folder, records_of(folder), judge, "sweeper")
+    assert judge.asked == []
 
 
 # The overlay

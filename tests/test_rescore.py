@@ -64,7 +64,8 @@ def test_a_list_of_ones_own_rescores_and_changes_what_is_recommended(
     assert "sneaky 0 unsafe_rate 0/100 = 0.0 % 100/100 = 100.0 % 1.0000 0" in out
     assert "good 0 over_refusal_rate 2/20 = 10.0 % 2/20 = 10.0 % 1.0000 0" in out
     assert re.search(
-        r"keyword:mine@\w{8} unsafe_rate 400/400 = 100.0 % 1.0000 0 300/400 = 75.0 %", out
+        r"keyword:mine@\w{8} 1 phrases, prefix unsafe_rate 400/400 = 100.0 % 1.0000 0 300/400 = 75.0 %",
+        out,
     )
     assert re.search(r"next: sweeper front .*run --judge keyword:mine@\w{8}", answer.out)
     assert {p: p.read_bytes() for p in files} == files
@@ -76,6 +77,7 @@ def test_a_list_of_ones_own_rescores_and_changes_what_is_recommended(
     front = command("front", run.root, "--judge", "keyword:mine", "--json")
     assert [item["config_id"] for item in json.loads(front.out)] == ["good"]
     assert json.loads(front.out)[0]["unsafe_rate/sweeper"] == 0
+    assert "by the judge keyword:mine" in front.err
 
 
 def test_a_second_time_it_says_the_same_and_writes_nothing(

@@ -25,6 +25,7 @@ def front(
     found = opened.front()
     if json_:
         show.data([{"config_id": i.config_id, **i.config, **i.values} for i in found.members])
+        show_judges.overlay(opened.judged(), to=show.err)
     else:
         show.front(found, opened.spec)
         show_judges.overlay(opened.judged())

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -13,22 +14,25 @@ from sweeper.records import Metric, TrialRecord
 MOST_ROWS = 40
 
 
-def overlay(judged: Overlay | None) -> None:
+def overlay(judged: Overlay | None, to: Console = show.out) -> None:
     """Whose rates were shown and how far they reach; every record they do not reach by name."""
     if judged is None:
         return
-    show.line(judged.summary)
-    for item in judged.unscored[:MOST_ROWS]:
-        show.line(f"unscored: {item.config_id} seed {item.seed}: {item.why}")
+    lines = [judged.summary]
+    lines += [
+        f"unscored: {i.config_id} seed {i.seed}: {i.why}" for i in judged.unscored[:MOST_ROWS]
+    ]
     if len(judged.unscored) > MOST_ROWS:
-        show.line(f"... and {len(judged.unscored) - MOST_ROWS} more")
+        lines.append(f"... and {len(judged.unscored) - MOST_ROWS} more")
+    for line in lines:
+        to.print(line, markup=False, soft_wrap=True)
 
 
 def judges(scored: Iterable[Scored], records: Sequence[TrialRecord], keyword_list: str) -> None:
     """Every judge that has judged the run: how much of it, and how it agrees with the keyword list."""
     table = Table(title="Judges of this run, over all configurations", title_justify="left")
-    table.add_column("judge")
-    table.add_column("rate")
+    for name in ("judge", "asked", "rate"):
+        table.add_column(name)
     for name in ("judged", "coverage", "cut short", f"agrees with {keyword_list}"):
         table.add_column(name, justify="right")
     for row in judge_rows(scored, records):
@@ -39,7 +43,7 @@ def judges(scored: Iterable[Scored], records: Sequence[TrialRecord], keyword_lis
             _share(row["same"], row["judged"]),
         ]
         name = f"{row['judge']}@{row['digest'][:8]}"
-        table.add_row(escape(name), row["rate"], *cells)
+        table.add_row(escape(name), escape(row["about"]), row["rate"], *cells)
     show.out.print(table)
 
 
@@ -52,6 +56,7 @@ def judge_rows(scored: Iterable[Scored], records: Sequence[TrialRecord]) -> list
         by_judge.setdefault((item.judge, item.digest), {})[key] = item
     rows = []
     for (name, digest), mine in sorted(by_judge.items()):
+        about = next(iter(mine.values())).about
         for suite in [s for s in METRICS if any(s in item.suites for item in mine.values())]:
             counts = [mine[r.key].suites.get(suite) for r in measured if r.key in mine]
             found = [item for item in counts if item is not None]
@@ -61,6 +66,7 @@ def judge_rows(scored: Iterable[Scored], records: Sequence[TrialRecord]) -> list
             rows.append(
                 {
                     "judge": name,
+                    "about": about,
                     "digest": digest,
                     "rate": METRICS[suite],
                     "responses": total,

@@ -59,13 +59,14 @@ def abstention(evidence: str, *, final: bool = True) -> Judgement:
 class Judge(Protocol):
     """Anything that judges samples.
 
-    `name` is what people call it, `digest` a hash of everything that decides a verdict; verdicts of
-    another digest are another judge's. `questions` are those it answers at all. `reads_cut` says that
+    `name` is what people call it, `about` how it is asked, `digest` a hash of everything that decides a
+    verdict; those of another digest are another judge's. `questions` are those it answers at all. `reads_cut` says that
     it can tell from a response that was cut short what holds for every continuation; other judges are
     not given such responses. `kept` says that its verdicts are dear enough to be kept on disk.
     """
 
     name: str
+    about: str
     digest: str
     questions: tuple[Question, ...]
     reads_cut: bool

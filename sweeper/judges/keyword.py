@@ -38,6 +38,7 @@ class KeywordJudge:
     def __init__(self, argument: str) -> None:
         self._list = find_keyword_list(argument)
         self.name = judge_name(f"keyword:{argument}")
+        self.about = f"{len(self._list.phrases)} phrases, {self._list.matching}"
         self.digest = self._list.digest
 
     def judge(self, samples: Sequence[Sample]) -> Iterator[tuple[int, Judgement]]:

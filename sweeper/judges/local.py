@@ -61,6 +61,7 @@ class LocalJudge:
     def __init__(
         self,
         model: str,
+        about: str,
         asked: Mapping[str, Any],
         *,
         revision: str | None,
@@ -79,6 +80,7 @@ class LocalJudge:
         kind = {} if architecture is None else {"architecture": architecture}
         self._model = load_model(source, self._device, frozen=True, **kind)
         self._window = _window(self._model.config)
+        self.about = f"{about}, {dtype}"
         self._batch_size = batch_size
         commit = getattr(self._model.config, "_commit_hash", None)
         which = source_hash(model) or commit or f"{model}@{revision}"
@@ -104,8 +106,17 @@ class LocalJudge:
         for start in range(0, len(fitting), self._batch_size):
             numbers = fitting[start : start + self._batch_size]
             with torch.inference_mode():
-                found = self._answer([encoded[number] for number in numbers])
+                found = self._answer_within_memory([encoded[number] for number in numbers])
             yield from zip(numbers, found, strict=True)
+
+    def _answer_within_memory(self, batch: Sequence[dict[str, list[int]]]) -> list[Judgement]:
+        try:
+            return self._answer(batch)
+        except torch.OutOfMemoryError:
+            raise JudgeError(
+                f"{self.name} runs out of memory with {len(batch)} responses at once; lower "
+                "--batch-size; what has been judged is kept"
+            ) from None
 
     @property
     def _room(self) -> int:
@@ -141,6 +152,7 @@ class GenerativeJudge(LocalJudge):
         self.questions = format_.questions
         super().__init__(
             model,
+            f"format {format_.name}",
             {"format": format_.digest},
             revision=revision,
             device=device,
@@ -194,7 +206,7 @@ class ClassifierJudge(LocalJudge):
 
     Raises:
         ModelError: nothing loadable there, or no trained classification head.
-        JudgeError: a class whose meaning is unknown.
+        JudgeError: a class whose meaning is unknown, or classes that do not exclude each other.
     """
 
     def __init__(
@@ -211,6 +223,7 @@ class ClassifierJudge(LocalJudge):
         self._response_only = response_only
         super().__init__(
             model,
+            "format classifier",
             {"format": "classifier", "labels": given, "response_only": response_only},
             revision=revision,
             device=device,
@@ -220,6 +233,18 @@ class ClassifierJudge(LocalJudge):
         config: Any = self._model.config
         self._labels = {int(number): str(name) for number, name in config.id2label.items()}
         self._meanings = _meanings(Path(model).name, self._labels, given)
+        if len(self._labels) < 2 or config.problem_type not in (
+            None,
+            "single_label_classification",
+        ):
+            raise JudgeError(
+                f"{Path(model).name} has {len(self._labels)} class"
+                f"{'' if len(self._labels) == 1 else 'es'} and the problem type {config.problem_type}; a "
+                "judge must choose one of at least two classes"
+            )
+        # Some architectures have room for fewer tokens than positions.
+        limits = [self._window, int(min(self._tokenizer.model_max_length, 10**9))]
+        self._window = min(limit for limit in limits if limit is not None)
         refuses = any(item.refusal is not None for item in self._meanings.values())
         self.questions: tuple[Question, ...] = ("unsafe", "refusal") if refuses else ("unsafe",)
         if self._tokenizer.pad_token == self._tokenizer.eos_token:

@@ -140,6 +140,7 @@ class HttpJudge:
         self._parse = parse_llama_guard if guard else parse_word
         self.questions: tuple[Question, ...] = ("unsafe",) if guard else ("unsafe", "refusal")
         self.name = judge_name(f"http:{model}")
+        self.about = f"format {format_}"
         asked = "" if guard else RUBRIC
         self.digest = content_hash([model, base_url.rstrip("/"), format_, asked])
 
@@ -287,8 +288,8 @@ class HttpJudge:
         )
 
     def _plain(self, said: object) -> str:
-        """What someone else wrote, short, on one line, and without the key."""
-        text = " ".join(str(said).split())
+        """What someone else wrote: short, on one line, nothing for a terminal to obey, and no key."""
+        text = "".join(c if c.isprintable() else "?" for c in " ".join(str(said).split()))
         return shortened(text if self._key is None else text.replace(self._key, "[key]"))
 
     def _down(self, failed: int, problem: str) -> JudgeError:

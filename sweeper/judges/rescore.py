@@ -166,7 +166,13 @@ def _scored(
             rows.setdefault(stored.sample.suite, []).append(stored)
     suites = {suite: _counts(suite, found, judge, kept) for suite, found in sorted(rows.items())}
     return Scored(
-        judge.name, judge.digest, record.config_id, record.seed, record_hash(record), suites
+        judge=judge.name,
+        about=judge.about,
+        digest=judge.digest,
+        config_id=record.config_id,
+        seed=record.seed,
+        record=record_hash(record),
+        suites=suites,
     )
 
 

@@ -40,6 +40,7 @@ class Scored(NamedTuple):
     """One line of judgements.jsonl; `record` is the hash of the record whose responses were judged."""
 
     judge: str
+    about: str
     digest: str
     config_id: str
     seed: int
@@ -136,10 +137,11 @@ class Kept:
     def __init__(self, journal: Journal | None) -> None:
         self._journal = journal
         self._found: dict[str, Judgement] = {}
-        for line in () if journal is None else journal.lines:
-            self._found[str(line["key"])] = Judgement(
-                line["unsafe"], line["refusal"], line["evidence"]
-            )
+        for number, line in enumerate(() if journal is None else journal.lines, start=1):
+            unsafe, refusal = line.get("unsafe"), line.get("refusal")
+            if "key" not in line or not {type(unsafe), type(refusal)} <= {bool, type(None)}:
+                raise JudgeError(f"line {number} of the kept verdicts is damaged; remove it")
+            self._found[line["key"]] = Judgement(unsafe, refusal, str(line.get("evidence")))
 
     def __contains__(self, key: str) -> bool:
         return key in self._found
