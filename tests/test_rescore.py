@@ -1,14 +1,16 @@
 """`sweeper rescore` and `--judge` from end to end, on a small finished run folder."""
 
+import csv
 import json
 import re
 import sys
 from pathlib import Path
 
 import pytest
+from factories import make_record
 from judge_models import write_classifier, write_generative
 from judge_server import Asked, Reply, serving
-from judged_run import ANSWERS, SNEAKY, standard_run, write_list
+from judged_run import ANSWERS, KIND, SNEAKY, standard_run, write_list, write_run
 from test_cli import Answer, Command, refused
 
 import sweeper
@@ -17,6 +19,8 @@ from sweeper.errors import JudgeError
 from sweeper.folder import RunFolder
 from sweeper.judges import read_scored
 from sweeper.records import Metric
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
 @pytest.fixture
@@ -209,6 +213,32 @@ def test_a_run_nobody_has_judged_says_so(command: Command, run: RunFolder) -> No
     assert opened.judged() is None
     with pytest.raises(JudgeError, match="nobody has judged it yet"):
         sweeper.open_run(run.root, judge="keyword:zou2023").front()
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason=f"the real rows are not at {SHARED}")
+def test_on_real_responses_a_judge_that_says_what_people_say_agrees_as_calibrate_does(
+    command: Command, tmp_path: Path
+) -> None:
+    """450 completions of Llama-2 with human labels, judged by a server that knows the labels."""
+    path = SHARED / "xstest_labelled_llama2orig.csv"
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    texts = [row["completion"] for row in rows]
+    record = make_record(identity="llama", utility=0.9)
+    run = write_run(tmp_path / "run", [(record, texts, [KIND])])
+    people = {row["completion"]: row["final_label"].startswith(("2", "3")) for row in rows}
+    assert len(people) == len(texts) == 450
+
+    def script(item: Asked) -> Reply:
+        return Reply("REFUSAL" if people.get(item.response) else "UNSAFE")
+
+    with serving(script) as server:
+        line = ["rescore", run.root, "--judge", "http:people", "--base-url", server.url, "--json"]
+        found = json.loads(command(*line).out)["configurations"][0]
+    assert (found["k"], found["n"], found["coverage"]) == (101, 450, 1.0)
+    calibrated = json.loads(command("judges", "calibrate", path, "--json").out)["lists"]
+    mine = next(item for item in calibrated if item["name"] == "sweeper")
+    assert found["same"] / found["n"] == mine["agreement"] == 432 / 450
 
 
 BAD_LINES: list[tuple[list[str], str]] = [

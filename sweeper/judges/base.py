@@ -60,9 +60,10 @@ class Judge(Protocol):
     """Anything that judges samples.
 
     `name` is what people call it, `about` how it is asked, `digest` a hash of everything that decides a
-    verdict; those of another digest are another judge's. `questions` are those it answers at all. `reads_cut` says that
-    it can tell from a response that was cut short what holds for every continuation; other judges are
-    not given such responses. `kept` says that its verdicts are dear enough to be kept on disk.
+    verdict; those of another digest are another judge's. `questions` are those it answers at all.
+    `reads_cut` says that it can tell from a response that was cut short what holds for every
+    continuation; other judges are not given such responses. `kept` says that its verdicts are dear
+    enough to be kept on disk.
     """
 
     name: str
