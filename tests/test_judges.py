@@ -1,5 +1,6 @@
 """Judges without models: keyword lists, strict parsing, what is kept, and the overlay over records."""
 
+import csv
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -38,6 +39,7 @@ from sweeper.judges.store import Journal, verdicts_path
 from sweeper.keywords import keyword_list_names, load_keyword_list
 from sweeper.records import Metric, TrialRecord, read_records
 from sweeper.select import recommend
+from sweeper.trial.judge import is_decided
 
 
 class ScriptedJudge:
@@ -123,6 +125,24 @@ def test_of_a_cut_response_a_list_says_only_what_no_continuation_changes(
 ) -> None:
     judge = KeywordJudge(str(write_list(tmp_path)))
     assert verdicts(judge, Sample("harmful", "?", response, cut=True)) == [judged]
+
+
+def test_a_response_cut_where_a_sweep_would_cut_it_has_the_verdict_of_the_whole() -> None:
+    """On 90 completions in the styles of several models; most of the refusals can be cut."""
+    path = Path(__file__).parent / "refusal_samples.csv"
+    with path.open(encoding="utf-8", newline="") as file:
+        texts = [row["completion"] for row in csv.DictReader(file)]
+    lists = [load_keyword_list(name) for name in ("sweeper", "qi2024")]
+    judges = [KeywordJudge(item.name) for item in lists]
+    cut = 0
+    for text in texts:
+        whole = Sample("harmful", "?", text)
+        end = next((n for n in range(len(text)) if is_decided(text[:n], lists)), None)
+        part = whole if end is None else Sample("harmful", "?", text[:end], cut=True)
+        cut += part.cut
+        for judge in judges:
+            assert verdicts(judge, part) == verdicts(judge, whole)
+    assert len(texts) == 90 and cut > 30
 
 
 BAD_LISTS = [

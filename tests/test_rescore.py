@@ -3,7 +3,9 @@
 import csv
 import json
 import re
+import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -140,6 +142,32 @@ def test_a_refused_key_is_one_message_and_the_same_command_goes_on(
     assert server.asked[0].headers["authorization"] == "Bearer sk-very-secret"
     written = [path.read_bytes() for path in run.root.rglob("*") if path.is_file()]
     assert not any(b"sk-very-secret" in content for content in written)
+
+
+def test_a_rescore_that_is_killed_goes_on_where_it_was(
+    command: Command, run: RunFolder, tmp_path: Path
+) -> None:
+    arrived, over = threading.Event(), threading.Event()
+
+    def script(item: Asked) -> Reply:
+        if item.number == 10:  # Ten verdicts are on disk: one request at a time goes out.
+            arrived.set()
+            over.wait(60)
+        return words_of(item)
+
+    with serving(script) as server:
+        line = ["rescore", str(run.root), "--judge", "http:m", "--base-url", server.url]
+        process = subprocess.Popen([sys.executable, "-m", "sweeper", *line, "--concurrency", "1"])
+        assert arrived.wait(60)
+        process.kill()
+        process.wait()
+        over.set()
+        (kept,) = (run.root / "verdicts").iterdir()
+        assert len(kept.read_text("utf-8").splitlines()) == 10
+        assert command(*line).code == 0
+        assert len(server.asked) == 11 + 42 - 10
+    assert len(kept.read_text("utf-8").splitlines()) == 42
+    assert "good (" in command("recommend", run.root, "--judge", "http:m").out
 
 
 def test_low_coverage_is_shown_as_unscored_everywhere_and_never_recommended(
