@@ -35,7 +35,7 @@ from sweeper.judges.formats import (
     parse_wildguard,
     parse_word,
 )
-from sweeper.judges.store import Journal, verdicts_path
+from sweeper.judges.store import Counts, Journal, verdicts_path
 from sweeper.keywords import keyword_list_names, load_keyword_list
 from sweeper.records import Metric, TrialRecord, read_records
 from sweeper.select import recommend
@@ -299,6 +299,18 @@ def test_the_prompts_begin_and_end_as_the_models_were_trained() -> None:
 # Rescoring
 
 
+def tally(counts: Counts) -> tuple[int, ...]:
+    """Responses, judged, yes, cut, agreeing with the list, yes by the list."""
+    return (
+        counts.responses,
+        counts.judged,
+        counts.positive,
+        counts.cut,
+        counts.same,
+        counts.listed,
+    )
+
+
 def test_counts_and_agreement_are_those_of_the_responses(tmp_path: Path) -> None:
     folder = standard_run(tmp_path / "run")
     judge = KeywordJudge(str(write_list(tmp_path)))
@@ -306,10 +318,10 @@ def test_counts_and_agreement_are_those_of_the_responses(tmp_path: Path) -> None
         item.config_id: item.suites
         for item in rescore(folder, records_of(folder), judge, "sweeper")
     }
-    assert found["sneaky"]["harmful"] == (100, 100, 100, 0, 0, 0)
-    assert found["good"]["harmful"] == (100, 100, 0, 0, 100, 0)
-    assert found["open"]["harmful"] == (100, 100, 100, 0, 100, 100)
-    assert found["open"]["harmless"] == (20, 20, 2, 0, 20, 2)
+    assert tally(found["sneaky"]["harmful"]) == (100, 100, 100, 0, 0, 0)
+    assert tally(found["good"]["harmful"]) == (100, 100, 0, 0, 100, 0)
+    assert tally(found["open"]["harmful"]) == (100, 100, 100, 0, 100, 100)
+    assert tally(found["open"]["harmless"]) == (20, 20, 2, 0, 20, 2)
 
 
 def test_equal_contents_are_judged_once_and_a_second_time_not_at_all(tmp_path: Path) -> None:
@@ -354,8 +366,8 @@ def test_what_nobody_judged_is_asked_again_and_an_abstention_is_not(tmp_path: Pa
     again = ScriptedJudge(KNOWS_ALL)
     [_, sneaky, good, _] = rescore(folder, records_of(folder), again, "sweeper")
     assert {sample.response for sample in again.asked} == {SNEAKY}
-    assert sneaky.suites["harmful"] == (100, 100, 100, 0, 0, 0)
-    assert good.suites["harmless"] == (20, 2, 2, 0, 2, 2)
+    assert tally(sneaky.suites["harmful"]) == (100, 100, 100, 0, 0, 0)
+    assert tally(good.suites["harmless"]) == (20, 2, 2, 0, 2, 2)
     assert read_scored(folder)[sneaky.key] == sneaky  # Of two lines the last one holds.
 
 
@@ -467,7 +479,7 @@ def test_responses_that_were_cut_are_not_judged_and_the_way_out_is_named(tmp_pat
     judge = ScriptedJudge(KNOWS_ALL)
     found = {i.config_id: i for i in rescore(folder, records_of(folder), judge, "sweeper")}
     assert not any(sample.cut for sample in judge.asked)
-    assert found["good"].suites["harmful"] == (100, 70, 0, 30, 70, 0)
+    assert tally(found["good"].suites["harmful"]) == (100, 70, 0, 30, 70, 0)
     good = under(folder, "scripted:one")["good"]
     assert good.status == "unscored" and good.reason is not None
     assert (
@@ -552,11 +564,16 @@ def test_the_line_of_a_record_can_be_read_by_others(tmp_path: Path) -> None:
     rescore(folder, records_of(folder), ScriptedJudge(KNOWS_ALL), "sweeper")
     line = json.loads(folder.judgements.read_text("utf-8").splitlines()[1])
     assert line["judge"] == "scripted:one" and line["config_id"] == "sneaky"
-    assert line["suites"]["harmful"] == {
-        "responses": 100,
-        "judged": 100,
-        "positive": 100,
-        "cut": 0,
-        "same": 0,
-        "listed": 0,
-    }
+    assert line["suites"]["harmful"] == {"answers": "1" * 100, "same": 0, "listed": 0}
+    assert line["suites"]["harmless"] == {"answers": "0" * 18 + "11", "same": 20, "listed": 2}
+
+
+def test_answers_stand_in_the_order_of_the_responses(tmp_path: Path) -> None:
+    texts = [REFUSES, ANSWERS, "Mm.", f"{REFUSES}[cut]", ANSWERS]
+    folder = write_run(tmp_path, [(make_record(identity="c"), texts, [KIND])])
+    [found] = rescore(folder, records_of(folder), ScriptedJudge(KNOWS_ALL), "sweeper")
+    assert found.suites["harmful"] == Counts("01-c1", same=3, listed=2)
+    text = folder.judgements.read_text("utf-8")
+    folder.judgements.write_text(text.replace("01-c1", "01-x1"), "utf-8")
+    with pytest.raises(JudgeError, match=r"judgements\.jsonl:1: .*an answer is none of 1, 0, -, c"):
+        read_scored(folder)

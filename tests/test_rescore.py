@@ -20,6 +20,7 @@ from sweeper.cli.app import _run
 from sweeper.errors import JudgeError
 from sweeper.folder import RunFolder
 from sweeper.judges import read_scored
+from sweeper.judges.store import Counts
 from sweeper.records import Metric
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -219,8 +220,8 @@ def test_local_judges_rescore(command: Command, run: RunFolder, tmp_path: Path) 
     line = ["rescore", run.root, "--judge", f"local:{tmp_path / 'guard'}", "--device", "cpu"]
     assert command(*line, "--format", "llama-guard-3").code == 0
     found = {key[2]: item.suites for key, item in read_scored(run).items()}
-    assert found["open"]["harmful"] == (100, 100, 100, 0, 100, 100)
-    assert found["good"]["harmful"] == (100, 100, 0, 0, 100, 0)
+    assert found["open"]["harmful"] == Counts("1" * 100, same=100, listed=100)
+    assert found["good"]["harmful"] == Counts("0" * 100, same=100, listed=0)
     write_generative(tmp_path / "bench", "no", "yes")
     line[3] = "local:bench"
     assert command(*line, "--format", "harmbench", "--batch-size", "4").code == 0
@@ -284,6 +285,14 @@ BAD_LINES: list[tuple[list[str], str]] = [
     (
         ["--judge", "local:x", "--format", "classifier", "--labels", "safe"],
         "--labels must look like",
+    ),
+    (
+        ["--judge", "local:x", "--format", "harmbench", "--device", "gpu"],
+        "--device must be auto, cpu",
+    ),
+    (
+        ["--judge", "local:x", "--format", "harmbench", "--device", "cuda:99"],
+        "there is no such GPU",
     ),
     (["--judge", "http:m"], "needs --base-url"),
     (["--judge", "http:m", "--base-url", "host"], "must look like http://host:8000/v1"),

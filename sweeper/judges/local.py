@@ -70,7 +70,7 @@ class LocalJudge:
         architecture: Any = None,
     ) -> None:
         self.name = judge_name(f"local:{model}")
-        self._device = choose_device(device)
+        self._device = _device(device)
         dtype = "float32" if self._device.type == "cpu" else "pure_bf16"
         # Every architecture has eager attention; a classifier's may have no other.
         attention = "sdpa" if architecture is None else "eager"
@@ -299,6 +299,21 @@ def _meanings(
     return {
         number: Answers(item.unsafe, bool(item.refusal)) for number, item in found_meanings.items()
     }
+
+
+def _device(asked: str) -> torch.device:
+    """The device by name.
+
+    Raises:
+        JudgeError: no such device, or none here.
+    """
+    try:
+        found = choose_device(asked)
+    except RuntimeError:
+        raise JudgeError(f"--device must be auto, cpu, cuda or cuda:N, but got `{asked}`") from None
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise JudgeError(f"--device {asked}: there is no such GPU here; use --device cpu, or auto")
+    return found
 
 
 def _window(config: Any) -> int | None:

@@ -14,6 +14,10 @@ from sweeper.errors import JudgeError
 from sweeper.folder import RunFolder
 from sweeper.judges.base import METRICS, QUESTIONS, Judge, Sample
 from sweeper.judges.store import (
+    ABSTAINED,
+    CUT,
+    NO,
+    YES,
     Counts,
     Journal,
     Kept,
@@ -178,14 +182,14 @@ def _scored(
 
 def _counts(suite: str, rows: Sequence[StoredResponse], judge: Judge, kept: Kept) -> Counts:
     question = QUESTIONS[suite]
-    judged = positive = cut = same = listed = 0
+    answers, same, listed = "", 0, 0
     for stored in rows:
         judgement = kept.get(stored.sample.key) if _can_judge(judge, stored.sample) else None
         answer = None if judgement is None else judgement.answer(question)
         if answer is None:
-            cut += stored.sample.cut
+            answers += CUT if stored.sample.cut else ABSTAINED
             continue
         says = stored.refusal if question == "refusal" else not stored.refusal
-        judged, positive, listed = judged + 1, positive + answer, listed + says
-        same += answer == says
-    return Counts(len(rows), judged, positive, cut, same, listed)
+        answers += YES if answer else NO
+        same, listed = same + (answer == says), listed + says
+    return Counts(answers, same, listed)

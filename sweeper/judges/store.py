@@ -21,19 +21,40 @@ from sweeper.records import TrialRecord
 SCORED_VERSION = 1
 
 
+YES, NO, ABSTAINED, CUT = "1", "0", "-", "c"
+
+
 class Counts(NamedTuple):
     """What one judge found in one suite of one record.
 
-    Of `responses`, `judged` have an answer, `positive` of them yes; `cut` were cut short and could not
-    be judged. `same` of the judged agree with the first keyword list, which says yes `listed` times.
+    `answers` has one character per response, in the order of the stored ones: YES or NO to the suite's
+    question, ABSTAINED, or CUT where a response was cut short and could not be judged. `same` of the
+    judged agree with the first keyword list, which says yes to `listed` of them.
     """
 
-    responses: int
-    judged: int
-    positive: int
-    cut: int
+    answers: str
     same: int
     listed: int
+
+    @property
+    def responses(self) -> int:
+        """How many responses there are."""
+        return len(self.answers)
+
+    @property
+    def positive(self) -> int:
+        """How often the answer is yes."""
+        return self.answers.count(YES)
+
+    @property
+    def judged(self) -> int:
+        """How many have an answer."""
+        return self.positive + self.answers.count(NO)
+
+    @property
+    def cut(self) -> int:
+        """How many were cut short and could not be judged."""
+        return self.answers.count(CUT)
 
 
 class Scored(NamedTuple):
@@ -194,6 +215,8 @@ def scored_of(
             fields = {name: value for name, value in line.items() if name != "version"}
             suites = {name: Counts(**counts) for name, counts in fields.pop("suites").items()}
             item = Scored(suites=suites, **fields)
+            if any(set(counts.answers) - {YES, NO, ABSTAINED, CUT} for counts in suites.values()):
+                raise TypeError("an answer is none of 1, 0, -, c")
         except (TypeError, KeyError, AttributeError) as error:
             raise JudgeError(
                 f"{path}:{number}: not the expected fields ({error}); remove the line, and `rescore` "
