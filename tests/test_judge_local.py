@@ -159,7 +159,7 @@ def test_labels_can_be_given_and_the_prompt_left_out(tmp_path: Path) -> None:
     assert [item.unsafe for item in verdicts(swapped, "a0", "a1")] == [True, False]
 
 
-def test_without_a_padding_token_of_its_own_nothing_is_padded(tmp_path: Path) -> None:
+def test_the_end_token_can_pad(tmp_path: Path) -> None:
     write_classifier(tmp_path, ("safe", "unsafe"), pad=False)
     judge = ClassifierJudge(str(tmp_path), device="cpu", batch_size=8)
     assert [item.unsafe for item in verdicts(judge, "a longer one 0", "1", "22 0")] == [
@@ -167,6 +167,15 @@ def test_without_a_padding_token_of_its_own_nothing_is_padded(tmp_path: Path) ->
         True,
         False,
     ]
+
+
+def test_a_tokenizer_that_cannot_pad_is_refused(tmp_path: Path) -> None:
+    write_classifier(tmp_path, ("safe", "unsafe"), pad=False)
+    path = tmp_path / "tokenizer_config.json"
+    content = {n: v for n, v in json.loads(path.read_text()).items() if n != "eos_token"}
+    path.write_text(json.dumps(content))
+    with pytest.raises(JudgeError, match="neither a padding nor an end token"):
+        ClassifierJudge(str(tmp_path), device="cpu")
 
 
 def test_a_special_token_in_a_response_is_read_as_text(tmp_path: Path) -> None:

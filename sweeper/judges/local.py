@@ -77,6 +77,8 @@ class LocalJudge:
         source = ModelSource(self.name, model, revision, dtype, attention)
         check_model(source)
         self._tokenizer: PreTrainedTokenizerBase = load_tokenizer(source)
+        if self._tokenizer.pad_token_id is None:
+            raise JudgeError(f"{self.name}: its tokenizer has neither a padding nor an end token")
         kind = {} if architecture is None else {"architecture": architecture}
         self._model = load_model(source, self._device, frozen=True, **kind)
         self._window = _window(self._model.config)
@@ -247,8 +249,6 @@ class ClassifierJudge(LocalJudge):
         self._window = min(limit for limit in limits if limit is not None)
         refuses = any(item.refusal is not None for item in self._meanings.values())
         self.questions: tuple[Question, ...] = ("unsafe", "refusal") if refuses else ("unsafe",)
-        if self._tokenizer.pad_token == self._tokenizer.eos_token:
-            self._batch_size = 1  # Padding would hide where a response ends.
         if config.pad_token_id is None:
             config.pad_token_id = self._tokenizer.pad_token_id
 
