@@ -43,6 +43,10 @@ class RecordError(SweeperError):
     """A record breaks a law of `TrialRecord`, or records.jsonl cannot be trusted."""
 
 
+class JudgeError(SweeperError):
+    """A judge cannot be asked or does not answer, or what judges said cannot be read."""
+
+
 class MissingExtraError(SweeperError):
     """A command needs an optional dependency that is not installed."""
 

@@ -15,6 +15,7 @@ SAMPLES: dict[str, SweeperError] = {
     "DeviceError": errors.DeviceError("needs 90.0 GiB, the GPU has 79.6 GiB"),
     "RunFolderError": errors.RunFolderError("in use"),
     "RecordError": errors.RecordError("torn"),
+    "JudgeError": errors.JudgeError("no answer"),
     "MissingExtraError": errors.MissingExtraError("install"),
     "RankLostError": errors.RankLostError(1, -9, "rank-1.log"),
     "TrainingDivergedError": TrainingDivergedError(7, float("inf"), 2.5),

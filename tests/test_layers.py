@@ -33,6 +33,7 @@ RANKS = {
     "figures": 4,
     "sources": 4,
     "facts": 4,
+    "judges": 4,
     "calibrate": 5,
     "drive": 5,
     "report": 5,
@@ -83,18 +84,34 @@ INNER_RANKS = {
         "run": 9,
         "worker": 10,
     },
+    "judges": {
+        "base": 0,
+        "pace": 0,
+        "formats": 1,
+        "keyword": 1,
+        "store": 1,
+        "local": 2,
+        "remote": 2,
+        "rescore": 2,
+        "overlay": 3,
+        "__init__": 4,
+    },
     "cli": {
         "options": 0,
         "show": 0,
+        "show_judges": 1,
         "judging": 1,
         "machine": 1,
-        "results": 1,
-        "sweeps": 1,
-        "app": 2,
-        "__init__": 3,
+        "rescoring": 2,
+        "results": 2,
+        "sweeps": 2,
+        "app": 3,
+        "__init__": 4,
     },
 }
 """In these packages, too, a module imports only siblings of lower rank; in the others all may."""
+
+CLI = ("app", "judging", "machine", "options", "rescoring", "results", "sweeps")
 
 HEAVY = {
     "datasets": {"trial/harness.py", "trial/hub.py"},
@@ -109,20 +126,19 @@ HEAVY = {
         f"spec/{name}.py" for name in ("axes", "data", "fields", "load", "models", "references")
     },
     "ray": {"drive.py"},
-    "rich": {"cli/show.py"},
+    "requests": {"judges/remote.py"},
+    "rich": {"cli/rescoring.py", "cli/show.py", "cli/show_judges.py"},
     "rouge_score": {"trial/utility.py"},
     "sqlalchemy": set[str](),
-    "typer": {
-        f"cli/{name}.py" for name in ("app", "judging", "machine", "options", "results", "sweeps")
-    },
+    "typer": {f"cli/{name}.py" for name in CLI},
 }
 """A heavy third-party package -> exactly the files that import it."""
 
 HEAVY_FOLDERS = {
     "safetensors": {"trial", "miniature"},
     "tokenizers": {"trial", "miniature"},
-    "torch": {"trial", "miniature", "calibrate.py"},
-    "transformers": {"trial", "miniature"},
+    "torch": {"trial", "miniature", "calibrate.py", "judges"},
+    "transformers": {"trial", "miniature", "judges"},
 }
 """A heavy third-party package -> the only folders whose files import it."""
 

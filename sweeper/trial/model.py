@@ -90,7 +90,12 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
 
 
 def load_model(
-    source: ModelSource, device: torch.device, world: World = ALONE, *, frozen: bool = False
+    source: ModelSource,
+    device: torch.device,
+    world: World = ALONE,
+    *,
+    frozen: bool = False,
+    architecture: Any = AutoModelForCausalLM,
 ) -> PreTrainedModel:
     """The untouched base model, in eval mode, in the asked dtype, from safetensors alone.
 
@@ -99,6 +104,7 @@ def load_model(
         device: Where to put it.
         world: The processes that hold it together, each a part.
         frozen: Its weights will not be trained.
+        architecture: The class of transformers to load it with.
 
     Raises:
         ModelError: no folder, no safetensors weights, or nothing transformers can load.
@@ -106,7 +112,7 @@ def load_model(
     folder = opened(source)
     transformers.utils.logging.disable_progress_bar()
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = architecture.from_pretrained(
             folder,
             dtype=(FROZEN_DTYPES if frozen else TRAINED_DTYPES)[source.dtype],
             use_safetensors=True,
@@ -125,8 +131,9 @@ def load_model(
         )
     # Penalties and the like in the model's folder would change what the record calls greedy, and
     # `generate` fills in from here whatever a call leaves open. The end tokens are the model's own.
-    ends = model.generation_config.eos_token_id if model.generation_config else None
-    model.generation_config = GenerationConfig(do_sample=False, eos_token_id=ends)
+    if model.can_generate():
+        ends = model.generation_config.eos_token_id if model.generation_config else None
+        model.generation_config = GenerationConfig(do_sample=False, eos_token_id=ends)
     model.requires_grad_(not frozen)
     placed: PreTrainedModel = model.to(device) if world.size == 1 else shard(model, world, device)
     placed.eval()
