@@ -6,34 +6,54 @@ from typing import Annotated
 import typer
 
 from sweeper.certainty import certainty
-from sweeper.cli import show, standings
-from sweeper.cli.options import JsonOption, RunArgument, app, uncollected
+from sweeper.cli import show, show_judges, standings
+from sweeper.cli.options import (
+    CoverageOption,
+    JsonOption,
+    JudgeOption,
+    RunArgument,
+    app,
+    uncollected,
+)
 from sweeper.errors import SweeperError
+from sweeper.judges import MIN_COVERAGE
 
 
 @app.command()
 @uncollected()
-def front(run: RunArgument, json_: JsonOption = False) -> None:
+def front(
+    run: RunArgument,
+    json_: JsonOption = False,
+    judge: JudgeOption = None,
+    min_coverage: CoverageOption = MIN_COVERAGE,
+) -> None:
     """Show the configurations that no other one beats in both safety and utility."""
     from sweeper.run import open_run
 
-    opened = open_run(run)
+    opened = open_run(run, judge, min_coverage)
     found, spec = opened.front(), opened.spec
     sure = certainty(found, spec)
     if json_:
         show.data(standings.front_data(found, sure))
+        show_judges.overlay(opened.judged(), to=show.err)
     else:
         standings.front(found, sure, spec)
+        show_judges.overlay(opened.judged())
 
 
 @app.command()
 @uncollected()
-def recommend(run: RunArgument) -> None:
+def recommend(
+    run: RunArgument,
+    judge: JudgeOption = None,
+    min_coverage: CoverageOption = MIN_COVERAGE,
+) -> None:
     """Recommend the most useful configuration that is safe with the asked confidence."""
     from sweeper.run import open_run
 
-    opened = open_run(run)
+    opened = open_run(run, judge, min_coverage)
     show.recommendation(opened.recommend(), opened.spec)
+    show_judges.overlay(opened.judged())
 
 
 @app.command()
@@ -43,16 +63,26 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="The page to write; report.html in the run.")
     ] = None,
+    judge: JudgeOption = None,
+    min_coverage: CoverageOption = MIN_COVERAGE,
 ) -> None:
     """Write the report: one HTML page that works offline."""
     from sweeper.report import write_report
     from sweeper.run import open_run
 
-    opened = open_run(run)
+    opened = open_run(run, judge, min_coverage)
     path = out or opened.folder.report
+    judged = opened.judged()
     write_report(
-        opened.folder, opened.records(), opened.spec, opened.accounting, path, opened.estimate
+        opened.folder,
+        opened.records(),
+        opened.spec,
+        opened.accounting,
+        path,
+        opened.estimate,
+        judged,
     )
+    show_judges.overlay(judged)
     show.line(f"wrote {path}")
 
 
