@@ -143,12 +143,20 @@ def test_adapter_parameters_are_those_peft_makes(targets: tuple[str, ...]) -> No
 
 
 def saved_bytes_per_token(layers: int, tuning: Tuning, dtype: str) -> float:
-    """What autograd keeps for the backward pass of a real Llama, weights left out."""
+    """What autograd keeps for the backward pass of a real Llama, weights and their copies left out."""
+    few, many = (saved_bytes(layers, tuning, dtype, rows) for rows in (4, 8))
+    return (many - few) / (4 * 32)
+
+
+def saved_bytes(layers: int, tuning: Tuning, dtype: str, rows: int) -> int:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
+    from sweeper.task import ModelSource
     from sweeper.trial.adapters import Slots, new_adapter
-    from sweeper.trial.model import TRAINED_DTYPES
+    from sweeper.trial.model import FROZEN_DTYPES, TRAINED_DTYPES, precision
+
+    types = TRAINED_DTYPES if tuning.method == "full" else FROZEN_DTYPES
 
     config = LlamaConfig(
         vocab_size=50,
@@ -158,9 +166,7 @@ def saved_bytes_per_token(layers: int, tuning: Tuning, dtype: str) -> float:
         num_attention_heads=4,
         num_key_value_heads=2,
     )
-    model = LlamaForCausalLM._from_config(
-        config, dtype=TRAINED_DTYPES[dtype], attn_implementation="sdpa"
-    )
+    model = LlamaForCausalLM._from_config(config, dtype=types[dtype], attn_implementation="sdpa")
     model.train().requires_grad_(tuning.method == "full")
     weights = {value.untyped_storage().data_ptr() for value in model.parameters()}
     if tuning.method == "lora":
@@ -176,29 +182,29 @@ def saved_bytes_per_token(layers: int, tuning: Tuning, dtype: str) -> float:
             kept[storage.data_ptr()] = storage
         return tensor
 
-    ids = torch.randint(0, 50, (4, 32))
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    ids = torch.randint(0, 50, (rows, 32))
+    autocast = precision(ModelSource("m", "m", dtype=dtype), torch.device("cpu"))
+    with autocast, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         output = model(input_ids=ids, use_cache=False).logits
     assert output.requires_grad
-    return float(sum(storage.nbytes() for storage in kept.values()) / ids.numel())
+    return sum(storage.nbytes() for storage in kept.values())
 
 
-@pytest.mark.parametrize("dtype", ["float32", "pure_bf16"])
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bf16", "pure_bf16"])
 @pytest.mark.parametrize(
     "tuning",
     [
         Tuning("full"),
         Tuning("lora", lora_target_modules=("q_proj", "v_proj")),
         Tuning("lora", lora_target_modules=ALL_LINEAR),
-        Tuning("lora", lora_target_modules=ALL_LINEAR, lora_dropout=0.1),
+        Tuning("lora", lora_target_modules=("all-linear",), lora_dropout=0.1),
     ],
     ids=["full", "two", "all", "dropout"],
 )
 def test_activations_are_what_autograd_keeps(tuning: Tuning, dtype: str) -> None:
     two, four = (saved_bytes_per_token(layers, tuning, dtype) for layers in (2, 4))
-    size = 4 if dtype == "float32" else 2
     shapes = [ModelShape(layers, 128, 320, 4, 2, 32, 50) for layers in (2, 4)]
-    ours = [activation_bytes(shape, tuning, size) for shape in shapes]
+    ours = [activation_bytes(shape, tuning, dtype) for shape in shapes]
     assert (ours[1] - ours[0]) / (four - two) == pytest.approx(1, abs=0.08)
 
 
@@ -240,6 +246,26 @@ def test_memory_of_an_adapter_is_fp32_on_a_bf16_model() -> None:
 def test_moments_of_a_pure_bf16_model_are_bf16_and_shadows_are_not() -> None:
     parts = memory(facts(dtype="pure_bf16"))
     assert (parts.moments, parts.shadows) == (4 * 1352, 8 * 1352)
+
+
+def test_mixed_precision_trains_fp32_weights_and_freezes_bf16_ones() -> None:
+    from sweeper.cost.memory import FROZEN_BYTES, TRAINED_BYTES
+    from sweeper.trial.model import FROZEN_DTYPES, TRAINED_DTYPES
+
+    assert {k: v.itemsize for k, v in TRAINED_DTYPES.items()} == TRAINED_BYTES
+    assert {k: v.itemsize for k, v in FROZEN_DTYPES.items()} == FROZEN_BYTES
+    full, plain = (memory(facts(dtype=dtype)) for dtype in ("mixed_bf16", "float32"))
+    assert (full.weights, full.gradients, full.moments) == (4 * 1352, 4 * 1352, 8 * 1352)
+    assert full.kv_cache == plain.kv_cache // 2
+    # A bf16 copy of what is multiplied: all but the input embedding.
+    copies = 2 * (1352 - 80)
+    assert full.forward == plain.forward // 2 + copies
+    per_token = 2 * (4 * 4 * 8 + 2 * (4 * 8 + 4 * 8 + 4 * 16)) + 4 * 8 + 2 * 8 * 2
+    assert full.activations == 3 * 5 * per_token + copies
+    tuning = Tuning("lora", lora_r=2, lora_target_modules=("q_proj", "v_proj"))
+    lora = memory(facts(tuning=tuning, dtype="mixed_bf16"))
+    assert lora.weights == memory(facts(tuning=tuning, dtype="pure_bf16")).weights
+    assert lora.forward == full.forward - copies
 
 
 def test_more_of_anything_never_needs_less() -> None:

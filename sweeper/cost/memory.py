@@ -9,8 +9,14 @@ from sweeper.task import Tuning
 
 GIB = 2**30
 
-VALUE_BYTES = {"float32": 4, "pure_bf16": 2}
-"""Bytes of one weight, by `model.dtype`."""
+TRAINED_BYTES = {"float32": 4, "mixed_bf16": 4, "pure_bf16": 2}
+"""Bytes of one trained weight of the model, by `model.dtype`."""
+
+FROZEN_BYTES = {**TRAINED_BYTES, "mixed_bf16": 2}
+"""Bytes of one frozen weight, by `model.dtype`; a test holds both together with `trial.model`."""
+
+ARITHMETIC_BYTES = {"float32": 4, "mixed_bf16": 2, "pure_bf16": 2}
+"""Bytes of one activation, by `model.dtype`."""
 
 ADAPTER_BYTES = 4
 """peft keeps LoRA factors in fp32 whatever the base model's dtype is."""
@@ -118,10 +124,12 @@ def memory(facts: MemoryFacts) -> MemoryParts:
     Raises:
         ModelError: a LoRA target that a Llama block does not have.
     """
-    shape, size = facts.shape, VALUE_BYTES[facts.dtype]
+    shape, size = facts.shape, ARITHMETIC_BYTES[facts.dtype]
+    held = held_bytes(facts.tuning, facts.dtype)
     trainable = shape.trainable(facts.tuning) * facts.paths
-    own = size if facts.tuning.method == "full" else ADAPTER_BYTES
+    own = held if facts.tuning.method == "full" else ADAPTER_BYTES
     adapter = 0 if facts.tuning.method == "full" else trainable * ADAPTER_BYTES
+    copies = shape.multiplied * size if held > size else 0
     shadows = 4 * facts.shadows * trainable
     state = 3 * own * trainable + shadows
     prompt = facts.evaluation_rows * max(facts.generation_length, facts.heldout_length)
@@ -130,58 +138,71 @@ def memory(facts: MemoryFacts) -> MemoryParts:
     generated = facts.evaluation_rows * facts.generation_length
     averaged = facts.shadows or facts.interpolates
     return MemoryParts(
-        weights=shape.parameters * size + adapter,
+        weights=shape.parameters * held + adapter,
         gradients=trainable * own,
         moments=2 * trainable * own,
         shadows=shadows,
         theta_0=trainable * own,
         fork=state if facts.forks else 0,
         runtime=RUNTIME_BYTES[facts.device],
-        activations=train * activation_bytes(shape, facts.tuning, size),
+        activations=train * activation_bytes(shape, facts.tuning, facts.dtype) + copies,
         logits=train * shape.vocabulary * LOGIT_BYTES,
         readout_copies=trainable * (own * bool(averaged) + 4 * facts.interpolates),
-        forward=prompt * 3 * (shape.hidden + shape.intermediate) * size,
+        forward=prompt * 3 * (shape.hidden + shape.intermediate) * size + copies,
         kv_cache=generated * shape.layers * 2 * shape.key_width * size,
         heldout_logits=read * shape.vocabulary * LOGIT_BYTES,
         checkpoint_copies=state,
     )
 
 
-def activation_bytes(shape: ModelShape, tuning: Tuning, size: int) -> int:
+def held_bytes(tuning: Tuning, dtype: str) -> int:
+    """Bytes of one weight of the model, which is trained in full tuning and frozen under an adapter."""
+    return (TRAINED_BYTES if tuning.method == "full" else FROZEN_BYTES)[dtype]
+
+
+def activation_bytes(shape: ModelShape, tuning: Tuning, dtype: str) -> int:
     """Bytes of activations kept for the backward pass, per token, without gradient checkpointing.
 
     Counted from the operations of `transformers`' Llama block; a test compares with the tensors that
-    autograd really saves. Norms compute in fp32. A frozen weight needs no input kept; an adapter keeps
-    its input in fp32, each its own copy where the model is not fp32.
+    autograd really saves. Norms compute in fp32, and under autocast those that are trained keep what they
+    scale in fp32, too. A frozen weight needs no input kept; an adapter keeps its input, each its own fp32
+    copy where the model is `pure_bf16`. The bf16 copies that autocast makes of fp32 weights are not in it,
+    nor what the rescaling of DoRA keeps.
 
     Args:
         shape: The model.
         tuning: Which weights are trained.
-        size: Bytes of one value of the model's dtype.
+        dtype: `model.dtype`.
+
+    Raises:
+        ModelError: a LoRA target that a Llama block does not have.
     """
+    size = ARITHMETIC_BYTES[dtype]
     h, q, i = shape.hidden, shape.query_width, shape.intermediate
     norm_inputs = 2 * 4 * h
     attention = 4 * q * size
     if tuning.method == "full":
         block = norm_inputs + 4 * h * size + attention + 4 * i * size
+        block += 8 * h if dtype == "mixed_bf16" else 0
     else:
-        block = norm_inputs + attention + 3 * i * size + _adapter_inputs(shape, tuning, size)
-        block += 4 * tuning.lora_r * len(tuning.lora_target_modules)
+        block = norm_inputs + attention + 3 * i * size + _adapter_inputs(shape, tuning, dtype)
+        block += 4 * tuning.lora_r * len(shape.targets(tuning))
     top = 4 * h + 2 * h * size
     return shape.layers * block + top
 
 
-def _adapter_inputs(shape: ModelShape, tuning: Tuning, size: int) -> int:
+def _adapter_inputs(shape: ModelShape, tuning: Tuning, dtype: str) -> int:
     """Bytes per token of the inputs that the adapters of one block keep."""
-    if tuning.lora_dropout > 0:  # The dropped input and its mask, fp32 on a CPU (1 byte on a GPU).
-        return sum(8 * inputs for inputs, _ in shape.adapted(tuning))
-    if size != 4:
-        return sum(4 * inputs for inputs, _ in shape.adapted(tuning))
-    names = {target.rpartition(".")[2] for target in tuning.lora_target_modules}
+    size = 2 if dtype == "mixed_bf16" else 4
+    if tuning.lora_dropout > 0:  # The dropped input, and its mask in the same type.
+        return sum(2 * size * inputs for inputs, _ in shape.adapted(tuning))
+    if dtype == "pure_bf16":
+        return sum(size * inputs for inputs, _ in shape.adapted(tuning))
+    names = set(shape.targets(tuning))
     shared = {"q_proj": "attention", "k_proj": "attention", "v_proj": "attention"}
     shared |= {"gate_proj": "mlp", "up_proj": "mlp"}  # The input of o_proj is kept by attention.
     kept = {shared.get(name, name): shape.linear_layers[name][0] for name in names - {"o_proj"}}
-    return 4 * sum(kept.values())
+    return size * sum(kept.values())
 
 
 def micro_batch_rows(batch_size: int, max_length: int, asked: int | None, paths: int = 1) -> int:

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from sweeper.cost.memory import VALUE_BYTES
+from sweeper.cost.memory import held_bytes
 from sweeper.cost.shape import ModelShape
 from sweeper.task import Tuning
 
@@ -141,7 +141,7 @@ def analytic_rates(
     Args:
         shape: The model.
         tuning: Which weights are trained.
-        dtype: Of the weights: `float32` or `pure_bf16`.
+        dtype: `model.dtype`.
         device: What one trial runs on.
         tokens: Of one readout.
         evaluation_rows: Prompts answered in one batch.
@@ -152,9 +152,9 @@ def analytic_rates(
     flops = device.sustained_flops(dtype)
     forward = 2.0 * shape.multiplied / flops
     host = shape.layers * LAYER_SECONDS
-    adapters = len(tuning.lora_target_modules) if tuning.method == "lora" else 0
+    adapters = len(shape.targets(tuning)) if tuning.method == "lora" else 0
     host += shape.layers * adapters * ADAPTER_LAYER_SECONDS
-    weight_bytes = shape.parameters * VALUE_BYTES[dtype]
+    weight_bytes = shape.parameters * held_bytes(tuning, dtype)
     rows = min(evaluation_rows, max(1, tokens.prompts))
     decode = weight_bytes / (device.bandwidth * BANDWIDTH_SHARE) + host
     return Rates(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.errors import ModelError
-from sweeper.task import Tuning
+from sweeper.task import ALL_LINEAR, Tuning
 
 FAMILIES = ("llama", "mistral")
 """The `model_type`s whose parameters are counted exactly: both are Llama blocks."""
@@ -62,33 +62,45 @@ class ModelShape:
         """Weights a token is multiplied with: all but an input embedding of its own, a look-up."""
         return self.parameters - (0 if self.tied else self.vocabulary * self.hidden)
 
-    def adapted(self, tuning: Tuning) -> list[tuple[int, int]]:
-        """(inputs, outputs) of every linear layer of one block that gets a LoRA adapter.
+    def targets(self, tuning: Tuning) -> tuple[str, ...]:
+        """The names of the linear layers of one block that get a LoRA adapter.
 
         Raises:
             ModelError: a target that a Llama block does not have.
         """
-        found = []
-        for target in tuning.lora_target_modules:
-            name = target.rpartition(".")[2]
+        if tuning.lora_target_modules == (ALL_LINEAR,):
+            return tuple(self.linear_layers)
+        names = tuple(target.rpartition(".")[2] for target in tuning.lora_target_modules)
+        for name, target in zip(names, tuning.lora_target_modules, strict=True):
             if name not in self.linear_layers:
                 raise ModelError(
                     f"the cost model knows no linear layer `{target}`; it knows "
                     f"{', '.join(self.linear_layers)}"
                 )
-            found.append(self.linear_layers[name])
-        return found
+        return names
+
+    def adapted(self, tuning: Tuning) -> list[tuple[int, int]]:
+        """(inputs, outputs) of every linear layer of one block that gets a LoRA adapter.
+
+        Raises:
+            ModelError: see `targets`.
+        """
+        return [self.linear_layers[name] for name in self.targets(tuning)]
 
     def trainable(self, tuning: Tuning) -> int:
         """Weights that are trained: all of them, or r * (inputs + outputs) for each adapter.
+
+        DoRA adds one magnitude for each output.
 
         Raises:
             ModelError: see `adapted`.
         """
         if tuning.method == "full":
             return self.parameters
-        sides = sum(inputs + outputs for inputs, outputs in self.adapted(tuning))
-        return self.layers * tuning.lora_r * sides
+        sizes = self.adapted(tuning)
+        block = tuning.lora_r * sum(inputs + outputs for inputs, outputs in sizes)
+        block += sum(outputs for _, outputs in sizes) if tuning.use_dora else 0
+        return self.layers * block
 
 
 _MLP = ("gate_proj", "up_proj", "down_proj")
