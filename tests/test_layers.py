@@ -70,6 +70,7 @@ INNER_RANKS = {
         "train": 3,
         "harness": 3,
         "utility": 3,
+        "texts": 3,
         "inputs": 4,
         "score": 5,
         "member": 6,
