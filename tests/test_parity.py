@@ -1,5 +1,6 @@
 """The training loop against `transformers.Trainer` and TRL's `SFTTrainer` on real rows."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 pytest.importorskip("trl")
 
-from parity import CASES, LOSS_BOUND, WEIGHTS_BOUND, WRONG, Case, compare, table
+from parity import CASES, LOSS_BOUND, WEIGHTS_BOUND, WRONG, Case, Outcome, compare, table
 from parity_world import World, build
 
 ROWS = Path(__file__).parents[2] / "shared" / "data" / "alpaca_1k.json"
@@ -60,3 +61,16 @@ def test_a_wrong_normalisation_would_be_seen(world: World) -> None:
     found = compare(world, WRONG[1])
     assert found.loss > 100 * LOSS_BOUND
     assert found.way > 100 * WEIGHTS_BOUND
+
+
+def test_the_docs_show_what_was_measured_last() -> None:
+    root = Path(__file__).parents[1]
+    found = json.loads((root / "benchmarks/results/parity.json").read_text(encoding="utf-8"))
+    outcomes = [Outcome(**item) for item in found["outcomes"]]
+    assert table(outcomes) in (root / "docs/exactness.md").read_text(encoding="utf-8")
+    assert {(o.tuning, o.dtype, o.accumulation, o.rival) for o in outcomes} == {*CASES, *WRONG}
+    measured = [
+        o for o in outcomes if o.dtype == "float32" and o.rival in ("Trainer", "SFTTrainer")
+    ]
+    assert max(o.loss for o in measured) < LOSS_BOUND
+    assert max(o.way for o in measured) < WEIGHTS_BOUND
