@@ -46,6 +46,7 @@ SWEEPS = {
         "tuning={method: lora, lora_r: 4, lora_target_modules: all-linear, use_dora: true, "
         "use_rslora: true}",
     ),
+    "decay tail": (LORA, "space.lr_scheduler_type=wsd", "space.decay_steps=3"),
     "mixed full": ("tuning={method: full}", "model.dtype=mixed_bf16"),
     "mixed lora": (LORA, "model.dtype=mixed_bf16"),
 }
