@@ -245,24 +245,39 @@ def _tidy(folder: RunFolder, task: TrajectoryTask) -> None:
     shutil.rmtree(storage.outbox, ignore_errors=True)
 
 
-def _start_ray(address: str | None) -> None:
+def _start_ray(asked: str | None) -> None:
+    # Without a word Ray would join whatever `ray start` last noted down, be it long dead.
+    address = asked or os.environ.get("RAY_ADDRESS") or "local"
     os.environ.update(_ENVIRONMENT)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # What fails becomes a record.
     try:
         ray.init(
             address=address,
-            include_dashboard=None if address else False,
+            include_dashboard=False if address == "local" else None,
             log_to_driver=False,
             logging_level=logging.ERROR,
             runtime_env={"env_vars": _ENVIRONMENT},
         )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        where = address or "a local cluster"
+        where = "a local cluster" if address == "local" else address
         first = str(error).strip().splitlines()[0]
         raise SweeperError(
             f"Ray cannot use {where}: {first}; check compute.ray_address, or stop a leftover "
             "cluster with `ray stop`"
         ) from None
+
+
+def cluster_resources(address: str) -> dict[str, float]:
+    """What a running cluster has, by joining it for a moment.
+
+    Raises:
+        SweeperError: it cannot be joined.
+    """
+    _start_ray(address)
+    try:
+        return dict(ray.cluster_resources())
+    finally:
+        ray.shutdown()
 
 
 def trial_resources(spec: SweepSpec, cluster: Mapping[str, float]) -> dict[str, float]:

@@ -31,6 +31,10 @@ class ModelError(SweeperError):
     """A model or tokenizer cannot be loaded as asked."""
 
 
+class DeviceError(SweeperError):
+    """A trial does not fit the device it would run on."""
+
+
 class RunFolderError(SweeperError):
     """A run folder is unwritable, in use by another driver, or belongs to another spec."""
 

@@ -134,7 +134,13 @@ def test_several_mistakes_are_one_message(command: Command, sweep: Path) -> None
 
 @pytest.mark.parametrize("verb", ["plan", "run"])
 def test_an_unknown_sweep_names_the_shipped_ones(command: Command, verb: str) -> None:
-    refused(command(verb, "no-such"), "no-such: 1 problem", "no such file", "shipped: miniature")
+    refused(
+        command(verb, "no-such"),
+        "no-such: 1 problem",
+        "no such file",
+        "shipped: llama2_7b_alpaca_full, ",
+        "miniature",
+    )
 
 
 def test_a_file_that_is_no_yaml_is_refused(command: Command, tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from ray._private.utils import read_ray_address
 
 from sweeper.drive import Keys, drive, lost_records, trial_resources, worker_count
 from sweeper.errors import SweeperError
@@ -20,6 +22,7 @@ from sweeper.task import Readout, TrajectoryTask
 def workers_find_this_module(monkeypatch: pytest.MonkeyPatch) -> None:
     """The fakes travel to Ray's workers by reference."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
 
 
 def measured(task: TrajectoryTask, readout: Readout) -> TrialRecord:
@@ -159,6 +162,23 @@ def test_a_worker_that_keeps_dying_leaves_failed_records_and_spares_the_others(
     assert len(lost) == owed
     assert {(r.reason or {})["stage"] for r in lost} == {"worker"}
     assert all(not record.metrics for record in lost)
+
+
+@pytest.mark.slow
+def test_a_note_that_a_dead_cluster_left_is_not_followed(
+    tiny_spec: SweepSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`ray start` writes its address down; a killed cluster never takes the note back."""
+    folder, tasks = prepared(tiny_spec, tmp_path / "run")
+    with TemporaryDirectory(dir="/tmp") as scratch:  # The path of a socket has at most 107 bytes.
+        monkeypatch.setenv("RAY_TMPDIR", scratch)
+        note = Path(scratch) / "ray" / "ray_current_cluster"
+        note.parent.mkdir()
+        note.write_text("127.0.0.1:9", encoding="utf-8")
+        assert read_ray_address() == "127.0.0.1:9"
+        drive(tasks[:1], tiny_spec, folder, sound)
+    records = read_records(folder.records).records
+    assert {record.key: record for record in records} == expected(tasks[:1])
 
 
 def test_lost_records_name_what_happened(tiny_spec: SweepSpec) -> None:

@@ -12,6 +12,7 @@ SAMPLES: dict[str, SweeperError] = {
     "SpecError": SpecError("x.yaml", ("name: missing", "seeds: found []")),
     "DataError": errors.DataError("rows.jsonl:3: malformed"),
     "ModelError": errors.ModelError("no weights"),
+    "DeviceError": errors.DeviceError("needs 90.0 GiB, the GPU has 79.6 GiB"),
     "RunFolderError": errors.RunFolderError("in use"),
     "RecordError": errors.RecordError("torn"),
     "JudgeError": errors.JudgeError("no answer"),

@@ -20,6 +20,7 @@ RANKS = {
     "stats": 1,
     "provenance": 1,
     "spec": 1,
+    "memory": 2,
     "agreement": 2,
     "plan": 2,
     "records": 2,
@@ -36,8 +37,11 @@ RANKS = {
     "calibrate": 5,
     "drive": 5,
     "report": 5,
+    "preflight": 5,
     "export": 5,
     "verify": 5,
+    "doctor": 6,
+    "prefetch": 6,
     "sweep": 6,
     "run": 6,
     "cli": 7,
@@ -72,6 +76,7 @@ INNER_RANKS = {
         "harness": 3,
         "utility": 3,
         "inputs": 4,
+        "room": 5,
         "score": 5,
         "member": 6,
         "attempt": 7,
@@ -96,6 +101,7 @@ INNER_RANKS = {
         "show": 0,
         "show_judges": 1,
         "judging": 1,
+        "machine": 1,
         "rescoring": 2,
         "results": 2,
         "sweeps": 2,
@@ -105,7 +111,7 @@ INNER_RANKS = {
 }
 """In these packages, too, a module imports only siblings of lower rank; in the others all may."""
 
-CLI = ("app", "judging", "options", "rescoring", "results", "sweeps")
+CLI = ("app", "judging", "machine", "options", "rescoring", "results", "sweeps")
 
 HEAVY = {
     "datasets": {"trial/harness.py", "trial/hub.py"},
@@ -116,7 +122,9 @@ HEAVY = {
     "peft": {"trial/adapters.py"},
     "plotly": {"figures/draw.py"},
     "pyarrow": {"trial/hub.py", "trial/rows.py"},
-    "pydantic": {f"spec/{name}.py" for name in ("axes", "data", "fields", "load", "models")},
+    "pydantic": {
+        f"spec/{name}.py" for name in ("axes", "data", "fields", "load", "models", "references")
+    },
     "ray": {"drive.py"},
     "requests": {"judges/remote.py"},
     "rich": {"cli/rescoring.py", "cli/show.py", "cli/show_judges.py"},

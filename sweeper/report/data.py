@@ -22,6 +22,7 @@ from sweeper.records import STATUSES, TrialRecord
 from sweeper.report.controls import ControlTable, control_tables
 from sweeper.report.cost import cost_rows
 from sweeper.report.measures import Measure, measure
+from sweeper.report.references import ReferenceTable, reference_tables
 from sweeper.report.table import Row, configuration_table
 from sweeper.select import Recommendation, comparison, recommend
 from sweeper.spec import SweepSpec, spec_hash
@@ -88,6 +89,7 @@ class ReportData(NamedTuple):
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
     controls: tuple[ControlTable, ...]
+    references: tuple[ReferenceTable, ...]
     ends: tuple[End, ...]
     accounting: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
@@ -136,6 +138,7 @@ def report_data(
         columns=table.columns,
         rows=table.rows,
         controls=control_tables(front, spec),
+        references=reference_tables(front, spec),
         ends=_ends(records),
         accounting=(*_accounting(accounting or {}), *cost_rows(estimate, records)),
         notes=tuple((accounting or {}).get("notes", ())),

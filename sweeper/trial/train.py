@@ -25,9 +25,6 @@ from sweeper.trial.logits import chosen_logits
 from sweeper.trial.shards import local
 from sweeper.trial.world import ALONE, World
 
-MICRO_BATCH_TOKENS = 16_384
-"""Without an explicit micro-batch size, a micro-batch holds at most this many tokens."""
-
 UNCHECKED_STEPS = 32
 """On a GPU, looking at a loss stops the queue, so at most this many steps are looked at together."""
 
@@ -52,16 +49,6 @@ def learning_rate_schedule(settings: OptimizerSettings, segment: Segment) -> Sch
     )
     factor: Schedule = scheduler.lr_lambdas[0]
     return factor
-
-
-def micro_batch_rows(batch_size: int, max_length: int, asked: int | None, paths: int = 1) -> int:
-    """Rows per path and micro-batch: what was asked, else as many as MICRO_BATCH_TOKENS allow.
-
-    Paths that train together share them, so that a pack keeps to the same bound as one path; every path
-    has at least one row.
-    """
-    fitting = MICRO_BATCH_TOKENS // max_length if asked is None else asked
-    return max(1, min(batch_size, fitting // paths))
 
 
 def step_seed(seed: int, step: int) -> int:
