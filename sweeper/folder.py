@@ -88,6 +88,7 @@ class RunFolder:
         self.plan = root / "plan.json"
         self.records = root / "records.jsonl"
         self.generations = root / "generations"
+        self.judgements = root / "judgements.jsonl"
         self.trajectories = root / "trajectories"
         self.study = root / "study.sqlite3"
         self.ray = root / "ray"

@@ -113,8 +113,14 @@ class TrialRecord:
         return self.config_id, self.seed
 
     def to_json(self) -> str:
-        """One line of JSON without line breaks. NaN and infinities are kept (Python's JSON words)."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        """One line of JSON without line breaks. NaN and infinities are kept (Python's JSON words).
+
+        A record without samples is written as by a version without them: judgements hold on to its hash.
+        """
+        raw = asdict(self)
+        if not self.samples:
+            del raw["samples"]
+        return json.dumps(raw, sort_keys=True, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> "TrialRecord":
@@ -142,12 +148,6 @@ class TrialRecord:
             return cls(**raw)
         except (TypeError, KeyError, AttributeError) as error:
             raise RecordError(f"the record does not have the expected fields: {error}") from None
-
-    def rescored(self, metrics: Mapping[str, Metric]) -> "TrialRecord":
-        """The record with some metrics measured anew: their old samples are let go."""
-        changed = {name for name, metric in metrics.items() if self.metrics.get(name) != metric}
-        kept = {name: values for name, values in self.samples.items() if name not in changed}
-        return replace(self, metrics={**self.metrics, **metrics}, samples=kept)
 
     def comparable(self) -> "TrialRecord":
         """The record without what differs between two honest runs: how long it took, and beside whom."""

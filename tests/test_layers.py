@@ -21,6 +21,7 @@ RANKS = {
     "provenance": 1,
     "samples": 1,
     "spec": 1,
+    "memory": 2,
     "agreement": 2,
     "plan": 2,
     "records": 2,
@@ -33,13 +34,17 @@ RANKS = {
     "select": 4,
     "sources": 4,
     "facts": 4,
+    "judges": 4,
     "calibrate": 5,
     "confirm": 5,
     "drive": 5,
     "figures": 5,
+    "preflight": 5,
     "export": 5,
     "verify": 5,
     "report": 6,
+    "doctor": 6,
+    "prefetch": 6,
     "sweep": 6,
     "run": 6,
     "cli": 7,
@@ -73,7 +78,9 @@ INNER_RANKS = {
         "train": 3,
         "harness": 3,
         "utility": 3,
+        "texts": 3,
         "inputs": 4,
+        "room": 5,
         "score": 5,
         "member": 6,
         "attempt": 7,
@@ -81,20 +88,37 @@ INNER_RANKS = {
         "run": 9,
         "worker": 10,
     },
+    "judges": {
+        "base": 0,
+        "pace": 0,
+        "formats": 1,
+        "keyword": 1,
+        "store": 1,
+        "local": 2,
+        "remote": 2,
+        "rescore": 2,
+        "overlay": 3,
+        "__init__": 4,
+    },
     "cli": {
         "options": 0,
         "show": 0,
+        "show_judges": 1,
         "judging": 1,
         "recommendations": 1,
         "standings": 1,
-        "sweeps": 1,
+        "machine": 1,
         "recommending": 2,
+        "rescoring": 2,
         "results": 2,
+        "sweeps": 2,
         "app": 3,
         "__init__": 4,
     },
 }
 """In these packages, too, a module imports only siblings of lower rank; in the others all may."""
+
+CLI = ("app", "judging", "machine", "options", "recommending", "rescoring", "results", "sweeps")
 
 HEAVY = {
     "datasets": {"trial/harness.py", "trial/hub.py"},
@@ -105,23 +129,26 @@ HEAVY = {
     "peft": {"trial/adapters.py"},
     "plotly": {"figures/draw.py"},
     "pyarrow": {"trial/hub.py", "trial/rows.py"},
-    "pydantic": {f"spec/{name}.py" for name in ("axes", "data", "fields", "load", "models")},
+    "pydantic": {
+        f"spec/{name}.py" for name in ("axes", "data", "fields", "load", "models", "references")
+    },
     "ray": {"drive.py"},
-    "rich": {"cli/recommendations.py", "cli/show.py", "cli/standings.py"},
+    "requests": {"judges/remote.py"},
+    "rich": {
+        f"cli/{name}.py"
+        for name in ("recommendations", "rescoring", "show", "show_judges", "standings")
+    },
     "rouge_score": {"trial/utility.py"},
     "sqlalchemy": set[str](),
-    "typer": {
-        f"cli/{name}.py"
-        for name in ("app", "judging", "options", "recommending", "results", "sweeps")
-    },
+    "typer": {f"cli/{name}.py" for name in CLI},
 }
 """A heavy third-party package -> exactly the files that import it."""
 
 HEAVY_FOLDERS = {
     "safetensors": {"trial", "miniature"},
     "tokenizers": {"trial", "miniature"},
-    "torch": {"trial", "miniature", "calibrate.py"},
-    "transformers": {"trial", "miniature"},
+    "torch": {"trial", "miniature", "calibrate.py", "judges"},
+    "transformers": {"trial", "miniature", "judges"},
 }
 """A heavy third-party package -> the only folders whose files import it."""
 

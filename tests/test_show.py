@@ -65,7 +65,7 @@ def test_the_front_table_names_hyperparameters_counts_and_the_base_model(
     for item in found.members:
         assert item.config_id in text
         assert str(item.config["average"]) in text
-    assert f"{len(found.members)} on the front by their estimates, of" in text
+    assert f"{len(found.members)} on the front, of {len(found.competing)} complete" in text
     for item in found.members:
         standing = sure.standings[item.config_id]
         (row,) = [line for line in text.splitlines() if item.config_id in line]

@@ -4,10 +4,19 @@ from typing import Annotated, Any
 
 import typer
 
-from sweeper.cli import recommendations, show
-from sweeper.cli.options import JsonOption, RunArgument, app, uncollected
+from sweeper.cli import recommendations, show, show_judges
+from sweeper.cli.options import (
+    CoverageOption,
+    JsonOption,
+    JudgeOption,
+    RunArgument,
+    app,
+    uncollected,
+)
 from sweeper.confirm import Confirmation, Shrinkage, confirmation, shrinkages
+from sweeper.errors import SweeperError
 from sweeper.front import Front
+from sweeper.judges import MIN_COVERAGE
 from sweeper.records import read_records
 from sweeper.select import NAMES, Policy, asked, policy_of
 from sweeper.select import recommend as choose
@@ -29,6 +38,8 @@ def recommend(
         float | None, typer.Option(help="min-unsafe-at: the utility to reach.")
     ] = None,
     json_: JsonOption = False,
+    judge: JudgeOption = None,
+    min_coverage: CoverageOption = MIN_COVERAGE,
     confirm: Annotated[
         bool, typer.Option("--confirm", help="Measure the best few again; continued if begun.")
     ] = False,
@@ -39,11 +50,17 @@ def recommend(
     from sweeper.run import open_run
 
     wanted = policy_of(policy, limit, utility)
-    opened = open_run(run)
+    if confirm and judge is not None:
+        raise SweeperError(
+            "--confirm measures with the sweep's keyword lists; leave --judge out, and have the new run "
+            "judged by `sweeper rescore`"
+        )
+    opened = open_run(run, judge, min_coverage)
     front, spec = opened.front(), opened.spec
     found = choose(front, spec, wanted)
     if not json_:
         recommendations.recommendation(found, spec)
+    show_judges.overlay(opened.judged(), to=show.err if json_ else show.out)
     content: dict[str, Any] = recommendations.recommendation_data(found)
     if confirm:
         laid_out = confirmation(opened.folder, spec, front, found, seeds, top)

@@ -65,8 +65,8 @@ def _cells(item: Candidate, names: Sequence[str], sure: Certainty, spec: SweepSp
 
 def _lines(found: Front, sure: Certainty, others: int) -> list[str]:
     lines = [
-        f"{len(found.members)} on the front by their estimates, of {len(found.competing)} complete "
-        f"configurations; {len(found.trade_off)} on the trade-off curve without the constraints"
+        f"{len(found.members)} on the front, of {len(found.competing)} complete configurations, by their "
+        f"estimates; {len(found.trade_off)} on the trade-off curve without the constraints"
     ]
     if sure.standings:
         lines.append(

@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeVar
 import torch
 
 from sweeper.errors import DataError, MissingExtraError
+from sweeper.memory import LOGIT_ROWS
 from sweeper.records import Metric, measured
 from sweeper.samples import CORRECT, LOSS, TOKENS, bits
 from sweeper.trial.encode import Batch
@@ -16,9 +17,6 @@ from sweeper.trial.logits import as_logits, chosen_states
 from sweeper.trial.shards import inside
 
 T = TypeVar("T")
-
-LOGIT_ROWS = 4096
-"""Logits of a wide vocabulary are made at most this many rows at a time, in equal pieces."""
 
 MARKER = "####"
 """What stands before the final answer in GSM8K."""
