@@ -9,11 +9,12 @@ from tempfile import TemporaryDirectory
 import pytest
 from ray._private.utils import read_ray_address
 
-from sweeper.drive import Keys, drive, lost_records, trial_resources, worker_count
+from sweeper.drive import Keys, drive
 from sweeper.errors import SweeperError
 from sweeper.folder import RunFolder, TrialStorage
+from sweeper.placement import trial_resources, worker_count
 from sweeper.plan import make_packs, make_plan, make_tasks
-from sweeper.records import Metric, RecordWriter, TrialRecord, read_records
+from sweeper.records import Metric, RecordWriter, TrialRecord, lost_records, read_records
 from sweeper.spec import SweepSpec
 from sweeper.task import Readout, TrajectoryTask
 
