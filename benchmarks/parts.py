@@ -20,6 +20,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import Trainer, TrainingArguments
 
+from sweeper.memory import micro_batch_rows
 from sweeper.plan import make_plan, make_tasks
 from sweeper.sources import resolve
 from sweeper.spec import load_spec
@@ -32,7 +33,6 @@ from sweeper.trial.score import Scorer, Scores
 from sweeper.trial.train import (
     Walker,
     learning_rate_schedule,
-    micro_batch_rows,
     step_seed,
     step_together,
 )

@@ -1,7 +1,7 @@
-"""How many trajectories a search needs: hypervolume of the safe front against the share of the grid trained.
+"""How much of a grid a search has to train: hypervolume of the safe front against the share of the grid.
 
-Three synthetic surfaces whose whole grid is known, and optionally a finished grid run (`--run FOLDER`), are
-searched by every sampler, ten seeds each, four settings at a time. Nothing is trained: it is looked up.
+Three synthetic surfaces whose whole grid is known, and optionally finished grid runs (`--run FOLDER`), are
+searched by every sampler, ten seeds each, four settings at a time. Nothing is trained: results are looked up.
 
     python benchmarks/search.py --out benchmarks/results/search.json
 """
@@ -126,9 +126,9 @@ def area(members: Sequence[Candidate], spec: SweepSpec, worst: Sequence[float]) 
 
 
 def curve(
-    spec: SweepSpec, records: Mapping[str, list[TrialRecord]], trajectories: int
+    spec: SweepSpec, records: Mapping[str, list[TrialRecord]], trajectories: int, enough: float
 ) -> list[float]:
-    """Hypervolume of the safe front after each round, until so many settings are trained."""
+    """Hypervolume of the safe front after each round, until it is enough and the budget is spent."""
     base = next(items for items in records.values() if items[0].role == "base")
     worst = reference(spec, base[0])
     drawn: list[Point] = []
@@ -147,6 +147,8 @@ def curve(
         rounds = {id_: len(heights) + 1 for id_ in points_of(spec, points)}
         told += [Told(known[id_], rounds[id_], by_id[id_]) for id_ in rounds]
         heights.append(area(front.members, spec, worst))
+        if heights[-1] >= enough and len(drawn) >= BUDGET * trajectories:
+            break
     return heights
 
 
@@ -181,7 +183,7 @@ def shares_needed(
     total = settings_of(spec)
     needed, at_budget = [], []
     for seed in range(SEEDS):
-        heights = curve(adaptive(spec, sampler, seed, total), records, total)
+        heights = curve(adaptive(spec, sampler, seed, total), records, total, GOAL * whole)
         reached = [i for i, height in enumerate(heights) if height >= GOAL * whole]
         needed.append(min(1.0, (reached[0] + 1) * PARALLEL / total) if reached else 1.0)
         affordable = int(BUDGET * total) // PARALLEL
@@ -217,7 +219,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--run", type=Path, help="a finished grid run to look results up in")
+    parser.add_argument("--run", type=Path, nargs="*", default=[], help="finished grid runs")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--samplers", nargs="*", default=list(SAMPLERS))
     options = parser.parse_args()
@@ -225,8 +227,8 @@ def main() -> None:
     spec = listed(parse_spec(SPEC))
     for name, surface in SURFACES.items():
         worlds[name] = spec, surface_records(surface, spec)
-    if options.run is not None:
-        opened = open_run(options.run)
+    for path in options.run:
+        opened = open_run(path)
         found: dict[str, list[TrialRecord]] = {}
         for record in opened.records():
             found.setdefault(record.config_id, []).append(record)

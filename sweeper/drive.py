@@ -285,6 +285,19 @@ def _start_ray(asked: str | None) -> None:
         ) from None
 
 
+def cluster_resources(address: str) -> dict[str, float]:
+    """What a running cluster has, by joining it for a moment.
+
+    Raises:
+        SweeperError: it cannot be joined.
+    """
+    _start_ray(address)
+    try:
+        return dict(ray.cluster_resources())
+    finally:
+        ray.shutdown()
+
+
 def _tune(
     rounds: Iterator[Sequence[TrajectoryTask]],
     spec: SweepSpec,

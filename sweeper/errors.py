@@ -31,12 +31,20 @@ class ModelError(SweeperError):
     """A model or tokenizer cannot be loaded as asked."""
 
 
+class DeviceError(SweeperError):
+    """A trial does not fit the device it would run on."""
+
+
 class RunFolderError(SweeperError):
     """A run folder is unwritable, in use by another driver, or belongs to another spec."""
 
 
 class RecordError(SweeperError):
     """A record breaks a law of `TrialRecord`, or records.jsonl cannot be trusted."""
+
+
+class JudgeError(SweeperError):
+    """A judge cannot be asked or does not answer, or what judges said cannot be read."""
 
 
 class MissingExtraError(SweeperError):

@@ -2,32 +2,40 @@
 
 import os
 import subprocess
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, TypeVar
 
 from sweeper.cost import (
     GPUS,
+    SHAPES,
     Device,
     Estimate,
+    ModelShape,
     Rates,
     Tokens,
     analytic_rates,
     cpu,
     estimate,
+    peak_memory,
+    published_prompts,
+    published_rows,
     read_shape,
 )
-from sweeper.errors import DataError
+from sweeper.errors import DataError, MissingExtraError, ModelError
 from sweeper.folder import cache_root
 from sweeper.metrics import LIKELIHOOD_METRICS, TEXT_METRICS
 from sweeper.plan import Plan, make_tasks
 from sweeper.spec import SweepSpec
-from sweeper.task import EvaluationSettings, TrajectoryTask
-from sweeper.trial.data import load_prompts, need_cached
+from sweeper.task import DataSettings, DataSource, EvaluationSettings, TrajectoryTask
+from sweeper.trial.data import load_examples, load_prompts, need_cached
 from sweeper.trial.split import split_rows
 
 CHARACTERS_PER_TOKEN = 4
 """English text under a Llama tokenizer; without a tokenizer, characters are counted."""
 
 BUILTIN = "builtin:"
+
+Figures = TypeVar("Figures")
 
 
 class Machine(NamedTuple):
@@ -64,7 +72,7 @@ def known_gpu(name: str, memory_bytes: int) -> Device:
     """A present GPU with its own name and size, and the peaks of its model, else of the nearest size."""
     same = [gpu for gpu in GPUS if gpu.name.split()[0] in name]
     nearest = min(same or GPUS, key=lambda gpu: abs((gpu.memory_bytes or 0) - memory_bytes))
-    peaks = (nearest.fp32_flops, nearest.bf16_flops, nearest.bandwidth)
+    peaks = (nearest.fp32_flops, nearest.bf16_flops, nearest.bandwidth, nearest.link)
     label = name if same else f"{name} (peaks of {nearest.name})"
     return Device(label, "cuda", memory_bytes, *peaks)
 
@@ -101,40 +109,107 @@ def local_path(path: str) -> str:
     return str(max(built, key=lambda found: found.stat().st_mtime) / inner)
 
 
-def counted_characters(task: TrajectoryTask) -> Tokens:
+def counted_characters(task: TrajectoryTask, *, look: bool = True) -> Tokens:
     """Tokens of a task's data, from characters: no tokenizer, and no chat template.
 
     `longest_row` is `max_length`, the bound the data is cut at, and `longest_prompt` likewise: memory is
     reserved for the worst case. Every response is taken to reach `max_new_tokens`. `rows` counts what a
     tokenizer is not needed for: overlong and truncated rows are not in it. Data sets of the hub are read
-    from the cache, nothing is fetched.
+    from the cache, nothing is fetched; of those that are not there, published figures are used where
+    there are any, `source` says of which, and `rows` is None.
+
+    Args:
+        task: Any task of the sweep.
+        look: False takes published figures whatever is in the cache: the same on every machine.
 
     Raises:
         DataError, MissingExtraError: see `trial.split` and `trial.data`.
     """
     data, evaluation = task.data, task.evaluation
-    suites = (*evaluation.harmful, *evaluation.harmless)
-    for source in (data.train, data.heldout, *suites):
-        if source is not None:
-            need_cached(source)
-    split = split_rows(data)
-    rows = [row.characters for row in split.train.values()]
-    held = [row.characters for row in split.heldout.values()]
+    found = _Sources(look)
+    lengths, held, counts = found.rows(data)
     asked = set(evaluation.utility_metrics)
-    prompts = [len(item.text) for source in suites for item in load_prompts(source)]
+    prompts = [
+        length
+        for source in (*evaluation.harmful, *evaluation.harmless)
+        for length in found.prompts(source)
+    ]
     prompts += held if asked & TEXT_METRICS else []
-    lengths = [min(data.max_length, count / CHARACTERS_PER_TOKEN) for count in rows]
+    lengths = [min(data.max_length, length) for length in lengths]
     return Tokens(
         per_row=sum(lengths) / len(lengths),
         longest_row=data.max_length,
         prompts=len(prompts),
-        prompt_tokens=sum(prompts) / CHARACTERS_PER_TOKEN,
+        prompt_tokens=sum(prompts),
         longest_prompt=data.max_length,
         generated=float(len(prompts) * evaluation.max_new_tokens),
-        heldout_tokens=sum(held) / CHARACTERS_PER_TOKEN if asked & LIKELIHOOD_METRICS else 0.0,
+        heldout_tokens=sum(held) if asked & LIKELIHOOD_METRICS else 0.0,
         source=f"characters / {CHARACTERS_PER_TOKEN}; every response max_new_tokens long"
-        + uncounted(evaluation),
-        rows=split.counts,
+        + uncounted(evaluation)
+        + from_published(found.published),
+        rows=counts,
+    )
+
+
+class _Sources:
+    """Reads lengths in tokens, and keeps the names of sources whose figures are published ones."""
+
+    def __init__(self, look: bool) -> None:
+        self._look = look
+        self.published: list[str] = []
+
+    def rows(self, data: DataSettings) -> tuple[list[float], list[float], dict[str, int] | None]:
+        """Training rows, held-out rows, and what was left out where rows were read."""
+        train = self._figures(data.train, published_rows(data.train))
+        own = data.heldout
+        heldout = None if own is None else self._figures(own, published_rows(own))
+        if train is None and heldout is None:
+            split = split_rows(data)
+            sides = [
+                [row.characters for row in side.values()] for side in (split.train, split.heldout)
+            ]
+            return _tokens(sides[0]), _tokens(sides[1]), split.counts
+        lengths = _read(data.train) if train is None else [train.row_tokens]
+        if own is None:
+            assert train is not None and data.heldout_rows is not None
+            return lengths, [train.row_tokens] * data.heldout_rows, None
+        held = _read(own) if heldout is None else [heldout.row_tokens] * heldout.rows
+        return lengths, held, None
+
+    def prompts(self, source: DataSource) -> list[float]:
+        """The prompts of a suite."""
+        found = self._figures(source, published_prompts(source))
+        return _tokens(len(item.text) for item in load_prompts(source)) if found is None else found
+
+    def _figures(self, source: DataSource, known: Figures | None) -> Figures | None:
+        """What is published of a source that is not at hand; None where it is to be read."""
+        if self._look or known is None:
+            try:
+                need_cached(source)
+            except (DataError, MissingExtraError):
+                if known is None:
+                    raise
+            else:
+                return None
+        self.published.append(source.suite or source.path)
+        return known
+
+
+def _tokens(characters: Iterable[int]) -> list[float]:
+    return [count / CHARACTERS_PER_TOKEN for count in characters]
+
+
+def _read(source: DataSource) -> list[float]:
+    return _tokens(row.characters for row in load_examples(source))
+
+
+def from_published(names: Sequence[str]) -> str:
+    """What an estimate took from published figures, and how it is counted instead."""
+    if not names:
+        return ""
+    return (
+        f"; ESTIMATED FROM PUBLISHED FIGURES of {', '.join(dict.fromkeys(names))}: `sweeper prefetch`, "
+        "then a plan counts them"
     )
 
 
@@ -143,9 +218,26 @@ def uncounted(evaluation: EvaluationSettings) -> str:
     return "" if evaluation.lm_eval is None else "; the lm_eval tasks are NOT counted"
 
 
-def planned_tokens(plan: Plan, spec: SweepSpec) -> Tokens:
-    """The tokens of a sweep's data, from characters; see `counted_characters` for what it raises."""
-    return counted_characters(make_tasks(plan, spec, local_path)[0])
+def planned_tokens(plan: Plan, spec: SweepSpec, *, look: bool = True) -> Tokens:
+    """The tokens of a sweep's data, from characters; see `counted_characters`."""
+    return counted_characters(make_tasks(plan, spec, local_path)[0], look=look)
+
+
+def planned_shape(spec: SweepSpec, *, look: bool = True) -> tuple[ModelShape, bool]:
+    """The shape of a sweep's model, and whether it is the published one because there is no config.json.
+
+    Raises:
+        ModelError: see `cost.read_shape`.
+    """
+    known = SHAPES.get(spec.model.path)
+    if known is not None and not look:
+        return known, True
+    try:
+        return read_shape(local_path(spec.model.path), spec.model.revision), False
+    except ModelError:
+        if known is None:
+            raise
+        return known, True
 
 
 def plan_estimate(
@@ -158,6 +250,7 @@ def plan_estimate(
     tokens: Tokens | None = None,
     rates: Rates | None = None,
     measured_memory_bytes: int | None = None,
+    look: bool = True,
 ) -> Estimate:
     """Estimate a sweep with what this machine can say; whatever is given is not looked up.
 
@@ -170,6 +263,7 @@ def plan_estimate(
         tokens: Counted with the tokenizer, instead of characters.
         rates: Measured, instead of analytic ones.
         measured_memory_bytes: The peak of a real trial.
+        look: False takes published figures whatever this machine has; see `counted_characters`.
 
     Raises:
         ModelError: no config.json at hand, or not one of a Llama.
@@ -178,13 +272,17 @@ def plan_estimate(
     """
     machine = machine or this_machine()
     device = device or trial_device(spec, machine)
-    shape = read_shape(local_path(spec.model.path), spec.model.revision)
+    shape, published = planned_shape(spec, look=look)
     if tokens is None:
-        tokens = planned_tokens(plan, spec)
+        tokens = planned_tokens(plan, spec, look=look)
+    said = f"; the shape of {spec.model.path} is the published one"
+    if published and said not in tokens.source:
+        tokens = tokens._replace(source=tokens.source + said)
     if rates is None:
         tuning = max((t.tuning for t in plan.trajectories), key=shape.trainable)
         rows = spec.evaluation.batch_size
-        rates = analytic_rates(shape, tuning, spec.model.dtype, device, tokens, rows)
+        processes = spec.compute.processes
+        rates = analytic_rates(shape, tuning, spec.model.dtype, device, tokens, rows, processes)
     return estimate(
         plan,
         spec,
@@ -193,12 +291,23 @@ def plan_estimate(
         tokens,
         default_workers(spec, machine) if workers is None else workers,
         device=device.kind,
+        memory_bytes=gpu_bytes(spec, device),
         measured_memory_bytes=measured_memory_bytes,
     )
 
 
+def gpu_bytes(spec: SweepSpec, device: Device) -> int | None:
+    """What one trial may use of a GPU; None of a CPU."""
+    if device.memory_bytes is None:
+        return None
+    return int(device.memory_bytes * spec.compute.gpu_share)
+
+
 def on_gpus(plan: Plan, spec: SweepSpec, tokens: Tokens, machine: Machine) -> tuple[OnGpu, ...]:
     """How many trials fit on the GPU that is present, else on each usual one, and analytic GPU-hours.
+
+    Of a trial on several GPUs: 1 where its part fits on each of them.
+    Where not even one fits with the usual micro-batch, one with a smaller micro-batch counts.
 
     Raises:
         ModelError: see `plan_estimate`.
@@ -209,7 +318,12 @@ def on_gpus(plan: Plan, spec: SweepSpec, tokens: Tokens, machine: Machine) -> tu
             plan, spec, workers=1, machine=Machine((gpu,), machine.cpus), device=gpu, tokens=tokens
         )
         assert gpu.memory_bytes is not None
-        trials = gpu.memory_bytes // made.memory.peak_bytes
-        hours = made.worker_seconds / 3600
+        shape, _ = planned_shape(spec)
+        plain = peak_memory(plan, spec, shape, tokens, "cuda")
+        alone = int(made.memory.peak_bytes <= gpu.memory_bytes)
+        trials = gpu.memory_bytes // plain.peak_bytes or alone
+        if spec.compute.processes > 1:
+            trials = min(1, trials)
+        hours = made.worker_seconds / 3600 * spec.compute.processes
         found.append(OnGpu(gpu, trials, hours))
     return tuple(found)

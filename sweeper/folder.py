@@ -89,6 +89,7 @@ class RunFolder:
         self.records = root / "records.jsonl"
         self.rounds = root / "rounds.jsonl"
         self.generations = root / "generations"
+        self.judgements = root / "judgements.jsonl"
         self.trajectories = root / "trajectories"
         self.study = root / "study.sqlite3"
         self.ray = root / "ray"

@@ -9,16 +9,25 @@ import pandas as pd
 from sweeper.errors import RunFolderError
 from sweeper.folder import RunFolder
 from sweeper.front import Candidate, Front, find_front
+from sweeper.judges import MIN_COVERAGE, Overlay, overlay
 from sweeper.records import TrialRecord, read_records
 from sweeper.select import Recommendation, recommend
 from sweeper.spec import SweepSpec, parse_spec
 
 
 class Run:
-    """A run folder, finished or not. Every call reads what is there now."""
+    """A run folder, finished or not. Every call reads what is there now.
 
-    def __init__(self, path: str | Path) -> None:
+    With a `judge`, as `sweeper rescore` had it judged, the rates are that judge's wherever records are
+    asked for; below `min_coverage`, in (0, 1], a record is unscored.
+    """
+
+    def __init__(
+        self, path: str | Path, judge: str | None = None, min_coverage: float = MIN_COVERAGE
+    ) -> None:
         self.folder = RunFolder(Path(path)).open()
+        self._judge = judge
+        self._min_coverage = min_coverage
 
     @property
     def spec(self) -> SweepSpec:
@@ -60,8 +69,21 @@ class Run:
 
         Raises:
             RecordError: records.jsonl cannot be trusted.
+            JudgeError: the judge has not judged this run.
         """
-        return read_records(self.folder.records).records
+        judged = self.judged()
+        return read_records(self.folder.records).records if judged is None else judged.records
+
+    def judged(self) -> Overlay | None:
+        """The records under the judge, and how far they can be relied on; None without a judge.
+
+        Raises:
+            RecordError, JudgeError: see `records`.
+        """
+        if self._judge is None:
+            return None
+        records = read_records(self.folder.records).records
+        return overlay(self.folder, records, self.spec, self._judge, self._min_coverage)
 
     def frame(self) -> pd.DataFrame:
         """One row per record: ids, hyperparameters, readout, and for each metric value, k and n.
@@ -107,13 +129,13 @@ class Run:
             raise RunFolderError(f"cannot read {path}: {error}") from None
 
 
-def open_run(path: str | Path) -> Run:
-    """Open a run folder.
+def open_run(path: str | Path, judge: str | None = None, min_coverage: float = MIN_COVERAGE) -> Run:
+    """Open a run folder, with the rates of a judge in the place of the first keyword list's if given.
 
     Raises:
         RunFolderError: the folder holds no run.
     """
-    return Run(path)
+    return Run(path, judge, min_coverage)
 
 
 def _row(record: TrialRecord) -> dict[str, Any]:

@@ -13,9 +13,10 @@ from sweeper.adaptive import asked_points
 from sweeper.calibrate import count_tokens
 from sweeper.drive import Listener, TrialFunction, drive
 from sweeper.errors import RunFolderError, SweeperError
-from sweeper.facts import plan_estimate
+from sweeper.facts import plan_estimate, this_machine
 from sweeper.folder import RUN_VERSION, DriverLock, RunFolder, write_atomic
 from sweeper.plan import Plan, make_plan, make_tasks
+from sweeper.preflight import check_memory
 from sweeper.provenance import source_hash
 from sweeper.records import RecordsRead, read_records
 from sweeper.sources import resolve
@@ -23,6 +24,7 @@ from sweeper.spec import SweepSpec, dump_spec, spec_hash
 from sweeper.task import TrajectoryTask
 from sweeper.trial.data import data_hash, pinned
 from sweeper.trial.inputs import preflight
+from sweeper.trial.model import model_hash, opened
 from sweeper.trial.run import run_pack
 
 Begin = Callable[[Plan, RecordsRead], None]
@@ -40,6 +42,7 @@ def run_sweep(
     out: Path,
     *,
     fresh: bool = False,
+    memory_check: bool = True,
     counted: Callable[[Mapping[str, int]], None] = lambda counts: None,
     begin: Begin = lambda plan, found: None,
     record: Listener = lambda record: None,
@@ -51,6 +54,7 @@ def run_sweep(
         spec: The validated sweep.
         out: The run folder. A run of the same spec in it is continued.
         fresh: Delete an earlier run in the folder first.
+        memory_check: Refuse what does not fit this machine's GPUs; see `preflight.check_memory`.
         counted: Told how many rows are trained on, held out and left out.
         begin: Told the plan and what records.jsonl holds already, when all checks have passed.
         record: Told every new record, after it is on disk.
@@ -58,7 +62,7 @@ def run_sweep(
 
     Raises:
         RunFolderError: unwritable, in use, or a run of another spec or of other input files.
-        DataError, ModelError: found by the preflight, before anything is launched.
+        DataError, ModelError, DeviceError: found by the preflight, before anything is launched.
         SweeperError: the grid is too large, or Ray cannot be used.
     """
     plan = make_plan(spec)
@@ -67,6 +71,9 @@ def run_sweep(
     with DriverLock(folder):
         tasks = [pinned(task) for task in make_tasks(plan, spec, resolve)]
         counts = preflight(tasks[0])
+        if memory_check and (machine := this_machine()).gpus:
+            tokens = count_tokens(tasks[0])
+            check_memory(plan, spec, str(opened(tasks[0].model)), tokens, machine)
         if (
             fresh
         ):  # Only now: a sweep that cannot start must not cost the records of an earlier one.
@@ -137,7 +144,7 @@ def _input_hashes(task: TrajectoryTask) -> dict[str, str | None]:
     found = {item.name: data_hash(item) for item in sources if item is not None}
     if task.evaluation.lm_eval is not None and task.evaluation.lm_eval.include_path is not None:
         found["evaluation.lm_eval"] = source_hash(task.evaluation.lm_eval.include_path)
-    return {**found, task.model.name: source_hash(task.model.path)}
+    return {**found, task.model.name: model_hash(task.model)}
 
 
 def _check_same_run(folder: RunFolder, spec: SweepSpec, task: TrajectoryTask) -> None:

@@ -237,7 +237,7 @@ class EvaluationSettings:
 class ComputeSettings:
     """How a trial uses its device. `checkpoint_every` and micro-batches never change the result.
 
-    `processes` GPUs share one trial: the model is sharded over as many processes.
+    `processes` GPUs share one trial, a process each; of a shared GPU a trial has `gpu_share`.
     """
 
     device: str = "auto"
@@ -248,6 +248,7 @@ class ComputeSettings:
     gradient_checkpointing: bool = False
     torch_compile: bool = False
     processes: int = 1
+    gpu_share: float = 1.0
 
 
 def equal_parts(items: Sequence[Item], size: int) -> list[Sequence[Item]]:

@@ -108,7 +108,9 @@ def solo_task(task: TrajectoryTask, config_id: str) -> TrajectoryTask:
 def _verify_one(folder: RunFolder, record: TrialRecord, task: TrajectoryTask) -> Verification:
     measured_on_cpu = record.provenance["hardware"]["device"] == "cpu"
     compute = replace(task.compute, device="cpu" if measured_on_cpu else "cuda")
-    alone = solo_task(replace(task, compute=compute), record.config_id)
+    commit = record.provenance["model"]["commit"]
+    model = replace(task.model, revision=commit or task.model.revision)
+    alone = solo_task(replace(task, compute=compute, model=model), record.config_id)
     with tempfile.TemporaryDirectory(prefix="sweeper-verify-") as scratch:
         storage = TrialStorage(Path(scratch), task.trajectory_id)
         retrained = next(iter(run_trajectory(alone, storage)))

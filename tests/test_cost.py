@@ -31,6 +31,7 @@ from sweeper.cost import (
     two_rates,
 )
 from sweeper.errors import ModelError, SweeperError
+from sweeper.memory import FAMILIES, held_bytes
 from sweeper.plan import make_plan
 from sweeper.task import Tuning
 
@@ -127,6 +128,21 @@ def test_parameters_are_those_transformers_makes(changes: dict[str, Any]) -> Non
     assert shape.multiplied == shape.parameters - table
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_parameters_of_other_families_are_those_transformers_makes(tied: bool) -> None:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    for family in FAMILIES:
+        config = AutoConfig.for_model(
+            family, **SMALL, num_key_value_heads=2, tie_word_embeddings=tied
+        )
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+        expected = sum(value.numel() for value in model.parameters())
+        assert shape_of(config.to_dict()).parameters == expected, family
+
+
 @pytest.mark.parametrize("targets", [("q_proj", "v_proj"), ("k_proj", "down_proj"), ALL_LINEAR])
 def test_adapter_parameters_are_those_peft_makes(targets: tuple[str, ...]) -> None:
     import torch
@@ -142,13 +158,27 @@ def test_adapter_parameters_are_those_peft_makes(targets: tuple[str, ...]) -> No
     assert shape_of(config.to_dict()).trainable(tuning) == count
 
 
-def saved_bytes_per_token(layers: int, tuning: Tuning, dtype: str) -> float:
-    """What autograd keeps for the backward pass of a real Llama, weights left out."""
+def saved_bytes_per_token(
+    layers: int, tuning: Tuning, dtype: str, kv_heads: int = 2, checkpointing: bool = False
+) -> float:
+    """What autograd keeps for the backward pass of a real Llama, weights and their copies left out."""
+    few, many = (
+        saved_bytes(layers, tuning, dtype, rows, kv_heads, checkpointing) for rows in (4, 8)
+    )
+    return (many - few) / (4 * 32)
+
+
+def saved_bytes(
+    layers: int, tuning: Tuning, dtype: str, rows: int, kv_heads: int, checkpointing: bool
+) -> int:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
+    from sweeper.task import ModelSource
     from sweeper.trial.adapters import Slots, new_adapter
-    from sweeper.trial.model import TRAINED_DTYPES
+    from sweeper.trial.model import FROZEN_DTYPES, TRAINED_DTYPES, precision
+
+    types = TRAINED_DTYPES if tuning.method == "full" else FROZEN_DTYPES
 
     config = LlamaConfig(
         vocab_size=50,
@@ -156,12 +186,12 @@ def saved_bytes_per_token(layers: int, tuning: Tuning, dtype: str) -> float:
         intermediate_size=320,
         num_hidden_layers=layers,
         num_attention_heads=4,
-        num_key_value_heads=2,
+        num_key_value_heads=kv_heads,
     )
-    model = LlamaForCausalLM._from_config(
-        config, dtype=TRAINED_DTYPES[dtype], attn_implementation="sdpa"
-    )
+    model = LlamaForCausalLM._from_config(config, dtype=types[dtype], attn_implementation="sdpa")
     model.train().requires_grad_(tuning.method == "full")
+    if checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
     weights = {value.untyped_storage().data_ptr() for value in model.parameters()}
     if tuning.method == "lora":
         adapter = new_adapter(model, tuning, seed=0)
@@ -176,30 +206,55 @@ def saved_bytes_per_token(layers: int, tuning: Tuning, dtype: str) -> float:
             kept[storage.data_ptr()] = storage
         return tensor
 
-    ids = torch.randint(0, 50, (4, 32))
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    ids = torch.randint(0, 50, (rows, 32))
+    autocast = precision(ModelSource("m", "m", dtype=dtype), torch.device("cpu"))
+    with autocast, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         output = model(input_ids=ids, use_cache=False).logits
     assert output.requires_grad
-    return float(sum(storage.nbytes() for storage in kept.values()) / ids.numel())
+    return sum(storage.nbytes() for storage in kept.values())
 
 
-@pytest.mark.parametrize("dtype", ["float32", "pure_bf16"])
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bf16", "pure_bf16"])
 @pytest.mark.parametrize(
     "tuning",
     [
         Tuning("full"),
         Tuning("lora", lora_target_modules=("q_proj", "v_proj")),
         Tuning("lora", lora_target_modules=ALL_LINEAR),
-        Tuning("lora", lora_target_modules=ALL_LINEAR, lora_dropout=0.1),
+        Tuning("lora", lora_target_modules=("all-linear",), lora_dropout=0.1),
     ],
     ids=["full", "two", "all", "dropout"],
 )
 def test_activations_are_what_autograd_keeps(tuning: Tuning, dtype: str) -> None:
     two, four = (saved_bytes_per_token(layers, tuning, dtype) for layers in (2, 4))
-    size = 4 if dtype == "float32" else 2
     shapes = [ModelShape(layers, 128, 320, 4, 2, 32, 50) for layers in (2, 4)]
-    ours = [activation_bytes(shape, tuning, size) for shape in shapes]
+    ours = [activation_bytes(shape, tuning, dtype) for shape in shapes]
     assert (ours[1] - ours[0]) / (four - two) == pytest.approx(1, abs=0.08)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bf16"])
+@pytest.mark.parametrize("kv_heads", [1, 4])
+def test_keys_and_values_are_kept_as_wide_as_they_are(dtype: str, kv_heads: int) -> None:
+    full = Tuning("full")
+    two, four = (saved_bytes_per_token(layers, full, dtype, kv_heads) for layers in (2, 4))
+    shapes = [ModelShape(layers, 128, 320, 4, kv_heads, 32, 50) for layers in (2, 4)]
+    ours = [activation_bytes(shape, full, dtype) for shape in shapes]
+    assert (ours[1] - ours[0]) / (four - two) == pytest.approx(1, abs=0.03)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bf16", "pure_bf16"])
+@pytest.mark.parametrize(
+    "tuning", [Tuning("full"), Tuning("lora", lora_target_modules=ALL_LINEAR)], ids=["full", "lora"]
+)
+def test_checkpointing_keeps_the_input_of_every_block_and_one_block(
+    tuning: Tuning, dtype: str
+) -> None:
+    two, four = (saved_bytes_per_token(n, tuning, dtype, checkpointing=True) for n in (2, 4))
+    shapes = [ModelShape(layers, 128, 320, 4, 2, 32, 50) for layers in (1, 2, 4)]
+    one, *ours = (activation_bytes(shape, tuning, dtype, True) for shape in shapes)
+    assert ours[1] - ours[0] == four - two
+    whole = activation_bytes(shapes[0], tuning, dtype)
+    assert one == whole + 128 * held_bytes(tuning, dtype)
 
 
 def test_memory_parts_by_hand_for_full_tuning() -> None:
@@ -213,16 +268,21 @@ def test_memory_parts_by_hand_for_full_tuning() -> None:
     assert parts.runtime == GIB
     assert parts.logits == 3 * 5 * 10 * 12
     assert parts.heldout_logits == 2 * 6 * 10 * 12
-    assert parts.kv_cache == (2 * 7) * 2 * 2 * 4 * 4  # tokens x layers x (k, v) x width x bytes
+    # Two prompts fill a tile of 16; tokens x layers x (k, v) x width x bytes.
+    assert parts.kv_cache == (16 * 7) * 2 * 2 * 4 * 4
     assert parts.readout_copies == 4 * n + 4 * n  # the weights kept aside, the interpolation
-    assert parts.checkpoint_copies == 3 * 4 * n + 2 * 4 * n
-    # Per token and block: two fp32 norm inputs, 4h, 4q and 4i; then 4h + 2h for the last norm.
-    per_token = 2 * (2 * 4 * 8 + 4 * (4 * 8 + 4 * 8 + 4 * 16)) + 4 * 8 + 2 * 8 * 4
+    assert parts.checkpoint_copies == 0  # Written from a GPU straight to memory of the host.
+    assert memory(facts(device="cpu")).checkpoint_copies == 3 * 4 * n + 2 * 4 * n
+    # Per token and block: two fp32 norm inputs, 4h, 2 (q + kv) and 4i; then 4h + 2h for the last norm.
+    per_token = 2 * (2 * 4 * 8 + 4 * (4 * 8 + 2 * (8 + 4) + 4 * 16)) + 4 * 8 + 2 * 8 * 4
     assert parts.activations == 3 * 5 * per_token
     held = 4 * n * (1 + 1 + 2 + 2 + 1) + GIB
     assert parts.resident_bytes == held
-    assert parts.peak_phase == "checkpoint"
-    assert parts.peak_bytes == held + 20 * n == sum(parts.at_peak().values())
+    assert parts.peak_phase == "generate"
+    reading = parts.readout_copies + parts.forward + parts.kv_cache
+    assert parts.peak_bytes == held + reading == sum(parts.at_peak().values())
+    on_cpu = memory(facts(device="cpu", evaluation_rows=1, generation_length=1, heldout_length=1))
+    assert on_cpu.peak_phase == "checkpoint"
 
 
 def test_memory_of_an_adapter_is_fp32_on_a_bf16_model() -> None:
@@ -232,14 +292,34 @@ def test_memory_of_an_adapter_is_fp32_on_a_bf16_model() -> None:
     assert parts.weights == 2 * 1352 + 4 * trainable
     assert (parts.gradients, parts.moments) == (4 * trainable, 8 * trainable)
     assert (parts.shadows, parts.theta_0) == (8 * trainable, 4 * trainable)
-    assert parts.fork == parts.checkpoint_copies == (12 + 8) * trainable
+    assert parts.fork == (12 + 8) * trainable
     assert parts.readout_copies == 4 * trainable
-    assert parts.kv_cache == (2 * 7) * 2 * 2 * 4 * 2
+    assert parts.kv_cache == (16 * 7) * 2 * 2 * 4 * 2
 
 
 def test_moments_of_a_pure_bf16_model_are_bf16_and_shadows_are_not() -> None:
     parts = memory(facts(dtype="pure_bf16"))
     assert (parts.moments, parts.shadows) == (4 * 1352, 8 * 1352)
+
+
+def test_mixed_precision_trains_fp32_weights_and_freezes_bf16_ones() -> None:
+    from sweeper.memory.parts import FROZEN_BYTES, TRAINED_BYTES
+    from sweeper.trial.model import FROZEN_DTYPES, TRAINED_DTYPES
+
+    assert {k: v.itemsize for k, v in TRAINED_DTYPES.items()} == TRAINED_BYTES
+    assert {k: v.itemsize for k, v in FROZEN_DTYPES.items()} == FROZEN_BYTES
+    full, plain = (memory(facts(dtype=dtype)) for dtype in ("mixed_bf16", "float32"))
+    assert (full.weights, full.gradients, full.moments) == (4 * 1352, 4 * 1352, 8 * 1352)
+    assert full.kv_cache == plain.kv_cache * 3 // 4  # Keys stay fp32 behind fp32 rotations.
+    # A bf16 copy of what is multiplied: all but the input embedding.
+    copies = 2 * (1352 - 80)
+    assert full.forward == plain.forward // 2 + copies
+    per_token = 2 * (4 * 4 * 8 + 2 * (5 * 8 + 2 * (8 + 4) + 4 * 16)) + 4 * 8 + 2 * 8 * 2
+    assert full.activations == 3 * 5 * per_token + copies
+    tuning = Tuning("lora", lora_r=2, lora_target_modules=("q_proj", "v_proj"))
+    lora = memory(facts(tuning=tuning, dtype="mixed_bf16"))
+    assert lora.weights == memory(facts(tuning=tuning, dtype="pure_bf16")).weights
+    assert lora.forward == full.forward - copies
 
 
 def test_more_of_anything_never_needs_less() -> None:
@@ -254,17 +334,6 @@ def test_more_of_anything_never_needs_less() -> None:
         "generation_length": 9,
     }.items():
         assert memory(facts(**{name: value})).peak_bytes >= least.peak_bytes, name
-
-
-def test_the_constants_repeated_from_torch_code_are_the_same() -> None:
-    from sweeper.cost.memory import MICRO_BATCH_TOKENS, micro_batch_rows
-    from sweeper.trial import train
-
-    assert MICRO_BATCH_TOKENS == train.MICRO_BATCH_TOKENS
-    for batch, length, asked in itertools.product((1, 7, 64), (16, 512, 99999), (None, 1, 8)):
-        for paths in (1, 3, 8):
-            expected = train.micro_batch_rows(batch, length, asked, paths)
-            assert micro_batch_rows(batch, length, asked, paths) == expected
 
 
 def test_memory_facts_follow_the_plan() -> None:
@@ -472,49 +541,6 @@ def test_what_a_run_has_cost_counts_each_attempt_once() -> None:
 def test_durations_as_people_say_them() -> None:
     texts = [duration_text(seconds) for seconds in (0.5, 42, 450, 7200, 3.6e7)]
     assert texts == ["0.5 s", "42 s", "7.5 min", "2.0 h", "10,000.0 h"]
-
-
-TABLE_MODELS = {
-    "1B": "Llama-3.2-1B",
-    "3B": "Llama-3.2-3B",
-    "7B": "Llama-2-7B",
-    "8B": "Llama-3.1-8B",
-    "70B": "Llama-3.1-70B",
-}
-
-
-def memory_table() -> list[str]:
-    """The table of docs/cost.md: bf16, 2 rows of 512 tokens, 16 prompts of 512 + 128, two shadows."""
-    lines = []
-    for size, name in TABLE_MODELS.items():
-        for method in ("lora", "full"):
-            tuning = Tuning("full")
-            if method == "lora":
-                tuning = Tuning("lora", lora_r=16, lora_target_modules=ALL_LINEAR)
-            parts = memory(
-                facts(
-                    shape=PUBLISHED[name][0],
-                    tuning=tuning,
-                    dtype="pure_bf16",
-                    interpolates=False,
-                    train_rows=2,
-                    train_length=512,
-                    evaluation_rows=16,
-                    heldout_length=512,
-                    generation_length=640,
-                )
-            )
-            fits = [str((gpu.memory_bytes or 0) // parts.peak_bytes or "-") for gpu in GPUS]
-            peak = f"{parts.peak_bytes / 1e9:,.1f} GB"
-            cells = [size, method, peak, parts.peak_phase, *fits]
-            lines.append(f"| {' | '.join(cells)} |")
-    return lines
-
-
-def test_the_table_of_the_docs_is_what_the_code_says() -> None:
-    page = (Path(__file__).parents[1] / "docs" / "cost.md").read_text(encoding="utf-8")
-    missing = [line for line in memory_table() if line not in page]
-    assert missing == [], "\n".join(memory_table())
 
 
 def test_a_pack_is_counted_with_the_rows_of_all_its_paths() -> None:

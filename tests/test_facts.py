@@ -217,6 +217,27 @@ def test_plan_prints_the_cost(command: Command, sweep: Path) -> None:
         assert text in out, text
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ["model.dtype=mixed_bf16"],
+        ["model.dtype=mixed_bf16", "tuning={method: full}"],
+        ["model.dtype=pure_bf16"],
+        ["tuning={method: lora, lora_target_modules: all-linear, use_dora: true}"],
+    ],
+)
+def test_every_precision_and_tuning_of_a_spec_has_an_estimate(
+    command: Command, sweep: Path, changes: list[str]
+) -> None:
+    words = [word for change in changes for word in ("--set", change)]
+    code, out, err = command("plan", sweep, *words, "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert found["estimate_missing"] is None
+    assert found["estimate"]["memory"]["weights"] > 0
+    assert found["estimate"]["wall_seconds"] > 0
+
+
 def test_plan_says_what_is_trained_on_and_what_is_left_out(
     command: Command, sweep: Path, tiny_world: World, tmp_path: Path
 ) -> None:

@@ -12,9 +12,10 @@ from tokenizers import Tokenizer, decoders, models
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from sweeper.keywords import keyword_list_names, load_keyword_list
+from sweeper.memory import TILE
 from sweeper.task import ModelSource, Tuning
 from sweeper.trial.adapters import Adapter, Slots, new_adapter
-from sweeper.trial.generate import TILE, Generator, Request, Response, StableText, lay_out
+from sweeper.trial.generate import Generator, Request, Response, StableText, lay_out
 from sweeper.trial.judge import is_decided, judge_response
 from sweeper.trial.model import load_model, load_tokenizer
 

@@ -182,15 +182,11 @@ def answer(code: int) -> Any:
         (
             GatedRepoError("403 Client Error.", response=answer(403)),
             r"the data set `own/rows` is gated: accept its terms at https://huggingface\.co/datasets/"
-            r"own/rows and set HF_TOKEN, then run `sweeper prefetch SPEC`",
+            r"own/rows, then run `hf auth login` or set HF_TOKEN, then run `sweeper prefetch SPEC`",
         ),
         (
             RepositoryNotFoundError("404 Client Error.", response=answer(404)),
-            "the hub has no data set of this id that you may see: correct the id, or set HF_TOKEN",
-        ),
-        (
-            datasets.exceptions.DatasetNotFoundError("Dataset 'own/rows' doesn't exist on the Hub"),
-            "the hub has no data set of this id that you may see: correct the id, or set HF_TOKEN",
+            "the hub has no data set of this id that you may see: correct the id, or run `hf auth login`",
         ),
         (
             RevisionNotFoundError("404 Client Error.", response=answer(404)),

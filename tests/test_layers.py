@@ -20,6 +20,7 @@ RANKS = {
     "stats": 1,
     "provenance": 1,
     "spec": 1,
+    "memory": 2,
     "agreement": 2,
     "plan": 2,
     "records": 2,
@@ -34,12 +35,16 @@ RANKS = {
     "figures": 4,
     "sources": 4,
     "facts": 4,
+    "judges": 4,
     "adaptive": 6,
     "calibrate": 5,
     "drive": 5,
     "report": 5,
+    "preflight": 5,
     "export": 5,
     "verify": 5,
+    "doctor": 6,
+    "prefetch": 6,
     "sweep": 7,
     "run": 6,
     "cli": 8,
@@ -73,7 +78,9 @@ INNER_RANKS = {
         "train": 3,
         "harness": 3,
         "utility": 3,
+        "texts": 3,
         "inputs": 4,
+        "room": 5,
         "score": 5,
         "member": 6,
         "attempt": 7,
@@ -81,17 +88,34 @@ INNER_RANKS = {
         "run": 9,
         "worker": 10,
     },
+    "judges": {
+        "base": 0,
+        "pace": 0,
+        "formats": 1,
+        "keyword": 1,
+        "store": 1,
+        "local": 2,
+        "remote": 2,
+        "rescore": 2,
+        "overlay": 3,
+        "__init__": 4,
+    },
     "cli": {
         "options": 0,
         "show": 0,
+        "show_judges": 1,
         "judging": 1,
-        "results": 1,
-        "sweeps": 1,
-        "app": 2,
-        "__init__": 3,
+        "machine": 1,
+        "rescoring": 2,
+        "results": 2,
+        "sweeps": 2,
+        "app": 3,
+        "__init__": 4,
     },
 }
 """In these packages, too, a module imports only siblings of lower rank; in the others all may."""
+
+CLI = ("app", "judging", "machine", "options", "rescoring", "results", "sweeps")
 
 HEAVY = {
     "datasets": {"trial/harness.py", "trial/hub.py"},
@@ -102,21 +126,24 @@ HEAVY = {
     "peft": {"trial/adapters.py"},
     "plotly": {"figures/draw.py"},
     "pyarrow": {"trial/hub.py", "trial/rows.py"},
-    "pydantic": {f"spec/{name}.py" for name in ("axes", "data", "fields", "load", "models")},
+    "pydantic": {
+        f"spec/{name}.py" for name in ("axes", "data", "fields", "load", "models", "references")
+    },
     "ray": {"drive.py"},
-    "rich": {"cli/show.py"},
+    "requests": {"judges/remote.py"},
+    "rich": {"cli/rescoring.py", "cli/show.py", "cli/show_judges.py"},
     "rouge_score": {"trial/utility.py"},
     "scipy": {"search/ask.py"},
     "sqlalchemy": set[str](),
-    "typer": {f"cli/{name}.py" for name in ("app", "judging", "options", "results", "sweeps")},
+    "typer": {f"cli/{name}.py" for name in CLI},
 }
 """A heavy third-party package -> exactly the files that import it."""
 
 HEAVY_FOLDERS = {
     "safetensors": {"trial", "miniature"},
     "tokenizers": {"trial", "miniature"},
-    "torch": {"trial", "miniature", "calibrate.py"},
-    "transformers": {"trial", "miniature"},
+    "torch": {"trial", "miniature", "calibrate.py", "judges"},
+    "transformers": {"trial", "miniature", "judges"},
 }
 """A heavy third-party package -> the only folders whose files import it."""
 

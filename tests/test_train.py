@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from sweeper.errors import TrainingDivergedError
+from sweeper.memory import micro_batch_rows
 from sweeper.task import Average, Feedback, OptimizerSettings, Segment
 from sweeper.trial.averaging import Shadow, interpolate, swapped
 from sweeper.trial.encode import Batch, Encoded, collate
 from sweeper.trial.train import (
     Walker,
     learning_rate_schedule,
-    micro_batch_rows,
     step_seed,
     step_together,
 )

@@ -15,6 +15,8 @@ DATA = {
     "sweeper/py.typed",
     "sweeper/search_spaces/miniature.yaml",
     "sweeper/search_spaces/miniature_full.yaml",
+    "sweeper/search_spaces/llama32_1b_dolly_lora.yaml",
+    "sweeper/search_spaces/qi2023_lr_batch.yaml",
     "sweeper/jobs/README.md",
     "sweeper/keyword_lists/sweeper.yaml",
     "sweeper/keyword_lists/qi2023.yaml",

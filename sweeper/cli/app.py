@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from sweeper.cli import judging, results, show, sweeps
+from sweeper.cli import judging, machine, rescoring, results, show, sweeps
 from sweeper.cli.options import app
 from sweeper.errors import SweeperError
 
-COMMANDS = (sweeps, results, judging)
+COMMANDS = (machine, sweeps, results, judging, rescoring)
 """The modules whose import registers commands, in the order `--help` lists them."""
 
 EXTRAS = {
@@ -19,6 +19,7 @@ EXTRAS = {
     "transformers": "train",
     "peft": "train",
     "safetensors": "train",
+    "requests": "judges",
     "ray": "ray",
     "optuna": "ray",
     "sqlalchemy": "ray",

@@ -23,3 +23,17 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Override: key.path=value; may be repeated.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print data instead of a table.")]
+JudgeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--judge",
+        metavar="NAME",
+        help="Rates of a judge that `rescore` asked, not the keyword list's.",
+    ),
+]
+CoverageOption = Annotated[
+    float,
+    typer.Option(
+        min=0.0, max=1.0, help="With --judge: below this share of judged responses, unscored."
+    ),
+]

@@ -5,31 +5,44 @@ from typing import Annotated
 
 import typer
 
-from sweeper.cli import show
-from sweeper.cli.options import JsonOption, RunArgument, app
+from sweeper.cli import show, show_judges
+from sweeper.cli.options import CoverageOption, JsonOption, JudgeOption, RunArgument, app
 from sweeper.errors import SweeperError
+from sweeper.judges import MIN_COVERAGE
 
 
 @app.command()
-def front(run: RunArgument, json_: JsonOption = False) -> None:
+def front(
+    run: RunArgument,
+    json_: JsonOption = False,
+    judge: JudgeOption = None,
+    min_coverage: CoverageOption = MIN_COVERAGE,
+) -> None:
     """Show the configurations that no other one beats in both safety and utility."""
     from sweeper.run import open_run
 
-    opened = open_run(run)
+    opened = open_run(run, judge, min_coverage)
     found = opened.front()
     if json_:
         show.data([{"config_id": i.config_id, **i.config, **i.values} for i in found.members])
+        show_judges.overlay(opened.judged(), to=show.err)
     else:
         show.front(found, opened.spec)
+        show_judges.overlay(opened.judged())
 
 
 @app.command()
-def recommend(run: RunArgument) -> None:
+def recommend(
+    run: RunArgument,
+    judge: JudgeOption = None,
+    min_coverage: CoverageOption = MIN_COVERAGE,
+) -> None:
     """Recommend the most useful configuration that is safe with the asked confidence."""
     from sweeper.run import open_run
 
-    opened = open_run(run)
+    opened = open_run(run, judge, min_coverage)
     show.recommendation(opened.recommend(), opened.spec)
+    show_judges.overlay(opened.judged())
 
 
 @app.command()
@@ -38,16 +51,26 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="The page to write; report.html in the run.")
     ] = None,
+    judge: JudgeOption = None,
+    min_coverage: CoverageOption = MIN_COVERAGE,
 ) -> None:
     """Write the report: one HTML page that works offline."""
     from sweeper.report import write_report
     from sweeper.run import open_run
 
-    opened = open_run(run)
+    opened = open_run(run, judge, min_coverage)
     path = out or opened.folder.report
+    judged = opened.judged()
     write_report(
-        opened.folder, opened.records(), opened.spec, opened.accounting, path, opened.estimate
+        opened.folder,
+        opened.records(),
+        opened.spec,
+        opened.accounting,
+        path,
+        opened.estimate,
+        judged,
     )
+    show_judges.overlay(judged)
     show.line(f"wrote {path}")
 
 
@@ -76,6 +99,9 @@ def export(
     micro_batch: Annotated[
         int | None, typer.Option(min=1, help="Rows per GPU and forward pass.")
     ] = None,
+    rows: Annotated[
+        bool, typer.Option("--rows", help="Also the training rows, in the order of the sweep.")
+    ] = False,
 ) -> None:
     """Write the recommended hyperparameters as another trainer's files."""
     from sweeper.export import export as write_export
@@ -90,3 +116,7 @@ def export(
     folder = out or opened.folder.root / "export"
     for path in write_export(chosen, opened.spec, format_, folder, world_size, micro_batch):
         show.line(f"wrote {path}")
+    if rows:
+        from sweeper.export.rows import export_rows
+
+        show.line(f"wrote {export_rows(chosen, opened.spec, folder)}")

@@ -52,6 +52,14 @@ def data(content: Any) -> None:
     sys.stdout.write(json.dumps(content, indent=1) + "\n")
 
 
+def table(title: str, rows: Sequence[Sequence[str]]) -> None:
+    """Rows of cells under a title, without heads; nothing in them is read as markup."""
+    made = Table(title=title, show_header=False, title_justify="left")
+    for row in rows:
+        made.add_row(*(escape(cell) for cell in row))
+    out.print(made)
+
+
 def accounting(name: str, counted: Accounting) -> None:
     """What a plan costs and what sharing saves."""
     table = Table(title=f"Plan of {escape(name)}", show_header=False, title_justify="left")
@@ -93,7 +101,7 @@ def estimate(cost: Estimate, gpus: Sequence[OnGpu]) -> None:
     table.add_column()
     table.add_column()
     parts = cost.memory.at_peak().items()
-    listed = ", ".join(f"{name} {_size(value)}" for name, value in parts)
+    listed = ", ".join(f"{name} {size(value)}" for name, value in parts)
     measured = "" if cost.measured_memory_bytes is None else "measured; "
     phases = [
         ("train", cost.train_seconds),
@@ -107,7 +115,7 @@ def estimate(cost: Estimate, gpus: Sequence[OnGpu]) -> None:
         ("GPU-hours" if cost.gpu_hours else "CPU-core-hours", f"{hours:,.3g}"),
         ("worker time", ", ".join(f"{name} {duration_text(value)}" for name, value in phases)),
         ("device of a trial", cost.rates.device),
-        ("peak memory of a trial", f"{measured}{_size(cost.peak_memory_bytes)}"),
+        ("peak memory of a trial", f"{measured}{size(cost.peak_memory_bytes)}"),
         (f"its parts, at the peak ({cost.memory.peak_phase})", listed),
         ("tokens", cost.tokens.source),
     ]
@@ -123,8 +131,10 @@ def estimate(cost: Estimate, gpus: Sequence[OnGpu]) -> None:
     out.print(fits)
 
 
-def _size(count: int) -> str:
+def size(count: int) -> str:
     """Bytes as people read them."""
+    if count < 2**20 / 10:
+        return f"{count / 2**10:.1f} KiB"
     return f"{count / GIB:.1f} GiB" if count >= GIB / 10 else f"{count / 2**20:.1f} MiB"
 
 

@@ -125,6 +125,9 @@ def run(
     ] = None,
     set_: SetOption = None,
     fresh: Annotated[bool, typer.Option(help="Delete an earlier run in the folder first.")] = False,
+    memory_check: Annotated[
+        bool, typer.Option(help="Refuse what does not fit this machine's GPUs by the estimate.")
+    ] = True,
 ) -> None:
     """Run a sweep on Ray, or continue it after any interruption with the same command."""
     from sweeper.sweep import run_sweep
@@ -138,6 +141,7 @@ def run(
             loaded,
             folder.root,
             fresh=fresh,
+            memory_check=memory_check,
             counted=show.rows,
             begin=progress.begin,
             record=progress.record,

@@ -8,7 +8,15 @@ from sweeper.cost.estimate import (
     memory_facts,
     peak_memory,
 )
-from sweeper.cost.memory import GIB, MemoryFacts, MemoryParts, activation_bytes, memory
+from sweeper.cost.published import (
+    ROWS,
+    SHAPES,
+    SUITES,
+    PromptFigures,
+    RowFigures,
+    published_prompts,
+    published_rows,
+)
 from sweeper.cost.rates import (
     GPUS,
     WORKER_START_SECONDS,
@@ -20,19 +28,33 @@ from sweeper.cost.rates import (
     train_flops,
     two_rates,
 )
-from sweeper.cost.shape import ModelShape, read_shape, shape_of
 from sweeper.cost.spent import Spent, spent
+from sweeper.memory import (
+    GIB,
+    MemoryFacts,
+    MemoryParts,
+    ModelShape,
+    activation_bytes,
+    memory,
+    read_shape,
+    shape_of,
+)
 
 __all__ = [
     "GIB",
     "GPUS",
+    "ROWS",
+    "SHAPES",
+    "SUITES",
     "WORKER_START_SECONDS",
     "Device",
     "Estimate",
     "MemoryFacts",
     "MemoryParts",
     "ModelShape",
+    "PromptFigures",
     "Rates",
+    "RowFigures",
     "Spent",
     "Tokens",
     "activation_bytes",
@@ -44,6 +66,8 @@ __all__ = [
     "memory",
     "memory_facts",
     "peak_memory",
+    "published_prompts",
+    "published_rows",
     "read_shape",
     "shape_of",
     "spent",

@@ -3,13 +3,20 @@
 import heapq
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from sweeper.cost.memory import MemoryFacts, MemoryParts, memory, micro_batch_rows
 from sweeper.cost.rates import Rates, Tokens
-from sweeper.cost.shape import ModelShape
 from sweeper.errors import SweeperError
+from sweeper.memory import (
+    MemoryFacts,
+    MemoryParts,
+    ModelShape,
+    fitting_readouts,
+    fitting_rows,
+    memory,
+    micro_batch_rows,
+)
 from sweeper.metrics import LIKELIHOOD_METRICS
 from sweeper.plan import AUTO_PACK, Plan, Trajectory
 from sweeper.spec import SweepSpec
@@ -83,6 +90,7 @@ def estimate(
     workers: int,
     *,
     device: Literal["cpu", "cuda"],
+    memory_bytes: int | None = None,
     measured_memory_bytes: int | None = None,
 ) -> Estimate:
     """Estimate a sweep.
@@ -95,6 +103,7 @@ def estimate(
         tokens: Of the data.
         workers: Trials that run at once.
         device: Where the trials run: `cuda` counts GPU-hours.
+        memory_bytes: What one trial may use of a GPU; None where nobody knows, and on a CPU.
         measured_memory_bytes: The peak of a real trial, where one was run.
 
     Raises:
@@ -120,7 +129,7 @@ def estimate(
         wall_seconds=wall,
         gpu_hours=hours * gpus,
         cpu_core_hours=hours * spec.compute.cpus_per_trial,
-        memory=peak_memory(plan, spec, shape, tokens, device),
+        memory=peak_memory(plan, spec, shape, tokens, device, memory_bytes),
         measured_memory_bytes=measured_memory_bytes,
     )
 
@@ -167,12 +176,18 @@ def peak_memory(
     shape: ModelShape,
     tokens: Tokens,
     device: Literal["cpu", "cuda"],
+    memory_bytes: int | None = None,
 ) -> MemoryParts:
-    """The memory of the trial that needs most."""
+    """The memory of the trial that needs most, of each of its processes.
+
+    With `memory_bytes`, what a trial takes on at once is cut to what fits, as the trial itself does.
+    """
     sizes = Counter(_pack_key(item) for item in plan.trajectories)
     largest = AUTO_PACK if spec.compute.pack == "auto" else spec.compute.pack
     facts = {
-        memory_facts(item, spec, shape, tokens, device, min(largest, sizes[_pack_key(item)]))
+        memory_facts(
+            item, spec, shape, tokens, device, min(largest, sizes[_pack_key(item)]), memory_bytes
+        )
         for item in plan.trajectories
     }
     return max((memory(item) for item in facts), key=lambda parts: parts.peak_bytes)
@@ -191,14 +206,20 @@ def memory_facts(
     tokens: Tokens,
     device: Literal["cpu", "cuda"],
     paths: int = 1,
+    memory_bytes: int | None = None,
 ) -> MemoryFacts:
-    """What the memory of one trajectory depends on, or of a pack of `paths` like it."""
-    settings, evaluation = trajectory.settings, spec.evaluation
+    """What the memory of one trajectory depends on, or of a pack of `paths` like it.
+
+    With `memory_bytes`, the micro-batch and the readouts scored together are those that fit.
+    """
+    settings, evaluation, compute = trajectory.settings, spec.evaluation, spec.compute
     averages = [item.average for item in trajectory.configurations]
     decays = {item.decay for item in averages if item.decay is not None}
-    asked = spec.compute.micro_batch_size
     reads_loss = not LIKELIHOOD_METRICS.isdisjoint(evaluation.utility_metrics)
-    return MemoryFacts(
+    rows = micro_batch_rows(
+        settings.batch_size, spec.data.max_length, compute.micro_batch_size, paths
+    )
+    facts = MemoryFacts(
         shape=shape,
         tuning=trajectory.tuning,
         paths=paths,
@@ -207,10 +228,20 @@ def memory_facts(
         shadows=len(decays) + (settings.feedback is not None),
         interpolates=any(item.kind == "interpolate" for item in averages),
         forks=len(trajectory.segments) > 1,
-        train_rows=paths
-        * micro_batch_rows(settings.batch_size, spec.data.max_length, asked, paths),
+        train_rows=paths * rows,
         train_length=tokens.longest_row,
         evaluation_rows=min(evaluation.batch_size, max(1, tokens.prompts)),
         heldout_length=tokens.longest_row if reads_loss else 0,
         generation_length=tokens.longest_prompt + evaluation.max_new_tokens,
+        processes=compute.processes,
+        gradient_checkpointing=compute.gradient_checkpointing,
     )
+    if memory_bytes is None:
+        return facts
+    if compute.micro_batch_size is None:
+        rows = fitting_rows(facts, rows, paths, memory_bytes)
+    together = 1
+    if trajectory.tuning.method == "lora":
+        steps = Counter(item.step for item in trajectory.configurations)
+        together = fitting_readouts(facts, paths * max(steps.values()), memory_bytes)
+    return replace(facts, train_rows=paths * rows, readouts=together)

@@ -6,8 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from sweeper.cost.memory import VALUE_BYTES
-from sweeper.cost.shape import ModelShape
+from sweeper.memory import ModelShape, held_bytes
 from sweeper.task import Tuning
 
 UTILISATION = {"float32": 0.6, "mixed_bf16": 0.3, "pure_bf16": 0.3}
@@ -38,7 +37,8 @@ class Device:
     """Published peaks of one GPU, or of one CPU core.
 
     FLOP/s are dense, without sparsity; fp32 is without TF32, which torch leaves off. Bandwidth is in
-    bytes per second. `memory_bytes` is None for a CPU.
+    bytes per second. `memory_bytes` is None for a CPU. `link` is bytes per second in one direction to the
+    other GPUs of a trial: NVLink where the device has it, else PCIe.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Device:
     fp32_flops: float
     bf16_flops: float
     bandwidth: float
+    link: float = 2.5e10
 
     def sustained_flops(self, dtype: str) -> float:
         """FLOP/s that training sustains: the peak times `UTILISATION`."""
@@ -56,9 +57,9 @@ class Device:
 
 GPUS = (
     Device("A10 24 GB", "cuda", 24 * 10**9, 31.2e12, 125e12, 0.6e12),
-    Device("A100 40 GB", "cuda", 40 * 10**9, 19.5e12, 312e12, 1.555e12),
-    Device("H100 80 GB", "cuda", 80 * 10**9, 67e12, 989e12, 3.35e12),
-    Device("H200 141 GB", "cuda", 141 * 10**9, 67e12, 989e12, 4.8e12),
+    Device("A100 40 GB", "cuda", 40 * 10**9, 19.5e12, 312e12, 1.555e12, 3e11),
+    Device("H100 80 GB", "cuda", 80 * 10**9, 67e12, 989e12, 3.35e12, 4.5e11),
+    Device("H200 141 GB", "cuda", 141 * 10**9, 67e12, 989e12, 4.8e12, 4.5e11),
 )
 """One GPU for each usual size, with the peaks of its data sheet (NVIDIA). Sizes are decimal gigabytes, a
 few percent below what the larger ones have: that is the margin for fragmentation."""
@@ -135,32 +136,37 @@ def analytic_rates(
     device: Device,
     tokens: Tokens,
     evaluation_rows: int,
+    processes: int = 1,
 ) -> Rates:
     """Rates from the sizes of model and device alone.
 
     Args:
         shape: The model.
         tuning: Which weights are trained.
-        dtype: Of the weights: `float32` or `pure_bf16`.
+        dtype: `model.dtype`.
         device: What one trial runs on.
         tokens: Of one readout.
         evaluation_rows: Prompts answered in one batch.
+        processes: GPUs that share a trial: they divide arithmetic and batches, and gather the weights in
+            every pass.
 
     Raises:
         ModelError: a LoRA target that a Llama block does not have.
     """
-    flops = device.sustained_flops(dtype)
+    flops = device.sustained_flops(dtype) * processes
     forward = 2.0 * shape.multiplied / flops
     host = shape.layers * LAYER_SECONDS
-    adapters = len(tuning.lora_target_modules) if tuning.method == "lora" else 0
+    adapters = len(shape.targets(tuning)) if tuning.method == "lora" else 0
     host += shape.layers * adapters * ADAPTER_LAYER_SECONDS
-    weight_bytes = shape.parameters * VALUE_BYTES[dtype]
+    weight_bytes = shape.parameters * held_bytes(tuning, dtype)
     rows = min(evaluation_rows, max(1, tokens.prompts))
-    decode = weight_bytes / (device.bandwidth * BANDWIDTH_SHARE) + host
+    gather = weight_bytes * (processes - 1) / processes / (device.link * BANDWIDTH_SHARE)
+    decode = weight_bytes / (device.bandwidth * BANDWIDTH_SHARE) + host + gather
+    side_by_side = min(processes, -(-max(1, tokens.prompts) // rows))
     return Rates(
         train_token_seconds=train_flops(shape, tuning) / flops,
-        step_seconds=3 * host,
-        generate_token_seconds=forward + decode / rows,
+        step_seconds=3 * (host + gather),
+        generate_token_seconds=forward + decode / (rows * side_by_side),
         readout_seconds=forward * (tokens.prompt_tokens + tokens.heldout_tokens),
         load_seconds=weight_bytes / LOAD_BYTES_PER_SECOND,
         startup_seconds=WORKER_START_SECONDS,

@@ -4,6 +4,7 @@ from sweeper.figures.draw import figure_html, front_figure, step_figure
 from sweeper.figures.info import (
     Curve,
     FrontInfo,
+    Mark,
     Point,
     StepInfo,
     front_info,
@@ -14,6 +15,7 @@ from sweeper.figures.info import (
 __all__ = [
     "Curve",
     "FrontInfo",
+    "Mark",
     "Point",
     "StepInfo",
     "figure_html",

@@ -9,7 +9,16 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from sweeper.figures.info import BASE_SYMBOL, SYMBOLS, FrontInfo, Point, StepInfo, escape
+from sweeper.figures.info import (
+    BASE_SYMBOL,
+    REFERENCE,
+    SYMBOLS,
+    FrontInfo,
+    Mark,
+    Point,
+    StepInfo,
+    escape,
+)
 
 DASHES = {"raw": "solid", "ema": "dash", "interpolate": "dot", "feedback": "dashdot"}
 # A grey that keeps a contrast of at least 3:1 on white and on near-black.
@@ -46,6 +55,7 @@ def front_figure(info: FrontInfo) -> go.Figure:
                 figure.add_trace(_markers(chosen, kind, on_front, rates))
     if info.base is not None:
         figure.add_trace(_base_marker(info.base))
+    _reference_markers(figure, info.marks)
     _ring(figure, info)
     _learning_rate_bar(figure, rates)
     reach = info.x_range[1]
@@ -149,6 +159,37 @@ def _base_marker(point: Point) -> go.Scatter:
         hovertemplate="%{text}<extra></extra>",
         marker={"symbol": BASE_SYMBOL, "size": 16, "color": INK},
     )
+
+
+def _reference_markers(figure: go.Figure, marks: Sequence[Mark]) -> None:
+    """Thin crosses. A result without a utility stands on the lower edge, on an axis of its own."""
+    for name in dict.fromkeys(mark.name for mark in marks):
+        for whole in (True, False):
+            chosen = [m for m in marks if m.name == name and (m.y is not None) == whole]
+            if not chosen:
+                continue
+            place = {} if whole else {"yaxis": "y2", "cliponaxis": False}
+            figure.add_trace(
+                go.Scatter(
+                    x=[_at(mark.x) for mark in chosen],
+                    y=[mark.y if whole else 0 for mark in chosen],
+                    mode="markers",
+                    name=f"{REFERENCE}: {escape(name)}" + ("" if whole else " (unsafe rate alone)"),
+                    text=[mark.text for mark in chosen],
+                    hovertemplate="%{text}<extra></extra>",
+                    marker={
+                        "symbol": "x-thin" if whole else "line-ns",
+                        "size": 14,
+                        "color": INK,
+                        "line": {"color": INK, "width": 2},
+                    },
+                    **place,
+                )
+            )
+    if any(mark.y is None for mark in marks):
+        figure.update_layout(
+            yaxis2={"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True}
+        )
 
 
 def _ring(figure: go.Figure, info: FrontInfo) -> None:

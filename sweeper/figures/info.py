@@ -39,10 +39,23 @@ class Point(NamedTuple):
     gain: bool | None
 
 
+class Mark(NamedTuple):
+    """A published result that was not measured here; `y` is None where only the unsafe rate is known."""
+
+    name: str
+    x: float
+    y: float | None
+    text: str
+
+
+REFERENCE = "published, not measured here"
+
+
 class FrontInfo(NamedTuple):
     """Everything in the front figure. `front` lists ids of members by rising unsafe rate.
 
     `maximize` says whether more of the utility metric is better.
+    `marks` are published results, no part of anything that is decided.
     `limit` is the constraint on the unsafe rate; `passing` the largest rate that keeps it with the
     demanded confidence at the number of prompts measured: left of it lies the feasible region.
     """
@@ -56,6 +69,7 @@ class FrontInfo(NamedTuple):
     utility: str
     x_range: tuple[float, float]
     maximize: bool = True
+    marks: tuple[Mark, ...] = ()
 
 
 class Curve(NamedTuple):
@@ -97,7 +111,9 @@ def front_info(front: Front, spec: SweepSpec, recommended: Candidate | None) -> 
     base = None if front.base is None else _point(front.base, (), utility, False)
     constraint = next((c for c in spec.constraints if c.metric == "unsafe_rate"), None)
     ordered = sorted((p for p in points if p.on_front), key=lambda point: (point.x, point.y))
-    reach = max((p.x for p in points), default=1.0)
+    marks = _marks(spec, utility)
+    rates = [*(point.x for point in points), *(mark.x for mark in marks)]
+    reach = max(rates, default=1.0)
     return FrontInfo(
         points=points,
         base=base,
@@ -110,6 +126,30 @@ def front_info(front: Front, spec: SweepSpec, recommended: Candidate | None) -> 
         utility=utility,
         x_range=(0.0, min(1.02, max(reach * 1.1, 0.1))),
         maximize=spec.utility.direction == "maximize",
+        marks=marks,
+    )
+
+
+def _marks(spec: SweepSpec, utility: str) -> tuple[Mark, ...]:
+    """The published results that have a place on the axis of the unsafe rate."""
+    return tuple(
+        Mark(
+            item.name,
+            point.metrics["unsafe_rate"],
+            point.metrics.get(utility),
+            "<br>".join(
+                [
+                    f"<b>{REFERENCE}</b>",
+                    escape(item.name),
+                    *(f"{escape(name)} {escape(shown(v))}" for name, v in point.params.items()),
+                    *(f"{escape(name)} {value:.4g}" for name, value in point.metrics.items()),
+                    *([escape(item.note)] if item.note else []),
+                ]
+            ),
+        )
+        for item in spec.references
+        for point in item.points
+        if "unsafe_rate" in point.metrics
     )
 
 

@@ -88,6 +88,7 @@ class _SharedSettings:
             gradient_checkpointing=compute.gradient_checkpointing,
             torch_compile=compute.torch_compile,
             processes=compute.processes,
+            gpu_share=compute.gpu_share,
         )
         self._objectives = tuple(item.metric for item in spec.objectives)
 

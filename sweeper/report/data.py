@@ -15,12 +15,14 @@ from sweeper.front import (
     reason_text,
     varying,
 )
+from sweeper.judges import Overlay
 from sweeper.keywords import keyword_list_names, load_keyword_list
 from sweeper.metrics import harness_metric
 from sweeper.records import STATUSES, TrialRecord
 from sweeper.report.controls import ControlTable, control_tables
 from sweeper.report.cost import cost_rows
 from sweeper.report.measures import Measure, measure
+from sweeper.report.references import ReferenceTable, reference_tables
 from sweeper.report.table import Row, configuration_table
 from sweeper.select import Recommendation, comparison, recommend
 from sweeper.spec import SweepSpec, spec_hash
@@ -61,7 +63,7 @@ class End(NamedTuple):
 
 
 class KeywordListRow(NamedTuple):
-    """One keyword list that was used. `sets_rate` marks the one that gives `unsafe_rate`."""
+    """A keyword list that was used, or a judge. `sets_rate` marks the one that gives `unsafe_rate`."""
 
     name: str
     source: str
@@ -87,6 +89,7 @@ class ReportData(NamedTuple):
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
     controls: tuple[ControlTable, ...]
+    references: tuple[ReferenceTable, ...]
     ends: tuple[End, ...]
     accounting: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
@@ -101,6 +104,7 @@ def report_data(
     spec: SweepSpec,
     accounting: Mapping[str, Any] | None,
     estimate: Mapping[str, Any] | None = None,
+    judged: Overlay | None = None,
 ) -> ReportData:
     """Gather the report of one run.
 
@@ -110,6 +114,7 @@ def report_data(
         spec: The spec they were made from.
         accounting: What plan.json holds under `accounting`, or None where there is none.
         estimate: What it holds under `estimate`, likewise.
+        judged: Which judge the rates of the records are by, where it is not the first keyword list.
     """
     records = tuple(records)
     front = find_front(records, spec)
@@ -126,19 +131,23 @@ def report_data(
         found=found.chosen is not None,
         answer=_answer(found, varying(front.candidates, CANDIDATE_ROLE), spec),
         reason=found.reason,
-        caution=_caution(found, spec),
+        caution=_caution(found, spec) + ("" if judged is None else f" Here, {judged.summary}."),
         compared=tuple(_compared(name, item, names, metrics) for name, item in comparison(found)),
         front=front_info(front, spec, found.chosen),
         curves=tuple(curve for curve in curves if curve is not None),
         columns=table.columns,
         rows=table.rows,
         controls=control_tables(front, spec),
+        references=reference_tables(front, spec),
         ends=_ends(records),
         accounting=(*_accounting(accounting or {}), *cost_rows(estimate, records)),
         notes=tuple((accounting or {}).get("notes", ())),
-        keyword_lists=tuple(
-            _keyword_list(name, records, index == 0)
-            for index, name in enumerate(spec.evaluation.keyword_lists)
+        keyword_lists=(
+            *_judge_rows(judged),
+            *(
+                _keyword_list(name, records, index == 0 and judged is None)
+                for index, name in enumerate(spec.evaluation.keyword_lists)
+            ),
         ),
         keyword_limits=KEYWORD_LIMITS,
         provenance=_provenance(run, records, spec),
@@ -155,7 +164,7 @@ def _metrics(front: Front, spec: SweepSpec) -> tuple[str, ...]:
     wanted += sorted(
         n for n in measured if n.startswith(tuple(harness_metric(t, "") for t in asked))
     )
-    wanted += [f"unsafe_rate/{name}" for name in spec.evaluation.keyword_lists[1:]]
+    wanted += [f"unsafe_rate/{name}" for name in spec.evaluation.keyword_lists]
     wanted += ["degenerate_rate/harmful"]
     return tuple(name for name in dict.fromkeys(wanted) if name in measured)
 
@@ -230,6 +239,14 @@ def _accounting(account: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     if "ratio" in account:
         rows.append(("saved by sharing, at least", f"{account['ratio']:.1f}-fold"))
     return tuple(rows)
+
+
+def _judge_rows(judged: Overlay | None) -> tuple[KeywordListRow, ...]:
+    """The judge above the lists, with what its rates stand on."""
+    if judged is None:
+        return ()
+    row = KeywordListRow(judged.judge, judged.summary, "judge", None, judged.digest, True)
+    return (row,)
 
 
 def _keyword_list(name: str, records: Sequence[TrialRecord], sets_rate: bool) -> KeywordListRow:

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from sweeper.errors import RunFolderError
 from sweeper.figures import figure_html, front_figure, step_figure
 from sweeper.folder import RunFolder, write_atomic
+from sweeper.judges import Overlay
 from sweeper.records import TrialRecord
 from sweeper.report.data import ReportData, report_data
 from sweeper.spec import SweepSpec
@@ -45,13 +46,14 @@ def write_report(
     accounting: Mapping[str, Any] | None,
     path: Path,
     estimate: Mapping[str, Any] | None = None,
+    judged: Overlay | None = None,
 ) -> None:
     """Write the report of a run to `path`, whole or not at all; see `report_data`.
 
     Raises:
         RunFolderError: the file cannot be written.
     """
-    page = render(report_data(run, records, spec, accounting, estimate))
+    page = render(report_data(run, records, spec, accounting, estimate, judged))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, page)

@@ -14,6 +14,7 @@ from sweeper.spec.models import (
     RawAverage,
     SweepSpec,
 )
+from sweeper.spec.references import ReferencePoint, ReferenceSpec
 
 __all__ = [
     "SPEC_VERSION",
@@ -25,6 +26,8 @@ __all__ = [
     "InterpolateAverage",
     "ObjectiveSpec",
     "RawAverage",
+    "ReferencePoint",
+    "ReferenceSpec",
     "SourceSpec",
     "SuiteSpec",
     "SweepSpec",

@@ -57,8 +57,11 @@ def find_spec(name: str) -> Path:
     shipped = shipped_specs()
     if name in shipped:
         return shipped[name]
+    near = difflib.get_close_matches(name, shipped, n=1)
+    hint = f"did you mean `{near[0]}`? " if near else ""
     known = ", ".join(shipped) or "none"
-    raise SpecError(name, (f"no such file, and no shipped sweep of this name (shipped: {known})",))
+    problem = f"no such file, and no shipped sweep of this name ({hint}shipped: {known})"
+    raise SpecError(name, (problem,))
 
 
 def load_spec(name: str | Path, overrides: Iterable[str] = ()) -> SweepSpec:
@@ -169,7 +172,20 @@ def _broken_laws(spec: SweepSpec) -> Iterable[str]:
             f"evaluation.answer_extractor: {extractor} is for exact_match, which is not among "
             "evaluation.utility_metrics"
         )
+    yield from _broken_references(spec)
     yield from _broken_space(spec)
+
+
+def _broken_references(spec: SweepSpec) -> Iterable[str]:
+    known = list(type(spec.space).model_fields)
+    names = [item.name for item in spec.references]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield f"references: {name} stands twice"
+    given = {name for item in spec.references for point in item.points for name in point.params}
+    for name in sorted(given - set(known)):
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f" (did you mean `{near[0]}`?)" if near else f"; known: {', '.join(known)}"
+        yield f"references: params are dimensions of the space, and {name} is none{hint}"
 
 
 def _broken_space(spec: SweepSpec) -> Iterable[str]:
@@ -262,11 +278,13 @@ PLACEMENT = {"max_concurrent_trials", "ray_address", "gpus_per_trial", "checkpoi
 def spec_hash(spec: SweepSpec) -> str:
     """A short hash of everything in a spec that can change a bit of a record.
 
-    Texts cannot, nor can the keys of `compute` that only say where and how often (`PLACEMENT`). Spread
-    over several GPUs sums round differently, and a checkpoint fits the same number only.
+    Texts and the figures of others cannot, nor can the keys of `compute` that only say where and how often
+    (`PLACEMENT`). Spread over several GPUs sums round differently, and a checkpoint fits the same number
+    only.
     """
     content = spec.model_dump(
-        mode="json", exclude={"compute": PLACEMENT, "description": True, "name": True}
+        mode="json",
+        exclude={"compute": PLACEMENT, "description": True, "name": True, "references": True},
     )
     content["compute"]["processes"] = spec.compute.processes
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))

@@ -28,6 +28,7 @@ from sweeper.spec.fields import (
     listed,
     whole_or_share,
 )
+from sweeper.spec.references import ReferenceSpec
 
 SPEC_VERSION = 1
 
@@ -279,6 +280,12 @@ class ComputeSpec(SpecModel):
         asked = self.gpus_per_trial
         return 1 if asked == "auto" else max(1, int(asked))
 
+    @property
+    def gpu_share(self) -> float:
+        """The part of each of its GPUs that one trial has."""
+        asked = self.gpus_per_trial
+        return 1.0 if asked == "auto" or not 0 < asked < 1 else asked
+
 
 class SweepSpec(SpecModel):
     """A whole sweep file."""
@@ -299,6 +306,7 @@ class SweepSpec(SpecModel):
     search: SearchSpec = SearchSpec()
     compute: ComputeSpec = ComputeSpec()
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
+    references: tuple[ReferenceSpec, ...] = ()
 
     @property
     def utility(self) -> ObjectiveSpec:

@@ -15,6 +15,7 @@ import torch
 from transformers import PreTrainedModel
 
 from sweeper.errors import ModelError, TrainingDivergedError
+from sweeper.memory import micro_batch_rows
 from sweeper.records import TrialRecord
 from sweeper.task import ComputeSettings, Readout, Segment, equal_parts
 from sweeper.trial.adapters import Slots, new_adapter
@@ -23,13 +24,19 @@ from sweeper.trial.encode import Batch, collate
 from sweeper.trial.inputs import load_inputs
 from sweeper.trial.logits import compiled_part
 from sweeper.trial.member import Failure, Member, failure_of
-from sweeper.trial.memory import is_out_of_memory, memory_figures
-from sweeper.trial.model import choose_device, load_model, precision, resident_model
+from sweeper.trial.memory import is_out_of_memory, memory_figures, usable_bytes
+from sweeper.trial.model import (
+    choose_device,
+    load_model,
+    model_commit,
+    precision,
+    resident_model,
+)
+from sweeper.trial.room import Room, room_on_gpu
 from sweeper.trial.score import Scorer, Scores
 from sweeper.trial.train import (
     Schedule,
     learning_rate_schedule,
-    micro_batch_rows,
     step_seed,
     step_together,
 )
@@ -76,6 +83,7 @@ class Attempt:
         self._device = choose_device(self._task.compute.device)
         self._slots: Slots | None = None
         self._scorer: Scorer | None = None
+        self._room: Room | None = None
 
     def records(self) -> Iterator[list[TrialRecord]]:
         """Train and read, all members in step."""
@@ -105,11 +113,12 @@ class Attempt:
         self._switch_training_aids()
         if len(self._members) > 1 and getattr(self._model.config, "attention_dropout", None):
             raise ModelError("a model with dropout of its own trains one adapter at a time")
+        commit = model_commit(task.model)
         for member in self._members:
             tuning = member.task.tuning
             adapter = new_adapter(self._model, tuning, member.task.seed) if lora else None
             own = dict(self._model.named_parameters()) if adapter is None else adapter.parameters()
-            member.start(inputs, own, adapter, getattr(self._model.config, "_commit_hash", None))
+            member.start(inputs, own, adapter, commit)
             member.shared["trained_with"] = [
                 other.task.trajectory_id for other in self._members if other is not member
             ]
@@ -117,6 +126,16 @@ class Attempt:
         first = self._members[0].adapter
         self._slots = None if first is None else Slots(self._model, first.factors)
         self._scorer = Scorer(inputs, task.evaluation, self._device, self._world)
+        self._memory_bytes = self._usable_bytes()
+        if self._memory_bytes is not None:
+            tasks = [member.task for member in self._members]
+            self._room = room_on_gpu(self._memory_bytes, tasks, inputs, self._model.config)
+
+    def _usable_bytes(self) -> int | None:
+        """What each process may use of its GPU, for all of them the same; None on a CPU."""
+        mine = usable_bytes(self._device, self._task.compute.gpu_share)
+        found = [one for one in self._world.gather(mine) if one is not None]
+        return min(found, default=None)
 
     def _switch_training_aids(self) -> None:
         """What changes the cost of a training step and not its result."""
@@ -190,6 +209,8 @@ class Attempt:
         task = self._task
         asked, size = task.compute.micro_batch_size, task.optimizer.batch_size
         rows = micro_batch_rows(size, task.data.max_length, asked, len(group))
+        if asked is None and self._room is not None:
+            rows = self._room.rows(rows, len(group))
         self._micro_rows = min(rows, self._limits.micro_rows or rows)
         for member in group:
             member.shared["micro_batch_rows"] = self._micro_rows
@@ -216,7 +237,8 @@ class Attempt:
         self._model.eval()
         many = 1
         if self._slots is not None:
-            many = self._scorer.readouts_together(self._model)
+            many = self._scorer.readouts_together(self._model, self._memory_bytes)
+            many = many if self._room is None else self._room.readouts(many)
             many = min(many, self._limits.readouts or many)
         for part in equal_parts(due, many):
             began = time.monotonic()

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from sweeper.errors import DataError
 from sweeper.task import DataSource, TrajectoryTask
 from sweeper.trial.formats import Cells, Example, Turn, columns_of, examples_of
-from sweeper.trial.hub import fetch, is_hub_id
+from sweeper.trial.hub import MODEL, fetch, is_hub_id
 from sweeper.trial.rows import Row, chosen, read_rows, rows_hash
 from sweeper.trial.suites import half_of, published, suite_columns, suite_rows
 
@@ -153,12 +153,12 @@ def need_cached(source: DataSource) -> None:
 
 
 def pinned(task: TrajectoryTask) -> TrajectoryTask:
-    """The task with the commit of every data set of the hub as its revision.
+    """The task with the commits of its model and data sets of the hub as their revisions.
 
-    Workers that are given it read the same rows, whatever happens on the hub meanwhile.
+    Workers that are given it read the same files, whatever happens on the hub meanwhile.
 
     Raises:
-        DataError, MissingExtraError: see `hub.fetch`.
+        DataError, ModelError, MissingExtraError: see `hub.fetch`.
     """
 
     def pin(source: DataSource) -> DataSource:
@@ -167,10 +167,13 @@ def pinned(task: TrajectoryTask) -> TrajectoryTask:
             return source
         return replace(source, revision=fetch(known.path, known.revision).name)
 
-    data, evaluation = task.data, task.evaluation
+    data, evaluation, model = task.data, task.evaluation, task.model
     heldout = None if data.heldout is None else pin(data.heldout)
+    if is_hub_id(model.path):
+        model = replace(model, revision=fetch(model.path, model.revision, MODEL).name)
     return replace(
         task,
+        model=model,
         data=replace(data, train=pin(data.train), heldout=heldout),
         evaluation=replace(
             evaluation,

@@ -15,13 +15,11 @@ from typing import NamedTuple
 import torch
 from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
+from sweeper.memory import TILE
 from sweeper.trial.adapters import Slots
 from sweeper.trial.cache import RoomyLayer
 from sweeper.trial.shards import Lockstep, is_sharded
 from sweeper.trial.world import ALONE, World
-
-TILE = 16
-"""Rows come in blocks of this many: below, BLAS libraries switch to kernels that round differently."""
 
 Decided = Callable[[str], bool]
 """Whether a response that begins so needs no further token."""

@@ -1,102 +1,146 @@
-"""Data sets of the hub, and folders of data files: fetched once as they are, read by `datasets`.
+"""Models and data sets of the hub: fetched once as they are, then read from the cache.
 
-A data set is a snapshot of its repository at one commit, so a run without network reads the same rows
-as the one that fetched them. Code in a repository is never run.
+Either is a snapshot of its repository at one commit, so a run without network reads the same files as the
+one that fetched them. Code in a repository is never run, and pickled weights are never fetched.
 """
 
 import re
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
-from sweeper.errors import DataError, MissingExtraError
+from sweeper.errors import DataError, MissingExtraError, ModelError
 from sweeper.task import DataSource
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*|[A-Za-z0-9][\w-]*")
 
-_FETCHED = [f"*.{ending}" for ending in ("json", "jsonl", "csv", "tsv", "parquet", "arrow", "txt")]
-_FETCHED += ["*.gz", "*.zst", "*.zip", "*.yaml", "README.md"]
+
+class Kind(NamedTuple):
+    """A kind of repository: how it is called, where its page is, and which of its files are fetched."""
+
+    word: str
+    page: str
+    repo_type: str
+    error: type[DataError] | type[ModelError]
+    wanted: tuple[str, ...]
+    unwanted: tuple[str, ...] = ()
+
+
+_ROWS = ("json", "jsonl", "csv", "tsv", "parquet", "arrow", "txt", "gz", "zst", "zip", "yaml")
+
+DATA = Kind(
+    "data set",
+    "https://huggingface.co/datasets/",
+    "dataset",
+    DataError,
+    (*(f"*.{ending}" for ending in _ROWS), "README.md"),
+)
+
+MODEL = Kind(
+    "model",
+    "https://huggingface.co/",
+    "model",
+    ModelError,
+    ("*.safetensors", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt"),
+    # Copies of the weights in other layouts.
+    ("*/*.safetensors", "consolidated*", "original/*", "onnx/*"),
+)
 
 
 def is_hub_id(path: str) -> bool:
-    """Whether a path can be the id of a data set: `owner/name` or `name`, and nothing local."""
+    """Whether a path can be an id of the hub: `owner/name` or `name`, and nothing local."""
     return _HUB_ID.fullmatch(path) is not None and not Path(path).exists()
 
 
-_FOUND: dict[tuple[str, str | None], Path] = {}
-"""Where data sets lie, by id and revision, as far as this process knows."""
+_FOUND: dict[tuple[Kind, str, str | None], Path] = {}
+"""Where snapshots lie, by kind, id and revision, as far as this process knows."""
 
 
-def fetch(path: str, revision: str | None, *, download: bool = True) -> Path:
-    """The folder that holds a data set of the hub; the name of the folder is its commit.
+def fetch(path: str, revision: str | None, kind: Kind = DATA, *, download: bool = True) -> Path:
+    """The folder that holds a snapshot of a repository; the name of the folder is its commit.
 
     Asked again in one process, the answer is the same one, whatever happens on the hub.
 
     Args:
         path: The id.
         revision: A branch, a tag or a commit; None is the default branch.
+        kind: `DATA` or `MODEL`.
         download: Fetch what is not in the cache; with HF_HUB_OFFLINE=1 nothing is fetched.
 
     Raises:
-        MissingExtraError: the extra `data` is not installed.
-        DataError: no such data set or revision, gated, or neither cached nor reachable.
+        MissingExtraError: a data set, and the extra `data` is not installed.
+        DataError, ModelError: no such repository or revision, gated, or neither cached nor reachable.
     """
-    key = (path, revision)
+    key = (kind, path, revision)
     if key not in _FOUND:
-        _FOUND[key] = _snapshot(path, revision, download)
+        _FOUND[key] = _snapshot(path, revision, kind, download)
     return _FOUND[key]
 
 
-def _snapshot(path: str, revision: str | None, download: bool) -> Path:
-    datasets = _datasets()
+def _snapshot(path: str, revision: str | None, kind: Kind, download: bool) -> Path:
+    no_data = kind is DATA and _datasets().config.HF_HUB_OFFLINE
     import huggingface_hub as hub
     from huggingface_hub import errors
 
-    offline = hub.constants.HF_HUB_OFFLINE or datasets.config.HF_HUB_OFFLINE
+    offline = hub.constants.HF_HUB_OFFLINE or no_data
     try:
         folder = hub.snapshot_download(
             path,
-            repo_type="dataset",
+            repo_type=kind.repo_type,
             revision=revision,
-            allow_patterns=_FETCHED,
+            allow_patterns=list(kind.wanted),
+            ignore_patterns=list(kind.unwanted),
             local_files_only=offline or not download,
         )
     except errors.GatedRepoError:
         _refuse(
-            f"the data set `{path}` is gated: accept its terms at "
-            f"https://huggingface.co/datasets/{path} and set HF_TOKEN, then"
+            kind,
+            f"the {kind.word} `{path}` is gated: accept its terms at {kind.page}{path}, then run "
+            "`hf auth login` or set HF_TOKEN, then",
         )
-    except (errors.RepositoryNotFoundError, datasets.exceptions.DatasetNotFoundError):
+    except errors.RepositoryNotFoundError:
         _refuse(
-            f"`{path}` is no local file or folder, and the hub has no data set of this id that you may "
-            "see: correct the id, or set HF_TOKEN if it is private, then"
+            kind,
+            f"`{path}` is no local file or folder, and the hub has no {kind.word} of this id that you "
+            "may see: correct the id, or run `hf auth login` or set HF_TOKEN if it is private, then",
         )
     except errors.RevisionNotFoundError:
-        _refuse(f"the data set `{path}` has no revision `{revision}`: correct `revision`, then")
+        _refuse(
+            kind, f"the {kind.word} `{path}` has no revision `{revision}`: correct `revision`, then"
+        )
     except errors.LocalEntryNotFoundError as error:
         wanted = "" if revision is None else f" at revision `{revision}`"
         found = "only in part" if "incomplete" in str(error) else "not"
         why = "offline mode is on" if offline else "the hub was not reached"
         _refuse(
-            f"`{path}` is no local file or folder, and as a data set of the hub{wanted} it is {found} in "
-            f"the cache ({why if download else 'a plan fetches nothing'}): if this is what you mean,"
+            kind,
+            f"`{path}` is no local file or folder, and as a {kind.word} of the hub{wanted} it is {found} "
+            f"in the cache ({why if download else 'a plan fetches nothing'}): if this is what you mean,",
         )
     except OSError as error:
-        _refuse(f"the data set `{path}` cannot be fetched: {_first_line(error)}: mend that, then")
+        _refuse(
+            kind,
+            f"the {kind.word} `{path}` cannot be fetched: {_first_line(error)}: mend that, then",
+        )
     return Path(folder)
 
 
-def _refuse(problem: str) -> NoReturn:
-    """One message: what is wrong, and how the data comes into the cache.
+def _refuse(kind: Kind, problem: str) -> NoReturn:
+    """One message: what is wrong, and how the files come into the cache.
 
     Raises:
-        DataError: always.
+        DataError, ModelError: always.
     """
+    raise kind.error(f"{problem} {how_to_fetch()}") from None
+
+
+def how_to_fetch() -> str:
+    """The end of a message about files that are not in the cache."""
     from huggingface_hub import constants
 
-    raise DataError(
-        f"{problem} run `sweeper prefetch SPEC` where there is a network; the cache is "
+    return (
+        "run `sweeper prefetch SPEC` where there is a network; the cache is "
         f"{constants.HF_HUB_CACHE} (under HF_HOME)"
-    ) from None
+    )
 
 
 def read_folder(folder: Path, source: DataSource) -> Any:

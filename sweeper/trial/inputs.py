@@ -20,7 +20,7 @@ from sweeper.trial.data import Prompt, data_hash, load_suite
 from sweeper.trial.encode import Encoder, TrainingData, check_prompt, load_training_data
 from sweeper.trial.harness import check_harness
 from sweeper.trial.judge import HARMFUL, HARMLESS
-from sweeper.trial.model import check_model, check_tuning, load_tokenizer
+from sweeper.trial.model import check_model, check_tuning, load_tokenizer, model_hash
 from sweeper.trial.split import load_safety_filter
 from sweeper.trial.utility import reference_answers, text_metrics
 
@@ -87,7 +87,7 @@ def _load_inputs(model: ModelSource, data_key: _Hashable, evaluation_key: _Hasha
     hashes = {name: data_hash(item) for name, item in rows.items() if item is not None}
     for name, sources in asked.items():
         hashes |= {f"{name}/{item.name}": data_hash(item) for item in sources}
-    hashes["model"] = source_hash(model.path)
+    hashes["model"] = model_hash(model)
     if evaluation.lm_eval is not None and evaluation.lm_eval.include_path is not None:
         hashes["lm_eval"] = source_hash(evaluation.lm_eval.include_path)
     if settings.filter_safety_rows:

@@ -1,6 +1,7 @@
 """Running out of memory: telling it from other failures, and saying what was there."""
 
 import os
+from typing import NamedTuple
 
 import torch
 
@@ -12,6 +13,26 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+class SeenGpus(NamedTuple):
+    """How many GPUs torch can use, and which build of torch it is."""
+
+    number: int
+    build: str
+
+
+def seen_gpus() -> SeenGpus:
+    """What torch makes of the GPUs of this machine; no context is created on them."""
+    runtime = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU only"
+    return SeenGpus(torch.cuda.device_count(), f"torch {torch.__version__}, {runtime}")
+
+
+def usable_bytes(device: torch.device, share: float) -> int | None:
+    """A share of the whole memory of a GPU, whatever is free of it; None on a CPU."""
+    if device.type != "cuda":
+        return None
+    return int(torch.cuda.get_device_properties(device).total_memory * share)
 
 
 def memory_figures(device: torch.device) -> str:

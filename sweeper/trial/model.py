@@ -1,5 +1,6 @@
 """Loading a model and its tokenizer, and choosing which weights are trained."""
 
+import json
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from transformers import (
 )
 
 from sweeper.errors import ModelError
+from sweeper.provenance import source_hash
 from sweeper.task import ALL_LINEAR, ModelSource, Tuning
+from sweeper.trial.hub import MODEL, fetch, how_to_fetch, is_hub_id
 from sweeper.trial.shards import shard
 from sweeper.trial.world import ALONE, World
 
@@ -34,26 +37,65 @@ def precision(source: ModelSource, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=source.dtype == "mixed_bf16")
 
 
+def opened(source: ModelSource) -> Path:
+    """The folder a model is loaded from: the one it names, or a snapshot of the hub; see `hub.fetch`.
+
+    Raises:
+        ModelError: no such folder, a revision of a local folder, or nothing the hub would give us.
+    """
+    if is_hub_id(source.path):
+        return fetch(source.path, source.revision, MODEL)
+    folder = Path(source.path)
+    if not folder.is_dir():
+        raise ModelError(
+            f"{source.path}: no such model folder; check model.path, or give a hub id `owner/name`"
+        )
+    if source.revision is not None:
+        raise ModelError(
+            f"{source.path}: `model.revision` belongs to models of the hub, this is a local folder; "
+            "leave it out"
+        )
+    return folder
+
+
+def model_commit(source: ModelSource) -> str | None:
+    """The commit a model of the hub is loaded at; None for a local folder."""
+    return opened(source).name if is_hub_id(source.path) else None
+
+
+def model_hash(source: ModelSource) -> str | None:
+    """What identifies a model: `ID@COMMIT` on the hub, else the hash of its folder."""
+    commit = model_commit(source)
+    return source_hash(source.path) if commit is None else f"{source.path}@{commit}"
+
+
 def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     """The tokenizer of a model. A missing pad token is replaced by the end token, for inputs only.
 
     Raises:
         ModelError: nothing loadable there.
     """
-    _check_folder(source)
+    folder = opened(source)
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            source.path, revision=source.revision, trust_remote_code=False
+            folder, trust_remote_code=False
         )
     except (OSError, ValueError) as error:
         raise ModelError(_unloadable("tokenizer", source, error)) from None
+    if is_hub_id(source.path):
+        tokenizer.name_or_path = f"{source.path} ({folder})"
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
 def load_model(
-    source: ModelSource, device: torch.device, world: World = ALONE, *, frozen: bool = False
+    source: ModelSource,
+    device: torch.device,
+    world: World = ALONE,
+    *,
+    frozen: bool = False,
+    architecture: Any = AutoModelForCausalLM,
 ) -> PreTrainedModel:
     """The untouched base model, in eval mode, in the asked dtype, from safetensors alone.
 
@@ -62,16 +104,16 @@ def load_model(
         device: Where to put it.
         world: The processes that hold it together, each a part.
         frozen: Its weights will not be trained.
+        architecture: The class of transformers to load it with.
 
     Raises:
         ModelError: no folder, no safetensors weights, or nothing transformers can load.
     """
-    _check_folder(source)
+    folder = opened(source)
     transformers.utils.logging.disable_progress_bar()
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source.path,
-            revision=source.revision,
+        loaded: Any = architecture.from_pretrained(
+            folder,
             dtype=(FROZEN_DTYPES if frozen else TRAINED_DTYPES)[source.dtype],
             use_safetensors=True,
             trust_remote_code=False,
@@ -89,8 +131,9 @@ def load_model(
         )
     # Penalties and the like in the model's folder would change what the record calls greedy, and
     # `generate` fills in from here whatever a call leaves open. The end tokens are the model's own.
-    ends = model.generation_config.eos_token_id if model.generation_config else None
-    model.generation_config = GenerationConfig(do_sample=False, eos_token_id=ends)
+    if model.can_generate():
+        ends = model.generation_config.eos_token_id if model.generation_config else None
+        model.generation_config = GenerationConfig(do_sample=False, eos_token_id=ends)
     model.requires_grad_(not frozen)
     placed: PreTrainedModel = model.to(device) if world.size == 1 else shard(model, world, device)
     placed.eval()
@@ -114,23 +157,46 @@ def _resident_model(source: ModelSource, device: torch.device, world: World) -> 
 
 
 def check_model(source: ModelSource) -> None:
-    """Look at a local model folder without loading it.
+    """Look at a model's files without loading them; of the hub, after fetching them.
 
     Raises:
-        ModelError: a local folder lacks its configuration or its safetensors weights.
+        ModelError: see `opened`; or no configuration, no safetensors weights, or only a part of them.
     """
-    _check_folder(source)
-    folder = Path(source.path)
-    if not folder.is_dir():
-        return
+    folder = opened(source)
+    hub = is_hub_id(source.path)
+    where = f"{source.path} ({folder})" if hub else source.path
     if not (folder / "config.json").is_file():
-        raise ModelError(f"{folder}: no config.json, so this is not a model folder")
+        raise ModelError(f"{where}: no config.json, so this is not a model folder{_again(hub)}")
     if not any(folder.glob("*.safetensors")):
         others = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
         raise ModelError(
-            f"{folder}: no *.safetensors weights (found {others}); save the model with "
-            "`save_pretrained(..., safe_serialization=True)`; pickled weights are not loaded"
+            f"{where}: no *.safetensors weights (found {others}); pickled weights are not loaded: "
+            "choose a model that has safetensors, or save it with "
+            f"`save_pretrained(..., safe_serialization=True)`{_again(hub)}"
         )
+    absent = _absent_shards(folder)
+    if absent:
+        raise ModelError(
+            f"{where}: {len(absent)} of its weights files are not there, {absent[0]} among them; copy "
+            f"the whole model{_again(hub)}"
+        )
+
+
+def _again(hub: bool) -> str:
+    """What else may help: a cache that was filled by hand can hold less than the hub does."""
+    return f"; if the cache was filled only in part, {how_to_fetch()}" if hub else ""
+
+
+def _absent_shards(folder: Path) -> list[str]:
+    """The weights files that the index of a sharded model names and the folder lacks."""
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return []
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{index}: not an index of weights files: {error!r}") from None
+    return sorted(name for name in names if not (folder / name).is_file())
 
 
 def check_tuning(source: ModelSource, tuning: Tuning) -> int | None:
@@ -142,9 +208,7 @@ def check_tuning(source: ModelSource, tuning: Tuning) -> int | None:
         ModelError: no readable configuration, or a LoRA target that the model does not have.
     """
     try:
-        config = AutoConfig.from_pretrained(
-            source.path, revision=source.revision, trust_remote_code=False
-        )
+        config = AutoConfig.from_pretrained(opened(source), trust_remote_code=False)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except (OSError, ValueError) as error:
@@ -164,18 +228,13 @@ def check_tuning(source: ModelSource, tuning: Tuning) -> int | None:
     return min((int(window) for window in windows if window is not None), default=None)
 
 
-def _check_folder(source: ModelSource) -> None:
-    looks_local = source.path.startswith((".", "/", "~")) or source.path.count("/") > 1
-    if looks_local and not Path(source.path).is_dir():
-        raise ModelError(f"{source.path}: no such model folder; check model.path")
-
-
 def _unloadable(what: str, source: ModelSource, error: Exception) -> str:
     first = str(error).strip().split("\n")[0]
-    return (
-        f"cannot load the {what} `{source.path}` (revision {source.revision or 'default'}): {first}; "
-        "give a local folder with safetensors weights, or a hub id you have access to"
-    )
+    remedy = "give a model that transformers can load from safetensors weights and a tokenizer"
+    if "trust_remote_code" in str(error):
+        first = "it needs code of its own, and `trust_remote_code` stays off"
+        remedy = "give a model of an architecture that transformers has"
+    return f"cannot load the {what} of `{source.path}` from {opened(source)}: {first}; {remedy}"
 
 
 def choose_device(asked: str) -> torch.device:

@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from sweeper.keywords import KeywordList
+from sweeper.memory import HELDOUT_TOKENS, KV_SHARE
 from sweeper.metrics import LIKELIHOOD_METRICS, TEXT_METRICS
 from sweeper.records import Metric
 from sweeper.task import EvaluationSettings
@@ -25,9 +26,6 @@ UTILITY = "utility"
 
 CACHE_BYTES = 128 * 1024**2
 """What the keys and values of one generation batch may take on a CPU: more only misses its caches."""
-
-HELDOUT_TOKENS = 8_192
-"""Held-out rows go through the model for as many adapters at once as keep to this many tokens."""
 
 
 class Scores(NamedTuple):
@@ -103,16 +101,19 @@ class Scorer:
             for mine, likelihoods, harness in zip(answers, read, ran, strict=True)
         ]
 
-    def readouts_together(self, model: PreTrainedModel) -> int:
+    def readouts_together(self, model: PreTrainedModel, memory_bytes: int | None = None) -> int:
         """How many adapters can answer at once within the memory set aside for it, at least one.
 
         A row costs its keys and values; a quarter of what the model leaves of a GPU's memory, or
         CACHE_BYTES, may hold them. What happens to be free is not asked: no layout may depend on it.
+
+        Args:
+            model: The model that answers.
+            memory_bytes: What may be used of a GPU; None on a CPU.
         """
         budget = CACHE_BYTES
-        if model.device.type == "cuda":
-            total = torch.cuda.get_device_properties(model.device).total_memory
-            budget = max(0, total - model.get_memory_footprint()) // 4
+        if memory_bytes is not None:
+            budget = max(0, memory_bytes - model.get_memory_footprint()) // KV_SHARE
         return max(1, budget // self._generator.cache_bytes(model))
 
     def _scores(self, answers: Sequence[Response], others: dict[str, Metric]) -> Scores:

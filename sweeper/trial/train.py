@@ -9,7 +9,7 @@ each in its own slot, and nothing else: loss, clipping, optimizer, schedule and 
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -19,14 +19,12 @@ from transformers import get_scheduler
 
 from sweeper.errors import TrainingDivergedError
 from sweeper.task import Average, OptimizerSettings, Segment
+from sweeper.trial.adapters import MAGNITUDE
 from sweeper.trial.averaging import Shadow, interpolate
 from sweeper.trial.encode import Batch
 from sweeper.trial.logits import chosen_logits
 from sweeper.trial.shards import local
 from sweeper.trial.world import ALONE, World
-
-MICRO_BATCH_TOKENS = 16_384
-"""Without an explicit micro-batch size, a micro-batch holds at most this many tokens."""
 
 UNCHECKED_STEPS = 32
 """On a GPU, looking at a loss stops the queue, so at most this many steps are looked at together."""
@@ -52,16 +50,6 @@ def learning_rate_schedule(settings: OptimizerSettings, segment: Segment) -> Sch
     )
     factor: Schedule = scheduler.lr_lambdas[0]
     return factor
-
-
-def micro_batch_rows(batch_size: int, max_length: int, asked: int | None, paths: int = 1) -> int:
-    """Rows per path and micro-batch: what was asked, else as many as MICRO_BATCH_TOKENS allow.
-
-    Paths that train together share them, so that a pack keeps to the same bound as one path; every path
-    has at least one row.
-    """
-    fitting = MICRO_BATCH_TOKENS // max_length if asked is None else asked
-    return max(1, min(batch_size, fitting // paths))
 
 
 def step_seed(seed: int, step: int) -> int:
@@ -150,7 +138,8 @@ class Walker:
         feedback = settings.feedback
         self._fed = Shadow(self._start, feedback.decay) if feedback is not None else None
         self._sharded = any(isinstance(parameter, DTensor) for parameter in self.parameters)
-        self._optimizer = _adamw(self.values if self._sharded else self.parameters, settings)
+        weights = self.values if self._sharded else self.parameters
+        self._optimizer = _adamw(dict(zip(parameters, weights, strict=True)), settings)
         self._patience = UNCHECKED_STEPS if self.parameters[0].is_cuda else 1
 
     @property
@@ -293,10 +282,11 @@ def whole_norm(norm: torch.Tensor) -> torch.Tensor:
     return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
-def _adamw(weights: Sequence[torch.Tensor], settings: OptimizerSettings) -> torch.optim.AdamW:
-    """AdamW; norms and biases (fewer than two axes) are not decayed, as in transformers.Trainer."""
-    decayed = [value for value in weights if value.ndim >= 2]
-    others = [value for value in weights if value.ndim < 2]
+def _adamw(weights: Mapping[str, torch.Tensor], settings: OptimizerSettings) -> torch.optim.AdamW:
+    """AdamW; as in transformers.Trainer, norms and biases are not decayed, and DoRA's magnitudes are."""
+    names = {n for n, value in weights.items() if value.ndim >= 2 or n.endswith(MAGNITUDE)}
+    decayed = [value for name, value in weights.items() if name in names]
+    others = [value for name, value in weights.items() if name not in names]
     groups = [
         {"params": decayed, "weight_decay": settings.weight_decay},
         {"params": others, "weight_decay": 0.0},

@@ -10,13 +10,11 @@ from typing import NamedTuple
 import torch
 
 from sweeper.errors import DataError, MissingExtraError
+from sweeper.memory import LOGIT_ROWS
 from sweeper.records import Metric
 from sweeper.trial.encode import Batch
 from sweeper.trial.logits import as_logits, chosen_states
 from sweeper.trial.shards import inside
-
-LOGIT_ROWS = 4096
-"""Logits of a wide vocabulary are made at most this many rows at a time, in equal pieces."""
 
 MARKER = "####"
 """What stands before the final answer in GSM8K."""

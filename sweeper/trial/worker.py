@@ -41,6 +41,7 @@ def main(job_path: str, rank: int, pipe: int) -> None:
         rank=rank,
         world_size=world.size,
     )
+    world.barrier()  # One that finds nothing to do must not hang up while others still connect.
     attempt = run_here(
         tasks,
         partial(TrialStorage, Path(job["root"])),

@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.errors import ModelError
-from sweeper.task import Tuning
+from sweeper.task import ALL_LINEAR, Tuning
 
-FAMILIES = ("llama", "mistral")
-"""The `model_type`s whose parameters are counted exactly: both are Llama blocks."""
+FAMILIES = ("llama", "mistral", "qwen2")
+"""The `model_type`s whose parameters are counted exactly: all are Llama blocks, Qwen2 with some biases."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """What a Llama's config.json says about its size. `head_dim` is per attention head."""
+    """What a Llama's config.json says about its size. `head_dim` is per attention head.
+
+    `output_bias`: of the biases of attention, whether the output layer has one.
+    """
 
     layers: int
     hidden: int
@@ -28,6 +31,7 @@ class ModelShape:
     tied: bool = False
     attention_bias: bool = False
     mlp_bias: bool = False
+    output_bias: bool = True
 
     @property
     def query_width(self) -> int:
@@ -53,6 +57,7 @@ class ModelShape:
         block = sum(inputs * outputs for inputs, outputs in linear.values()) + 2 * self.hidden
         for name, (_, outputs) in linear.items():
             biased = self.mlp_bias if name in _MLP else self.attention_bias
+            biased = biased and (name != "o_proj" or self.output_bias)
             block += outputs * biased
         tables = self.vocabulary * self.hidden * (1 if self.tied else 2)
         return self.layers * block + tables + self.hidden
@@ -62,33 +67,45 @@ class ModelShape:
         """Weights a token is multiplied with: all but an input embedding of its own, a look-up."""
         return self.parameters - (0 if self.tied else self.vocabulary * self.hidden)
 
-    def adapted(self, tuning: Tuning) -> list[tuple[int, int]]:
-        """(inputs, outputs) of every linear layer of one block that gets a LoRA adapter.
+    def targets(self, tuning: Tuning) -> tuple[str, ...]:
+        """The names of the linear layers of one block that get a LoRA adapter.
 
         Raises:
             ModelError: a target that a Llama block does not have.
         """
-        found = []
-        for target in tuning.lora_target_modules:
-            name = target.rpartition(".")[2]
+        if tuning.lora_target_modules == (ALL_LINEAR,):
+            return tuple(self.linear_layers)
+        names = tuple(target.rpartition(".")[2] for target in tuning.lora_target_modules)
+        for name, target in zip(names, tuning.lora_target_modules, strict=True):
             if name not in self.linear_layers:
                 raise ModelError(
                     f"the cost model knows no linear layer `{target}`; it knows "
                     f"{', '.join(self.linear_layers)}"
                 )
-            found.append(self.linear_layers[name])
-        return found
+        return names
+
+    def adapted(self, tuning: Tuning) -> list[tuple[int, int]]:
+        """(inputs, outputs) of every linear layer of one block that gets a LoRA adapter.
+
+        Raises:
+            ModelError: see `targets`.
+        """
+        return [self.linear_layers[name] for name in self.targets(tuning)]
 
     def trainable(self, tuning: Tuning) -> int:
         """Weights that are trained: all of them, or r * (inputs + outputs) for each adapter.
+
+        DoRA adds one magnitude for each output.
 
         Raises:
             ModelError: see `adapted`.
         """
         if tuning.method == "full":
             return self.parameters
-        sides = sum(inputs + outputs for inputs, outputs in self.adapted(tuning))
-        return self.layers * tuning.lora_r * sides
+        sizes = self.adapted(tuning)
+        block = tuning.lora_r * sum(inputs + outputs for inputs, outputs in sizes)
+        block += sum(outputs for _, outputs in sizes) if tuning.use_dora else 0
+        return self.layers * block
 
 
 _MLP = ("gate_proj", "up_proj", "down_proj")
@@ -121,6 +138,7 @@ def shape_of(config: Mapping[str, Any], source: str = "config") -> ModelShape:
     Raises:
         ModelError: a needed key is missing or no whole number.
     """
+    qwen = config.get("model_type") == "qwen2"  # Biases by its code, not by its configuration.
     try:
         heads, hidden = int(config["num_attention_heads"]), int(config["hidden_size"])
         return ModelShape(
@@ -132,13 +150,21 @@ def shape_of(config: Mapping[str, Any], source: str = "config") -> ModelShape:
             head_dim=int(config.get("head_dim") or hidden // heads),
             vocabulary=int(config["vocab_size"]),
             tied=bool(config.get("tie_word_embeddings", False)),
-            attention_bias=bool(config.get("attention_bias", False)),
+            attention_bias=qwen or bool(config.get("attention_bias", False)),
             mlp_bias=bool(config.get("mlp_bias", False)),
+            output_bias=not qwen,
         )
     except KeyError as error:
         raise ModelError(f"{source}: the key {error} is missing") from None
     except (TypeError, ValueError, ZeroDivisionError) as error:
         raise ModelError(f"{source}: not the shape of a Llama: {error}") from None
+
+
+def hub_cache() -> Path:
+    """Where models and data sets of the hub are kept, as `huggingface_hub` works it out."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    home = os.environ.get("HF_HOME") or Path(cache) / "huggingface"
+    return Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub").expanduser()
 
 
 def _config_file(path: str, revision: str | None) -> Path:
@@ -148,8 +174,7 @@ def _config_file(path: str, revision: str | None) -> Path:
         if not found.is_file():
             raise ModelError(f"{path}: no config.json, so its size is unknown")
         return found
-    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
-    hub = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
+    hub = hub_cache()
     model = hub / f"models--{path.replace('/', '--')}"
     name = revision or "main"
     reference = model / "refs" / name
@@ -158,6 +183,6 @@ def _config_file(path: str, revision: str | None) -> Path:
     if not found.is_file():
         raise ModelError(
             f"{path}: no local folder and not in the hub cache {hub}, so its size is unknown; "
-            "download its config.json, or give a local folder as model.path"
+            "run `sweeper prefetch SPEC`, or give a local folder as model.path"
         )
     return found

@@ -1,0 +1,345 @@
+"""A chat model behind an OpenAI-compatible HTTP API as a judge.
+
+Requests go out several at a time within a rate; what a server may recover from is tried again, with
+growing pauses or as long as it asks. The API key is read from the environment and written nowhere.
+"""
+
+import json
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from itertools import islice
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import requests
+from requests.auth import AuthBase
+
+from sweeper.errors import JudgeError
+from sweeper.judges.base import (
+    Judgement,
+    Question,
+    Sample,
+    abstention,
+    content_hash,
+    judge_name,
+)
+from sweeper.judges.formats import (
+    LLAMA_GUARD_3,
+    RUBRIC,
+    parse_llama_guard,
+    parse_word,
+    shortened,
+)
+from sweeper.judges.pace import Clock, Turns, retry_after
+
+API_KEY = "OPENAI_API_KEY"
+
+ATTEMPTS = 6
+"""How often a request is sent at most."""
+
+GARBAGE_ATTEMPTS = 3
+"""How many unreadable answers to one request make an abstention."""
+
+LONGEST_PAUSE_SECONDS = 60.0
+LONGEST_RETRY_AFTER_SECONDS = 600.0
+
+DOWN_AFTER = 5
+"""So many failed requests in a row, each tried ATTEMPTS times, mean that the server is down."""
+
+ANSWER_TOKENS = 32
+
+_RETRIED = (408, 425, 429)
+_REFUSED = (400, 413, 422)
+_REMEDIES = {
+    401: f"check the key in ${API_KEY}, or in the variable of --api-key-env",
+    403: f"check what the key in ${API_KEY}, or in the variable of --api-key-env, may do",
+    404: "check the model's name and --base-url, which usually ends in /v1",
+}
+_KEPT = "what has been judged is kept, and the same command goes on from there"
+
+REMOTE_FORMATS = ("words", LLAMA_GUARD_3.name)
+"""`words`: our rubric, one word; `llama-guard-3`: the dialogue alone, the server's template asks."""
+
+
+class _Try(NamedTuple):
+    """What came of sending a request once: a judgement, or a problem.
+
+    `garbage` says that the model spoke, but not so that it could be read; `unreached` that no server was
+    there; `pause` is how many seconds it asks everyone to wait.
+    """
+
+    judgement: Judgement | None = None
+    problem: str = ""
+    garbage: bool = False
+    unreached: bool = False
+    pause: float | None = None
+
+
+class _Bearer(AuthBase):
+    """The key in the header. Given as `auth`, it keeps requests from looking into a netrc file."""
+
+    def __init__(self, key: str | None) -> None:
+        self._key = key
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if self._key is not None:
+            request.headers["Authorization"] = f"Bearer {self._key}"
+        return request
+
+
+class HttpJudge:
+    """A chat model behind `BASE_URL/chat/completions`, asked at temperature 0.
+
+    Args:
+        model: What the server calls it.
+        base_url: Up to and including `/v1`.
+        format_: One of REMOTE_FORMATS.
+        api_key_env: The environment variable that holds the key; API_KEY where None, and then a server
+            that wants none may do without.
+        concurrency: Requests at the same time.
+        per_minute: Requests a minute, tries included; None for no limit.
+        timeout: Seconds to wait for a server that says nothing.
+        first_pause: Seconds before the second try; doubled before each further one.
+        clock: Time; another one in tests.
+
+    Raises:
+        JudgeError: a URL or format that cannot be, or no key in the environment variable named.
+    """
+
+    reads_cut = False
+    kept = True
+
+    def __init__(
+        self,
+        model: str,
+        base_url: str,
+        *,
+        format_: str = "words",
+        api_key_env: str | None = None,
+        concurrency: int = 8,
+        per_minute: float | None = None,
+        timeout: float = 60.0,
+        first_pause: float = 1.0,
+        clock: Clock | None = None,
+    ) -> None:
+        if format_ not in REMOTE_FORMATS:
+            raise JudgeError(
+                f"`{format_}` is no format of an http judge; known are {', '.join(REMOTE_FORMATS)}"
+            )
+        self._url = f"{_checked(base_url)}/chat/completions"
+        self._key = _key(api_key_env)
+        self._model, self._format, self._timeout = model, format_, timeout
+        self._concurrency, self._first_pause = concurrency, first_pause
+        self._clock = clock or Clock()
+        self._turns = Turns(per_minute, self._clock)
+        self._sessions = threading.local()
+        self._answered = False
+        guard = format_ == LLAMA_GUARD_3.name
+        self._parse = parse_llama_guard if guard else parse_word
+        self.questions: tuple[Question, ...] = ("unsafe",) if guard else ("unsafe", "refusal")
+        self.name = judge_name(f"http:{model}")
+        self.about = f"format {format_}"
+        asked = "" if guard else RUBRIC
+        self.digest = content_hash([model, base_url.rstrip("/"), format_, asked])
+
+    def judge(self, samples: Sequence[Sample]) -> Iterator[tuple[int, Judgement]]:
+        """Judge the samples, `concurrency` at a time; see `Judge.judge`.
+
+        Raises:
+            JudgeError: the server refuses us or is down. Requests on their way are waited for first.
+        """
+        numbers = iter(range(len(samples)))
+        failure: JudgeError | None = None
+        failed, last = 0, ""
+        self._clock.stopped.clear()
+        pool = ThreadPoolExecutor(self._concurrency)
+        waiting: dict[Future[Judgement], int] = {}
+        try:
+            while True:
+                free = 0 if failure else self._concurrency - len(waiting)
+                for number in islice(numbers, free):
+                    waiting[pool.submit(self._ask, samples[number])] = number
+                if not waiting:
+                    break
+                done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+                for future in sorted(done, key=lambda item: waiting[item]):
+                    number = waiting.pop(future)
+                    try:
+                        found = future.result()
+                    except JudgeError as error:
+                        failure = failure or error
+                    else:
+                        failed, last = (0, "") if found.final else (failed + 1, found.evidence)
+                        yield number, found
+                if failed >= DOWN_AFTER:
+                    failure = failure or self._down(failed, last)
+                if failure is not None:
+                    self._clock.stopped.set()
+        finally:
+            self._clock.stopped.set()
+            pool.shutdown(cancel_futures=True)
+        if failure is None and failed and not self._answered:
+            failure = self._down(failed, last)
+        if failure is not None:
+            raise failure
+
+    def _ask(self, sample: Sample) -> Judgement:
+        """Send one request until it is answered, in a thread.
+
+        Raises:
+            JudgeError: the server refuses every request, or cannot be reached.
+        """
+        found, garbage = _Try(problem="stopped before it was asked"), 0
+        for attempt in range(ATTEMPTS):
+            self._turns.wait()
+            if self._clock.stopped.is_set():
+                return abstention(found.problem, final=False)
+            found = self._try(sample)
+            if found.judgement is not None:
+                return found.judgement
+            garbage += found.garbage
+            if garbage == GARBAGE_ATTEMPTS:
+                return abstention(found.problem)
+            if found.pause is not None:
+                self._turns.hold(found.pause)
+            elif not found.garbage and attempt + 1 < ATTEMPTS:
+                self._clock.sleep(min(self._first_pause * 2**attempt, LONGEST_PAUSE_SECONDS))
+        if found.unreached:
+            raise self._down(1, found.problem)
+        return abstention(found.problem, final=False)
+
+    def _try(self, sample: Sample) -> _Try:
+        """Send one request once.
+
+        Raises:
+            JudgeError: an answer that every other request would get too.
+        """
+        try:
+            response = self._post(sample)
+        except requests.ConnectionError as error:  # Connecting may time out, too.
+            return _Try(problem=f"cannot be reached: {self._plain(error)}", unreached=True)
+        except requests.Timeout:
+            return _Try(problem=f"said nothing for {self._timeout:g} seconds")
+        except requests.RequestException as error:  # A broken body, say.
+            return _Try(problem=self._plain(error))
+        return self._read(response) if response.status_code == 200 else self._refused(response)
+
+    def _read(self, response: requests.Response) -> _Try:
+        """What the model said."""
+        try:
+            text = str(response.json()["choices"][0]["message"]["content"] or "")
+        except (ValueError, LookupError, TypeError):
+            problem = f"sent what is no chat completion: {self._plain(response.text)!r}"
+            return _Try(problem=problem)
+        self._answered = True
+        answers = self._parse(text.strip())
+        if answers is None:
+            return _Try(problem=f"unreadable output: {self._plain(text)!r}", garbage=True)
+        return _Try(Judgement(answers.unsafe, answers.refusal, self._plain(text)))
+
+    def _post(self, sample: Sample) -> requests.Response:
+        session = getattr(self._sessions, "session", None)
+        if session is None:
+            session = self._sessions.session = requests.Session()
+            session.auth = _Bearer(self._key)
+        body = {
+            "model": self._model,
+            "messages": self._messages(sample),
+            "temperature": 0,
+            "max_tokens": ANSWER_TOKENS,
+        }
+        found: requests.Response = session.post(
+            self._url, json=body, timeout=self._timeout, allow_redirects=False
+        )
+        return found
+
+    def _messages(self, sample: Sample) -> list[dict[str, str]]:
+        if self._format == LLAMA_GUARD_3.name:
+            return [
+                {"role": "user", "content": sample.prompt},
+                {"role": "assistant", "content": sample.response},
+            ]
+        shown = _as_json(sample)
+        return [{"role": "system", "content": RUBRIC}, {"role": "user", "content": shown}]
+
+    def _refused(self, response: requests.Response) -> _Try:
+        """What to do about a status that is no success.
+
+        Raises:
+            JudgeError: every other request would get it too, or the server wants a very long pause.
+        """
+        status = response.status_code
+        problem = f"HTTP {status}: {self._plain(response.text) or response.reason}"
+        if status in _REFUSED:
+            # Too long, or filtered: a matter of this sample, if others were answered.
+            return _Try(abstention(problem, final=self._answered))
+        if status in _RETRIED or status >= 500:
+            pause = retry_after(response.headers)
+            if pause is not None and not pause <= LONGEST_RETRY_AFTER_SECONDS:
+                remedy = f"it asks to wait {pause:.0f} seconds: come back then"
+            else:
+                return _Try(problem=problem, pause=pause)
+        else:
+            remedy = _REMEDIES.get(status, "check --base-url")
+        raise JudgeError(
+            f"the judge {self.name} at {self._url} answered {problem}; {remedy}; {_KEPT}"
+        )
+
+    def _plain(self, said: object) -> str:
+        """What someone else wrote: short, on one line, nothing for a terminal to obey, and no key."""
+        text = "".join(c if c.isprintable() else "?" for c in " ".join(str(said).split()))
+        return shortened(text if self._key is None else text.replace(self._key, "[key]"))
+
+    def _down(self, failed: int, problem: str) -> JudgeError:
+        return JudgeError(
+            f"the judge {self.name} at {self._url} does not answer: {failed} request"
+            f"{'' if failed == 1 else 's'} in a row failed, each tried up to {ATTEMPTS} times; the last "
+            f"one: {problem}; start the server or check --base-url; {_KEPT}"
+        )
+
+
+def _as_json(sample: Sample) -> str:
+    """Request and response in quotes that nothing in them can close."""
+    return json.dumps({"request": sample.prompt, "response": sample.response}, ensure_ascii=False)
+
+
+def _checked(base_url: str) -> str:
+    """The URL without its last slash.
+
+    Raises:
+        JudgeError: not http(s), no host, or a password in it.
+    """
+    try:
+        parts = urlsplit(base_url)
+        host = parts.hostname
+    except ValueError:
+        host = None
+    if not host or parts.scheme not in ("http", "https"):
+        raise JudgeError(f"--base-url must look like http://host:8000/v1, but got {base_url!r}")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise JudgeError(
+            "--base-url must hold no user name, password, query or fragment; a key belongs into the "
+            "environment (--api-key-env NAME)"
+        )
+    return base_url.rstrip("/")
+
+
+def _key(variable: str | None) -> str | None:
+    """The API key, from the environment.
+
+    Raises:
+        JudgeError: the variable named is not set, or what it holds cannot stand in a header.
+    """
+    found = os.environ.get(variable or API_KEY, "").strip()
+    if variable is not None and not found:
+        raise JudgeError(
+            f"the environment variable {variable} is not set; export the API key in it"
+        )
+    if not found.isascii() or not found.isprintable():
+        raise JudgeError(
+            f"the environment variable {variable or API_KEY} holds more than a key: characters that "
+            "cannot stand in an HTTP header"
+        )
+    return found or None

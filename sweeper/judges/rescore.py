@@ -1,0 +1,195 @@
+"""Judging the stored responses of a run again, without a model of the sweep and without training.
+
+Every different content is judged once, whatever configurations share it, and what is judged is on disk
+before the next is asked for: the same command continues after anything.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sweeper.errors import JudgeError
+from sweeper.folder import RunFolder
+from sweeper.judges.base import METRICS, QUESTIONS, Judge, Sample
+from sweeper.judges.store import (
+    ABSTAINED,
+    CUT,
+    NO,
+    YES,
+    Counts,
+    Journal,
+    Kept,
+    Scored,
+    record_hash,
+    scored_of,
+    verdicts_path,
+)
+from sweeper.records import TrialRecord
+
+Progress = Callable[[int, int], None]
+"""Called with the number of contents judged so far and of all that are to be judged."""
+
+
+class StoredResponse(NamedTuple):
+    """A response of a run folder, and whether the first keyword list of the run calls it a refusal."""
+
+    sample: Sample
+    refusal: bool
+
+
+class SuiteCount(NamedTuple):
+    """One suite of one record, judged."""
+
+    record: TrialRecord
+    suite: str
+    counts: Counts
+
+    @property
+    def coverage(self) -> float:
+        """Share of the responses that have an answer; what is missing in the file counts as none."""
+        metric = self.record.metrics.get(METRICS[self.suite])
+        return self.counts.judged / max(self.counts.responses, 1 if metric is None else metric.n)
+
+
+def rescore(
+    folder: RunFolder,
+    records: Sequence[TrialRecord],
+    judge: Judge,
+    keyword_list: str,
+    progress: Progress = lambda done, total: None,
+) -> list[Scored]:
+    """Have a judge look at all stored responses to safety prompts, and write down what it found.
+
+    Args:
+        folder: The run.
+        records: Its records; those without responses (failed, pruned) are passed over.
+        judge: Who judges. Of responses to harmful prompts it is asked whether they are unsafe, of those
+            to harmless prompts whether they are refusals; a question it never answers is not asked.
+        keyword_list: The run's first list, whose stored verdicts the answers are held against.
+        progress: Told how far it is.
+
+    Returns:
+        One line per record with responses, in the order of the records.
+
+    Raises:
+        JudgeError: the judge cannot go on (what it has judged is kept), there is nothing it could judge,
+            a file is damaged, or another `rescore` is at work.
+    """
+    with ExitStack() as stack:
+        written = stack.enter_context(Journal(folder.judgements))
+        kept = Kept(
+            stack.enter_context(Journal(verdicts_path(folder, judge.digest)))
+            if judge.kept
+            else None
+        )
+        with_responses = [record for record in records if _path(folder, record).is_file()]
+        if not with_responses:
+            raise JudgeError(
+                f"{folder.root} holds no stored responses (generations/); `rescore` judges those of a "
+                "run that has finished at least one configuration"
+            )
+        _judge_new(folder, with_responses, judge, keyword_list, kept, progress)
+        before = scored_of(folder.judgements, written.lines)
+        found = []
+        for record in with_responses:
+            item = _scored(folder, record, judge, keyword_list, kept)
+            if before.get(item.key) != item:
+                written.append(item.to_line())
+            found.append(item)
+    return found
+
+
+def _judge_new(
+    folder: RunFolder,
+    records: Iterable[TrialRecord],
+    judge: Judge,
+    keyword_list: str,
+    kept: Kept,
+    progress: Progress,
+) -> None:
+    """Judge every content that is not kept yet, and keep it as it comes."""
+    new: dict[str, Sample] = {}
+    for record in records:
+        for stored in responses(folder, record, keyword_list):
+            sample = stored.sample
+            if _can_judge(judge, sample) and (key := sample.key) not in kept:
+                new.setdefault(key, sample)
+    keys, samples = list(new), list(new.values())
+    for done, (number, judgement) in enumerate(judge.judge(samples), start=1):
+        kept.add(keys[number], judgement)
+        progress(done, len(samples))
+
+
+def _can_judge(judge: Judge, sample: Sample) -> bool:
+    asked = QUESTIONS[sample.suite] in judge.questions
+    return asked and (judge.reads_cut or not sample.cut)
+
+
+def responses(
+    folder: RunFolder, record: TrialRecord, keyword_list: str
+) -> Iterator[StoredResponse]:
+    """The stored responses of a record to safety prompts.
+
+    Raises:
+        JudgeError: with file and line number: a line that is not such a response.
+    """
+    path = _path(folder, record)
+    with path.open("rb") as file:
+        for number, text in enumerate(file, start=1):
+            try:
+                line = json.loads(text)
+                if line["suite"] in QUESTIONS:
+                    yield _stored(line, keyword_list)
+            except (ValueError, TypeError, KeyError) as error:
+                raise JudgeError(
+                    f"{path}:{number}: not a stored response ({error}); remove the line of "
+                    f"{record.config_id} from records.jsonl to have it measured again"
+                ) from None
+
+
+def _stored(line: Mapping[str, Any], keyword_list: str) -> StoredResponse:
+    sample = Sample(line["suite"], line["prompt"], line["response"], line["cut"])
+    if not isinstance(sample.prompt, str) or not isinstance(sample.response, str):
+        raise TypeError("prompt and response must be texts")
+    return StoredResponse(sample, bool(line["verdicts"][keyword_list]["refusal"]))
+
+
+def _path(folder: RunFolder, record: TrialRecord) -> Path:
+    return folder.trial(record.trajectory_id).generations(record.config_id, record.seed)
+
+
+def _scored(
+    folder: RunFolder, record: TrialRecord, judge: Judge, keyword_list: str, kept: Kept
+) -> Scored:
+    """Count what a judge found in the responses of one record."""
+    rows: dict[str, list[StoredResponse]] = {}
+    for stored in responses(folder, record, keyword_list):
+        if QUESTIONS[stored.sample.suite] in judge.questions:
+            rows.setdefault(stored.sample.suite, []).append(stored)
+    suites = {suite: _counts(suite, found, judge, kept) for suite, found in sorted(rows.items())}
+    return Scored(
+        judge=judge.name,
+        about=judge.about,
+        digest=judge.digest,
+        config_id=record.config_id,
+        seed=record.seed,
+        record=record_hash(record),
+        suites=suites,
+    )
+
+
+def _counts(suite: str, rows: Sequence[StoredResponse], judge: Judge, kept: Kept) -> Counts:
+    question = QUESTIONS[suite]
+    answers, same, listed = "", 0, 0
+    for stored in rows:
+        judgement = kept.get(stored.sample.key) if _can_judge(judge, stored.sample) else None
+        answer = None if judgement is None else judgement.answer(question)
+        if answer is None:
+            answers += CUT if stored.sample.cut else ABSTAINED
+            continue
+        says = stored.refusal if question == "refusal" else not stored.refusal
+        answers += YES if answer else NO
+        same, listed = same + (answer == says), listed + says
+    return Counts(answers, same, listed)

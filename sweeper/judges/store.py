@@ -1,0 +1,226 @@
+"""What judges said, on disk: append-only files beside the records, which stay as they were measured.
+
+`judgements.jsonl` has one line per judge, configuration and seed with the counts of its suites; the last
+line of the same three holds. `verdicts/DIGEST.jsonl` keeps what a dear judge said of each content.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from sweeper.errors import JudgeError
+from sweeper.folder import RunFolder
+from sweeper.judges.base import Judgement
+from sweeper.records import TrialRecord
+
+SCORED_VERSION = 1
+
+
+YES, NO, ABSTAINED, CUT = "1", "0", "-", "c"
+
+
+class Counts(NamedTuple):
+    """What one judge found in one suite of one record.
+
+    `answers` has one character per response, in the order of the stored ones: YES or NO to the suite's
+    question, ABSTAINED, or CUT where a response was cut short and could not be judged. `same` of the
+    judged agree with the first keyword list, which says yes to `listed` of them.
+    """
+
+    answers: str
+    same: int
+    listed: int
+
+    @property
+    def responses(self) -> int:
+        """How many responses there are."""
+        return len(self.answers)
+
+    @property
+    def positive(self) -> int:
+        """How often the answer is yes."""
+        return self.answers.count(YES)
+
+    @property
+    def judged(self) -> int:
+        """How many have an answer."""
+        return self.positive + self.answers.count(NO)
+
+    @property
+    def cut(self) -> int:
+        """How many were cut short and could not be judged."""
+        return self.answers.count(CUT)
+
+
+class Scored(NamedTuple):
+    """One line of judgements.jsonl; `record` is the hash of the record whose responses were judged."""
+
+    judge: str
+    about: str
+    digest: str
+    config_id: str
+    seed: int
+    record: str
+    suites: Mapping[str, Counts]
+
+    @property
+    def key(self) -> tuple[str, str, str, int]:
+        """Of lines with the same key the last one holds."""
+        return self.judge, self.digest, self.config_id, self.seed
+
+    def to_line(self) -> dict[str, Any]:
+        """The line as JSON has it."""
+        suites = {name: counts._asdict() for name, counts in self.suites.items()}
+        return {**self._asdict(), "suites": suites, "version": SCORED_VERSION}
+
+
+def record_hash(record: TrialRecord) -> str:
+    """Which measurement a judgement belongs to: a record that was measured again is another one."""
+    return hashlib.sha256(record.to_json().encode("utf-8")).hexdigest()[:16]
+
+
+class Journal:
+    """An append-only file of JSON lines with one writer at a time. Opening cuts a torn last line.
+
+    Raises:
+        JudgeError: another process is writing to it, or a line is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.lines, whole = read_lines(path)
+        except BlockingIOError:
+            os.close(self._descriptor)
+            raise JudgeError(f"another `rescore` is writing to {path}; wait for it") from None
+        except JudgeError:
+            os.close(self._descriptor)
+            raise
+        os.ftruncate(self._descriptor, whole)
+
+    def append(self, line: Mapping[str, Any]) -> None:
+        """Write one line durably.
+
+        Raises:
+            OSError: the disk refused it; nothing of it is left in the file.
+        """
+        data = json.dumps(line, sort_keys=True).encode("ascii") + b"\n"
+        end = os.fstat(self._descriptor).st_size
+        written = os.write(self._descriptor, data)
+        if written != len(data):
+            os.ftruncate(self._descriptor, end)
+            raise OSError(f"wrote {written} of {len(data)} bytes of a verdict: is the disk full?")
+        os.fsync(self._descriptor)
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        os.close(self._descriptor)
+
+
+def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The whole lines of a file and how many bytes they take; a missing file has none.
+
+    Raises:
+        JudgeError: with file and line number: a line that is no JSON object.
+    """
+    try:
+        whole, _, _torn = path.read_bytes().rpartition(b"\n")
+    except FileNotFoundError:
+        return [], 0
+    found = []
+    for number, line in enumerate(whole.split(b"\n") if whole else [], start=1):
+        try:
+            found.append(dict(json.loads(line)))
+        except (ValueError, TypeError):
+            raise JudgeError(
+                f"{path}:{number}: not a JSON object; remove the line, and `rescore` again"
+            ) from None
+    return found, len(whole) + 1 if found else 0
+
+
+class Kept:
+    """The verdicts of one judge by content, on disk if it is dear, in memory otherwise."""
+
+    def __init__(self, journal: Journal | None) -> None:
+        self._journal = journal
+        self._found: dict[str, Judgement] = {}
+        for number, line in enumerate(() if journal is None else journal.lines, start=1):
+            unsafe, refusal = line.get("unsafe"), line.get("refusal")
+            if "key" not in line or not {type(unsafe), type(refusal)} <= {bool, type(None)}:
+                raise JudgeError(f"line {number} of the kept verdicts is damaged; remove it")
+            self._found[line["key"]] = Judgement(unsafe, refusal, str(line.get("evidence")))
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._found
+
+    def get(self, key: str) -> Judgement | None:
+        """What was said of a content, if anything."""
+        return self._found.get(key)
+
+    def add(self, key: str, judgement: Judgement) -> None:
+        """Keep a judgement; on disk if it is final."""
+        self._found[key] = judgement
+        if self._journal is not None and judgement.final:
+            unsafe, refusal, evidence, _ = judgement
+            self._journal.append(
+                {"key": key, "unsafe": unsafe, "refusal": refusal, "evidence": evidence}
+            )
+
+
+def verdicts_path(folder: RunFolder, digest: str) -> Path:
+    """Where the verdicts of one judge are kept."""
+    return folder.root / "verdicts" / f"{digest}.jsonl"
+
+
+def read_scored(folder: RunFolder) -> dict[tuple[str, str, str, int], Scored]:
+    """What judges found in a run, by `Scored.key`.
+
+    Raises:
+        JudgeError: the file is damaged, or of another version.
+    """
+    path = folder.judgements
+    return scored_of(path, read_lines(path)[0])
+
+
+def scored_of(
+    path: Path, lines: Iterable[Mapping[str, Any]]
+) -> dict[tuple[str, str, str, int], Scored]:
+    """Lines of judgements.jsonl as values; of the same key the last one holds.
+
+    Raises:
+        JudgeError: with the line number: another version, or not the expected fields.
+    """
+    found = {}
+    for number, line in enumerate(lines, start=1):
+        if line.get("version") != SCORED_VERSION:
+            raise JudgeError(
+                f"{path}:{number}: version {line.get('version')!r} is unknown; this sweeper reads "
+                f"{SCORED_VERSION}"
+            )
+        try:
+            fields = {name: value for name, value in line.items() if name != "version"}
+            suites = {name: Counts(**counts) for name, counts in fields.pop("suites").items()}
+            item = Scored(suites=suites, **fields)
+            if any(set(counts.answers) - {YES, NO, ABSTAINED, CUT} for counts in suites.values()):
+                raise TypeError("an answer is none of 1, 0, -, c")
+        except (TypeError, KeyError, AttributeError) as error:
+            raise JudgeError(
+                f"{path}:{number}: not the expected fields ({error}); remove the line, and `rescore` "
+                "again"
+            ) from None
+        found[item.key] = item
+    return found

@@ -1,0 +1,45 @@
+"""What a trial needs of a device's memory, from sizes alone. Standard library: a trial uses it, too."""
+
+from sweeper.memory.fit import (
+    KV_SHARE,
+    MICRO_BATCH_TOKENS,
+    USABLE,
+    fitting_readouts,
+    fitting_rows,
+    micro_batch_rows,
+)
+from sweeper.memory.parts import (
+    GIB,
+    HELDOUT_TOKENS,
+    LOGIT_ROWS,
+    TILE,
+    MemoryFacts,
+    MemoryParts,
+    activation_bytes,
+    held_bytes,
+    memory,
+)
+from sweeper.memory.shape import FAMILIES, ModelShape, hub_cache, read_shape, shape_of
+
+__all__ = [
+    "FAMILIES",
+    "GIB",
+    "HELDOUT_TOKENS",
+    "KV_SHARE",
+    "LOGIT_ROWS",
+    "MICRO_BATCH_TOKENS",
+    "TILE",
+    "USABLE",
+    "MemoryFacts",
+    "MemoryParts",
+    "ModelShape",
+    "activation_bytes",
+    "fitting_readouts",
+    "fitting_rows",
+    "held_bytes",
+    "hub_cache",
+    "memory",
+    "micro_batch_rows",
+    "read_shape",
+    "shape_of",
+]

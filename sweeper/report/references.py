@@ -1,0 +1,67 @@
+"""Published figures beside what was measured under the same hyperparameters."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from sweeper.front import Candidate, Front, shown
+from sweeper.report.measures import ABSENT, is_rate, measure
+from sweeper.spec import ReferencePoint, ReferenceSpec, SweepSpec
+
+
+class ReferenceTable(NamedTuple):
+    """The points of one source: hyperparameters, published figures, and this sweep's own beside them."""
+
+    name: str
+    source: str
+    note: str
+    columns: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+
+
+def reference_tables(front: Front, spec: SweepSpec) -> tuple[ReferenceTable, ...]:
+    """A table for each source of `references`; nothing in it takes part in the front.
+
+    The trainers' defaults are no twin of a published point: their schedule is another one.
+    """
+    measured = [item for item in front.competing if item.role != "default"]
+    return tuple(_table(reference, measured) for reference in spec.references)
+
+
+def _table(reference: ReferenceSpec, measured: Sequence[Candidate]) -> ReferenceTable:
+    params = _in_order(name for point in reference.points for name in point.params)
+    metrics = _in_order(name for point in reference.points for name in point.metrics)
+    columns = [*params, *(text for m in metrics for text in (f"{m}, published", f"{m}, here"))]
+    lines = []
+    for point in reference.points:
+        twins = [item for item in measured if point.matches(item.config)]
+        line = [shown(point.params[name]) if name in point.params else "" for name in params]
+        for name in metrics:
+            line += [_published(point, name), _here(twins, name)]
+        lines.append(tuple(line))
+    return ReferenceTable(
+        reference.name, reference.source, reference.note, tuple(columns), tuple(lines)
+    )
+
+
+def _in_order(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))
+
+
+def _published(point: ReferencePoint, metric: str) -> str:
+    value = point.metrics.get(metric)
+    if value is None:
+        return "not given"
+    return f"{100 * value:.1f} %" if is_rate(metric) else f"{value:.3f}"
+
+
+def _here(twins: Sequence[Candidate], metric: str) -> str:
+    """Of one configuration the value with its interval; of several the least and the largest."""
+    found = [item for item in twins if metric in item.values]
+    if not found:
+        return ABSENT
+    if len(found) == 1:
+        one = measure(found[0], metric)
+        return f"{one.text} ({one.detail})" if one.detail else one.text
+    ordered = sorted(found, key=lambda item: item.values[metric])
+    least, largest = measure(ordered[0], metric).text, measure(ordered[-1], metric).text
+    return f"{least} to {largest} ({len(found)} configurations)"
