@@ -121,7 +121,7 @@ HEAVY = {
     "datasets": {"trial/harness.py", "trial/hub.py"},
     "jinja2": {"report/page.py", "trial/dialogues.py", "trial/harness.py"},
     "lm_eval": {"trial/harness.py"},
-    "optuna": {"search/ask.py", "search/study.py"},
+    "optuna": {"search/ask.py", "search/storages.py", "search/study.py"},
     "pandas": {"run.py"},
     "peft": {"trial/adapters.py"},
     "plotly": {"figures/draw.py"},
@@ -134,7 +134,7 @@ HEAVY = {
     "rich": {"cli/rescoring.py", "cli/show.py", "cli/show_judges.py"},
     "rouge_score": {"trial/utility.py"},
     "scipy": {"search/ask.py"},
-    "sqlalchemy": set[str](),
+    "sqlalchemy": {"search/storages.py"},
     "typer": {f"cli/{name}.py" for name in CLI},
 }
 """A heavy third-party package -> exactly the files that import it."""

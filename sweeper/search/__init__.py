@@ -4,6 +4,16 @@ The only package importing optuna. Records stay the source of truth: both are ma
 """
 
 from sweeper.search.ask import Told, next_points
-from sweeper.search.study import distributions, open_study, project, to_choice
+from sweeper.search.storages import shown_url
+from sweeper.search.study import distributions, open_study, project, project_into, to_choice
 
-__all__ = ["Told", "distributions", "next_points", "open_study", "project", "to_choice"]
+__all__ = [
+    "Told",
+    "distributions",
+    "next_points",
+    "open_study",
+    "project",
+    "project_into",
+    "shown_url",
+    "to_choice",
+]

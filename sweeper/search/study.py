@@ -18,12 +18,16 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from sweeper.errors import RunFolderError
+from sweeper.errors import RunFolderError, StorageError
 from sweeper.front import BASE_ROLE, Candidate, Front, varying
+from sweeper.search.storages import open_storage, shown_url
 from sweeper.spec import ConstraintSpec, SweepSpec
 
 _STATES = {"failed": TrialState.FAIL, "unscored": TrialState.FAIL, "pruned": TrialState.PRUNED}
 """Optuna knows no `unscored`; like a failure it has no values. `status` keeps them apart."""
+
+MADE_BY = "sweeper"
+"""The user attribute of studies that may be replaced."""
 
 Choice = str | int | float | bool | None
 
@@ -59,6 +63,27 @@ def project(front: Front, spec: SweepSpec, path: Path | None) -> optuna.Study:
     except OSError as error:
         raise RunFolderError(f"cannot write the study {path}: {error.strerror}") from None
     return open_study(path, spec.name)
+
+
+def project_into(front: Front, spec: SweepSpec, url: str) -> optuna.Study:
+    """Rebuild the study of a sweep in a storage that others may use, too; see `project`.
+
+    An earlier study of this sweep is replaced; one that sweeper did not make is left alone.
+
+    Raises:
+        StorageError: the storage cannot be used, or holds another study of this name.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = open_storage(url)
+    known = {item.study_name: item for item in optuna.get_all_study_summaries(storage)}
+    if spec.name in known:
+        if MADE_BY not in known[spec.name].user_attrs:
+            raise StorageError(
+                f"{shown_url(url)} holds a study `{spec.name}` that sweeper did not make; "
+                "give the sweep another name, or use another storage"
+            )
+        optuna.delete_study(study_name=spec.name, storage=storage)
+    return _fill(storage, front, spec)
 
 
 def open_study(path: Path, name: str) -> optuna.Study:
@@ -137,6 +162,7 @@ def _fill(storage: optuna.storages.BaseStorage, front: Front, spec: SweepSpec) -
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study.set_metric_names([objective.metric for objective in front.objectives])
+    study.set_user_attr(MADE_BY, True)
     if front.base is not None:
         study.set_user_attr(BASE_ROLE, dict(front.base.values))
     ranges = distributions(front.candidates, spec)

@@ -1,9 +1,9 @@
 """How much of a grid a search has to train: hypervolume of the safe front against the share of the grid.
 
 Three synthetic surfaces whose whole grid is known, and optionally finished grid runs (`--run FOLDER`), are
-searched by every sampler, ten seeds each, four settings at a time. Nothing is trained: results are looked up.
+searched by every sampler, ten seeds each, four settings at a time. Nothing is trained; it is looked up.
 
-    python benchmarks/search.py --out benchmarks/results/search.json
+    python benchmarks/adaptive_search.py --out benchmarks/results/adaptive_search.json
 """
 
 import argparse
