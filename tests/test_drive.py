@@ -182,6 +182,28 @@ def test_a_note_that_a_dead_cluster_left_is_not_followed(
     assert {record.key: record for record in records} == expected(tasks[:1])
 
 
+@pytest.mark.slow
+def test_a_round_is_asked_for_when_every_record_of_the_ones_before_is_on_disk(
+    tiny_spec: SweepSpec, tmp_path: Path
+) -> None:
+    folder, tasks = prepared(tiny_spec, tmp_path / "run")
+    seen: list[int] = []
+
+    def later() -> Iterator[Sequence[TrajectoryTask]]:
+        for stop in range(2, len(tasks) + 1):
+            seen.append(len(read_records(folder.records).records))
+            yield tasks[:stop]  # What is finished may come again.
+        seen.append(len(read_records(folder.records).records))
+        raise SweeperError("the search has no more to ask")
+
+    with pytest.raises(SweeperError, match="no more to ask"):
+        drive(tasks[:1], tiny_spec, folder, sound, later=later())
+    sizes = [len(task.readouts) for task in tasks]
+    assert seen == [sum(sizes[:stop]) for stop in range(1, len(tasks) + 1)]
+    records = read_records(folder.records).records
+    assert {record.key: record for record in records} == expected(tasks)
+
+
 def test_lost_records_name_what_happened(tiny_spec: SweepSpec) -> None:
     task = make_tasks(make_plan(tiny_spec), tiny_spec, lambda path: path)[0]
     records = list(lost_records(task, "gone"))
