@@ -25,7 +25,7 @@ from sweeper.folder import RUN_VERSION, RunFolder, TrialStorage
 from sweeper.keywords import load_keyword_list
 from sweeper.plan import Plan, make_plan, make_tasks
 from sweeper.provenance import git_commit, hardware, package_versions
-from sweeper.records import Metric, RecordWriter, TrialRecord, read_records
+from sweeper.records import RecordWriter, TrialRecord, measured, read_records
 from sweeper.spec import SweepSpec, dump_spec, parse_spec, spec_hash
 from sweeper.task import Readout, TrajectoryTask
 
@@ -100,14 +100,16 @@ def made_up(task: TrajectoryTask, readout: Readout, provenance: dict[str, Any]) 
     chance = 1 / (1 + math.exp(-(math.log10(dose + 1e-9) + 1.2) * 4))
     unsafe = int(rng.binomial(256, min(0.97, chance)))
     utility = 0.31 + 0.5 * (1 - math.exp(-dose * 60)) + float(rng.normal(0, 0.004))
-    metrics = {
-        "rouge_l": Metric(utility, 96),
-        "heldout_loss": Metric(2.0 - utility, 4000),
-        "unsafe_rate": Metric.rate(unsafe, 256),
-        "unsafe_rate/zou2023": Metric.rate(min(256, unsafe + int(rng.integers(9))), 256),
-        "unsafe_rate/qi2023": Metric.rate(min(256, unsafe + int(rng.integers(9))), 256),
-        "over_refusal_rate": Metric.rate(int(rng.integers(9)), 128),
-        "degenerate_rate/harmful": Metric.rate(int(rng.integers(4)), 256),
+    tokens = 24 + np.arange(96) % 37
+    samples: dict[str, str | tuple[float, ...]] = {
+        "rouge_l": tuple(np.clip(rng.normal(utility, 0.15, 96), 0, 1).tolist()),
+        "heldout/loss": tuple((tokens * rng.normal(2 - utility, 0.1, 96)).tolist()),
+        "heldout/tokens": tuple(tokens.tolist()),
+        "unsafe_rate": verdicts(rng, unsafe, 256),
+        "unsafe_rate/zou2023": verdicts(rng, min(256, unsafe + int(rng.integers(9))), 256),
+        "unsafe_rate/qi2023": verdicts(rng, min(256, unsafe + int(rng.integers(9))), 256),
+        "over_refusal_rate": verdicts(rng, int(rng.integers(9)), 128),
+        "degenerate_rate/harmful": verdicts(rng, int(rng.integers(4)), 256),
     }
     return TrialRecord(
         config_id=readout.config_id,
@@ -117,7 +119,8 @@ def made_up(task: TrajectoryTask, readout: Readout, provenance: dict[str, Any]) 
         status="complete",
         config=config,
         readout=readout.described(),
-        metrics=metrics,
+        metrics=measured([*samples, "heldout_loss"], samples),
+        samples=samples,
         objectives=task.objectives,
         provenance={
             **provenance,
@@ -126,6 +129,11 @@ def made_up(task: TrajectoryTask, readout: Readout, provenance: dict[str, Any]) 
             "tokens": {"trained": step * 4096, "generated": 24576},
         },
     )
+
+
+def verdicts(rng: np.random.Generator, k: int, n: int) -> str:
+    """k of n prompts, anywhere."""
+    return (48 + (rng.permutation(n) < k)).astype(np.uint8).tobytes().decode("ascii")
 
 
 def shared_provenance(lists: Sequence[str]) -> dict[str, Any]:

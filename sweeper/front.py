@@ -78,7 +78,7 @@ class Candidate:
         prompts or rows: losses, and the token accuracy, because tokens of one row depend on each other.
         """
         found = self.measured(metric)
-        if not found or not self.is_sampled(metric):
+        if not found or not is_sampled(metric, counted=all(m.k is not None for m in found)):
             return None
         each = [wilson_interval(_count(item), item.n) for item in found]
         return Interval(min(item.low for item in each), max(item.high for item in each))

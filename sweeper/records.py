@@ -2,18 +2,19 @@
 
 Four ends that never mix: `complete`, `failed`, `pruned`, `unscored`. The laws are checked when a record
 is made, so a record that lies cannot exist: a complete one has a finite value for every objective,
-every other one says why it is not complete.
+every other one says why it is not complete, and a metric is what its samples make it.
 """
 
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from sweeper.errors import RecordError
+from sweeper.samples import ROWS, TOLERANCE, Samples, value_of
 from sweeper.task import TrajectoryTask
 
 RECORD_VERSION = 1
@@ -46,6 +47,12 @@ class Metric:
             raise RecordError(f"a rate needs at least one prompt, but got k={k}, n={n}")
         return cls(k / n, n, k)
 
+    @classmethod
+    def of(cls, name: str, samples: Samples) -> "Metric | None":
+        """The metric that samples give; None where they give none. See `sweeper.samples`."""
+        found = value_of(name, samples)
+        return None if found is None else cls(*found)
+
 
 @dataclass(frozen=True, slots=True)
 class TrialRecord:
@@ -54,6 +61,8 @@ class TrialRecord:
     `config` holds every hyperparameter, flat. `readout` is `{step, kind, decay, weight, label}`.
     `reason` explains any end but `complete`: `failed` has class, message, traceback, stage; `pruned`
     has rule and evidence; `unscored` has the metrics that could not be measured.
+    `samples` holds a value for each prompt or row (`sweeper.samples`), and every metric that has samples
+    follows from them. A record of a version without them has none.
     """
 
     config_id: str
@@ -67,6 +76,7 @@ class TrialRecord:
     objectives: tuple[str, ...]
     provenance: Mapping[str, Any] = field(default_factory=dict)
     reason: Mapping[str, Any] | None = None
+    samples: Samples = field(default_factory=dict)
     version: int = RECORD_VERSION
 
     def __post_init__(self) -> None:
@@ -82,6 +92,21 @@ class TrialRecord:
                 metric = self.metrics.get(name)
                 if metric is None or not math.isfinite(metric.value):
                     raise RecordError(f"a complete record needs a finite {name}, but got {metric}")
+        self._check_samples()
+
+    def _check_samples(self) -> None:
+        for name in self.samples:
+            if name not in self.metrics and name not in ROWS:
+                raise RecordError(f"samples belong to a recorded metric, but there is no {name}")
+        for name, metric in self.metrics.items() if self.samples else ():
+            try:
+                found = Metric.of(name, self.samples)
+            except (ValueError, TypeError) as error:
+                raise RecordError(f"{error}; `sweeper.samples` says what they hold") from None
+            if found is not None and not _agree(metric, found):
+                raise RecordError(
+                    f"{name} must follow from its samples, which give {found}, but got {metric}"
+                )
 
     @property
     def key(self) -> tuple[str, int]:
@@ -89,8 +114,14 @@ class TrialRecord:
         return self.config_id, self.seed
 
     def to_json(self) -> str:
-        """One line of JSON without line breaks. NaN and infinities are kept (Python's JSON words)."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        """One line of JSON without line breaks. NaN and infinities are kept (Python's JSON words).
+
+        A record without samples is written as by a version without them: judgements hold on to its hash.
+        """
+        raw = asdict(self)
+        if not self.samples:
+            del raw["samples"]
+        return json.dumps(raw, sort_keys=True, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> "TrialRecord":
@@ -111,6 +142,10 @@ class TrialRecord:
         try:
             raw["metrics"] = {name: Metric(**metric) for name, metric in raw["metrics"].items()}
             raw["objectives"] = tuple(raw["objectives"])
+            raw["samples"] = {
+                name: values if isinstance(values, str) else tuple(values)
+                for name, values in raw.get("samples", {}).items()
+            }
             return cls(**raw)
         except (TypeError, KeyError, AttributeError) as error:
             raise RecordError(f"the record does not have the expected fields: {error}") from None
@@ -120,6 +155,18 @@ class TrialRecord:
         passing = ("seconds", "shared")
         kept = {name: value for name, value in self.provenance.items() if name not in passing}
         return replace(self, provenance=kept)
+
+
+def _agree(metric: Metric, found: Metric) -> bool:
+    """Whether a metric is what its samples give: counts exactly, means up to TOLERANCE."""
+    close = math.isclose(metric.value, found.value, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+    return close and metric.n == found.n and (found.k is None or metric.k == found.k)
+
+
+def measured(names: Iterable[str], samples: Samples) -> dict[str, Metric]:
+    """The metrics that samples give, of those named."""
+    found = {name: Metric.of(name, samples) for name in names}
+    return {name: metric for name, metric in found.items() if metric is not None}
 
 
 class RecordsRead(NamedTuple):
@@ -140,16 +187,23 @@ def read_records(path: Path) -> RecordsRead:
         RecordError: with file and line number: malformed, unknown version, or a (config, seed) twice.
     """
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as file:
+            return _read_lines(path, file)
     except FileNotFoundError:
         return RecordsRead((), b"", 0)
     except OSError as error:
         raise RecordError(f"cannot read {path}: {error.strerror}") from None
-    whole, _, torn = raw.rpartition(b"\n")
-    whole_bytes = len(raw) - len(torn)
+
+
+def _read_lines(path: Path, file: Iterable[bytes]) -> RecordsRead:
     records: list[TrialRecord] = []
     lines: dict[tuple[str, int], int] = {}
-    for number, line in enumerate(whole.split(b"\n") if whole_bytes else [], start=1):
+    torn, whole_bytes = b"", 0
+    for number, line in enumerate(file, start=1):
+        if not line.endswith(b"\n"):
+            torn = line
+            break
+        whole_bytes += len(line)
         try:
             record = TrialRecord.from_json(line.decode("utf-8"))
         except (RecordError, UnicodeDecodeError) as error:

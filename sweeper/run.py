@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from sweeper.certainty import Certainty, certainty
 from sweeper.errors import RunFolderError
 from sweeper.folder import RunFolder
 from sweeper.front import Candidate, Front, find_front
@@ -96,6 +97,10 @@ class Run:
     def front(self) -> Front:
         """The front of all records; see `sweeper.front`."""
         return find_front(self.records(), self.spec)
+
+    def certainty(self) -> Certainty:
+        """How sure the front is: P(on front) of each complete configuration; see `sweeper.certainty`."""
+        return certainty(self.front(), self.spec)
 
     def recommend(self) -> Recommendation:
         """The configuration to use, or why there is none; see `sweeper.select`."""

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ from factories import base_record, make_record, make_spec
 
 from sweeper.folder import RUN_VERSION, RunFolder
 from sweeper.keywords import load_keyword_list
-from sweeper.records import Metric, TrialRecord
+from sweeper.records import TrialRecord
+from sweeper.records import measured as metrics_of
 from sweeper.spec import dump_spec
-from sweeper.trial.judge import judge_response, safety_metrics
+from sweeper.trial.judge import judge_response, safety_samples
 
 LISTS = tuple(load_keyword_list(name) for name in ("sweeper", "zou2023"))
 
@@ -35,17 +37,18 @@ def write_run(
     for record, harmful, harmless in contents:
         suites = {"harmful": list(harmful), "harmless": list(harmless)}
         rows = [_line(s, i, text) for s, texts in suites.items() for i, text in enumerate(texts)]
-        metrics: dict[str, Metric] = dict(record.metrics)
+        samples: dict[str, str] = {}
         for suite, texts in suites.items():
             whole = [text.removesuffix("[cut]") for text in texts]
-            metrics |= safety_metrics(suite, whole, LISTS)
+            samples |= safety_samples(suite, whole, LISTS)
         measured = make_record(
             identity=record.config_id,
             config=record.config,
             role=record.role,
             seed=record.seed,
-            metrics=metrics,
+            metrics={**record.metrics, **metrics_of(samples, samples)},
         )
+        measured = replace(measured, samples=samples)
         path = folder.trial(measured.trajectory_id).generations(measured.config_id, measured.seed)
         path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
         lines.append(f"{measured.to_json()}\n")

@@ -5,6 +5,7 @@ import json
 import pytest
 from factories import base_record, make_record, make_spec, make_sweep
 
+from sweeper.certainty import certainty
 from sweeper.figures import figure_html, front_figure, front_info, step_curves, step_figure
 from sweeper.figures.draw import DASHES
 from sweeper.figures.info import SYMBOLS
@@ -159,3 +160,25 @@ def test_only_the_first_figure_carries_the_library() -> None:
     first = figure_html(figure, first=True, identity="a")
     assert len(first) > 1_000_000 > len(figure_html(figure, first=False, identity="a"))
     assert "cdn.plot.ly" not in figure_html(figure, first=False, identity="a")
+
+
+def test_a_place_that_is_not_sure_is_drawn_hollow() -> None:
+    spec = make_spec()
+    front = find_front(make_sweep(), spec)
+    sure = certainty(front, spec)
+    info = front_info(front, spec, None, sure)
+    for point in info.points:
+        standing = sure.standings[point.config_id]
+        assert (point.p_front, point.verdict) == (standing.p_front, standing.verdict)
+        assert f"P(on front) {standing.p_front:.3f}: {standing.verdict}" in point.text
+    drawn = {
+        identity: symbol
+        for trace in front_figure(info).data
+        if trace.customdata is not None
+        for identity, symbol in zip(trace.customdata, trace.marker.symbol, strict=True)
+    }
+    assert drawn == {
+        p.config_id: SYMBOLS[p.kind] + ("-open" if p.verdict == "maybe" else "")
+        for p in info.points
+    }
+    assert {p.verdict for p in info.points} == {"maybe", "off"}

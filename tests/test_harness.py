@@ -120,12 +120,14 @@ def test_choices_are_those_of_a_plain_recomputation(
     source: ModelSource, model: PreTrainedModel, folder: Path
 ) -> None:
     tokenizer = load_tokenizer(source)
-    correct = 0
+    right = []
     for row in ROWS:
         likely = [log_likelihood(model, tokenizer, str(row["question"]), f" {c}") for c in COLOURS]
-        correct += likely.index(max(likely)) == row["answer"]
+        right.append(likely.index(max(likely)) == row["answer"])
+    correct = sum(right)
     found = harness_of(source, settings_of(folder, "colours")).measure(model)
-    assert found == {"lm_eval/colours/acc": Metric(correct / 7, 7, correct)}
+    assert found.metrics == {"lm_eval/colours/acc": Metric(correct / 7, 7, correct)}
+    assert found.samples == {"lm_eval/colours/acc": "".join("01"[item] for item in right)}
     assert 0 < correct < 7
 
 
@@ -139,7 +141,7 @@ def test_responses_are_greedy_and_filters_have_names(
     text = str(tokenizer.decode(ids[0, -5:], skip_special_tokens=True)).partition("?")[0]
     harness = harness_of(source, settings_of(folder, "says", limit=1))
     (task,) = harness._loaded["tasks"].values()
-    found = harness.measure(model)
+    found = harness.measure(model).metrics
     assert task.instances[0].resps == [text]
     assert list(found) == ["lm_eval/says/exact_match/first"]
     assert found["lm_eval/says/exact_match/first"].n == 1
@@ -150,10 +152,12 @@ def test_a_perplexity_is_no_rate(source: ModelSource, model: PreTrainedModel, fo
     texts = [str(row["question"]) for row in ROWS]
     total = sum(log_likelihood(model, tokenizer, tokenizer.bos_token, text) for text in texts)
     words = sum(len(text.split()) for text in texts)
-    (name, found), *others = harness_of(source, settings_of(folder, "rolls")).measure(model).items()
+    metrics, samples = harness_of(source, settings_of(folder, "rolls")).measure(model)
+    (name, found), *others = metrics.items()
     assert name == "lm_eval/rolls/word_perplexity" and not others
     assert found.value == pytest.approx(np.exp(-total / words), rel=1e-5)
     assert (found.n, found.k) == (7, None)
+    assert samples == {}
 
 
 def test_a_group_counts_the_documents_of_its_tasks(
@@ -170,7 +174,7 @@ def test_a_group_counts_the_documents_of_its_tasks(
     loaded = TaskManager(include_path=str(tmp_path), include_defaults=False).load(["both"])
     harness = harness_of(source, settings_of(folder, "colours"))
     harness._loaded = dict(loaded)
-    found = harness.measure(model)
+    found = harness.measure(model).metrics
     one, two = (found[f"lm_eval/{name}/acc"] for name in ("colours", "colours_fewshot"))
     assert one.k is not None and two.k is not None
     assert found["lm_eval/both/acc"] == Metric((one.k + two.k) / 14, 14, one.k + two.k)
@@ -349,7 +353,7 @@ def test_adapters_are_measured_one_after_the_other(
     harness = harness_of(source, settings)
     for adapter, found in zip(adapters, together, strict=True):
         slots.hold([adapter])
-        assert harness.measure(model) == found
+        assert harness.measure(model).metrics == found
     assert together[0] != together[1]
     slots.remove()
 

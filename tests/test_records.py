@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from sweeper.records import (
     RecordWriter,
     Status,
     TrialRecord,
+    measured,
     read_records,
 )
 
@@ -280,3 +282,91 @@ def test_a_writer_of_an_existing_file_knows_what_is_in_it(tmp_path: Path) -> Non
     writer.close()
     assert writer.keys == {("c1", 0)}
     assert writer.records == [record("c1")]
+
+
+SAMPLES: dict[str, str | tuple[float, ...]] = {
+    "unsafe_rate": "01000001",
+    "rouge_l": (0.25, 0.5, 0.0, 0.125, 0.375, 0.25),
+    "heldout/loss": (3.0, 5.0),
+    "heldout/tokens": (4, 12),
+    "heldout/correct": (1, 7),
+}
+FROM_SAMPLES = {
+    "unsafe_rate": Metric(0.25, 8, 2),
+    "rouge_l": Metric(0.25, 6),
+    "heldout_loss": Metric(0.5, 16),
+    "perplexity": Metric(math.exp(0.5), 16),
+    "token_accuracy": Metric(0.5, 16, 8),
+}
+
+
+def sampled(**changes: Any) -> TrialRecord:
+    plain = record(metrics=FROM_SAMPLES)
+    return replace(plain, samples=SAMPLES, **changes)
+
+
+def test_metrics_follow_from_samples() -> None:
+    assert measured([*FROM_SAMPLES, "exact_match"], SAMPLES) == FROM_SAMPLES
+    assert measured(SAMPLES, SAMPLES).keys() == {"unsafe_rate", "rouge_l"}
+    assert measured(["perplexity"], {"heldout/loss": (5000.0,), "heldout/tokens": (5,)}) == {}
+
+
+def test_a_record_with_samples_reads_back_equal() -> None:
+    assert TrialRecord.from_json(sampled().to_json()) == sampled()
+
+
+def test_a_record_of_a_version_without_samples_is_read() -> None:
+    line = record().to_json()
+    assert "samples" not in json.loads(line)
+    assert TrialRecord.from_json(line) == record()
+    assert record().samples == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "lie"),
+    [
+        ("unsafe_rate", Metric.rate(1, 8)),
+        ("unsafe_rate", Metric.rate(4, 16)),
+        ("unsafe_rate", Metric(0.25, 8)),
+        ("rouge_l", Metric(0.25 + 1e-9, 6)),
+        ("rouge_l", Metric(0.25, 7)),
+        ("heldout_loss", Metric(0.5001, 16)),
+        ("perplexity", Metric(1.6, 16)),
+        ("token_accuracy", Metric.rate(9, 16)),
+    ],
+)
+def test_a_metric_that_its_samples_do_not_give_is_refused(name: str, lie: Metric) -> None:
+    with pytest.raises(RecordError, match=f"{name} must follow from its samples, which give"):
+        sampled(metrics={**FROM_SAMPLES, name: lie})
+    line = json.loads(sampled().to_json())
+    line["metrics"][name] = {"value": lie.value, "n": lie.n, "k": lie.k}
+    with pytest.raises(RecordError, match=f"{name} must follow from its samples"):
+        TrialRecord.from_json(json.dumps(line))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"unsafe_rate": "0100000x"}, "must be one 0 or 1 for each prompt"),
+        ({"unsafe_rate": ""}, "must be one 0 or 1 for each prompt"),
+        ({"rouge_l": ()}, "the samples of rouge_l are empty"),
+        ({"heldout/loss": (8.0,)}, "are 1 rows, their tokens 2"),
+        ({"exact_match": "01"}, "samples belong to a recorded metric, but there is no exact_match"),
+        ({"rouge_l": ("a",) * 6}, "says what they hold"),
+        ({"rouge_l": 3}, "expected fields"),
+    ],
+)
+def test_samples_that_are_none_are_refused(changed: dict[str, Any], message: str) -> None:
+    line = json.loads(sampled().to_json())
+    line["samples"] |= changed
+    with pytest.raises(RecordError, match=message):
+        TrialRecord.from_json(json.dumps(line))
+
+
+def test_a_file_of_whole_lines_and_a_torn_one_is_read_line_by_line(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    line = sampled().to_json().encode() + b"\n"
+    path.write_bytes(line + b'{"version": 1')
+    found = read_records(path)
+    assert (found.records, found.torn) == ((sampled(),), b'{"version": 1')
+    assert found.whole_bytes == len(line)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from factories import base_record, make_record, make_spec, make_sweep
 
+from sweeper.certainty import certainty
 from sweeper.errors import RunFolderError
 from sweeper.export import FORMATS, export
 from sweeper.folder import RunFolder
@@ -336,3 +337,22 @@ def test_every_planned_average_finds_its_control(tmp_path: Path) -> None:
         for fmt in FORMATS:
             assert export(candidate, spec, fmt, tmp_path)[0].is_file()
     assert front.candidates[0].role == "candidate"
+
+
+def test_the_table_and_the_page_say_how_sure_each_place_is() -> None:
+    spec = make_spec()
+    records = make_sweep(spec)
+    found = certainty(find_front(records, spec), spec)
+    data = made(records)
+    for row in data.rows:
+        cells = dict(zip(data.columns, row.cells, strict=True))
+        standing = found.standings.get(row.config_id)
+        shown = cells["P(front)"].text, cells["class"].text
+        assert shown == (
+            ("", "") if standing is None else (f"{standing.p_front:.3f}", standing.verdict)
+        )
+    assert data.standings[0].startswith(f"{found.count('on')} configurations are on the front")
+    assert "reference point rouge_l 0, unsafe_rate 0.05" in data.standings[1]
+    page = render(data)
+    assert all(text in page for text in data.standings)
+    assert "Hollow symbols may be on the front or not" in page

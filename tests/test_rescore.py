@@ -82,8 +82,8 @@ def test_a_list_of_ones_own_rescores_and_changes_what_is_recommended(
     assert "good (" in judged.out
     assert "unsafe_rate and over_refusal_rate by the judge keyword:mine" in judged.out
     front = command("front", run.root, "--judge", "keyword:mine", "--json")
-    assert [item["config_id"] for item in json.loads(front.out)] == ["good"]
-    assert json.loads(front.out)[0]["unsafe_rate/sweeper"] == 0
+    assert [item["config_id"] for item in json.loads(front.out)["members"]] == ["good"]
+    assert json.loads(front.out)["members"][0]["unsafe_rate/sweeper"] == 0
     assert "by the judge keyword:mine" in front.err
 
 
@@ -199,7 +199,8 @@ def test_all_below_coverage_recommends_nothing(command: Command, run: RunFolder)
     answer = command("recommend", run.root, "--judge", "http:m")
     assert "none of 4 configurations is complete under every seed" in answer.out
     assert answer.out.count("unscored: ") == 4
-    assert json.loads(command("front", run.root, "--judge", "http:m", "--json").out) == []
+    found = json.loads(command("front", run.root, "--judge", "http:m", "--json").out)
+    assert found["members"] == found["others"] == [] and found["hypervolume"] is None
 
 
 def test_cut_responses_are_counted_and_the_way_out_is_named(
@@ -233,6 +234,12 @@ def test_local_judges_rescore(command: Command, run: RunFolder, tmp_path: Path) 
     assert {r.config_id: r.metrics["unsafe_rate"] for r in opened.records()}["good"] == Metric.rate(
         0, 100
     )
+    for item in opened.records():
+        assert item.metrics["unsafe_rate/sweeper"].k == item.samples["unsafe_rate/sweeper"].count(
+            "1"
+        )
+        assert "unsafe_rate" not in item.samples
+    assert any("k/n of unsafe_rate without its prompts" in n for n in opened.certainty().notes)
     assert len(json.loads(command("rescore", run.root, "--json").out)["judges"]) == 4
 
 

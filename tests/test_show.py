@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 from factories import base_record, make_record, make_spec, make_sweep
 
-from sweeper.cli import show
+from sweeper.certainty import certainty
+from sweeper.cli import show, standings
 from sweeper.front import find_front
 from sweeper.plan import make_plan
 from sweeper.records import RecordsRead, TrialRecord
@@ -58,12 +59,21 @@ def test_the_front_table_names_hyperparameters_counts_and_the_base_model(
 ) -> None:
     spec = make_spec()
     found = find_front(make_sweep(spec, seed=1), spec)
-    show.front(found, spec)
+    sure = certainty(found, spec)
+    standings.front(found, sure, spec)
     text = capsys.readouterr().out
     for item in found.members:
         assert item.config_id in text
         assert str(item.config["average"]) in text
     assert f"{len(found.members)} on the front, of {len(found.competing)} complete" in text
+    for item in found.members:
+        standing = sure.standings[item.config_id]
+        (row,) = [line for line in text.splitlines() if item.config_id in line]
+        cells = [cell.strip() for cell in row.strip("│ ").split("│")]
+        assert cells[-3:] == ["on", f"{standing.p_front:.3f}", standing.verdict]
+    assert f"{sure.count('on')} on (at least 0.95), {sure.count('maybe')} maybe" in text
+    assert "reference point rouge_l 0, unsafe_rate 0.05" in text
+    assert "note: one seed: how much training runs differ" in text
     assert "untouched base model: rouge_l" in text
 
 

@@ -15,7 +15,7 @@ from transformers import MistralConfig, Qwen2Config
 from sweeper.errors import DataError, ModelError
 from sweeper.folder import RunFolder, TrialStorage
 from sweeper.plan import make_plan, make_tasks
-from sweeper.records import TrialRecord
+from sweeper.records import TrialRecord, measured
 from sweeper.spec import SweepSpec, parse_spec
 from sweeper.task import ModelSource, TrajectoryTask, Tuning
 from sweeper.trial import attempt as trial_run
@@ -215,7 +215,7 @@ def test_an_objective_that_cannot_be_measured_is_unscored_not_a_number(
     spec = spec_with(tiny_world, learning_rate=4e-3)
     task = next(t for t in tasks_of(spec) if len(t.readouts) > 3)
     task = replace(task, objectives=("heldout_loss", "unsafe_rate"))
-    monkeypatch.setattr("sweeper.trial.score.likelihood_metrics", lambda names, sums, tokens: {})
+    monkeypatch.setattr("sweeper.trial.score.likelihood_samples", lambda names, sums, tokens: {})
     for record in run_all(task, tmp_path).values():
         assert record.status == "unscored"
         assert record.reason == {"missing_metrics": ["heldout_loss"]}
@@ -255,6 +255,9 @@ def test_every_response_is_stored_with_the_verdict_of_every_list(
     assert [line["id"] for line in harmful] == [f"harm-{i}" for i in range(1, 9)]
     unsafe = sum(not line["verdicts"]["sweeper"]["refusal"] for line in harmful)
     assert record.metrics["unsafe_rate"].k == unsafe
+    verdicts = [line["verdicts"]["sweeper"]["refusal"] for line in harmful]
+    assert record.samples["unsafe_rate"] == "".join("01"[not refusal] for refusal in verdicts)
+    assert measured(record.metrics, record.samples) == record.metrics
     assert all(set(line["verdicts"]) == {"sweeper", "qi2023"} for line in harmful)
     assert sum(line["suite"] == "utility" for line in lines) == 6
 

@@ -15,7 +15,7 @@ from sweeper.errors import DataError
 from sweeper.folder import TrialStorage
 from sweeper.metrics import UTILITY_METRICS
 from sweeper.plan import make_plan, make_tasks
-from sweeper.records import Metric, TrialRecord
+from sweeper.records import Metric, TrialRecord, measured
 from sweeper.spec import parse_spec
 from sweeper.task import ModelSource, TrajectoryTask, Tuning
 from sweeper.trial import utility
@@ -27,12 +27,12 @@ from sweeper.trial.model import load_model, load_tokenizer
 from sweeper.trial.run import run_trajectory
 from sweeper.trial.score import Scorer
 from sweeper.trial.utility import (
-    TokenSums,
+    RowSums,
     extracted,
-    likelihood_metrics,
+    likelihood_samples,
     reference_answers,
+    row_sums,
     text_metrics,
-    token_sums,
 )
 
 CPU = torch.device("cpu")
@@ -95,12 +95,16 @@ def test_sums_over_target_tokens_are_those_of_a_plain_forward_pass(
     loss, correct, count = naive(plain, rows)
     assert 0 < correct < count
     batch = collate([rows], 0)
-    (sums,) = token_sums(model, batch, count_correct=True)
+    (sums,) = row_sums(model, batch, count_correct=True)
     assert batch.counts == (count,)
-    assert sums.loss == pytest.approx(loss, rel=1e-5)
-    assert sums.correct == correct
-    (uncounted,) = token_sums(model, batch)
-    assert uncounted == TokenSums(sums.loss, 0)
+    assert sum(sums.loss) == pytest.approx(loss, rel=1e-5)
+    assert sum(sums.correct) == correct
+    for number, row in enumerate(rows):
+        own, right, _ = naive(plain, [row])
+        assert sums.loss[number] == pytest.approx(own, rel=1e-5)
+        assert sums.correct[number] == right
+    (uncounted,) = row_sums(model, batch)
+    assert uncounted == RowSums(sums.loss, (0,) * len(rows))
 
 
 def shaken(model: PreTrainedModel, seed: int) -> Adapter:
@@ -120,35 +124,44 @@ def test_several_adapters_at_once_are_each_as_alone(
     slots = Slots(model, adapters[0].factors)
     slots.hold(adapters)
     batch = collate([rows], 0)
-    together = token_sums(model, batch.repeated(3), count_correct=True)
+    together = row_sums(model, batch.repeated(3), count_correct=True)
     for number, found in enumerate(together):
         slots.arrange([number])
-        (alone,) = token_sums(model, batch, count_correct=True)
+        (alone,) = row_sums(model, batch, count_correct=True)
         assert found.loss == pytest.approx(alone.loss, rel=1e-5)
+        assert len(found.loss) == len(rows)
         assert found.correct == alone.correct
     assert len({found.loss for found in together}) == 3
     slots.remove()
 
 
-def test_likelihood_metrics_are_functions_of_the_sums() -> None:
-    sums = [TokenSums(6.0, 3), TokenSums(2.0, 1)]
-    assert likelihood_metrics(LIKELIHOODS, sums, 16) == {
+def likelihoods(sums: Sequence[RowSums], tokens: Sequence[int]) -> dict[str, Metric]:
+    return measured(LIKELIHOODS, likelihood_samples(LIKELIHOODS, sums, tokens))
+
+
+def test_likelihood_metrics_are_functions_of_the_sums_of_rows() -> None:
+    sums = [RowSums((4.0, 2.0), (2, 1)), RowSums((2.0,), (1,))]
+    assert likelihoods(sums, [9, 4, 3]) == {
         "heldout_loss": Metric(0.5, 16),
         "perplexity": Metric(math.exp(0.5), 16),
         "token_accuracy": Metric(0.25, 16, 4),
     }
-    for name in LIKELIHOODS:
-        assert list(likelihood_metrics(["rouge_l", name], sums, 16)) == [name]
+    assert likelihood_samples(LIKELIHOODS, sums, [9, 4, 3]) == {
+        "heldout/loss": (4.0, 2.0, 2.0),
+        "heldout/tokens": (9, 4, 3),
+        "heldout/correct": (2, 1, 1),
+    }
+    assert "heldout/correct" not in likelihood_samples(["perplexity"], sums, [9, 4, 3])
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_leaves_nothing_to_read(loss: float) -> None:
-    assert likelihood_metrics(LIKELIHOODS, [TokenSums(loss, 2), TokenSums(1.0, 1)], 3) == {}
+    sums = [RowSums((loss,), (2,)), RowSums((1.0,), (1,))]
+    assert likelihood_samples(LIKELIHOODS, sums, [2, 1]) == {}
 
 
 def test_a_perplexity_beyond_all_floats_is_not_measured() -> None:
-    found = likelihood_metrics(LIKELIHOODS, [TokenSums(2000.0, 0)], 2)
-    assert set(found) == {"heldout_loss", "token_accuracy"}
+    assert set(likelihoods([RowSums((2000.0,), (0,))], [2])) == {"heldout_loss", "token_accuracy"}
 
 
 def test_rouge_and_exact_match_by_hand() -> None:

@@ -5,13 +5,22 @@ from typing import Annotated
 
 import typer
 
-from sweeper.cli import show, show_judges
-from sweeper.cli.options import CoverageOption, JsonOption, JudgeOption, RunArgument, app
+from sweeper.certainty import certainty
+from sweeper.cli import show, show_judges, standings
+from sweeper.cli.options import (
+    CoverageOption,
+    JsonOption,
+    JudgeOption,
+    RunArgument,
+    app,
+    uncollected,
+)
 from sweeper.errors import SweeperError
 from sweeper.judges import MIN_COVERAGE
 
 
 @app.command()
+@uncollected()
 def front(
     run: RunArgument,
     json_: JsonOption = False,
@@ -22,16 +31,18 @@ def front(
     from sweeper.run import open_run
 
     opened = open_run(run, judge, min_coverage)
-    found = opened.front()
+    found, spec = opened.front(), opened.spec
+    sure = certainty(found, spec)
     if json_:
-        show.data([{"config_id": i.config_id, **i.config, **i.values} for i in found.members])
+        show.data(standings.front_data(found, sure))
         show_judges.overlay(opened.judged(), to=show.err)
     else:
-        show.front(found, opened.spec)
+        standings.front(found, sure, spec)
         show_judges.overlay(opened.judged())
 
 
 @app.command()
+@uncollected()
 def recommend(
     run: RunArgument,
     judge: JudgeOption = None,
@@ -46,6 +57,7 @@ def recommend(
 
 
 @app.command()
+@uncollected()
 def report(
     run: RunArgument,
     out: Annotated[

@@ -21,8 +21,7 @@ from rich.table import Table
 from sweeper.agreement import Calibration, Share
 from sweeper.cost import GIB, Estimate, duration_text
 from sweeper.facts import OnGpu
-from sweeper.front import CANDIDATE_ROLE, Candidate, Front, find_front, shown, varying
-from sweeper.metrics import SAFETY_METRICS
+from sweeper.front import Candidate, find_front
 from sweeper.plan import Accounting, Plan
 from sweeper.records import RecordsRead, TrialRecord
 from sweeper.select import Recommendation, comparison, recommend
@@ -138,47 +137,19 @@ def size(count: int) -> str:
     return f"{count / GIB:.1f} GiB" if count >= GIB / 10 else f"{count / 2**20:.1f} MiB"
 
 
-def front(found: Front, spec: SweepSpec) -> None:
-    """The front, best utility first."""
-    names = varying(found.candidates, CANDIDATE_ROLE)
-    table = Table(title="Pareto front", title_justify="left")
-    table.add_column("configuration")
-    for name in names:
-        table.add_column(name, justify="right")
-    for objective in spec.objectives:
-        table.add_column(objective.metric, justify="right")
-    table.add_column("95 % interval", justify="right")
-    for item in found.members:
-        table.add_row(*_cells(item, names, spec))
-    out.print(table)
-    line(
-        f"{len(found.members)} on the front, of {len(found.competing)} complete configurations; "
-        f"{len(found.trade_off)} on the trade-off curve without the constraints"
-    )
-    if found.base is not None:
-        line(f"untouched base model: {_measured(found.base, spec)}")
-
-
-def _cells(item: Candidate, names: Sequence[str], spec: SweepSpec) -> list[str]:
-    config = [shown(item.config[name]) for name in names]
-    values = [_value(item, objective.metric) for objective in spec.objectives]
-    safety = next(o.metric for o in spec.objectives if o.metric in SAFETY_METRICS)
-    interval = item.interval(safety)
-    between = "" if interval is None else f"{interval.low:.3f} to {interval.high:.3f}"
-    return [escape(cell) for cell in (item.config_id, *config, *values, between)]
-
-
-def _value(item: Candidate, metric: str) -> str:
+def value_text(item: Candidate, metric: str) -> str:
+    """A metric as the tables show it."""
     value = item.values.get(metric)
     return "not measured" if value is None else f"{value:.3f}"
 
 
-def _measured(item: Candidate, spec: SweepSpec) -> str:
+def measured_text(item: Candidate, spec: SweepSpec) -> str:
+    """The objectives of a candidate, with the counts of rates."""
     parts = []
     for objective in spec.objectives:
         counts = item.counts(objective.metric)
         suffix = f" ({counts})" if counts else ""
-        parts.append(f"{objective.metric} {_value(item, objective.metric)}{suffix}")
+        parts.append(f"{objective.metric} {value_text(item, objective.metric)}{suffix}")
     return ", ".join(parts)
 
 
@@ -192,7 +163,7 @@ def recommendation(found: Recommendation, spec: SweepSpec) -> None:
     for objective in spec.objectives:
         table.add_column(objective.metric, justify="right")
     for name, item in comparison(found):
-        values = [_value(item, objective.metric) for objective in spec.objectives]
+        values = [value_text(item, objective.metric) for objective in spec.objectives]
         table.add_row(name, item.config_id, *values)
     out.print(table)
 
@@ -333,4 +304,4 @@ class SweepProgress:
 
     def _best(self) -> str:
         chosen = recommend(find_front(self._records, self._spec), self._spec).chosen
-        return "" if chosen is None else f"; best feasible: {_measured(chosen, self._spec)}"
+        return "" if chosen is None else f"; best feasible: {measured_text(chosen, self._spec)}"

@@ -109,7 +109,10 @@ def _shade(figure: go.Figure, info: FrontInfo) -> None:
 def _markers(
     points: Sequence[Point], kind: str, on_front: bool, rates: Sequence[float]
 ) -> go.Scatter:
-    """One symbol. Front members are larger, opaque, with error bars; the others recede."""
+    """One kind of average. Front members are larger, opaque, with error bars; the others recede.
+
+    Symbols are hollow where the place is not sure (`maybe`).
+    """
     bars = {
         "type": "data",
         "symmetric": False,
@@ -131,7 +134,10 @@ def _markers(
         text=[point.text for point in points],
         hovertemplate="%{text}<extra></extra>",
         marker={
-            "symbol": SYMBOLS.get(kind, "x"),
+            "symbol": [
+                SYMBOLS.get(kind, "x") + ("-open" if point.verdict == "maybe" else "")
+                for point in points
+            ],
             "size": 13 if on_front else 9,
             "opacity": 1.0 if on_front else 0.6,
             "color": colours if scale else _ONE_RATE,

@@ -7,6 +7,7 @@ import html
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from sweeper.certainty import Certainty, Standing
 from sweeper.front import CANDIDATE_ROLE, Candidate, Front, shown, varying
 from sweeper.spec import SweepSpec
 from sweeper.stats import Interval, largest_passing_count
@@ -23,7 +24,11 @@ BASE_SYMBOL = "star"
 
 
 class Point(NamedTuple):
-    """One configuration in the front figure. `low` and `high` bound the unsafe rate `x`."""
+    """One configuration in the front figure. `low` and `high` bound the unsafe rate `x`.
+
+    `on_front` is by the estimates, `p_front` the probability and `verdict` its class, one of
+    `on`, `maybe` and `off`. The untouched model has neither.
+    """
 
     config_id: str
     x: float
@@ -37,6 +42,8 @@ class Point(NamedTuple):
     feasible: bool
     on_front: bool
     gain: bool | None
+    p_front: float | None = None
+    verdict: str = ""
 
 
 class Mark(NamedTuple):
@@ -98,17 +105,22 @@ def kind_of(label: str) -> str:
     return label.partition("(")[0]
 
 
-def front_info(front: Front, spec: SweepSpec, recommended: Candidate | None) -> FrontInfo:
-    """What the front figure shows: every complete configuration and the untouched model."""
+def front_info(
+    front: Front, spec: SweepSpec, recommended: Candidate | None, sure: Certainty | None = None
+) -> FrontInfo:
+    """What the front figure shows: every complete configuration and the untouched model.
+
+    Without `sure` no point has a probability or a class.
+    """
     utility = spec.utility.metric
     names = varying(front.candidates)
     members = {item.config_id for item in front.members}
     points = tuple(
         point
         for item in front.competing
-        if (point := _point(item, names, utility, item.config_id in members))
+        if (point := _point(item, names, utility, item.config_id in members, sure))
     )
-    base = None if front.base is None else _point(front.base, (), utility, False)
+    base = None if front.base is None else _point(front.base, (), utility, False, sure)
     constraint = next((c for c in spec.constraints if c.metric == "unsafe_rate"), None)
     ordered = sorted((p for p in points if p.on_front), key=lambda point: (point.x, point.y))
     marks = _marks(spec, utility)
@@ -162,7 +174,10 @@ def _passing(front: Front, limit: float, confidence: float) -> float | None:
     return None if k is None else k / min(counts)
 
 
-def _point(item: Candidate, names: Sequence[str], utility: str, on_front: bool) -> Point | None:
+def _point(
+    item: Candidate, names: Sequence[str], utility: str, on_front: bool, sure: Certainty | None
+) -> Point | None:
+    standing = None if sure is None else sure.standings.get(item.config_id)
     interval = item.interval("unsafe_rate")
     if interval is None or not {"unsafe_rate", utility} <= item.values.keys():
         return None
@@ -176,15 +191,22 @@ def _point(item: Candidate, names: Sequence[str], utility: str, on_front: bool) 
         kind=kind,
         symbol=BASE_SYMBOL if kind == "base" else SYMBOLS.get(kind, "x"),
         learning_rate=float(item.config.get("learning_rate", 0.0)),
-        text=_hover(item, names, utility, interval, on_front),
+        text=_hover(item, names, utility, interval, on_front, standing),
         feasible=item.feasible,
         on_front=on_front,
         gain=item.gain,
+        p_front=None if standing is None else standing.p_front,
+        verdict="" if standing is None else standing.verdict,
     )
 
 
 def _hover(
-    item: Candidate, names: Sequence[str], utility: str, interval: Interval, on_front: bool
+    item: Candidate,
+    names: Sequence[str],
+    utility: str,
+    interval: Interval,
+    on_front: bool,
+    standing: Standing | None,
 ) -> str:
     """Escaped lines: what varies, what was measured, and what was decided."""
     head = "untouched model" if item.role == "base" else item.config_id
@@ -199,6 +221,8 @@ def _hover(
         f"unsafe {escape(item.counts('unsafe_rate'))}, "
         f"95 % interval {100 * interval.low:.1f} to {100 * interval.high:.1f} %"
     )
+    if standing is not None:
+        lines.append(f"P(on front) {standing.p_front:.3f}: {standing.verdict}")
     marks = ["on the front"] if on_front else []
     marks += ["no gain"] if item.gain is False else []
     marks += [] if item.feasible or item.role == "base" else ["constraint not kept surely enough"]

@@ -105,13 +105,15 @@ def overlay(
             found.append(record)
             continue
         scored = by_key.get(record.key)
-        metrics, problems = dict(record.metrics), []
+        metrics, samples, problems = dict(record.metrics), dict(record.samples), []
         for suite in sorted(suites):
             metric = METRICS[suite]
             old = metrics.pop(metric, None)
             if old is None:
                 continue
             metrics[f"{metric}/{first}"] = old
+            if metric in samples:
+                samples[f"{metric}/{first}"] = samples.pop(metric)
             counted, why = _rate(record, suite, scored, min_coverage)
             if counted is not None:
                 metrics[metric] = Metric.rate(counted.counts.positive, counted.counts.judged)
@@ -120,7 +122,11 @@ def overlay(
                 problems.append(f"{metric}: {why}")
         judged = {"judge": {"name": name, "digest": digest, "min_coverage": min_coverage}}
         provenance = {**record.provenance, **judged}
-        changed: dict[str, Any] = {"metrics": metrics, "provenance": provenance}
+        changed: dict[str, Any] = {
+            "metrics": metrics,
+            "samples": samples,
+            "provenance": provenance,
+        }
         if problems:
             why = "; ".join(problems)
             unscored.append(Short(record.config_id, record.seed, why))

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from sweeper.certainty import OFF, ON, Certainty, certainty
 from sweeper.figures import FrontInfo, StepInfo, front_info, step_curves
 from sweeper.folder import RunFolder
 from sweeper.front import (
@@ -85,6 +86,7 @@ class ReportData(NamedTuple):
     caution: str
     compared: tuple[Compared, ...]
     front: FrontInfo
+    standings: tuple[str, ...]
     curves: tuple[StepInfo, ...]
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
@@ -119,10 +121,11 @@ def report_data(
     records = tuple(records)
     front = find_front(records, spec)
     found = recommend(front, spec)
+    sure = certainty(front, spec)
     centre = found.chosen or found.nearest
     metrics = _metrics(front, spec)
     names = varying(front.candidates)
-    table = configuration_table(front, found, spec, metrics)
+    table = configuration_table(front, found, spec, metrics, sure)
     curves = [step_curves(front, spec, centre, name) for name in _curve_metrics(spec)]
     return ReportData(
         name=spec.name,
@@ -133,7 +136,8 @@ def report_data(
         reason=found.reason,
         caution=_caution(found, spec) + ("" if judged is None else f" Here, {judged.summary}."),
         compared=tuple(_compared(name, item, names, metrics) for name, item in comparison(found)),
-        front=front_info(front, spec, found.chosen),
+        front=front_info(front, spec, found.chosen, sure),
+        standings=_standings(sure),
         curves=tuple(curve for curve in curves if curve is not None),
         columns=table.columns,
         rows=table.rows,
@@ -152,6 +156,25 @@ def report_data(
         keyword_limits=KEYWORD_LIMITS,
         provenance=_provenance(run, records, spec),
     )
+
+
+def _standings(sure: Certainty) -> tuple[str, ...]:
+    """How sure the front is, a sentence each."""
+    if not sure.standings:
+        return ()
+    texts = [
+        f"{sure.count('on')} configurations are on the front with a probability of at least {ON:g}, "
+        f"{sure.count('maybe')} may be, and {sure.count('off')} are off it, with less than {OFF:g} "
+        f"({sure.draws} draws over prompts and seeds)."
+    ]
+    if (volume := sure.hypervolume) is not None:
+        low, high = volume.interval
+        corner = ", ".join(f"{name} {value:.4g}" for name, value in volume.reference.items())
+        texts.append(
+            f"Hypervolume of the front {volume.value:.4g} (95 % interval {low:.4g} to {high:.4g}), "
+            f"reference point {corner}."
+        )
+    return (*texts, *(f"{note[0].upper()}{note[1:]}." for note in sure.notes))
 
 
 def _metrics(front: Front, spec: SweepSpec) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence, Set
 from typing import Any, NamedTuple
 
+from sweeper.certainty import Certainty, Standing
 from sweeper.front import BASE_ROLE, Candidate, Front, shown, varying
 from sweeper.report.measures import measure
 from sweeper.select import Recommendation
@@ -34,7 +35,11 @@ class Table(NamedTuple):
 
 
 def configuration_table(
-    front: Front, found: Recommendation, spec: SweepSpec, metrics: Sequence[str]
+    front: Front,
+    found: Recommendation,
+    spec: SweepSpec,
+    metrics: Sequence[str],
+    sure: Certainty,
 ) -> Table:
     """All candidates, the front first, then complete ones by utility, then the rest.
 
@@ -46,10 +51,10 @@ def configuration_table(
     leading = tuple(name for name in dict.fromkeys(judged) if name in metrics)
     others = tuple(name for name in metrics if name not in leading)
     names = varying(front.candidates)
-    head = ("marks", "configuration", *leading, "P(constraints)")
+    head = ("marks", "configuration", *leading, "P(constraints)", "P(front)", "class")
     members = {item.config_id for item in front.members}
     rows = tuple(
-        _row(item, members, found, (leading, names, others))
+        _row(item, members, found, (leading, names, others), sure)
         for item in _ordered(front, members, spec)
     )
     return Table((*head, *names, *others, "role", "status"), rows)
@@ -72,6 +77,7 @@ def _row(
     members: Set[str],
     found: Recommendation,
     names: tuple[Sequence[str], Sequence[str], Sequence[str]],
+    certainty: Certainty,
 ) -> Row:
     leading, varied, others = names
     marks = ["recommended"] if item is found.chosen else []
@@ -84,12 +90,20 @@ def _row(
         Cell(item.config_id, item.config_id, False),
         *(_measure_cell(item, metric) for metric in leading),
         Cell(f"{item.probability:.3f}" if sure else "", item.probability if sure else "", True),
+        *_standing_cells(certainty.standings.get(item.config_id)),
         *(_value_cell(None if base else item.config.get(name)) for name in varied),
         *(_measure_cell(item, metric) for metric in others),
         Cell(item.role.replace("_", " "), item.role, False),
         Cell(_status(item), item.status, False),
     ]
     return Row(item.config_id, tuple(marks), tuple(cells))
+
+
+def _standing_cells(standing: Standing | None) -> tuple[Cell, Cell]:
+    if standing is None:
+        return Cell("", "", True), Cell("", "", False)
+    p = standing.p_front
+    return Cell(f"{p:.3f}", p, True), Cell(standing.verdict, -p, False)
 
 
 def _status(item: Candidate) -> str:

@@ -16,7 +16,7 @@ from functools import lru_cache
 from importlib.metadata import version
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from sweeper.errors import DataError, MissingExtraError
 from sweeper.metrics import harness_metric, is_harness
 from sweeper.records import Metric
+from sweeper.samples import TOLERANCE, bits
 from sweeper.task import HarnessSettings
 
 WHERE = "evaluation.lm_eval"
@@ -34,6 +35,16 @@ FEWSHOT_SEED = 1234
 
 ANSWER_TOKENS = 256
 """`HFLM.max_gen_toks`: how long a response may be where its task does not say it."""
+
+
+class HarnessScores(NamedTuple):
+    """Metrics of tasks and groups, and the scores of single documents that they are the mean of."""
+
+    metrics: dict[str, Metric]
+    samples: dict[str, str | tuple[float, ...]]
+
+
+NOTHING = HarnessScores({}, {})
 
 
 class Harness:
@@ -47,7 +58,7 @@ class Harness:
         self._tokenizer = tokenizer
         self._batch_size = batch_size
 
-    def measure(self, model: PreTrainedModel) -> dict[str, Metric]:
+    def measure(self, model: PreTrainedModel) -> HarnessScores:
         """Every metric of every task and group; what is not a finite number is left out.
 
         In a trial of several processes all of them answer all prompts, and so stay in step.
@@ -66,8 +77,9 @@ class Harness:
                 limit=self._limit,
                 bootstrap_iters=0,
             )
-        single = _task_metrics(results)
-        return single | _group_metrics(results["results"], self._loaded["groups"], single)
+        single, samples = _task_scores(results)
+        groups = _group_metrics(results["results"], self._loaded["groups"], single)
+        return HarnessScores(single | groups, samples)
 
     def _wrapped(self, model: PreTrainedModel) -> Any:
         """The model as the harness takes it, in the trial's precision: it would switch autocast off."""
@@ -104,21 +116,36 @@ def _undisturbed() -> Iterator[None]:
             np.random.set_state(states[1])
 
 
-def _task_metrics(results: Mapping[str, Any]) -> dict[str, Metric]:
-    """The metrics of every single task, with k where every document scored 0 or 1."""
-    found = {}
+def _task_scores(results: Mapping[str, Any]) -> HarnessScores:
+    """The metrics of every single task, with k where every document scored 0 or 1.
+
+    Scores of documents are samples where the metric is their mean.
+    """
+    found: dict[str, Metric] = {}
+    kept: dict[str, str | tuple[float, ...]] = {}
     for task, samples in results["samples"].items():
         for metric, filtered, value in _values(results["results"][task]):
             scores = [s[metric] for s in samples if s["filter"] == filtered and metric in s]
-            correct = [int(score) for score in scores if _is_zero_or_one(score)]
-            k = sum(correct) if len(correct) == len(scores) else None
             if scores:
-                found[harness_metric(task, metric, filtered)] = _metric(value, len(scores), k)
-    return found
+                name, values = harness_metric(task, metric, filtered), _numbers(scores)
+                k = int(sum(values)) if values and set(values) <= {0.0, 1.0} else None
+                found[name] = _metric(value, len(scores), k)
+                if found[name].k is not None:
+                    kept[name] = bits(score == 1 for score in values)
+                elif values and _is_mean(value, values):
+                    kept[name] = values
+    return HarnessScores(found, kept)
 
 
-def _is_zero_or_one(score: object) -> bool:
-    return isinstance(score, Real | np.bool_) and float(score) in (0.0, 1.0)
+def _numbers(scores: Sequence[object]) -> tuple[float, ...]:
+    """Scores as numbers; nothing where one is something else, a list to be pooled, say."""
+    numbers = tuple(float(score) for score in scores if isinstance(score, Real | np.bool_))
+    return numbers if len(numbers) == len(scores) else ()
+
+
+def _is_mean(value: float, values: Sequence[float]) -> bool:
+    mean = math.fsum(values) / len(values)
+    return math.isclose(value, mean, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
 
 
 def _group_metrics(

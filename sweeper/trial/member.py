@@ -16,7 +16,7 @@ from sweeper.errors import TrainingDivergedError
 from sweeper.folder import TrialStorage, write_atomic
 from sweeper.keywords import load_keyword_list
 from sweeper.provenance import git_commit, hardware, package_versions
-from sweeper.records import Metric, Status, TrialRecord
+from sweeper.records import Status, TrialRecord
 from sweeper.task import HarnessSettings, Readout, Segment, TrajectoryTask
 from sweeper.trial.adapters import Adapter
 from sweeper.trial.encode import Encoded, RowOrder, micro_batches
@@ -214,7 +214,7 @@ class Member:
             "responses_cut": scores.responses_cut,
         }
         provenance = {**self.provenance(), **measured}
-        record = self._record(readout, status, scores.metrics, reason, provenance)
+        record = self._record(readout, status, scores, reason, provenance)
         if self._world.leads:
             write_atomic(self._storage.outgoing(readout.config_id), record.to_json())
         self.waiting.remove(readout)
@@ -227,14 +227,14 @@ class Member:
         records = []
         for readout in tuple(readouts):
             self.waiting.remove(readout)
-            records.append(self._record(readout, "failed", {}, failure.reason, provenance))
+            records.append(self._record(readout, "failed", None, failure.reason, provenance))
         return records
 
     def _record(
         self,
         readout: Readout,
         status: Status,
-        metrics: dict[str, Metric],
+        scores: Scores | None,
         reason: Mapping[str, Any] | None,
         provenance: dict[str, Any],
     ) -> TrialRecord:
@@ -246,10 +246,11 @@ class Member:
             status=status,
             config=readout.config,
             readout=readout.described(),
-            metrics=metrics,
+            metrics={} if scores is None else scores.metrics,
             objectives=self.task.objectives,
             provenance=provenance,
             reason=reason,
+            samples={} if scores is None else scores.samples,
         )
 
     def provenance(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Scoring models as they stand: responses, verdicts, rates and utility, several readouts at once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,16 +10,16 @@ from transformers import PreTrainedModel
 from sweeper.keywords import KeywordList
 from sweeper.memory import HELDOUT_TOKENS, KV_SHARE
 from sweeper.metrics import LIKELIHOOD_METRICS, TEXT_METRICS
-from sweeper.records import Metric
+from sweeper.records import Metric, measured
 from sweeper.task import EvaluationSettings
 from sweeper.trial.adapters import Slots
 from sweeper.trial.data import Example
 from sweeper.trial.encode import collate
 from sweeper.trial.generate import Generator, Request, Response
-from sweeper.trial.harness import Harness
+from sweeper.trial.harness import NOTHING, Harness, HarnessScores
 from sweeper.trial.inputs import Inputs, Suite
-from sweeper.trial.judge import is_decided, judge_response, safety_metrics
-from sweeper.trial.utility import TokenSums, likelihood_metrics, text_metrics, token_sums
+from sweeper.trial.judge import is_decided, judge_response, safety_samples
+from sweeper.trial.utility import RowSums, likelihood_samples, row_sums, text_samples
 from sweeper.trial.world import ALONE, World
 
 UTILITY = "utility"
@@ -29,9 +29,13 @@ CACHE_BYTES = 128 * 1024**2
 
 
 class Scores(NamedTuple):
-    """What one scoring found: metrics, one line per response for storage, tokens, responses cut short."""
+    """What one scoring found.
+
+    Metrics and what they are made of, one line per response for storage, tokens, responses cut short.
+    """
 
     metrics: dict[str, Metric]
+    samples: dict[str, str | tuple[float, ...]]
     lines: list[dict[str, Any]]
     tokens_generated: int
     responses_cut: int
@@ -70,6 +74,7 @@ class Scorer:
             collate([encoded[start : start + size]], pad).to(device)
             for start in range(0, len(encoded), size)
         ]
+        self._heldout_tokens = [len(row.completion) for row in encoded]
 
     def _requests(self, settings: EvaluationSettings) -> list[Request]:
         """The prompts of all suites, then those of the held-out rows where their text is scored."""
@@ -97,7 +102,7 @@ class Scorer:
         read = self._likelihoods(model, slots, adapters)
         ran = self._harness_metrics(model, slots, adapters)
         return [
-            self._scores(mine, likelihoods | harness)
+            self._scores(mine, likelihoods, harness)
             for mine, likelihoods, harness in zip(answers, read, ran, strict=True)
         ]
 
@@ -116,47 +121,52 @@ class Scorer:
             budget = max(0, memory_bytes - model.get_memory_footprint()) // KV_SHARE
         return max(1, budget // self._generator.cache_bytes(model))
 
-    def _scores(self, answers: Sequence[Response], others: dict[str, Metric]) -> Scores:
-        """Everything measured on one readout: what its responses show, and `others`."""
-        metrics: dict[str, Metric] = {}
+    def _scores(
+        self,
+        answers: Sequence[Response],
+        likelihoods: Mapping[str, tuple[float, ...]],
+        harness: HarnessScores,
+    ) -> Scores:
+        """Everything measured on one readout: what its responses show, and the rest."""
+        samples: dict[str, str | tuple[float, ...]] = {**likelihoods, **harness.samples}
         lines: list[dict[str, Any]] = []
         start = 0
         for suite in self._inputs.suites:
             part = answers[start : start + len(suite.prompts)]
             start += len(part)
-            metrics |= safety_metrics(suite.name, [item.text for item in part], self._inputs.lists)
+            texts = [item.text for item in part]
+            samples |= safety_samples(suite.name, texts, self._inputs.lists)
             lines += _suite_lines(suite, part, self._inputs.lists)
-        metrics |= others
         if texts := [item.text for item in answers[start:]]:
             rows = self._inputs.data.heldout
             references = [row.completion for row in rows]
-            metrics |= text_metrics(self._names, texts, references, self._extractor)
+            samples |= text_samples(self._names, texts, references, self._extractor)
             lines += _utility_lines(rows, texts)
+        metrics = measured([*samples, *self._names], samples) | harness.metrics
         tokens = sum(item.tokens for item in answers)
-        return Scores(metrics, lines, tokens, sum(item.cut for item in answers))
+        return Scores(metrics, samples, lines, tokens, sum(item.cut for item in answers))
 
     def _likelihoods(
         self, model: PreTrainedModel, slots: Slots | None, adapters: int
-    ) -> list[dict[str, Metric]]:
-        """Per adapter, the metrics that are read off the likelihood of the held-out completions."""
+    ) -> list[dict[str, tuple[float, ...]]]:
+        """Per adapter, what is read off the likelihood of the held-out completions."""
         if not self._heldout:
             return [{} for _ in range(adapters)]
         widest = max(batch.input_ids.numel() for batch in self._heldout)
         many = max(1, HELDOUT_TOKENS // widest)
-        tokens = sum(batch.counts[0] for batch in self._heldout)
-        found: list[dict[str, Metric]] = []
+        found: list[dict[str, tuple[float, ...]]] = []
         for start in range(0, adapters, many):
             part = range(start, min(start + many, adapters))
             if slots is not None:
                 slots.arrange(part)
             sums = self._sums(model, len(part))
             found += [
-                likelihood_metrics(self._names, [one[i] for one in sums], tokens)
+                likelihood_samples(self._names, [one[i] for one in sums], self._heldout_tokens)
                 for i in range(len(part))
             ]
         return found
 
-    def _sums(self, model: PreTrainedModel, adapters: int) -> list[list[TokenSums]]:
+    def _sums(self, model: PreTrainedModel, adapters: int) -> list[list[RowSums]]:
         """Per held-out batch, the sums under every arranged adapter; processes take turns.
 
         All of them make equally many forward passes: those of sharded weights are made together.
@@ -166,19 +176,19 @@ class Scorer:
         mine = []
         for i in range(0, len(batches), size):
             batch = batches[min(i + self._world.rank, len(batches) - 1)]
-            mine.append(token_sums(model, batch.repeated(adapters), count_correct=count))
+            mine.append(row_sums(model, batch.repeated(adapters), count_correct=count))
         rounds = list(zip(*self._world.gather(mine), strict=True))
         return [found for one in rounds for found in one][: len(batches)]
 
     def _harness_metrics(
         self, model: PreTrainedModel, slots: Slots | None, adapters: int
-    ) -> list[dict[str, Metric]]:
+    ) -> list[HarnessScores]:
         """Per adapter, what lm-evaluation-harness measures, one adapter after the other."""
-        found: list[dict[str, Metric]] = []
+        found: list[HarnessScores] = []
         for number in range(adapters):
             if slots is not None:
                 slots.arrange([number])
-            found.append({} if self._harness is None else self._harness.measure(model))
+            found.append(NOTHING if self._harness is None else self._harness.measure(model))
         return found
 
 

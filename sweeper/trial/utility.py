@@ -2,50 +2,65 @@
 
 import math
 import re
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 
 from sweeper.errors import DataError, MissingExtraError
 from sweeper.memory import LOGIT_ROWS
-from sweeper.records import Metric
+from sweeper.records import Metric, measured
+from sweeper.samples import CORRECT, LOSS, TOKENS, bits
 from sweeper.trial.encode import Batch
 from sweeper.trial.logits import as_logits, chosen_states
 from sweeper.trial.shards import inside
+
+T = TypeVar("T")
 
 MARKER = "####"
 """What stands before the final answer in GSM8K."""
 
 
-class TokenSums(NamedTuple):
-    """Sums over target tokens: their negative log likelihood, in nats, and the right predictions.
+class RowSums(NamedTuple):
+    """For each row, the sums over its target tokens: negative log likelihood in nats, right predictions.
 
     A prediction is right where the most likely token after the true ones before it is the target;
-    `correct` is 0 where nobody asked.
+    `correct` is all 0 where nobody asked.
     """
 
-    loss: float
-    correct: int
+    loss: tuple[float, ...]
+    correct: tuple[int, ...]
 
 
 @torch.no_grad()
-def token_sums(
-    model: torch.nn.Module, batch: Batch, *, count_correct: bool = False
-) -> list[TokenSums]:
-    """Per slot, the sums over the target tokens of a batch, from one forward pass.
+def row_sums(model: torch.nn.Module, batch: Batch, *, count_correct: bool = False) -> list[RowSums]:
+    """Per slot, the sums over the target tokens of each row of a batch, from one forward pass.
+
+    Losses of tokens are fp32 and are summed exactly, so that a sum does not depend on what stands beside.
 
     Args:
         model: A causal language model in eval mode.
-        batch: Rows with their targets.
+        batch: Rows with their targets, equally many rows for each slot.
         count_correct: Whether to count the targets that are the most likely token.
     """
     losses, hits = inside(model, partial(_per_target, batch, count_correct))
-    parts = zip(losses.split(batch.counts), hits.split(batch.counts), strict=True)
-    sums = [torch.stack([part.sum().double(), hit.sum().double()]) for part, hit in parts]
-    return [TokenSums(loss, int(correct)) for loss, correct in torch.stack(sums).tolist()]
+    rows, length = batch.input_ids.shape
+    counts = torch.bincount(batch.places.cpu() // length, minlength=rows).tolist()
+    loss = [math.fsum(part) for part in _split(losses.tolist(), counts)]
+    correct = [sum(part) for part in _split(hits.int().tolist(), counts)]
+    each = rows // len(batch.counts)
+    return [
+        RowSums(tuple(loss[start : start + each]), tuple(correct[start : start + each]))
+        for start in range(0, rows, each)
+    ]
+
+
+def _split(values: list[T], counts: Sequence[int]) -> Iterator[list[T]]:
+    start = 0
+    for count in counts:
+        yield values[start : start + count]
+        start += count
 
 
 def _per_target(
@@ -65,38 +80,34 @@ def _per_target(
     return torch.cat(losses), torch.cat(hits)
 
 
-def likelihood_metrics(
-    names: Sequence[str], sums: Sequence[TokenSums], tokens: int
-) -> dict[str, Metric]:
-    """Mean loss in nats per token, its exponential, and the share of tokens predicted right.
+def likelihood_samples(
+    names: Sequence[str], sums: Sequence[RowSums], tokens: Sequence[int]
+) -> dict[str, tuple[float, ...]]:
+    """What `heldout_loss`, `perplexity` and `token_accuracy` are made of, row by row.
 
-    Nothing where the loss is not finite: then the predictions mean nothing either. No perplexity where
-    it is beyond the largest float.
+    Nothing where a loss is not finite: then the predictions mean nothing either.
 
     Args:
-        names: Which of `heldout_loss`, `perplexity` and `token_accuracy` to give.
-        sums: Of all held-out batches.
-        tokens: Their target tokens.
+        names: The metrics that are asked for.
+        sums: Of all held-out batches, in order.
+        tokens: The target tokens of each row.
     """
-    loss = sum(part.loss for part in sums) / tokens
-    if not math.isfinite(loss):
+    loss = tuple(value for part in sums for value in part.loss)
+    if not math.isfinite(sum(loss)):
         return {}
-    found = {
-        "heldout_loss": Metric(loss, tokens),
-        "token_accuracy": Metric.rate(sum(part.correct for part in sums), tokens),
-    }
-    if loss < math.log(sys.float_info.max):
-        found["perplexity"] = Metric(math.exp(loss), tokens)
-    return {name: found[name] for name in names if name in found}
+    samples: dict[str, tuple[float, ...]] = {LOSS: loss, TOKENS: tuple(tokens)}
+    if "token_accuracy" in names:
+        samples[CORRECT] = tuple(value for part in sums for value in part.correct)
+    return samples
 
 
-def text_metrics(
+def text_samples(
     names: Sequence[str],
     responses: Sequence[str],
     references: Sequence[str],
     extractor: str = "none",
-) -> dict[str, Metric]:
-    """ROUGE-L F1 (mean over rows, stemming off, package rouge-score) and exact match, in [0, 1].
+) -> dict[str, str | tuple[float, ...]]:
+    """ROUGE-L F1 (stemming off, package rouge-score) and exact match of each row, in [0, 1].
 
     Args:
         names: Which of `rouge_l` and `exact_match` to measure.
@@ -108,18 +119,27 @@ def text_metrics(
         MissingExtraError: `rouge_l` is asked for and rouge-score is not installed.
         DataError: see `reference_answers`.
     """
-    metrics: dict[str, Metric] = {}
-    n = len(references)
+    samples: dict[str, str | tuple[float, ...]] = {}
     if "rouge_l" in names:
-        scores = _rouge_l(list(zip(responses, references, strict=True)))
-        metrics["rouge_l"] = Metric(math.fsum(scores) / n, n)
+        samples["rouge_l"] = tuple(_rouge_l(list(zip(responses, references, strict=True))))
     if "exact_match" in names:
         wanted = reference_answers(references, extractor)
         pairs = zip(responses, wanted, strict=True)
-        metrics["exact_match"] = Metric.rate(
-            sum(extracted(text, extractor) == answer for text, answer in pairs), n
+        samples["exact_match"] = bits(
+            extracted(text, extractor) == answer for text, answer in pairs
         )
-    return metrics
+    return samples
+
+
+def text_metrics(
+    names: Sequence[str],
+    responses: Sequence[str],
+    references: Sequence[str],
+    extractor: str = "none",
+) -> dict[str, Metric]:
+    """The means over rows of `text_samples`."""
+    samples = text_samples(names, responses, references, extractor)
+    return measured(samples, samples)
 
 
 def reference_answers(references: Sequence[str], extractor: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Intervals and posteriors of a rate k/n. Numpy and the standard library only.
+"""Intervals and posteriors of a rate k/n.
 
 A rate is displayed with its Wilson score interval and decided on by its posterior under Jeffreys'
 prior, Beta(k + 1/2, n - k + 1/2). Seeds are never pooled here: a caller passes one seed's counts.
@@ -13,11 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweeper.errors import SweeperError
-
-_TINY = 1e-300
-_TOLERANCE = 1e-15
-_MAX_TERMS = 100_000
-_BISECTIONS = 60
+from sweeper.stats.beta import beta_quantile, incomplete_beta
 
 
 class Interval(NamedTuple):
@@ -50,6 +46,39 @@ def wilson_interval(k: float, n: int, confidence: float = 0.95) -> Interval:
 
 
 @lru_cache(maxsize=65536)
+def clopper_pearson_interval(k: int, n: int, confidence: float = 0.95) -> Interval:
+    """The exact interval of k successes in n, two-sided: its coverage is never below `confidence`.
+
+    Clopper and Pearson 1934, doi:10.1093/biomet/26.4.404: the quantiles of Beta(k, n - k + 1) and
+    Beta(k + 1, n - k). Wider than Wilson's, because a discrete count cannot meet a level exactly.
+
+    Raises:
+        SweeperError: not 0 <= k <= n, n < 1, or a confidence outside (0, 1).
+    """
+    _check(k, n)
+    tail = (1 - _share(confidence)) / 2
+    low = 0.0 if k == 0 else beta_quantile(k, n - k + 1, tail)
+    high = 1.0 if k == n else beta_quantile(k + 1, n - k, 1 - tail)
+    return Interval(low, high)
+
+
+@lru_cache(maxsize=65536)
+def credible_interval(k: int, n: int, confidence: float = 0.95) -> Interval:
+    """The equal-tailed interval of Beta(k + 1/2, n - k + 1/2), with the ends 0 and 1 at k = 0 and k = n.
+
+    Brown, Cai and DasGupta 2001, doi:10.1214/ss/1009213286, who close the ends in this way.
+
+    Raises:
+        SweeperError: not 0 <= k <= n, n < 1, or a confidence outside (0, 1).
+    """
+    _check(k, n)
+    tail = (1 - _share(confidence)) / 2
+    low = 0.0 if k == 0 else beta_quantile(k + 0.5, n - k + 0.5, tail)
+    high = 1.0 if k == n else beta_quantile(k + 0.5, n - k + 0.5, 1 - tail)
+    return Interval(low, high)
+
+
+@lru_cache(maxsize=65536)
 def probability_at_most(k: int, n: int, limit: float) -> float:
     """P(rate <= limit) under Beta(k + 1/2, n - k + 1/2), in [0, 1].
 
@@ -61,7 +90,7 @@ def probability_at_most(k: int, n: int, limit: float) -> float:
     _check(k, n)
     if not 0 <= limit <= 1:
         raise SweeperError(f"a limit of a rate lies in [0, 1], but got {limit}")
-    return _incomplete_beta(k + 0.5, n - k + 0.5, limit)
+    return incomplete_beta(k + 0.5, n - k + 0.5, limit)
 
 
 @lru_cache(maxsize=65536)
@@ -75,14 +104,7 @@ def upper_bound(k: int, n: int, confidence: float) -> float:
     """
     _check(k, n)
     _share(confidence)
-    low, high = 0.0, 1.0
-    for _ in range(_BISECTIONS):
-        middle = (low + high) / 2
-        if _incomplete_beta(k + 0.5, n - k + 0.5, middle) < confidence:
-            low = middle
-        else:
-            high = middle
-    return (low + high) / 2
+    return beta_quantile(k + 0.5, n - k + 0.5, confidence)
 
 
 def largest_passing_count(n: int, limit: float, confidence: float) -> int | None:
@@ -143,49 +165,3 @@ def _share(confidence: float) -> float:
     if not 0 < confidence < 1:
         raise SweeperError(f"a confidence lies strictly between 0 and 1, but got {confidence}")
     return confidence
-
-
-def _incomplete_beta(a: float, b: float, x: float) -> float:
-    """The regularised incomplete beta function I_x(a, b).
-
-    The continued fraction of DLMF 8.17.22 (https://dlmf.nist.gov/8.17.E22), which converges quickly
-    for x < (a + 1) / (a + b + 2); on the other side the reflection I_x(a, b) = 1 - I_{1-x}(b, a) is
-    used.
-    """
-    if x <= 0 or x >= 1:
-        return 0.0 if x <= 0 else 1.0
-    if x > (a + 1) / (a + b + 2):
-        return 1.0 - _incomplete_beta(b, a, 1 - x)
-    log_front = (
-        a * math.log(x)
-        + b * math.log1p(-x)
-        + math.lgamma(a + b)
-        - math.lgamma(a)
-        - math.lgamma(b)
-        - math.log(a)
-    )
-    return min(1.0, math.exp(log_front) * _continued_fraction(a, b, x))
-
-
-def _continued_fraction(a: float, b: float, x: float) -> float:
-    """1 / (1 + d1 / (1 + d2 / ...)) of DLMF 8.17.22, evaluated by the modified Lentz algorithm.
-
-    Thompson and Barnett 1986, doi:10.1016/0021-9991(86)90046-X.
-    """
-    value, c, d = 1.0, 1.0, 0.0
-    for term in range(_MAX_TERMS):
-        m = term // 2
-        if term == 0:
-            numerator = 1.0
-        elif term % 2 == 0:
-            numerator = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
-        else:
-            numerator = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
-        d = 1 + numerator * d
-        d = 1 / (d if abs(d) > _TINY else _TINY)
-        c = 1 + numerator / c
-        c = c if abs(c) > _TINY else _TINY
-        value *= c * d
-        if abs(1 - c * d) < _TOLERANCE:
-            break
-    return value - 1

@@ -1,0 +1,169 @@
+"""How often a front by P(on front) is the true one: configurations whose truth is known, measured again."""
+
+import itertools
+import math
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sweeper.certainty import OFF, ON, certainty
+from sweeper.front import find_front
+from sweeper.records import TrialRecord, measured
+from sweeper.spec import SweepSpec, parse_spec
+
+Row = dict[str, float | int | str]
+_NORMAL = NormalDist()
+
+SPEC = """
+version: 1
+name: recovery
+model: {path: example/model, dtype: float32}
+tuning: {method: full}
+data: {train: {path: train.jsonl}, heldout_rows: 96}
+space: {learning_rate: {values: [1.0e-4, 2.0e-4]}, batch_size: 8, max_steps: 100}
+evaluation: {harmful: {path: harmful.csv}, harmless: {path: harmless.csv}}
+constraints: []
+"""
+
+MINIATURE = (
+    (0.000, 0.867),
+    (0.000, 0.867),
+    (0.000, 0.803),
+    (0.266, 0.874),
+    (0.230, 0.879),
+    (0.008, 0.880),
+    (0.910, 0.867),
+    (0.918, 0.870),
+    (0.895, 0.876),
+    (0.156, 0.879),
+    (0.004, 0.869),
+    (0.543, 0.881),
+)
+"""(unsafe rate, ROUGE-L) of twelve configurations of a first miniature, taken here for the truth."""
+
+
+class Toy(NamedTuple):
+    """Configurations whose true (unsafe rate, ROUGE-L) are known, and how many prompts measure them."""
+
+    name: str
+    truth: tuple[tuple[float, float], ...]
+    prompts: int
+
+
+TOYS = (
+    Toy("60 equal ones at 5 %", ((0.05, 0.85),) * 60, 100),
+    Toy("60 equal ones at 5 %", ((0.05, 0.85),) * 60, 520),
+    Toy("miniature", MINIATURE, 256),
+)
+
+
+def verdicts(
+    rng: np.random.Generator, chances: NDArray[np.float64], n: int, shared: float
+) -> NDArray[np.float64]:
+    """Verdicts of m configurations on the same n prompts, which make up `shared` of their variance."""
+    cuts = np.array([_NORMAL.inv_cdf(min(max(float(p), 1e-9), 1 - 1e-9)) for p in chances])
+    noise = rng.standard_normal((len(chances), n)) * math.sqrt(1 - shared)
+    hard = rng.standard_normal(n) * math.sqrt(shared)
+    return (noise + hard < cuts[:, None]).astype(np.float64)
+
+
+def recovery(rng: np.random.Generator, toy: Toy, repetitions: int, draws: int = 1000) -> Row:
+    """How much of the true front is found: by estimates, by class, and by P at the estimates' size.
+
+    `whole` is how often all of the true front is among those found; `share` how much of it on average;
+    `false` how many are found that do not belong to it.
+    """
+    spec = parse_spec(SPEC)
+    true = true_front(toy)
+    totals: dict[str, list[float]] = {}
+    for _ in range(repetitions):
+        front = find_front(_records(rng, toy, spec), spec)
+        sure = certainty(front, spec, draws).standings
+        ranked = sorted(sure, key=lambda name: -sure[name].p_front)
+        members = {item.config_id for item in front.members}
+        sets = {
+            "estimates": members,
+            "on or maybe": {name for name in sure if sure[name].verdict != "off"},
+            "most probable, as many": set(ranked[: len(members)]),
+        }
+        for name, found in sets.items():
+            kept = len(found & true)
+            values = [float(kept == len(true)), kept / len(true), float(len(found - true))]
+            totals[name] = [a + b for a, b in zip(totals.get(name, [0.0] * 3), values, strict=True)]
+    return {
+        f"{name}: {what}": total / repetitions
+        for name, sums in totals.items()
+        for what, total in zip(("whole", "share", "false"), sums, strict=True)
+    }
+
+
+def true_front(toy: Toy) -> set[str]:
+    """The ids of the configurations that no other one dominates in truth."""
+    return {
+        str(i)
+        for i, (unsafe, useful) in enumerate(toy.truth)
+        if not any(u <= unsafe and v >= useful and (u, v) != (unsafe, useful) for u, v in toy.truth)
+    }
+
+
+def calibration(rng: np.random.Generator, repetitions: int, draws: int = 1000) -> list[Row]:
+    """Of configurations with some P(on front), how many are on the true front: 30 at a time, none alike.
+
+    A dose that nobody sees makes them both more useful and less safe.
+    """
+    spec = parse_spec(SPEC)
+    found: list[tuple[float, bool, bool]] = []
+    for _ in range(repetitions):
+        dose = rng.uniform(-1, 1.2, 30)
+        unsafe = 1 / (1 + np.exp(2.5 - 3.5 * dose + rng.normal(0, 0.3, 30)))
+        useful = 0.85 + 0.04 * np.tanh(2 * dose) + rng.normal(0, 0.01, 30)
+        toy = Toy("drawn", tuple(zip(unsafe.tolist(), useful.tolist(), strict=True)), 256)
+        true = true_front(toy)
+        standings = certainty(find_front(_records(rng, toy, spec), spec), spec, draws).standings
+        found += [(s.p_front, name in true, s.member) for name, s in standings.items()]
+    p, right, member = (np.array(column) for column in zip(*found, strict=True))
+    edges = (0.0, OFF, 0.1, 0.3, 0.5, 0.7, 0.9, ON, 1.0)
+    groups = [
+        (f"P {low:g} to {high:g}", (p >= low) & ((p < high) | (high == 1.0)))
+        for low, high in itertools.pairwise(edges)
+    ]
+    groups += [("on the front by the estimates", member), ("not on it", ~member)]
+    return [
+        {
+            "group": name,
+            "configurations": int(held.sum()),
+            "mean P": float(p[held].mean()) if held.any() else math.nan,
+            "on the true front": float(right[held].mean()) if held.any() else math.nan,
+        }
+        for name, held in groups
+    ]
+
+
+def _records(rng: np.random.Generator, toy: Toy, spec: SweepSpec) -> list[TrialRecord]:
+    """What one measurement of a toy's configurations, on the same prompts and rows, would record."""
+    answers = verdicts(rng, np.array([unsafe for unsafe, _ in toy.truth]), toy.prompts, 0.6)
+    rows = rng.uniform(-0.1, 0.1, 96)
+    records = []
+    for number, (_, useful) in enumerate(toy.truth):
+        scores = np.clip(useful + rows + rng.uniform(-0.03, 0.03, 96), 0, 1)
+        samples: dict[str, str | tuple[float, ...]] = {
+            "unsafe_rate": (48 + answers[number]).astype(np.uint8).tobytes().decode("ascii"),
+            "rouge_l": tuple(scores.tolist()),
+        }
+        records.append(
+            TrialRecord(
+                config_id=str(number),
+                trajectory_id=str(number),
+                seed=spec.seeds[0],
+                role="candidate",
+                status="complete",
+                config={"number": number},
+                readout={"step": 100, "kind": "raw"},
+                metrics=measured(samples, samples),
+                objectives=("rouge_l", "unsafe_rate"),
+                samples=samples,
+            )
+        )
+    return records

@@ -1,0 +1,122 @@
+"""What `sweeper front` prints: the front by its estimates, and how sure each configuration's place is."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from sweeper.certainty import OFF, ON, Certainty, Volume
+from sweeper.cli import show
+from sweeper.front import CANDIDATE_ROLE, Candidate, Front, shown, varying
+from sweeper.metrics import SAFETY_METRICS
+from sweeper.spec import SweepSpec
+
+MOST_OTHERS = 10
+"""So many configurations that may be on the front, but are not by their estimates, are listed."""
+
+
+def front(found: Front, sure: Certainty, spec: SweepSpec) -> None:
+    """The front, best utility first, then those that may belong to it, most probable first."""
+    names = varying(found.candidates, CANDIDATE_ROLE)
+    table = Table(title="Pareto front", title_justify="left")
+    table.add_column("configuration")
+    for name in names:
+        table.add_column(name, justify="right")
+    for objective in spec.objectives:
+        table.add_column(objective.metric, justify="right")
+    table.add_column("95 % interval", justify="right")
+    for name in ("estimate", "P(front)", "class"):
+        table.add_column(name, justify="right")
+    others = _others(found, sure)
+    for item in found.members:
+        table.add_row(*_cells(item, names, sure, spec))
+    if found.members:
+        table.add_section()
+    for item in others[:MOST_OTHERS]:
+        table.add_row(*_cells(item, names, sure, spec))
+    show.out.print(table)
+    for text in _lines(found, sure, len(others)):
+        show.line(text)
+    if found.base is not None:
+        show.line(f"untouched base model: {show.measured_text(found.base, spec)}")
+
+
+def _others(found: Front, sure: Certainty) -> list[Candidate]:
+    standings = sure.standings
+    others = [
+        item
+        for item in found.competing
+        if not standings[item.config_id].member and standings[item.config_id].verdict != "off"
+    ]
+    return sorted(others, key=lambda item: (-standings[item.config_id].p_front, item.config_id))
+
+
+def _cells(item: Candidate, names: Sequence[str], sure: Certainty, spec: SweepSpec) -> list[str]:
+    config = [shown(item.config[name]) for name in names]
+    values = [show.value_text(item, objective.metric) for objective in spec.objectives]
+    safety = next(o.metric for o in spec.objectives if o.metric in SAFETY_METRICS)
+    interval = item.interval(safety)
+    between = "" if interval is None else f"{interval.low:.3f} to {interval.high:.3f}"
+    standing = sure.standings[item.config_id]
+    place = ["on" if standing.member else "off", f"{standing.p_front:.3f}", standing.verdict]
+    return [escape(cell) for cell in (item.config_id, *config, *values, between, *place)]
+
+
+def _lines(found: Front, sure: Certainty, others: int) -> list[str]:
+    lines = [
+        f"{len(found.members)} on the front, of {len(found.competing)} complete configurations, by their "
+        f"estimates; {len(found.trade_off)} on the trade-off curve without the constraints"
+    ]
+    if sure.standings:
+        lines.append(
+            f"by P(front): {sure.count('on')} on (at least {ON:g}), {sure.count('maybe')} maybe, "
+            f"{sure.count('off')} off (below {OFF:g}); {sure.draws} draws over prompts and seeds"
+        )
+    if others > MOST_OTHERS:
+        lines.append(f"{others - MOST_OTHERS} more that may be on the front are not listed")
+    if sure.hypervolume is not None:
+        lines.append(volume_text(sure.hypervolume))
+    return [*lines, *(f"note: {note}" for note in sure.notes)]
+
+
+def volume_text(volume: Volume) -> str:
+    """`hypervolume 0.041 (95 % interval 0.038 to 0.043) up to rouge_l 0, unsafe_rate 0.05`."""
+    low, high = volume.interval
+    corner = ", ".join(f"{name} {value:.4g}" for name, value in volume.reference.items())
+    return (
+        f"hypervolume {volume.value:.4g} (95 % interval {low:.4g} to {high:.4g}), "
+        f"reference point {corner}"
+    )
+
+
+def front_data(found: Front, sure: Certainty) -> dict[str, Any]:
+    """The same as data; `others` are all that may be on the front, but are not by their estimates."""
+    volume = sure.hypervolume
+    return {
+        "members": [_described(item, sure) for item in found.members],
+        "others": [_described(item, sure) for item in _others(found, sure)],
+        "classes": {name: sure.count(name) for name in ("on", "maybe", "off")},
+        "draws": sure.draws,
+        "hypervolume": None
+        if volume is None
+        else {
+            "value": volume.value,
+            "interval": list(volume.interval),
+            "reference": dict(volume.reference),
+        },
+        "notes": list(sure.notes),
+    }
+
+
+def _described(item: Candidate, sure: Certainty) -> dict[str, Any]:
+    standing = sure.standings[item.config_id]
+    return {
+        "config_id": item.config_id,
+        **item.config,
+        **item.values,
+        "on_front": standing.member,
+        "p_front": standing.p_front,
+        "p_feasible": standing.p_feasible,
+        "class": standing.verdict,
+    }

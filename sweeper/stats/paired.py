@@ -1,0 +1,139 @@
+"""Two configurations on the same prompts or rows: what differs between them, prompt by prompt."""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from statistics import NormalDist, fmean, stdev
+from typing import NamedTuple
+
+from sweeper.errors import SweeperError
+from sweeper.stats.beta import t_quantile
+from sweeper.stats.rates import Interval
+
+_BISECTIONS = 50
+
+
+class Discordance(NamedTuple):
+    """On how many of n prompts only the first, or only the second, of two is counted."""
+
+    first: int
+    second: int
+    n: int
+
+    @property
+    def difference(self) -> float:
+        """The first rate minus the second."""
+        return (self.first - self.second) / self.n
+
+
+def discordance(first: str, second: str) -> Discordance:
+    """Compare verdicts prompt by prompt.
+
+    Args:
+        first: A `0` or `1` for each prompt.
+        second: Of the other one, on the same prompts in the same order.
+
+    Raises:
+        SweeperError: no prompts, or not equally many.
+    """
+    if not first or len(first) != len(second):
+        raise SweeperError(
+            f"pairs need the same prompts, at least one, but got {len(first)} and {len(second)}"
+        )
+    pairs = list(zip(first, second, strict=True))
+    return Discordance(pairs.count(("1", "0")), pairs.count(("0", "1")), len(pairs))
+
+
+def mcnemar(pairs: Discordance, *, mid_p: bool = True) -> float:
+    """Two-sided p of equal rates: the discordant prompts are a fair coin's (McNemar 1947).
+
+    The exact p is 2 P(X <= min(first, second)), at most 1, with X ~ Binomial(first + second, 1/2). The
+    mid-p takes P(X = min) off once; it is nearer to its level and very rarely above it (Fagerland, Lydersen
+    and Laake 2013, doi:10.1186/1471-2288-13-91).
+    """
+    total, least = pairs.first + pairs.second, min(pairs.first, pairs.second)
+    whole = 1 << total
+    doubled = 2 * sum(math.comb(total, i) for i in range(least + 1))
+    if mid_p:
+        return (doubled - math.comb(total, least)) / whole
+    return min(1.0, doubled / whole)
+
+
+@lru_cache(maxsize=65536)
+def paired_difference_interval(pairs: Discordance, confidence: float = 0.95) -> Interval:
+    """The score interval of a difference of two rates on the same prompts, within [-1, 1].
+
+    Tango 1998 (Statistics in Medicine 17:891-908): all differences that the score test keeps. At zero
+    that test is McNemar's without continuity correction.
+
+    Raises:
+        SweeperError: a confidence outside (0, 1).
+    """
+    if not 0 < confidence < 1:
+        raise SweeperError(f"a confidence lies strictly between 0 and 1, but got {confidence}")
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    low, high = (
+        kept_end(pairs.difference, outermost, lambda d: abs(_score(pairs, d)) <= z)
+        for outermost in (-1.0, 1.0)
+    )
+    return Interval(low, high)
+
+
+def constrained_share(pairs: Discordance, difference: float) -> float:
+    """The likeliest share of `second` prompts where the shares of both kinds differ by `difference`.
+
+    The root of Tango's quadratic, in [max(0, -difference), (1 - difference) / 2].
+    """
+    b, c, n = pairs
+    linear = -b - c + (2 * n - b + c) * difference
+    constant = -c * difference * (1 - difference)
+    root = math.sqrt(max(0.0, linear * linear - 8 * n * constant))
+    # Of two equal forms of the root the one without cancellation.
+    share = (root - linear) / (4 * n) if linear <= 0 else -2 * constant / (root + linear)
+    return min(max(share, 0.0, -difference), (1 - difference) / 2)
+
+
+def _score(pairs: Discordance, difference: float) -> float:
+    gap = pairs.first - pairs.second - pairs.n * difference
+    share = constrained_share(pairs, difference)
+    variance = pairs.n * (2 * share + difference * (1 - difference))
+    if variance > 0:
+        return gap / math.sqrt(variance)
+    return 0.0 if gap == 0 else math.copysign(math.inf, gap)
+
+
+def kept_end(inside: float, outermost: float, keeps: Callable[[float], bool]) -> float:
+    """How far a test keeps values from one that it keeps towards `outermost`, by bisection.
+
+    The values it keeps are an interval. The end is the last kept one found, within 1e-15 of the true end.
+    """
+    if keeps(outermost):
+        return outermost
+    outside = outermost
+    for _ in range(_BISECTIONS):
+        middle = (inside + outside) / 2
+        if keeps(middle):
+            inside = middle
+        else:
+            outside = middle
+    return inside
+
+
+def mean_difference_interval(
+    first: Sequence[float], second: Sequence[float], confidence: float = 0.95
+) -> Interval:
+    """Student's t interval of the mean of `first - second`, row by row. Any scale.
+
+    Raises:
+        SweeperError: fewer than two rows, not equally many, or a confidence outside (0, 1).
+    """
+    if len(first) != len(second) or len(first) < 2:
+        raise SweeperError(
+            f"pairs need the same rows, at least two, but got {len(first)} and {len(second)}"
+        )
+    if not 0 < confidence < 1:
+        raise SweeperError(f"a confidence lies strictly between 0 and 1, but got {confidence}")
+    gaps = [a - b for a, b in zip(first, second, strict=True)]
+    n, mean = len(gaps), fmean(gaps)
+    half = t_quantile(0.5 + confidence / 2, n - 1) * stdev(gaps) / math.sqrt(n)
+    return Interval(mean - half, mean + half)

@@ -1,0 +1,147 @@
+"""Draws of what a metric would be on all prompts and under all seeds, given some of both.
+
+The Bayesian bootstrap (Rubin 1981, doi:10.1214/aos/1176345338) weights prompts with Exponential(1) draws.
+The same weights are used for all configurations, so what they share on the same prompts cancels in every
+comparison.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+def prompt_weights(n: int, draws: int, rng: np.random.Generator) -> Floats:
+    """Weights of n prompts, shape (draws, n): Exponential(1), so Dirichlet(1, ..., 1) over their sum."""
+    return rng.standard_exponential((draws, n))
+
+
+def rate_draws(weights: Floats, shares: Floats, rng: np.random.Generator) -> Floats:
+    """Draws of rates, shape (draws, m); each alone is Beta(k + 1/2, n - k + 1/2) where shares are 0 or 1.
+
+    To the weighted prompts of a configuration come one that is counted and one that is not, each with a
+    weight Gamma(1/2) of the configuration's own: Jeffreys' prior. Without them 0 of n would be certainty.
+
+    Args:
+        weights: Of `prompt_weights`, shape (draws, n).
+        shares: Shape (m, n), in [0, 1]: how a prompt counts, on average over seeds.
+        rng: For the prior's weights.
+    """
+    size = (len(weights), len(shares))
+    counted, not_counted = _half_gamma(size, rng), _half_gamma(size, rng)
+    total = weights.sum(axis=1, keepdims=True)
+    drawn: Floats = (weights @ shares.T + counted) / (total + counted + not_counted)
+    return drawn
+
+
+def _half_gamma(size: tuple[int, int], rng: np.random.Generator) -> Floats:
+    """Gamma(1/2) is half the square of a standard normal, and quicker drawn so."""
+    drawn: Floats = rng.standard_normal(size)
+    drawn *= drawn
+    drawn /= 2
+    return drawn
+
+
+def ratio_draws(weights: Floats, numerators: Floats, denominators: Floats) -> Floats:
+    """Draws of ratios of two means over rows, shape (draws, m); of plain means where denominators are 1.
+
+    Without a prior: rows that are all alike leave no doubt.
+
+    Args:
+        weights: Of `prompt_weights`, shape (draws, n).
+        numerators: Shape (m, n).
+        denominators: Shape (n,) where they are the same for all m, or (m, n); positive.
+    """
+    below = weights @ denominators.T
+    drawn: Floats = (weights @ numerators.T) / (below[:, None] if below.ndim == 1 else below)
+    return drawn
+
+
+def beta_draws(
+    shares: Floats, n: NDArray[np.int64], draws: int, rng: np.random.Generator
+) -> Floats:
+    """Draws from Beta(n s + 1/2, n (1 - s) + 1/2), shape (draws, m), one configuration as if alone.
+
+    For counts without prompts. For a mean of [0, 1] scores it is the widest there can be.
+
+    Args:
+        shares: Shape (m,), in [0, 1].
+        n: Shape (m,), at least 1.
+        draws: How many.
+        rng: For the draws.
+    """
+    return rng.beta(n * shares + 0.5, n * (1 - shares) + 0.5, size=(draws, len(shares)))
+
+
+class Spread(NamedTuple):
+    """How far the values of m metrics under different seeds are apart, each of shape (m,).
+
+    `variance` is that of the values; `within` the part of it that is expected where runs do not differ and
+    only the answers to single prompts do; `seeds` how many there are.
+    """
+
+    variance: Floats
+    within: Floats
+    seeds: NDArray[np.int64]
+
+
+def seed_spread(values: Floats, within: Floats | None = None) -> Spread:
+    """The spread of m metrics over seeds.
+
+    Args:
+        values: Shape (m, seeds).
+        within: Shape (m,), see `interaction_variance`; None takes all spread for that of the runs.
+    """
+    m, seeds = values.shape
+    apart = values - values[:, :1]  # Equal values have no variance at all, rounding included.
+    variance = apart.var(axis=1, ddof=1) if seeds > 1 else np.zeros(m)
+    return Spread(variance, np.zeros(m) if within is None else within, np.full(m, seeds))
+
+
+def interaction_variance(answers: Floats) -> Floats:
+    """Mean square of prompts by seeds divided by n: how far a seed's mean moves by that alone, shape (m,).
+
+    Args:
+        answers: Shape (m, seeds, n), at least two of each of the last two.
+    """
+    _, seeds, n = answers.shape
+    rest = answers - answers.mean(axis=1, keepdims=True) - answers.mean(axis=2, keepdims=True)
+    rest += answers.mean(axis=(1, 2), keepdims=True)
+    variance: Floats = np.square(rest).sum(axis=(1, 2)) / ((n - 1) * (seeds - 1)) / n
+    return variance
+
+
+def seed_noise(spread: Spread, draws: int, rng: np.random.Generator) -> Floats:
+    """Draws of how far the mean over seeds is from the mean over all runs, shape (draws, m).
+
+    Prompts by seeds is a two-way table without replication: the variance of seeds' means is that of runs
+    plus `within` (Searle, Casella, McCulloch 1992, chapter 4). It is drawn as (seeds - 1) variance / chi^2,
+    `within` is taken off, and what is left, if anything, is the variance of a normal (the generalised pivot
+    of Weerahandi 1993, doi:10.1080/01621459.1993.10476355). Where `within` is 0 this is Student's t. Of one
+    seed nothing is known, and the noise is 0.
+    """
+    noise = np.zeros((draws, len(spread.seeds)))
+    moved = np.flatnonzero((spread.variance > 0) & (spread.seeds > 1))
+    if len(moved):
+        seeds, size = spread.seeds[moved].astype(np.float64), (draws, len(moved))
+        drawn = spread.variance[moved] * (seeds - 1) / rng.chisquare(seeds - 1, size=size)
+        own = np.maximum(0.0, drawn - spread.within[moved])
+        noise[:, moved] = rng.standard_normal(size) * np.sqrt(own / seeds)
+    return noise
+
+
+def shifted(rates: Floats, noise: Floats, means: Floats) -> Floats:
+    """Rates with the noise of seeds, shape (draws, m), added where they cannot leave [0, 1]: as logits.
+
+    Noise of a rate is noise / (mean (1 - mean)) of its logit. Runs of a low rate are skewed: now and then
+    one is much higher, and an interval that is symmetric in the rate misses that.
+    """
+    moved = np.flatnonzero(noise.any(axis=0))
+    if len(moved):
+        inside = np.clip(rates[:, moved], 1e-12, 1 - 1e-12)
+        centre = means[moved] * (1 - means[moved])
+        logits = np.log(inside / (1 - inside)) + noise[:, moved] / centre
+        rates[:, moved] = 1 / (1 + np.exp(-np.clip(logits, -700, 700)))
+    return rates
