@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from sweeper.errors import SweeperError
-from sweeper.folder import RunFolder
+from sweeper.folder import RunFolder, write_atomic
 from sweeper.front import BASE_ROLE, Candidate, Front, Gap, find_front, gap
 from sweeper.plan import short_hash
 from sweeper.records import TrialRecord
@@ -91,6 +91,17 @@ def confirmation(
     key = short_hash([sorted(names), list(seeded)])
     folder = RunFolder(run.confirm / f"{found.policy.name}-{key}")
     return Confirmation(again, names, folder, bool(halved), tuple(_notes(suites, halved, new)))
+
+
+def prepare(confirm: Confirmation, run: RunFolder) -> None:
+    """Make the folder. It gets what an adaptive search has asked for: its points are in no spec.
+
+    Raises:
+        RunFolderError: the folder cannot be written to.
+    """
+    confirm.folder.create()
+    if run.rounds.is_file() and not confirm.folder.rounds.exists():
+        write_atomic(confirm.folder.rounds, run.rounds.read_bytes())
 
 
 def _other_half(suite: SuiteSpec) -> SuiteSpec:

@@ -2,13 +2,14 @@
 
 import json
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
+from sweeper.adaptive import asked_points
 from sweeper.calibrate import count_tokens
 from sweeper.drive import Listener, TrialFunction, drive
 from sweeper.errors import RunFolderError, SweeperError
@@ -18,6 +19,7 @@ from sweeper.plan import Plan, make_plan, make_tasks
 from sweeper.preflight import check_memory
 from sweeper.provenance import source_hash
 from sweeper.records import RecordsRead, read_records
+from sweeper.rounds import points_asked
 from sweeper.sources import resolve
 from sweeper.spec import SweepSpec, dump_spec, spec_hash
 from sweeper.task import TrajectoryTask
@@ -27,6 +29,13 @@ from sweeper.trial.model import model_hash, opened
 from sweeper.trial.run import run_pack
 
 Begin = Callable[[Plan, RecordsRead], None]
+
+
+class Ended(NamedTuple):
+    """What was planned in the end, and whether all of it was handed out: not after an interruption."""
+
+    plan: Plan
+    whole: bool
 
 
 def run_sweep(
@@ -40,14 +49,15 @@ def run_sweep(
     begin: Begin = lambda plan, found: None,
     record: Listener = lambda record: None,
     run: TrialFunction = run_pack,
-) -> Plan:
+) -> Ended:
     """Run a sweep, or what is left of it, into a folder.
 
     Args:
         spec: The validated sweep.
         out: The run folder. A run of the same spec in it is continued.
         fresh: Delete an earlier run in the folder first.
-        only: The ids of the configurations to run; all of the sweep where not given.
+        only: The ids of the configurations to run; all of the sweep where not given. Of an adaptive
+            search they are among the rounds that the folder holds, and none is asked for.
         memory_check: Refuse what does not fit this machine's GPUs; see `preflight.check_memory`.
         counted: Told how many rows are trained on, held out and left out.
         begin: Told the plan and what records.jsonl holds already, when all checks have passed.
@@ -59,8 +69,8 @@ def run_sweep(
         DataError, ModelError, DeviceError: found by the preflight, before anything is launched.
         SweeperError: the grid is too large, or Ray cannot be used.
     """
-    plan = make_plan(spec, only)
     folder = RunFolder(out.resolve())
+    plan = make_plan(spec, None if only is None else points_asked(folder) or None, only)
     folder.create()
     with DriverLock(folder):
         tasks = [pinned(task) for task in make_tasks(plan, spec, resolve)]
@@ -77,8 +87,39 @@ def run_sweep(
         found = read_records(folder.records)
         counted(counts)
         begin(plan, found)
-        drive(tasks, spec, folder, run, record)
-    return plan
+        rounds = _Rounds(spec, folder, None if only is None else plan)
+        drive((), spec, folder, run, record, rounds)
+    return Ended(rounds.plan or plan, rounds.whole)
+
+
+class _Rounds:
+    """The tasks of a sweep: all at once, or round by round where the search is adaptive.
+
+    Where a part of a sweep is planned already, its tasks are all there are.
+    """
+
+    def __init__(self, spec: SweepSpec, folder: RunFolder, part: Plan | None) -> None:
+        self._spec = spec
+        self._folder = folder
+        self._part = part
+        self.plan = part
+        self.whole = False
+
+    def __iter__(self) -> Iterator[Sequence[TrajectoryTask]]:
+        adaptive = self._part is None and self._spec.search.method == "optuna"
+        for drawn in asked_points(self._spec, self._folder) if adaptive else (None,):
+            self.plan = self._part or make_plan(self._spec, drawn)
+            if adaptive:
+                _recount(self._folder, self.plan)
+            yield [pinned(task) for task in make_tasks(self.plan, self._spec, resolve)]
+        self.whole = True
+
+
+def _recount(folder: RunFolder, plan: Plan) -> None:
+    """Bring plan.json up to what has been asked for by now."""
+    content = json.loads(folder.plan.read_text(encoding="utf-8"))
+    content["accounting"] = plan.accounting._asdict()
+    write_atomic(folder.plan, json.dumps(content, indent=1))
 
 
 def _clear(folder: RunFolder) -> None:
@@ -91,6 +132,7 @@ def _clear(folder: RunFolder) -> None:
             shutil.rmtree(path)
     for path in (
         folder.records,
+        folder.rounds,
         folder.study,
         folder.report,
         folder.plan,

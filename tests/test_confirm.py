@@ -1,7 +1,7 @@
 """The choice measured again: what is laid out, how it is read, and the whole way through Ray."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pytest
@@ -142,8 +142,16 @@ def test_nothing_is_confirmed_where_nothing_was_chosen() -> None:
 def trained_here(most: int | None = None) -> Callable[..., None]:
     """A driver without Ray: trains the first tasks in this process, one after the other."""
 
-    def drive(tasks: Sequence[TrajectoryTask], _: object, folder: RunFolder, *__: object) -> None:
+    def drive(
+        first: Sequence[TrajectoryTask],
+        spec: SweepSpec,
+        folder: RunFolder,
+        run: object,
+        listener: object,
+        later: Iterable[Sequence[TrajectoryTask]],
+    ) -> None:
         writer = RecordWriter(folder.records)
+        tasks = [*first, *(task for tasks in later for task in tasks)]
         for task in tasks[:most]:
             for record in run_trajectory(task, folder.trial(task.trajectory_id)):
                 writer.append(record)

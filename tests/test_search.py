@@ -107,11 +107,13 @@ def test_the_base_model_is_no_trial() -> None:
     assert study.metric_names == ["rouge_l", "unsafe_rate"]
 
 
-def test_constraints_are_the_shortfall_of_probability() -> None:
+def test_constraints_are_the_shortfall_of_probability_and_the_excess_of_the_rate() -> None:
     spec = make_spec()
-    front = find_front([make_record(unsafe=(9, 256)), make_record(max_steps=40)], spec)
+    records = [make_record(unsafe=(64, 256)), make_record(max_steps=40, unsafe=(0, 256))]
+    front = find_front(records, spec)
     for item, trial in zip(front.candidates, project(front, spec, None).trials, strict=True):
-        assert list(trial.constraints.values()) == [0.95 - item.probability]
+        excess = 0.0 if item.feasible else item.values["unsafe_rate"] - 0.05
+        assert list(trial.constraints.values()) == [0.95 - item.probability + excess]
         assert (max(trial.constraints.values()) <= 0) == item.feasible
 
 

@@ -13,7 +13,7 @@ from sweeper.cli.options import (
     app,
     uncollected,
 )
-from sweeper.confirm import Confirmation, Shrinkage, confirmation, shrinkages
+from sweeper.confirm import Confirmation, Shrinkage, confirmation, prepare, shrinkages
 from sweeper.errors import SweeperError
 from sweeper.front import Front
 from sweeper.judges import MIN_COVERAGE
@@ -64,6 +64,7 @@ def recommend(
     content: dict[str, Any] = recommendations.recommendation_data(found)
     if confirm:
         laid_out = confirmation(opened.folder, spec, front, found, seeds, top)
+        prepare(laid_out, opened.folder)
         again = _confirmed(laid_out, front, spec, wanted, quiet=json_)
         if not json_:
             recommendations.shrinkage(again, laid_out, spec)
@@ -80,16 +81,16 @@ def _confirmed(
 
     root, only = laid_out.folder.root, tuple(laid_out.names)
     if quiet:
-        made = run_sweep(laid_out.spec, root, only=only)
+        ended = run_sweep(laid_out.spec, root, only=only)
     else:
         show.line(f"confirming {len(only)} configurations in {root}")
         with show.SweepProgress(laid_out.spec) as progress:
-            made = run_sweep(
+            ended = run_sweep(
                 laid_out.spec, root, only=only, begin=progress.begin, record=progress.record
             )
     records = read_records(laid_out.folder.records).records
-    missing = len(made.keys() - {record.key for record in records})
-    if missing:
+    missing = len(ended.plan.keys() - {record.key for record in records})
+    if missing or not ended.whole:
         show.error(f"stopped with {missing} records missing; the same command continues")
         raise typer.Exit(INTERRUPTED)
     _, under = asked(front, spec, policy)

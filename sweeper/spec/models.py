@@ -231,16 +231,30 @@ class ConstraintSpec(SpecModel):
 
 
 class SearchSpec(SpecModel):
-    """`grid` plans every point; `random` draws `trajectories` optimizer settings."""
+    """`grid` plans every point, `random` draws optimizer settings, `optuna` asks for them as it learns.
 
-    method: Literal["grid", "random"] = "grid"
+    `parallel` settings are asked for at a time: a number of the spec and not of the cluster, so that
+    the same spec asks for the same settings anywhere. `warm_start` is the folder of an earlier run to
+    learn from.
+    """
+
+    method: Literal["grid", "random", "optuna"] = "grid"
     trajectories: Count | None = None
     seed: Seed = 0
+    sampler: Literal["tpe", "nsga2", "nsga3", "gp", "random", "qmc"] = "tpe"
+    parallel: Count = 4
+    warm_start: str | None = None
 
     @model_validator(mode="after")
     def _law(self) -> Self:
-        if (self.method == "random") != (self.trajectories is not None):
-            raise ValueError("`trajectories` belongs to `method: random`, and is needed there")
+        if (self.method != "grid") != (self.trajectories is not None):
+            raise ValueError(
+                "`trajectories` belongs to `method: random` and `optuna`, and is needed there"
+            )
+        fields = type(self).model_fields
+        for name in ("sampler", "parallel", "warm_start"):
+            if self.method != "optuna" and getattr(self, name) != fields[name].default:
+                raise ValueError(f"`{name}` belongs to `method: optuna`")
         return self
 
 
