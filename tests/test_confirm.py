@@ -9,11 +9,13 @@ from conftest import World
 from factories import base_record, make_record, make_spec
 
 from sweeper.cli.app import _run
-from sweeper.confirm import HOLDS, Confirmation, confirmation, shrinkages
-from sweeper.errors import RunFolderError, SweeperError
+from sweeper.confirm import HOLDS, Confirmation, confirmation, prepare, shrinkages
+from sweeper.errors import RunFolderError, SpecError, SweeperError
 from sweeper.folder import RunFolder
 from sweeper.front import Front, find_front
+from sweeper.plan import make_plan, trajectory_axes
 from sweeper.records import RecordWriter, TrialRecord, read_records
+from sweeper.rounds import append_round, points_asked
 from sweeper.select import Policy, Recommendation, recommend
 from sweeper.spec import SweepSpec, load_spec, spec_hash
 from sweeper.stats import difference_lower_bound
@@ -233,3 +235,35 @@ def test_the_choice_is_measured_again_through_ray_and_goes_on_after_an_interrupt
     assert info["spec_hash"] == spec_hash(other) != spec_hash(spec)
     with pytest.raises(RunFolderError, match="a run of other configurations"):
         run_sweep(other, folder, only=named[:1])
+
+
+def test_what_an_adaptive_search_asked_for_is_known_to_the_confirmation(
+    tiny_spec_text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(tiny_spec_text)
+    rates = "space.learning_rate={low: 1e-3, high: 4e-3, log: true}"
+    spec = load_spec(str(path), (rates, "search={method: optuna, trajectories: 4}"))
+    others = {n: axis for n, axis in trajectory_axes(spec).items() if n != "learning_rate"}
+    run = RunFolder(tmp_path / "run")
+    run.create()
+    append_round(run, ({"learning_rate": 0.00123, **{n: a.grid()[0] for n, a in others.items()}},))
+    drawn = points_asked(run)
+    chosen = next(c for c in make_plan(spec, drawn).configurations if c.role == "candidate")
+    with pytest.raises(SpecError, match="are not among"):
+        make_plan(spec, only={chosen.config_id})
+
+    asked: list[str] = []
+
+    def drive(first: object, *rest: object) -> None:
+        later = rest[-1]
+        assert isinstance(later, Iterable)
+        asked.extend(r.config_id for tasks in later for task in tasks for r in task.readouts)
+
+    monkeypatch.setattr("sweeper.sweep.drive", drive)
+    again = spec.model_copy(update={"seeds": (7,)})
+    made = Confirmation(again, {chosen.config_id: ""}, RunFolder(run.confirm / "a"), False, ())
+    prepare(made, run)
+    ended = run_sweep(again, made.folder.root, only=made.names)
+    assert asked == [chosen.config_id]
+    assert ended.whole and ended.plan.keys() == {(chosen.config_id, 7)}

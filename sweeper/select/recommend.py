@@ -99,10 +99,12 @@ def multiplicity(found: Recommendation) -> str:
     count = found.compared
     if count < 2:
         return "1 configuration was compared." if count else "No configuration was compared."
+    text = f"{count} configurations were compared on the same prompts"
+    if found.chosen is None:
+        return f"{text}."
     return (
-        f"{count} configurations were compared on the same prompts: the best of many looks better than "
-        "it is, and neither intervals nor p-values are corrected for the choice. --confirm measures the "
-        "choice again."
+        f"{text}: the best of many looks better than it is, and neither intervals nor p-values are "
+        "corrected for the choice. --confirm measures it again."
     )
 
 
