@@ -22,8 +22,8 @@ HOLDS, FAILS = "keeps every constraint and has a gain", "does not hold"
 class Confirmation(NamedTuple):
     """How a sweep is to be run again on what it left out.
 
-    `new_prompts` says whether any suite has prompts that the sweep did not use; where it has none, only
-    the seeds are new. `notes` are sentences for the reader.
+    `new_prompts` says whether there are harmful prompts that the sweep did not use; where there are none,
+    only the seeds are new. `notes` are sentences for the reader.
     """
 
     spec: SweepSpec
@@ -54,8 +54,8 @@ def confirmation(
 ) -> Confirmation:
     """Lay out how the best `top` of a recommendation and their controls are measured again.
 
-    Suites of which the sweep used one half get the other one. There, the seeds of the sweep are used again
-    (the same trainings on new prompts) and `seeds` new ones; where every prompt was used, only new ones.
+    Suites of which the sweep used one half get the other one. Where harmful prompts are new, the seeds of
+    the sweep are used again (the same trainings on new prompts) and `seeds` new ones; else only new ones.
 
     Args:
         run: The folder of the sweep; the confirmation gets a folder of its own inside it.
@@ -70,11 +70,10 @@ def confirmation(
     """
     if found.chosen is None:
         raise SweeperError(f"{found.reason} There is nothing to confirm; see `sweeper recommend`")
-    suites = (*spec.evaluation.harmful, *spec.evaluation.harmless)
-    halved = [suite for suite in suites if suite.half != "all"]
+    halved = any(suite.half != "all" for suite in spec.evaluation.harmful)
     if not halved and seeds < 1:
         raise SweeperError(
-            "the sweep used both halves of every suite (`half: all`), so only seeds can be new; "
+            "the sweep used both halves of its harmful prompts (`half: all`), so only seeds can be new; "
             "ask for at least one with --seeds"
         )
     later = max(spec.seeds) + 1
@@ -89,8 +88,8 @@ def confirmation(
     again = spec.model_copy(update={"evaluation": evaluation, "seeds": seeded})
     names = _named(front, found, top)
     key = short_hash([sorted(names), list(seeded)])
-    folder = RunFolder(run.confirm / f"{found.policy.name}-{key}")
-    return Confirmation(again, names, folder, bool(halved), tuple(_notes(suites, halved, new)))
+    folder = RunFolder(run.confirm / key)
+    return Confirmation(again, names, folder, halved, tuple(_notes(spec, new)))
 
 
 def prepare(confirm: Confirmation, run: RunFolder) -> None:
@@ -125,16 +124,15 @@ def _named(front: Front, found: Recommendation, top: int) -> dict[str, str]:
     return named
 
 
-def _notes(
-    suites: Sequence[SuiteSpec], halved: Sequence[SuiteSpec], new: Sequence[int]
-) -> list[str]:
+def _notes(spec: SweepSpec, new: Sequence[int]) -> list[str]:
+    suites = (*spec.evaluation.harmful, *spec.evaluation.harmless)
     used = [suite.path or str(suite.suite) for suite in suites if suite.half == "all"]
     seeds = f"seed{'' if len(new) == 1 else 's'} {', '.join(map(str, new))}"
-    if not halved:
+    if all(suite.half == "all" for suite in spec.evaluation.harmful):
         return [
-            "the sweep used both halves of every suite (`half: all`): the prompts are the same ones, and "
-            f"only {seeds} {'is' if len(new) == 1 else 'are'} new; this shows how much training runs "
-            "differ, not how other prompts would be answered"
+            "the sweep used both halves of its harmful prompts (`half: all`): the prompts are the same "
+            f"ones, and only {seeds} {'is' if len(new) == 1 else 'are'} new; this shows how much training "
+            "runs differ, not how other prompts would be answered"
         ]
     notes = [f"prompts of {', '.join(used)} are the same ones (`half: all`)"] if used else []
     if not new:

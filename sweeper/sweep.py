@@ -44,6 +44,7 @@ def run_sweep(
     *,
     fresh: bool = False,
     only: Collection[str] | None = None,
+    part_of: RunFolder | None = None,
     memory_check: bool = True,
     counted: Callable[[Mapping[str, int]], None] = lambda counts: None,
     begin: Begin = lambda plan, found: None,
@@ -58,6 +59,7 @@ def run_sweep(
         fresh: Delete an earlier run in the folder first.
         only: The ids of the configurations to run; all of the sweep where not given. Of an adaptive
             search they are among the rounds that the folder holds, and none is asked for.
+        part_of: A run that was begun with the same input files, or else this one is refused.
         memory_check: Refuse what does not fit this machine's GPUs; see `preflight.check_memory`.
         counted: Told how many rows are trained on, held out and left out.
         begin: Told the plan and what records.jsonl holds already, when all checks have passed.
@@ -78,6 +80,8 @@ def run_sweep(
         if memory_check and (machine := this_machine()).gpus:
             tokens = count_tokens(tasks[0])
             check_memory(plan, spec, str(opened(tasks[0].model)), tokens, machine)
+        if part_of is not None:
+            _check_inputs(part_of, tasks[0], "restore them, or run the whole sweep again")
         if (
             fresh
         ):  # Only now: a sweep that cannot start must not cost the records of an earlier one.
@@ -174,8 +178,13 @@ def _check_same_run(
         )
     if info.get("only") != _listed(only):
         raise RunFolderError(f"{folder.root} holds a run of other configurations; {remedy}")
+    _check_inputs(folder, task, remedy)
+
+
+def _check_inputs(folder: RunFolder, task: TrajectoryTask, remedy: str) -> None:
+    """Refuse other contents of the input files than a run was begun with."""
     now = _input_hashes(task)
-    begun = info.get("inputs", {})
+    begun = (folder.read_info() or {}).get("inputs", {})
     moved = [name for name, value in now.items() if begun.get(name) != value]
     if moved:
         raise RunFolderError(

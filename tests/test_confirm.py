@@ -267,3 +267,17 @@ def test_what_an_adaptive_search_asked_for_is_known_to_the_confirmation(
     ended = run_sweep(again, made.folder.root, only=made.names)
     assert asked == [chosen.config_id]
     assert ended.whole and ended.plan.keys() == {(chosen.config_id, 7)}
+
+
+def test_other_input_files_than_those_of_the_sweep_are_refused(
+    searched: tuple[SweepSpec, Path], tiny_world: World, tmp_path: Path
+) -> None:
+    spec, run = searched
+    info = json.loads((run / "run.json").read_text())
+    only = [item.config_id for item in make_plan(spec).configurations[:1]]
+    info["inputs"][str(tiny_world.train)] = "0" * 64
+    (run / "run.json").write_text(json.dumps(info))
+    with pytest.raises(
+        RunFolderError, match=r"begun with other contents of .*train\.jsonl; restore"
+    ):
+        run_sweep(spec, tmp_path / "again", only=only, part_of=RunFolder(run))

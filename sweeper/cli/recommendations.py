@@ -44,14 +44,14 @@ def _tests(contrasts: Sequence[Contrast], spec: SweepSpec) -> Table:
     return table
 
 
-def gap_text(found: Gap | None) -> str:
-    """`-0.021 (-0.044 to -0.002)`; `unpaired` where rows are not stored."""
+def gap_text(found: Gap | None, *, mark: bool = True) -> str:
+    """`-0.021 (-0.044 to -0.002)`; with `mark`, `unpaired` where rows are not stored."""
     if found is None:
         return "not measured"
     if found.interval is None:
         return f"{found.difference:+.3f} (no interval)"
     low, high = found.interval
-    unpaired = "" if found.paired else ", unpaired"
+    unpaired = ", unpaired" if mark and not found.paired else ""
     return f"{found.difference:+.3f} ({low:+.3f} to {high:+.3f}{unpaired})"
 
 
@@ -132,7 +132,7 @@ def shrinkage(found: Sequence[Shrinkage], confirm: Confirmation, spec: SweepSpec
         table.add_column(head, justify="right")
     for item in found:
         again = "not measured" if item.again is None else _rate(item.again)
-        cells = (_rate(item.search), again, gap_text(item.unsafe))
+        cells = (_rate(item.search), again, gap_text(item.unsafe, mark=not confirm.new_prompts))
         useful = show.value_text(item.search, name), gap_text(item.utility)
         table.add_row(*map(escape, (item.name, *cells, *useful)))
     show.out.print(table)

@@ -13,21 +13,19 @@ from sweeper.cli.options import (
     app,
     uncollected,
 )
-from sweeper.confirm import Confirmation, Shrinkage, confirmation, prepare, shrinkages
+from sweeper.confirm import Confirmation, confirmation, prepare, shrinkages
 from sweeper.errors import SweeperError
-from sweeper.front import Front
+from sweeper.folder import RunFolder
 from sweeper.judges import MIN_COVERAGE
 from sweeper.records import read_records
-from sweeper.select import NAMES, Policy, asked, policy_of
+from sweeper.select import NAMES, asked, policy_of
 from sweeper.select import recommend as choose
-from sweeper.spec import SweepSpec
 
 INTERRUPTED = 130
 """The shell's exit code for an end by Ctrl-C."""
 
 
 @app.command()
-@uncollected()
 def recommend(
     run: RunArgument,
     policy: Annotated[str, typer.Option(help=f"One of {', '.join(NAMES)}.")] = NAMES[0],
@@ -56,8 +54,9 @@ def recommend(
             "judged by `sweeper rescore`"
         )
     opened = open_run(run, judge, min_coverage)
-    front, spec = opened.front(), opened.spec
-    found = choose(front, spec, wanted)
+    with uncollected():
+        front, spec = opened.front(), opened.spec
+        found = choose(front, spec, wanted)
     if not json_:
         recommendations.recommendation(found, spec)
     show_judges.overlay(opened.judged(), to=show.err if json_ else show.out)
@@ -65,7 +64,9 @@ def recommend(
     if confirm:
         laid_out = confirmation(opened.folder, spec, front, found, seeds, top)
         prepare(laid_out, opened.folder)
-        again = _confirmed(laid_out, front, spec, wanted, quiet=json_)
+        _run(laid_out, opened.folder, quiet=json_)
+        _, under = asked(front, spec, wanted)
+        again = shrinkages(front, under, read_records(laid_out.folder.records).records, laid_out)
         if not json_:
             recommendations.shrinkage(again, laid_out, spec)
         content["confirmation"] = recommendations.shrinkage_data(again, laid_out)
@@ -73,25 +74,26 @@ def recommend(
         show.data(content)
 
 
-def _confirmed(
-    laid_out: Confirmation, front: Front, spec: SweepSpec, policy: Policy, *, quiet: bool
-) -> tuple[Shrinkage, ...]:
-    """Run what is laid out, or what is left of it, and hold it against the search."""
+def _run(laid_out: Confirmation, of: RunFolder, *, quiet: bool) -> None:
+    """Run what is laid out, or what is left of it; an interruption ends the command."""
     from sweeper.sweep import run_sweep
 
     root, only = laid_out.folder.root, tuple(laid_out.names)
     if quiet:
-        ended = run_sweep(laid_out.spec, root, only=only)
+        ended = run_sweep(laid_out.spec, root, only=only, part_of=of)
     else:
         show.line(f"confirming {len(only)} configurations in {root}")
         with show.SweepProgress(laid_out.spec) as progress:
             ended = run_sweep(
-                laid_out.spec, root, only=only, begin=progress.begin, record=progress.record
+                laid_out.spec,
+                root,
+                only=only,
+                part_of=of,
+                begin=progress.begin,
+                record=progress.record,
             )
     records = read_records(laid_out.folder.records).records
     missing = len(ended.plan.keys() - {record.key for record in records})
     if missing or not ended.whole:
         show.error(f"stopped with {missing} records missing; the same command continues")
         raise typer.Exit(INTERRUPTED)
-    _, under = asked(front, spec, policy)
-    return shrinkages(front, under, records, laid_out)
