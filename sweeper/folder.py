@@ -88,6 +88,7 @@ class RunFolder:
         self.plan = root / "plan.json"
         self.records = root / "records.jsonl"
         self.rounds = root / "rounds.jsonl"
+        self.refinements = root / "refinements.jsonl"
         self.generations = root / "generations"
         self.judgements = root / "judgements.jsonl"
         self.trajectories = root / "trajectories"

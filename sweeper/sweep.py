@@ -19,6 +19,7 @@ from sweeper.plan import Plan, make_plan, make_tasks
 from sweeper.preflight import check_memory
 from sweeper.provenance import source_hash
 from sweeper.records import RecordsRead, read_records
+from sweeper.refine import refined_plans
 from sweeper.rounds import points_asked
 from sweeper.sources import resolve
 from sweeper.spec import SweepSpec, dump_spec, spec_hash
@@ -32,9 +33,13 @@ Begin = Callable[[Plan, RecordsRead], None]
 
 
 class Ended(NamedTuple):
-    """What was planned in the end, and whether all of it was handed out: not after an interruption."""
+    """What was planned in the end, and whether all of it was handed out: not after an interruption.
+
+    `keys` are the (config_id, seed) pairs a finished run has records of, further seeds included.
+    """
 
     plan: Plan
+    keys: frozenset[tuple[str, int]]
     whole: bool
 
 
@@ -93,11 +98,11 @@ def run_sweep(
         begin(plan, found)
         rounds = _Rounds(spec, folder, None if only is None else plan)
         drive((), spec, folder, run, record, rounds)
-    return Ended(rounds.plan or plan, rounds.whole)
+    return Ended(rounds.plan or plan, frozenset(rounds.keys), rounds.whole)
 
 
 class _Rounds:
-    """The tasks of a sweep: all at once, or round by round where the search is adaptive.
+    """The tasks of a sweep: all at once, or round by round where the search is adaptive or refined.
 
     Where a part of a sweep is planned already, its tasks are all there are.
     """
@@ -107,16 +112,25 @@ class _Rounds:
         self._folder = folder
         self._part = part
         self.plan = part
+        self.keys: set[tuple[str, int]] = set()
         self.whole = False
 
     def __iter__(self) -> Iterator[Sequence[TrajectoryTask]]:
         adaptive = self._part is None and self._spec.search.method == "optuna"
+        drawn = None
         for drawn in asked_points(self._spec, self._folder) if adaptive else (None,):
             self.plan = self._part or make_plan(self._spec, drawn)
             if adaptive:
                 _recount(self._folder, self.plan)
-            yield [pinned(task) for task in make_tasks(self.plan, self._spec, resolve)]
+            yield self._tasks(self.plan)
+        if self._part is None and self._spec.search.refine is not None:
+            for plans in refined_plans(self._spec, self._folder, drawn):
+                yield [task for plan in plans for task in self._tasks(plan)]
         self.whole = True
+
+    def _tasks(self, plan: Plan) -> list[TrajectoryTask]:
+        self.keys |= plan.keys()
+        return [pinned(task) for task in make_tasks(plan, self._spec, resolve)]
 
 
 def _recount(folder: RunFolder, plan: Plan) -> None:
@@ -137,6 +151,7 @@ def _clear(folder: RunFolder) -> None:
     for path in (
         folder.records,
         folder.rounds,
+        folder.refinements,
         folder.study,
         folder.report,
         folder.plan,

@@ -38,6 +38,7 @@ RANKS = {
     "facts": 4,
     "judges": 4,
     "adaptive": 6,
+    "refine": 5,
     "calibrate": 5,
     "confirm": 5,
     "drive": 5,

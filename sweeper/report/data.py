@@ -20,10 +20,11 @@ from sweeper.judges import Overlay
 from sweeper.keywords import keyword_list_names, load_keyword_list
 from sweeper.metrics import harness_metric
 from sweeper.records import STATUSES, TrialRecord
+from sweeper.refine import RefinementRow, refinement_rows
 from sweeper.report.averaging import EffectRow, averaging_effects, effect_rows
 from sweeper.report.controls import ControlTable, control_tables
 from sweeper.report.cost import cost_rows
-from sweeper.report.measures import Measure, measure
+from sweeper.report.measures import ABSENT, Measure, measure
 from sweeper.report.references import ReferenceTable, reference_tables
 from sweeper.report.table import Row, configuration_table
 from sweeper.select import Recommendation, comparison, recommend
@@ -88,6 +89,7 @@ class ReportData(NamedTuple):
     compared: tuple[Compared, ...]
     front: FrontInfo
     standings: tuple[str, ...]
+    refinements: tuple[tuple[str, ...], ...]
     curves: tuple[StepInfo, ...]
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
@@ -140,6 +142,7 @@ def report_data(
         compared=tuple(_compared(name, item, names, metrics) for name, item in comparison(found)),
         front=front_info(front, spec, found.chosen, sure),
         standings=_standings(sure),
+        refinements=tuple(map(_refinement, refinement_rows(run, spec, records))),
         curves=tuple(curve for curve in curves if curve is not None),
         columns=table.columns,
         rows=table.rows,
@@ -178,6 +181,13 @@ def _standings(sure: Certainty) -> tuple[str, ...]:
             f"reference point {corner}."
         )
     return (*texts, *(f"{note[0].upper()}{note[1:]}." for note in sure.notes))
+
+
+def _refinement(row: RefinementRow) -> tuple[str, ...]:
+    state, volume = row.state, row.state.hypervolume
+    counts = (row.paths, row.spent, state.on, state.maybe, state.off, state.undecided)
+    area = ABSENT if volume is None else "{:.4g} ({:.4g} to {:.4g})".format(*volume)
+    return (*(f"{count:,}" for count in counts), area)
 
 
 def _metrics(front: Front, spec: SweepSpec) -> tuple[str, ...]:
