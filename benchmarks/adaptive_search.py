@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sweeper.front import Candidate, find_front, losses
+from sweeper.front import Candidate, find_front, loss
 from sweeper.plan import Point, make_plan, points_of
 from sweeper.records import Metric, TrialRecord
 from sweeper.run import open_run
@@ -114,9 +114,9 @@ def surface_records(surface: Surface, spec: SweepSpec) -> dict[str, list[TrialRe
 
 
 def area(members: Sequence[Candidate], spec: SweepSpec, worst: Sequence[float]) -> float:
-    """Hypervolume of two minimised objectives up to the reference point."""
-    two = spec.objectives[:2]
-    points = sorted(tuple(row) for row in losses(members, two)) if members else []
+    """Hypervolume in utility and the constrained rate, both minimised, up to the reference point."""
+    rate = spec.constraints[0].metric
+    points = sorted((loss(item, spec.utility), item.values[rate]) for item in members)
     total, ceiling = 0.0, worst[1]
     for x, y in points:
         if x < worst[0] and y < ceiling:
@@ -154,7 +154,7 @@ def curve(
 
 def reference(spec: SweepSpec, base: TrialRecord) -> tuple[float, float]:
     """The base model's utility and the limit of the constraint: what any safe and useful point beats."""
-    utility = spec.objectives[0]
+    utility = spec.utility
     value = base.metrics[utility.metric].value
     limit = spec.constraints[0].max
     return (-value if utility.direction == "maximize" else value), limit

@@ -281,7 +281,8 @@ class SweepProgress:
                 markup=False,
             )
         if not err.is_terminal and (done % tenth == 0 or done == self._total):
-            line(f"{done}/{self._total} records{self._best()}")
+            planned = f"/{self._total}" if done <= self._total else ""  # A search may add more.
+            line(f"{done}{planned} records{self._best()}")
         elif err.is_terminal:
             if done % tenth == 0 or done == self._total:  # The front costs more than a record.
                 self._bar.update(self._task, best=self._best())
