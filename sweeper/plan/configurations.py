@@ -18,6 +18,8 @@ Role = Literal[
     "candidate", "base", "default", "raw_twin", "interpolation_twin", "learning_rate_twin"
 ]
 
+CANDIDATE: Role = "candidate"
+
 MAX_CONFIGURATIONS = 100_000
 """A grid beyond this is refused before it is expanded."""
 
@@ -71,7 +73,7 @@ def configurations_of(spec: SweepSpec) -> tuple[Configuration, ...]:
 def _candidates(spec: SweepSpec) -> Iterator[Configuration]:
     """The points of the space itself."""
     for point in _points(spec):
-        yield _configuration(spec, point, "candidate")
+        yield _configuration(spec, point, CANDIDATE)
 
 
 def _points(spec: SweepSpec) -> Iterator[dict[str, Any]]:

@@ -242,9 +242,15 @@ def _ends(records: Sequence[TrialRecord]) -> tuple[End, ...]:
     ends = []
     for status in STATUSES:
         ended = [record for record in records if record.status == status]
-        reasons = Counter(reason_text(record) for record in ended if status != "complete")
+        reasons = Counter(_why(record) for record in ended if status != "complete")
         ends.append(End(status, len(ended), tuple(reasons.most_common())))
     return tuple(ends)
+
+
+def _why(record: TrialRecord) -> str:
+    """The reason to count by: of what a rule stopped the rule, for no two have the same evidence."""
+    reason = record.reason or {}
+    return f"rule {reason['rule']}" if record.status == "pruned" else reason_text(record)
 
 
 _ACCOUNTS = {

@@ -14,6 +14,7 @@ from sweeper.metrics import (
     is_harness,
     is_utility,
 )
+from sweeper.rules import ASSUMPTION
 from sweeper.spec.axes import Axis, SpecModel
 from sweeper.spec.data import DataSpec, Suites
 from sweeper.spec.fields import (
@@ -230,12 +231,42 @@ class ConstraintSpec(SpecModel):
     confidence: Share = 0.95
 
 
+class RaceSpec(SpecModel):
+    """Stop scoring a readout that the prompts so far say to be above the limit; `error` is per readout."""
+
+    error: Share = 0.05
+
+
+class PruneSpec(SpecModel):
+    """Leave out later readouts of a path that an earlier one says to be above the limit.
+
+    `assume` names what the inference stands on and has to be written out; `error` is per path and average.
+    """
+
+    assume: Literal[ASSUMPTION]  # type: ignore[valid-type]
+    error: Share = 0.05
+
+
+class StopSpec(SpecModel):
+    """What may be stopped early; everything is off unless given."""
+
+    curtail: bool = False
+    race: RaceSpec | None = None
+    prune: PruneSpec | None = None
+
+    @property
+    def on(self) -> bool:
+        """Whether any rule is."""
+        return self.curtail or self.race is not None or self.prune is not None
+
+
 class SearchSpec(SpecModel):
     """`grid` plans every point; `random` draws `trajectories` optimizer settings."""
 
     method: Literal["grid", "random"] = "grid"
     trajectories: Count | None = None
     seed: Seed = 0
+    stop: StopSpec = StopSpec()
 
     @model_validator(mode="after")
     def _law(self) -> Self:
