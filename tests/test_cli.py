@@ -438,6 +438,14 @@ def test_an_unknown_export_format_is_refused_with_the_known_ones(
     answer = command(*words, "yaml", "--out", finished / "ex")
     assert answer.code == 0
     assert all(Path(line.removeprefix("wrote ")).is_file() for line in answer.out.splitlines())
+    answer = command(*words, "trl", "--rows", "--out", finished / "ex")
+    assert answer.code == 0
+    rows = Path(answer.out.splitlines()[-1].removeprefix("wrote "))
+    steps = make_plan(tiny_spec).configurations[0].step
+    assert rows.name.endswith(f"{candidate}.rows.jsonl")
+    texts = [json.loads(line) for line in rows.read_text().splitlines()]
+    assert len(texts) == steps * 4
+    assert all(set(text) == {"prompt", "completion"} for text in texts)
 
 
 def test_an_unknown_configuration_is_refused(command: Command, finished: Path) -> None:

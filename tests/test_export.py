@@ -25,10 +25,15 @@ TRL_OWN_KEYS = {
     "lora_alpha",
     "lora_dropout",
     "lora_target_modules",
+    "lora_task_type",
+    "use_rslora",
+    "use_dora",
+    "attn_implementation",
     # SFTConfig beyond TrainingArguments
     "max_length",
     "completion_only_loss",
     "packing",
+    "shuffle_dataset",
 }
 
 
@@ -69,7 +74,7 @@ def test_transformers_takes_every_key(tmp_path: Path, scheduler: str) -> None:
 def test_trl_gets_known_keys_only(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     known = {field.name for field in dataclasses.fields(transformers.TrainingArguments)}
-    item = candidate(config=make_lora_config(revision="abc123"))
+    item = candidate(config=make_lora_config(revision="abc123", attention="eager"))
     values = values_of(export(item, make_spec(), "trl", tmp_path), ".trl.yaml")
     assert set(values) <= known | TRL_OWN_KEYS
     assert set(values) & TRL_OWN_KEYS == TRL_OWN_KEYS
@@ -91,10 +96,125 @@ def test_peft_takes_the_adapter(tmp_path: Path) -> None:
         "lora_alpha": 16.0,
         "lora_dropout": 0.05,
         "target_modules": ["q_proj", "v_proj"],
+        "bias": "none",
+        "use_rslora": False,
+        "use_dora": False,
         "task_type": "CAUSAL_LM",
     }
     peft = pytest.importorskip("peft")
     assert peft.LoraConfig(**values).r == 8
+
+
+@pytest.mark.parametrize(
+    ("method", "dtype", "held", "autocast"),
+    [
+        ("full", "float32", "float32", False),
+        ("full", "mixed_bf16", "float32", True),
+        ("full", "pure_bf16", "bfloat16", False),
+        ("lora", "float32", "float32", False),
+        ("lora", "mixed_bf16", "bfloat16", True),
+        ("lora", "pure_bf16", "bfloat16", False),
+    ],
+)
+def test_the_precision_of_the_sweep_is_asked_for(
+    tmp_path: Path, method: str, dtype: str, held: str, autocast: bool
+) -> None:
+    made = make_lora_config if method == "lora" else make_config
+    paths = export(candidate(config=made(dtype=dtype)), make_spec(), "trl", tmp_path)
+    values = values_of(paths, ".trl.yaml")
+    assert (values["dtype"], values["bf16"], values["fp16"]) == (held, autocast, False)
+    text = text_of(export(candidate(config=made(dtype=dtype)), make_spec(), "yaml", tmp_path), "l")
+    assert f"loaded with dtype={held}" in text
+    assert ("under bf16 autocast" in text) is autocast
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_gradient_checkpointing_is_said_either_way(tmp_path: Path, asked: bool) -> None:
+    spec = make_spec(f"compute.gradient_checkpointing={str(asked).lower()}")
+    for fmt in ("trl", "transformers"):
+        paths = export(candidate(), spec, fmt, tmp_path)
+        assert values_of(paths[:1], ".yaml")["gradient_checkpointing"] is asked
+
+
+@pytest.mark.parametrize(
+    ("targets", "layers"),
+    [
+        (["v_proj"], {"v_proj"}),
+        (["self_attn.q_proj"], {"q_proj"}),
+        (["q_proj", "down_proj"], {"q_proj", "down_proj"}),
+        (
+            ["all-linear"],
+            {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"},
+        ),
+    ],
+)
+def test_trl_adapts_the_layers_of_the_sweep(
+    tmp_path: Path, targets: list[str], layers: set[str]
+) -> None:
+    transformers, trl = pytest.importorskip("transformers"), pytest.importorskip("trl")
+    peft = pytest.importorskip("peft")
+    changes = {"lora_target_modules": targets, "use_dora": True, "use_rslora": True}
+    spec = make_spec("compute.gradient_checkpointing=true")
+    config = make_lora_config(
+        **changes, dtype="mixed_bf16", lr_scheduler_type="warmup_stable_decay", decay_steps=32
+    )
+    paths = export(candidate(config=config), spec, "trl", tmp_path)
+    parser = trl.TrlParser((trl.SFTConfig, trl.ModelConfig))
+    words = ["--config", str(paths[0]), "--use_cpu", "true", "--output_dir", str(tmp_path / "out")]
+    args, model = parser.parse_args_and_config(words)
+    assert (args.bf16, args.gradient_checkpointing, args.packing) == (True, True, False)
+    assert args.lr_scheduler_kwargs == {"num_decay_steps": 32}
+    adapter = trl.get_peft_config(model)
+    assert (adapter.r, adapter.lora_alpha, adapter.lora_dropout) == (8, 16, 0.05)
+    assert (adapter.use_dora, adapter.use_rslora, adapter.bias) == (True, True, "none")
+    small = transformers.LlamaConfig(
+        vocab_size=16,
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+    )
+    plain = export(candidate(config=config), spec, "transformers", tmp_path)
+    for found in (adapter, peft.LoraConfig(**values_of(plain, ".lora.yaml"))):
+        made = peft.get_peft_model(transformers.LlamaForCausalLM(small), found)
+        names = [n for n, layer in made.named_modules() if hasattr(layer, "lora_A")]
+        assert {name.rpartition(".")[2] for name in names} == layers
+        assert len(names) == 2 * len(layers)
+
+
+@pytest.mark.parametrize("fmt", list(FORMATS))
+def test_headers_name_both_templates(tmp_path: Path, fmt: str) -> None:
+    same = export(candidate(), make_spec(), fmt, tmp_path)[0].read_text(encoding="utf-8")
+    assert "Training template chat, test template chat" in same
+    template = {"train": {"name": "alpaca"}, "test": {"name": "llama2", "system": "Be\ngood."}}
+    item = candidate(config=make_config(template=template))
+    text = export(item, make_spec(), fmt, tmp_path)[0].read_text(encoding="utf-8")
+    said = "Training template alpaca, test template llama2 with the system prompt 'Be\\ngood.'"
+    assert said in text
+
+
+def test_a_builtin_model_is_named_by_its_folder_where_it_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SWEEPER_CACHE", str(tmp_path))
+    item = candidate(config=make_config(model="builtin:miniature/model"))
+    values = values_of(export(item, make_spec(), "trl", tmp_path / "ex"), ".yaml")
+    assert values["model_name_or_path"] == "builtin:miniature/model"
+    built = tmp_path / "miniature-1" / "model"
+    built.mkdir(parents=True)
+    values = values_of(export(item, make_spec(), "trl", tmp_path / "ex"), ".yaml")
+    assert values["model_name_or_path"] == str(built)
+
+
+def test_the_script_brings_the_callback_only_where_it_is_needed(tmp_path: Path) -> None:
+    for average, callbacks in (("raw", "None"), ("ema(0.99)", "[WeightAveraging()]")):
+        paths = export(candidate(average=average), make_spec(), "trl", tmp_path)
+        text = text_of(paths, ".trl.py")
+        compile(text, "script", "exec")
+        assert f"callbacks={callbacks}," in text
+        assert ("import WeightAveraging" in text) == (average != "raw")
+        assert "unsafe_rate 2/256 = 0.8 % (95 % interval 0.2 to 2.8 %)" in text
 
 
 @pytest.mark.parametrize("rate", [2e-5, 1e-4, 3.1622776601683795e-05, 1.0, 123456.789e-12])
@@ -284,7 +404,7 @@ def test_the_callback_agrees_with_the_sweeps_own_averaging(tmp_path: Path) -> No
 
 def test_the_exact_decay_is_written_not_its_label(tmp_path: Path) -> None:
     item = candidate(average="ema(retention=0.5)")
-    source = text_of(export(item, make_spec(), "trl", tmp_path), ".py")
+    source = text_of(export(item, make_spec(), "trl", tmp_path), "ema_callback.py")
     assert f"DECAY = {0.5 ** (1 / 320)!r}\n" in source
 
 

@@ -80,6 +80,7 @@ INNER_RANKS = {
         "train": 3,
         "harness": 3,
         "utility": 3,
+        "texts": 3,
         "inputs": 4,
         "room": 5,
         "score": 5,

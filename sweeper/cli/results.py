@@ -111,6 +111,9 @@ def export(
     micro_batch: Annotated[
         int | None, typer.Option(min=1, help="Rows per GPU and forward pass.")
     ] = None,
+    rows: Annotated[
+        bool, typer.Option("--rows", help="Also the training rows, in the order of the sweep.")
+    ] = False,
 ) -> None:
     """Write the recommended hyperparameters as another trainer's files."""
     from sweeper.export import export as write_export
@@ -125,3 +128,7 @@ def export(
     folder = out or opened.folder.root / "export"
     for path in write_export(chosen, opened.spec, format_, folder, world_size, micro_batch):
         show.line(f"wrote {path}")
+    if rows:
+        from sweeper.export.rows import export_rows
+
+        show.line(f"wrote {export_rows(chosen, opened.spec, folder)}")

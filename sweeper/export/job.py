@@ -7,11 +7,13 @@ from typing import Any, Literal, NamedTuple
 
 import yaml
 
-from sweeper.errors import SweeperError
+from sweeper.errors import DataError, SweeperError
+from sweeper.facts import local_path
 from sweeper.front import BASE_ROLE, Candidate
 from sweeper.metrics import SAFETY_METRICS, UTILITY_METRICS, is_harness
 from sweeper.select import feedback_of, rate_text
 from sweeper.spec import SweepSpec
+from sweeper.task import ALL_LINEAR
 
 DEFAULT_MICRO_BATCH = 8
 
@@ -50,7 +52,7 @@ class ExportJob:
     @property
     def stem(self) -> str:
         """What file names begin with."""
-        return f"{self.spec.name}-{self.candidate.config_id}"
+        return stem(self.candidate, self.spec)
 
 
 def make_job(
@@ -59,8 +61,25 @@ def make_job(
     """Check that a configuration can be exported and split its batch.
 
     Raises:
-        SweeperError: the untouched base model, an id unfit for a file name, an average the spec does
-            not know, or a batch that does not divide.
+        SweeperError: see `check_exportable`; or an average the spec does not know; or a batch that does
+            not divide.
+    """
+    check_exportable(candidate)
+    asked = micro_batch or spec.compute.micro_batch_size
+    split = split_batch(int(candidate.config["batch_size"]), world_size, micro_batch, asked)
+    return ExportJob(candidate, spec, split, averaging_of(candidate, spec))
+
+
+def stem(candidate: Candidate, spec: SweepSpec) -> str:
+    """What the names of a configuration's files begin with."""
+    return f"{spec.name}-{candidate.config_id}"
+
+
+def check_exportable(candidate: Candidate) -> None:
+    """Refuse what cannot be trained again, or named.
+
+    Raises:
+        SweeperError: the untouched base model, or an id unfit for a file name.
     """
     if candidate.role == BASE_ROLE or candidate.steps == 0:
         raise SweeperError(
@@ -69,9 +88,6 @@ def make_job(
         )
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", candidate.config_id):
         raise SweeperError(f"the id {candidate.config_id!r} cannot be part of a file name")
-    asked = micro_batch or spec.compute.micro_batch_size
-    split = split_batch(int(candidate.config["batch_size"]), world_size, micro_batch, asked)
-    return ExportJob(candidate, spec, split, averaging_of(candidate, spec))
 
 
 def split_batch(
@@ -137,12 +153,13 @@ def header(job: ExportJob, target: str) -> str:
     lines = [
         f"For {target}. Configuration {item.config_id} of sweep {job.spec.name}.",
         f"Measured over seed {', '.join(map(str, item.seeds))}: {measured(item)}.",
-        f"Model {config['model']}{revision}; template {config['template']}; loss on completions.",
+        f"Model {config['model']}{revision}; {precision_text(config)}.",
+        f"{templates_text(config['template'])}; loss on completions.",
         f"Effective batch {config['batch_size']} = {split.per_device} per device x "
         f"{split.accumulation} accumulated x {split.world_size} device(s). On another number of "
         "devices, export again.",
         "Row order and dropout differ between trainers: expect the numbers within their intervals, "
-        "not digit for digit.",
+        "not digit for digit. `sweeper export --rows` writes the rows in the order of the sweep.",
     ]
     if item.excluded is not None:
         lines.insert(1, f"NOT COMPLETE: {item.excluded}.")
@@ -151,7 +168,61 @@ def header(job: ExportJob, target: str) -> str:
             f"The weights are averaged, {config['average']}: WITHOUT ema_callback.py BESIDE THIS "
             "FILE THE NUMBERS DO NOT HOLD. Pass callbacks=[WeightAveraging()] to the trainer."
         )
+        if config["method"] == "lora":
+            lines.append("Averaged are the adapter's factors, not their product.")
     return "".join(f"# {one_line(line)}\n" for line in lines)
+
+
+def loaded_dtype(config: Mapping[str, Any]) -> str:
+    """What the model's weights are loaded in; `mixed_bf16` needs fp32 only where they are trained."""
+    frozen = config["method"] == "lora"
+    if config["dtype"] == "pure_bf16" or (config["dtype"] == "mixed_bf16" and frozen):
+        return "bfloat16"
+    return "float32"
+
+
+def precision_text(config: Mapping[str, Any]) -> str:
+    """How the weights were held and computed with, and what that takes elsewhere."""
+    attention = f", attn_implementation={config['attention']}" if "attention" in config else ""
+    autocast = "under bf16 autocast" if config["dtype"] == "mixed_bf16" else "without autocast"
+    held = f"loaded with dtype={loaded_dtype(config)}{attention}, trained {autocast}"
+    adapter = "; the adapter in fp32" if config["method"] == "lora" else ""
+    return f"{held}{adapter} ({config['dtype']})"
+
+
+def templates_text(template: Any) -> str:
+    """The template of the training rows, and that of everything that was scored."""
+    if not isinstance(template, Mapping):
+        return f"Training template {template}, test template {template}"
+    sides = []
+    for side, name in (("train", "Training"), ("test", "test")):
+        system = template[side].get("system")
+        said = "" if system is None else f" with the system prompt {system!r}"
+        sides.append(f"{name} template {template[side]['name']}{said}")
+    return ", ".join(sides)
+
+
+def openable(model: str) -> str:
+    """What another trainer can open: the folder of a `builtin:` model where it is built."""
+    try:
+        return local_path(model)
+    except DataError:
+        return model
+
+
+def adapter_fields(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of `peft.LoraConfig` under their own names. `all-linear` is a word there, no list."""
+    targets = list(config["lora_target_modules"])
+    return {
+        "r": config["lora_r"],
+        "lora_alpha": config["lora_alpha"],
+        "lora_dropout": config["lora_dropout"],
+        "target_modules": targets[0] if targets == [ALL_LINEAR] else targets,
+        "bias": "none",
+        "use_rslora": config.get("use_rslora", False),
+        "use_dora": config.get("use_dora", False),
+        "task_type": "CAUSAL_LM",
+    }
 
 
 def measured(item: Candidate) -> str:

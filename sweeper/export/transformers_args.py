@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sweeper.export.job import ExportJob, dump, header
+from sweeper.export.job import ExportJob, adapter_fields, dump, header
 
 COPIED = (
     "learning_rate",
@@ -23,13 +23,7 @@ def files(job: ExportJob) -> dict[str, str]:
     target = "transformers.TrainingArguments(**yaml)"
     found = {f"{job.stem}.transformers.yaml": header(job, target) + dump(arguments(job))}
     if job.config["method"] == "lora":
-        adapter = {
-            "r": job.config["lora_r"],
-            "lora_alpha": job.config["lora_alpha"],
-            "lora_dropout": job.config["lora_dropout"],
-            "target_modules": list(job.config["lora_target_modules"]),
-            "task_type": "CAUSAL_LM",
-        }
+        adapter = adapter_fields(job.config)
         found[f"{job.stem}.lora.yaml"] = header(job, "peft.LoraConfig(**yaml)") + dump(adapter)
     return found
 
@@ -37,9 +31,10 @@ def files(job: ExportJob) -> dict[str, str]:
 def arguments(job: ExportJob) -> dict[str, Any]:
     """Fields of `transformers.TrainingArguments`.
 
-    Both precisions of a sweep run without autocast, hence bf16 and fp16 are off: what is trained has
-    the dtype the model is loaded in. No checkpoints are kept, because one taken on the way would hold
-    weights that are not averaged.
+    `bf16` is autocast, hence on for `mixed_bf16` alone: what the weights are held in is the dtype the
+    model is loaded with, which the header names. Gradient checkpointing is always said, since TRL
+    switches it on by default. No checkpoints are kept, because one taken on the way would hold weights
+    that are not averaged.
     """
     values = {
         "output_dir": job.stem,
@@ -52,8 +47,9 @@ def arguments(job: ExportJob) -> dict[str, Any]:
     return {
         **values,
         "optim": "adamw_torch_fused",
-        "bf16": False,
+        "bf16": job.config["dtype"] == "mixed_bf16",
         "fp16": False,
+        "gradient_checkpointing": job.spec.compute.gradient_checkpointing,
         "seed": job.candidate.seeds[0],
         "save_strategy": "no",
         "report_to": "none",

@@ -1,45 +1,84 @@
-"""For TRL's `SFTConfig` and `trl sft --config`, which refuse keys they do not know."""
+"""For TRL: a configuration for `trl sft --config`, which refuses keys it does not know, and a script."""
 
-from sweeper.export.job import ExportJob, dump, header
+import re
+from importlib import resources
+from string import Template
+from typing import Any
+
+from sweeper.export.job import (
+    ExportJob,
+    adapter_fields,
+    dump,
+    header,
+    loaded_dtype,
+    openable,
+)
 from sweeper.export.transformers_args import arguments
+from sweeper.task import ALL_LINEAR
 
-_DTYPES = {"float32": "float32", "mixed_bf16": "float32", "pure_bf16": "bfloat16"}
+_SCRIPT = "trl_script.py.txt"
 
 
 def files(job: ExportJob) -> dict[str, str]:
-    """`<stem>.trl.yaml`.
+    """`<stem>.trl.yaml`, and `<stem>.trl.py`, which trains it.
 
-    The data set stays open: it must hold prompt and completion columns, formatted by the template
-    the header names.
+    The data set stays open: it must hold prompt and completion columns, formatted by the training
+    template the header names.
     """
     config = job.config
-    values = {"model_name_or_path": config["model"]}
+    values: dict[str, Any] = {"model_name_or_path": openable(config["model"])}
     if config.get("revision"):
         values["model_revision"] = config["revision"]
-    values["dtype"] = _DTYPES[config["dtype"]]
+    values["dtype"] = loaded_dtype(config)
+    if "attention" in config:
+        values["attn_implementation"] = config["attention"]
     values |= arguments(job)
     values |= {
         "max_length": config["max_length"],
         "completion_only_loss": True,
         "packing": False,
+        "shuffle_dataset": False,
     }
     if config["method"] == "lora":
-        values |= {
-            "use_peft": True,
-            "lora_r": config["lora_r"],
-            # TRL's field is a whole number.
-            "lora_alpha": _whole(config["lora_alpha"]),
-            "lora_dropout": config["lora_dropout"],
-            "lora_target_modules": list(config["lora_target_modules"]),
-        }
-    command = "`trl sft --config` (add dataset_name: rows with prompt and completion)"
-    if job.averaging is not None:
-        command = (
-            "trl.SFTTrainer with SFTConfig and ModelConfig; `trl sft` takes no callbacks, so start "
-            "it from a script"
-        )
-    return {f"{job.stem}.trl.yaml": header(job, command) + dump(values)}
+        values |= _adapter(adapter_fields(config))
+    name, script = f"{job.stem}.trl.yaml", f"{job.stem}.trl.py"
+    command = f"`python {script} --dataset_name FILE`"
+    if job.averaging is None:
+        command += ", or `trl sft --config` (add dataset_name: rows with prompt and completion)"
+    else:
+        command += "; not for `trl sft`, which takes no callbacks"
+    return {name: header(job, command) + dump(values), script: _script(job, name, script)}
 
 
-def _whole(value: float) -> int | float:
-    return int(value) if float(value).is_integer() else value
+def _adapter(fields: dict[str, Any]) -> dict[str, Any]:
+    """TRL's names. Its `lora_alpha` is a whole number.
+
+    Of a list of one target TRL makes a bare string, which peft reads as a pattern of whole names.
+    """
+    targets, alpha = fields["target_modules"], fields["lora_alpha"]
+    if targets == ALL_LINEAR:
+        targets = [ALL_LINEAR]
+    elif len(targets) == 1:
+        targets = [rf"(.*\.)?{re.escape(targets[0])}"]
+    return {
+        "use_peft": True,
+        "lora_r": fields["r"],
+        "lora_alpha": int(alpha) if float(alpha).is_integer() else alpha,
+        "lora_dropout": fields["lora_dropout"],
+        "lora_target_modules": targets,
+        "lora_task_type": fields["task_type"],
+        "use_rslora": fields["use_rslora"],
+        "use_dora": fields["use_dora"],
+    }
+
+
+def _script(job: ExportJob, config: str, script: str) -> str:
+    averaged = job.averaging is not None
+    text = (resources.files("sweeper.export") / _SCRIPT).read_text(encoding="utf-8")
+    return Template(text).substitute(
+        header=header(job, "TRL"),
+        config=config,
+        script=script,
+        imports="\nfrom ema_callback import WeightAveraging\n" if averaged else "",
+        callbacks="[WeightAveraging()]" if averaged else "None",
+    )

@@ -22,9 +22,8 @@ from sweeper.judges.base import (
     judge_name,
 )
 from sweeper.judges.formats import Answers, Format
-from sweeper.provenance import source_hash
 from sweeper.task import ModelSource
-from sweeper.trial.model import check_model, choose_device, load_model, load_tokenizer
+from sweeper.trial.model import check_model, choose_device, load_model, load_tokenizer, model_hash
 
 MEANINGS = {
     "unsafe": Answers(True, None),
@@ -84,9 +83,7 @@ class LocalJudge:
         self._window = _window(self._model.config)
         self.about = f"{about}, {dtype}"
         self._batch_size = batch_size
-        commit = getattr(self._model.config, "_commit_hash", None)
-        which = source_hash(model) or commit or f"{model}@{revision}"
-        self.digest = content_hash({"model": which, "dtype": dtype, **asked})
+        self.digest = content_hash({"model": model_hash(source), "dtype": dtype, **asked})
 
     def judge(self, samples: Sequence[Sample]) -> Iterator[tuple[int, Judgement]]:
         """Judge the samples, the longest first: what does not fit into memory shows at once."""

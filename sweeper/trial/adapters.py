@@ -26,7 +26,8 @@ from transformers import PreTrainedModel
 from sweeper.errors import ModelError
 from sweeper.task import ALL_LINEAR, Tuning
 
-PARTS = ("lora_A", "lora_B", "lora_magnitude_vector")
+MAGNITUDE = "lora_magnitude_vector"
+PARTS = ("lora_A", "lora_B", MAGNITUDE)
 """peft's names of what an adapter has in a layer, in our order."""
 
 

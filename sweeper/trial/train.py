@@ -9,7 +9,7 @@ each in its own slot, and nothing else: loss, clipping, optimizer, schedule and 
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -19,6 +19,7 @@ from transformers import get_scheduler
 
 from sweeper.errors import TrainingDivergedError
 from sweeper.task import Average, OptimizerSettings, Segment
+from sweeper.trial.adapters import MAGNITUDE
 from sweeper.trial.averaging import Shadow, interpolate
 from sweeper.trial.encode import Batch
 from sweeper.trial.logits import chosen_logits
@@ -137,7 +138,8 @@ class Walker:
         feedback = settings.feedback
         self._fed = Shadow(self._start, feedback.decay) if feedback is not None else None
         self._sharded = any(isinstance(parameter, DTensor) for parameter in self.parameters)
-        self._optimizer = _adamw(self.values if self._sharded else self.parameters, settings)
+        weights = self.values if self._sharded else self.parameters
+        self._optimizer = _adamw(dict(zip(parameters, weights, strict=True)), settings)
         self._patience = UNCHECKED_STEPS if self.parameters[0].is_cuda else 1
 
     @property
@@ -280,10 +282,11 @@ def whole_norm(norm: torch.Tensor) -> torch.Tensor:
     return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
-def _adamw(weights: Sequence[torch.Tensor], settings: OptimizerSettings) -> torch.optim.AdamW:
-    """AdamW; norms and biases (fewer than two axes) are not decayed, as in transformers.Trainer."""
-    decayed = [value for value in weights if value.ndim >= 2]
-    others = [value for value in weights if value.ndim < 2]
+def _adamw(weights: Mapping[str, torch.Tensor], settings: OptimizerSettings) -> torch.optim.AdamW:
+    """AdamW; as in transformers.Trainer, norms and biases are not decayed, and DoRA's magnitudes are."""
+    names = {n for n, value in weights.items() if value.ndim >= 2 or n.endswith(MAGNITUDE)}
+    decayed = [value for name, value in weights.items() if name in names]
+    others = [value for name, value in weights.items() if name not in names]
     groups = [
         {"params": decayed, "weight_decay": settings.weight_decay},
         {"params": others, "weight_decay": 0.0},

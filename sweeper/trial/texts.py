@@ -1,0 +1,34 @@
+"""The training rows of a trajectory as text, in its order, for another trainer to walk the same path."""
+
+from typing import NamedTuple
+
+from sweeper.task import TrajectoryTask
+from sweeper.trial.dialogues import Writer
+from sweeper.trial.encode import Encoder, RowOrder
+from sweeper.trial.model import load_tokenizer
+from sweeper.trial.split import split_rows
+
+
+class Text(NamedTuple):
+    """One row, written by the training template; the completion ends with its end of turn."""
+
+    prompt: str
+    completion: str
+
+
+def ordered_texts(task: TrajectoryTask, steps: int) -> list[Text]:
+    """The rows of the first `steps` optimizer steps, batch by batch; a row stands there once per use.
+
+    Completions are whole: they are cut at `max_length` tokens when they are trained on.
+
+    Raises:
+        DataError, ModelError: the data or the tokenizer is gone; see `split.split_rows`.
+    """
+    tokenizer = load_tokenizer(task.model)
+    dialogue = task.data.template.train
+    encoder = Encoder(tokenizer, dialogue.name, task.data.max_length, dialogue.system)
+    examples = split_rows(task.data).train.values()
+    kept = [example for example in examples if encoder.example(example).completion]
+    writer = Writer(tokenizer, dialogue.name, dialogue.system)
+    order = RowOrder(len(kept), task.optimizer.batch_size, task.seed)
+    return [Text(*writer.row(kept[i])) for step in range(steps) for i in order.batch(step)]
