@@ -27,8 +27,9 @@ class Saved(NamedTuple):
         """One line for people."""
         rules = ", ".join(f"{name} {count}" for name, count in self.rules.items())
         seconds = duration_text(self.evaluate_seconds + self.train_seconds)
+        count = sum(self.rules.values())
         return (
-            f"{sum(self.rules.values())} readouts ({rules}): {self.prompts:,} prompts not answered, "
+            f"{count} readout{'' if count == 1 else 's'} ({rules}): {self.prompts:,} prompts not answered, "
             f"{self.steps:,} optimizer steps not taken, an estimated {seconds} of worker time"
         )
 
