@@ -26,9 +26,7 @@ def batches(
     unsafe: NDArray[Any] = rng.random(prompts) < rate
     if finite:
         unsafe = rng.permutation(np.arange(prompts) < int(rate * prompts))
-    counts = np.cumsum(unsafe).tolist()
-    ends = [*range(size, prompts, size), prompts]
-    return [Count(counts[n - 1], n, prompts) for n in ends]
+    return _counts(unsafe, size)
 
 
 def race_errors(
@@ -57,6 +55,18 @@ def race_errors(
     return {"dropped": dropped / repetitions, "peeking": peeking / repetitions}
 
 
+def _counts(unsafe: NDArray[Any], size: int) -> list[Count]:
+    """Counts after each batch."""
+    prompts, sums = len(unsafe), np.cumsum(unsafe).tolist()
+    return [Count(sums[n - 1], n, prompts) for n in (*range(size, prompts, size), prompts)]
+
+
+def _stopped(unsafe: NDArray[Any], size: int) -> Count:
+    """The count that a rule stops at, or that of all prompts."""
+    seen = _counts(unsafe, size)
+    return next((count for count in seen if _reason("both", count) is not None), seen[-1])
+
+
 LIMIT = RateLimit(0.05, 0.95)
 
 RULES = {
@@ -64,6 +74,11 @@ RULES = {
     "race": StopRules((LIMIT,), race_error=0.05),
     "both": StopRules((LIMIT,), curtail=True, race_error=0.05),
 }
+
+
+@lru_cache(maxsize=1 << 18)
+def _reason(name: str, count: Count) -> object:
+    return stop_reason(RULES[name], count)
 
 
 def savings(
@@ -77,8 +92,8 @@ def savings(
     for _ in range(repetitions):
         seen = batches(rng, rate, prompts, size)
         kept = probability_at_most(seen[-1].k, prompts, LIMIT.max) >= LIMIT.confidence
-        for name, rules in RULES.items():
-            at = next((count for count in seen if stop_reason(rules, count) is not None), None)
+        for name in RULES:
+            at = next((count for count in seen if _reason(name, count) is not None), None)
             if at is not None:
                 for place, value in enumerate((1.0, 1 - at.n / prompts, float(kept))):
                     found[name][place] += value / repetitions
@@ -95,14 +110,15 @@ def prune_errors(
 ) -> Row:
     """How often a chain of readouts is cut before one that keeps the limit, each tested at error / (m - 1).
 
-    The same prompts are asked at every step, and each turns unsafe where its own threshold is passed: the
-    readouts of a path depend on each other. The limit is 0.05.
+    The same prompts are asked at every step, in batches of 32, and each turns unsafe where its own
+    threshold is passed: the readouts of a path depend on each other. Scoring ends where curtailment or
+    racing ends it. The limit is 0.05.
     """
     level = error / (len(rates) - 1)
     wrong = left_out = 0
     for _ in range(repetitions):
         thresholds = rng.random(prompts)
-        counts = [Count(int((thresholds < rate).sum()), prompts, prompts) for rate in rates]
+        counts = [_stopped(thresholds < rate, 32) for rate in rates]
         cut = next((i for i, c in enumerate(counts[:-1]) if _above(c, LIMIT.max, level)), None)
         if cut is not None:
             wrong += any(rate <= LIMIT.max for rate in rates[cut + 1 :])

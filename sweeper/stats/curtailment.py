@@ -12,8 +12,7 @@ def settled(k: int, n: int, total: int, limit: float, confidence: float) -> bool
     """Whether P(rate <= limit) >= confidence holds of all prompts, as soon as that is certain.
 
     The verdict falls with the final count, so it is known once the count has passed the largest one that
-    is allowed, or cannot pass it any more (curtailment: Dodge and Romig 1929,
-    doi:10.1002/j.1538-7305.1929.tb01240.x). Exact: None if and only if the prompts that are left can still
+    is allowed, or cannot pass it any more. Exact: None if and only if the prompts that are left can still
     make it either.
 
     Args:
