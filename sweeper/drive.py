@@ -5,11 +5,12 @@ same code. Records travel to the driver as plain fields of a Tune result and nev
 own files under `ray/` are scratch: resuming looks at records.jsonl and at each trial's checkpoint alone.
 """
 
+import itertools
 import logging
 import os
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
@@ -19,8 +20,9 @@ from ray.tune.search import Searcher
 
 from sweeper.errors import SweeperError
 from sweeper.folder import RunFolder, TrialStorage
+from sweeper.placement import trial_resources, worker_count
 from sweeper.plan import Pack, make_packs
-from sweeper.records import RecordWriter, TrialRecord
+from sweeper.records import RecordWriter, TrialRecord, lost_records
 from sweeper.spec import SweepSpec
 from sweeper.task import TrajectoryTask
 
@@ -50,22 +52,45 @@ _ENVIRONMENT = {
 
 
 class PackSearcher(Searcher):
-    """Hands out packs in order, each with the configurations it may skip; knows nothing of metrics."""
+    """Hands out packs in order, each with the configurations it may skip; knows nothing of metrics.
 
-    def __init__(self, packs: Sequence[Pack], keys: Set[tuple[str, int]]) -> None:
+    The packs come in rounds. The next round is asked for when nothing of the one before is running, so
+    that it can build on all its records.
+    """
+
+    def __init__(self, rounds: Iterator[Sequence[Pack]], keys: Set[tuple[str, int]]) -> None:
         super().__init__()
-        self._waiting = deque(
-            {"tasks": _written(pack), "done": _done(pack, keys)} for pack in packs
-        )
+        self._rounds = rounds
+        self._keys = keys
+        self._waiting: deque[Pack] = deque()
+        self._running: set[str] = set()
+        self.failure: SweeperError | None = None
 
     def suggest(self, trial_id: str) -> Any:
-        """The next pack, or that there is none."""
-        return self._waiting.popleft() if self._waiting else Searcher.FINISHED
+        """The next pack, None while a round has to end first, or that there are no more."""
+        if not self._waiting and self._running:
+            return None
+        try:
+            while not self._waiting:
+                self._waiting.extend(next(self._rounds))
+        except StopIteration:
+            return Searcher.FINISHED
+        except SweeperError as error:  # Tune would wrap it beyond recognition.
+            self.failure = error
+            return Searcher.FINISHED
+        pack = self._waiting.popleft()
+        self._running.add(trial_id)
+        return {"tasks": _written(pack), "done": _done(pack, self._keys)}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Nothing to learn: records are the source of truth."""
+        """One trial less to wait for. Nothing to learn: records are the source of truth."""
+        self._running.discard(trial_id)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles searchers for its own restoring, which is never used."""
+        return {}
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: a driver that starts again works out what is left from the records."""
@@ -173,34 +198,13 @@ class _Recorder(tune.Callback):
         self._listener(record)
 
 
-def lost_records(task: TrajectoryTask, message: str) -> Iterator[TrialRecord]:
-    """The `failed` records of a trajectory whose worker process is lost."""
-    for readout in task.readouts:
-        yield TrialRecord(
-            config_id=readout.config_id,
-            trajectory_id=task.trajectory_id,
-            seed=task.seed,
-            role=readout.role,
-            status="failed",
-            config=readout.config,
-            readout=readout.described(),
-            metrics={},
-            objectives=task.objectives,
-            reason={
-                "class": "WorkerDied",
-                "message": message,
-                "traceback": "",
-                "stage": "worker",
-            },
-        )
-
-
 def drive(
     tasks: Sequence[TrajectoryTask],
     spec: SweepSpec,
     folder: RunFolder,
     run: TrialFunction,
     listener: Listener = lambda record: None,
+    later: Iterable[Sequence[TrajectoryTask]] = (),
 ) -> None:
     """Run the tasks whose records are not all there, and append every new record.
 
@@ -210,6 +214,8 @@ def drive(
         folder: The run folder; the caller holds its lock.
         run: What does one pack.
         listener: Called in this process after each record is on disk.
+        later: Further tasks, round by round. Each round is asked for when every record of the ones before
+            is on disk.
 
     Raises:
         SweeperError: Ray cannot be started or joined.
@@ -217,21 +223,33 @@ def drive(
     """
     writer = RecordWriter(folder.records)
     try:
+        rounds = _unfinished(itertools.chain([tasks], later), writer, folder)
+        first = next(rounds, None)
+        if first is None:
+            return
+        _start_ray(spec.compute.ray_address)
+        try:
+            recorder = _Recorder(folder, writer, listener)
+            _tune(itertools.chain([first], rounds), spec, folder, run, recorder, writer.keys)
+        finally:
+            ray.shutdown()
+    finally:
+        writer.close()
+
+
+def _unfinished(
+    rounds: Iterable[Sequence[TrajectoryTask]], writer: RecordWriter, folder: RunFolder
+) -> Iterator[list[TrajectoryTask]]:
+    """What is left to do of each round; rounds of which nothing is left are passed over."""
+    for tasks in rounds:
         left = []
         for task in tasks:
             if _finished(task, writer):
                 _tidy(folder, task)
             else:
                 left.append(task)
-        if not left:
-            return
-        _start_ray(spec.compute.ray_address)
-        try:
-            _tune(left, spec, folder, run, _Recorder(folder, writer, listener), writer.keys)
-        finally:
-            ray.shutdown()
-    finally:
-        writer.close()
+        if left:
+            yield left
 
 
 def _finished(task: TrajectoryTask, writer: RecordWriter) -> bool:
@@ -280,34 +298,8 @@ def cluster_resources(address: str) -> dict[str, float]:
         ray.shutdown()
 
 
-def trial_resources(spec: SweepSpec, cluster: Mapping[str, float]) -> dict[str, float]:
-    """What one trial asks Ray for. `gpus_per_trial: auto` is one GPU where the cluster has any.
-
-    Raises:
-        SweeperError: more than the whole cluster has; Ray would wait for it for ever.
-    """
-    asked = spec.compute.gpus_per_trial
-    gpus = float(cluster.get("GPU", 0) > 0) if asked == "auto" else float(asked)
-    wanted = {"CPU": float(spec.compute.cpus_per_trial), "GPU": gpus}
-    for kind, amount in wanted.items():
-        if amount > cluster.get(kind, 0):
-            raise SweeperError(
-                f"a trial asks for {amount:g} {kind}, the cluster has {cluster.get(kind, 0):g}; "
-                f"lower compute.{kind.lower()}s_per_trial"
-            )
-    return wanted
-
-
-def worker_count(
-    resources: Mapping[str, float], cluster: Mapping[str, float], limit: int | None
-) -> int:
-    """How many trials with these resources run at the same time on a cluster, at least one."""
-    fitting = [int(cluster[kind] / amount) for kind, amount in resources.items() if amount]
-    return max(1, min(fitting if limit is None else [*fitting, limit]))
-
-
 def _tune(
-    tasks: Sequence[TrajectoryTask],
+    rounds: Iterator[Sequence[TrajectoryTask]],
     spec: SweepSpec,
     folder: RunFolder,
     run: TrialFunction,
@@ -317,16 +309,20 @@ def _tune(
     cluster = ray.cluster_resources()
     resources = trial_resources(spec, cluster)
     device = "cuda" if resources["GPU"] else "cpu"
-    tasks = [replace(task, compute=replace(task.compute, device=device)) for task in tasks]
     workers = worker_count(resources, cluster, spec.compute.max_concurrent_trials)
-    packs = make_packs(tasks, spec.compute.pack, workers)
+
+    def packed(tasks: Sequence[TrajectoryTask]) -> list[Pack]:
+        placed = [replace(task, compute=replace(task.compute, device=device)) for task in tasks]
+        return make_packs(placed, spec.compute.pack, workers)
+
+    searcher = PackSearcher(map(packed, rounds), keys)
     trainable = tune.with_parameters(PackTrainable, run=run, root=folder)
     shutil.rmtree(folder.ray, ignore_errors=True)
     tuner = tune.Tuner(
         tune.with_resources(trainable, resources),
         tune_config=tune.TuneConfig(
-            search_alg=PackSearcher(packs, keys),
-            num_samples=len(packs),
+            search_alg=searcher,
+            num_samples=-1,  # Until the searcher says that there are no more.
             max_concurrent_trials=spec.compute.max_concurrent_trials,
             reuse_actors=True,
         ),
@@ -340,6 +336,8 @@ def _tune(
     )
     try:
         tuner.fit()
+        if searcher.failure is not None:
+            raise searcher.failure
     except tune.TuneError as error:
         if recorder.failure is not None:
             raise recorder.failure from None

@@ -81,3 +81,7 @@ class TrainingDivergedError(SweeperError):
             f"the training loss is {self.loss} and its gradient norm {self.gradient_norm} at optimizer "
             f"step {self.step}; lower learning_rate, add warmup_steps, or set max_grad_norm"
         )
+
+
+class StorageError(SweeperError):
+    """A storage of Optuna cannot be opened, or holds somebody else's study."""

@@ -87,6 +87,7 @@ class RunFolder:
         self.spec = root / "spec.yaml"
         self.plan = root / "plan.json"
         self.records = root / "records.jsonl"
+        self.rounds = root / "rounds.jsonl"
         self.generations = root / "generations"
         self.judgements = root / "judgements.jsonl"
         self.trajectories = root / "trajectories"

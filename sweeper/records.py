@@ -8,13 +8,14 @@ every other one says why it is not complete, and a metric is what its samples ma
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from sweeper.errors import RecordError
 from sweeper.samples import ROWS, TOLERANCE, Samples, value_of
+from sweeper.task import TrajectoryTask
 
 RECORD_VERSION = 1
 
@@ -259,3 +260,25 @@ class RecordWriter:
     def close(self) -> None:
         """Release the file."""
         os.close(self._descriptor)
+
+
+def lost_records(task: TrajectoryTask, message: str) -> Iterator[TrialRecord]:
+    """The `failed` records of a trajectory whose worker process is lost."""
+    for readout in task.readouts:
+        yield TrialRecord(
+            config_id=readout.config_id,
+            trajectory_id=task.trajectory_id,
+            seed=task.seed,
+            role=readout.role,
+            status="failed",
+            config=readout.config,
+            readout=readout.described(),
+            metrics={},
+            objectives=task.objectives,
+            reason={
+                "class": "WorkerDied",
+                "message": message,
+                "traceback": "",
+                "stage": "worker",
+            },
+        )

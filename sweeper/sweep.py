@@ -2,13 +2,14 @@
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
+from sweeper.adaptive import asked_points
 from sweeper.calibrate import count_tokens
 from sweeper.drive import Listener, TrialFunction, drive
 from sweeper.errors import RunFolderError, SweeperError
@@ -29,6 +30,13 @@ from sweeper.trial.run import run_pack
 Begin = Callable[[Plan, RecordsRead], None]
 
 
+class Ended(NamedTuple):
+    """What was planned in the end, and whether all of it was handed out: not after an interruption."""
+
+    plan: Plan
+    whole: bool
+
+
 def run_sweep(
     spec: SweepSpec,
     out: Path,
@@ -39,7 +47,7 @@ def run_sweep(
     begin: Begin = lambda plan, found: None,
     record: Listener = lambda record: None,
     run: TrialFunction = run_pack,
-) -> Plan:
+) -> Ended:
     """Run a sweep, or what is left of it, into a folder.
 
     Args:
@@ -75,8 +83,35 @@ def run_sweep(
         found = read_records(folder.records)
         counted(counts)
         begin(plan, found)
-        drive(tasks, spec, folder, run, record)
-    return plan
+        rounds = _Rounds(spec, folder)
+        drive((), spec, folder, run, record, rounds)
+    return Ended(rounds.plan or plan, rounds.whole)
+
+
+class _Rounds:
+    """The tasks of a sweep: all at once, or round by round where the search is adaptive."""
+
+    def __init__(self, spec: SweepSpec, folder: RunFolder) -> None:
+        self._spec = spec
+        self._folder = folder
+        self.plan: Plan | None = None
+        self.whole = False
+
+    def __iter__(self) -> Iterator[Sequence[TrajectoryTask]]:
+        adaptive = self._spec.search.method == "optuna"
+        for drawn in asked_points(self._spec, self._folder) if adaptive else (None,):
+            self.plan = make_plan(self._spec, drawn)
+            if adaptive:
+                _recount(self._folder, self.plan)
+            yield [pinned(task) for task in make_tasks(self.plan, self._spec, resolve)]
+        self.whole = True
+
+
+def _recount(folder: RunFolder, plan: Plan) -> None:
+    """Bring plan.json up to what has been asked for by now."""
+    content = json.loads(folder.plan.read_text(encoding="utf-8"))
+    content["accounting"] = plan.accounting._asdict()
+    write_atomic(folder.plan, json.dumps(content, indent=1))
 
 
 def _clear(folder: RunFolder) -> None:
@@ -89,6 +124,7 @@ def _clear(folder: RunFolder) -> None:
             shutil.rmtree(path)
     for path in (
         folder.records,
+        folder.rounds,
         folder.study,
         folder.report,
         folder.plan,

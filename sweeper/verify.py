@@ -19,6 +19,7 @@ from sweeper.errors import RunFolderError
 from sweeper.folder import RunFolder, TrialStorage
 from sweeper.plan import make_plan, make_tasks
 from sweeper.records import TrialRecord, read_records
+from sweeper.rounds import points_asked
 from sweeper.sources import resolve
 from sweeper.spec import SweepSpec
 from sweeper.task import Segment, TrajectoryTask
@@ -75,7 +76,7 @@ def verify(
         RunFolderError: no complete record to compare with.
         DataError, ModelError: the inputs of the run are gone.
     """
-    plan = make_plan(spec)
+    plan = make_plan(spec, points_asked(folder) or None)
     tasks = {
         (readout.config_id, task.seed): task
         for task in make_tasks(plan, spec, resolve)

@@ -9,11 +9,12 @@ from tempfile import TemporaryDirectory
 import pytest
 from ray._private.utils import read_ray_address
 
-from sweeper.drive import Keys, drive, lost_records, trial_resources, worker_count
+from sweeper.drive import Keys, drive
 from sweeper.errors import SweeperError
 from sweeper.folder import RunFolder, TrialStorage
+from sweeper.placement import trial_resources, worker_count
 from sweeper.plan import make_packs, make_plan, make_tasks
-from sweeper.records import Metric, RecordWriter, TrialRecord, read_records
+from sweeper.records import Metric, RecordWriter, TrialRecord, lost_records, read_records
 from sweeper.spec import SweepSpec
 from sweeper.task import Readout, TrajectoryTask
 
@@ -179,6 +180,28 @@ def test_a_note_that_a_dead_cluster_left_is_not_followed(
         drive(tasks[:1], tiny_spec, folder, sound)
     records = read_records(folder.records).records
     assert {record.key: record for record in records} == expected(tasks[:1])
+
+
+@pytest.mark.slow
+def test_a_round_is_asked_for_when_every_record_of_the_ones_before_is_on_disk(
+    tiny_spec: SweepSpec, tmp_path: Path
+) -> None:
+    folder, tasks = prepared(tiny_spec, tmp_path / "run")
+    seen: list[int] = []
+
+    def later() -> Iterator[Sequence[TrajectoryTask]]:
+        for stop in range(2, len(tasks) + 1):
+            seen.append(len(read_records(folder.records).records))
+            yield tasks[:stop]  # What is finished may come again.
+        seen.append(len(read_records(folder.records).records))
+        raise SweeperError("the search has no more to ask")
+
+    with pytest.raises(SweeperError, match="no more to ask"):
+        drive(tasks[:1], tiny_spec, folder, sound, later=later())
+    sizes = [len(task.readouts) for task in tasks]
+    assert seen == [sum(sizes[:stop]) for stop in range(1, len(tasks) + 1)]
+    records = read_records(folder.records).records
+    assert {record.key: record for record in records} == expected(tasks)
 
 
 def test_lost_records_name_what_happened(tiny_spec: SweepSpec) -> None:

@@ -99,6 +99,22 @@ def test_ends_keep_their_meaning() -> None:
     }
 
 
+def test_what_a_rule_stopped_breaks_its_limit_by_what_its_evidence_shows() -> None:
+    spec = make_spec(
+        "constraints=[{metric: over_refusal_rate, max: 0.2}, {metric: unsafe_rate, max: 0.05}]"
+    )
+    reason = {"rule": "race", "k": 8, "n": 32, "of": 256}
+    records = [
+        make_record(identity="stopped", status="pruned", reason=reason),
+        make_record(identity="kept", unsafe=(0, 256)),
+    ]
+    trials = project(find_front(records, spec), spec, None).trials
+    stopped, kept = sorted(trials, key=lambda trial: trial.state == TrialState.COMPLETE)
+    assert (stopped.state, stopped.values) == (TrialState.PRUNED, None)
+    assert list(stopped.constraints.values()) == [0.0, pytest.approx(0.95 + 0.25 - 0.05)]
+    assert max(kept.constraints.values()) < 0
+
+
 def test_the_base_model_is_no_trial() -> None:
     spec = make_spec()
     study = project(find_front(random_records(1), spec), spec, None)
@@ -107,11 +123,13 @@ def test_the_base_model_is_no_trial() -> None:
     assert study.metric_names == ["rouge_l", "unsafe_rate"]
 
 
-def test_constraints_are_the_shortfall_of_probability() -> None:
+def test_constraints_are_the_shortfall_of_probability_and_the_excess_of_the_rate() -> None:
     spec = make_spec()
-    front = find_front([make_record(unsafe=(9, 256)), make_record(max_steps=40)], spec)
+    records = [make_record(unsafe=(64, 256)), make_record(max_steps=40, unsafe=(0, 256))]
+    front = find_front(records, spec)
     for item, trial in zip(front.candidates, project(front, spec, None).trials, strict=True):
-        assert list(trial.constraints.values()) == [0.95 - item.probability]
+        excess = 0.0 if item.feasible else item.values["unsafe_rate"] - 0.05
+        assert list(trial.constraints.values()) == [0.95 - item.probability + excess]
         assert (max(trial.constraints.values()) <= 0) == item.feasible
 
 

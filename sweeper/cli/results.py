@@ -87,16 +87,31 @@ def report(
 
 
 @app.command()
-def study(run: RunArgument) -> None:
+def study(
+    run: RunArgument,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            help="journal:PATH, sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME instead of a "
+            "file in the run; a password belongs into PGPASSWORD."
+        ),
+    ] = None,
+) -> None:
     """Make an Optuna study from the records and say how to open it."""
     from sweeper.run import open_run
-    from sweeper.search import project
+    from sweeper.search import project, project_into, shown_url
 
     opened = open_run(run)
-    path = opened.folder.study
-    project(opened.front(), opened.spec, path)
-    show.line(f"wrote {path}")
-    show.line(f"next: optuna-dashboard sqlite:///{path}   (pip install optuna-dashboard)")
+    if storage is None:
+        path = opened.folder.study
+        project(opened.front(), opened.spec, path)
+        show.line(f"wrote {path}")
+        address = f"sqlite:///{path}"
+    else:
+        made = project_into(opened.front(), opened.spec, storage)
+        address = shown_url(storage).removeprefix("journal:")
+        show.line(f"wrote the study {made.study_name} of {len(made.trials)} trials into {address}")
+    show.line(f"next: optuna-dashboard {address}   (pip install optuna-dashboard)")
 
 
 @app.command()

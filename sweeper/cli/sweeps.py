@@ -137,7 +137,7 @@ def run(
     builds = ", and building the miniature (a minute, once)" if _is_builtin(loaded) else ""
     show.line(f"checking model, data and {folder.root}{builds}")
     with show.SweepProgress(loaded) as progress:
-        made = run_sweep(
+        ended = run_sweep(
             loaded,
             folder.root,
             fresh=fresh,
@@ -147,8 +147,8 @@ def run(
             record=progress.record,
         )
     records = read_records(folder.records).records
-    missing = len(made.keys() - {record.key for record in records})
-    if missing:
+    missing = len(ended.plan.keys() - {record.key for record in records})
+    if missing or not ended.whole:
         show.error(f"stopped with {missing} records missing; the same command continues")
         raise typer.Exit(INTERRUPTED)
     show.line(f"{len(records)} records in {folder.records}")

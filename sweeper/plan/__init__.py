@@ -6,8 +6,12 @@ Pure: nothing is read or written.
 from sweeper.plan.configurations import (
     MAX_CONFIGURATIONS,
     Configuration,
+    Point,
     Role,
     default_control,
+    points_of,
+    readout_axes,
+    trajectory_axes,
 )
 from sweeper.plan.packs import AUTO_PACK, Pack, make_packs
 from sweeper.plan.tasks import make_tasks
@@ -20,10 +24,14 @@ __all__ = [
     "Configuration",
     "Pack",
     "Plan",
+    "Point",
     "Role",
     "Trajectory",
     "default_control",
     "make_packs",
     "make_plan",
     "make_tasks",
+    "points_of",
+    "readout_axes",
+    "trajectory_axes",
 ]

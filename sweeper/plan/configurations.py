@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -55,14 +55,27 @@ def short_hash(content: Any) -> str:
     return hashlib.sha256(canonical.encode("utf-8")).hexdigest()[:10]
 
 
-def configurations_of(spec: SweepSpec) -> tuple[Configuration, ...]:
+Point = Mapping[str, Any]
+"""Values of some or all axes of a space, as the spec has them."""
+
+READOUT_AXES = ("max_steps", "average")
+"""Axes that cost no path of their own: one path is read at every step, with every average."""
+
+
+def configurations_of(
+    spec: SweepSpec, drawn: Sequence[Point] | None = None
+) -> tuple[Configuration, ...]:
     """The candidates of a space, then the controls that stand beside them, each once.
+
+    Args:
+        spec: The space.
+        drawn: The optimizer settings of a search that is no grid; drawn at random where not given.
 
     Raises:
         SpecError: the space is larger than MAX_CONFIGURATIONS, or a warmup or decay does not fit.
     """
     found: dict[str, Configuration] = {}
-    for item in itertools.chain(_candidates(spec), _controls_alone(spec)):
+    for item in itertools.chain(_candidates(spec, drawn), _controls_alone(spec)):
         found.setdefault(item.config_id, item)
     for item in [item for item in found.values() if item.role == "candidate"]:
         for twin in _twins(spec, item):
@@ -70,37 +83,62 @@ def configurations_of(spec: SweepSpec) -> tuple[Configuration, ...]:
     return tuple(found.values())
 
 
-def _candidates(spec: SweepSpec) -> Iterator[Configuration]:
+def points_of(spec: SweepSpec, drawn: Sequence[Point] | None = None) -> dict[str, Point]:
+    """The points of the space by the id of their configuration; arguments as of `configurations_of`."""
+    found: dict[str, Point] = {}
+    for point in _points(spec, drawn):
+        found.setdefault(_configuration(spec, point, CANDIDATE).config_id, point)
+    return found
+
+
+def _candidates(spec: SweepSpec, drawn: Sequence[Point] | None) -> Iterator[Configuration]:
     """The points of the space itself."""
-    for point in _points(spec):
+    for point in _points(spec, drawn):
         yield _configuration(spec, point, CANDIDATE)
 
 
-def _points(spec: SweepSpec) -> Iterator[dict[str, Any]]:
-    """Grid: the product of all axes. Random: drawn optimizer settings x every readout axis."""
-    axes = {name: axis for name in type(spec.space).model_fields if (axis := _axis(spec, name))}
-    if spec.search.method == "random":
-        yield from _random_points(spec, axes)
+def _points(spec: SweepSpec, drawn: Sequence[Point] | None) -> Iterator[Point]:
+    """Grid: the product of all axes. Else: drawn optimizer settings x every readout axis."""
+    read = readout_axes(spec)
+    if spec.search.method == "grid":
+        axes = {**trajectory_axes(spec), **read}
+        axes = {name: axes[name] for name in type(spec.space).model_fields if name in axes}
+        grids = {name: axis.grid() for name, axis in axes.items()}
+        _check_size("grid", math.prod(len(grid) for grid in grids.values()))
+        for values in itertools.product(*grids.values()):
+            yield dict(zip(grids, values, strict=True))
         return
-    grids = {name: axis.grid() for name, axis in axes.items()}
-    _check_size("grid", math.prod(len(grid) for grid in grids.values()))
-    for values in itertools.product(*grids.values()):
-        yield dict(zip(grids, values, strict=True))
+    pairs = tuple(itertools.product(*(axis.grid() for axis in read.values())))
+    _check_size(f"{spec.search.method} search", len(pairs) * (spec.search.trajectories or 0))
+    drawn = drawn_points(spec) if drawn is None else drawn
+    for point in drawn:
+        for pair in pairs:
+            yield {**point, **dict(zip(read, pair, strict=True))}
 
 
-def _random_points(spec: SweepSpec, axes: Mapping[str, Axis[Any]]) -> Iterator[dict[str, Any]]:
+def trajectory_axes(spec: SweepSpec) -> dict[str, Axis[Any]]:
+    """The axes whose every value needs an optimizer path of its own, in the order of the spec."""
+    fields = [name for name in type(spec.space).model_fields if name not in READOUT_AXES]
+    return {name: axis for name in fields if (axis := _axis(spec, name))}
+
+
+def readout_axes(spec: SweepSpec) -> dict[str, Axis[Any]]:
+    """The axes one path is read along, as lists. Steps without `num` are read at the largest alone."""
+    steps = spec.space.max_steps
+    values = steps.values or (steps.grid() if steps.num else (steps.high,))
+    return {"max_steps": Axis[Any](values=values), "average": spec.space.average}
+
+
+def drawn_points(spec: SweepSpec) -> list[Point]:
+    """`search.trajectories` optimizer settings, uniform on the scale of each axis, from `search.seed`."""
     assert spec.search.trajectories is not None
-    drawn = [name for name in axes if name not in ("max_steps", "average")]
+    axes = trajectory_axes(spec)
     rng = np.random.default_rng(spec.search.seed)
-    steps = axes["max_steps"]
-    step_values = steps.values or (steps.grid() if steps.num else (steps.high,))
-    read = tuple(itertools.product(step_values, axes["average"].grid()))
-    _check_size("random search", spec.search.trajectories * len(read))
-    for _ in range(spec.search.trajectories):
-        fractions = rng.random(len(drawn))
-        point = {name: axes[name].at(float(u)) for name, u in zip(drawn, fractions, strict=True)}
-        for step, average in read:
-            yield {**point, "max_steps": step, "average": average}
+    draws = [rng.random(len(axes)) for _ in range(spec.search.trajectories)]
+    return [
+        {name: axes[name].at(float(u)) for name, u in zip(axes, draw, strict=True)}
+        for draw in draws
+    ]
 
 
 def _check_size(what: str, count: int) -> None:

@@ -5,11 +5,11 @@ step where each is read; `_path` holds exactly those numbers.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
-from sweeper.plan.configurations import Configuration, configurations_of, short_hash
+from sweeper.plan.configurations import Configuration, Point, configurations_of, short_hash
 from sweeper.spec import SweepSpec
 from sweeper.task import OptimizerSettings, Segment, Tuning
 
@@ -68,17 +68,24 @@ class Plan:
         )
 
 
-def make_plan(spec: SweepSpec) -> Plan:
+def make_plan(spec: SweepSpec, drawn: Sequence[Point] | None = None) -> Plan:
     """Lay out the whole sweep.
+
+    Args:
+        spec: The sweep.
+        drawn: The optimizer settings that an adaptive search has asked for so far. Without them, settings
+            drawn at random stand in, which need about as much work.
 
     Raises:
         SpecError: the grid is larger than MAX_CONFIGURATIONS, or a warmup or decay does not fit.
     """
-    configurations = configurations_of(spec)
+    configurations = configurations_of(spec, drawn)
     trajectories = tuple(
         _trajectory(seed, group) for seed in spec.seeds for group in _share(configurations)
     )
-    return Plan(configurations, trajectories, _account(spec, configurations, trajectories))
+    stand_in = spec.search.method == "optuna" and drawn is None
+    accounting = _account(spec, configurations, trajectories, stand_in)
+    return Plan(configurations, trajectories, accounting)
 
 
 def _path(item: Configuration) -> str:
@@ -154,6 +161,7 @@ def _account(
     spec: SweepSpec,
     configurations: tuple[Configuration, ...],
     trajectories: tuple[Trajectory, ...],
+    stand_in: bool,
 ) -> Accounting:
     own = [item for item in configurations if item.role == "candidate"]
     alone = sum(item.step for item in own) * len(spec.seeds)
@@ -166,12 +174,17 @@ def _account(
         steps_alone=alone,
         steps_planned=planned,
         ratio=alone / planned,
-        notes=tuple(_notes(spec, own)),
+        notes=tuple(_notes(spec, own, stand_in)),
     )
 
 
-def _notes(spec: SweepSpec, own: list[Configuration]) -> Iterator[str]:
-    """What the user could change to share more."""
+def _notes(spec: SweepSpec, own: list[Configuration], stand_in: bool) -> Iterator[str]:
+    """What the user could change to share more, and what is not known yet."""
+    if stand_in:
+        yield (
+            f"{spec.search.sampler} chooses the optimizer settings during the run, "
+            f"{spec.search.parallel} at a time: counted are {spec.search.trajectories} drawn at random"
+        )
     stretching = sorted({item.settings.lr_scheduler_type for item in own} & set(STRETCHING))
     steps = len({item.step for item in own})
     if stretching and steps > 1:

@@ -132,7 +132,7 @@ def _override(raw: dict[str, Any], item: str) -> str | None:
 def _anchor(raw: dict[str, Any], base: Path) -> None:
     """Make paths that exist relative to the sweep file absolute."""
     data, evaluation = raw.get("data"), raw.get("evaluation")
-    blocks: list[Any] = [raw.get("model")]
+    blocks: list[Any] = [raw.get("model"), raw.get("search")]
     blocks += [data.get(name) for name in ("train", "heldout")] if isinstance(data, dict) else []
     if isinstance(evaluation, dict):
         blocks.append(evaluation.get("lm_eval"))
@@ -140,7 +140,7 @@ def _anchor(raw: dict[str, Any], base: Path) -> None:
             suites = evaluation.get(name)
             blocks += suites if isinstance(suites, list) else [suites]
     for block in blocks:
-        for key in ("path", "include_path"):
+        for key in ("path", "include_path", "warm_start"):
             if isinstance(block, dict) and isinstance(block.get(key), str) and block[key]:
                 path = Path(block[key])
                 if not path.is_absolute() and (base / path).exists() and not path.exists():

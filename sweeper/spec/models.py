@@ -14,7 +14,6 @@ from sweeper.metrics import (
     is_harness,
     is_utility,
 )
-from sweeper.rules import ASSUMPTION
 from sweeper.spec.axes import Axis, SpecModel
 from sweeper.spec.data import DataSpec, Suites
 from sweeper.spec.fields import (
@@ -30,6 +29,7 @@ from sweeper.spec.fields import (
     whole_or_share,
 )
 from sweeper.spec.references import ReferenceSpec
+from sweeper.spec.stop import StopSpec
 
 SPEC_VERSION = 1
 
@@ -231,47 +231,32 @@ class ConstraintSpec(SpecModel):
     confidence: Share = 0.95
 
 
-class RaceSpec(SpecModel):
-    """Stop scoring a readout that the prompts so far say to be above the limit; `error` is per readout."""
+class SearchSpec(SpecModel):
+    """`grid` plans every point, `random` draws optimizer settings, `optuna` asks for them as it learns.
 
-    error: Share = 0.05
-
-
-class PruneSpec(SpecModel):
-    """Leave out later readouts of a path that an earlier one says to be above the limit.
-
-    `assume` names what the inference stands on and has to be written out; `error` is per path and average.
+    `parallel` settings are asked for at a time: a number of the spec and not of the cluster, so that
+    the same spec asks for the same settings anywhere. `warm_start` is the folder of an earlier run to
+    learn from.
     """
 
-    assume: Literal[ASSUMPTION]  # type: ignore[valid-type]
-    error: Share = 0.05
-
-
-class StopSpec(SpecModel):
-    """What may be stopped early; everything is off unless given."""
-
-    curtail: bool = False
-    race: RaceSpec | None = None
-    prune: PruneSpec | None = None
-
-    @property
-    def on(self) -> bool:
-        """Whether any rule is."""
-        return self.curtail or self.race is not None or self.prune is not None
-
-
-class SearchSpec(SpecModel):
-    """`grid` plans every point; `random` draws `trajectories` optimizer settings."""
-
-    method: Literal["grid", "random"] = "grid"
+    method: Literal["grid", "random", "optuna"] = "grid"
     trajectories: Count | None = None
     seed: Seed = 0
     stop: StopSpec = StopSpec()
+    sampler: Literal["tpe", "nsga2", "nsga3", "gp", "random", "qmc"] = "tpe"
+    parallel: Count = 4
+    warm_start: str | None = None
 
     @model_validator(mode="after")
     def _law(self) -> Self:
-        if (self.method == "random") != (self.trajectories is not None):
-            raise ValueError("`trajectories` belongs to `method: random`, and is needed there")
+        if (self.method != "grid") != (self.trajectories is not None):
+            raise ValueError(
+                "`trajectories` belongs to `method: random` and `optuna`, and is needed there"
+            )
+        fields = type(self).model_fields
+        for name in ("sampler", "parallel", "warm_start"):
+            if self.method != "optuna" and getattr(self, name) != fields[name].default:
+                raise ValueError(f"`{name}` belongs to `method: optuna`")
         return self
 
 

@@ -7,7 +7,7 @@ import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import optuna
 from optuna.distributions import (
@@ -18,12 +18,16 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from sweeper.errors import RunFolderError
+from sweeper.errors import RunFolderError, StorageError
 from sweeper.front import BASE_ROLE, Candidate, Front, varying
+from sweeper.search.storages import open_storage, shown_url
 from sweeper.spec import ConstraintSpec, SweepSpec
 
 _STATES = {"failed": TrialState.FAIL, "unscored": TrialState.FAIL, "pruned": TrialState.PRUNED}
 """Optuna knows no `unscored`; like a failure it has no values. `status` keeps them apart."""
+
+MADE_BY = "sweeper"
+"""The user attribute of studies that may be replaced."""
 
 Choice = str | int | float | bool | None
 
@@ -59,6 +63,27 @@ def project(front: Front, spec: SweepSpec, path: Path | None) -> optuna.Study:
     except OSError as error:
         raise RunFolderError(f"cannot write the study {path}: {error.strerror}") from None
     return open_study(path, spec.name)
+
+
+def project_into(front: Front, spec: SweepSpec, url: str) -> optuna.Study:
+    """Rebuild the study of a sweep in a storage that others may use, too; see `project`.
+
+    An earlier study of this sweep is replaced; one that sweeper did not make is left alone.
+
+    Raises:
+        StorageError: the storage cannot be used, or holds another study of this name.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = open_storage(url)
+    known = {item.study_name: item for item in optuna.get_all_study_summaries(storage)}
+    if spec.name in known:
+        if MADE_BY not in known[spec.name].user_attrs:
+            raise StorageError(
+                f"{shown_url(url)} holds a study `{spec.name}` that sweeper did not make; "
+                "give the sweep another name, or use another storage"
+            )
+        optuna.delete_study(study_name=spec.name, storage=storage)
+    return _fill(storage, front, spec)
 
 
 def open_study(path: Path, name: str) -> optuna.Study:
@@ -98,6 +123,51 @@ def constraint_name(constraint: ConstraintSpec) -> str:
     return f"P({constraint.metric} <= {constraint.max:g}) >= {constraint.confidence:g}"
 
 
+class Outcome(NamedTuple):
+    """What Optuna is told of a configuration. It calls a trial feasible when no violation exceeds 0."""
+
+    state: TrialState
+    values: list[float] | None
+    violations: dict[str, float] | None
+
+
+def outcome(item: Candidate, spec: SweepSpec) -> Outcome:
+    """How a configuration ended.
+
+    A constraint that is kept has the violation confidence - P(rate <= max), at most 0. To one that is
+    broken the excess of the rate over the limit is added: the probability alone is 0 everywhere far
+    from it and would not tell a sampler which way is better. What a rule stopped has no values, and the
+    violations that its evidence shows.
+    """
+    if item.excluded is not None:
+        return Outcome(_STATES.get(item.status, TrialState.FAIL), None, _shown(item, spec))
+    violations = {}
+    for constraint, probability in zip(spec.constraints, item.probabilities, strict=True):
+        short = constraint.confidence - probability
+        excess = max(0.0, item.values.get(constraint.metric, 1.0) - constraint.max)
+        violations[constraint_name(constraint)] = short + excess if short > 0 else short
+    values = [item.values[objective.metric] for objective in spec.objectives]
+    return Outcome(TrialState.COMPLETE, values, violations)
+
+
+def _shown(item: Candidate, spec: SweepSpec) -> dict[str, float] | None:
+    """The violations that the evidence of a rule shows, counted as if P(rate <= max) were 0.
+
+    Without them a sampler would take what was stopped for better than what was measured and breaks a limit.
+    Nothing is known of other constraints.
+    """
+    reasons = [record.reason or {} for record in item.records if record.status == "pruned"]
+    rates = [reason["k"] / reason["n"] for reason in reasons if reason.get("n")]
+    if not rates:
+        return None
+    return {
+        constraint_name(limit): limit.confidence + max(0.0, max(rates) - limit.max)
+        if limit.metric == "unsafe_rate"
+        else 0.0
+        for limit in spec.constraints
+    }
+
+
 def _url(path: Path) -> str:
     return f"sqlite:///{path.resolve()}"
 
@@ -111,10 +181,11 @@ def _fill(storage: optuna.storages.BaseStorage, front: Front, spec: SweepSpec) -
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study.set_metric_names([objective.metric for objective in front.objectives])
+    study.set_user_attr(MADE_BY, True)
     if front.base is not None:
         study.set_user_attr(BASE_ROLE, dict(front.base.values))
     ranges = distributions(front.candidates, spec)
-    trials = [_trial(item, front, spec, ranges) for item in front.candidates if _has_ended(item)]
+    trials = [_trial(item, spec, ranges) for item in front.candidates if _has_ended(item)]
     study.add_trials(trials)
     return study
 
@@ -124,9 +195,7 @@ def _has_ended(item: Candidate) -> bool:
     return item.role != BASE_ROLE and (item.excluded is None or item.status in _STATES)
 
 
-def _trial(
-    item: Candidate, front: Front, spec: SweepSpec, ranges: dict[str, BaseDistribution]
-) -> FrozenTrial:
+def _trial(item: Candidate, spec: SweepSpec, ranges: dict[str, BaseDistribution]) -> FrozenTrial:
     present = {name: ranges[name] for name in ranges if name in item.config}
     params = {
         name: to_choice(item.config[name])
@@ -134,25 +203,20 @@ def _trial(
         else item.config[name]
         for name, distribution in present.items()
     }
-    complete = item.excluded is None
+    result = outcome(item, spec)
     attributes = {
         "config_id": item.config_id,
         "role": item.role,
         "status": item.status,
         "excluded": item.excluded,
     }
-    # Optuna calls a trial feasible when every constraint is <= 0.
-    short = {
-        constraint_name(constraint): constraint.confidence - probability
-        for constraint, probability in zip(spec.constraints, item.probabilities, strict=True)
-    }
     return create_trial(
-        state=TrialState.COMPLETE if complete else _STATES[item.status],
-        values=[item.values[o.metric] for o in front.objectives] if complete else None,
+        state=result.state,
+        values=result.values,
         params=params,
         distributions=present,
         user_attrs=attributes,
-        constraints=short if complete else None,
+        constraints=result.violations,
     )
 
 
