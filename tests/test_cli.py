@@ -345,6 +345,7 @@ def begun(command: Command, sweep: Path, monkeypatch: pytest.MonkeyPatch, tmp_pa
         folder: RunFolder,
         run: TrialFunction,
         listener: Callable[[TrialRecord], None],
+        later: Iterable[Sequence[TrajectoryTask]],
     ) -> None: ...
 
     with monkeypatch.context() as patch:
