@@ -88,12 +88,14 @@ class RunFolder:
         self.plan = root / "plan.json"
         self.records = root / "records.jsonl"
         self.rounds = root / "rounds.jsonl"
+        self.refinements = root / "refinements.jsonl"
         self.generations = root / "generations"
         self.judgements = root / "judgements.jsonl"
         self.trajectories = root / "trajectories"
         self.study = root / "study.sqlite3"
         self.ray = root / "ray"
         self.report = root / "report.html"
+        self.confirm = root / "confirm"
         self.lock = root / ".lock"
 
     def trial(self, trajectory_id: str) -> TrialStorage:

@@ -1,7 +1,9 @@
-"""What an adaptive search has asked for: rounds.jsonl, one line of points for each round."""
+"""What a sweep decided while it ran: a JSON line for each decision, written before it is acted on."""
 
 import json
 import os
+from pathlib import Path
+from typing import Any
 
 from sweeper.errors import RunFolderError
 from sweeper.folder import RunFolder
@@ -11,28 +13,16 @@ Round = tuple[Point, ...]
 
 
 def read_rounds(folder: RunFolder) -> tuple[Round, ...]:
-    """The rounds asked for so far, none where the search is not adaptive or has not begun.
-
-    A torn last line is left out: a round is written whole before any of it is trained.
+    """The rounds an adaptive search has asked for so far; none where the search is not adaptive.
 
     Raises:
         RunFolderError: the file is damaged or cannot be read.
     """
+    lines = read_lines(folder.rounds)
     try:
-        lines = folder.rounds.read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError:
-        return ()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RunFolderError(f"cannot read {folder.rounds}: {error}") from None
-    found = []
-    for number, line in enumerate(lines[:-1], start=1):
-        try:
-            found.append(tuple(dict(point) for point in json.loads(line)))
-        except (ValueError, TypeError):
-            raise RunFolderError(
-                f"{folder.rounds}:{number} is not a list of points; start over with --fresh"
-            ) from None
-    return tuple(found)
+        return tuple(tuple(dict(point) for point in line) for line in lines)
+    except (ValueError, TypeError):
+        raise _damaged(folder.rounds, "lists of points") from None
 
 
 def points_asked(folder: RunFolder) -> list[Point]:
@@ -46,13 +36,50 @@ def append_round(folder: RunFolder, points: Round) -> None:
     Raises:
         RunFolderError: it cannot be written.
     """
-    line = json.dumps(list(points), sort_keys=True, allow_nan=False) + "\n"
-    whole = sum(len(json.dumps(list(r), sort_keys=True)) + 1 for r in read_rounds(folder))
+    append_line(folder.rounds, list(points))
+
+
+def read_lines(path: Path) -> list[Any]:
+    """The decisions in a file, none where there is no file. A torn last line was never acted on.
+
+    Raises:
+        RunFolderError: the file is damaged or cannot be read.
+    """
+    found = []
+    for number, line in enumerate(_whole_lines(path), start=1):
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            raise _damaged(path, f"JSON in line {number}") from None
+    return found
+
+
+def append_line(path: Path, content: Any) -> None:
+    """Append one decision and wait until it is on disk; a torn line before it is cut off.
+
+    Raises:
+        RunFolderError: it cannot be written.
+    """
+    whole = sum(len(line) + 1 for line in _whole_lines(path))
+    line = json.dumps(content, sort_keys=True, allow_nan=False) + "\n"
     try:
-        with folder.rounds.open("ab") as file:
+        with path.open("ab") as file:
             file.truncate(whole)
             file.write(line.encode("utf-8"))
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise RunFolderError(f"cannot write {folder.rounds}: {error.strerror}") from None
+        raise RunFolderError(f"cannot write {path}: {error.strerror}") from None
+
+
+def _whole_lines(path: Path) -> list[bytes]:
+    try:
+        return path.read_bytes().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise RunFolderError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _damaged(path: Path, expected: str) -> RunFolderError:
+    return RunFolderError(f"{path} is damaged: {expected} expected; start over with --fresh")

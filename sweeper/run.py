@@ -12,7 +12,7 @@ from sweeper.folder import RunFolder
 from sweeper.front import Candidate, Front, find_front
 from sweeper.judges import MIN_COVERAGE, Overlay, overlay
 from sweeper.records import TrialRecord, read_records
-from sweeper.select import Recommendation, recommend
+from sweeper.select import SAFEST_USEFUL, Policy, Recommendation, recommend
 from sweeper.spec import SweepSpec, parse_spec
 
 
@@ -102,9 +102,9 @@ class Run:
         """How sure the front is: P(on front) of each complete configuration; see `sweeper.certainty`."""
         return certainty(self.front(), self.spec)
 
-    def recommend(self) -> Recommendation:
-        """The configuration to use, or why there is none; see `sweeper.select`."""
-        return recommend(self.front(), self.spec)
+    def recommend(self, policy: Policy = SAFEST_USEFUL) -> Recommendation:
+        """The configuration to use under a policy, or why there is none; see `sweeper.select`."""
+        return recommend(self.front(), self.spec, policy)
 
     def candidate(self, config_id: str) -> Candidate:
         """One configuration by id or by an unambiguous beginning of it.

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,8 @@ from sweeper.plan import Plan, make_plan, make_tasks
 from sweeper.preflight import check_memory
 from sweeper.provenance import source_hash
 from sweeper.records import RecordsRead, read_records
+from sweeper.refine import refined_plans
+from sweeper.rounds import points_asked
 from sweeper.sources import resolve
 from sweeper.spec import SweepSpec, dump_spec, spec_hash
 from sweeper.task import TrajectoryTask
@@ -31,9 +33,13 @@ Begin = Callable[[Plan, RecordsRead], None]
 
 
 class Ended(NamedTuple):
-    """What was planned in the end, and whether all of it was handed out: not after an interruption."""
+    """What was planned in the end, and whether all of it was handed out: not after an interruption.
+
+    `keys` are the (config_id, seed) pairs a finished run has records of, further seeds included.
+    """
 
     plan: Plan
+    keys: frozenset[tuple[str, int]]
     whole: bool
 
 
@@ -42,6 +48,8 @@ def run_sweep(
     out: Path,
     *,
     fresh: bool = False,
+    only: Collection[str] | None = None,
+    part_of: RunFolder | None = None,
     memory_check: bool = True,
     counted: Callable[[Mapping[str, int]], None] = lambda counts: None,
     begin: Begin = lambda plan, found: None,
@@ -54,6 +62,9 @@ def run_sweep(
         spec: The validated sweep.
         out: The run folder. A run of the same spec in it is continued.
         fresh: Delete an earlier run in the folder first.
+        only: The ids of the configurations to run; all of the sweep where not given. Of an adaptive
+            search they are among the rounds that the folder holds, and none is asked for.
+        part_of: A run that was begun with the same input files, or else this one is refused.
         memory_check: Refuse what does not fit this machine's GPUs; see `preflight.check_memory`.
         counted: Told how many rows are trained on, held out and left out.
         begin: Told the plan and what records.jsonl holds already, when all checks have passed.
@@ -65,8 +76,8 @@ def run_sweep(
         DataError, ModelError, DeviceError: found by the preflight, before anything is launched.
         SweeperError: the grid is too large, or Ray cannot be used.
     """
-    plan = make_plan(spec)
     folder = RunFolder(out.resolve())
+    plan = make_plan(spec, None if only is None else points_asked(folder) or None, only)
     folder.create()
     with DriverLock(folder):
         tasks = [pinned(task) for task in make_tasks(plan, spec, resolve)]
@@ -74,37 +85,52 @@ def run_sweep(
         if memory_check and (machine := this_machine()).gpus:
             tokens = count_tokens(tasks[0])
             check_memory(plan, spec, str(opened(tasks[0].model)), tokens, machine)
+        if part_of is not None:
+            _check_inputs(part_of, tasks[0], "restore them, or run the whole sweep again")
         if (
             fresh
         ):  # Only now: a sweep that cannot start must not cost the records of an earlier one.
             _clear(folder)
-        _check_same_run(folder, spec, tasks[0])
-        _begin(folder, spec, plan, tasks[0])
+        _check_same_run(folder, spec, tasks[0], only)
+        _begin(folder, spec, plan, tasks[0], only)
         found = read_records(folder.records)
         counted(counts)
         begin(plan, found)
-        rounds = _Rounds(spec, folder)
+        rounds = _Rounds(spec, folder, None if only is None else plan)
         drive((), spec, folder, run, record, rounds)
-    return Ended(rounds.plan or plan, rounds.whole)
+    return Ended(rounds.plan or plan, frozenset(rounds.keys), rounds.whole)
 
 
 class _Rounds:
-    """The tasks of a sweep: all at once, or round by round where the search is adaptive."""
+    """The tasks of a sweep: all at once, or round by round where the search is adaptive or refined.
 
-    def __init__(self, spec: SweepSpec, folder: RunFolder) -> None:
+    Where a part of a sweep is planned already, its tasks are all there are.
+    """
+
+    def __init__(self, spec: SweepSpec, folder: RunFolder, part: Plan | None) -> None:
         self._spec = spec
         self._folder = folder
-        self.plan: Plan | None = None
+        self._part = part
+        self.plan = part
+        self.keys: set[tuple[str, int]] = set()
         self.whole = False
 
     def __iter__(self) -> Iterator[Sequence[TrajectoryTask]]:
-        adaptive = self._spec.search.method == "optuna"
+        adaptive = self._part is None and self._spec.search.method == "optuna"
+        drawn = None
         for drawn in asked_points(self._spec, self._folder) if adaptive else (None,):
-            self.plan = make_plan(self._spec, drawn)
+            self.plan = self._part or make_plan(self._spec, drawn)
             if adaptive:
                 _recount(self._folder, self.plan)
-            yield [pinned(task) for task in make_tasks(self.plan, self._spec, resolve)]
+            yield self._tasks(self.plan)
+        if self._part is None and self._spec.search.refine is not None:
+            for plans in refined_plans(self._spec, self._folder, drawn):
+                yield [task for plan in plans for task in self._tasks(plan)]
         self.whole = True
+
+    def _tasks(self, plan: Plan) -> list[TrajectoryTask]:
+        self.keys |= plan.keys()
+        return [pinned(task) for task in make_tasks(plan, self._spec, resolve)]
 
 
 def _recount(folder: RunFolder, plan: Plan) -> None:
@@ -119,12 +145,13 @@ def _clear(folder: RunFolder) -> None:
 
     run.json goes last: interrupted in between, the folder still says which run its remains belong to.
     """
-    for path in (folder.trajectories, folder.generations, folder.ray):
+    for path in (folder.trajectories, folder.generations, folder.ray, folder.confirm):
         if path.is_dir():
             shutil.rmtree(path)
     for path in (
         folder.records,
         folder.rounds,
+        folder.refinements,
         folder.study,
         folder.report,
         folder.plan,
@@ -147,11 +174,13 @@ def _input_hashes(task: TrajectoryTask) -> dict[str, str | None]:
     return {**found, task.model.name: model_hash(task.model)}
 
 
-def _check_same_run(folder: RunFolder, spec: SweepSpec, task: TrajectoryTask) -> None:
+def _check_same_run(
+    folder: RunFolder, spec: SweepSpec, task: TrajectoryTask, only: Collection[str] | None
+) -> None:
     """Refuse to mix two sweeps in one folder.
 
     Raises:
-        RunFolderError: the folder holds a run of another spec or of other input files.
+        RunFolderError: the folder holds a run of another spec, configurations or input files.
     """
     info = folder.read_info()
     if info is None:
@@ -162,13 +191,24 @@ def _check_same_run(folder: RunFolder, spec: SweepSpec, task: TrajectoryTask) ->
         raise RunFolderError(
             f"{folder.root} holds a run of another spec (differs in: {', '.join(changed)}); {remedy}"
         )
+    if info.get("only") != _listed(only):
+        raise RunFolderError(f"{folder.root} holds a run of other configurations; {remedy}")
+    _check_inputs(folder, task, remedy)
+
+
+def _check_inputs(folder: RunFolder, task: TrajectoryTask, remedy: str) -> None:
+    """Refuse other contents of the input files than a run was begun with."""
     now = _input_hashes(task)
-    begun = info.get("inputs", {})
+    begun = (folder.read_info() or {}).get("inputs", {})
     moved = [name for name, value in now.items() if begun.get(name) != value]
     if moved:
         raise RunFolderError(
             f"{folder.root} was begun with other contents of {', '.join(moved)}; {remedy}"
         )
+
+
+def _listed(only: Collection[str] | None) -> list[str] | None:
+    return None if only is None else sorted(only)
 
 
 def _changed_keys(folder: RunFolder, spec: SweepSpec) -> list[str]:
@@ -200,7 +240,13 @@ def _estimated(spec: SweepSpec, plan: Plan, task: TrajectoryTask) -> dict[str, A
         return None
 
 
-def _begin(folder: RunFolder, spec: SweepSpec, plan: Plan, task: TrajectoryTask) -> None:
+def _begin(
+    folder: RunFolder,
+    spec: SweepSpec,
+    plan: Plan,
+    task: TrajectoryTask,
+    only: Collection[str] | None,
+) -> None:
     """Write what describes the run, once; run.json last, because it says that a run has begun."""
     if folder.read_info() is not None:
         return
@@ -215,6 +261,7 @@ def _begin(folder: RunFolder, spec: SweepSpec, plan: Plan, task: TrajectoryTask)
         "version": RUN_VERSION,
         "name": spec.name,
         "spec_hash": spec_hash(spec),
+        "only": _listed(only),
         "inputs": _input_hashes(task),
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }

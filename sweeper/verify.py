@@ -76,7 +76,8 @@ def verify(
         RunFolderError: no complete record to compare with.
         DataError, ModelError: the inputs of the run are gone.
     """
-    plan = make_plan(spec, points_asked(folder) or None)
+    only = (folder.read_info() or {}).get("only")
+    plan = make_plan(spec, points_asked(folder) or None, only)
     tasks = {
         (readout.config_id, task.seed): task
         for task in make_tasks(plan, spec, resolve)

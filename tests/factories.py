@@ -4,12 +4,14 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from sweeper.keywords import load_keyword_list
-from sweeper.records import Metric, Status, TrialRecord
+from sweeper.records import Metric, Status, TrialRecord, measured
+from sweeper.samples import Samples
 from sweeper.spec import SweepSpec, parse_spec
 
 SPEC = """
@@ -157,6 +159,13 @@ def make_record(
         provenance=PROVENANCE,
         reason=reason,
     )
+
+
+def with_samples(samples: Samples, **changes: Any) -> TrialRecord:
+    """A record whose metrics follow from samples, where it has them."""
+    metrics = measured([*samples, "heldout_loss", "perplexity", "token_accuracy"], samples)
+    plain = make_record(**changes)
+    return replace(plain, metrics={**plain.metrics, **metrics}, samples=samples)
 
 
 PROVENANCE: dict[str, Any] = {

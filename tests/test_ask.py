@@ -127,7 +127,7 @@ def test_a_round_is_a_line_and_a_torn_one_was_never_asked_for(tmp_path: Path) ->
     append_round(folder, ({"learning_rate": 3e-4},))
     assert [point["learning_rate"] for point in points_asked(folder)] == [1e-4, 2e-4, 1e-3, 3e-4]
     folder.rounds.write_text('[{"learning_rate": 1}]\nnonsense\n', encoding="utf-8")
-    with pytest.raises(RunFolderError, match=r"rounds\.jsonl:2 is not a list of points"):
+    with pytest.raises(RunFolderError, match=r"rounds\.jsonl is damaged: JSON in line 2 expected"):
         read_rounds(folder)
 
 

@@ -5,11 +5,10 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from factories import base_record, make_record, make_spec, make_sweep
+from factories import base_record, make_record, make_spec, make_sweep, with_samples
 
 from sweeper.certainty import DRAWS, OFF, ON, certainty
 from sweeper.certainty.draws import metric_draws, suite_of, weights_of
@@ -17,19 +16,12 @@ from sweeper.certainty.standing import fronts
 from sweeper.cli import main
 from sweeper.folder import RUN_VERSION, RunFolder
 from sweeper.front import find_front, losses, non_dominated
-from sweeper.records import TrialRecord, measured
+from sweeper.records import TrialRecord
 from sweeper.samples import Samples
 from sweeper.spec import SweepSpec, dump_spec, spec_hash
 from sweeper.stats import hypervolume, probability_at_most
 
 BY_LOSS = ("objectives=[heldout_loss, unsafe_rate]", "constraints=[]")
-
-
-def with_samples(samples: Samples, **changes: Any) -> TrialRecord:
-    """A record whose metrics follow from samples, where it has them."""
-    metrics = measured([*samples, "heldout_loss", "perplexity", "token_accuracy"], samples)
-    plain = make_record(**changes)
-    return replace(plain, metrics={**plain.metrics, **metrics}, samples=samples)
 
 
 def p_front(records: list[TrialRecord], spec: SweepSpec) -> Mapping[str, float]:

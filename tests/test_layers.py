@@ -40,7 +40,9 @@ RANKS = {
     "facts": 4,
     "judges": 4,
     "adaptive": 6,
+    "refine": 5,
     "calibrate": 5,
+    "confirm": 5,
     "drive": 5,
     "figures": 5,
     "preflight": 5,
@@ -110,8 +112,10 @@ INNER_RANKS = {
         "show": 0,
         "show_judges": 1,
         "judging": 1,
+        "recommendations": 1,
         "standings": 1,
         "machine": 1,
+        "recommending": 2,
         "rescoring": 2,
         "results": 2,
         "sweeps": 2,
@@ -121,7 +125,7 @@ INNER_RANKS = {
 }
 """In these packages, too, a module imports only siblings of lower rank; in the others all may."""
 
-CLI = ("app", "judging", "machine", "options", "rescoring", "results", "sweeps")
+CLI = ("app", "judging", "machine", "options", "recommending", "rescoring", "results", "sweeps")
 
 HEAVY = {
     "datasets": {"trial/harness.py", "trial/hub.py"},
@@ -137,7 +141,10 @@ HEAVY = {
     },
     "ray": {"drive.py"},
     "requests": {"judges/remote.py"},
-    "rich": {"cli/rescoring.py", "cli/show.py", "cli/show_judges.py", "cli/standings.py"},
+    "rich": {
+        f"cli/{name}.py"
+        for name in ("recommendations", "rescoring", "show", "show_judges", "standings")
+    },
     "rouge_score": {"trial/utility.py"},
     "scipy": {"search/ask.py"},
     "sqlalchemy": {"search/storages.py"},

@@ -400,3 +400,35 @@ def test_the_default_control_is_found_where_the_space_contains_it(tiny_spec_text
     found = {item.config_id: item.role for item in make_plan(spec).configurations}
     assert found[default.config_id] == "candidate"
     assert default.values["max_steps"] == 4
+
+
+def test_every_averaged_candidate_has_its_raw_twin() -> None:
+    averages = (
+        "[{kind: ema, decay: 0.9}, {kind: interpolate, weight: 0.5}, {kind: feedback, decay: 0.9}]"
+    )
+    plan = plan_of(f"space.average={{values: {averages}}}", STEPS)
+    by_values = {frozenset((k, str(v)) for k, v in c.values.items()) for c in plan.configurations}
+    candidates = of_role(plan, "candidate")
+    assert len(candidates) == 3 * 2 * 3 * 3
+    for item in candidates:
+        raw = {**item.values, "average": "raw"}
+        assert frozenset((k, str(v)) for k, v in raw.items()) in by_values
+    assert len(of_role(plan, "raw_twin")) == 3 * 2 * 3, "one for all averages of a setting"
+
+
+def test_a_plan_of_a_few_configurations_trains_no_more_than_they_need() -> None:
+    whole = small()
+    first, _, last = of_role(whole, "candidate")
+    plan = make_plan(make_spec(*SMALL), only={first.config_id})
+    assert [item.config_id for item in plan.configurations] == [first.config_id]
+    assert plan.accounting.steps_planned == 4
+    assert plan.keys() == {(first.config_id, 0)}
+    (base,) = of_role(whole, "base")
+    both = make_plan(make_spec(*SMALL), only=[last.config_id, base.config_id])
+    assert (both.accounting.steps_planned, both.accounting.readouts) == (16, 2)
+    assert make_plan(make_spec(*SMALL), only=[base.config_id]).accounting.ratio == 1.0
+
+
+def test_a_plan_of_what_is_not_in_the_space_is_refused() -> None:
+    with pytest.raises(SpecError, match="configurations beef are not among the"):
+        make_plan(make_spec(*SMALL), only={"beef"})

@@ -6,7 +6,7 @@ import pytest
 from factories import base_record, make_record, make_spec, make_sweep
 
 from sweeper.certainty import certainty
-from sweeper.cli import show, standings
+from sweeper.cli import recommendations, show, standings
 from sweeper.front import find_front
 from sweeper.plan import make_plan
 from sweeper.records import RecordsRead, TrialRecord
@@ -80,7 +80,7 @@ def test_the_front_table_names_hyperparameters_counts_and_the_base_model(
 def test_the_recommendation_stands_beside_what_it_beat(capsys: pytest.CaptureFixture[str]) -> None:
     spec = make_spec()
     found = recommend(find_front(make_sweep(spec, seed=1), spec), spec)
-    show.recommendation(found, spec)
+    recommendations.recommendation(found, spec)
     text = capsys.readouterr().out
     assert found.chosen is not None and found.chosen.config_id in text
     assert "untouched model" in text and "recommended" in text

@@ -106,7 +106,7 @@ def certainty(front: Front, spec: SweepSpec, draws: int | None = None) -> Certai
         for item in items
     }
     volume = _volume([usable[i] for i in places], spec, reference, volumes)
-    return Certainty(standings, volume, count, _notes(metrics, spec, len(usable)))
+    return Certainty(standings, volume, count, _notes(metrics, usable))
 
 
 def _standing(item: Candidate, p_front: float, members: set[str]) -> Standing:
@@ -237,11 +237,14 @@ def _volume(
     return Volume(value, Interval(float(low), float(high)), reference)
 
 
-def _notes(metrics: Mapping[str, MetricDraws], spec: SweepSpec, m: int) -> tuple[str, ...]:
+def _notes(metrics: Mapping[str, MetricDraws], items: Sequence[Candidate]) -> tuple[str, ...]:
     """What a reader has to know about the probabilities."""
     notes = []
-    if len(spec.seeds) == 1:
-        notes.append("one seed: how much training runs differ is not in these probabilities")
+    m = len(items)
+    single = sum(len(item.seeds) == 1 for item in items)
+    if single:
+        who = "" if single == m else f"{single} of {m} configurations have "
+        notes.append(f"{who}one seed: how much training runs differ is not in these probabilities")
     alone = {name: int((~found.paired).sum()) for name, found in metrics.items()}
     for name, count in alone.items():
         if count and metrics[name].exact.any():

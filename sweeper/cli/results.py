@@ -43,21 +43,6 @@ def front(
 
 @app.command()
 @uncollected()
-def recommend(
-    run: RunArgument,
-    judge: JudgeOption = None,
-    min_coverage: CoverageOption = MIN_COVERAGE,
-) -> None:
-    """Recommend the most useful configuration that is safe with the asked confidence."""
-    from sweeper.run import open_run
-
-    opened = open_run(run, judge, min_coverage)
-    show.recommendation(opened.recommend(), opened.spec)
-    show_judges.overlay(opened.judged())
-
-
-@app.command()
-@uncollected()
 def report(
     run: RunArgument,
     out: Annotated[

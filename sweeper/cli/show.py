@@ -24,7 +24,7 @@ from sweeper.facts import OnGpu
 from sweeper.front import Candidate, find_front
 from sweeper.plan import Accounting, Plan
 from sweeper.records import RecordsRead, TrialRecord
-from sweeper.select import Recommendation, comparison, recommend
+from sweeper.select import recommend
 from sweeper.spec import SweepSpec
 
 if TYPE_CHECKING:  # It imports torch, which reading commands do without.
@@ -151,21 +151,6 @@ def measured_text(item: Candidate, spec: SweepSpec) -> str:
         suffix = f" ({counts})" if counts else ""
         parts.append(f"{objective.metric} {value_text(item, objective.metric)}{suffix}")
     return ", ".join(parts)
-
-
-def recommendation(found: Recommendation, spec: SweepSpec) -> None:
-    """The recommended configuration and what it stands beside."""
-    line("")
-    line(found.reason)
-    table = Table()
-    table.add_column("")
-    table.add_column("configuration")
-    for objective in spec.objectives:
-        table.add_column(objective.metric, justify="right")
-    for name, item in comparison(found):
-        values = [value_text(item, objective.metric) for objective in spec.objectives]
-        table.add_row(name, item.config_id, *values)
-    out.print(table)
 
 
 def verifications(found: "Sequence[Verification]") -> None:

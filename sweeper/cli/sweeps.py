@@ -14,6 +14,7 @@ from sweeper.facts import on_gpus, plan_estimate, planned_tokens, this_machine
 from sweeper.folder import RunFolder, write_atomic
 from sweeper.plan import Plan, make_plan, make_tasks
 from sweeper.records import read_records
+from sweeper.refine import refinement_rows
 from sweeper.spec import SweepSpec, load_spec
 
 INTERRUPTED = 130
@@ -147,13 +148,14 @@ def run(
             record=progress.record,
         )
     records = read_records(folder.records).records
-    missing = len(ended.plan.keys() - {record.key for record in records})
+    missing = len(ended.keys - {record.key for record in records})
     if missing or not ended.whole:
         show.error(f"stopped with {missing} records missing; the same command continues")
         raise typer.Exit(INTERRUPTED)
     show.line(f"{len(records)} records in {folder.records}")
     if (less := saved(records)) is not None:
         show.line(f"stopped early: {less.text}")
+    _refined(folder, loaded)
     show.line(f"next: sweeper front {folder.root}; sweeper report {folder.root}")
     failed = sum(record.status == "failed" for record in records)
     if failed:
@@ -162,6 +164,18 @@ def run(
             f"mended, remove their lines from {folder.records}: the same command measures them again"
         )
         raise typer.Exit(1)
+
+
+def _refined(folder: RunFolder, spec: SweepSpec) -> None:
+    """What further seeds have decided, in a line."""
+    rows = refinement_rows(folder, spec, read_records(folder.records).records)
+    if rows:
+        first, last = rows[0], rows[-1]
+        show.line(
+            f"further seeds for the undecided: {last.spent:,} optimizer steps in {len(rows) - 1} rounds; "
+            f"undecided {first.state.undecided} -> {last.state.undecided}, on the front for sure "
+            f"{first.state.on} -> {last.state.on}, off it {first.state.off} -> {last.state.off}"
+        )
 
 
 def _is_builtin(spec: SweepSpec) -> bool:

@@ -11,6 +11,7 @@ from sweeper.plan.configurations import (
     default_control,
     points_of,
     readout_axes,
+    short_hash,
     trajectory_axes,
 )
 from sweeper.plan.packs import AUTO_PACK, Pack, make_packs
@@ -33,5 +34,6 @@ __all__ = [
     "make_tasks",
     "points_of",
     "readout_axes",
+    "short_hash",
     "trajectory_axes",
 ]

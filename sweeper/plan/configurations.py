@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -63,16 +63,20 @@ READOUT_AXES = ("max_steps", "average")
 
 
 def configurations_of(
-    spec: SweepSpec, drawn: Sequence[Point] | None = None
+    spec: SweepSpec,
+    drawn: Sequence[Point] | None = None,
+    only: Collection[str] | None = None,
 ) -> tuple[Configuration, ...]:
     """The candidates of a space, then the controls that stand beside them, each once.
 
     Args:
         spec: The space.
         drawn: The optimizer settings of a search that is no grid; drawn at random where not given.
+        only: The ids to keep; all where not given.
 
     Raises:
-        SpecError: the space is larger than MAX_CONFIGURATIONS, or a warmup or decay does not fit.
+        SpecError: the space is larger than MAX_CONFIGURATIONS, a warmup or decay does not fit, or an id
+            of `only` is not among them.
     """
     found: dict[str, Configuration] = {}
     for item in itertools.chain(_candidates(spec, drawn), _controls_alone(spec)):
@@ -80,7 +84,17 @@ def configurations_of(
     for item in [item for item in found.values() if item.role == "candidate"]:
         for twin in _twins(spec, item):
             found.setdefault(twin.config_id, twin)
-    return tuple(found.values())
+    return tuple(found.values()) if only is None else _only(found, only)
+
+
+def _only(found: Mapping[str, Configuration], ids: Collection[str]) -> tuple[Configuration, ...]:
+    unknown = sorted(set(ids) - found.keys())
+    if unknown:
+        problem = (
+            f"configurations {', '.join(unknown)} are not among the {len(found)} of this sweep"
+        )
+        raise SpecError("space", (problem,))
+    return tuple(item for identity, item in found.items() if identity in ids)
 
 
 def points_of(spec: SweepSpec, drawn: Sequence[Point] | None = None) -> dict[str, Point]:
@@ -185,9 +199,10 @@ def _twins(spec: SweepSpec, item: Configuration) -> Iterator[Configuration]:
         rate = item.settings.learning_rate * (1 - item.settings.feedback.decay)
         twin = {**point, "learning_rate": float(f"{rate:.12g}"), "average": "raw"}
         yield _configuration(spec, twin, "learning_rate_twin")
+    if item.values["average"] != "raw":
+        yield _configuration(spec, {**point, "average": "raw"}, "raw_twin")
     if item.average.kind == "ema":
         assert item.average.decay is not None
-        yield _configuration(spec, {**point, "average": "raw"}, "raw_twin")
         weight = float(f"{item.average.decay**item.step:.6g}")
         if NEGLIGIBLE_WEIGHT <= weight < 1:
             average = {"kind": "interpolate", "weight": weight}

@@ -5,7 +5,7 @@ step where each is read; `_path` holds exactly those numbers.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
@@ -68,18 +68,23 @@ class Plan:
         )
 
 
-def make_plan(spec: SweepSpec, drawn: Sequence[Point] | None = None) -> Plan:
-    """Lay out the whole sweep.
+def make_plan(
+    spec: SweepSpec,
+    drawn: Sequence[Point] | None = None,
+    only: Collection[str] | None = None,
+) -> Plan:
+    """Lay out the whole sweep, or a part of it.
 
     Args:
         spec: The sweep.
         drawn: The optimizer settings that an adaptive search has asked for so far. Without them, settings
             drawn at random stand in, which need about as much work.
+        only: The ids of the configurations to keep; all where not given.
 
     Raises:
-        SpecError: the grid is larger than MAX_CONFIGURATIONS, or a warmup or decay does not fit.
+        SpecError: see `configurations_of`.
     """
-    configurations = configurations_of(spec, drawn)
+    configurations = configurations_of(spec, drawn, only)
     trajectories = tuple(
         _trajectory(seed, group) for seed in spec.seeds for group in _share(configurations)
     )
@@ -173,7 +178,7 @@ def _account(
         readouts=sum(len(trajectory.configurations) for trajectory in trajectories),
         steps_alone=alone,
         steps_planned=planned,
-        ratio=alone / planned,
+        ratio=alone / planned if planned else 1.0,
         notes=tuple(_notes(spec, own, stand_in)),
     )
 

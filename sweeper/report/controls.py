@@ -1,10 +1,10 @@
 """Averaged configurations beside the controls they have to beat."""
 
-import json
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from sweeper.front import Candidate, Front, describe, varying
+from sweeper.report.kin import Kin
 from sweeper.report.measures import measure
 from sweeper.select import interpolation_twin, learning_rate_twin, raw_twin
 from sweeper.spec import SweepSpec
@@ -25,33 +25,12 @@ class _Pair(NamedTuple):
     twin: Candidate
 
 
-class _Kin:
-    """Candidates by everything but average and learning rate: where every twin is to be found.
-
-    Looking for each twin among all candidates would take minutes at ten thousand of them.
-    """
-
-    def __init__(self, candidates: Sequence[Candidate]) -> None:
-        self._groups: dict[str, list[Candidate]] = {}
-        for item in candidates:
-            self._groups.setdefault(self._key(item), []).append(item)
-
-    def of(self, item: Candidate) -> list[Candidate]:
-        """The candidates that may be twins of `item`, itself included."""
-        return self._groups.get(self._key(item), [])
-
-    @staticmethod
-    def _key(item: Candidate) -> str:
-        shared = {k: v for k, v in item.config.items() if k not in ("average", "learning_rate")}
-        return json.dumps(shared, sort_keys=True)
-
-
 def control_tables(front: Front, spec: SweepSpec) -> tuple[ControlTable, ...]:
     """Shadow EMA against raw and interpolation; fed-back EMA against its matched learning rate."""
     competing = front.competing
     shadows = [item for item in competing if item.readout["kind"] == "ema"]
     fed_back = [item for item in competing if str(item.config["average"]).startswith("feedback")]
-    kin = _Kin(competing)
+    kin = Kin(competing)
     tables = []
     if shadows:
         tables.append(_shadow_table(shadows, kin, front, spec))
@@ -61,7 +40,7 @@ def control_tables(front: Front, spec: SweepSpec) -> tuple[ControlTable, ...]:
 
 
 def _shadow_table(
-    shadows: Sequence[Candidate], kin: _Kin, front: Front, spec: SweepSpec
+    shadows: Sequence[Candidate], kin: Kin, front: Front, spec: SweepSpec
 ) -> ControlTable:
     raw = _pairs(shadows, lambda item: raw_twin(item, kin.of(item)))
     mixed = _pairs(shadows, lambda item: interpolation_twin(item, kin.of(item)))
@@ -82,7 +61,7 @@ def _shadow_table(
 
 
 def _feedback_table(
-    fed_back: Sequence[Candidate], kin: _Kin, front: Front, spec: SweepSpec
+    fed_back: Sequence[Candidate], kin: Kin, front: Front, spec: SweepSpec
 ) -> ControlTable:
     plain = _pairs(fed_back, lambda item: learning_rate_twin(item, kin.of(item), spec))
     raw = _pairs(fed_back, lambda item: raw_twin(item, kin.of(item)))

@@ -13,16 +13,18 @@ from sweeper.front import (
     Front,
     describe,
     find_front,
-    reason_text,
     varying,
 )
 from sweeper.judges import Overlay
 from sweeper.keywords import keyword_list_names, load_keyword_list
 from sweeper.metrics import harness_metric
-from sweeper.records import STATUSES, TrialRecord
+from sweeper.records import TrialRecord
+from sweeper.refine import RefinementRow, refinement_rows
+from sweeper.report.averaging import EffectRow, averaging_effects, effect_rows
 from sweeper.report.controls import ControlTable, control_tables
 from sweeper.report.cost import cost_rows
-from sweeper.report.measures import Measure, measure
+from sweeper.report.ends import End, ends_of
+from sweeper.report.measures import ABSENT, Measure, measure
 from sweeper.report.references import ReferenceTable, reference_tables
 from sweeper.report.table import Row, configuration_table
 from sweeper.select import Recommendation, comparison, recommend
@@ -55,14 +57,6 @@ class Compared(NamedTuple):
     gain: str
 
 
-class End(NamedTuple):
-    """How many records ended in one way, and why, most frequent reason first."""
-
-    status: str
-    records: int
-    reasons: tuple[tuple[str, int], ...]
-
-
 class KeywordListRow(NamedTuple):
     """A keyword list that was used, or a judge. `sets_rate` marks the one that gives `unsafe_rate`."""
 
@@ -87,9 +81,11 @@ class ReportData(NamedTuple):
     compared: tuple[Compared, ...]
     front: FrontInfo
     standings: tuple[str, ...]
+    refinements: tuple[tuple[str, ...], ...]
     curves: tuple[StepInfo, ...]
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
+    averaging: tuple[EffectRow, ...]
     controls: tuple[ControlTable, ...]
     references: tuple[ReferenceTable, ...]
     ends: tuple[End, ...]
@@ -138,12 +134,14 @@ def report_data(
         compared=tuple(_compared(name, item, names, metrics) for name, item in comparison(found)),
         front=front_info(front, spec, found.chosen, sure),
         standings=_standings(sure),
+        refinements=tuple(map(_refinement, refinement_rows(run, spec, records))),
         curves=tuple(curve for curve in curves if curve is not None),
         columns=table.columns,
         rows=table.rows,
+        averaging=effect_rows(averaging_effects(front, spec)),
         controls=control_tables(front, spec),
         references=reference_tables(front, spec),
-        ends=_ends(records),
+        ends=ends_of(records),
         accounting=(*_accounting(accounting or {}), *cost_rows(estimate, records)),
         notes=tuple((accounting or {}).get("notes", ())),
         keyword_lists=(
@@ -175,6 +173,13 @@ def _standings(sure: Certainty) -> tuple[str, ...]:
             f"reference point {corner}."
         )
     return (*texts, *(f"{note[0].upper()}{note[1:]}." for note in sure.notes))
+
+
+def _refinement(row: RefinementRow) -> tuple[str, ...]:
+    state, volume = row.state, row.state.hypervolume
+    counts = (row.paths, row.spent, state.on, state.maybe, state.off, state.undecided)
+    area = ABSENT if volume is None else "{:.4g} ({:.4g} to {:.4g})".format(*volume)
+    return (*(f"{count:,}" for count in counts), area)
 
 
 def _metrics(front: Front, spec: SweepSpec) -> tuple[str, ...]:
@@ -236,21 +241,6 @@ def _compared(name: str, item: Candidate, names: Sequence[str], metrics: Sequenc
     gain = item.gain_evidence if item.gain is False else ""
     measures = tuple(measure(item, metric) for metric in metrics)
     return Compared(name, item.config_id, values, measures, gain)
-
-
-def _ends(records: Sequence[TrialRecord]) -> tuple[End, ...]:
-    ends = []
-    for status in STATUSES:
-        ended = [record for record in records if record.status == status]
-        reasons = Counter(_why(record) for record in ended if status != "complete")
-        ends.append(End(status, len(ended), tuple(reasons.most_common())))
-    return tuple(ends)
-
-
-def _why(record: TrialRecord) -> str:
-    """The reason to count by: of what a rule stopped the rule, for no two have the same evidence."""
-    reason = record.reason or {}
-    return f"rule {reason['rule']}" if record.status == "pruned" else reason_text(record)
 
 
 _ACCOUNTS = {

@@ -231,6 +231,18 @@ class ConstraintSpec(SpecModel):
     confidence: Share = 0.95
 
 
+class RefineSpec(SpecModel):
+    """Further seeds for undecided configurations after the first pass, `budget` optimizer steps at most.
+
+    No configuration gets more than `max_seeds` seeds, those of the spec included; `parallel` paths are
+    chosen at a time.
+    """
+
+    budget: Count
+    max_seeds: Count = 4
+    parallel: Count = 4
+
+
 class SearchSpec(SpecModel):
     """`grid` plans every point, `random` draws optimizer settings, `optuna` asks for them as it learns.
 
@@ -246,6 +258,7 @@ class SearchSpec(SpecModel):
     sampler: Literal["tpe", "nsga2", "nsga3", "gp", "random", "qmc"] = "tpe"
     parallel: Count = 4
     warm_start: str | None = None
+    refine: RefineSpec | None = None
 
     @model_validator(mode="after")
     def _law(self) -> Self:

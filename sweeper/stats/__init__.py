@@ -7,6 +7,7 @@ by benchmarks/coverage.py.
 from sweeper.stats.curtailment import settled
 from sweeper.stats.hypervolume import hypervolume
 from sweeper.stats.paired import (
+    Balance,
     Discordance,
     discordance,
     mcnemar,
@@ -32,6 +33,7 @@ from sweeper.stats.sequences import (
 )
 
 __all__ = [
+    "Balance",
     "Discordance",
     "Interval",
     "clopper_pearson_interval",

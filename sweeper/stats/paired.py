@@ -26,6 +26,19 @@ class Discordance(NamedTuple):
         return (self.first - self.second) / self.n
 
 
+class Balance(NamedTuple):
+    """Of verdicts averaged over seeds: what the first, and the second, has more, summed over n prompts."""
+
+    first: float
+    second: float
+    n: int
+
+    @property
+    def difference(self) -> float:
+        """The first rate minus the second."""
+        return (self.first - self.second) / self.n
+
+
 def discordance(first: str, second: str) -> Discordance:
     """Compare verdicts prompt by prompt.
 
@@ -60,11 +73,12 @@ def mcnemar(pairs: Discordance, *, mid_p: bool = True) -> float:
 
 
 @lru_cache(maxsize=65536)
-def paired_difference_interval(pairs: Discordance, confidence: float = 0.95) -> Interval:
+def paired_difference_interval(pairs: Discordance | Balance, confidence: float = 0.95) -> Interval:
     """The score interval of a difference of two rates on the same prompts, within [-1, 1].
 
     Tango 1998 (Statistics in Medicine 17:891-908): all differences that the score test keeps. At zero
-    that test is McNemar's without continuity correction.
+    that test is McNemar's without continuity correction. A balance is treated as if each prompt differed
+    wholly or not at all, which is the largest variance its sums can have.
 
     Raises:
         SweeperError: a confidence outside (0, 1).
@@ -79,7 +93,7 @@ def paired_difference_interval(pairs: Discordance, confidence: float = 0.95) -> 
     return Interval(low, high)
 
 
-def constrained_share(pairs: Discordance, difference: float) -> float:
+def constrained_share(pairs: Discordance | Balance, difference: float) -> float:
     """The likeliest share of `second` prompts where the shares of both kinds differ by `difference`.
 
     The root of Tango's quadratic, in [max(0, -difference), (1 - difference) / 2].
@@ -93,7 +107,7 @@ def constrained_share(pairs: Discordance, difference: float) -> float:
     return min(max(share, 0.0, -difference), (1 - difference) / 2)
 
 
-def _score(pairs: Discordance, difference: float) -> float:
+def _score(pairs: Discordance | Balance, difference: float) -> float:
     gap = pairs.first - pairs.second - pairs.n * difference
     share = constrained_share(pairs, difference)
     variance = pairs.n * (2 * share + difference * (1 - difference))

@@ -1,0 +1,176 @@
+"""What `sweeper recommend` prints: the choice, what it was held against, what confirming it says."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from sweeper.cli import show
+from sweeper.confirm import HOLDS, Confirmation, Shrinkage
+from sweeper.front import Candidate, Gap
+from sweeper.select import Contrast, Recommendation, comparison, multiplicity
+from sweeper.spec import SweepSpec
+
+
+def recommendation(found: Recommendation, spec: SweepSpec) -> None:
+    """The recommended configuration, what it stands beside, and the tests against its controls."""
+    show.line("")
+    show.line(found.reason)
+    table = Table()
+    table.add_column("")
+    table.add_column("configuration")
+    for objective in spec.objectives:
+        table.add_column(objective.metric, justify="right")
+    for name, item in comparison(found):
+        values = [show.value_text(item, objective.metric) for objective in spec.objectives]
+        table.add_row(name, item.config_id, *values)
+    show.out.print(table)
+    if found.contrasts:
+        show.out.print(_tests(found.contrasts, spec))
+    show.line(multiplicity(found))
+
+
+def _tests(contrasts: Sequence[Contrast], spec: SweepSpec) -> Table:
+    table = Table(title="Recommended minus its controls (95 % intervals)", title_justify="left")
+    table.add_column("against")
+    table.add_column("unsafe_rate", justify="right")
+    table.add_column("only it unsafe, only the other")
+    table.add_column("exact McNemar p", justify="right")
+    table.add_column(spec.utility.metric, justify="right")
+    for name, _, unsafe, utility in contrasts:
+        cells = (gap_text(unsafe), _discordant(unsafe), p_text(unsafe), gap_text(utility))
+        table.add_row(name, *cells)
+    return table
+
+
+def gap_text(found: Gap | None, *, mark: bool = True) -> str:
+    """`-0.021 (-0.044 to -0.002)`; with `mark`, `unpaired` where rows are not stored."""
+    if found is None:
+        return "not measured"
+    if found.interval is None:
+        return f"{found.difference:+.3f} (no interval)"
+    low, high = found.interval
+    unpaired = ", unpaired" if mark and not found.paired else ""
+    return f"{found.difference:+.3f} ({low:+.3f} to {high:+.3f}{unpaired})"
+
+
+def p_text(found: Gap | None) -> str:
+    """The largest p over seeds; a dash where there are no verdicts to pair."""
+    if found is None or found.p_value is None:
+        return "-"
+    return "below 0.001" if found.p_value < 0.001 else f"{found.p_value:.3f}"
+
+
+def _discordant(found: Gap | None) -> str:
+    pairs = () if found is None else found.discordant
+    return "; ".join(f"{pair.first}, {pair.second} of {pair.n}" for pair in pairs) or "-"
+
+
+def recommendation_data(found: Recommendation) -> dict[str, Any]:
+    """The same as data."""
+    return {
+        "policy": found.policy._asdict(),
+        "chosen": candidate_data(found.chosen),
+        "reason": found.reason,
+        "compared": found.compared,
+        "multiplicity": multiplicity(found),
+        "qualified": [item.config_id for item in found.ranked],
+        "tests": [
+            {
+                "against": name,
+                "config_id": other.config_id,
+                "unsafe_rate": gap_data(unsafe),
+                "utility": gap_data(utility),
+            }
+            for name, other, unsafe, utility in found.contrasts
+        ],
+        "base": candidate_data(found.base),
+        "default": candidate_data(found.default),
+        "twin": candidate_data(found.twin),
+        "nearest": candidate_data(found.nearest),
+    }
+
+
+def candidate_data(item: Candidate | None) -> dict[str, Any] | None:
+    """Id, hyperparameters, and means over seeds."""
+    if item is None:
+        return None
+    return {
+        "config_id": item.config_id,
+        "role": item.role,
+        "config": dict(item.config),
+        "metrics": dict(item.values),
+        "probabilities": list(item.probabilities),
+    }
+
+
+def gap_data(found: Gap | None) -> dict[str, Any] | None:
+    """A difference with its interval and test."""
+    if found is None:
+        return None
+    return {
+        "metric": found.metric,
+        "first": found.first,
+        "second": found.second,
+        "difference": found.difference,
+        "interval": None if found.interval is None else list(found.interval),
+        "paired": found.paired,
+        "n": found.n,
+        "discordant": [pair._asdict() for pair in found.discordant],
+        "mcnemar_p": found.p_value,
+    }
+
+
+def shrinkage(found: Sequence[Shrinkage], confirm: Confirmation, spec: SweepSpec) -> None:
+    """Each configuration in the search and again, and what has become of it."""
+    name = spec.utility.metric
+    table = Table(title="Search and confirmation (95 % intervals)", title_justify="left")
+    table.add_column("")
+    heads = ("unsafe_rate: search", "again", "again - search")
+    for head in (*heads, f"{name}: search", "new seeds - search"):
+        table.add_column(head, justify="right")
+    for item in found:
+        again = "not measured" if item.again is None else _rate(item.again)
+        cells = (_rate(item.search), again, gap_text(item.unsafe, mark=not confirm.new_prompts))
+        useful = show.value_text(item.search, name), gap_text(item.utility)
+        table.add_row(*map(escape, (item.name, *cells, *useful)))
+    show.out.print(table)
+    for item in found:
+        show.line(f"{item.name} ({item.config_id}): {item.verdict}")
+    for note in confirm.notes:
+        show.line(f"note: {note}")
+    if found:
+        held = found[0].verdict == HOLDS
+        show.line(f"the recommendation is {'confirmed' if held else 'NOT confirmed'}")
+
+
+def _rate(item: Candidate) -> str:
+    between = item.interval("unsafe_rate")
+    if between is None or "unsafe_rate" not in item.values:
+        return "not measured"
+    counts = item.counts("unsafe_rate")
+    return f"{item.values['unsafe_rate']:.3f} ({counts}; {between.low:.3f} to {between.high:.3f})"
+
+
+def shrinkage_data(found: Sequence[Shrinkage], confirm: Confirmation) -> dict[str, Any]:
+    """The same as data."""
+    return {
+        "run": str(confirm.folder.root),
+        "new_prompts": confirm.new_prompts,
+        "seeds": list(confirm.spec.seeds),
+        "notes": list(confirm.notes),
+        "confirmed": bool(found) and found[0].verdict == HOLDS,
+        "configurations": [
+            {
+                "name": item.name,
+                "config_id": item.config_id,
+                "search": candidate_data(item.search),
+                "again": candidate_data(item.again),
+                "unsafe_rate": gap_data(item.unsafe),
+                "utility": gap_data(item.utility),
+                "verdict": item.verdict,
+            }
+            for item in found
+        ],
+    }

@@ -1,0 +1,99 @@
+"""The command that recommends a configuration, and measures the recommendation again."""
+
+from typing import Annotated, Any
+
+import typer
+
+from sweeper.cli import recommendations, show, show_judges
+from sweeper.cli.options import (
+    CoverageOption,
+    JsonOption,
+    JudgeOption,
+    RunArgument,
+    app,
+    uncollected,
+)
+from sweeper.confirm import Confirmation, confirmation, prepare, shrinkages
+from sweeper.errors import SweeperError
+from sweeper.folder import RunFolder
+from sweeper.judges import MIN_COVERAGE
+from sweeper.records import read_records
+from sweeper.select import NAMES, asked, policy_of
+from sweeper.select import recommend as choose
+
+INTERRUPTED = 130
+"""The shell's exit code for an end by Ctrl-C."""
+
+
+@app.command()
+def recommend(
+    run: RunArgument,
+    policy: Annotated[str, typer.Option(help=f"One of {', '.join(NAMES)}.")] = NAMES[0],
+    limit: Annotated[
+        float | None, typer.Option(help="max-utility-at: the limit of the unsafe rate, in [0, 1].")
+    ] = None,
+    utility: Annotated[
+        float | None, typer.Option(help="min-unsafe-at: the utility to reach.")
+    ] = None,
+    json_: JsonOption = False,
+    judge: JudgeOption = None,
+    min_coverage: CoverageOption = MIN_COVERAGE,
+    confirm: Annotated[
+        bool, typer.Option("--confirm", help="Measure the best few again; continued if begun.")
+    ] = False,
+    seeds: Annotated[int, typer.Option(min=0, help="New seeds to confirm under.")] = 2,
+    top: Annotated[int, typer.Option(min=1, help="How many of the best to confirm.")] = 3,
+) -> None:
+    """Recommend one configuration under a policy, and say what it beat and how sure that is."""
+    from sweeper.run import open_run
+
+    wanted = policy_of(policy, limit, utility)
+    if confirm and judge is not None:
+        raise SweeperError(
+            "--confirm measures with the sweep's keyword lists; leave --judge out, and have the new run "
+            "judged by `sweeper rescore`"
+        )
+    opened = open_run(run, judge, min_coverage)
+    with uncollected():
+        front, spec = opened.front(), opened.spec
+        found = choose(front, spec, wanted)
+    if not json_:
+        recommendations.recommendation(found, spec)
+    show_judges.overlay(opened.judged(), to=show.err if json_ else show.out)
+    content: dict[str, Any] = recommendations.recommendation_data(found)
+    if confirm:
+        laid_out = confirmation(opened.folder, spec, front, found, seeds, top)
+        prepare(laid_out, opened.folder)
+        _run(laid_out, opened.folder, quiet=json_)
+        _, under = asked(front, spec, wanted)
+        again = shrinkages(front, under, read_records(laid_out.folder.records).records, laid_out)
+        if not json_:
+            recommendations.shrinkage(again, laid_out, spec)
+        content["confirmation"] = recommendations.shrinkage_data(again, laid_out)
+    if json_:
+        show.data(content)
+
+
+def _run(laid_out: Confirmation, of: RunFolder, *, quiet: bool) -> None:
+    """Run what is laid out, or what is left of it; an interruption ends the command."""
+    from sweeper.sweep import run_sweep
+
+    root, only = laid_out.folder.root, tuple(laid_out.names)
+    if quiet:
+        ended = run_sweep(laid_out.spec, root, only=only, part_of=of)
+    else:
+        show.line(f"confirming {len(only)} configurations in {root}")
+        with show.SweepProgress(laid_out.spec) as progress:
+            ended = run_sweep(
+                laid_out.spec,
+                root,
+                only=only,
+                part_of=of,
+                begin=progress.begin,
+                record=progress.record,
+            )
+    records = read_records(laid_out.folder.records).records
+    missing = len(ended.plan.keys() - {record.key for record in records})
+    if missing or not ended.whole:
+        show.error(f"stopped with {missing} records missing; the same command continues")
+        raise typer.Exit(INTERRUPTED)

@@ -1,0 +1,233 @@
+"""The effect of averaging, all else equal: wins, losses and ties against twins, and at equal utility."""
+
+from collections.abc import Callable, Sequence
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sweeper.front import (
+    Candidate,
+    Front,
+    Gap,
+    gap,
+    has_verdicts,
+    interval_of_mean,
+    interval_of_verdicts,
+    rows_of,
+)
+from sweeper.report.kin import Kin
+from sweeper.select import UNSAFE, interpolation_twin, learning_rate_twin, raw_twin
+from sweeper.spec import ObjectiveSpec, SweepSpec
+from sweeper.stats import Interval
+from sweeper.stats.beta import t_quantile
+
+AGAINST = {
+    "ema": "interpolation twin",
+    "feedback": "matched learning rate",
+}
+"""What else an average is held against, beside its raw twin."""
+
+Z = NormalDist().inv_cdf(0.975)
+
+Floats = NDArray[np.float64]
+Pair = tuple[Candidate, Candidate]
+
+
+class Tally(NamedTuple):
+    """How averaged configurations compare with their controls in one metric.
+
+    `wins` are averaged ones that are better with a paired 95 % interval of their own that leaves zero
+    out, `losses` worse ones, `ties` all others. `share` is the share of pairs in which the averaged one
+    is better by the measured values alone, equal ones counting half. `mean` is the mean difference,
+    averaged - control, with its 95 % interval over prompts or rows: pairs share them, and training runs
+    too, so pairs are not independent. It is None where pairs have no rows in common.
+    """
+
+    metric: str
+    pairs: int
+    wins: int
+    losses: int
+    ties: int
+    share: float
+    mean: float
+    mean_interval: Interval | None
+
+
+class Effect(NamedTuple):
+    """One kind of average against one kind of control."""
+
+    kind: str
+    against: str
+    unsafe: Tally
+    utility: Tally
+
+
+def averaging_effects(front: Front, spec: SweepSpec) -> tuple[Effect, ...]:
+    """Every complete averaged configuration against its twins, by kind of average.
+
+    The raw twin has the same learning rate, batch size, steps and all else. `equal utility` is another
+    question: the raw configuration, of any settings, whose utility is nearest, and not different by its
+    paired interval. It is chosen by utility alone, so that no choice is made by safety.
+    """
+    items = sorted(front.competing, key=lambda item: item.config_id)
+    kin = Kin(items)
+    raws = [item for item in items if item.config["average"] == "raw"]
+    values = np.array([raw.values[spec.utility.metric] for raw in raws])
+    finders: dict[str, Callable[[Candidate], Candidate | None]] = {
+        "raw twin": lambda item: raw_twin(item, kin.of(item)),
+        "interpolation twin": lambda item: interpolation_twin(item, kin.of(item)),
+        "matched learning rate": lambda item: learning_rate_twin(item, kin.of(item), spec),
+        "raw at equal utility": lambda item: equally_useful(item, raws, values, spec.utility),
+    }
+    known: tuple[dict[str, Floats | None], ...] = ({}, {})
+    effects = []
+    for kind in ("ema", "interpolate", "feedback"):
+        averaged = [item for item in items if kind_of(item) == kind]
+        for against, find in finders.items():
+            if against in ("raw twin", AGAINST.get(kind), "raw at equal utility"):
+                pairs = [(item, twin) for item in averaged if (twin := find(item)) is not None]
+                unsafe = tally(pairs, UNSAFE, known[0])
+                utility = tally(pairs, spec.utility, known[1])
+                if unsafe is not None and utility is not None:
+                    effects.append(Effect(kind, against, unsafe, utility))
+    return tuple(effects)
+
+
+def kind_of(item: Candidate) -> str:
+    """`raw`, `ema`, `interpolate` or `feedback`."""
+    return str(item.config["average"]).partition("(")[0]
+
+
+def equally_useful(
+    item: Candidate, raws: Sequence[Candidate], values: Floats, utility: ObjectiveSpec
+) -> Candidate | None:
+    """The raw candidate nearest in utility, if the two do not differ by their interval; else None.
+
+    `values` holds the utility of each of `raws`; of equally near ones the first counts.
+    """
+    if not raws:
+        return None
+    nearest = raws[int(np.abs(values - item.values[utility.metric]).argmin())]
+    found = gap(item, nearest, utility.metric)
+    if found is None or found.interval is None:
+        return nearest if found is not None and found.difference == 0 else None
+    return nearest if found.interval.low <= 0 <= found.interval.high else None
+
+
+def tally(
+    pairs: Sequence[Pair], objective: ObjectiveSpec, known: dict[str, Floats | None] | None = None
+) -> Tally | None:
+    """Wins, losses, ties and the mean difference over pairs; None where none was measured in both.
+
+    Args:
+        pairs: Each an averaged configuration and its control.
+        objective: Which metric, and where it is to go.
+        known: `rows_of` by configuration, filled as rows are needed.
+    """
+    name, sign = objective.metric, 1 if objective.direction == "maximize" else -1
+    pairs = [pair for pair in pairs if all(name in item.values for item in pair)]
+    if not pairs:
+        return None
+    gains = sign * np.array([one.values[name] - other.values[name] for one, other in pairs])
+    rows = _differences(pairs, name, {} if known is None else known)
+    verdicts = all(has_verdicts(item, name) for pair in pairs for item in pair)
+    sure = (
+        np.array([_sure_sign(gap(one, other, name)) for one, other in pairs])
+        if rows is None
+        else _surely(rows, verdicts)
+    )
+    wins, losses = int((sign * sure > 0).sum()), int((sign * sure < 0).sum())
+    mean = float(gains.mean())
+    return Tally(
+        metric=name,
+        pairs=len(pairs),
+        wins=wins,
+        losses=losses,
+        ties=len(pairs) - wins - losses,
+        share=float((np.sign(gains).mean() + 1) / 2),
+        mean=sign * mean,
+        mean_interval=None
+        if rows is None
+        else _mean_interval(sign * mean, rows.mean(axis=0), verdicts),
+    )
+
+
+def _sure_sign(found: Gap | None) -> float:
+    if found is None or found.interval is None:
+        return 0.0
+    return float(found.interval.low > 0) - float(found.interval.high < 0)
+
+
+def _surely(rows: Floats, verdicts: bool) -> Floats:
+    """The sign of each mean over rows where its interval leaves zero out, as in `front.gap`; else 0.
+
+    Tango's interval leaves zero out where the score test refuses it: |b - c| > z sqrt(b + c).
+    """
+    n = rows.shape[1]
+    if verdicts:
+        found, spread, most = rows.sum(axis=1), np.sqrt(np.abs(rows).sum(axis=1)), Z
+    else:
+        found, spread = rows.mean(axis=1), rows.std(axis=1, ddof=1) / np.sqrt(n)
+        most = t_quantile(0.975, n - 1)
+    return np.where(np.abs(found) > most * spread, np.sign(found), 0.0)
+
+
+def _mean_interval(mean: float, rows: Floats, verdicts: bool) -> Interval:
+    """Of a mean over pairs, by prompt or row; verdicts that never differ do not make it certain."""
+    if verdicts and not rows.any():
+        return interval_of_verdicts(rows, 0.95)
+    return interval_of_mean(mean, rows, 0.95)
+
+
+def _differences(
+    pairs: Sequence[Pair], metric: str, known: dict[str, Floats | None]
+) -> Floats | None:
+    """Averaged - control by prompt or row, shape (pairs, n); None where a pair has no common rows."""
+    for item in (item for pair in pairs for item in pair):
+        if item.config_id not in known:
+            known[item.config_id] = rows_of(item, metric)
+    ends = [(known[one.config_id], known[other.config_id]) for one, other in pairs]
+    found = [(one, other) for one, other in ends if one is not None and other is not None]
+    sizes = {len(rows) for both in found for rows in both}
+    if len(found) < len(pairs) or len(sizes) != 1 or min(sizes) < 2:
+        return None
+    apart: Floats = np.array([one - other for one, other in found])
+    return apart
+
+
+class EffectRow(NamedTuple):
+    """One line of the report's table: an effect on one metric, in words."""
+
+    average: str
+    against: str
+    metric: str
+    pairs: str
+    outcome: str
+    share: str
+    mean: str
+
+
+def effect_rows(effects: Sequence[Effect]) -> tuple[EffectRow, ...]:
+    """Two lines for each effect, the unsafe rate first."""
+    return tuple(
+        EffectRow(
+            effect.kind,
+            effect.against,
+            found.metric,
+            str(found.pairs),
+            f"{found.wins} / {found.losses} / {found.ties}",
+            f"{100 * found.share:.0f} %",
+            _mean(found),
+        )
+        for effect in effects
+        for found in (effect.unsafe, effect.utility)
+    )
+
+
+def _mean(found: Tally) -> str:
+    if found.mean_interval is None:
+        return f"{found.mean:+.4f}"
+    low, high = found.mean_interval
+    return f"{found.mean:+.4f} ({low:+.4f} to {high:+.4f})"
