@@ -210,6 +210,7 @@ def shortened(task: TrajectoryTask, steps: int, max_new_tokens: int) -> Trajecto
             max_new_tokens=max_new_tokens,
             lm_eval=None,
         ),
+        stop=None,
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from sweeper.errors import SweeperError
+from sweeper.rules import StopRules
 
 TASK_VERSION = 1
 
@@ -273,6 +274,7 @@ class TrajectoryTask:
     objectives: tuple[str, ...]
     segments: tuple[Segment, ...]
     readouts: tuple[Readout, ...]
+    stop: StopRules | None = None
     version: int = TASK_VERSION
 
     def to_json(self) -> str:
@@ -314,12 +316,10 @@ class TrajectoryTask:
 
 
 def _task_of(raw: dict[str, Any]) -> TrajectoryTask:
-    unknown = sorted(set(raw) - {item.name for item in fields(TrajectoryTask)})
-    if unknown:
+    if unknown := sorted(set(raw) - {item.name for item in fields(TrajectoryTask)}):
         raise KeyError(*unknown)
     optimizer = dict(raw["optimizer"])
-    if optimizer.get("feedback"):
-        optimizer["feedback"] = Feedback(**optimizer["feedback"])
+    feedback = optimizer.pop("feedback", None)
     data = dict(raw["data"], train=DataSource(**raw["data"]["train"]))
     data["heldout"] = None if data["heldout"] is None else DataSource(**data["heldout"])
     data["template"] = Template(
@@ -330,8 +330,7 @@ def _task_of(raw: dict[str, Any]) -> TrajectoryTask:
         evaluation[name] = tuple(DataSource(**source) for source in evaluation[name])
     for name in ("keyword_lists", "utility_metrics"):
         evaluation[name] = tuple(evaluation[name])
-    if evaluation["lm_eval"] is not None:
-        harness = evaluation["lm_eval"]
+    if (harness := evaluation["lm_eval"]) is not None:
         evaluation["lm_eval"] = HarnessSettings(**{**harness, "tasks": tuple(harness["tasks"])})
     tuning = dict(raw["tuning"])
     tuning["lora_target_modules"] = tuple(tuning["lora_target_modules"])
@@ -341,10 +340,11 @@ def _task_of(raw: dict[str, Any]) -> TrajectoryTask:
         model=ModelSource(**raw["model"]),
         tuning=Tuning(**tuning),
         data=DataSettings(**data),
-        optimizer=OptimizerSettings(**optimizer),
+        optimizer=OptimizerSettings(**optimizer, feedback=feedback and Feedback(**feedback)),
         evaluation=EvaluationSettings(**evaluation),
         compute=ComputeSettings(**raw["compute"]),
         objectives=tuple(raw["objectives"]),
         segments=tuple(Segment(**row) for row in raw["segments"]),
         readouts=tuple(Readout(**row) for row in readouts),
+        stop=StopRules.of(raw.get("stop")),
     )

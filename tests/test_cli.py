@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
@@ -345,7 +346,8 @@ def begun(command: Command, sweep: Path, monkeypatch: pytest.MonkeyPatch, tmp_pa
         run: TrialFunction,
         listener: Callable[[TrialRecord], None],
         later: Iterable[Sequence[TrajectoryTask]],
-    ) -> None: ...
+    ) -> None:
+        next(iter(later))
 
     with monkeypatch.context() as patch:
         patch.setattr("sweeper.sweep.drive", nothing)
@@ -428,6 +430,27 @@ def test_a_finished_run_is_not_run_again(command: Command, sweep: Path, finished
     assert f"14 records in {finished / 'records.jsonl'}" in answer.out
     assert (finished / "records.jsonl").read_bytes() == before
     assert len(read_records(finished / "records.jsonl").records) == 14
+
+
+def test_a_run_ends_with_what_stopping_early_has_saved(
+    command: Command, sweep: Path, finished: Path
+) -> None:
+    path = finished / "records.jsonl"
+    first, *others = read_records(path).records
+    stopped = replace(
+        first,
+        status="pruned",
+        metrics={},
+        reason={"rule": "race", "evidence": "seen", "prompts_left": 1200, "steps_left": 3},
+        provenance={**first.provenance, "seconds": {"prompt": 0.05, "step": 2.0}},
+    )
+    write(path, *(record.to_json() for record in (stopped, *others)))
+    answer = command("run", sweep, "--out", finished)
+    assert answer.code == 0
+    assert (
+        "stopped early: 1 readout (race 1): 1,200 prompts not answered, 3 optimizer steps not taken, "
+        "an estimated 66 s of worker time\n"
+    ) in answer.out
 
 
 def test_an_unknown_export_format_is_refused_with_the_known_ones(

@@ -12,6 +12,7 @@ PACKAGE = ROOT / "sweeper"
 
 RANKS = {
     "errors": 0,
+    "rules": 0,
     "metrics": 0,
     "wording": 0,
     "task": 1,
@@ -25,6 +26,7 @@ RANKS = {
     "agreement": 2,
     "plan": 2,
     "records": 2,
+    "stopping": 2,
     "placement": 2,
     "rounds": 3,
     "cost": 3,
@@ -70,6 +72,7 @@ INNER_RANKS = {
         "adapters": 0,
         "averaging": 0,
         "cache": 0,
+        "failure": 0,
         "judge": 0,
         "memory": 0,
         "split": 0,

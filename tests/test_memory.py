@@ -1,7 +1,7 @@
 """Out of memory: less at once, the same result, and a clear end where nothing helps."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from sweeper.task import TrajectoryTask
 from sweeper.trial import attempt as trial_attempt
 from sweeper.trial.attempt import Limits
 from sweeper.trial.encode import Batch
-from sweeper.trial.member import Failure
+from sweeper.trial.failure import Failure
 from sweeper.trial.memory import is_out_of_memory, memory_figures
 from sweeper.trial.run import run_pack
 from sweeper.trial.score import Scorer
@@ -96,15 +96,15 @@ def test_fewer_readouts_are_scored_together_where_memory_ends(
     task = task_of(tiny_world, "space.average={values: [raw, {kind: ema, decay: 0.9}]}")
     expected = outcome(task, tmp_path / "plenty")
     asked: list[int] = []
-    score = Scorer.score
+    score = Scorer.score_or_stop
 
-    def tight(self: Scorer, model: Any, slots: Any = None, adapters: int = 1) -> Any:
-        asked.append(adapters)
-        if adapters > 1:
+    def tight(self: Scorer, model: Any, slots: Any, may_stop: Sequence[bool]) -> Any:
+        asked.append(len(may_stop))
+        if len(may_stop) > 1:
             raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
-        return score(self, model, slots, adapters)
+        return score(self, model, slots, may_stop)
 
-    monkeypatch.setattr(Scorer, "score", tight)
+    monkeypatch.setattr(Scorer, "score_or_stop", tight)
     records = outcome(task, tmp_path / "tight")
     assert asked[:2] == [3, 1] and set(asked[1:]) == {1}
     for config_id, record in records.items():

@@ -177,3 +177,18 @@ def test_nothing_left_to_do_ends_well(tiny_world: World, tmp_path: Path) -> None
     with pytest.raises(StopIteration) as end:
         next(attempt)
     assert end.value.value is None
+
+
+def test_rules_of_stopping_decide_the_same_in_two_processes(
+    tiny_world: World, tmp_path: Path
+) -> None:
+    limit = "constraints=[{metric: unsafe_rate, max: 0.5, confidence: 0.8}]"
+    found = []
+    for processes, batch in ((1, 4), (2, 2)):  # Four prompts between decisions in both.
+        rules = ("search.stop={curtail: true}", limit, f"evaluation.batch_size={batch}")
+        (task, *_) = tasks_of(tiny_world, "full", *rules)
+        records = outcome([spread(task, processes)], tmp_path / str(processes))
+        found.append({name: (one.status, one.reason) for name, one in records.items()})
+    alone, shared = found
+    assert shared == alone
+    assert {status for status, _ in alone.values()} == {"complete", "pruned"}

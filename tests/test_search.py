@@ -99,6 +99,22 @@ def test_ends_keep_their_meaning() -> None:
     }
 
 
+def test_what_a_rule_stopped_breaks_its_limit_by_what_its_evidence_shows() -> None:
+    spec = make_spec(
+        "constraints=[{metric: over_refusal_rate, max: 0.2}, {metric: unsafe_rate, max: 0.05}]"
+    )
+    reason = {"rule": "race", "k": 8, "n": 32, "of": 256}
+    records = [
+        make_record(identity="stopped", status="pruned", reason=reason),
+        make_record(identity="kept", unsafe=(0, 256)),
+    ]
+    trials = project(find_front(records, spec), spec, None).trials
+    stopped, kept = sorted(trials, key=lambda trial: trial.state == TrialState.COMPLETE)
+    assert (stopped.state, stopped.values) == (TrialState.PRUNED, None)
+    assert list(stopped.constraints.values()) == [0.0, pytest.approx(0.95 + 0.25 - 0.05)]
+    assert max(kept.constraints.values()) < 0
+
+
 def test_the_base_model_is_no_trial() -> None:
     spec = make_spec()
     study = project(find_front(random_records(1), spec), spec, None)

@@ -98,6 +98,14 @@ def test_every_way_to_write_a_small_number_is_a_number(text: str) -> None:
         ("search.warm_start=runs/x", r"^search: `warm_start` belongs to `method: optuna`$"),
         ("search={method: optuna, trajectories: 3, sampler: tpo}", r"did you mean `tpe`"),
         ("search.seed=-1", r"^search.seed: found -1"),
+        ("search.stop={race: {error: 0}}", r"^search.stop.race.error: found 0; .*greater than 0"),
+        ("search.stop={race: {error: 1}}", r"^search.stop.race.error: found 1; .*less than 1"),
+        ("search.stop={prune: {}}", r"^search.stop.prune.assume: missing$"),
+        (
+            "search.stop={prune: {assume: nothing}}",
+            r"^search.stop.prune.assume: found 'nothing'; .*'unsafe_rate_never_falls_with_steps'",
+        ),
+        ("search.stop={curtial: true}", r"unknown key \(did you mean `curtail`\?\)"),
         ("seeds=[]", r"^seeds: found \[\]"),
         ("seeds=[0, 1, 0]", r"^seeds: 0 stands twice$"),
         ("seeds=[4294967296]", r"^seeds.0: found 4294967296; Input should be less than"),
@@ -114,6 +122,23 @@ def test_a_mistake_is_named_with_its_place(override: str, problem: str) -> None:
     found = problems(override)
     assert len(found) == 1
     assert re.search(problem, found[0]), found
+
+
+@pytest.mark.parametrize("rules", ["{curtail: true}", "{race: {}}", "{race: {error: 0.01}}"])
+def test_rules_of_stopping_need_a_limit_of_the_unsafe_rate(rules: str) -> None:
+    constraint = "constraints=[{metric: over_refusal_rate, max: 0.2}]"
+    (found,) = problems(f"search.stop={rules}", constraint)
+    assert found.startswith("search.stop: its rules stop what breaks a limit of unsafe_rate")
+    assert not make_spec("search.stop={curtail: false}", constraint).search.stop.on
+
+
+def test_rules_of_stopping_are_off_unless_given() -> None:
+    stop = make_spec().search.stop
+    assert (stop.on, stop.curtail, stop.race, stop.prune) == (False, False, None, None)
+    assumed = "prune: {assume: unsafe_rate_never_falls_with_steps}"
+    stop = make_spec(f"search.stop={{race: {{}}, {assumed}}}").search.stop
+    assert stop.on and stop.race is not None and stop.prune is not None
+    assert (stop.race.error, stop.prune.error) == (0.05, 0.05)
 
 
 def test_a_dropout_axis_of_one_is_refused() -> None:

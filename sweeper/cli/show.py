@@ -277,7 +277,7 @@ class SweepProgress:
             reason = record.reason or {}
             err.print(
                 f"{record.config_id} seed {record.seed}: {record.status}: "
-                f"{reason.get('message', reason)}",
+                f"{reason.get('message', reason.get('evidence', reason))}",
                 markup=False,
             )
         if not err.is_terminal and (done % tenth == 0 or done == self._total):

@@ -8,7 +8,7 @@ import typer
 
 from sweeper.cli import show
 from sweeper.cli.options import JsonOption, RunArgument, SetOption, SpecArgument, app
-from sweeper.cost import Estimate, Tokens
+from sweeper.cost import Estimate, Tokens, saved
 from sweeper.errors import SweeperError
 from sweeper.facts import on_gpus, plan_estimate, planned_tokens, this_machine
 from sweeper.folder import RunFolder, write_atomic
@@ -153,6 +153,8 @@ def run(
         show.error(f"stopped with {missing} records missing; the same command continues")
         raise typer.Exit(INTERRUPTED)
     show.line(f"{len(records)} records in {folder.records}")
+    if (less := saved(records)) is not None:
+        show.line(f"stopped early: {less.text}")
     _refined(folder, loaded)
     show.line(f"next: sweeper front {folder.root}; sweeper report {folder.root}")
     failed = sum(record.status == "failed" for record in records)

@@ -28,6 +28,7 @@ from sweeper.cost.rates import (
     train_flops,
     two_rates,
 )
+from sweeper.cost.saved import Saved, saved
 from sweeper.cost.spent import Spent, spent
 from sweeper.memory import (
     GIB,
@@ -55,6 +56,7 @@ __all__ = [
     "PromptFigures",
     "Rates",
     "RowFigures",
+    "Saved",
     "Spent",
     "Tokens",
     "activation_bytes",
@@ -69,6 +71,7 @@ __all__ = [
     "published_prompts",
     "published_rows",
     "read_shape",
+    "saved",
     "shape_of",
     "spent",
     "train_flops",

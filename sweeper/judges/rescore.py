@@ -64,7 +64,7 @@ def rescore(
 
     Args:
         folder: The run.
-        records: Its records; those without responses (failed, pruned) are passed over.
+        records: Its records; those without all their responses (failed, pruned) are passed over.
         judge: Who judges. Of responses to harmful prompts it is asked whether they are unsafe, of those
             to harmless prompts whether they are refusals; a question it never answers is not asked.
         keyword_list: The run's first list, whose stored verdicts the answers are held against.
@@ -84,7 +84,11 @@ def rescore(
             if judge.kept
             else None
         )
-        with_responses = [record for record in records if _path(folder, record).is_file()]
+        with_responses = [
+            record
+            for record in records
+            if record.status != "pruned" and _path(folder, record).is_file()
+        ]
         if not with_responses:
             raise JudgeError(
                 f"{folder.root} holds no stored responses (generations/); `rescore` judges those of a "

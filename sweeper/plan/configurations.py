@@ -18,6 +18,8 @@ Role = Literal[
     "candidate", "base", "default", "raw_twin", "interpolation_twin", "learning_rate_twin"
 ]
 
+CANDIDATE: Role = "candidate"
+
 MAX_CONFIGURATIONS = 100_000
 """A grid beyond this is refused before it is expanded."""
 
@@ -99,14 +101,14 @@ def points_of(spec: SweepSpec, drawn: Sequence[Point] | None = None) -> dict[str
     """The points of the space by the id of their configuration; arguments as of `configurations_of`."""
     found: dict[str, Point] = {}
     for point in _points(spec, drawn):
-        found.setdefault(_configuration(spec, point, "candidate").config_id, point)
+        found.setdefault(_configuration(spec, point, CANDIDATE).config_id, point)
     return found
 
 
 def _candidates(spec: SweepSpec, drawn: Sequence[Point] | None) -> Iterator[Configuration]:
     """The points of the space itself."""
     for point in _points(spec, drawn):
-        yield _configuration(spec, point, "candidate")
+        yield _configuration(spec, point, CANDIDATE)
 
 
 def _points(spec: SweepSpec, drawn: Sequence[Point] | None) -> Iterator[Point]:

@@ -1,8 +1,11 @@
 """From trajectories to the complete tasks that workers are given."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 
+from sweeper.plan.configurations import CANDIDATE, default_control
 from sweeper.plan.trajectories import Plan, Trajectory, segment_of
+from sweeper.rules import RateLimit, StopRules
 from sweeper.spec import SourceSpec, SuiteSpec, SweepSpec
 from sweeper.task import (
     ComputeSettings,
@@ -90,6 +93,8 @@ class _SharedSettings:
             processes=compute.processes,
             gpu_share=compute.gpu_share,
         )
+        self._stop = _stop_rules(spec)
+        self._default = default_control(spec).config_id
         self._objectives = tuple(item.metric for item in spec.objectives)
 
     def task(self, trajectory: Trajectory) -> TrajectoryTask:
@@ -117,4 +122,28 @@ class _SharedSettings:
             objectives=self._objectives,
             segments=trajectory.segments,
             readouts=readouts,
+            stop=self._stop and replace(self._stop, candidates=self._stoppable(readouts)),
         )
+
+    def _stoppable(self, readouts: Iterable[Readout]) -> tuple[str, ...]:
+        """Candidates, without the defaults where the space has them: others are held against those."""
+        return tuple(
+            item.config_id
+            for item in readouts
+            if item.role == CANDIDATE and item.config_id != self._default
+        )
+
+
+def _stop_rules(spec: SweepSpec) -> StopRules | None:
+    """The rules that are on, with the limits they ask about; None where all are off."""
+    stop = spec.search.stop
+    if not stop.on:
+        return None
+    limits = [c for c in spec.constraints if c.metric == "unsafe_rate"]
+    return StopRules(
+        limits=tuple(RateLimit(item.max, item.confidence) for item in limits),
+        curtail=stop.curtail,
+        race_error=None if stop.race is None else stop.race.error,
+        prune_error=None if stop.prune is None else stop.prune.error,
+        seed=spec.search.seed,
+    )

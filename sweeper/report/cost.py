@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sweeper.cost import duration_text, spent
+from sweeper.cost import duration_text, saved, spent
 from sweeper.records import TrialRecord
 
 PHASES = ("load", "train", "evaluate")
@@ -13,7 +13,7 @@ PHASES = ("load", "train", "evaluate")
 def cost_rows(
     estimate: Mapping[str, Any] | None, records: Sequence[TrialRecord]
 ) -> tuple[tuple[str, str], ...]:
-    """Rows of worker time, estimated and measured, and their ratio where the run is whole.
+    """Rows of worker time, estimated and measured, their ratio, and what stopping early has saved.
 
     Args:
         estimate: What plan.json holds under `estimate`, or None where none could be made.
@@ -33,6 +33,8 @@ def cost_rows(
         if expected:
             ratio = f"{actual.seconds / expected:.2g}-fold"
             rows.append(("measured compared with the estimate of the whole plan", ratio))
+    if (less := saved(records)) is not None:
+        rows.append(("stopped early", less.text))
     return tuple(rows)
 
 

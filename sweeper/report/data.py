@@ -13,17 +13,17 @@ from sweeper.front import (
     Front,
     describe,
     find_front,
-    reason_text,
     varying,
 )
 from sweeper.judges import Overlay
 from sweeper.keywords import keyword_list_names, load_keyword_list
 from sweeper.metrics import harness_metric
-from sweeper.records import STATUSES, TrialRecord
+from sweeper.records import TrialRecord
 from sweeper.refine import RefinementRow, refinement_rows
 from sweeper.report.averaging import EffectRow, averaging_effects, effect_rows
 from sweeper.report.controls import ControlTable, control_tables
 from sweeper.report.cost import cost_rows
+from sweeper.report.ends import End, ends_of
 from sweeper.report.measures import ABSENT, Measure, measure
 from sweeper.report.references import ReferenceTable, reference_tables
 from sweeper.report.table import Row, configuration_table
@@ -55,14 +55,6 @@ class Compared(NamedTuple):
     values: str
     measures: tuple[Measure, ...]
     gain: str
-
-
-class End(NamedTuple):
-    """How many records ended in one way, and why, most frequent reason first."""
-
-    status: str
-    records: int
-    reasons: tuple[tuple[str, int], ...]
 
 
 class KeywordListRow(NamedTuple):
@@ -149,7 +141,7 @@ def report_data(
         averaging=effect_rows(averaging_effects(front, spec)),
         controls=control_tables(front, spec),
         references=reference_tables(front, spec),
-        ends=_ends(records),
+        ends=ends_of(records),
         accounting=(*_accounting(accounting or {}), *cost_rows(estimate, records)),
         notes=tuple((accounting or {}).get("notes", ())),
         keyword_lists=(
@@ -249,15 +241,6 @@ def _compared(name: str, item: Candidate, names: Sequence[str], metrics: Sequenc
     gain = item.gain_evidence if item.gain is False else ""
     measures = tuple(measure(item, metric) for metric in metrics)
     return Compared(name, item.config_id, values, measures, gain)
-
-
-def _ends(records: Sequence[TrialRecord]) -> tuple[End, ...]:
-    ends = []
-    for status in STATUSES:
-        ended = [record for record in records if record.status == status]
-        reasons = Counter(reason_text(record) for record in ended if status != "complete")
-        ends.append(End(status, len(ended), tuple(reasons.most_common())))
-    return tuple(ends)
 
 
 _ACCOUNTS = {

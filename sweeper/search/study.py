@@ -136,10 +136,11 @@ def outcome(item: Candidate, spec: SweepSpec) -> Outcome:
 
     A constraint that is kept has the violation confidence - P(rate <= max), at most 0. To one that is
     broken the excess of the rate over the limit is added: the probability alone is 0 everywhere far
-    from it and would not tell a sampler which way is better.
+    from it and would not tell a sampler which way is better. What a rule stopped has no values, and the
+    violations that its evidence shows.
     """
     if item.excluded is not None:
-        return Outcome(_STATES.get(item.status, TrialState.FAIL), None, None)
+        return Outcome(_STATES.get(item.status, TrialState.FAIL), None, _shown(item, spec))
     violations = {}
     for constraint, probability in zip(spec.constraints, item.probabilities, strict=True):
         short = constraint.confidence - probability
@@ -147,6 +148,24 @@ def outcome(item: Candidate, spec: SweepSpec) -> Outcome:
         violations[constraint_name(constraint)] = short + excess if short > 0 else short
     values = [item.values[objective.metric] for objective in spec.objectives]
     return Outcome(TrialState.COMPLETE, values, violations)
+
+
+def _shown(item: Candidate, spec: SweepSpec) -> dict[str, float] | None:
+    """The violations that the evidence of a rule shows, counted as if P(rate <= max) were 0.
+
+    Without them a sampler would take what was stopped for better than what was measured and breaks a limit.
+    Nothing is known of other constraints.
+    """
+    reasons = [record.reason or {} for record in item.records if record.status == "pruned"]
+    rates = [reason["k"] / reason["n"] for reason in reasons if reason.get("n")]
+    if not rates:
+        return None
+    return {
+        constraint_name(limit): limit.confidence + max(0.0, max(rates) - limit.max)
+        if limit.metric == "unsafe_rate"
+        else 0.0
+        for limit in spec.constraints
+    }
 
 
 def _url(path: Path) -> str:

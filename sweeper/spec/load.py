@@ -166,6 +166,11 @@ def _broken_laws(spec: SweepSpec) -> Iterable[str]:
     wanted = {*names, *(item.metric for item in spec.constraints)}
     if "over_refusal_rate" in wanted and not spec.evaluation.harmless:
         yield "over_refusal_rate needs evaluation.harmless, a suite of harmless prompts"
+    if spec.search.stop.on and not any(c.metric == "unsafe_rate" for c in spec.constraints):
+        yield (
+            "search.stop: its rules stop what breaks a limit of unsafe_rate, and no constraint sets one; "
+            "add one, or leave search.stop out"
+        )
     extractor = spec.evaluation.answer_extractor
     if extractor != "none" and "exact_match" not in spec.evaluation.utility_metrics:
         yield (
@@ -279,13 +284,15 @@ def spec_hash(spec: SweepSpec) -> str:
     """A short hash of everything in a spec that can change a bit of a record.
 
     Texts and the figures of others cannot, nor can the keys of `compute` that only say where and how often
-    (`PLACEMENT`). Spread over several GPUs sums round differently, and a checkpoint fits the same number
-    only.
+    (`PLACEMENT`), nor rules of stopping that are off. Spread over several GPUs sums round differently, and
+    a checkpoint fits the same number only.
     """
     content = spec.model_dump(
         mode="json",
         exclude={"compute": PLACEMENT, "description": True, "name": True, "references": True},
     )
     content["compute"]["processes"] = spec.compute.processes
+    if not spec.search.stop.on:
+        del content["search"]["stop"]
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode("utf-8")).hexdigest()[:16]

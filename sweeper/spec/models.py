@@ -29,6 +29,7 @@ from sweeper.spec.fields import (
     whole_or_share,
 )
 from sweeper.spec.references import ReferenceSpec
+from sweeper.spec.stop import StopSpec
 
 SPEC_VERSION = 1
 
@@ -253,6 +254,7 @@ class SearchSpec(SpecModel):
     method: Literal["grid", "random", "optuna"] = "grid"
     trajectories: Count | None = None
     seed: Seed = 0
+    stop: StopSpec = StopSpec()
     sampler: Literal["tpe", "nsga2", "nsga3", "gp", "random", "qmc"] = "tpe"
     parallel: Count = 4
     warm_start: str | None = None

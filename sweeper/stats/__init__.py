@@ -4,6 +4,7 @@ Every formula has its source in its docstring and its derivation in docs/statist
 by benchmarks/coverage.py.
 """
 
+from sweeper.stats.curtailment import settled
 from sweeper.stats.hypervolume import hypervolume
 from sweeper.stats.paired import (
     Balance,
@@ -50,6 +51,7 @@ __all__ = [
     "refutes_difference",
     "refutes_rate",
     "sample_rate",
+    "settled",
     "upper_bound",
     "wilson_interval",
 ]

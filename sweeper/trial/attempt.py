@@ -21,9 +21,10 @@ from sweeper.task import ComputeSettings, Readout, Segment, equal_parts
 from sweeper.trial.adapters import Slots, new_adapter
 from sweeper.trial.averaging import swapped
 from sweeper.trial.encode import Batch, collate
+from sweeper.trial.failure import Failure, failure_of
 from sweeper.trial.inputs import load_inputs
 from sweeper.trial.logits import compiled_part
-from sweeper.trial.member import Failure, Member, failure_of
+from sweeper.trial.member import Member
 from sweeper.trial.memory import is_out_of_memory, memory_figures, usable_bytes
 from sweeper.trial.model import (
     choose_device,
@@ -33,7 +34,7 @@ from sweeper.trial.model import (
     resident_model,
 )
 from sweeper.trial.room import Room, room_on_gpu
-from sweeper.trial.score import Scorer, Scores
+from sweeper.trial.score import Scorer, Scores, Stopped
 from sweeper.trial.train import (
     Schedule,
     learning_rate_schedule,
@@ -90,6 +91,7 @@ class Attempt:
         began = time.monotonic()
         self._prepare()
         self._share_out("load", began, self._members)
+        yield from self._prune(self._members)
         while moving := {m: stop for m in self._members if (stop := m.next_stop()) is not None}:
             target = min(moving.values())
             trunk = {member: member.task.segments[0] for member in moving}
@@ -98,7 +100,15 @@ class Attempt:
             for member in arrived:
                 member.arrive(target)
             yield from self._read([(m, item) for m in arrived for item in m.due(0, target)])
+            yield from self._prune(arrived)
             yield from self._walk_tails(arrived, target)
+
+    def _prune(self, members: Sequence[Member]) -> Iterator[list[TrialRecord]]:
+        """Leave out what earlier readouts of a path speak for, where the sweep says that they may."""
+        assert self._scorer is not None
+        for member in members:
+            if records := member.prune(self._scorer.requests):
+                yield records
 
     def _prepare(self) -> None:
         task = self._task
@@ -125,7 +135,7 @@ class Attempt:
             member.shared["halvings"] = self._limits.halvings
         first = self._members[0].adapter
         self._slots = None if first is None else Slots(self._model, first.factors)
-        self._scorer = Scorer(inputs, task.evaluation, self._device, self._world)
+        self._scorer = Scorer(inputs, task.evaluation, self._device, self._world, task.stop)
         self._memory_bytes = self._usable_bytes()
         if self._memory_bytes is not None:
             tasks = [member.task for member in self._members]
@@ -183,6 +193,7 @@ class Attempt:
     ) -> dict[Member, TrainingDivergedError]:
         for member in group:
             member.stage = "train"
+            member.steps += 1
         batches = self._batches(group)
         torch.manual_seed(step_seed(group[0].task.seed, group[0].walker.step))
         adapters = [member.adapter for member in group if member.adapter is not None]
@@ -247,25 +258,28 @@ class Attempt:
             for member, _ in part:
                 member.stage = "evaluate"
             with precision(self._task.model, self._device), _eagerly(self._task.compute):
-                scores = self._score([member for member, _ in part], weights)
-            spent = (time.monotonic() - began) / len(part)
+                scores = self._score(part, weights)
+            spent = (time.monotonic() - began) / sum(len(score.lines) for score in scores)
             records = []
             for (member, readout), score, used in zip(part, scores, weights, strict=True):
-                member.seconds["evaluate"] = spent
+                member.seconds["evaluate"] = spent * len(score.lines)
+                if self._task.stop is not None:
+                    member.seconds["prompt"] = spent
                 member.shared["scored_together"] = len(part)
                 records.append(member.keep(readout, score, used))
             yield records
 
     def _score(
-        self, members: Sequence[Member], weights: Sequence[list[torch.Tensor]]
-    ) -> list[Scores]:
+        self, part: Sequence[tuple[Member, Readout]], weights: Sequence[list[torch.Tensor]]
+    ) -> list[Scores | Stopped]:
         assert self._scorer is not None
+        may_stop = [member.may_stop(readout) for member, readout in part]
         if self._slots is None:
-            with swapped(members[0].walker.values, weights[0]):
-                return self._scorer.score(self._model)
-        adapters = [member.adapter for member in members if member.adapter is not None]
+            with swapped(part[0][0].walker.values, weights[0]):
+                return self._scorer.score_or_stop(self._model, None, may_stop)
+        adapters = [member.adapter for member, _ in part if member.adapter is not None]
         with self._slots.holding(adapters, weights):
-            return self._scorer.score(self._model, self._slots, len(members))
+            return self._scorer.score_or_stop(self._model, self._slots, may_stop)
 
     def failure(self, error: Exception) -> Failure:
         """What an error in `records` means for the readouts that are left."""

@@ -86,39 +86,43 @@ class Generator:
         self._stable = StableText(tokenizer)
 
     def answer(
-        self, model: PreTrainedModel, slots: Slots | None = None, adapters: int = 1
+        self,
+        model: PreTrainedModel,
+        slots: Slots | None = None,
+        adapters: int | Sequence[int] = 1,
     ) -> list[list[Response]]:
-        """Answer every request with every held adapter; several processes answer a part of them each.
+        """Answer every request with every adapter; several processes answer a part of them each.
 
         Args:
             model: A causal language model in eval mode.
-            slots: Its slots, holding `adapters` adapters; None for a model without.
-            adapters: How many.
+            slots: Its slots, holding adapters; None for a model without.
+            adapters: How many are held, or which of them answer, in ascending order.
 
         Returns:
             Per adapter, the responses in the order of the requests.
         """
+        held = range(adapters) if isinstance(adapters, int) else adapters
         steps = Lockstep(model, self._world, partial(_idle, model, slots))
         # Tensors of inference mode must not stay behind in the buffers of sharded weights.
         with torch.no_grad() if is_sharded(model) else torch.inference_mode():
-            mine = self._answers(steps, slots, adapters)
+            mine = self._answers(steps, slots, held)
             steps.wait()
         found = self._world.gather(mine)
-        whole = [{i: one for part in found for i, one in part[a].items()} for a in range(adapters)]
+        whole = [{i: one for part in found for i, one in part[a].items()} for a in held]
         return [[one[i] for i in range(len(self._requests))] for one in whole]
 
     def _answers(
-        self, steps: Lockstep, slots: Slots | None, adapters: int
-    ) -> list[dict[int, Response]]:
+        self, steps: Lockstep, slots: Slots | None, held: Sequence[int]
+    ) -> dict[int, dict[int, Response]]:
         """Per adapter, the responses of this process by the number of their request."""
-        found: list[dict[int, Response]] = [{} for _ in range(adapters)]
+        found: dict[int, dict[int, Response]] = {adapter: {} for adapter in held}
         paths: dict[Decided | None, _Node] = {}
         ends = end_tokens(steps.model, self._tokenizer)
         for layout in self._world.share(self._layouts):
-            batch = _Batch(steps, slots, layout, adapters, self._max_new_tokens)
+            batch = _Batch(steps, slots, layout, held, self._max_new_tokens)
             rows = [
                 _Row(adapter, index, paths.setdefault(request.decided, _Node()), request.decided)
-                for adapter in range(adapters)
+                for adapter in held
                 for index in layout.indices
                 for request in (self._requests[index],)
             ]
@@ -207,20 +211,20 @@ class _Batch:
         steps: Lockstep,
         slots: Slots | None,
         layout: Layout,
-        adapters: int,
+        held: Sequence[int],
         max_new_tokens: int,
     ) -> None:
         self._steps, self._slots = steps, slots
         model = steps.model
         device = model.device
         height, length = layout.ids.shape
-        self._height, self._adapters = height, adapters
+        self._height, self._held = height, held
         config = model.config.get_text_config(decoder=True)
         self._layers = [
             RoomyLayer(length + max_new_tokens) for _ in range(config.num_hidden_layers)
         ]
         self._cache = Cache(layers=list(self._layers))
-        mask = layout.mask.to(device).repeat(adapters, 1)
+        mask = layout.mask.to(device).repeat(len(held), 1)
         self._hidden = torch.zeros(
             len(mask), length + max_new_tokens, dtype=model.dtype, device=device
         )
@@ -228,10 +232,10 @@ class _Batch:
         self._column = length
         self._position = mask.sum(dim=1)
         if slots is not None:
-            slots.arrange(range(adapters))
+            slots.arrange(held)
         positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
         self._forward(
-            layout.ids.to(device).repeat(adapters, 1), positions, _prompt_mask(mask, model.dtype)
+            layout.ids.to(device).repeat(len(held), 1), positions, _prompt_mask(mask, model.dtype)
         )
 
     def _forward(self, ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor) -> None:
@@ -247,12 +251,12 @@ class _Batch:
 
     def watch(self, rows: Sequence[_Row]) -> None:
         """Tell which rows of the batch are whose; those that only fill a tile are nobody's."""
-        per_adapter = len(rows) // self._adapters
+        per_adapter = len(rows) // len(self._held)
         filling: list[_Row | None] = [None] * (self._height - per_adapter)
         self._rows: list[_Row | None] = []
         for start in range(0, len(rows), per_adapter):
             self._rows += [*rows[start : start + per_adapter], *filling]
-        self._owners = [i for i in range(self._adapters) for _ in range(self._height)]
+        self._owners = [i for i in self._held for _ in range(self._height)]
 
     def tokens(self) -> Iterator[tuple[_Row, int]]:
         """The next token of every row that is not done."""

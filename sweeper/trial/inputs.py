@@ -9,6 +9,8 @@ from transformers import PreTrainedTokenizerBase
 from sweeper.errors import DataError
 from sweeper.keywords import KeywordList, load_keyword_list
 from sweeper.provenance import source_hash
+from sweeper.rules import StopRules
+from sweeper.stats import largest_passing_count
 from sweeper.task import (
     DataSettings,
     DataSource,
@@ -118,12 +120,29 @@ def preflight(task: TrajectoryTask) -> dict[str, int]:
     if task.evaluation.lm_eval is not None:
         check_harness(task.evaluation.lm_eval, window, task.objectives)
     inputs = load_inputs(task)
+    if task.stop is not None:
+        _check_limits(task.stop, len(inputs.suites[0].prompts))
     if "exact_match" in task.evaluation.utility_metrics:
         references = [row.completion for row in inputs.data.heldout]
         reference_answers(references, task.evaluation.answer_extractor)
     if window is not None:
         _check_window(task, inputs, window)
     return dict(inputs.data.counts)
+
+
+def _check_limits(rules: StopRules, prompts: int) -> None:
+    """Refuse to stop everything at the first prompts.
+
+    Raises:
+        DataError: not even without an unsafe response could a limit be kept.
+    """
+    for limit in rules.limits:
+        if largest_passing_count(prompts, limit.max, limit.confidence) is None:
+            raise DataError(
+                f"search.stop: with {prompts} harmful prompts not even 0 unsafe responses keep unsafe_rate "
+                f"at most {limit.max:g} with confidence {limit.confidence:g}, so every candidate would be "
+                "stopped; give more prompts, a larger max, or less confidence"
+            )
 
 
 def _check_window(task: TrajectoryTask, inputs: Inputs, window: int) -> None:

@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import traceback
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,47 +10,26 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from sweeper.errors import TrainingDivergedError
 from sweeper.folder import TrialStorage, write_atomic
 from sweeper.keywords import load_keyword_list
 from sweeper.provenance import git_commit, hardware, package_versions
 from sweeper.records import Status, TrialRecord
+from sweeper.stopping import Count, inferred
 from sweeper.task import HarnessSettings, Readout, Segment, TrajectoryTask
 from sweeper.trial.adapters import Adapter
 from sweeper.trial.encode import Encoded, RowOrder, micro_batches
+from sweeper.trial.failure import Failure
 from sweeper.trial.inputs import Inputs
-from sweeper.trial.score import Scores
+from sweeper.trial.score import Scores, Stopped
 from sweeper.trial.shards import whole
 from sweeper.trial.train import Walker, step_seed
 from sweeper.trial.world import ALONE, World
 
+STAGES = ("load", "train", "evaluate")
+"""What the seconds of a record are spent on."""
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why an attempt ended before its readouts were measured.
-
-    `reason` is that of a record: class, message, traceback, stage. Out of memory, `micro_rows` and
-    `readouts` are what was tried.
-    """
-
-    reason: Mapping[str, Any]
-    provenance: Mapping[str, Any] | None = None
-    out_of_memory: bool = False
-    micro_rows: int = 0
-    readouts: int = 0
-
-
-def failure_of(error: Exception, stage: str) -> Failure:
-    """An error as a failure of some stage."""
-    reason: dict[str, Any] = {
-        "class": type(error).__name__,
-        "message": str(error),
-        "traceback": "".join(traceback.format_exception(error)),
-        "stage": stage,
-    }
-    if isinstance(error, TrainingDivergedError):
-        reason["step"] = error.step
-    return Failure(reason)
+MEASURED_RULES = ("curtail", "race")
+"""The rules whose records count responses of their own readout."""
 
 
 class Member:
@@ -72,23 +49,26 @@ class Member:
         self.task = task
         self._world = world
         self.stage = "load"
-        self.seconds = {"load": 0.0, "train": 0.0, "evaluate": 0.0}
+        self.seconds = dict.fromkeys(STAGES, 0.0)
         self.shared: dict[str, Any] = {}
         self.adapter: Adapter | None = None
         self._arrived = -1
+        self.steps = 0
         self._storage = storage
         self._trained = [0]
         self._inputs: Inputs | None = None
         storage.create()
         self.found: list[TrialRecord] = []
         self.waiting: list[Readout] = []
+        self._counts: dict[str, Count] = {}
         for readout in task.readouts:
             kept = storage.outgoing(readout.config_id)
-            if (readout.config_id, task.seed) in done:
-                continue
-            if kept.is_file():
-                self.found.append(TrialRecord.from_json(kept.read_text(encoding="utf-8")))
-            else:
+            recorded = (readout.config_id, task.seed) in done
+            if kept.is_file() and (task.stop is not None or not recorded):
+                record = TrialRecord.from_json(kept.read_text(encoding="utf-8"))
+                self._see(record)
+                self.found += [] if recorded else [record]
+            elif not recorded:
                 self.waiting.append(readout)
 
     def start(
@@ -164,6 +144,10 @@ class Member:
         tails = [self.task.segments[number] for number in sorted(numbers)]
         return [tail for tail in tails if tail.start == start]
 
+    def may_stop(self, readout: Readout) -> bool:
+        """Whether rules may end the scoring of a readout."""
+        return self.task.stop is not None and readout.config_id in self.task.stop.candidates
+
     def rows(self, micro_rows: int) -> list[Sequence[Encoded]]:
         """The micro-batches of the next step, of at most so many rows per process.
 
@@ -193,7 +177,7 @@ class Member:
         return self._trained[step]
 
     def keep(
-        self, readout: Readout, scores: Scores, weights: Sequence[torch.Tensor]
+        self, readout: Readout, scores: Scores | Stopped, weights: Sequence[torch.Tensor]
     ) -> TrialRecord:
         """Make what was measured durable: responses first, then the record in the outbox."""
         walker = self.walker
@@ -202,9 +186,7 @@ class Member:
         lines = "".join(f"{json.dumps(line)}\n" for line in scores.lines)
         if self._world.leads:
             write_atomic(self._storage.generations(readout.config_id, self.task.seed), lines)
-        missing = [name for name in self.task.objectives if name not in scores.metrics]
-        status: Status = "unscored" if missing else "complete"
-        reason = {"missing_metrics": missing} if missing else None
+        status, reason = self._end(scores)
         measured = {
             "weights_sha256": digest,
             "tokens": {
@@ -214,11 +196,57 @@ class Member:
             "responses_cut": scores.responses_cut,
         }
         provenance = {**self.provenance(), **measured}
-        record = self._record(readout, status, scores, reason, provenance)
+        whole_scores = scores if isinstance(scores, Scores) else None
+        return self._out(self._record(readout, status, whole_scores, reason, provenance), readout)
+
+    def _end(self, scores: Scores | Stopped) -> tuple[Status, dict[str, Any] | None]:
+        """How a readout that was scored, or begun to be, ends and why."""
+        if isinstance(scores, Stopped):
+            return "pruned", {**scores.reason, "prompts_left": scores.requests_left}
+        missing = [name for name in self.task.objectives if name not in scores.metrics]
+        return ("unscored", {"missing_metrics": missing}) if missing else ("complete", None)
+
+    def _out(self, record: TrialRecord, readout: Readout) -> TrialRecord:
+        """Make a record durable."""
         if self._world.leads:
             write_atomic(self._storage.outgoing(readout.config_id), record.to_json())
         self.waiting.remove(readout)
+        self._see(record)
         return record
+
+    def _see(self, record: TrialRecord) -> None:
+        """Remember what a record says of its harmful prompts."""
+        rate, reason = record.metrics.get("unsafe_rate"), record.reason or {}
+        if rate is not None and rate.k is not None:
+            self._counts[record.config_id] = Count(rate.k, rate.n, rate.n)
+        elif reason.get("rule") in MEASURED_RULES:
+            self._counts[record.config_id] = Count(reason["k"], reason["n"], reason["of"])
+
+    def prune(self, prompts: int) -> list[TrialRecord]:
+        """The `pruned` records of readouts that earlier ones speak for, durable; none of them is trained.
+
+        Args:
+            prompts: How many each of them would have answered.
+        """
+        rules = self.task.stop
+        if rules is None or not self.waiting:
+            return []
+        found = inferred(rules, self.task.readouts, self.waiting, self._counts)
+        going = {item.readout.config_id for item in found}
+        kept = [self._point(item) for item in self.waiting if item.config_id not in going]
+        unmeasured = {"weights_sha256": None, "tokens": {"trained": None, "generated": 0}}
+        records = []
+        self.seconds["evaluate"] = 0.0
+        if self.steps:
+            self.seconds["step"] = self.seconds["train"] / self.steps
+        for readout, reason in found:
+            reached = max([reason["earlier_step"], *kept])
+            kept.append(readout.step)
+            spared = {"prompts_left": prompts, "steps_left": max(0, readout.step - reached)}
+            provenance = {**self.provenance(), **unmeasured}
+            record = self._record(readout, "pruned", None, {**reason, **spared}, provenance)
+            records.append(self._out(record, readout))
+        return records
 
     def fail(self, readouts: Sequence[Readout], failure: Failure) -> list[TrialRecord]:
         """The `failed` records of readouts that a failure keeps from being measured."""
@@ -282,7 +310,10 @@ class Member:
             "hardware": hardware(self._device if inputs is not None else "unknown"),
             "num_threads": task.compute.num_threads,
             "processes": self._world.size,
-            "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
+            "seconds": {
+                name: round(value, 3 if name in STAGES else 9)
+                for name, value in self.seconds.items()
+            },
             "shared": dict(self.shared),
         }
 

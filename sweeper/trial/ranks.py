@@ -21,7 +21,7 @@ from sweeper.folder import TrialStorage
 from sweeper.records import TrialRecord
 from sweeper.task import TrajectoryTask
 from sweeper.trial.attempt import Limits
-from sweeper.trial.member import Failure
+from sweeper.trial.failure import Failure
 
 GRACE_SECONDS = 10.0
 """How long other processes may still report after one has: the first to fail is not always the cause."""

@@ -6,7 +6,8 @@ from sweeper.folder import TrialStorage
 from sweeper.records import TrialRecord
 from sweeper.task import TrajectoryTask
 from sweeper.trial.attempt import Attempt, Limits
-from sweeper.trial.member import Failure, Member
+from sweeper.trial.failure import Failure
+from sweeper.trial.member import Member
 from sweeper.trial.ranks import on_ranks
 from sweeper.trial.world import ALONE, World
 

@@ -11,6 +11,8 @@ from sweeper.keywords import KeywordList
 from sweeper.memory import HELDOUT_TOKENS, KV_SHARE
 from sweeper.metrics import LIKELIHOOD_METRICS, TEXT_METRICS
 from sweeper.records import Metric, measured
+from sweeper.rules import StopRules
+from sweeper.stopping import Count, prompt_order, stop_reason
 from sweeper.task import EvaluationSettings
 from sweeper.trial.adapters import Slots
 from sweeper.trial.data import Example
@@ -41,8 +43,25 @@ class Scores(NamedTuple):
     responses_cut: int
 
 
+class Stopped(NamedTuple):
+    """What was found of a readout before a rule stopped it: why, and the responses so far.
+
+    `requests_left` counts the prompts it was spared, held-out ones included.
+    """
+
+    reason: dict[str, Any]
+    lines: list[dict[str, Any]]
+    tokens_generated: int
+    responses_cut: int
+    requests_left: int
+
+
 class Scorer:
-    """Measures readouts on the suites and held-out rows of a task. It never changes a weight."""
+    """Measures readouts on the suites and held-out rows of a task. It never changes a weight.
+
+    With rules of stopping the harmful prompts are answered in random order, `batch_size` per process at a
+    time, and what is decided leaves before the next ones; without, all requests are one layout.
+    """
 
     def __init__(
         self,
@@ -50,8 +69,10 @@ class Scorer:
         settings: EvaluationSettings,
         device: torch.device,
         world: World = ALONE,
+        rules: StopRules | None = None,
     ) -> None:
         self._inputs = inputs
+        self._rules = rules
         self._world = world
         self._names = settings.utility_metrics
         self._extractor = settings.answer_extractor
@@ -60,13 +81,21 @@ class Scorer:
             if settings.lm_eval is None
             else Harness(settings.lm_eval, inputs.tokenizer, settings.batch_size)
         )
-        self._generator = Generator(
-            inputs.tokenizer,
-            self._requests(settings),
-            max_new_tokens=settings.max_new_tokens,
-            batch_size=settings.batch_size,
-            world=world,
-        )
+        requests = self._requests(settings)
+        self.requests = len(requests)
+        self._parts = [
+            (
+                part,
+                Generator(
+                    inputs.tokenizer,
+                    [requests[i] for i in part],
+                    max_new_tokens=settings.max_new_tokens,
+                    batch_size=settings.batch_size,
+                    world=world,
+                ),
+            )
+            for part in self._cut(settings.batch_size * world.size)
+        ]
         reads = not LIKELIHOOD_METRICS.isdisjoint(self._names)
         encoded = [inputs.encoder.example(row) for row in inputs.data.heldout] if reads else []
         pad, size = int(inputs.tokenizer.pad_token_id), settings.batch_size
@@ -91,20 +120,82 @@ class Scorer:
             requests += [Request(tokens) for tokens in prompts]
         return requests
 
+    def _cut(self, size: int) -> list[Sequence[int]]:
+        """Which requests are answered together: all, or with rules the harmful ones in parts first."""
+        if self._rules is None:
+            return [range(self.requests)]
+        order = prompt_order(len(self._inputs.suites[0].prompts), self._rules.seed)
+        parts: list[Sequence[int]] = [
+            order[start : start + size] for start in range(0, len(order), size)
+        ]
+        rest = range(len(order), self.requests)
+        return [*parts, rest] if rest else parts
+
     def score(
         self, model: PreTrainedModel, slots: Slots | None = None, adapters: int = 1
     ) -> list[Scores]:
-        """Measure every held adapter, or the model itself, in eval mode.
+        """Measure every held adapter, or the model itself, in eval mode, whatever it shows.
 
         A metric that cannot be measured is left out, never made up.
         """
-        answers = self._generator.answer(model, slots, adapters)
-        read = self._likelihoods(model, slots, adapters)
-        ran = self._harness_metrics(model, slots, adapters)
-        return [
-            self._scores(mine, likelihoods, harness)
-            for mine, likelihoods, harness in zip(answers, read, ran, strict=True)
-        ]
+        found = self.score_or_stop(model, slots, [False] * adapters)
+        return [item for item in found if isinstance(item, Scores)]
+
+    def score_or_stop(
+        self, model: PreTrainedModel, slots: Slots | None, may_stop: Sequence[bool]
+    ) -> list[Scores | Stopped]:
+        """Measure every held adapter, or the model itself, as far as the rules let it.
+
+        Args:
+            model: The model, in eval mode.
+            slots: Its slots, holding adapters; None for a model without.
+            may_stop: For each adapter whether the rules apply to it.
+        """
+        adapters = len(may_stop)
+        answers: list[dict[int, Response]] = [{} for _ in range(adapters)]
+        unsafe = [0] * adapters
+        found: dict[int, Scores | Stopped] = {}
+        left = list(range(adapters))
+        for part, generator in self._parts:
+            for adapter, mine in zip(left, generator.answer(model, slots, left), strict=True):
+                answers[adapter].update(zip(part, mine, strict=True))
+                if may_stop[adapter]:
+                    unsafe[adapter] += self._unsafe(part, mine)
+                    stopped = self._stopped(answers[adapter], unsafe[adapter])
+                    found |= {} if stopped is None else {adapter: stopped}
+            left = [adapter for adapter in left if adapter not in found]
+            if not left:
+                break
+        read = self._likelihoods(model, slots, left)
+        ran = self._harness_metrics(model, slots, left)
+        for adapter, likelihoods, harness in zip(left, read, ran, strict=True):
+            whole = [answers[adapter][i] for i in range(self.requests)]
+            found[adapter] = self._scores(whole, likelihoods, harness)
+        return [found[adapter] for adapter in range(adapters)]
+
+    def _unsafe(self, part: Sequence[int], answers: Sequence[Response]) -> int:
+        """How many of a part's responses to harmful prompts the first list calls unsafe."""
+        suite = self._inputs.suites[0]
+        pairs = zip(part, answers, strict=True)
+        texts = [answer.text for i, answer in pairs if i < len(suite.prompts)]
+        return safety_samples(suite.name, texts, self._inputs.lists[:1])["unsafe_rate"].count("1")
+
+    def _stopped(self, answers: Mapping[int, Response], unsafe: int) -> Stopped | None:
+        """What a rule makes of the answers so far; None where scoring goes on."""
+        suite = self._inputs.suites[0]
+        shown = sorted(i for i in answers if i < len(suite.prompts))
+        assert self._rules is not None
+        reason = stop_reason(self._rules, Count(unsafe, len(shown), len(suite.prompts)))
+        if reason is None:
+            return None
+        part = suite._replace(prompts=tuple(suite.prompts[i] for i in shown))
+        return Stopped(
+            reason,
+            _suite_lines(part, [answers[i] for i in shown], self._inputs.lists),
+            sum(item.tokens for item in answers.values()),
+            sum(item.cut for item in answers.values()),
+            self.requests - len(answers),
+        )
 
     def readouts_together(self, model: PreTrainedModel, memory_bytes: int | None = None) -> int:
         """How many adapters can answer at once within the memory set aside for it, at least one.
@@ -119,7 +210,7 @@ class Scorer:
         budget = CACHE_BYTES
         if memory_bytes is not None:
             budget = max(0, memory_bytes - model.get_memory_footprint()) // KV_SHARE
-        return max(1, budget // self._generator.cache_bytes(model))
+        return max(1, budget // max(one.cache_bytes(model) for _, one in self._parts))
 
     def _scores(
         self,
@@ -147,16 +238,16 @@ class Scorer:
         return Scores(metrics, samples, lines, tokens, sum(item.cut for item in answers))
 
     def _likelihoods(
-        self, model: PreTrainedModel, slots: Slots | None, adapters: int
+        self, model: PreTrainedModel, slots: Slots | None, adapters: Sequence[int]
     ) -> list[dict[str, tuple[float, ...]]]:
         """Per adapter, what is read off the likelihood of the held-out completions."""
         if not self._heldout:
-            return [{} for _ in range(adapters)]
+            return [{} for _ in adapters]
         widest = max(batch.input_ids.numel() for batch in self._heldout)
         many = max(1, HELDOUT_TOKENS // widest)
         found: list[dict[str, tuple[float, ...]]] = []
-        for start in range(0, adapters, many):
-            part = range(start, min(start + many, adapters))
+        for start in range(0, len(adapters), many):
+            part = adapters[start : start + many]
             if slots is not None:
                 slots.arrange(part)
             sums = self._sums(model, len(part))
@@ -181,11 +272,11 @@ class Scorer:
         return [found for one in rounds for found in one][: len(batches)]
 
     def _harness_metrics(
-        self, model: PreTrainedModel, slots: Slots | None, adapters: int
+        self, model: PreTrainedModel, slots: Slots | None, adapters: Sequence[int]
     ) -> list[HarnessScores]:
         """Per adapter, what lm-evaluation-harness measures, one adapter after the other."""
         found: list[HarnessScores] = []
-        for number in range(adapters):
+        for number in adapters:
             if slots is not None:
                 slots.arrange([number])
             found.append(NOTHING if self._harness is None else self._harness.measure(model))

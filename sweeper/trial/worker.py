@@ -20,7 +20,7 @@ from sweeper.folder import TrialStorage
 from sweeper.records import TrialRecord
 from sweeper.task import TrajectoryTask
 from sweeper.trial.attempt import Limits
-from sweeper.trial.member import Failure
+from sweeper.trial.failure import Failure
 from sweeper.trial.model import choose_device
 from sweeper.trial.run import run_here
 from sweeper.trial.world import World

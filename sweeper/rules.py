@@ -1,0 +1,50 @@
+"""Which readouts may be stopped early and why, as a task states it. Standard library alone."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+ASSUMPTION = "unsafe_rate_never_falls_with_steps"
+"""What the inference from a readout to later ones of its path stands on; a sweep file has to name it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """A constraint on the unsafe rate: P(rate <= max) >= confidence with all prompts."""
+
+    max: float
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class StopRules:
+    """The rules of a sweep that are on; see docs/stopping.md.
+
+    `limits` are its constraints on the unsafe rate, at least one. `race_error` and `prune_error` are the
+    error levels of these rules, in (0, 1), None where a rule is off. `seed` orders the harmful prompts.
+    `candidates` are the readouts of this trajectory that may be stopped; controls are not among them.
+    """
+
+    limits: tuple[RateLimit, ...]
+    curtail: bool = False
+    race_error: float | None = None
+    prune_error: float | None = None
+    seed: int = 0
+    candidates: tuple[str, ...] = ()
+
+    @property
+    def tightest(self) -> float:
+        """The smallest rate that any constraint allows at most."""
+        return min(limit.max for limit in self.limits)
+
+    @classmethod
+    def of(cls, raw: Mapping[str, Any] | None) -> "StopRules | None":
+        """Read what `dataclasses.asdict` made of them back.
+
+        Raises:
+            TypeError, KeyError: other fields.
+        """
+        if raw is None:
+            return None
+        limits = tuple(RateLimit(**limit) for limit in raw["limits"])
+        return cls(**{**raw, "limits": limits, "candidates": tuple(raw["candidates"])})
