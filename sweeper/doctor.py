@@ -52,6 +52,7 @@ PACKAGES = {
     "rouge-score": Package("0.1.2", "0.1.2", "train"),
     "ray": Package("2.60.0", "2.50", "ray"),
     "optuna": Package("5.0.0", "5.0", "ray"),
+    "scipy": Package("1.17.1", "1.14", "ray"),
     "sqlalchemy": Package("2.1.9", "2.0", "ray"),
     "datasets": Package("5.2.0", "4.0", "data"),
     "lm-eval": Package("0.4.13", "0.4.9", "eval"),

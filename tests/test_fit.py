@@ -320,7 +320,11 @@ def test_a_run_is_refused_before_ray_starts_and_runs_when_told_to(
 ) -> None:
     monkeypatch.setattr(sweep_facts, "_present_gpus", lambda: small_gpu(0.5).gpus)
     driven: list[int] = []
-    monkeypatch.setattr("sweeper.sweep.drive", lambda tasks, *rest: driven.append(len(tasks)))
+
+    def drive(*arguments: Any) -> None:
+        driven.append(len(next(iter(arguments[-1]))))
+
+    monkeypatch.setattr("sweeper.sweep.drive", drive)
     spec = world_spec(tiny_world)
     with pytest.raises(DeviceError, match=r"A10 24 GB has 0\.5 GiB"):
         run_sweep(spec, tmp_path / "run")
