@@ -161,8 +161,8 @@ def _standings(sure: Certainty) -> tuple[str, ...]:
     if not sure.standings:
         return ()
     texts = [
-        f"{sure.count('on')} configurations are on the front with a probability of at least {ON:g}, "
-        f"{sure.count('maybe')} may be, and {sure.count('off')} are off it, with less than {OFF:g} "
+        f"Of {len(sure.standings)} configurations {sure.count('on')} on the front with a probability of at "
+        f"least {ON:g}, {sure.count('maybe')} maybe, {sure.count('off')} off it, with less than {OFF:g} "
         f"({sure.draws} draws over prompts and seeds)."
     ]
     if (volume := sure.hypervolume) is not None:
