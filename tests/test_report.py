@@ -351,7 +351,8 @@ def test_the_table_and_the_page_say_how_sure_each_place_is() -> None:
         assert shown == (
             ("", "") if standing is None else (f"{standing.p_front:.3f}", standing.verdict)
         )
-    assert data.standings[0].startswith(f"{found.count('on')} configurations are on the front")
+    counted = f"Of {len(found.standings)} configurations {found.count('on')} on the front"
+    assert data.standings[0].startswith(counted)
     assert "reference point rouge_l 0, unsafe_rate 0.05" in data.standings[1]
     page = render(data)
     assert all(text in page for text in data.standings)
