@@ -32,8 +32,8 @@ def postgres_programs() -> Path | None:
 
 def as_postgres(command: list[str]) -> None:
     """PostgreSQL refuses to run as root."""
-    whole = ["runuser", "-u", "postgres", "--", *command] if os.geteuid() == 0 else command
-    subprocess.run(whole, check=True, capture_output=True, cwd="/")
+    user = "postgres" if os.geteuid() == 0 else None
+    subprocess.run(command, check=True, capture_output=True, cwd="/", user=user, group=user)
 
 
 @pytest.fixture(scope="module")
