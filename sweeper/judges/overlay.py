@@ -4,7 +4,7 @@ A rate of the judge takes the place of the first keyword list's. Where too few r
 is no rate, and the record is `unscored`: what was not judged is never safe.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -104,29 +104,12 @@ def overlay(
         if record.status not in ("complete", "unscored"):
             found.append(record)
             continue
-        scored = by_key.get(record.key)
-        metrics, samples, problems = dict(record.metrics), dict(record.samples), []
-        for suite in sorted(suites):
-            metric = METRICS[suite]
-            old = metrics.pop(metric, None)
-            if old is None:
-                continue
-            metrics[f"{metric}/{first}"] = old
-            if metric in samples:
-                samples[f"{metric}/{first}"] = samples.pop(metric)
-            counted, why = _rate(record, suite, scored, min_coverage)
-            if counted is not None:
-                metrics[metric] = Metric.rate(counted.counts.positive, counted.counts.judged)
-                standing.append(counted.coverage)
-            elif metric in asked:
-                problems.append(f"{metric}: {why}")
+        changed, problems, coverages = _judged(
+            record, suites, by_key.get(record.key), first, asked, min_coverage
+        )
+        standing += coverages
         judged = {"judge": {"name": name, "digest": digest, "min_coverage": min_coverage}}
-        provenance = {**record.provenance, **judged}
-        changed: dict[str, Any] = {
-            "metrics": metrics,
-            "samples": samples,
-            "provenance": provenance,
-        }
+        changed["provenance"] = {**record.provenance, **judged}
         if problems:
             why = "; ".join(problems)
             unscored.append(Short(record.config_id, record.seed, why))
@@ -142,6 +125,35 @@ def overlay(
         lowest=min(standing, default=None),
         unscored=tuple(unscored),
     )
+
+
+def _judged(
+    record: TrialRecord,
+    suites: Iterable[str],
+    scored: Scored | None,
+    first: str,
+    asked: Collection[str],
+    min_coverage: float,
+) -> tuple[dict[str, Any], list[str], list[float]]:
+    """The metrics and samples of a record under a judge, which rates it lacks, and the coverages."""
+    metrics, samples = dict(record.metrics), dict(record.samples)
+    problems: list[str] = []
+    coverages: list[float] = []
+    for suite in sorted(suites):
+        metric = METRICS[suite]
+        old = metrics.pop(metric, None)
+        if old is None:
+            continue
+        metrics[f"{metric}/{first}"] = old
+        if metric in samples:
+            samples[f"{metric}/{first}"] = samples.pop(metric)
+        counted, why = _rate(record, suite, scored, min_coverage)
+        if counted is not None:
+            metrics[metric] = Metric.rate(counted.counts.positive, counted.counts.judged)
+            coverages.append(counted.coverage)
+        elif metric in asked:
+            problems.append(f"{metric}: {why}")
+    return {"metrics": metrics, "samples": samples}, problems, coverages
 
 
 def _rate(
