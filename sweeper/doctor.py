@@ -60,6 +60,11 @@ PACKAGES = {
     "pandas": Package("3.1.1", "2.2", "report"),
     "plotly": Package("7.1.0", "6.0", "report"),
     "jinja2": Package("3.1.6", "3.1", "report"),
+    "starlette": Package("1.10.0", "1.0", "serve"),
+    "uvicorn": Package("0.54.0", "0.40", "serve"),
+    "tensorboardx": Package("2.6.5", "2.6", "tensorboard"),
+    "mlflow-skinny": Package("3.17.2", "3.5", "mlflow"),
+    "wandb": Package("0.31.0", "0.25", "wandb"),
 }
 """The dependencies of pyproject.toml, with the versions of constraints.txt; a test holds them together."""
 
