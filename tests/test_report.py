@@ -1,6 +1,7 @@
 """What the report says, and that the page is whole, offline and safe against its own data."""
 
 import html
+import json
 import re
 from collections import Counter
 from html.parser import HTMLParser
@@ -18,6 +19,7 @@ from sweeper.front import find_front
 from sweeper.plan import make_plan
 from sweeper.records import TrialRecord
 from sweeper.report import ReportData, render, report_data, write_report
+from sweeper.report.page import SCRIPTS, json_block
 
 RUN = RunFolder(Path("/somewhere/private/run-1"))
 ACCOUNTING = {
@@ -284,11 +286,20 @@ def test_nothing_from_data_is_markup() -> None:
 
 
 def test_scripts_never_build_markup_from_text() -> None:
-    folder = Path(__file__).parents[1] / "sweeper" / "report"
-    script = (folder / "page.js").read_text(encoding="utf-8")
-    for sink in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
-        assert sink not in script
-    assert "|safe" not in (folder / "page.html").read_text(encoding="utf-8").replace(" ", "")
+    folder = Path(__file__).parents[1] / "sweeper" / "report" / "assets"
+    scripts = sorted(folder.glob("*.js"))
+    assert {path.name for path in scripts} >= set(SCRIPTS)
+    for path in scripts:
+        for sink in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
+            assert sink not in path.read_text(encoding="utf-8"), path.name
+    for path in folder.glob("*.html"):
+        assert "|safe" not in path.read_text(encoding="utf-8").replace(" ", ""), path.name
+
+
+def test_nothing_in_a_block_of_data_can_leave_it() -> None:
+    text = json_block({"a": "</script><script>&\u2028<!--"})
+    assert not set(text) & set("<>&\u2028")
+    assert json.loads(text) == {"a": "</script><script>&\u2028<!--"}
 
 
 def test_equal_data_gives_an_equal_page() -> None:

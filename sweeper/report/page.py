@@ -4,12 +4,13 @@ Every value from data is escaped by the template engine (autoescape is on for th
 only our own style sheet, script and figures are inserted as they are.
 """
 
+import json
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from sweeper.errors import RunFolderError
@@ -20,6 +21,15 @@ from sweeper.records import TrialRecord
 from sweeper.report.data import ReportData, report_data
 from sweeper.spec import SweepSpec
 
+SCRIPTS = ("state.js", "table.js")
+"""The parts of the page's script, in order. Each view is a part of its own and knows `state.js` alone."""
+
+
+def json_block(value: Any) -> Markup:
+    """Data as JSON for a `<script type="application/json">` that nothing in it can leave."""
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return _ours(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
 
 def render(data: ReportData) -> str:
     """The page. Equal data gives an equal page."""
@@ -28,14 +38,20 @@ def render(data: ReportData) -> str:
         (info, _ours(figure_html(step_figure(info), first=False, identity=f"steps-{index}")))
         for index, info in enumerate(data.curves)
     ]
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    template = environment.from_string(_file("page.html"))
-    return template.render(
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        loader=FunctionLoader(_file),
+    )
+    return environment.get_template("page.html").render(
         data=data,
         style=_ours(_file("page.css")),
-        script=_ours(_file("page.js")),
+        script=_ours("\n".join(map(_file, SCRIPTS))),
         front_figure=_ours(figure),
         curves=curves,
+        sections=(),
+        blocks=(),
     )
 
 
@@ -64,7 +80,7 @@ def write_report(
 
 
 def _file(name: str) -> str:
-    return (resources.files("sweeper.report") / name).read_text(encoding="utf-8")
+    return (resources.files("sweeper.report") / "assets" / name).read_text(encoding="utf-8")
 
 
 def _ours(text: str) -> Markup:
