@@ -25,7 +25,7 @@ from viewer_run import (
 
 from sweeper.cli.options import app
 from sweeper.folder import RunFolder
-from sweeper.judges import KeywordJudge, rescore
+from sweeper.judges import KeywordJudge, overlay, rescore
 from sweeper.keywords import KeywordList, keyword_list_names, load_keyword_list
 from sweeper.records import TrialRecord, read_records
 from sweeper.report import report_data
@@ -363,6 +363,12 @@ def test_what_judges_said_stands_beside_the_lists(tmp_path: Path) -> None:
         assert {data["suites"][suite][0]: answers for _, suite, answers in each["judged"]} == {
             suite: item.answers for suite, item in counts.items()
         }
+    # Under that judge the records are changed in memory; they are still the ones that were judged.
+    over = overlay(run, records, SPEC, "keyword:qi2023")
+    data_over = block(gathered(run, list(over.records)))
+    assert {each["id"]: each["judged"] for each in data_over["sets"]} == {
+        each["id"]: each["judged"] for each in data["sets"]
+    }
     changed = [replace(item, provenance={**item.provenance, "device": "new"}) for item in records]
     stale = gathered(run, changed)
     assert [each["judged"] for each in block(stale)["sets"]] == [[]] * 4

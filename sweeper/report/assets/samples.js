@@ -22,7 +22,6 @@
 
   const escaped = (found) => {
     const code = found.codePointAt(0);
-    if (code < 0x20) return String.fromCharCode(0x2400 + code);
     const digits = code.toString(16).toUpperCase().padStart(4, "0");
     return code > 0xffff ? `\\u{${digits}}` : `\\u${digits}`;
   };
@@ -257,6 +256,7 @@
     } else if (other !== null) {
       const side = textBox(other.answer[0], other.answer[1], spansOf(other), "Untouched model");
       if (row.kind !== "text") side.firstChild.append(" ", chip(other, state.column));
+      if (other.answer[2] & CUT) side.firstChild.append(" ", make("span", { class: "remark" }, "✂ ended early"));
       sides.append(side);
     }
     body.append(sides);
@@ -290,7 +290,7 @@
 
   const share = (rows, kind, column) => {
     const judged = rows.filter((row) => row.kind === kind && row.verdicts[column] !== null);
-    return judged.length ? `${judged.filter((row) => isBad(row, column)).length} / ${judged.length}` : "–";
+    return judged.length ? `${judged.filter((row) => isBad(row, column)).length}/${judged.length}` : "–";
   };
 
   const drawCounts = () => {
