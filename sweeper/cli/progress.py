@@ -1,9 +1,11 @@
 """How far a sweep is, and what an interrupted one says."""
 
 import contextlib
+import os
 import shlex
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from types import FrameType, TracebackType
@@ -150,7 +152,8 @@ def resumable(folder: RunFolder) -> Iterator[None]:
     """What runs inside ends by Ctrl-C or SIGTERM with where things are and how to go on, and code 130."""
     before = signal.signal(signal.SIGTERM, _as_ctrl_c)
     try:
-        yield
+        with _told_at_once():
+            yield
     except KeyboardInterrupt:
         interrupted(folder)
     except SystemExit as end:  # Ray's own answer to SIGTERM, once it has started.
@@ -159,6 +162,32 @@ def resumable(folder: RunFolder) -> Iterator[None]:
         interrupted(folder)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _told_at_once() -> Iterator[None]:
+    """Say that a signal has come when it comes, whoever handles it by then: bringing trials down takes time.
+
+    The wakeup descriptor gets every signal; handlers cannot be used, because Tune and Ray put in their own.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    thread = threading.Thread(target=_tell, args=(reader,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(writer)
+        thread.join()
+
+
+def _tell(reader: int) -> None:
+    with os.fdopen(reader, "rb", buffering=0) as file:
+        while number := file.read(1):
+            if number[0] in (signal.SIGINT, signal.SIGTERM):
+                show.note("stopping: trials are brought down; Ctrl-C again does not wait for them")
 
 
 def _as_ctrl_c(number: int, frame: FrameType | None) -> None:
