@@ -50,6 +50,7 @@ RANKS = {
     "verify": 5,
     "report": 6,
     "doctor": 6,
+    "listing": 5,
     "prefetch": 6,
     "sweep": 7,
     "run": 6,
@@ -108,24 +109,42 @@ INNER_RANKS = {
         "__init__": 4,
     },
     "cli": {
-        "options": 0,
+        "completions": 0,
+        "examples": 0,
         "show": 0,
-        "show_judges": 1,
-        "judging": 1,
+        "options": 1,
+        "progress": 1,
         "recommendations": 1,
+        "show_judges": 1,
         "standings": 1,
-        "machine": 1,
+        "details": 2,
+        "inspecting": 3,
+        "judging": 2,
+        "machine": 2,
         "recommending": 2,
         "rescoring": 2,
         "results": 2,
         "sweeps": 2,
-        "app": 3,
-        "__init__": 4,
+        "app": 4,
+        "__init__": 5,
     },
 }
 """In these packages, too, a module imports only siblings of lower rank; in the others all may."""
 
-CLI = ("app", "judging", "machine", "options", "recommending", "rescoring", "results", "sweeps")
+CLI = (
+    "app",
+    "completions",
+    "examples",
+    "inspecting",
+    "judging",
+    "machine",
+    "options",
+    "progress",
+    "recommending",
+    "rescoring",
+    "results",
+    "sweeps",
+)
 
 HEAVY = {
     "datasets": {"trial/harness.py", "trial/hub.py"},
@@ -143,7 +162,15 @@ HEAVY = {
     "requests": {"judges/remote.py"},
     "rich": {
         f"cli/{name}.py"
-        for name in ("recommendations", "rescoring", "show", "show_judges", "standings")
+        for name in (
+            "details",
+            "progress",
+            "recommendations",
+            "rescoring",
+            "show",
+            "show_judges",
+            "standings",
+        )
     },
     "rouge_score": {"trial/utility.py"},
     "scipy": {"search/ask.py"},
