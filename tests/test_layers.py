@@ -153,7 +153,10 @@ HEAVY = {
     "optuna": {"search/ask.py", "search/storages.py", "search/study.py"},
     "pandas": {"run.py"},
     "peft": {"trial/adapters.py"},
-    "plotly": {"figures/draw.py"},
+    "plotly": {
+        f"figures/{name}.py"
+        for name in ("draw", "draw_bars", "draw_panels", "draw_parallel", "dress")
+    },
     "pyarrow": {"trial/hub.py", "trial/rows.py"},
     "pydantic": {
         f"spec/{name}.py" for name in ("axes", "data", "fields", "load", "models", "references")

@@ -26,6 +26,7 @@ from sweeper.report.cost import cost_rows
 from sweeper.report.ends import End, ends_of
 from sweeper.report.measures import ABSENT, Measure, measure
 from sweeper.report.references import ReferenceTable, reference_tables
+from sweeper.report.sections import ChartInfos, chart_infos
 from sweeper.report.table import Row, configuration_table
 from sweeper.select import Recommendation, comparison, recommend
 from sweeper.spec import SweepSpec, spec_hash
@@ -94,6 +95,7 @@ class ReportData(NamedTuple):
     keyword_lists: tuple[KeywordListRow, ...]
     keyword_limits: tuple[str, ...]
     provenance: tuple[tuple[str, str], ...]
+    charts: ChartInfos
 
 
 def report_data(
@@ -153,6 +155,7 @@ def report_data(
         ),
         keyword_limits=KEYWORD_LIMITS,
         provenance=_provenance(run, records, spec),
+        charts=chart_infos(front, spec, found, sure),
     )
 
 

@@ -19,6 +19,7 @@ from sweeper.folder import RunFolder, write_atomic
 from sweeper.judges import Overlay
 from sweeper.records import TrialRecord
 from sweeper.report.data import ReportData, report_data
+from sweeper.report.sections import sections
 from sweeper.spec import SweepSpec
 
 SCRIPTS = ("state.js", "table.js")
@@ -50,7 +51,7 @@ def render(data: ReportData) -> str:
         script=_ours("\n".join(map(_file, SCRIPTS))),
         front_figure=_ours(figure),
         curves=curves,
-        sections=(),
+        sections=sections(data.charts),
         blocks=(),
     )
 
