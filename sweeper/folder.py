@@ -77,6 +77,10 @@ class TrialStorage:
         """The responses of one configuration under one seed."""
         return self._generations / f"{config_id}-{seed}.jsonl"
 
+    def weights(self, config_id: str) -> Path:
+        """The weights that a configuration was measured on, where the task asks to keep them."""
+        return self.trajectory / f"{config_id}.weights.safetensors"
+
     def outgoing(self, config_id: str) -> Path:
         """A finished record, kept until the driver has it in records.jsonl."""
         return self.outbox / f"{config_id}.json"
