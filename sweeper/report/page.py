@@ -20,6 +20,7 @@ from sweeper.judges import Overlay
 from sweeper.records import TrialRecord
 from sweeper.report.data import ReportData, report_data
 from sweeper.report.samples import BUDGET, SampleData, gather
+from sweeper.report.sections import sections
 from sweeper.spec import SweepSpec
 
 SCRIPTS = ("state.js", "table.js", "samples.js")
@@ -51,7 +52,7 @@ def render(data: ReportData, samples: SampleData | None = None) -> str:
         script=_ours("\n".join(map(_file, SCRIPTS))),
         front_figure=_ours(figure),
         curves=curves,
-        sections=(),
+        sections=sections(data.charts),
         samples=samples,
         blocks=()
         if samples is None or samples.block is None
