@@ -397,7 +397,9 @@ def test_a_trained_run_reads_as_its_records_count(tiny_spec: SweepSpec, tmp_path
         for number, (suite, kind) in enumerate(data["suites"]):
             rows = [
                 data["answers"][answer]
-                for prompt, answer in zip(data["orders"][each["order"]], each["answers"], strict=True)
+                for prompt, answer in zip(
+                    data["orders"][each["order"]], each["answers"], strict=True
+                )
                 if data["prompts"][prompt][0] == number
             ]
             if kind == "text":
