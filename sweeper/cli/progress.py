@@ -166,7 +166,7 @@ def resumable(folder: RunFolder) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _told_at_once() -> Iterator[None]:
-    """Say that a signal has come when it comes, whoever handles it by then: bringing trials down takes time.
+    """Say that a signal has come when it comes, whoever handles it: bringing trials down takes time.
 
     The wakeup descriptor gets every signal; handlers cannot be used, because Tune and Ray put in their own.
     """

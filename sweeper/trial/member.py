@@ -209,7 +209,7 @@ class Member:
         parts = zip(self.walker.names, self.walker.parameters, weights, strict=True)
         kept = {name: whole(own, part).detach().cpu().contiguous() for name, own, part in parts}
         if self._world.leads:
-            write_atomic(self._storage.weights(readout.config_id), save_tensors(kept))
+            write_atomic(self.storage.weights(readout.config_id), save_tensors(kept))
 
     def _end(self, scores: Scores | Stopped) -> tuple[Status, dict[str, Any] | None]:
         """How a readout that was scored, or begun to be, ends and why."""
