@@ -159,6 +159,16 @@ def test_pages_suites_seeds_and_words(viewer: Any, run: RunFolder) -> None:
     assert ids(viewer) == []
 
 
+def test_a_turned_page_is_shown_from_its_first_prompt(viewer: Any) -> None:
+    viewer.locator(".sample").nth(24).scroll_into_view_if_needed()
+    viewer.get_by_role("button", name="Next").click()
+    first = "document.querySelector('.sample').getBoundingClientRect().top"
+    viewer.wait_for_function(f"{first} > 40 && {first} < 120")
+    assert viewer.locator(".sample h3 bdi").first.text_content() == "harmful-025"
+    pager = viewer.locator(".sample-pager").bounding_box()
+    assert pager["y"] < 10
+
+
 def test_harmful_texts_are_collapsed_and_harmless_ones_are_not(viewer: Any) -> None:
     assert PLANTED not in viewer.locator("#viewer").inner_text()
     assert viewer.locator(".sample details[open]").count() == 0

@@ -261,7 +261,12 @@
     }
     body.append(sides);
     if (prompt.length > 4) body.append(textBox(prompt[4], 0, [], "Reference"));
-    for (const box of body.querySelectorAll(".text")) if (box.scrollHeight > box.clientHeight + 1) box.tabIndex = 0;
+    for (const box of body.querySelectorAll(".text")) {
+      if (box.scrollHeight <= box.clientHeight + 1) continue;
+      box.tabIndex = 0;
+      box.setAttribute("role", "region");
+      box.setAttribute("aria-label", `${box.previousSibling.textContent}, scrolls`);
+    }
   };
 
   const card = (row) => {
@@ -371,7 +376,7 @@
   });
   const turn = (by) => {
     draw(state.at + by);
-    root.querySelector(".sample-pager").scrollIntoView({ block: "start" });
+    list.scrollIntoView({ block: "start" });
   };
   back.addEventListener("click", () => turn(-1));
   next.addEventListener("click", () => turn(1));
