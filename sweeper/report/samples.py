@@ -22,7 +22,13 @@ NONE = "it holds no responses (`--samples 0`)"
 MISSING = "no stored responses"
 LARGE = "too large for the rest of the budget"
 
-_FIRST = ("untouched model", "trainers' defaults", "recommended", "nearest")
+_FIRST = (
+    "untouched model",
+    "trainers' defaults",
+    "recommended",
+    "nearest",
+    "recommended, without averaging",
+)
 
 
 class Shown(NamedTuple):
@@ -70,9 +76,10 @@ def gather(
 ) -> SampleData:
     """Choose whose responses the page holds, and make them what the viewer reads.
 
-    The untouched model comes first, then the trainers' defaults, the recommended configuration, the front
-    and all others, as the table has them. Of the first four kinds each is taken that still fits; the
-    others end with the first that does not. Only files that are tried are read, as far as they fit.
+    The untouched model comes first, then the trainers' defaults, the recommended configuration with its
+    twin, the front and all others, as the table has them. Of all but the others each is taken that still
+    fits; the others end with the first that does not. Only files that are tried are read, as far as they
+    fit.
 
     Args:
         run: The run folder.
