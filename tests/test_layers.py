@@ -136,7 +136,7 @@ HEAVY = {
     "peft": {"trial/adapters.py"},
     "plotly": {
         f"figures/{name}.py"
-        for name in ("draw", "draw_bars", "draw_panels", "draw_parallel", "dress")
+        for name in ("draw", "draw_bars", "draw_panels", "draw_parallel", "draw_training", "dress")
     },
     "pyarrow": {"trial/hub.py", "trial/rows.py"},
     "pydantic": {

@@ -155,7 +155,7 @@ def report_data(
         ),
         keyword_limits=KEYWORD_LIMITS,
         provenance=_provenance(run, records, spec),
-        charts=chart_infos(front, spec, found, sure),
+        charts=chart_infos(run, front, spec, found, sure),
     )
 
 

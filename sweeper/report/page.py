@@ -14,7 +14,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from sweeper.errors import RunFolderError
-from sweeper.figures import figure_html, front_figure, step_figure
+from sweeper.figures import figure_html, front_figure
 from sweeper.folder import RunFolder, write_atomic
 from sweeper.judges import Overlay
 from sweeper.records import TrialRecord
@@ -35,10 +35,6 @@ def json_block(value: Any) -> Markup:
 def render(data: ReportData) -> str:
     """The page. Equal data gives an equal page."""
     figure = figure_html(front_figure(data.front), first=True, identity="front")
-    curves = [
-        (info, _ours(figure_html(step_figure(info), first=False, identity=f"steps-{index}")))
-        for index, info in enumerate(data.curves)
-    ]
     environment = Environment(
         autoescape=True,
         undefined=StrictUndefined,
@@ -50,8 +46,7 @@ def render(data: ReportData) -> str:
         style=_ours(_file("page.css")),
         script=_ours("\n".join(map(_file, SCRIPTS))),
         front_figure=_ours(figure),
-        curves=curves,
-        sections=sections(data.charts),
+        sections=sections(data.charts, data.curves, chosen=data.found),
         blocks=(),
     )
 
