@@ -23,6 +23,7 @@ from sweeper.figures.training import (
 from sweeper.folder import RunFolder
 from sweeper.front import find_front
 from sweeper.records import TrialRecord
+from sweeper.report.averaging import averaging_pairs
 from sweeper.report.data import report_data
 from sweeper.report.factorial import MOST_AVERAGES, MOST_RANGES, factorial_infos
 from sweeper.report.page import render
@@ -201,7 +202,7 @@ def test_the_steps_are_a_chart_with_their_table() -> None:
 
 def effects(records: list[TrialRecord]) -> tuple[FactorialInfo, ...]:
     spec = make_spec()
-    return factorial_infos(find_front(records, spec), spec)
+    return factorial_infos(averaging_pairs(find_front(records, spec), spec), spec)
 
 
 def pair(rate: float, *, raw: str, averaged: str, label: str = "ema(0.99)") -> list[TrialRecord]:

@@ -185,7 +185,7 @@ def test_plan_lists_and_provenance_are_shown() -> None:
     assert (second.name, second.phrases, second.sets_rate) == ("zou2023", 13, False)
     facts = dict(data.provenance)
     assert facts["run"] == "run-1"
-    assert facts["packages.torch"] == "2.13.0"
+    assert facts["versions.torch"] == "2.13.0"
     assert "seconds.train" not in facts
     assert report_data(RUN, [], make_spec(), None).accounting == ()
 

@@ -14,7 +14,7 @@ from sweeper.front import shown
 # Light enough all along for dark text with a contrast of at least 5:1.
 _SCALES = {True: ("#fff5eb", "#fdbe85", "#f98e52"), False: ("#f2f7fc", "#b3d2e8", "#6baed6")}
 _CELL_INK = "#1f2328"
-_ROW_PIXELS = 40
+_ROW_PIXELS = 36
 _CELL_PIXELS = 62
 
 

@@ -167,7 +167,7 @@ def _curve(
 
 def _by_raw(item: Candidate) -> bool:
     """Raw weights first: theirs is the loss."""
-    return item.readout["kind"] != "raw"
+    return bool(item.readout["kind"] != "raw")
 
 
 def _has_tail(item: Candidate) -> bool:

@@ -1,92 +1,101 @@
 """The effect of averaging across learning rate, batch size and steps."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from sweeper.figures.factorial import EffectPoint, FactorialInfo
 from sweeper.figures.levels import MOST_LEVELS, is_number, levels
-from sweeper.front import CANDIDATE_ROLE, Front, shown
+from sweeper.front import CANDIDATE_ROLE, shown
 from sweeper.report.averaging import (
     AT_EQUAL_UTILITY,
-    Floats,
     Pair,
-    averaging_pairs,
+    Pairings,
+    Tally,
     kind_of,
     tally,
 )
 from sweeper.select import UNSAFE
-from sweeper.spec import ObjectiveSpec, SweepSpec
+from sweeper.spec import SweepSpec
 
 FACTORS = ("learning_rate", "batch_size", "max_steps")
 MOST_AVERAGES = 6
 MOST_RANGES = 6
 
 
-def factorial_infos(front: Front, spec: SweepSpec) -> tuple[FactorialInfo, ...]:
+def factorial_infos(pairings: Pairings, spec: SweepSpec) -> tuple[FactorialInfo, ...]:
     """One for each kind of control that configurations of the space have at several levels of a factor.
 
     A level pools the pairs that have it, over everything else. Averages of other parameters are apart as
     long as they are few.
     """
     grouped: dict[str, list[Pair]] = {}
-    for _, against, pairs in averaging_pairs(front, spec):
+    for _, against, pairs in pairings.groups:
         if against != AT_EQUAL_UTILITY:
             own = [pair for pair in pairs if pair[0].role == CANDIDATE_ROLE]
             grouped.setdefault(against, []).extend(own)
-    known: tuple[dict[str, Floats | None], ...] = ({}, {})
     objectives = (UNSAFE, spec.utility)
+    goals = tuple((o.metric, o.direction == "maximize") for o in objectives)
     found = []
     for against, pairs in grouped.items():
+        cells = [(factor, *cell) for factor in FACTORS for cell in _cells(pairs, factor)]
         points = [
-            point
-            for objective, rows in zip(objectives, known, strict=True)
-            for factor in FACTORS
-            if len({item.config[factor] for item, _ in pairs}) > 1
-            for point in _points(pairs, objective, factor, rows)
+            _point(factor, level, tallied)
+            for objective, rows in zip(objectives, pairings.rows, strict=True)
+            for factor, level, members in cells
+            if (tallied := tally(members, objective, rows)) is not None
         ]
         if points:
-            goals = tuple((o.metric, o.direction == "maximize") for o in objectives)
             found.append(FactorialInfo(against, tuple(points), goals))
     return tuple(found)
 
 
-def _points(
-    pairs: Sequence[Pair], objective: ObjectiveSpec, factor: str, known: dict[str, Floats | None]
-) -> list[EffectPoint]:
-    named = {str(item.config["average"]) for item, _ in pairs}
-    apart = len(named) <= MOST_AVERAGES
-    places = _places([item.config[factor] for item, _ in pairs])
-    groups: dict[tuple[int, str, str], list[Pair]] = {}
-    for pair, (place, level) in zip(pairs, places, strict=True):
-        label = str(pair[0].config["average"]) if apart else kind_of(pair[0])
-        groups.setdefault((place, level, label), []).append(pair)
-    order = {label: i for i, label in enumerate(levels(label for _, _, label in groups))}
-    points = []
-    for place, level, label in sorted(groups, key=lambda key: (order[key[2]], key[0])):
-        found = tally(groups[(place, level, label)], objective, known)
-        if found is not None:
-            low, high = (None, None) if found.mean_interval is None else found.mean_interval
-            points.append(
-                EffectPoint(
-                    found.metric,
-                    factor,
-                    level,
-                    place,
-                    label,
-                    *(found.pairs, found.wins, found.losses, found.ties, found.mean, low, high),
-                )
-            )
-    return points
+class _Level(NamedTuple):
+    place: int
+    text: str
+    average: str
+
+
+def _cells(pairs: Sequence[Pair], factor: str) -> list[tuple[_Level, list[Pair]]]:
+    """The pairs of each average at each level; none where there is but one level."""
+    values = [item.config[factor] for item, _ in pairs]
+    if len(set(values)) < 2:
+        return []
+    labels = [str(item.config["average"]) for item, _ in pairs]
+    if len(set(labels)) > MOST_AVERAGES:
+        labels = [kind_of(item) for item, _ in pairs]
+    groups: dict[_Level, list[Pair]] = {}
+    for pair, label, (place, text) in zip(pairs, labels, _places(values), strict=True):
+        groups.setdefault(_Level(place, text, label), []).append(pair)
+    order = {label: i for i, label in enumerate(levels(labels))}
+    return sorted(groups.items(), key=lambda cell: (order[cell[0].average], cell[0].place))
+
+
+def _point(factor: str, level: _Level, found: Tally) -> EffectPoint:
+    low, high = (None, None) if found.mean_interval is None else found.mean_interval
+    return EffectPoint(
+        metric=found.metric,
+        factor=factor,
+        level=level.text,
+        place=level.place,
+        average=level.average,
+        pairs=found.pairs,
+        wins=found.wins,
+        losses=found.losses,
+        ties=found.ties,
+        mean=found.mean,
+        low=low,
+        high=high,
+    )
 
 
 def _places(values: Sequence[Any]) -> list[tuple[int, str]]:
     """Each value's place and text; many numbers are pooled into ranges of about equally many."""
     known = levels(values)
     if len(known) <= MOST_LEVELS or not all(map(is_number, known)):
-        at = {repr(value): place for place, value in enumerate(known)}
-        return [(at[repr(value)], shown(value)) for value in values]
+        at = {value: (place, shown(value)) for place, value in enumerate(known)}
+        return [at[value] for value in values]
     edges = np.unique(np.quantile(values, np.linspace(0, 1, MOST_RANGES + 1)))
     inside = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2)
     return [

@@ -18,6 +18,7 @@ from sweeper.figures.parallel import P_FRONT, ParallelInfo, parallel_info
 from sweeper.figures.training import TrainingInfo, training_info
 from sweeper.folder import RunFolder
 from sweeper.front import Front
+from sweeper.report.averaging import Pairings
 from sweeper.report.charts import Chart, Entry, Section
 from sweeper.report.factorial import factorial_infos
 from sweeper.select import Recommendation
@@ -35,7 +36,12 @@ class ChartInfos(NamedTuple):
 
 
 def chart_infos(
-    run: RunFolder, front: Front, spec: SweepSpec, found: Recommendation, sure: Certainty
+    run: RunFolder,
+    front: Front,
+    spec: SweepSpec,
+    found: Recommendation,
+    sure: Certainty,
+    pairings: Pairings,
 ) -> ChartInfos:
     """Gather what the charts show, from the same values as the rest of the report."""
     centre = found.chosen or found.nearest
@@ -43,7 +49,7 @@ def chart_infos(
         parallel_info(front, spec, sure),
         heat_infos(front, spec, centre, found.chosen is not None),
         importance_info(front, spec) if front.competing else None,
-        factorial_infos(front, spec),
+        factorial_infos(pairings, spec),
         training_info(run, front, found),
     )
 
