@@ -161,7 +161,15 @@ HEAVY = {
     "peft": {"trial/adapters.py"},
     "plotly": {
         f"figures/{name}.py"
-        for name in ("draw", "draw_bars", "draw_panels", "draw_parallel", "dress", "fronts")
+        for name in (
+            "draw",
+            "draw_bars",
+            "draw_panels",
+            "draw_parallel",
+            "draw_training",
+            "dress",
+            "fronts",
+        )
     },
     "pyarrow": {"trial/hub.py", "trial/rows.py"},
     "pydantic": {
