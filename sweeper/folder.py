@@ -16,8 +16,11 @@ _TRIES = 5
 """A driver asks so often for its lock, 20 ms apart."""
 
 
-def write_atomic(path: Path, content: str | bytes) -> None:
+def write_atomic(path: Path, content: str | bytes, durable: bool = True) -> None:
     """Write a whole file or leave the old one: temporary sibling, fsync, rename.
+
+    Without `durable` there is no fsync: readers still see the old file or the new one, but after the
+    machine itself went down the file may be empty.
 
     Raises:
         OSError: the file system refused; the old file, if any, is untouched.
@@ -28,7 +31,8 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         with temporary.open("wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)
@@ -76,6 +80,10 @@ class TrialStorage:
     def generations(self, config_id: str, seed: int) -> Path:
         """The responses of one configuration under one seed."""
         return self._generations / f"{config_id}-{seed}.jsonl"
+
+    def weights(self, config_id: str) -> Path:
+        """The weights that a configuration was measured on, where the task asks to keep them."""
+        return self.trajectory / f"{config_id}.weights.safetensors"
 
     def outgoing(self, config_id: str) -> Path:
         """A finished record, kept until the driver has it in records.jsonl."""

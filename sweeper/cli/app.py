@@ -15,6 +15,7 @@ from sweeper.cli import (
     recommending,
     rescoring,
     results,
+    serving,
     show,
     sweeps,
 )
@@ -22,7 +23,7 @@ from sweeper.cli.examples import EXAMPLES, add_examples
 from sweeper.cli.options import app
 from sweeper.errors import SweeperError
 
-COMMANDS = (machine, sweeps, recommending, inspecting, results, judging, rescoring)
+COMMANDS = (machine, sweeps, recommending, inspecting, results, serving, judging, rescoring)
 """The modules whose import registers commands, in the order `--help` lists them."""
 
 EXTRAS = {
@@ -37,6 +38,8 @@ EXTRAS = {
     "pandas": "report",
     "plotly": "report",
     "jinja2": "report",
+    "starlette": "serve",
+    "uvicorn": "serve",
 }
 
 

@@ -24,6 +24,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "compare": ("sweeper compare runs/miniature 431350 4624a1 9d5d06",),
     "ls": ("sweeper ls runs",),
     "report": ("sweeper report runs/miniature --out report.html",),
+    "serve": ("sweeper serve runs", "sweeper serve runs/miniature --port 0"),
     "study": ("sweeper study runs/miniature --storage sqlite:///study.sqlite3",),
     "export": ("sweeper export runs/miniature --format trl --world-size 4",),
     "judges": ("sweeper judges calibrate labelled.csv",),
