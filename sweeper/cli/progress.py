@@ -110,9 +110,9 @@ class SweepProgress:
             )
         if before:
             show.line(f"resuming: {len(before)} of {self._total} records are there already")
-        self._bar.start()
-        self._bar.start_task(self._task)
         self._bar.update(self._task, total=self._total, completed=len(before))
+        self._bar.start_task(self._task)
+        self._bar.start()
 
     def record(self, record: TrialRecord) -> None:
         """Count one new record."""
