@@ -3,22 +3,32 @@
     python tests/exports/cases.py FOLDER     # in the project's own environment
 
 Each folder holds `settings.json`, the flat configuration with seed and world size, from which the checks
-work out by themselves what the target must have understood.
+work out by themselves what the target must have understood. The folder `trained` holds the export of a
+configuration of a real small sweep, its rows, and the weights it was measured on.
 """
 
 import json
+import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 TESTS = Path(__file__).parents[1]
 sys.path[:0] = [str(TESTS), str(TESTS.parent)]
 
+from conftest import spec_text, tiny_world  # noqa: E402
 from factories import make_config, make_lora_config, make_record, make_spec  # noqa: E402
 
 from sweeper.errors import ExportError  # noqa: E402
 from sweeper.export import FORMATS, Origin, export  # noqa: E402
+from sweeper.export.rows import export_rows  # noqa: E402
+from sweeper.folder import TrialStorage  # noqa: E402
 from sweeper.front import find_front  # noqa: E402
+from sweeper.plan import make_plan, make_tasks  # noqa: E402
+from sweeper.spec import parse_spec  # noqa: E402
+from sweeper.trial.run import run_trajectory  # noqa: E402
 
 HOSTILE = 'dir\'s "model": #1\n- ${oc.env:HOME} {x: [y'
 EVERY = {
@@ -113,5 +123,39 @@ def write_cases(root: Path) -> None:
         (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
 
 
+SMALL = (
+    "tuning={method: lora, lora_r: 4, lora_alpha: 12, lora_target_modules: v_proj}",
+    "space.learning_rate=0.004",
+    "space.max_steps=6",
+    "space.weight_decay=0.1",
+    "space.warmup_steps=2",
+    "space.lr_scheduler_type=linear",
+    "space.average={values: [{kind: ema, decay: 0.8}]}",
+    "compute.micro_batch_size=2",
+)
+
+
+def write_trained(root: Path) -> None:
+    """A configuration that really was trained, with the weights it was measured on."""
+
+    def made(name: str) -> Path:
+        (root / name).mkdir(parents=True, exist_ok=True)
+        return root / name
+
+    world = tiny_world.__wrapped__(SimpleNamespace(mktemp=made))
+    spec = parse_spec(spec_text(world), overrides=SMALL)
+    records = []
+    for planned in make_tasks(make_plan(spec), spec, str, device="cpu"):
+        task = replace(planned, compute=replace(planned.compute, keep_weights=True))
+        records += run_trajectory(task, TrialStorage(root / "run", task.trajectory_id))
+    found = find_front(records, spec).candidates
+    item = next(one for one in found if one.role == "candidate")
+    export(item, spec, "llamafactory", root)
+    export_rows(item, spec, root)
+    (kept,) = root.rglob(f"{item.config_id}.weights.safetensors")
+    shutil.copyfile(kept, root / "measured.safetensors")
+
+
 if __name__ == "__main__":
     write_cases(Path(sys.argv[1]))
+    write_trained(Path(sys.argv[1]).resolve() / "trained")
