@@ -161,7 +161,7 @@ HEAVY = {
     },
     "rouge_score": {"trial/utility.py"},
     "scipy": {"search/ask.py"},
-    "starlette": {"serve/app.py", "serve/guard.py"},
+    "starlette": {"serve/app.py", "serve/guard.py", "serve/server.py"},
     "sqlalchemy": {"search/storages.py"},
     "uvicorn": {"serve/server.py"},
     "typer": {f"cli/{name}.py" for name in CLI},
