@@ -186,6 +186,8 @@ class Member:
         walker = self.walker
         parts = zip(walker.parameters, weights, strict=True)
         digest = weights_hash(whole(parameter, part) for parameter, part in parts)
+        if self.task.compute.keep_weights:
+            self._keep_weights(readout, weights)
         lines = "".join(f"{json.dumps(line)}\n" for line in scores.lines)
         if self._world.leads:
             write_atomic(self.storage.generations(readout.config_id, self.task.seed), lines)
@@ -201,6 +203,13 @@ class Member:
         provenance = {**self.provenance(), **measured}
         whole_scores = scores if isinstance(scores, Scores) else None
         return self._out(self._record(readout, status, whole_scores, reason, provenance), readout)
+
+    def _keep_weights(self, readout: Readout, weights: Sequence[torch.Tensor]) -> None:
+        """Leave the weights of a readout by name, in the dtype they were measured in."""
+        parts = zip(self.walker.names, self.walker.parameters, weights, strict=True)
+        kept = {name: whole(own, part).detach().cpu().contiguous() for name, own, part in parts}
+        if self._world.leads:
+            write_atomic(self.storage.weights(readout.config_id), save_tensors(kept))
 
     def _end(self, scores: Scores | Stopped) -> tuple[Status, dict[str, Any] | None]:
         """How a readout that was scored, or begun to be, ends and why."""
