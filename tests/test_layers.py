@@ -48,6 +48,7 @@ RANKS = {
     "preflight": 5,
     "export": 5,
     "verify": 5,
+    "launch": 6,
     "report": 6,
     "doctor": 6,
     "prefetch": 6,
@@ -107,6 +108,15 @@ INNER_RANKS = {
         "overlay": 3,
         "__init__": 4,
     },
+    "launch": {
+        "options": 0,
+        "templates": 0,
+        "inputs": 0,
+        "ray_jobs": 0,
+        "prepare": 1,
+        "submit": 2,
+        "__init__": 3,
+    },
     "cli": {
         "options": 0,
         "show": 0,
@@ -114,6 +124,7 @@ INNER_RANKS = {
         "judging": 1,
         "recommendations": 1,
         "standings": 1,
+        "launching": 1,
         "machine": 1,
         "recommending": 2,
         "rescoring": 2,
@@ -125,7 +136,17 @@ INNER_RANKS = {
 }
 """In these packages, too, a module imports only siblings of lower rank; in the others all may."""
 
-CLI = ("app", "judging", "machine", "options", "recommending", "rescoring", "results", "sweeps")
+CLI = (
+    "app",
+    "judging",
+    "launching",
+    "machine",
+    "options",
+    "recommending",
+    "rescoring",
+    "results",
+    "sweeps",
+)
 
 HEAVY = {
     "datasets": {"trial/harness.py", "trial/hub.py"},
@@ -139,8 +160,8 @@ HEAVY = {
     "pydantic": {
         f"spec/{name}.py" for name in ("axes", "data", "fields", "load", "models", "references")
     },
-    "ray": {"drive.py"},
-    "requests": {"judges/remote.py"},
+    "ray": {"drive.py", "launch/ray_jobs.py"},
+    "requests": {"judges/remote.py", "launch/ray_jobs.py"},
     "rich": {
         f"cli/{name}.py"
         for name in ("recommendations", "rescoring", "show", "show_judges", "standings")

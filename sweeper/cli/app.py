@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from sweeper.cli import judging, machine, recommending, rescoring, results, show, sweeps
+from sweeper.cli import judging, launching, machine, recommending, rescoring, results, show, sweeps
 from sweeper.cli.options import app
 from sweeper.errors import SweeperError
 
-COMMANDS = (machine, sweeps, recommending, results, judging, rescoring)
+COMMANDS = (machine, sweeps, launching, recommending, results, judging, rescoring)
 """The modules whose import registers commands, in the order `--help` lists them."""
 
 EXTRAS = {
