@@ -163,7 +163,7 @@ class _Recorder(tune.Callback):
         self._folder = folder
         self._writer = writer
         self._listener = listener
-        self.failure: OSError | None = None
+        self.failure: OSError | SweeperError | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles callbacks for its own restoring, which is never used."""
@@ -195,10 +195,10 @@ class _Recorder(tune.Callback):
             return
         try:
             self._writer.append(record)
-        except OSError as error:  # Tune would wrap it beyond recognition.
+            self._listener(record)
+        except (OSError, SweeperError) as error:  # Tune would wrap it beyond recognition.
             self.failure = error
             raise
-        self._listener(record)
 
 
 def drive(

@@ -282,6 +282,9 @@ PLACEMENT = {
     "ray_address",
     "gpus_per_trial",
     "checkpoint_every",
+    "keep_weights",
+    "disk_quota_gib",
+    "mirror",
     "loggers",
 }
 

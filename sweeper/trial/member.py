@@ -20,6 +20,7 @@ from sweeper.trial.adapters import Adapter
 from sweeper.trial.encode import Encoded, RowOrder, micro_batches
 from sweeper.trial.failure import Failure
 from sweeper.trial.inputs import Inputs
+from sweeper.trial.saved import kept_bytes
 from sweeper.trial.score import Scores, Stopped
 from sweeper.trial.shards import whole
 from sweeper.trial.train import Walker, step_seed
@@ -183,8 +184,7 @@ class Member:
         self, readout: Readout, scores: Scores | Stopped, weights: Sequence[torch.Tensor]
     ) -> TrialRecord:
         """Make what was measured durable: responses first, then the record in the outbox."""
-        walker = self.walker
-        parts = zip(walker.parameters, weights, strict=True)
+        parts = zip(self.walker.parameters, weights, strict=True)
         digest = weights_hash(whole(parameter, part) for parameter, part in parts)
         if self.task.compute.keep_weights:
             self._keep_weights(readout, weights)
@@ -209,7 +209,7 @@ class Member:
         parts = zip(self.walker.names, self.walker.parameters, weights, strict=True)
         kept = {name: whole(own, part).detach().cpu().contiguous() for name, own, part in parts}
         if self._world.leads:
-            write_atomic(self.storage.weights(readout.config_id), save_tensors(kept))
+            write_atomic(self.storage.weights(readout.config_id), kept_bytes(kept))
 
     def _end(self, scores: Scores | Stopped) -> tuple[Status, dict[str, Any] | None]:
         """How a readout that was scored, or begun to be, ends and why."""
