@@ -14,7 +14,7 @@ from sweeper.figures.draw_panels import heat_figure
 from sweeper.figures.draw_parallel import parallel_figure
 from sweeper.figures.heat import HeatInfo, heat_infos
 from sweeper.figures.importance import FEWEST, ImportanceInfo, importance_info
-from sweeper.figures.levels import is_log, levels, spread
+from sweeper.figures.levels import is_log, levels, spread, tick_texts
 from sweeper.figures.parallel import MOST_AXES, P_FRONT, UPPER, ParallelInfo, parallel_info
 from sweeper.folder import RunFolder
 from sweeper.front import Front, find_front
@@ -84,6 +84,17 @@ def test_levels_are_numbers_by_size_averages_by_kind_and_none_last() -> None:
     assert not is_log("batch_size", [8, 16], spec)
 
 
+def test_ticks_are_short_as_long_as_they_differ() -> None:
+    assert tick_texts((0.000123285, 0.001, 8, None, "raw")) == (
+        "0.000123",
+        "0.001",
+        "8",
+        "not set",
+        "raw",
+    )
+    assert tick_texts((1.2341e-4, 1.2342e-4)) == ("0.00012341", "0.00012342")
+
+
 def test_a_spread_keeps_both_ends_and_what_it_is_told_to() -> None:
     assert spread((1, 2, 3), 4, 2) == (1, 2, 3)
     assert spread(tuple(range(10)), 4) == (0, 3, 6, 9)
@@ -115,6 +126,8 @@ def test_a_line_crosses_each_axis_at_its_value() -> None:
     ticks = {axis.name: axis.ticks for axis in info.axes}
     assert ticks["learning_rate"] == ((0.0, "0.0001"), (1.0, "0.001"))
     assert (info.controls, info.incomplete, info.unshown) == (0, 1, ())
+    labels = {axis.name: axis.label for axis in info.axes}
+    assert labels["learning_rate"] == "learning_rate"
     assert [axis.name for axis in info.axes][:2] == ["average", "learning_rate"], "long texts first"
 
 

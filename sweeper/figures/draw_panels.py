@@ -9,13 +9,15 @@ from sweeper.figures.dress import DASHES, INK, LINE_COLOURS, RING, dressed
 from sweeper.figures.factorial import EffectPoint, FactorialInfo
 from sweeper.figures.heat import HeatCell, HeatFacet, HeatInfo
 from sweeper.figures.info import SYMBOLS, escape, kind_of
+from sweeper.figures.levels import tick_texts
 from sweeper.front import shown
 
 # Light enough all along for dark text with a contrast of at least 5:1.
 _SCALES = {True: ("#fff5eb", "#fdbe85", "#f98e52"), False: ("#f2f7fc", "#b3d2e8", "#6baed6")}
 _CELL_INK = "#1f2328"
 _ROW_PIXELS = 36
-_CELL_PIXELS = 62
+_CELL_PIXELS = 54
+_LETTER_PIXELS = 6.8
 
 
 def heat_figure(info: HeatInfo) -> go.Figure:
@@ -67,7 +69,7 @@ def heat_figure(info: HeatInfo) -> go.Figure:
     )
     figure.update_yaxes(
         tickvals=list(range(len(info.rates))),
-        ticktext=[f"{rate:.3g}" for rate in info.rates],
+        ticktext=list(tick_texts(info.rates)),
         range=[-0.5, len(info.rates) - 0.5],
         showgrid=False,
         zeroline=False,
@@ -83,8 +85,10 @@ def _height(info: HeatInfo) -> int:
 
 
 def heat_width(info: HeatInfo) -> int:
-    """Pixels below which the words in cells would overlap."""
-    return 200 + len(info.steps) * len(info.batches) * _CELL_PIXELS
+    """Pixels below which the words in cells, or the heads of facets, would overlap."""
+    heads = max(len(f"{facet.average}, {facet.steps} steps") for facet in info.facets)
+    facet = max(len(info.batches) * _CELL_PIXELS, round(heads * _LETTER_PIXELS))
+    return 200 + len(info.steps) * facet
 
 
 def _is_rate(metric: str) -> bool:
