@@ -21,6 +21,7 @@ from sweeper.figures.info import (
     StepInfo,
     escape,
 )
+from sweeper.figures.levels import symbols_of
 
 SAFE = "rgba(64, 160, 110, 0.14)"
 _TICKS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
@@ -260,6 +261,7 @@ def _learning_rate_bar(figure: go.Figure, rates: Sequence[float]) -> None:
 def step_figure(info: StepInfo) -> go.Figure:
     """The curves of `step_curves`: dash and symbol say the kind of average, as colour does."""
     figure = go.Figure()
+    symbols = symbols_of([curve.label for curve in info.curves])
     for index, curve in enumerate(info.curves):
         pairs = list(zip(curve.values, curve.low, curve.high, strict=True))
         figure.add_trace(
@@ -281,7 +283,7 @@ def step_figure(info: StepInfo) -> go.Figure:
                     "color": LINE_COLOURS[index % len(LINE_COLOURS)],
                     "dash": DASHES.get(curve.kind, "solid"),
                 },
-                marker={"symbol": SYMBOLS.get(curve.kind, "x"), "size": 9},
+                marker={"symbol": symbols[curve.label], "size": 9},
             )
         )
     lines = ((info.base, "untouched model", "bottom right"), (info.limit, "limit", "top left"))

@@ -8,8 +8,8 @@ from plotly.subplots import make_subplots
 from sweeper.figures.dress import DASHES, INK, LINE_COLOURS, RING, dressed
 from sweeper.figures.factorial import EffectPoint, FactorialInfo
 from sweeper.figures.heat import HeatCell, HeatFacet, HeatInfo
-from sweeper.figures.info import SYMBOLS, escape, kind_of
-from sweeper.figures.levels import tick_texts
+from sweeper.figures.info import escape, kind_of
+from sweeper.figures.levels import symbols_of, tick_texts
 from sweeper.front import shown
 
 # Light enough all along for dark text with a contrast of at least 5:1.
@@ -169,6 +169,7 @@ def factorial_figure(info: FactorialInfo) -> go.Figure:
     metrics = [name for name, _ in info.maximize if any(p.metric == name for p in info.points)]
     factors = list(dict.fromkeys(point.factor for point in info.points))
     averages = list(dict.fromkeys(point.average for point in info.points))
+    symbols = symbols_of(averages)
     figure = make_subplots(
         rows=len(metrics),
         cols=len(factors),
@@ -187,7 +188,8 @@ def factorial_figure(info: FactorialInfo) -> go.Figure:
                 ]
                 if points:
                     shift = 0.5 * ((index + 0.5) / len(averages) - 0.5)
-                    trace = _effects(points, index, shift, named=row == column == 1)
+                    symbol = symbols[average]
+                    trace = _effects(points, index, shift, symbol, named=row == column == 1)
                     figure.add_trace(trace, row=row, col=column)
         better = "above" if dict(info.maximize)[metric] else "below"
         figure.update_yaxes(
@@ -224,7 +226,9 @@ def _reach(info: FactorialInfo, metric: str) -> list[float]:
     return [min(ends) - room, max(ends) + room]
 
 
-def _effects(points: list[EffectPoint], index: int, shift: float, *, named: bool) -> go.Scatter:
+def _effects(
+    points: list[EffectPoint], index: int, shift: float, symbol: str, *, named: bool
+) -> go.Scatter:
     kind = kind_of(points[0].average)
     return go.Scatter(
         x=[point.place + shift for point in points],
@@ -246,7 +250,7 @@ def _effects(points: list[EffectPoint], index: int, shift: float, *, named: bool
             "dash": DASHES.get(kind, "solid"),
             "width": 1,
         },
-        marker={"symbol": SYMBOLS.get(kind, "x"), "size": 9},
+        marker={"symbol": symbol, "size": 9},
         text=[_effect_text(point) for point in points],
         hovertemplate="%{text}<extra></extra>",
     )
