@@ -32,6 +32,7 @@ RANKS = {
     "rounds": 3,
     "cost": 3,
     "front": 3,
+    "loggers": 3,
     "miniature": 3,
     "trial": 3,
     "certainty": 4,
@@ -155,6 +156,7 @@ CLI = (
 HEAVY = {
     "datasets": {"trial/harness.py", "trial/hub.py"},
     "jinja2": {"report/page.py", "serve/pages.py", "trial/dialogues.py", "trial/harness.py"},
+    "mlflow": {"loggers/to_mlflow.py"},
     "lm_eval": {"trial/harness.py"},
     "optuna": {"search/ask.py", "search/storages.py", "search/study.py"},
     "pandas": {"run.py"},
@@ -191,9 +193,11 @@ HEAVY = {
     },
     "rouge_score": {"trial/utility.py"},
     "scipy": {"search/ask.py"},
-    "starlette": {"serve/app.py", "serve/guard.py"},
+    "starlette": {"serve/app.py", "serve/guard.py", "serve/server.py"},
     "sqlalchemy": {"search/storages.py"},
     "uvicorn": {"serve/server.py"},
+    "tensorboardX": {"loggers/to_tensorboard.py"},
+    "wandb": {"loggers/to_wandb.py"},
     "typer": {f"cli/{name}.py" for name in CLI},
 }
 """A heavy third-party package -> exactly the files that import it."""
