@@ -13,6 +13,7 @@ from sweeper.front import Front, find_front
 from sweeper.progress import TrajectoryProgress, read_trajectory
 from sweeper.records import GrowingRecords, TrialRecord
 from sweeper.report import render, report_data
+from sweeper.report.samples import gather
 from sweeper.run import open_run
 from sweeper.select import Recommendation, recommend
 from sweeper.spec import SweepSpec
@@ -131,7 +132,8 @@ class RunView:
             found = self.found()
             run = open_run(self.folder.root)
             data = report_data(self.folder, found.records, found.spec, run.accounting, run.estimate)
-            self._page = (stamp, Page(render(data), len(found.records)))
+            samples = gather(self.folder, found.records, found.spec, data)
+            self._page = (stamp, Page(render(data, samples), len(found.records)))
         return self._page[1]
 
     def progress(self) -> tuple[TrajectoryProgress, ...]:
