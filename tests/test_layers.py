@@ -134,7 +134,7 @@ HEAVY = {
     "optuna": {"search/ask.py", "search/storages.py", "search/study.py"},
     "pandas": {"run.py"},
     "peft": {"trial/adapters.py"},
-    "plotly": {"figures/draw.py"},
+    "plotly": {"figures/draw.py", "figures/front.py"},
     "pyarrow": {"trial/hub.py", "trial/rows.py"},
     "pydantic": {
         f"spec/{name}.py" for name in ("axes", "data", "fields", "load", "models", "references")

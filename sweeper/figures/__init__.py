@@ -1,6 +1,7 @@
 """Figures in two steps: an *info* holds what is drawn, for tests to read; a *figure* draws it."""
 
-from sweeper.figures.draw import figure_html, front_figure, step_figure
+from sweeper.figures.draw import figure_html, step_figure
+from sweeper.figures.front import front_figure
 from sweeper.figures.info import (
     Curve,
     FrontInfo,
