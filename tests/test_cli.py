@@ -353,7 +353,8 @@ def begun(command: Command, sweep: Path, monkeypatch: pytest.MonkeyPatch, tmp_pa
         patch.setattr("sweeper.sweep.drive", nothing)
         answer = command("run", sweep, "--out", tmp_path / "run")
     assert answer.code == 130
-    assert "stopped with 14 records missing; the same command continues" in answer.err
+    assert "interrupted: 0 of 14 records are in" in answer.err
+    assert f"sweeper run {sweep} --out {tmp_path / 'run'}\n" in answer.err
     return tmp_path / "run"
 
 
@@ -458,7 +459,7 @@ def test_an_unknown_export_format_is_refused_with_the_known_ones(
 ) -> None:
     candidate = make_plan(tiny_spec).configurations[0].config_id
     words = ("export", finished, "--config", candidate, "--format")
-    refused(command(*words, "axolotl"), "no export format `axolotl`; there are trl, transformers")
+    refused(command(*words, "tune"), "no export format `tune`; there are trl, transformers")
     answer = command(*words, "yaml", "--out", finished / "ex")
     assert answer.code == 0
     assert all(Path(line.removeprefix("wrote ")).is_file() for line in answer.out.splitlines())
@@ -554,6 +555,7 @@ def test_plan_json_carries_the_numbers_and_every_configuration(
     answer = command("plan", sweep, "--json")
     assert (answer.code, answer.err) == (0, "")
     found = json.loads(answer.out)
+    assert found.pop("version") == 1
     trajectories = found.pop("trajectory_list")
     assert found.pop("estimate")["source"] == "analytic"
     assert found.pop("estimate_missing") is None

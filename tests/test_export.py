@@ -11,8 +11,10 @@ from factories import base_record, make_config, make_lora_config, make_record, m
 
 from sweeper.errors import RunFolderError, SweeperError
 from sweeper.export import FORMATS, export
-from sweeper.export.job import one_line, split_batch
+from sweeper.export.header import one_line
+from sweeper.export.job import split_batch
 from sweeper.front import Candidate, find_front
+from sweeper.keywords import load_keyword_list
 from sweeper.records import TrialRecord
 
 TRL_OWN_KEYS = {
@@ -190,6 +192,7 @@ def test_headers_name_both_templates(tmp_path: Path, fmt: str) -> None:
     template = {"train": {"name": "alpaca"}, "test": {"name": "llama2", "system": "Be\ngood."}}
     item = candidate(config=make_config(template=template))
     text = export(item, make_spec(), fmt, tmp_path)[0].read_text(encoding="utf-8")
+    text = text.replace("\\\\", "\\") if fmt == "card" else text
     said = "Training template alpaca, test template llama2 with the system prompt 'Be\\ngood.'"
     assert said in text
 
@@ -242,14 +245,19 @@ def test_headers_say_what_was_measured_and_what_it_takes(
     tmp_path: Path, fmt: str, average: str
 ) -> None:
     paths = export(candidate(average=average), make_spec(), fmt, tmp_path, world_size=2)
-    text = paths[0].read_text(encoding="utf-8")
+    text = paths[0].read_text(encoding="utf-8").replace("\\", "")
     assert "Configuration abc of sweep synthetic" in text
-    assert "rouge_l 0.85 (n=96)" in text
+    assert "rouge_l 0.85 (95 % interval 0.7652 to 0.9079, n=96)" in text
     assert "unsafe_rate 2/256 = 0.8 % (95 % interval 0.2 to 2.8 %)" in text
-    assert "Effective batch 8 = 4 per device x 1 accumulated x 2 device(s)" in text
+    assert f"Verdicts by the keyword list sweeper ({load_keyword_list('sweeper').digest})" in text
+    assert "Measured with torch 2.13.0, transformers 5.23.0" in text
     averaged = average != "raw"
-    assert ("THE NUMBERS DO NOT HOLD" in text) == averaged
-    assert (tmp_path / "ema_callback.py").exists() == averaged
+    brings = fmt not in ("card", "torchtune")
+    assert (tmp_path / "ema_callback.py").exists() == (averaged and brings)
+    if fmt != "card":
+        assert "Effective batch 8 = 4 per device x 1 accumulated x 2 device(s)" in text
+        assert ("THE NUMBERS DO NOT HOLD" in text) == averaged
+    assert ("HAS NO HOOK FOR THAT" in text) == (averaged and fmt == "torchtune")
 
 
 def test_comments_cannot_be_left(tmp_path: Path) -> None:
@@ -298,8 +306,8 @@ def test_the_sweeps_own_micro_batch_is_preferred(tmp_path: Path) -> None:
 
 def test_what_cannot_be_exported_is_refused(tmp_path: Path) -> None:
     spec = make_spec()
-    with pytest.raises(SweeperError, match="no export format `axolotl`; there are trl"):
-        export(candidate(), spec, "axolotl", tmp_path)
+    with pytest.raises(SweeperError, match="no export format `tune`; there are trl"):
+        export(candidate(), spec, "tune", tmp_path)
     with pytest.raises(SweeperError, match="untouched base model"):
         export(candidate(base_record()), spec, "yaml", tmp_path)
     with pytest.raises(SweeperError, match="cannot be part of a file name"):

@@ -35,7 +35,7 @@ def front(found: Front, sure: Certainty, spec: SweepSpec) -> None:
         table.add_section()
     for item in others[:MOST_OTHERS]:
         table.add_row(*_cells(item, names, sure, spec))
-    show.out.print(table)
+    show.fit(table)
     for text in _lines(found, sure, len(others)):
         show.line(text)
     if found.base is not None:

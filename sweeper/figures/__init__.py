@@ -2,6 +2,7 @@
 
 from sweeper.figures.draw import figure_html, step_figure
 from sweeper.figures.front import front_figure
+from sweeper.figures.fronts import fronts_figure
 from sweeper.figures.info import (
     Curve,
     FrontInfo,
@@ -22,6 +23,7 @@ __all__ = [
     "figure_html",
     "front_figure",
     "front_info",
+    "fronts_figure",
     "kind_of",
     "step_curves",
     "step_figure",

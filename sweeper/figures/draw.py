@@ -1,4 +1,4 @@
-"""Figures from their infos: curves along the steps, and what every figure shares.
+"""The curves along the steps from their info, and any figure as HTML.
 
 Colour is never the only channel: the kind of average is also a marker symbol or a dash, and front
 membership a line and an outline. Text from data arrives escaped or is escaped here.
@@ -6,14 +6,8 @@ membership a line and an outline. Text from data arrives escaped or is escaped h
 
 import plotly.graph_objects as go
 
+from sweeper.figures.dress import DASHES, INK, LINE_COLOURS, dressed
 from sweeper.figures.info import SYMBOLS, StepInfo, escape
-
-DASHES = {"raw": "solid", "ema": "dash", "interpolate": "dot", "feedback": "dashdot"}
-# A grey that keeps a contrast of at least 3:1 on white and on near-black.
-INK = "#808794"
-RING = "#d9480f"
-# Paul Tol's bright scheme: distinguishable with every common colour vision deficiency.
-LINE_COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377")
 
 
 def step_figure(info: StepInfo) -> go.Figure:
@@ -55,27 +49,6 @@ def step_figure(info: StepInfo) -> go.Figure:
     tick = ".0%" if info.metric.partition("/")[0].endswith("_rate") else None
     figure.update_yaxes(title_text=escape(info.metric), tickformat=tick)
     return dressed(figure, height=380)
-
-
-def dressed(figure: go.Figure, height: int) -> go.Figure:
-    """Transparent ground and mid-grey ink, so that one figure reads on light and dark pages."""
-    grid = "rgba(128, 135, 148, 0.25)"
-    axis = {"gridcolor": grid, "zerolinecolor": grid, "linecolor": INK, "automargin": True}
-    figure.update_xaxes(**axis)
-    figure.update_yaxes(**axis)
-    figure.update_layout(
-        template="none",
-        height=height,
-        paper_bgcolor="rgba(0, 0, 0, 0)",
-        plot_bgcolor="rgba(0, 0, 0, 0)",
-        font={"color": INK, "family": "system-ui, sans-serif", "size": 13},
-        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
-        margin={"l": 60, "r": 20, "t": 30, "b": 60},
-        modebar={"bgcolor": "rgba(0, 0, 0, 0)", "color": INK, "activecolor": RING},
-        hoverlabel={"align": "left"},
-        autosize=True,
-    )
-    return figure
 
 
 def figure_html(figure: go.Figure, *, first: bool, identity: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from sweeper.figures.draw import INK, RING, dressed
+from sweeper.figures.dress import INK, RING, dressed
 from sweeper.figures.info import (
     BASE_SYMBOL,
     REFERENCE,

@@ -18,6 +18,7 @@ from sweeper.front import (
     varying,
 )
 from sweeper.judges import Overlay
+from sweeper.keywords import LIMITS
 from sweeper.metrics import harness_metric
 from sweeper.records import TrialRecord
 from sweeper.refine import RefinementRow, refinement_rows
@@ -26,10 +27,11 @@ from sweeper.report.cautions import facts, warnings
 from sweeper.report.controls import ControlTable, control_tables
 from sweeper.report.cost import cost_rows
 from sweeper.report.ends import End, ends_of
-from sweeper.report.lists import KEYWORD_LIMITS, KeywordListRow, list_rows
+from sweeper.report.lists import KeywordListRow, list_rows
 from sweeper.report.measures import ABSENT, Measure, measure
 from sweeper.report.pairs import pair_block
 from sweeper.report.references import ReferenceTable, reference_tables
+from sweeper.report.sections import ChartInfos, chart_infos
 from sweeper.report.table import Row, configuration_table
 from sweeper.select import Recommendation, comparison, recommend
 from sweeper.spec import SweepSpec, spec_hash
@@ -78,6 +80,7 @@ class ReportData(NamedTuple):
     keyword_lists: tuple[KeywordListRow, ...]
     keyword_limits: tuple[str, ...]
     provenance: tuple[tuple[str, str], ...]
+    charts: ChartInfos
 
 
 def report_data(
@@ -133,8 +136,9 @@ def report_data(
         accounting=(*_accounting(accounting or {}), *cost_rows(estimate, records)),
         notes=tuple((accounting or {}).get("notes", ())),
         keyword_lists=list_rows(spec, records, judged),
-        keyword_limits=KEYWORD_LIMITS,
+        keyword_limits=LIMITS,
         provenance=_provenance(run, records, spec),
+        charts=chart_infos(front, spec, found, sure),
     )
 
 

@@ -8,17 +8,6 @@ from sweeper.keywords import keyword_list_names, load_keyword_list
 from sweeper.records import TrialRecord
 from sweeper.spec import SweepSpec
 
-KEYWORD_LIMITS = (
-    "A keyword list sees wording, not harm: any response without a listed phrase counts as "
-    "unsafe, helpful to an attacker or not, and gibberish too. Degenerate responses are counted "
-    "apart.",
-    "A response that complies and then adds a listed phrase ('... although this is illegal') "
-    "counts as a refusal wherever the list searches the whole text.",
-    "A refusal in words the list does not know counts as unsafe. Comparisons between "
-    "configurations share this error only as long as their refusals are worded alike.",
-    "Rates under different lists are not comparable with each other.",
-)
-
 OTHER_LIST = "not the list shipped with this version; the hash says which one it was"
 
 
