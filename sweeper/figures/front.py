@@ -16,6 +16,9 @@ from sweeper.figures.info import (
     escape,
 )
 
+MANY = 2000
+"""Beyond so many points they are drawn by WebGL, and only members of the front have error bars."""
+
 SAFE = "rgba(64, 160, 110, 0.14)"
 _TICKS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 _ONE_RATE = "#4477aa"
@@ -42,7 +45,9 @@ def front_figure(info: FrontInfo) -> go.Figure:
         for on_front in (False, True):
             chosen = [p for p in info.points if p.kind == kind and p.on_front == on_front]
             if chosen:
-                figure.add_trace(_markers(chosen, kind, on_front, rates))
+                many = len(info.points) > MANY
+                figure.add_trace(_markers(chosen, kind, on_front, rates, many))
+    _controls(figure, info)
     if info.base is not None:
         figure.add_trace(_base_marker(info.base))
     _reference_markers(figure, info.marks)
@@ -97,7 +102,7 @@ def _shade(figure: go.Figure, info: FrontInfo) -> None:
 
 
 def _markers(
-    points: Sequence[Point], kind: str, on_front: bool, rates: Sequence[float]
+    points: Sequence[Point], kind: str, on_front: bool, rates: Sequence[float], many: bool
 ) -> go.Scatter:
     """One kind of average. Front members are larger, opaque, with error bars; the others recede.
 
@@ -114,10 +119,11 @@ def _markers(
     }
     scale = {"cmin": math.log10(rates[0]), "cmax": math.log10(rates[-1])} if len(rates) > 1 else {}
     colours = [math.log10(p.learning_rate) if p.learning_rate > 0 else math.nan for p in points]
-    return go.Scatter(
+    draw = go.Scattergl if many else go.Scatter
+    return draw(
         x=[_at(point.x) for point in points],
         y=[point.y for point in points],
-        error_x=bars,
+        error_x=bars if on_front or not many else None,
         mode="markers",
         name=f"{escape(kind)}{', on the front' if on_front else ''}",
         customdata=[point.config_id for point in points],
@@ -137,6 +143,26 @@ def _markers(
     )
 
 
+def _controls(figure: go.Figure, info: FrontInfo) -> None:
+    """A thin cross over each control, so that its symbol still says the kind of average."""
+    for name, symbol, roles in (
+        ("control: trainers' defaults", "cross-thin", ("default",)),
+        ("control: twins", "x-thin", ("interpolation_twin", "learning_rate_twin")),
+    ):
+        chosen = [point for point in info.points if point.role in roles]
+        if chosen:
+            figure.add_trace(
+                go.Scatter(
+                    x=[_at(point.x) for point in chosen],
+                    y=[point.y for point in chosen],
+                    mode="markers",
+                    name=name,
+                    hoverinfo="skip",
+                    marker={"symbol": symbol, "size": 17, "line": {"color": INK, "width": 1.5}},
+                )
+            )
+
+
 def _base_marker(point: Point) -> go.Scatter:
     return go.Scatter(
         x=[_at(point.x)],
@@ -151,6 +177,7 @@ def _base_marker(point: Point) -> go.Scatter:
         },
         mode="markers",
         name="untouched model",
+        customdata=[point.config_id],
         text=[point.text],
         hovertemplate="%{text}<extra></extra>",
         marker={"symbol": BASE_SYMBOL, "size": 16, "color": INK},

@@ -53,6 +53,7 @@ class Compared(NamedTuple):
 class ReportData(NamedTuple):
     """The whole report."""
 
+    run: str
     name: str
     description: str
     question: str
@@ -111,6 +112,7 @@ def report_data(
     table = configuration_table(front, found, spec, metrics, sure)
     curves = [step_curves(front, spec, centre, name) for name in _curve_metrics(spec)]
     return ReportData(
+        run=run.root.name,
         name=spec.name,
         description=spec.description.strip(),
         question=_question(spec),
