@@ -51,16 +51,16 @@ RANKS = {
     "export": 6,
     "verify": 5,
     "launch": 6,
-    "report": 6,
+    "report": 7,
     "doctor": 6,
     "listing": 5,
     "prefetch": 6,
-    "serve": 7,
+    "serve": 8,
     "sweep": 7,
     "run": 6,
-    "cli": 8,
-    "__main__": 9,
-    "": 9,
+    "cli": 9,
+    "__main__": 10,
+    "": 10,
 }
 """The unit (a module or a package directly below `sweeper`) -> its rank; "" is `sweeper` itself."""
 
@@ -182,6 +182,7 @@ HEAVY = {
             "draw_parallel",
             "draw_training",
             "dress",
+            "front",
             "fronts",
         )
     },
