@@ -353,7 +353,8 @@ def begun(command: Command, sweep: Path, monkeypatch: pytest.MonkeyPatch, tmp_pa
         patch.setattr("sweeper.sweep.drive", nothing)
         answer = command("run", sweep, "--out", tmp_path / "run")
     assert answer.code == 130
-    assert "stopped with 14 records missing; the same command continues" in answer.err
+    assert "interrupted: 0 of 14 records are in" in answer.err
+    assert f"sweeper run {sweep} --out {tmp_path / 'run'}\n" in answer.err
     return tmp_path / "run"
 
 
@@ -602,6 +603,7 @@ def test_plan_json_carries_the_numbers_and_every_configuration(
     answer = command("plan", sweep, "--json")
     assert (answer.code, answer.err) == (0, "")
     found = json.loads(answer.out)
+    assert found.pop("version") == 1
     trajectories = found.pop("trajectory_list")
     assert found.pop("estimate")["source"] == "analytic"
     assert found.pop("estimate_missing") is None

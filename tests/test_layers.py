@@ -28,9 +28,11 @@ RANKS = {
     "records": 2,
     "stopping": 2,
     "placement": 2,
+    "progress": 2,
     "rounds": 3,
     "cost": 3,
     "front": 3,
+    "loggers": 3,
     "miniature": 3,
     "trial": 3,
     "certainty": 4,
@@ -50,7 +52,9 @@ RANKS = {
     "verify": 5,
     "report": 6,
     "doctor": 6,
+    "listing": 5,
     "prefetch": 6,
+    "serve": 7,
     "sweep": 7,
     "run": 6,
     "cli": 8,
@@ -91,10 +95,11 @@ INNER_RANKS = {
         "room": 5,
         "score": 5,
         "member": 6,
-        "attempt": 7,
-        "ranks": 8,
-        "run": 9,
-        "worker": 10,
+        "beats": 7,
+        "attempt": 8,
+        "ranks": 9,
+        "run": 10,
+        "worker": 11,
     },
     "judges": {
         "base": 0,
@@ -109,33 +114,65 @@ INNER_RANKS = {
         "__init__": 4,
     },
     "cli": {
-        "options": 0,
+        "completions": 0,
+        "examples": 0,
         "show": 0,
-        "show_judges": 1,
-        "judging": 1,
+        "options": 1,
+        "progress": 1,
         "recommendations": 1,
+        "show_judges": 1,
         "standings": 1,
-        "machine": 1,
+        "details": 2,
+        "inspecting": 3,
+        "judging": 2,
+        "machine": 2,
         "recommending": 2,
         "rescoring": 2,
         "results": 2,
+        "serving": 2,
         "sweeps": 2,
-        "app": 3,
-        "__init__": 4,
+        "app": 4,
+        "__init__": 5,
     },
 }
 """In these packages, too, a module imports only siblings of lower rank; in the others all may."""
 
-CLI = ("app", "judging", "machine", "options", "recommending", "rescoring", "results", "sweeps")
+CLI = (
+    "app",
+    "completions",
+    "examples",
+    "inspecting",
+    "judging",
+    "machine",
+    "options",
+    "progress",
+    "recommending",
+    "rescoring",
+    "results",
+    "serving",
+    "sweeps",
+)
 
 HEAVY = {
     "datasets": {"trial/harness.py", "trial/hub.py"},
-    "jinja2": {"report/page.py", "trial/dialogues.py", "trial/harness.py"},
+    "jinja2": {"report/page.py", "serve/pages.py", "trial/dialogues.py", "trial/harness.py"},
+    "mlflow": {"loggers/to_mlflow.py"},
     "lm_eval": {"trial/harness.py"},
     "optuna": {"search/ask.py", "search/storages.py", "search/study.py"},
     "pandas": {"run.py"},
     "peft": {"trial/adapters.py"},
-    "plotly": {"figures/draw.py"},
+    "plotly": {
+        f"figures/{name}.py"
+        for name in (
+            "draw",
+            "draw_bars",
+            "draw_panels",
+            "draw_parallel",
+            "draw_training",
+            "dress",
+            "fronts",
+        )
+    },
     "pyarrow": {"trial/hub.py", "trial/rows.py"},
     "pydantic": {
         f"spec/{name}.py" for name in ("axes", "data", "fields", "load", "models", "references")
@@ -144,11 +181,23 @@ HEAVY = {
     "requests": {"judges/remote.py"},
     "rich": {
         f"cli/{name}.py"
-        for name in ("recommendations", "rescoring", "show", "show_judges", "standings")
+        for name in (
+            "details",
+            "progress",
+            "recommendations",
+            "rescoring",
+            "show",
+            "show_judges",
+            "standings",
+        )
     },
     "rouge_score": {"trial/utility.py"},
     "scipy": {"search/ask.py"},
+    "starlette": {"serve/app.py", "serve/guard.py", "serve/server.py"},
     "sqlalchemy": {"search/storages.py"},
+    "uvicorn": {"serve/server.py"},
+    "tensorboardX": {"loggers/to_tensorboard.py"},
+    "wandb": {"loggers/to_wandb.py"},
     "typer": {f"cli/{name}.py" for name in CLI},
 }
 """A heavy third-party package -> exactly the files that import it."""

@@ -56,6 +56,13 @@ def report(
     ] = None,
     judge: JudgeOption = None,
     min_coverage: CoverageOption = MIN_COVERAGE,
+    samples: Annotated[
+        float,
+        typer.Option(metavar="MIB", min=0.0, max=256.0, help="MiB of responses in it; 0 for none."),
+    ] = 4.0,
+    redact: Annotated[
+        bool, typer.Option("--redact", help="Leave prompts and responses of harmful suites out.")
+    ] = False,
 ) -> None:
     """Write the report: one HTML page that works offline."""
     from sweeper.report import write_report
@@ -72,6 +79,8 @@ def report(
         path,
         opened.estimate,
         judged,
+        samples=int(samples * 1024**2),
+        redact=redact,
     )
     show_judges.overlay(judged)
     show.line(f"wrote {path}")

@@ -20,12 +20,18 @@ from sweeper.keywords import LIMITS, keyword_list_names, load_keyword_list
 from sweeper.metrics import harness_metric
 from sweeper.records import TrialRecord
 from sweeper.refine import RefinementRow, refinement_rows
-from sweeper.report.averaging import EffectRow, averaging_effects, effect_rows
+from sweeper.report.averaging import (
+    EffectRow,
+    averaging_effects,
+    averaging_pairs,
+    effect_rows,
+)
 from sweeper.report.controls import ControlTable, control_tables
 from sweeper.report.cost import cost_rows
 from sweeper.report.ends import End, ends_of
 from sweeper.report.measures import ABSENT, Measure, measure
 from sweeper.report.references import ReferenceTable, reference_tables
+from sweeper.report.sections import ChartInfos, chart_infos
 from sweeper.report.table import Row, configuration_table
 from sweeper.select import Recommendation, comparison, recommend
 from sweeper.spec import SweepSpec, spec_hash
@@ -83,6 +89,7 @@ class ReportData(NamedTuple):
     keyword_lists: tuple[KeywordListRow, ...]
     keyword_limits: tuple[str, ...]
     provenance: tuple[tuple[str, str], ...]
+    charts: ChartInfos
 
 
 def report_data(
@@ -107,6 +114,7 @@ def report_data(
     front = find_front(records, spec)
     found = recommend(front, spec)
     sure = certainty(front, spec)
+    pairings = averaging_pairs(front, spec)
     centre = found.chosen or found.nearest
     metrics = _metrics(front, spec)
     names = varying(front.candidates)
@@ -127,7 +135,7 @@ def report_data(
         curves=tuple(curve for curve in curves if curve is not None),
         columns=table.columns,
         rows=table.rows,
-        averaging=effect_rows(averaging_effects(front, spec)),
+        averaging=effect_rows(averaging_effects(front, spec, pairings)),
         controls=control_tables(front, spec),
         references=reference_tables(front, spec),
         ends=ends_of(records),
@@ -142,6 +150,7 @@ def report_data(
         ),
         keyword_limits=LIMITS,
         provenance=_provenance(run, records, spec),
+        charts=chart_infos(run, front, spec, found, sure, pairings),
     )
 
 
