@@ -30,7 +30,10 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "report": ("sweeper report runs/miniature --out report.html",),
     "serve": ("sweeper serve runs", "sweeper serve runs/miniature --port 0"),
     "study": ("sweeper study runs/miniature --storage sqlite:///study.sqlite3",),
-    "export": ("sweeper export runs/miniature --format trl --world-size 4",),
+    "export": (
+        "sweeper export runs/miniature --format axolotl --world-size 4 --rows",
+        "sweeper export runs/miniature --format card --weights",
+    ),
     "judges": ("sweeper judges calibrate labelled.csv",),
     "judges calibrate": ("sweeper judges calibrate labelled.csv --json",),
     "rescore": (
