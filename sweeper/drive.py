@@ -18,6 +18,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.exceptions import AuthenticationError
 from ray.tune.search import Searcher
 
 from sweeper.errors import SweeperError
@@ -279,6 +280,13 @@ def _start_ray(asked: str | None) -> None:
             logging_level=logging.ERROR,
             runtime_env={"env_vars": _ENVIRONMENT},
         )
+    except AuthenticationError as error:
+        raise SweeperError(
+            f"the Ray cluster at {address} asks for a token: {str(error).splitlines()[0]}; set "
+            "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to a file with its token. A cluster asks for one "
+            "where ~/.ray/auth_token lay when it was started; RAY_AUTH_MODE=disabled before `ray start` "
+            "turns that off"
+        ) from None
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         where = "a local cluster" if address == "local" else address
         first = str(error).strip().splitlines()[0]

@@ -89,3 +89,7 @@ class ExportError(SweeperError):
 
 class StorageError(SweeperError):
     """A storage of Optuna cannot be opened, or holds somebody else's study."""
+
+
+class LaunchError(SweeperError):
+    """A sweep cannot be sent to a cluster as asked, or the cluster's tool is missing or refused."""

@@ -108,6 +108,7 @@ class RunFolder:
         self.ray = root / "ray"
         self.report = root / "report.html"
         self.confirm = root / "confirm"
+        self.launch = root / "launch"
         self.lock = root / ".lock"
 
     def trial(self, trajectory_id: str) -> TrialStorage:

@@ -1,4 +1,4 @@
-"""The charts of the report: their infos by value, what they leave out, and what their figures carry."""
+"""The charts over configurations: infos by value, what they leave out, and what figures carry."""
 
 import json
 from pathlib import Path
@@ -353,6 +353,7 @@ def test_the_page_has_a_section_for_each_chart_and_a_table_of_full_precision() -
         "parallel-coordinates",
         "heat-maps",
         "importance",
+        "averaging-effect",
     ]
     page = render(data)
     for section in found:

@@ -50,6 +50,7 @@ RANKS = {
     "preflight": 5,
     "export": 6,
     "verify": 5,
+    "launch": 6,
     "report": 6,
     "doctor": 6,
     "listing": 5,
@@ -113,6 +114,15 @@ INNER_RANKS = {
         "overlay": 3,
         "__init__": 4,
     },
+    "launch": {
+        "options": 0,
+        "templates": 0,
+        "inputs": 0,
+        "ray_jobs": 0,
+        "prepare": 1,
+        "submit": 2,
+        "__init__": 3,
+    },
     "cli": {
         "completions": 0,
         "examples": 0,
@@ -125,6 +135,7 @@ INNER_RANKS = {
         "details": 2,
         "inspecting": 3,
         "judging": 2,
+        "launching": 2,
         "machine": 2,
         "recommending": 2,
         "rescoring": 2,
@@ -143,6 +154,7 @@ CLI = (
     "examples",
     "inspecting",
     "judging",
+    "launching",
     "machine",
     "options",
     "progress",
@@ -163,14 +175,22 @@ HEAVY = {
     "peft": {"trial/adapters.py"},
     "plotly": {
         f"figures/{name}.py"
-        for name in ("draw", "draw_bars", "draw_panels", "draw_parallel", "dress", "fronts")
+        for name in (
+            "draw",
+            "draw_bars",
+            "draw_panels",
+            "draw_parallel",
+            "draw_training",
+            "dress",
+            "fronts",
+        )
     },
     "pyarrow": {"trial/hub.py", "trial/rows.py"},
     "pydantic": {
         f"spec/{name}.py" for name in ("axes", "data", "fields", "load", "models", "references")
     },
-    "ray": {"drive.py"},
-    "requests": {"judges/remote.py"},
+    "ray": {"drive.py", "launch/ray_jobs.py"},
+    "requests": {"judges/remote.py", "launch/ray_jobs.py"},
     "rich": {
         f"cli/{name}.py"
         for name in (

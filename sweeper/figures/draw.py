@@ -276,6 +276,7 @@ def step_figure(info: StepInfo) -> go.Figure:
                 },
                 mode="lines+markers",
                 name=escape(curve.label),
+                customdata=list(curve.config_ids),
                 line={
                     "color": LINE_COLOURS[index % len(LINE_COLOURS)],
                     "dash": DASHES.get(curve.kind, "solid"),

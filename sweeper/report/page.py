@@ -14,7 +14,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from sweeper.errors import RunFolderError
-from sweeper.figures import figure_html, front_figure, step_figure
+from sweeper.figures import figure_html, front_figure
 from sweeper.folder import RunFolder, write_atomic
 from sweeper.judges import Overlay
 from sweeper.records import TrialRecord
@@ -36,10 +36,6 @@ def json_block(value: Any) -> Markup:
 def render(data: ReportData, samples: SampleData | None = None) -> str:
     """The page, with responses to read where there are any. Equal data gives an equal page."""
     figure = figure_html(front_figure(data.front), first=True, identity="front")
-    curves = [
-        (info, _ours(figure_html(step_figure(info), first=False, identity=f"steps-{index}")))
-        for index, info in enumerate(data.curves)
-    ]
     environment = Environment(
         autoescape=True,
         undefined=StrictUndefined,
@@ -51,8 +47,7 @@ def render(data: ReportData, samples: SampleData | None = None) -> str:
         style=_ours(_file("page.css") + _file("samples.css")),
         script=_ours("\n".join(map(_file, SCRIPTS))),
         front_figure=_ours(figure),
-        curves=curves,
-        sections=sections(data.charts),
+        sections=sections(data.charts, data.curves, chosen=data.found),
         samples=samples,
         blocks=()
         if samples is None or samples.block is None
