@@ -1,4 +1,4 @@
-"""Ray jobs, for real: a cluster of this test's own, on which a sweep is submitted, stopped and continued."""
+"""Ray jobs, for real: on a cluster of this test, a sweep is submitted, stopped and continued."""
 
 import importlib.util
 import time
