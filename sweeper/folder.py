@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -11,9 +12,15 @@ from sweeper.errors import RunFolderError
 
 RUN_VERSION = 1
 
+_TRIES = 5
+"""A driver asks so often for its lock, 20 ms apart."""
 
-def write_atomic(path: Path, content: str | bytes) -> None:
+
+def write_atomic(path: Path, content: str | bytes, durable: bool = True) -> None:
     """Write a whole file or leave the old one: temporary sibling, fsync, rename.
+
+    Without `durable` there is no fsync: readers still see the old file or the new one, but after the
+    machine itself went down the file may be empty.
 
     Raises:
         OSError: the file system refused; the old file, if any, is untouched.
@@ -24,7 +31,8 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         with temporary.open("wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)
@@ -72,6 +80,10 @@ class TrialStorage:
     def generations(self, config_id: str, seed: int) -> Path:
         """The responses of one configuration under one seed."""
         return self._generations / f"{config_id}-{seed}.jsonl"
+
+    def weights(self, config_id: str) -> Path:
+        """The weights that a configuration was measured on, where the task asks to keep them."""
+        return self.trajectory / f"{config_id}.weights.safetensors"
 
     def outgoing(self, config_id: str) -> Path:
         """A finished record, kept until the driver has it in records.jsonl."""
@@ -151,6 +163,34 @@ class RunFolder:
             )
         return self
 
+    def planned(self) -> int:
+        """How many records the plan has, by now: one for each configuration and seed.
+
+        Raises:
+            RunFolderError: plan.json is missing or damaged.
+        """
+        try:
+            return int(json.loads(self.plan.read_text(encoding="utf-8"))["accounting"]["readouts"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunFolderError(
+                f"{self.plan} is damaged ({type(error).__name__}); delete run.json and plan.json, and run "
+                "the same sweep again: it keeps its records"
+            ) from None
+
+    def is_driven(self) -> bool:
+        """Whether a driver is at work here, on whatever machine its file locks reach."""
+        try:
+            descriptor = os.open(self.lock, os.O_RDONLY)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
 
 class DriverLock:
     """At most one driver writes to a run folder. The lock dies with its process, however it dies."""
@@ -162,7 +202,7 @@ class DriverLock:
     def __enter__(self) -> "DriverLock":
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(descriptor)
         except BlockingIOError:
             holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
             os.close(descriptor)
@@ -184,3 +224,15 @@ class DriverLock:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def _lock(descriptor: int) -> None:
+    """Take the lock; `is_driven` holds a shared one for some microseconds, which is waited for."""
+    for _ in range(_TRIES - 1):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.02)
+        else:
+            return
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

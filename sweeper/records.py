@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 from sweeper.errors import RecordError
 from sweeper.samples import ROWS, TOLERANCE, Samples, value_of
@@ -188,18 +188,20 @@ def read_records(path: Path) -> RecordsRead:
     """
     try:
         with path.open("rb") as file:
-            return _read_lines(path, file)
+            return _read_lines(path, file, {})
     except FileNotFoundError:
         return RecordsRead((), b"", 0)
     except OSError as error:
         raise RecordError(f"cannot read {path}: {error.strerror}") from None
 
 
-def _read_lines(path: Path, file: Iterable[bytes]) -> RecordsRead:
+def _read_lines(
+    path: Path, file: Iterable[bytes], lines: dict[tuple[str, int], int]
+) -> RecordsRead:
+    """Read on after `lines`, which holds the lines before by the key of their record, and adds to it."""
     records: list[TrialRecord] = []
-    lines: dict[tuple[str, int], int] = {}
     torn, whole_bytes = b"", 0
-    for number, line in enumerate(file, start=1):
+    for number, line in enumerate(file, start=len(lines) + 1):
         if not line.endswith(b"\n"):
             torn = line
             break
@@ -218,6 +220,60 @@ def _read_lines(path: Path, file: Iterable[bytes]) -> RecordsRead:
         lines[record.key] = number
         records.append(record)
     return RecordsRead(tuple(records), torn, whole_bytes)
+
+
+class GrowingRecords:
+    """A records file that is read again and again while it grows: no line is parsed twice.
+
+    Where the file no longer begins as it did, it is read anew. Not thread-safe.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._forget()
+
+    def read(self) -> tuple[TrialRecord, ...]:
+        """All whole records of now. A missing file holds none.
+
+        Raises:
+            RecordError: see `read_records`.
+        """
+        try:
+            with self._path.open("rb") as file:
+                if not self._continues(file):
+                    self._forget()
+                file.seek(self._bytes)
+                found = self._read_on(file)
+                self._bytes += found.whole_bytes
+                self._end = self._before(file)
+        except FileNotFoundError:
+            self._forget()
+        except OSError as error:
+            raise RecordError(f"cannot read {self._path}: {error.strerror}") from None
+        else:
+            self._records += found.records
+        return tuple(self._records)
+
+    def _forget(self) -> None:
+        self._records: list[TrialRecord] = []
+        self._lines: dict[tuple[str, int], int] = {}
+        self._bytes, self._end = 0, b""
+
+    def _read_on(self, file: Iterable[bytes]) -> RecordsRead:
+        try:
+            return _read_lines(self._path, file, self._lines)
+        except RecordError:
+            self._forget()
+            raise
+
+    def _before(self, file: BinaryIO) -> bytes:
+        """The last bytes of what was read: of another file they would be others."""
+        start = max(0, self._bytes - 256)
+        file.seek(start)
+        return file.read(self._bytes - start)
+
+    def _continues(self, file: BinaryIO) -> bool:
+        return self._before(file) == self._end
 
 
 class RecordWriter:

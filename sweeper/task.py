@@ -239,6 +239,7 @@ class ComputeSettings:
     """How a trial uses its device. `checkpoint_every` and micro-batches never change the result.
 
     `processes` GPUs share one trial, a process each; of a shared GPU a trial has `gpu_share`.
+    `keep_weights` leaves what a readout was measured on in its storage, beside the record.
     """
 
     device: str = "auto"
@@ -250,6 +251,7 @@ class ComputeSettings:
     torch_compile: bool = False
     processes: int = 1
     gpu_share: float = 1.0
+    keep_weights: bool = False
 
 
 def equal_parts(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
@@ -291,9 +293,7 @@ class TrajectoryTask:
         try:
             raw = json.loads(text)
         except json.JSONDecodeError as error:
-            raise SweeperError(
-                f"the task is not JSON: {error}; write it with `sweeper plan`"
-            ) from None
+            raise SweeperError(f"the task is not JSON: {error}; use `sweeper plan`") from None
         found = raw.get("version") if isinstance(raw, dict) else None
         if found != TASK_VERSION:
             raise SweeperError(

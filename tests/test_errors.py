@@ -19,6 +19,7 @@ SAMPLES: dict[str, SweeperError] = {
     "MissingExtraError": errors.MissingExtraError("install"),
     "RankLostError": errors.RankLostError(1, -9, "rank-1.log"),
     "LaunchError": errors.LaunchError("--image is needed"),
+    "ExportError": errors.ExportError("a setting the trainer cannot have"),
     "StorageError": errors.StorageError("cannot be used"),
     "TrainingDivergedError": TrainingDivergedError(7, float("inf"), 2.5),
 }

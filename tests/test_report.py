@@ -1,6 +1,7 @@
 """What the report says, and that the page is whole, offline and safe against its own data."""
 
 import html
+import json
 import re
 from collections import Counter
 from html.parser import HTMLParser
@@ -18,6 +19,8 @@ from sweeper.front import find_front
 from sweeper.plan import make_plan
 from sweeper.records import TrialRecord
 from sweeper.report import ReportData, render, report_data, write_report
+from sweeper.report.page import SCRIPTS, json_block
+from sweeper.report.sections import sections
 
 RUN = RunFolder(Path("/somewhere/private/run-1"))
 ACCOUNTING = {
@@ -182,7 +185,7 @@ def test_plan_lists_and_provenance_are_shown() -> None:
     assert (second.name, second.phrases, second.sets_rate) == ("zou2023", 13, False)
     facts = dict(data.provenance)
     assert facts["run"] == "run-1"
-    assert facts["packages.torch"] == "2.13.0"
+    assert facts["versions.torch"] == "2.13.0"
     assert "seconds.train" not in facts
     assert report_data(RUN, [], make_spec(), None).accounting == ()
 
@@ -248,7 +251,8 @@ def test_every_cell_gives_the_script_its_sort_key() -> None:
 
 
 def test_the_page_is_whole_and_fetches_nothing() -> None:
-    page = render(made(make_sweep()))
+    data = made(make_sweep())
+    page = render(data)
     reader = Reader(page)
     assert reader.stack == []
     for tag, attributes in reader.tags:
@@ -256,7 +260,7 @@ def test_the_page_is_whole_and_fetches_nothing() -> None:
         assert not attributes.get("src")
         assert (attributes.get("href") or "#").startswith("#")
     assert "default-src 'none'" in page
-    assert reader.count("section") == 8
+    assert reader.count("section") == 8 + len(sections(data.charts))
     assert page.count("plotly.js v") <= 1
     anchors = {a["href"][1:] for tag, a in reader.tags if tag == "a"}
     assert anchors <= {a.get("id") for _, a in reader.tags}
@@ -278,17 +282,27 @@ def test_nothing_from_data_is_markup() -> None:
     page = render(report_data(RUN, records, spec, accounting))
     assert "<script>alert" not in page
     assert "{{ 7 * 7 }}" in page
-    clean = render(made([base_record(), make_record(identity="a")]))
+    plain = make_record(identity="b", template="other", utility=0.9)
+    clean = render(made([base_record(), make_record(identity="a"), plain]))
     assert page.count("<script") == clean.count("<script")
     assert page.count("&lt;script&gt;alert") > 5
 
 
 def test_scripts_never_build_markup_from_text() -> None:
-    folder = Path(__file__).parents[1] / "sweeper" / "report"
-    script = (folder / "page.js").read_text(encoding="utf-8")
-    for sink in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
-        assert sink not in script
-    assert "|safe" not in (folder / "page.html").read_text(encoding="utf-8").replace(" ", "")
+    folder = Path(__file__).parents[1] / "sweeper" / "report" / "assets"
+    scripts = sorted(folder.glob("*.js"))
+    assert {path.name for path in scripts} >= set(SCRIPTS)
+    for path in scripts:
+        for sink in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
+            assert sink not in path.read_text(encoding="utf-8"), path.name
+    for path in folder.glob("*.html"):
+        assert "|safe" not in path.read_text(encoding="utf-8").replace(" ", ""), path.name
+
+
+def test_nothing_in_a_block_of_data_can_leave_it() -> None:
+    text = json_block({"a": "</script><script>&\u2028<!--"})
+    assert not set(text) & set("<>&\u2028")
+    assert json.loads(text) == {"a": "</script><script>&\u2028<!--"}
 
 
 def test_equal_data_gives_an_equal_page() -> None:

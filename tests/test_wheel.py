@@ -25,9 +25,9 @@ DATA = {
     "sweeper/jobs/skypilot.yaml",
     "sweeper/keyword_lists/sweeper.yaml",
     "sweeper/keyword_lists/qi2023.yaml",
-    "sweeper/report/page.html",
-    "sweeper/report/page.css",
-    "sweeper/report/page.js",
+    "sweeper/report/assets/page.html",
+    "sweeper/report/assets/page.css",
+    "sweeper/report/assets/table.js",
     "sweeper/export/ema_callback.py.txt",
 }
 

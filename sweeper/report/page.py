@@ -4,38 +4,54 @@ Every value from data is escaped by the template engine (autoescape is on for th
 only our own style sheet, script and figures are inserted as they are.
 """
 
+import json
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from sweeper.errors import RunFolderError
-from sweeper.figures import figure_html, front_figure, step_figure
+from sweeper.figures import figure_html, front_figure
 from sweeper.folder import RunFolder, write_atomic
 from sweeper.judges import Overlay
 from sweeper.records import TrialRecord
 from sweeper.report.data import ReportData, report_data
+from sweeper.report.samples import BUDGET, SampleData, gather
+from sweeper.report.sections import sections
 from sweeper.spec import SweepSpec
 
+SCRIPTS = ("state.js", "table.js", "samples.js")
+"""The parts of the page's script, in order. Each view is a part of its own and knows `state.js` alone."""
 
-def render(data: ReportData) -> str:
-    """The page. Equal data gives an equal page."""
+
+def json_block(value: Any) -> Markup:
+    """Data as JSON for a `<script type="application/json">` that nothing in it can leave."""
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return _ours(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+def render(data: ReportData, samples: SampleData | None = None) -> str:
+    """The page, with responses to read where there are any. Equal data gives an equal page."""
     figure = figure_html(front_figure(data.front), first=True, identity="front")
-    curves = [
-        (info, _ours(figure_html(step_figure(info), first=False, identity=f"steps-{index}")))
-        for index, info in enumerate(data.curves)
-    ]
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    template = environment.from_string(_file("page.html"))
-    return template.render(
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        loader=FunctionLoader(_file),
+    )
+    return environment.get_template("page.html").render(
         data=data,
-        style=_ours(_file("page.css")),
-        script=_ours(_file("page.js")),
+        style=_ours(_file("page.css") + _file("samples.css")),
+        script=_ours("\n".join(map(_file, SCRIPTS))),
         front_figure=_ours(figure),
-        curves=curves,
+        sections=sections(data.charts, data.curves, chosen=data.found),
+        samples=samples,
+        blocks=()
+        if samples is None or samples.block is None
+        else (("samples", json_block(samples.block)),),
     )
 
 
@@ -47,13 +63,19 @@ def write_report(
     path: Path,
     estimate: Mapping[str, Any] | None = None,
     judged: Overlay | None = None,
+    samples: int = BUDGET,
+    redact: bool = False,
 ) -> None:
-    """Write the report of a run to `path`, whole or not at all; see `report_data`.
+    """Write the report of a run to `path`, whole or not at all; see `report_data` and `gather`.
+
+    Of responses it holds at most `samples` bytes, and with `redact` no text of harmful suites.
 
     Raises:
         RunFolderError: the file cannot be written.
     """
-    page = render(report_data(run, records, spec, accounting, estimate, judged))
+    records = tuple(records)
+    data = report_data(run, records, spec, accounting, estimate, judged)
+    page = render(data, gather(run, records, spec, data, samples, redact))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, page)
@@ -64,7 +86,7 @@ def write_report(
 
 
 def _file(name: str) -> str:
-    return (resources.files("sweeper.report") / name).read_text(encoding="utf-8")
+    return (resources.files("sweeper.report") / "assets" / name).read_text(encoding="utf-8")
 
 
 def _ours(text: str) -> Markup:

@@ -54,7 +54,7 @@ class Member:
         self.adapter: Adapter | None = None
         self._arrived = -1
         self.steps = 0
-        self._storage = storage
+        self.storage = storage
         self._trained = [0]
         self._inputs: Inputs | None = None
         storage.create()
@@ -97,7 +97,7 @@ class Member:
 
     def _checkpoint(self) -> dict[str, torch.Tensor] | None:
         """What lies on disk, unless it is of no use: that costs time, not correctness."""
-        path = self._storage.shard(self._world.rank, self._world.size)
+        path = self.storage.shard(self._world.rank, self._world.size)
         if not path.is_file():
             return None
         try:
@@ -125,14 +125,17 @@ class Member:
         )
 
     def arrive(self, step: int) -> None:
-        """Write the checkpoint of a stop whole or not at all, and the training curve beside it."""
+        """Write the checkpoint of a stop whole or not at all."""
         self.stage = "checkpoint"
         self._arrived = step
         state = self.walker.state(torch.device("cpu"))
         world = self._world
-        write_atomic(self._storage.shard(world.rank, world.size), save_tensors(state))
-        if world.leads:
-            write_atomic(self._storage.progress, json.dumps({"losses": self.walker.losses}))
+        write_atomic(self.storage.shard(world.rank, world.size), save_tensors(state))
+
+    def reached(self) -> tuple[int, tuple[float, ...]]:
+        """The optimizer steps taken, and the losses of those that were looked at already."""
+        walker: Walker | None = self.__dict__.get("walker")
+        return (0, ()) if walker is None else (walker.step, walker.seen_losses)
 
     def due(self, segment: int, step: int) -> list[Readout]:
         """The waiting readouts at a step of a segment."""
@@ -183,9 +186,11 @@ class Member:
         walker = self.walker
         parts = zip(walker.parameters, weights, strict=True)
         digest = weights_hash(whole(parameter, part) for parameter, part in parts)
+        if self.task.compute.keep_weights:
+            self._keep_weights(readout, weights)
         lines = "".join(f"{json.dumps(line)}\n" for line in scores.lines)
         if self._world.leads:
-            write_atomic(self._storage.generations(readout.config_id, self.task.seed), lines)
+            write_atomic(self.storage.generations(readout.config_id, self.task.seed), lines)
         status, reason = self._end(scores)
         measured = {
             "weights_sha256": digest,
@@ -199,6 +204,13 @@ class Member:
         whole_scores = scores if isinstance(scores, Scores) else None
         return self._out(self._record(readout, status, whole_scores, reason, provenance), readout)
 
+    def _keep_weights(self, readout: Readout, weights: Sequence[torch.Tensor]) -> None:
+        """Leave the weights of a readout by name, in the dtype they were measured in."""
+        parts = zip(self.walker.names, self.walker.parameters, weights, strict=True)
+        kept = {name: whole(own, part).detach().cpu().contiguous() for name, own, part in parts}
+        if self._world.leads:
+            write_atomic(self.storage.weights(readout.config_id), save_tensors(kept))
+
     def _end(self, scores: Scores | Stopped) -> tuple[Status, dict[str, Any] | None]:
         """How a readout that was scored, or begun to be, ends and why."""
         if isinstance(scores, Stopped):
@@ -209,7 +221,7 @@ class Member:
     def _out(self, record: TrialRecord, readout: Readout) -> TrialRecord:
         """Make a record durable."""
         if self._world.leads:
-            write_atomic(self._storage.outgoing(readout.config_id), record.to_json())
+            write_atomic(self.storage.outgoing(readout.config_id), record.to_json())
         self.waiting.remove(readout)
         self._see(record)
         return record

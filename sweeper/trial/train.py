@@ -127,6 +127,7 @@ class Walker:
         averages: Iterable[Average],
     ) -> None:
         self.step = 0
+        self.names = list(parameters)
         self.parameters = list(parameters.values())
         self.values = [local(parameter) for parameter in self.parameters]
         self._losses: list[float] = []
@@ -151,6 +152,11 @@ class Walker:
         """
         self.check()
         return self._losses
+
+    @property
+    def seen_losses(self) -> tuple[float, ...]:
+        """The losses that were looked at already; looks at no further one."""
+        return tuple(self._losses)
 
     def begin(self) -> None:
         """Forget the gradients of the step before."""

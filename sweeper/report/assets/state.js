@@ -1,0 +1,38 @@
+"use strict";
+/* What the views of the page share: its data, the selected configurations, the tray. No view calls another. */
+const page = (() => {
+  const listeners = { selection: new Set(), tray: new Set() };
+  const state = { selection: new Set(), tray: new Set() };
+  const limit = 4;
+
+  const tell = (name, source) => {
+    for (const listener of listeners[name]) listener(state[name], source);
+  };
+
+  return {
+    /** The parsed JSON block `NAME-data`, or null where the page has none. */
+    data(name) {
+      const block = document.getElementById(`${name}-data`);
+      return block === null ? null : JSON.parse(block.textContent);
+    },
+    /** Ids of the selected configurations; an empty set means that nothing is selected. */
+    selection: () => state.selection,
+    /** Select these ids everywhere. `source` names the view that asked, so that it need not follow itself. */
+    select(ids, source) {
+      state.selection = new Set(ids);
+      tell("selection", source);
+    },
+    onSelection: (listener) => listeners.selection.add(listener),
+    /** Ids in the compare tray, in the order they were put there; at most four. */
+    tray: () => state.tray,
+    /** Put a configuration into the tray, or take it out; false where the tray is full. */
+    toggle(id, source) {
+      if (state.tray.has(id)) state.tray.delete(id);
+      else if (state.tray.size >= limit) return false;
+      else state.tray.add(id);
+      tell("tray", source);
+      return true;
+    },
+    onTray: (listener) => listeners.tray.add(listener),
+  };
+})();
