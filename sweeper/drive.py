@@ -21,7 +21,7 @@ from ray import tune
 from ray.exceptions import AuthenticationError
 from ray.tune.search import Searcher
 
-from sweeper.errors import SweeperError
+from sweeper.errors import ClusterTokenError, SweeperError
 from sweeper.folder import RunFolder, TrialStorage
 from sweeper.placement import trial_resources, worker_count
 from sweeper.plan import Pack, make_packs
@@ -83,7 +83,7 @@ class PackSearcher(Searcher):
             return Searcher.FINISHED
         pack = self._waiting.popleft()
         self._running.add(trial_id)
-        return {"tasks": _written(pack), "done": _done(pack, self._keys)}
+        return {"tasks": [task.to_json() for task in pack], "done": _done(pack, self._keys)}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -100,10 +100,6 @@ class PackSearcher(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing to restore."""
-
-
-def _written(pack: Pack) -> list[str]:
-    return [task.to_json() for task in pack]
 
 
 def _done(pack: Pack, keys: Set[tuple[str, int]]) -> list[tuple[str, int]]:
@@ -281,12 +277,7 @@ def _start_ray(asked: str | None) -> None:
             runtime_env={"env_vars": _ENVIRONMENT},
         )
     except AuthenticationError as error:
-        raise SweeperError(
-            f"the Ray cluster at {address} asks for a token: {str(error).splitlines()[0]}; set "
-            "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to a file with its token. A cluster asks for one "
-            "where ~/.ray/auth_token lay when it was started; RAY_AUTH_MODE=disabled before `ray start` "
-            "turns that off"
-        ) from None
+        raise ClusterTokenError(address, str(error)) from None
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         where = "a local cluster" if address == "local" else address
         first = str(error).strip().splitlines()[0]

@@ -18,8 +18,9 @@ SAMPLES: dict[str, SweeperError] = {
     "JudgeError": errors.JudgeError("no answer"),
     "MissingExtraError": errors.MissingExtraError("install"),
     "RankLostError": errors.RankLostError(1, -9, "rank-1.log"),
-    "ExportError": errors.ExportError("a setting the trainer cannot have"),
+    "ClusterTokenError": errors.ClusterTokenError("10.0.0.1:6379", "no token"),
     "LaunchError": errors.LaunchError("--image is needed"),
+    "ExportError": errors.ExportError("a setting the trainer cannot have"),
     "StorageError": errors.StorageError("cannot be used"),
     "TrainingDivergedError": TrainingDivergedError(7, float("inf"), 2.5),
 }
