@@ -3,11 +3,13 @@
 import fcntl
 import json
 import os
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from sweeper.errors import RunFolderError
+from sweeper.patience import patiently
 
 RUN_VERSION = 1
 
@@ -29,6 +31,16 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_patiently(path: Path, content: str | bytes) -> None:
+    """`write_atomic`, waiting for a storage that is away (`sweeper.patience`).
+
+    Raises:
+        DiskFullError, UnreachableError, OSError: it cannot be written; the old file is untouched.
+    """
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    patiently(partial(write_atomic, path, data), path, len(data))
 
 
 def cache_root() -> Path:

@@ -5,15 +5,19 @@ is made, so a record that lies cannot exist: a complete one has a finite value f
 every other one says why it is not complete, and a metric is what its samples make it.
 """
 
+import errno
 import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from sweeper.errors import RecordError
+from sweeper.patience import patiently
 from sweeper.samples import ROWS, TOLERANCE, Samples, value_of
 from sweeper.task import TrajectoryTask
 
@@ -225,41 +229,80 @@ class RecordWriter:
 
     Owned by the driver alone (the run folder's lock sees to it). Opening cuts a torn last line.
     A second record of the same configuration and seed is refused.
+    A write that failed may have left anything behind, and a second fsync would not say so; so the file
+    is opened anew, cut to the records that are known to be on disk, and the line written again.
     """
 
     def __init__(self, path: Path) -> None:
         found = read_records(path)
+        self._path = path
+        self._whole_bytes = found.whole_bytes
         self.torn = found.torn
         self.records: list[TrialRecord] = list(found.records)
         self.keys = {record.key for record in found.records}
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-        self._descriptor = os.open(path, flags, 0o644)
+        self._descriptor: int | None = os.open(path, flags, 0o644)
         if found.torn:
             os.ftruncate(self._descriptor, found.whole_bytes)
             os.fsync(self._descriptor)
 
     def append(self, record: TrialRecord) -> None:
-        """Write one record durably.
+        """Write one record durably, waiting for a storage that is away (`sweeper.patience`).
 
         Raises:
-            RecordError: this configuration and seed already has a record.
-            OSError: the disk refused the line; nothing of it is left in the file.
+            RecordError: this configuration and seed already has a record, or records are gone.
+            DiskFullError, UnreachableError, OSError: it cannot be written; nothing of it counts.
         """
         if record.key in self.keys:
             raise RecordError(f"configuration {record.config_id} seed {record.seed} has a record")
         line = record.to_json().encode("utf-8") + b"\n"
-        end = os.fstat(self._descriptor).st_size
-        written = os.write(self._descriptor, line)
-        if written != len(line):
-            os.ftruncate(self._descriptor, end)
-            raise OSError(f"wrote {written} of {len(line)} bytes of a record: is the disk full?")
-        os.fsync(self._descriptor)
+        patiently(partial(self._write, line), self._path, len(line))
+        self._whole_bytes += len(line)
         self.records.append(record)
         self.keys.add(record.key)
 
+    def _write(self, line: bytes) -> None:
+        if self._descriptor is None:
+            self._reopen()
+        assert self._descriptor is not None
+        try:
+            written = os.write(self._descriptor, line)
+            if written != len(line):
+                raise OSError(errno.ENOSPC, f"wrote {written} of {len(line)} bytes of a record")
+            os.fsync(self._descriptor)
+        except OSError:
+            self._take_back()
+            raise
+
+    def _reopen(self) -> None:
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND)
+        try:
+            found = os.fstat(descriptor).st_size
+            if found < self._whole_bytes:
+                raise RecordError(
+                    f"{self._path} held {self._whole_bytes} bytes of records and now holds {found}: its "
+                    "storage has lost some; the same command measures them again"
+                )
+            os.ftruncate(descriptor, self._whole_bytes)
+        except (OSError, RecordError):
+            os.close(descriptor)
+            raise
+        self._descriptor = descriptor
+
+    def _take_back(self) -> None:
+        """Cut what a failed write left, if the storage lets us, and open the file anew next time."""
+        assert self._descriptor is not None
+        with suppress(OSError):
+            os.ftruncate(self._descriptor, self._whole_bytes)
+        with suppress(OSError):
+            os.close(self._descriptor)
+        self._descriptor = None
+
     def close(self) -> None:
         """Release the file."""
-        os.close(self._descriptor)
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
 
 def lost_records(task: TrajectoryTask, message: str) -> Iterator[TrialRecord]:

@@ -15,8 +15,9 @@ RANKS = {
     "rules": 0,
     "metrics": 0,
     "wording": 0,
+    "patience": 1,
     "task": 1,
-    "folder": 1,
+    "folder": 2,
     "keywords": 1,
     "stats": 1,
     "provenance": 1,
@@ -37,6 +38,7 @@ RANKS = {
     "search": 5,
     "select": 4,
     "sources": 4,
+    "trials": 4,
     "facts": 4,
     "judges": 4,
     "adaptive": 6,
@@ -72,6 +74,7 @@ INNER_RANKS = {
         "adapters": 0,
         "averaging": 0,
         "cache": 0,
+        "checkpoint": 0,
         "failure": 0,
         "judge": 0,
         "memory": 0,
@@ -139,7 +142,7 @@ HEAVY = {
     "pydantic": {
         f"spec/{name}.py" for name in ("axes", "data", "fields", "load", "models", "references")
     },
-    "ray": {"drive.py"},
+    "ray": {"drive.py", "trials.py"},
     "requests": {"judges/remote.py"},
     "rich": {
         f"cli/{name}.py"

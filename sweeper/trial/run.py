@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 
+from sweeper.errors import DiskFullError, UnreachableError
 from sweeper.folder import TrialStorage
+from sweeper.patience import storage_refused
 from sweeper.records import TrialRecord
 from sweeper.task import TrajectoryTask
 from sweeper.trial.attempt import Attempt, Limits
@@ -45,6 +47,7 @@ def run_pack(
 
     Raises:
         RankLostError: a process of a trial on several GPUs was lost; called again, it is started again.
+        DiskFullError, UnreachableError: responses or records cannot be written, or files not be read.
     """
     known = set(done)
     limits: Limits | None = Limits()
@@ -95,7 +98,11 @@ def run_here(
         for records in attempt.records():
             known.update(record.key for record in records)
             yield records
-    except Exception as error:  # noqa: BLE001 - whatever a trial dies of becomes a record.
+    except (DiskFullError, UnreachableError):
+        raise  # No property of a configuration: what is left is measured by the next run.
+    except Exception as error:  # Whatever else a trial dies of becomes a record.
+        if (refused := storage_refused(error)) is not None:
+            raise refused from error
         return attempt.failure(error)
     finally:
         attempt.close()
