@@ -40,6 +40,7 @@ from sweeper.trials import (
 __all__ = ["Keys", "Listener", "TrialFunction", "cluster_resources", "drive"]
 
 Listener = Callable[[TrialRecord], None]
+Guard = Callable[[], None]
 
 WORKER_RESTARTS = 2
 """How often a trial whose worker process died is started again before it counts as failed."""
@@ -63,8 +64,11 @@ _ENVIRONMENT = {
 class _Recorder(tune.Callback):
     """Appends what comes back, and writes `failed` records for trials whose worker is lost for good."""
 
-    def __init__(self, folder: RunFolder, writer: RecordWriter, listener: Listener) -> None:
+    def __init__(
+        self, folder: RunFolder, writer: RecordWriter, listener: Listener, guard: Guard
+    ) -> None:
         self._folder = folder
+        self._guard = guard
         self._writer = writer
         self._listener = listener
         self.failure: OSError | SweeperError | None = None
@@ -101,6 +105,7 @@ class _Recorder(tune.Callback):
         if record.key in self._writer.keys:
             return
         try:
+            self._guard()
             self._writer.append(record)
         except (OSError, SweeperError) as error:  # Tune would wrap it beyond recognition.
             self.failure = error
@@ -119,6 +124,7 @@ def drive(
     run: TrialFunction,
     listener: Listener = lambda record: None,
     later: Iterable[Sequence[TrajectoryTask]] = (),
+    guard: Guard = lambda: None,
 ) -> None:
     """Run the tasks whose records are not all there, and append every new record.
 
@@ -130,6 +136,7 @@ def drive(
         listener: Called in this process after each record is on disk.
         later: Further tasks, round by round. Each round is asked for when every record of the ones before
             is on disk.
+        guard: Called before each record is written; raises where the folder is no longer ours.
 
     Raises:
         SweeperError: Ray cannot be started or joined.
@@ -144,7 +151,7 @@ def drive(
             return
         _start_ray(spec.compute.ray_address)
         try:
-            recorder = _Recorder(folder, writer, listener)
+            recorder = _Recorder(folder, writer, listener, guard)
             _tune(itertools.chain([first], rounds), spec, folder, run, recorder, writer.keys)
         finally:
             ray.shutdown()

@@ -1,11 +1,9 @@
 """Where everything of a run lies, and who may write there. The only code that names its files."""
 
-import fcntl
 import json
 import os
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from sweeper.errors import RunFolderError
@@ -161,37 +159,3 @@ class RunFolder:
                 "`sweeper run` wrote"
             )
         return self
-
-
-class DriverLock:
-    """At most one driver writes to a run folder. The lock dies with its process, however it dies."""
-
-    def __init__(self, folder: RunFolder) -> None:
-        self._path = folder.lock
-        self._descriptor: int | None = None
-
-    def __enter__(self) -> "DriverLock":
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
-            os.close(descriptor)
-            raise RunFolderError(
-                f"another driver (process {holder or 'unknown'}) is using {self._path.parent}; "
-                "wait for it, stop it, or choose another folder with --out"
-            ) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode("ascii"), 0)
-        self._descriptor = descriptor
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None

@@ -15,9 +15,9 @@ from test_trajectory import multi, run_all
 
 from sweeper.errors import DiskFullError, UnreachableError
 from sweeper.folder import TrialStorage
+from sweeper.patience import patiently
 from sweeper.records import TrialRecord
 from sweeper.task import TrajectoryTask, Tuning
-from sweeper.trial import checkpoint as checkpoints
 from sweeper.trial.checkpoint import (
     previous,
     read_checkpoint,
@@ -130,7 +130,8 @@ def test_a_crash_between_the_two_renames_leaves_the_one_before(
 ) -> None:
     path = tmp_path / "checkpoint.safetensors"
     write_checkpoint(path, state(1))
-    rename, done = Path.replace, []
+    rename = Path.replace
+    done: list[Path] = []
 
     class CrashError(BaseException):
         pass
@@ -258,9 +259,7 @@ def test_a_storage_that_is_away_for_a_while_changes_no_record(
 ) -> None:
     task, expected = whole
     pauses: list[float] = []
-    monkeypatch.setattr(
-        checkpoints.patiently, "__kwdefaults__", {"patience": None, "sleep": pauses.append}
-    )
+    monkeypatch.setattr(patiently, "__kwdefaults__", {"patience": None, "sleep": pauses.append})
     opened, failures = Path.open, [4]
 
     def flaky(self: Path, mode: str = "r", *args: object, **more: object) -> object:
@@ -281,9 +280,7 @@ def test_a_storage_that_stays_away_ends_the_trial_without_a_failed_record(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     task, expected = whole
-    monkeypatch.setattr(
-        checkpoints.patiently, "__kwdefaults__", {"patience": None, "sleep": lambda s: None}
-    )
+    monkeypatch.setattr(patiently, "__kwdefaults__", {"patience": None, "sleep": lambda s: None})
     opened = Path.open
 
     def gone(self: Path, mode: str = "r", *args: object, **more: object) -> object:

@@ -20,7 +20,8 @@ from factories import make_sweep
 import sweeper
 from sweeper.cli.app import _run
 from sweeper.drive import TrialFunction
-from sweeper.folder import DriverLock, RunFolder
+from sweeper.folder import RunFolder
+from sweeper.lock import DriverLock
 from sweeper.plan import make_plan, make_tasks
 from sweeper.records import TrialRecord, read_records
 from sweeper.spec import SweepSpec, dump_spec, parse_spec

@@ -29,6 +29,7 @@ RANKS = {
     "records": 2,
     "stopping": 2,
     "placement": 2,
+    "lock": 3,
     "rounds": 3,
     "cost": 3,
     "front": 3,

@@ -83,10 +83,10 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 class Flaky:
     """A system call that fails `times` times, after doing its work or before."""
 
-    def __init__(self, real: Callable[..., int], code: int, times: int, after: bool) -> None:
+    def __init__(self, real: Callable[..., object], code: int, times: int, after: bool) -> None:
         self.real, self.code, self.times, self.after = real, code, times, after
 
-    def __call__(self, *args: object) -> int:
+    def __call__(self, *args: object) -> object:
         if self.times:
             self.times -= 1
             if self.after:
