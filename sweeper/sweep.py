@@ -99,7 +99,7 @@ def run_sweep(
         counted(counts)
         begin(plan, found)
         rounds = _Rounds(spec, folder, None if only is None else plan)
-        drive((), spec, folder, run, record, rounds, lock.check)
+        drive((), spec, folder, run, record, rounds, guard=lock.check)
     return Ended(rounds.plan or plan, frozenset(rounds.keys), rounds.whole)
 
 

@@ -333,7 +333,7 @@ def test_a_second_driver_is_refused(command: Command, sweep: Path, tmp_path: Pat
     folder.create()
     with DriverLock(folder):
         answer = command("run", sweep, "--out", folder.root)
-    refused(answer, rf"another driver \(process {os.getpid()}\) is using", "--out")
+    refused(answer, rf"another driver \(process {os.getpid()} on .*\) is using", "--out")
 
 
 @pytest.fixture
@@ -347,6 +347,7 @@ def begun(command: Command, sweep: Path, monkeypatch: pytest.MonkeyPatch, tmp_pa
         run: TrialFunction,
         listener: Callable[[TrialRecord], None],
         later: Iterable[Sequence[TrajectoryTask]],
+        guard: Callable[[], None],
     ) -> None:
         next(iter(later))
 
