@@ -12,8 +12,11 @@ from sweeper.patience import patiently
 RUN_VERSION = 1
 
 
-def write_atomic(path: Path, content: str | bytes) -> None:
+def write_atomic(path: Path, content: str | bytes, durable: bool = True) -> None:
     """Write a whole file or leave the old one: temporary sibling, fsync, rename.
+
+    Without `durable` there is no fsync: readers still see the old file or the new one, but after the
+    machine itself went down the file may be empty.
 
     Raises:
         OSError: the file system refused; the old file, if any, is untouched.
@@ -24,7 +27,8 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         with temporary.open("wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)

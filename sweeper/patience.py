@@ -8,11 +8,13 @@ import errno
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from sweeper.errors import DiskFullError, UnreachableError
+from sweeper.errors import DiskFullError, RecordError, UnreachableError
 
 Result = TypeVar("Result")
 
@@ -136,3 +138,76 @@ def free_bytes(path: Path) -> int | None:
             continue
         return status.f_bavail * status.f_frsize
     return None
+
+
+class LineFile:
+    """A file that whole lines are appended to: one write and one fsync each. One writer at a time.
+
+    A write that failed may have left anything behind, and a second fsync would not say so; so the file
+    is opened anew, cut to the lines that are known to be on disk, and the line written again.
+
+    Args:
+        path: The file; made where there is none.
+        whole_bytes: How much of it is whole lines; the rest is cut.
+    """
+
+    def __init__(self, path: Path, whole_bytes: int) -> None:
+        self._path = path
+        self._whole_bytes = whole_bytes
+        self._descriptor: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        if os.fstat(self._descriptor).st_size > whole_bytes:
+            os.ftruncate(self._descriptor, whole_bytes)
+            os.fsync(self._descriptor)
+
+    def append(self, line: bytes) -> None:
+        """Write one line durably, waiting for a storage that is away.
+
+        Raises:
+            RecordError: the file has become shorter.
+            DiskFullError, UnreachableError, OSError: it cannot be written; nothing of it counts.
+        """
+        patiently(partial(self._write, line), self._path, len(line))
+        self._whole_bytes += len(line)
+
+    def _write(self, line: bytes) -> None:
+        if self._descriptor is None:
+            self._reopen()
+        assert self._descriptor is not None
+        try:
+            written = os.write(self._descriptor, line)
+            if written != len(line):
+                raise OSError(errno.ENOSPC, f"wrote {written} of {len(line)} bytes of a line")
+            os.fsync(self._descriptor)
+        except OSError:
+            self._take_back()
+            raise
+
+    def _reopen(self) -> None:
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND)
+        try:
+            found = os.fstat(descriptor).st_size
+            if found < self._whole_bytes:
+                raise RecordError(
+                    f"{self._path} held {self._whole_bytes} bytes of records and now holds {found}: its "
+                    "storage has lost some; the same command measures them again"
+                )
+            os.ftruncate(descriptor, self._whole_bytes)
+        except (OSError, RecordError):
+            os.close(descriptor)
+            raise
+        self._descriptor = descriptor
+
+    def _take_back(self) -> None:
+        """Cut what a failed write left, if the storage lets us, and open the file anew next time."""
+        assert self._descriptor is not None
+        with suppress(OSError):
+            os.ftruncate(self._descriptor, self._whole_bytes)
+        with suppress(OSError):
+            os.close(self._descriptor)
+        self._descriptor = None
+
+    def close(self) -> None:
+        """Release the file."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None

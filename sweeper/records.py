@@ -5,19 +5,15 @@ is made, so a record that lies cannot exist: a complete one has a finite value f
 every other one says why it is not complete, and a metric is what its samples make it.
 """
 
-import errno
 import json
 import math
-import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 from sweeper.errors import RecordError
-from sweeper.patience import patiently
+from sweeper.patience import LineFile
 from sweeper.samples import ROWS, TOLERANCE, Samples, value_of
 from sweeper.task import TrajectoryTask
 
@@ -192,18 +188,20 @@ def read_records(path: Path) -> RecordsRead:
     """
     try:
         with path.open("rb") as file:
-            return _read_lines(path, file)
+            return _read_lines(path, file, {})
     except FileNotFoundError:
         return RecordsRead((), b"", 0)
     except OSError as error:
         raise RecordError(f"cannot read {path}: {error.strerror}") from None
 
 
-def _read_lines(path: Path, file: Iterable[bytes]) -> RecordsRead:
+def _read_lines(
+    path: Path, file: Iterable[bytes], lines: dict[tuple[str, int], int]
+) -> RecordsRead:
+    """Read on after `lines`, which holds the lines before by the key of their record, and adds to it."""
     records: list[TrialRecord] = []
-    lines: dict[tuple[str, int], int] = {}
     torn, whole_bytes = b"", 0
-    for number, line in enumerate(file, start=1):
+    for number, line in enumerate(file, start=len(lines) + 1):
         if not line.endswith(b"\n"):
             torn = line
             break
@@ -224,27 +222,73 @@ def _read_lines(path: Path, file: Iterable[bytes]) -> RecordsRead:
     return RecordsRead(tuple(records), torn, whole_bytes)
 
 
+class GrowingRecords:
+    """A records file that is read again and again while it grows: no line is parsed twice.
+
+    Where the file no longer begins as it did, it is read anew. Not thread-safe.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._forget()
+
+    def read(self) -> tuple[TrialRecord, ...]:
+        """All whole records of now. A missing file holds none.
+
+        Raises:
+            RecordError: see `read_records`.
+        """
+        try:
+            with self._path.open("rb") as file:
+                if not self._continues(file):
+                    self._forget()
+                file.seek(self._bytes)
+                found = self._read_on(file)
+                self._bytes += found.whole_bytes
+                self._end = self._before(file)
+        except FileNotFoundError:
+            self._forget()
+        except OSError as error:
+            raise RecordError(f"cannot read {self._path}: {error.strerror}") from None
+        else:
+            self._records += found.records
+        return tuple(self._records)
+
+    def _forget(self) -> None:
+        self._records: list[TrialRecord] = []
+        self._lines: dict[tuple[str, int], int] = {}
+        self._bytes, self._end = 0, b""
+
+    def _read_on(self, file: Iterable[bytes]) -> RecordsRead:
+        try:
+            return _read_lines(self._path, file, self._lines)
+        except RecordError:
+            self._forget()
+            raise
+
+    def _before(self, file: BinaryIO) -> bytes:
+        """The last bytes of what was read: of another file they would be others."""
+        start = max(0, self._bytes - 256)
+        file.seek(start)
+        return file.read(self._bytes - start)
+
+    def _continues(self, file: BinaryIO) -> bool:
+        return self._before(file) == self._end
+
+
 class RecordWriter:
     """Appends records to one file: one record, one line, one write, one fsync.
 
     Owned by the driver alone (the run folder's lock sees to it). Opening cuts a torn last line.
     A second record of the same configuration and seed is refused.
-    A write that failed may have left anything behind, and a second fsync would not say so; so the file
-    is opened anew, cut to the records that are known to be on disk, and the line written again.
     """
 
     def __init__(self, path: Path) -> None:
         found = read_records(path)
-        self._path = path
-        self._whole_bytes = found.whole_bytes
         self.torn = found.torn
         self.records: list[TrialRecord] = list(found.records)
         self.keys = {record.key for record in found.records}
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-        self._descriptor: int | None = os.open(path, flags, 0o644)
-        if found.torn:
-            os.ftruncate(self._descriptor, found.whole_bytes)
-            os.fsync(self._descriptor)
+        self._lines = LineFile(path, found.whole_bytes)
 
     def append(self, record: TrialRecord) -> None:
         """Write one record durably, waiting for a storage that is away (`sweeper.patience`).
@@ -255,54 +299,13 @@ class RecordWriter:
         """
         if record.key in self.keys:
             raise RecordError(f"configuration {record.config_id} seed {record.seed} has a record")
-        line = record.to_json().encode("utf-8") + b"\n"
-        patiently(partial(self._write, line), self._path, len(line))
-        self._whole_bytes += len(line)
+        self._lines.append(record.to_json().encode("utf-8") + b"\n")
         self.records.append(record)
         self.keys.add(record.key)
 
-    def _write(self, line: bytes) -> None:
-        if self._descriptor is None:
-            self._reopen()
-        assert self._descriptor is not None
-        try:
-            written = os.write(self._descriptor, line)
-            if written != len(line):
-                raise OSError(errno.ENOSPC, f"wrote {written} of {len(line)} bytes of a record")
-            os.fsync(self._descriptor)
-        except OSError:
-            self._take_back()
-            raise
-
-    def _reopen(self) -> None:
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND)
-        try:
-            found = os.fstat(descriptor).st_size
-            if found < self._whole_bytes:
-                raise RecordError(
-                    f"{self._path} held {self._whole_bytes} bytes of records and now holds {found}: its "
-                    "storage has lost some; the same command measures them again"
-                )
-            os.ftruncate(descriptor, self._whole_bytes)
-        except (OSError, RecordError):
-            os.close(descriptor)
-            raise
-        self._descriptor = descriptor
-
-    def _take_back(self) -> None:
-        """Cut what a failed write left, if the storage lets us, and open the file anew next time."""
-        assert self._descriptor is not None
-        with suppress(OSError):
-            os.ftruncate(self._descriptor, self._whole_bytes)
-        with suppress(OSError):
-            os.close(self._descriptor)
-        self._descriptor = None
-
     def close(self) -> None:
         """Release the file."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        self._lines.close()
 
 
 def lost_records(task: TrajectoryTask, message: str) -> Iterator[TrialRecord]:

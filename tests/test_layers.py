@@ -11,13 +11,13 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "sweeper"
 
 RANKS = {
-    "errors": 0,
+    "errors": -1,
     "rules": 0,
     "metrics": 0,
     "wording": 0,
-    "patience": 1,
+    "patience": 0,
     "task": 1,
-    "folder": 2,
+    "folder": 1,
     "keywords": 1,
     "stats": 1,
     "provenance": 1,
@@ -29,7 +29,8 @@ RANKS = {
     "records": 2,
     "stopping": 2,
     "placement": 2,
-    "lock": 3,
+    "progress": 2,
+    "lock": 2,
     "rounds": 3,
     "cost": 3,
     "front": 3,
@@ -54,6 +55,7 @@ RANKS = {
     "report": 6,
     "doctor": 6,
     "prefetch": 6,
+    "serve": 7,
     "sweep": 7,
     "run": 6,
     "cli": 8,
@@ -94,10 +96,11 @@ INNER_RANKS = {
         "room": 5,
         "score": 5,
         "member": 6,
-        "attempt": 7,
-        "ranks": 8,
-        "run": 9,
-        "worker": 10,
+        "beats": 7,
+        "attempt": 8,
+        "ranks": 9,
+        "run": 10,
+        "worker": 11,
     },
     "judges": {
         "base": 0,
@@ -122,6 +125,7 @@ INNER_RANKS = {
         "recommending": 2,
         "rescoring": 2,
         "results": 2,
+        "serving": 2,
         "sweeps": 2,
         "app": 3,
         "__init__": 4,
@@ -129,16 +133,26 @@ INNER_RANKS = {
 }
 """In these packages, too, a module imports only siblings of lower rank; in the others all may."""
 
-CLI = ("app", "judging", "machine", "options", "recommending", "rescoring", "results", "sweeps")
+CLI = (
+    "app",
+    "judging",
+    "machine",
+    "options",
+    "recommending",
+    "rescoring",
+    "results",
+    "serving",
+    "sweeps",
+)
 
 HEAVY = {
     "datasets": {"trial/harness.py", "trial/hub.py"},
-    "jinja2": {"report/page.py", "trial/dialogues.py", "trial/harness.py"},
+    "jinja2": {"report/page.py", "serve/pages.py", "trial/dialogues.py", "trial/harness.py"},
     "lm_eval": {"trial/harness.py"},
     "optuna": {"search/ask.py", "search/storages.py", "search/study.py"},
     "pandas": {"run.py"},
     "peft": {"trial/adapters.py"},
-    "plotly": {"figures/draw.py"},
+    "plotly": {"figures/draw.py", "figures/fronts.py"},
     "pyarrow": {"trial/hub.py", "trial/rows.py"},
     "pydantic": {
         f"spec/{name}.py" for name in ("axes", "data", "fields", "load", "models", "references")
@@ -151,7 +165,9 @@ HEAVY = {
     },
     "rouge_score": {"trial/utility.py"},
     "scipy": {"search/ask.py"},
+    "starlette": {"serve/app.py", "serve/guard.py"},
     "sqlalchemy": {"search/storages.py"},
+    "uvicorn": {"serve/server.py"},
     "typer": {f"cli/{name}.py" for name in CLI},
 }
 """A heavy third-party package -> exactly the files that import it."""

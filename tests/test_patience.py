@@ -106,7 +106,7 @@ def test_a_record_whose_storage_was_away_is_there_once(
     writer = RecordWriter(path)
     writer.append(record("c1"))
     flaky = Flaky(getattr(os, call), code, 3, after)
-    monkeypatch.setattr(f"sweeper.records.os.{call}", flaky)
+    monkeypatch.setattr(f"sweeper.patience.os.{call}", flaky)
     writer.append(record("c2"))
     writer.append(record("c3"))
     writer.close()
@@ -135,7 +135,7 @@ def test_a_mount_that_vanishes_for_a_while_loses_no_record(
             away.rename(folder)
 
     monkeypatch.setattr(patiently, "__kwdefaults__", {"patience": SHORT, "sleep": back_after_three})
-    monkeypatch.setattr("sweeper.records.os.fsync", Flaky(os.fsync, errno.EIO, 1, True))
+    monkeypatch.setattr("sweeper.patience.os.fsync", Flaky(os.fsync, errno.EIO, 1, True))
     writer.append(record("c2"))
     writer.close()
     assert pauses == [1.0, 2.0, 4.0]
@@ -155,8 +155,8 @@ def test_records_that_a_storage_forgot_are_not_written_over(
         os.truncate(path, len(record("c1").to_json()) + 1)
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("sweeper.records.os.fsync", forgets)
-    monkeypatch.setattr("sweeper.records.os.ftruncate", lambda *a: None)
+    monkeypatch.setattr("sweeper.patience.os.fsync", forgets)
+    monkeypatch.setattr("sweeper.patience.os.ftruncate", lambda *a: None)
     with pytest.raises(RecordError, match="its storage has lost some; the same command measures"):
         writer.append(record("c3"))
     assert [item.config_id for item in read_records(path).records] == ["c1"]

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from sweeper.cli import judging, machine, recommending, rescoring, results, show, sweeps
+from sweeper.cli import judging, machine, recommending, rescoring, results, serving, show, sweeps
 from sweeper.cli.options import app
 from sweeper.errors import SweeperError
 
-COMMANDS = (machine, sweeps, recommending, results, judging, rescoring)
+COMMANDS = (machine, sweeps, recommending, results, serving, judging, rescoring)
 """The modules whose import registers commands, in the order `--help` lists them."""
 
 EXTRAS = {
@@ -26,6 +26,8 @@ EXTRAS = {
     "pandas": "report",
     "plotly": "report",
     "jinja2": "report",
+    "starlette": "serve",
+    "uvicorn": "serve",
 }
 
 

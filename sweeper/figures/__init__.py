@@ -1,6 +1,7 @@
 """Figures in two steps: an *info* holds what is drawn, for tests to read; a *figure* draws it."""
 
 from sweeper.figures.draw import figure_html, front_figure, step_figure
+from sweeper.figures.fronts import fronts_figure
 from sweeper.figures.info import (
     Curve,
     FrontInfo,
@@ -21,6 +22,7 @@ __all__ = [
     "figure_html",
     "front_figure",
     "front_info",
+    "fronts_figure",
     "kind_of",
     "step_curves",
     "step_figure",

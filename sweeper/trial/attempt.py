@@ -20,6 +20,7 @@ from sweeper.records import TrialRecord
 from sweeper.task import ComputeSettings, Readout, Segment, equal_parts
 from sweeper.trial.adapters import Slots, new_adapter
 from sweeper.trial.averaging import swapped
+from sweeper.trial.beats import Beats
 from sweeper.trial.encode import Batch, collate
 from sweeper.trial.failure import Failure, failure_of
 from sweeper.trial.inputs import load_inputs
@@ -85,10 +86,12 @@ class Attempt:
         self._slots: Slots | None = None
         self._scorer: Scorer | None = None
         self._room: Room | None = None
+        self._beats = Beats(self._members if world.leads else ())
 
     def records(self) -> Iterator[list[TrialRecord]]:
         """Train and read, all members in step."""
         began = time.monotonic()
+        self._beats.tick()
         self._prepare()
         self._share_out("load", began, self._members)
         yield from self._prune(self._members)
@@ -97,6 +100,7 @@ class Attempt:
             trunk = {member: member.task.segments[0] for member in moving}
             yield from self._walk(trunk, target, lambda member: member.waiting)
             arrived = [m for m, stop in moving.items() if stop == target and m.waiting]
+            self._beats.enter("checkpoint", arrived)
             for member in arrived:
                 member.arrive(target)
             yield from self._read([(m, item) for m in arrived for item in m.due(0, target)])
@@ -135,7 +139,9 @@ class Attempt:
             member.shared["halvings"] = self._limits.halvings
         first = self._members[0].adapter
         self._slots = None if first is None else Slots(self._model, first.factors)
-        self._scorer = Scorer(inputs, task.evaluation, self._device, self._world, task.stop)
+        self._scorer = Scorer(
+            inputs, task.evaluation, self._device, self._world, task.stop, self._beats.tick
+        )
         self._memory_bytes = self._usable_bytes()
         if self._memory_bytes is not None:
             tasks = [member.task for member in self._members]
@@ -191,8 +197,8 @@ class Attempt:
     def _step(
         self, group: Sequence[Member], schedules: Sequence[Schedule]
     ) -> dict[Member, TrainingDivergedError]:
+        self._beats.enter("train", group)
         for member in group:
-            member.stage = "train"
             member.steps += 1
         batches = self._batches(group)
         torch.manual_seed(step_seed(group[0].task.seed, group[0].walker.step))
@@ -255,8 +261,7 @@ class Attempt:
             began = time.monotonic()
             weights = [_weights(member, readout) for member, readout in part]
             self._readouts = len(part)
-            for member, _ in part:
-                member.stage = "evaluate"
+            self._beats.enter("evaluate", [member for member, _ in part])
             with precision(self._task.model, self._device), _eagerly(self._task.compute):
                 scores = self._score(part, weights)
             spent = (time.monotonic() - began) / sum(len(score.lines) for score in scores)
@@ -304,6 +309,7 @@ class Attempt:
 
     def close(self) -> None:
         """Let go of everything but the frozen base model, so that the next trial finds the memory free."""
+        self._beats.end()
         if self._slots is not None:
             self._slots.remove()
         if "_model" in self.__dict__ and self._task.compute.torch_compile:

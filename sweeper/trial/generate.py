@@ -77,8 +77,10 @@ class Generator:
         max_new_tokens: int,
         batch_size: int,
         world: World = ALONE,
+        beat: Callable[[], None] = lambda: None,
     ) -> None:
         self._tokenizer = tokenizer
+        self._beat = beat
         self._world = world
         self._requests = requests
         self._max_new_tokens = max_new_tokens
@@ -157,6 +159,7 @@ class Generator:
             if all(row.done for row in rows):
                 return
             batch.advance()
+            self._beat()
 
 
 def _idle(model: PreTrainedModel, slots: Slots | None) -> None:

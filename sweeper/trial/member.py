@@ -3,13 +3,12 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from contextlib import suppress
 from typing import Any
 
 import torch
 
 from sweeper.errors import SweeperError
-from sweeper.folder import TrialStorage, write_atomic, write_patiently
+from sweeper.folder import TrialStorage, write_patiently
 from sweeper.keywords import load_keyword_list
 from sweeper.provenance import git_commit, hardware, package_versions
 from sweeper.records import Status, TrialRecord
@@ -54,7 +53,7 @@ class Member:
         self.adapter: Adapter | None = None
         self._arrived = -1
         self.steps = 0
-        self._storage = storage
+        self.storage = storage
         self._trained = [0]
         self._inputs: Inputs | None = None
         storage.create()
@@ -104,7 +103,7 @@ class Member:
     def _checkpoints(self) -> Iterator[State]:
         """What lies on disk, newest first; what is of no use costs time, not correctness."""
         first = min(self._point(readout) for readout in self.waiting)
-        path = self._storage.shard(self._world.rank, self._world.size)
+        path = self.storage.shard(self._world.rank, self._world.size)
         for found in read_checkpoints(path):
             if found.state is None:
                 self.shared.setdefault("checkpoints_refused", []).append(found.fault)
@@ -129,21 +128,23 @@ class Member:
         )
 
     def arrive(self, step: int) -> None:
-        """Write the checkpoint of a stop whole or not at all, and the training curve beside it.
+        """Write the checkpoint of a stop whole or not at all.
 
-        Where the disk refuses them training goes on: an interruption would cost more time, and no record.
+        Where the disk refuses it training goes on: an interruption would cost more time, and no record.
         """
         self.stage = "checkpoint"
         self._arrived = step
         state = self.walker.state(torch.device("cpu"))
         world = self._world
         try:
-            write_checkpoint(self._storage.shard(world.rank, world.size), state)
+            write_checkpoint(self.storage.shard(world.rank, world.size), state)
         except (SweeperError, OSError) as error:
             self.shared.setdefault("checkpoints_skipped", []).append(f"step {step}: {error}")
-        if world.leads:
-            with suppress(OSError):
-                write_atomic(self._storage.progress, json.dumps({"losses": self.walker.losses}))
+
+    def reached(self) -> tuple[int, tuple[float, ...]]:
+        """The optimizer steps taken, and the losses of those that were looked at already."""
+        walker: Walker | None = self.__dict__.get("walker")
+        return (0, ()) if walker is None else (walker.step, walker.seen_losses)
 
     def due(self, segment: int, step: int) -> list[Readout]:
         """The waiting readouts at a step of a segment."""
@@ -196,7 +197,7 @@ class Member:
         digest = weights_hash(whole(parameter, part) for parameter, part in parts)
         lines = "".join(f"{json.dumps(line)}\n" for line in scores.lines)
         if self._world.leads:
-            write_patiently(self._storage.generations(readout.config_id, self.task.seed), lines)
+            write_patiently(self.storage.generations(readout.config_id, self.task.seed), lines)
         status, reason = self._end(scores)
         measured = {
             "weights_sha256": digest,
@@ -220,7 +221,7 @@ class Member:
     def _out(self, record: TrialRecord, readout: Readout) -> TrialRecord:
         """Make a record durable."""
         if self._world.leads:
-            write_patiently(self._storage.outgoing(readout.config_id), record.to_json())
+            write_patiently(self.storage.outgoing(readout.config_id), record.to_json())
         self.waiting.remove(readout)
         self._see(record)
         return record

@@ -70,6 +70,7 @@ class Scorer:
         device: torch.device,
         world: World = ALONE,
         rules: StopRules | None = None,
+        beat: Callable[[], None] = lambda: None,
     ) -> None:
         self._inputs = inputs
         self._rules = rules
@@ -92,6 +93,7 @@ class Scorer:
                     max_new_tokens=settings.max_new_tokens,
                     batch_size=settings.batch_size,
                     world=world,
+                    beat=beat,
                 ),
             )
             for part in self._cut(settings.batch_size * world.size)

@@ -152,6 +152,11 @@ class Walker:
         self.check()
         return self._losses
 
+    @property
+    def seen_losses(self) -> tuple[float, ...]:
+        """The losses that were looked at already; looks at no further one."""
+        return tuple(self._losses)
+
     def begin(self) -> None:
         """Forget the gradients of the step before."""
         for parameter in self.parameters:

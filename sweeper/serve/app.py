@@ -1,0 +1,251 @@
+"""What is answered to which address."""
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import quote
+
+import anyio
+import anyio.to_thread
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import (
+    HTMLResponse,
+    JSONResponse,
+    RedirectResponse,
+    Response,
+    StreamingResponse,
+)
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from sweeper.run import open_run
+from sweeper.serve.compare import compare
+from sweeper.serve.files import FILES, chunks, find_generations, open_plain
+from sweeper.serve.guard import Guard
+from sweeper.serve.listing import Listed, list_runs
+from sweeper.serve.live import live_data
+from sweeper.serve.pages import (
+    COMPARE_POLICY,
+    STATIC,
+    IndexRow,
+    Summary,
+    compare_page,
+    index_page,
+    index_row,
+    live_page,
+    message_page,
+    run_link,
+    static_file,
+    summary,
+)
+from sweeper.serve.state import DAMAGE, RunView, Stamp
+
+Made = TypeVar("Made")
+
+KEPT_VIEWS = 4
+"""Runs whose records are kept in memory, those asked for last."""
+
+
+class Site:
+    """The runs of one folder as web pages.
+
+    Work is done in two threads: one looks at files and answers what is asked for all the time, the other
+    renders reports, one at a time. Stopping the server waits for neither.
+    """
+
+    def __init__(self, root: Path, with_generations: bool = False) -> None:
+        self._root = root.resolve()
+        self._with_generations = with_generations
+        self._views: OrderedDict[Path, RunView] = OrderedDict()
+        self._summaries: dict[Path, tuple[Stamp, Summary]] = {}
+        self._lock = threading.Lock()
+        self._looking = anyio.CapacityLimiter(1)
+        self._rendering = anyio.CapacityLimiter(1)
+
+    def routes(self) -> list[Route]:
+        """The addresses."""
+        run = "/runs/{run}"
+        return [
+            Route("/", self.index),
+            Route("/static/{name}", self.static),
+            Route("/compare", self.compare),
+            Route(f"{run}/", self.report),
+            Route(f"{run}/live.json", self.live),
+            Route(f"{run}/report.html", self.download),
+            Route(f"{run}/records.csv", self.csv),
+            Route(f"{run}/files/{{name}}", self.file),
+            Route(f"{run}/generations/{{name}}", self.generations),
+        ]
+
+    async def _look(self, work: Callable[[], Made]) -> Made:
+        return await anyio.to_thread.run_sync(work, limiter=self._looking, abandon_on_cancel=True)
+
+    async def _render(self, work: Callable[[], Made]) -> Made:
+        return await anyio.to_thread.run_sync(work, limiter=self._rendering, abandon_on_cancel=True)
+
+    def _find(self, name: str) -> Listed | None:
+        """A run that may be shown."""
+        found = list_runs(self._root).get(name)
+        return None if found is None or found.problem else found
+
+    def _view(self, listed: Listed) -> RunView:
+        path = listed.folder.root
+        with self._lock:
+            view = self._views.pop(path, None) or RunView(listed.folder)
+            self._views[path] = view
+            while len(self._views) > KEPT_VIEWS:
+                self._views.popitem(last=False)
+        return view
+
+    async def index(self, request: Request) -> Response:
+        """All runs; of a folder that is a run, its report."""
+        runs = list_runs(self._root)
+        if list(runs) == [self._root.name] and runs[self._root.name].folder.root == self._root:
+            return RedirectResponse(run_link(self._root.name), 302)
+        return HTMLResponse(await self._look(partial(self._index, runs.values())))
+
+    def _index(self, runs: Iterable[Listed]) -> str:
+        return index_page(self._root.name, [self._row(listed) for listed in runs])
+
+    def _row(self, listed: Listed) -> IndexRow:
+        """A line of the index, whatever state the run is in."""
+        if listed.problem:
+            return IndexRow(listed.name, listed.problem)
+        view = RunView(listed.folder)
+        try:
+            stamp, known = view.stamp(), self._summaries.get(listed.folder.root)
+            if known is None or known[0] != stamp:
+                known = (stamp, summary(self._view(listed).found()))
+                self._summaries[listed.folder.root] = known
+            return index_row(listed.name, known[1], time.time() - view.changed_at())
+        except DAMAGE as error:
+            return IndexRow(listed.name, _problem(error, self._root))
+
+    async def report(self, request: Request) -> Response:
+        """The report of a run, with the live panel."""
+        name = request.path_params["run"]
+        listed = self._find(name)
+        if listed is None:
+            return _absent(name)
+        try:
+            page = await self._render(self._view(listed).page)
+        except DAMAGE as error:
+            return self._damaged(name, error)
+        files = ["report.html", "records.csv", *(f"files/{item}" for item in FILES)]
+        html, policy = live_page(page, files)
+        return HTMLResponse(html, headers={"Content-Security-Policy": policy})
+
+    async def live(self, request: Request) -> Response:
+        """How far a run is, for its page."""
+        listed = self._find(request.path_params["run"])
+        if listed is None:
+            return JSONResponse({"problem": "this run is not there any more"}, 404)
+        try:
+            return JSONResponse(await self._look(partial(live_data, self._view(listed))))
+        except DAMAGE as error:
+            return JSONResponse({"problem": _problem(error, self._root)}, 503)
+
+    async def download(self, request: Request) -> Response:
+        """The report as `sweeper report` writes it."""
+        name = request.path_params["run"]
+        listed = self._find(name)
+        if listed is None:
+            return _absent(name)
+        try:
+            page = await self._render(self._view(listed).page)
+        except DAMAGE as error:
+            return self._damaged(name, error)
+        return _attachment(page.html, f"{name}-report.html", "text/html")
+
+    async def csv(self, request: Request) -> Response:
+        """The records as a table; see `Run.frame`."""
+        name = request.path_params["run"]
+        listed = self._find(name)
+        if listed is None:
+            return _absent(name)
+        path = listed.folder.root
+        try:
+            text = await self._render(lambda: str(open_run(path).frame().to_csv(index=False)))
+        except DAMAGE as error:
+            return self._damaged(name, error)
+        return _attachment(text, f"{name}.csv", "text/csv")
+
+    async def file(self, request: Request) -> Response:
+        """One of FILES, as it is."""
+        name, listed = request.path_params["name"], self._find(request.path_params["run"])
+        if listed is None or name not in FILES:
+            return _absent(name)
+        return self._sent(listed.folder.root / name, f"{listed.name}-{name}")
+
+    async def generations(self, request: Request) -> Response:
+        """The responses of one configuration under one seed, as plain text to save."""
+        name, listed = request.path_params["name"], self._find(request.path_params["run"])
+        path = None
+        if listed is not None and self._with_generations:
+            path = find_generations(listed.folder, name)
+        return _absent(name) if path is None else self._sent(path, name)
+
+    def _sent(self, path: Path, name: str) -> Response:
+        try:
+            file = open_plain(path)
+        except OSError:
+            return _absent(path.name)
+        return StreamingResponse(chunks(file), media_type="text/plain", headers=_saved_as(name))
+
+    async def compare(self, request: Request) -> Response:
+        """Two runs side by side."""
+        names = (request.query_params.get("a", ""), request.query_params.get("b", ""))
+        views = []
+        for name in names:
+            listed = self._find(name)
+            if listed is None:
+                return _absent(name)
+            views.append(self._view(listed))
+
+        def made() -> str:
+            return compare_page(compare(names, views[0].found(), views[1].found()))
+
+        try:
+            html = await self._render(made)
+        except DAMAGE as error:
+            return self._damaged(" and ".join(names), error)
+        return HTMLResponse(html, headers={"Content-Security-Policy": COMPARE_POLICY})
+
+    def _damaged(self, name: str, error: BaseException) -> Response:
+        text = _problem(error, self._root)
+        return HTMLResponse(message_page(f"{name} cannot be shown", text), 503)
+
+    async def static(self, request: Request) -> Response:
+        """The style sheet and the scripts of the pages."""
+        name = request.path_params["name"]
+        if name not in STATIC:
+            return _absent(name)
+        return Response(static_file(name), media_type=STATIC[name])
+
+
+def make_app(site: Site, names: Iterable[str] = (), any_address: bool = False) -> ASGIApp:
+    """The guarded application; see `Guard`."""
+    return Guard(Starlette(routes=site.routes()), names, any_address)
+
+
+def _problem(error: BaseException, root: Path) -> str:
+    """What went wrong, without saying where on the machine the folder lies."""
+    text = (str(error) or type(error).__name__).replace(f"{root.parent}/", "")
+    return text if len(text) < 1000 else f"{text[:1000]} ..."
+
+
+def _absent(name: str) -> Response:
+    return HTMLResponse(message_page("Not here", f"There is no {name[:200]} to show."), 404)
+
+
+def _attachment(text: str, name: str, media_type: str) -> Response:
+    return Response(text, media_type=media_type, headers=_saved_as(name))
+
+
+def _saved_as(name: str) -> dict[str, str]:
+    return {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}"}

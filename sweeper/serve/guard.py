@@ -1,0 +1,76 @@
+"""What every request must pass, and what every answer carries, whoever wrote it."""
+
+import re
+from collections.abc import Iterable
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+OWN_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+)
+
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]@/?#]+)(:[0-9]{1,5})?")
+
+
+class Guard:
+    """Lets GET and HEAD pass that name this server as their host; adds headers to every answer.
+
+    A page of somebody else whose name was pointed at this address (DNS rebinding) still names itself as
+    the host, and is refused.
+    """
+
+    def __init__(self, app: ASGIApp, names: Iterable[str] = (), any_address: bool = False) -> None:
+        self._app = app
+        self._names = OWN_NAMES | {name.lower() for name in names}
+        self._any_address = any_address
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        refusal = self._refusal(scope)
+        await (refusal or self._app)(scope, receive, sending)
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        hosts = Headers(scope=scope).getlist("host")
+        if len(hosts) != 1 or not self._knows(hosts[0], scope):
+            return PlainTextResponse(
+                "This server answers only to the name or address it was started with.\n", 421
+            )
+        if scope["method"] not in ("GET", "HEAD"):
+            return PlainTextResponse(
+                "Only GET and HEAD.\n", 405, headers={"Allow": "GET, HEAD", "Connection": "close"}
+            )
+        return None
+
+    def _knows(self, host: str, scope: Scope) -> bool:
+        found = _HOST.fullmatch(host)
+        if found is None:
+            return False
+        name = found[1].lower().removesuffix(".")
+        if name in self._names:
+            return True
+        # Bound to every address, the one this connection came in by is ours; a name would prove nothing.
+        server = scope.get("server")
+        return self._any_address and server is not None and name.strip("[]") == server[0].lower()

@@ -1,0 +1,112 @@
+"""Binding to an address and answering until somebody says stop."""
+
+import errno
+import ipaddress
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import uvicorn
+
+from sweeper.errors import RunFolderError, SweeperError
+from sweeper.serve.app import Site, make_app
+from sweeper.serve.listing import list_runs
+
+DEFAULT_PORT = 8765
+
+
+class Started(NamedTuple):
+    """Where the server answers, how many runs it found, and whether others can reach it."""
+
+    url: str
+    runs: int
+    public: bool
+
+
+def serve(
+    root: Path,
+    host: str = "127.0.0.1",
+    port: int = DEFAULT_PORT,
+    *,
+    with_generations: bool = False,
+    begin: Callable[[Started], None] = lambda started: None,
+) -> None:
+    """Serve the run at `root`, or the runs below it, until SIGINT or SIGTERM.
+
+    Args:
+        root: A run folder or a folder of them; it may be empty still.
+        host: The address or name to bind to.
+        port: The port; 0 takes any that is free.
+        with_generations: Whether files of responses may be downloaded.
+        begin: Told when the server answers from now on.
+
+    Raises:
+        RunFolderError: there is no such folder.
+        SweeperError: the address cannot be bound to.
+    """
+    root = root.resolve()
+    if not root.is_dir():
+        raise RunFolderError(
+            f"{root} is not a folder; give a run folder, or the folder that holds several"
+        )
+    with bind(host, port) as bound:
+        address = ipaddress.ip_address(bound.getsockname()[0])
+        names = {_bracketed(host), _bracketed(str(address))}
+        if address.is_unspecified:
+            names |= {socket.gethostname(), socket.getfqdn()}
+        app = make_app(Site(root, with_generations), names, address.is_unspecified)
+        server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                loop="asyncio",
+                http="h11",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                limit_concurrency=64,
+                timeout_graceful_shutdown=1,
+            )
+        )
+        shown = "127.0.0.1" if address.is_unspecified else host
+        url = f"http://{_bracketed(shown)}:{bound.getsockname()[1]}/"
+        begin(Started(url, len(list_runs(root)), not address.is_loopback))
+        server.run(sockets=[bound])
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+        SweeperError: the port is taken or not allowed, or the host is not one of this machine's.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise SweeperError(f"--host {host} is no address of this machine: {error}") from None
+    family, kind, protocol, _, address = found[0]
+    bound = socket.socket(family, kind, protocol)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+        bound.listen(64)
+    except OSError as error:
+        bound.close()
+        if error.errno == errno.EADDRINUSE:
+            raise SweeperError(
+                f"port {port} on {host} is in use: another `sweeper serve`? Give another --port, "
+                "or --port 0 for any that is free"
+            ) from None
+        raise SweeperError(
+            f"cannot listen on {host} port {port}: {os.strerror(error.errno or 0)}; give another "
+            "--host or --port"
+        ) from None
+    return bound
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
