@@ -95,10 +95,13 @@ class _Recorder(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The worker died more often than it may: every readout it still owed is `failed`."""
         message = str(trial.get_error() or "the worker process died").strip().splitlines()[-1]
-        for task in tasks_of(trial.config):
+        tasks = tasks_of(trial.config)
+        storages = [self._folder.trial(task.trajectory_id) for task in tasks]
+        stalled = [note for storage in storages for note in storage.stall_notes()]
+        for task in tasks:
             for path in sorted(self._folder.trial(task.trajectory_id).outbox.glob("*.json")):
                 self._keep(TrialRecord.from_json(patiently(partial(_text, path), path)))
-            for record in lost_records(task, message):
+            for record in lost_records(task, message, stalled):
                 self._keep(record)
 
     def _keep(self, record: TrialRecord) -> None:

@@ -78,6 +78,15 @@ class TrialStorage:
         """What a process of a trial on several GPUs wrote to its standard streams."""
         return self.trajectory / f"rank-{rank}.log"
 
+    def stalled(self, rank: int) -> Path:
+        """Where the threads of a process stood when it was ended for making no progress."""
+        return self.trajectory / f"stalled-{rank}.txt"
+
+    def stall_notes(self) -> list[str]:
+        """What processes of the last attempt that made no progress left behind."""
+        texts = [path.read_text("utf-8", "replace") for path in self.trajectory.glob("stalled-*")]
+        return [text for text in texts if text]
+
     def drop_checkpoints(self) -> None:
         """Delete what a finished trajectory no longer needs to go on."""
         for path in self.trajectory.glob("checkpoint*.safetensors"):

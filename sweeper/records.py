@@ -7,7 +7,7 @@ every other one says why it is not complete, and a metric is what its samples ma
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
@@ -308,8 +308,22 @@ class RecordWriter:
         self._lines.close()
 
 
-def lost_records(task: TrajectoryTask, message: str) -> Iterator[TrialRecord]:
-    """The `failed` records of a trajectory whose worker process is lost."""
+def lost_records(
+    task: TrajectoryTask, message: str, stalled: Sequence[str] = ()
+) -> Iterator[TrialRecord]:
+    """The `failed` records of a trajectory whose worker process is lost.
+
+    Args:
+        task: What it had to do.
+        message: What is known of its end.
+        stalled: Where its processes stood, if it was ended for making no progress.
+    """
+    if stalled:
+        minutes = task.compute.stall_seconds / 60
+        message = (
+            f"no progress for {minutes:g} min (compute.stall_minutes), again after it was started anew; "
+            "the traceback says where"
+        )
     for readout in task.readouts:
         yield TrialRecord(
             config_id=readout.config_id,
@@ -322,9 +336,9 @@ def lost_records(task: TrajectoryTask, message: str) -> Iterator[TrialRecord]:
             metrics={},
             objectives=task.objectives,
             reason={
-                "class": "WorkerDied",
+                "class": "Stalled" if stalled else "WorkerDied",
                 "message": message,
-                "traceback": "",
-                "stage": "worker",
+                "traceback": "\n".join(stalled),
+                "stage": "stalled" if stalled else "worker",
             },
         )

@@ -79,6 +79,7 @@ INNER_RANKS = {
         "cache": 0,
         "checkpoint": 0,
         "failure": 0,
+        "watchdog": 0,
         "judge": 0,
         "memory": 0,
         "split": 0,

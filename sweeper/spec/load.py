@@ -277,7 +277,13 @@ def dump_spec(spec: SweepSpec) -> str:
     return yaml.safe_dump(spec.model_dump(mode="json", exclude_none=True), sort_keys=False)
 
 
-PLACEMENT = {"max_concurrent_trials", "ray_address", "gpus_per_trial", "checkpoint_every"}
+PLACEMENT = {
+    "max_concurrent_trials",
+    "ray_address",
+    "gpus_per_trial",
+    "checkpoint_every",
+    "stall_minutes",
+}
 
 
 def spec_hash(spec: SweepSpec) -> str:

@@ -11,6 +11,7 @@ from sweeper.trial.attempt import Attempt, Limits
 from sweeper.trial.failure import Failure
 from sweeper.trial.member import Member
 from sweeper.trial.ranks import on_ranks
+from sweeper.trial.watchdog import Watchdog
 from sweeper.trial.world import ALONE, World
 
 Keys = frozenset[tuple[str, int]]
@@ -93,11 +94,25 @@ def run_here(
     members = [member for member in members if member.waiting]
     if not members:
         return None
-    attempt = Attempt(members, limits, world)
+    note = members[0].storage.stalled(world.rank)
+    with Watchdog(tasks[0].compute.stall_seconds, note) as watchdog:
+        return (yield from _attempt(members, known, limits, world, watchdog))
+
+
+def _attempt(
+    members: Sequence[Member],
+    known: set[tuple[str, int]],
+    limits: Limits,
+    world: World,
+    watchdog: Watchdog,
+) -> Generator[list[TrialRecord], None, Failure | None]:
+    attempt = Attempt(members, limits, world, watchdog.beat)
     try:
         for records in attempt.records():
             known.update(record.key for record in records)
+            watchdog.rest()
             yield records
+            watchdog.beat()
     except (DiskFullError, UnreachableError):
         raise  # No property of a configuration: what is left is measured by the next run.
     except Exception as error:  # Whatever else a trial dies of becomes a record.
