@@ -9,6 +9,8 @@ import itertools
 import logging
 import os
 import shutil
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import suppress
 from dataclasses import replace
@@ -194,6 +196,7 @@ def _start_ray(asked: str | None) -> None:
     address = asked or os.environ.get("RAY_ADDRESS") or "local"
     os.environ.update(_ENVIRONMENT)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # What fails becomes a record.
+    ours = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
             address=address,
@@ -209,6 +212,8 @@ def _start_ray(asked: str | None) -> None:
             f"Ray cannot use {where}: {first}; check compute.ray_address, or stop a leftover "
             "cluster with `ray stop`"
         ) from None
+    if ours and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, ours)  # Ray has put its own in its place.
 
 
 def cluster_resources(address: str) -> dict[str, float]:

@@ -117,5 +117,9 @@ class TrainingDivergedError(SweeperError):
         )
 
 
+class ExportError(SweeperError):
+    """A configuration has a setting that the trainer it is exported for cannot have."""
+
+
 class StorageError(SweeperError):
     """A storage of Optuna cannot be opened, or holds somebody else's study."""

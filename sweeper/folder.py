@@ -1,5 +1,6 @@
 """Where everything of a run lies, and who may write there. The only code that names its files."""
 
+import fcntl
 import json
 import os
 from functools import partial
@@ -96,6 +97,10 @@ class TrialStorage:
         """The responses of one configuration under one seed."""
         return self._generations / f"{config_id}-{seed}.jsonl"
 
+    def weights(self, config_id: str) -> Path:
+        """The weights that a configuration was measured on, where the task asks to keep them."""
+        return self.trajectory / f"{config_id}.weights.safetensors"
+
     def outgoing(self, config_id: str) -> Path:
         """A finished record, kept until the driver has it in records.jsonl."""
         return self.outbox / f"{config_id}.json"
@@ -172,3 +177,31 @@ class RunFolder:
                 "`sweeper run` wrote"
             )
         return self
+
+    def planned(self) -> int:
+        """How many records the plan has, by now: one for each configuration and seed.
+
+        Raises:
+            RunFolderError: plan.json is missing or damaged.
+        """
+        try:
+            return int(json.loads(self.plan.read_text(encoding="utf-8"))["accounting"]["readouts"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunFolderError(
+                f"{self.plan} is damaged ({type(error).__name__}); delete run.json and plan.json, and run "
+                "the same sweep again: it keeps its records"
+            ) from None
+
+    def is_driven(self) -> bool:
+        """Whether a driver is at work here, on whatever machine its file locks reach."""
+        try:
+            descriptor = os.open(self.lock, os.O_RDONLY)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False

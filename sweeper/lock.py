@@ -32,6 +32,9 @@ WATCH_SECONDS = 15.0
 
 LINE_BYTES = 256
 
+TRIES = 5
+"""`RunFolder.is_driven` holds a shared lock for some microseconds, which is waited for."""
+
 NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 
 
@@ -119,14 +122,19 @@ class DriverLock:
 
     def _lock(self) -> bool:
         """Take the system's lock; whether there is such a thing here."""
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise self._in_use(Holder.read(self._path)) from None
-        except OSError as error:
-            if error.errno in NO_LOCKS:
-                return False
-            raise
+        for last in [False] * (TRIES - 1) + [True]:
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if last:
+                    raise self._in_use(Holder.read(self._path)) from None
+                time.sleep(0.02)
+            except OSError as error:
+                if error.errno in NO_LOCKS:
+                    return False
+                raise
+            else:
+                break
         return True
 
     def _is_of_here(self, holder: Holder) -> bool:

@@ -9,7 +9,7 @@ import pandas as pd
 from sweeper.certainty import Certainty, certainty
 from sweeper.errors import RunFolderError
 from sweeper.folder import RunFolder
-from sweeper.front import Candidate, Front, find_front
+from sweeper.front import Candidate, Front, find_candidate, find_front
 from sweeper.judges import MIN_COVERAGE, Overlay, overlay
 from sweeper.records import TrialRecord, read_records
 from sweeper.select import SAFEST_USEFUL, Policy, Recommendation, recommend
@@ -112,14 +112,7 @@ class Run:
         Raises:
             RunFolderError: none or several match.
         """
-        items = self.front().candidates
-        found = [item for item in items if item.config_id.startswith(config_id)]
-        if len(found) != 1 or not config_id:
-            raise RunFolderError(
-                f"{len(found)} configurations of {self.folder.root} begin with `{config_id}`; "
-                "`sweeper front` lists them"
-            )
-        return found[0]
+        return find_candidate(self.front().candidates, config_id, str(self.folder.root))
 
     def _damaged_plan(self) -> RunFolderError:
         return RunFolderError(

@@ -175,10 +175,7 @@ class OptimizerSettings:
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    """How a prompt is written: `chat` (the model's own template), `llama2` or `alpaca`.
-
-    `system` is the system prompt; None leaves it to the template.
-    """
+    """How a prompt is written: `chat` (the model's own template), `llama2`, `alpaca`; its system prompt."""
 
     name: str
     system: str | None = None
@@ -238,6 +235,7 @@ class ComputeSettings:
     """How a trial uses its device. `checkpoint_every` and micro-batches never change the result.
 
     Without progress for `stall_seconds` it is ended. It has `processes` GPUs, or `gpu_share` of one.
+    `keep_weights` leaves what a readout was measured on in its storage, beside the record.
     """
 
     device: str = "auto"
@@ -250,6 +248,7 @@ class ComputeSettings:
     torch_compile: bool = False
     processes: int = 1
     gpu_share: float = 1.0
+    keep_weights: bool = False
 
 
 def equal_parts(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
@@ -291,9 +290,7 @@ class TrajectoryTask:
         try:
             raw = json.loads(text)
         except json.JSONDecodeError as error:
-            raise SweeperError(
-                f"the task is not JSON: {error}; write it with `sweeper plan`"
-            ) from None
+            raise SweeperError(f"the task is not JSON: {error}; use `sweeper plan`") from None
         found = raw.get("version") if isinstance(raw, dict) else None
         if found != TASK_VERSION:
             raise SweeperError(

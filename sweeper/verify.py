@@ -76,13 +76,7 @@ def verify(
         RunFolderError: no complete record to compare with.
         DataError, ModelError: the inputs of the run are gone.
     """
-    only = (folder.read_info() or {}).get("only")
-    plan = make_plan(spec, points_asked(folder) or None, only)
-    tasks = {
-        (readout.config_id, task.seed): task
-        for task in make_tasks(plan, spec, resolve)
-        for readout in task.readouts
-    }
+    tasks = tasks_of(folder, spec)
     records = [
         record
         for record in read_records(folder.records).records
@@ -93,6 +87,21 @@ def verify(
     chosen = random.Random(seed).sample(records, min(sample, len(records)))  # noqa: S311
     for record in chosen:
         yield _verify_one(folder, record, tasks[record.key])
+
+
+def tasks_of(folder: RunFolder, spec: SweepSpec) -> dict[tuple[str, int], TrajectoryTask]:
+    """The task that measures each configuration of a run, by configuration and seed.
+
+    Raises:
+        DataError, ModelError: the inputs of the run are gone.
+    """
+    only = (folder.read_info() or {}).get("only")
+    plan = make_plan(spec, points_asked(folder) or None, only)
+    return {
+        (readout.config_id, task.seed): task
+        for task in make_tasks(plan, spec, resolve)
+        for readout in task.readouts
+    }
 
 
 def solo_task(task: TrajectoryTask, config_id: str) -> TrajectoryTask:
@@ -107,23 +116,47 @@ def solo_task(task: TrajectoryTask, config_id: str) -> TrajectoryTask:
 
 
 def _verify_one(folder: RunFolder, record: TrialRecord, task: TrajectoryTask) -> Verification:
+    with tempfile.TemporaryDirectory(prefix="sweeper-verify-") as scratch:
+        storage = TrialStorage(Path(scratch), task.trajectory_id)
+        return retrain(folder, record, task_alone(record, task), storage, len(task.readouts) - 1)[0]
+
+
+def task_alone(record: TrialRecord, task: TrajectoryTask) -> TrajectoryTask:
+    """What trains the configuration of a record by itself, on the kind of device and model it was."""
     measured_on_cpu = record.provenance["hardware"]["device"] == "cpu"
     compute = replace(task.compute, device="cpu" if measured_on_cpu else "cuda")
     commit = record.provenance["model"]["commit"]
     model = replace(task.model, revision=commit or task.model.revision)
-    alone = solo_task(replace(task, compute=compute, model=model), record.config_id)
-    with tempfile.TemporaryDirectory(prefix="sweeper-verify-") as scratch:
-        storage = TrialStorage(Path(scratch), task.trajectory_id)
-        retrained = next(iter(run_trajectory(alone, storage)))
-        key = (record.config_id, record.seed)
-        before = folder.trial(task.trajectory_id).generations(*key)
-        return compare(
-            record,
-            retrained,
-            (_lines(before), _lines(storage.generations(*key))),
-            shared_with=len(task.readouts) - 1,
-            deterministic=measured_on_cpu or task.compute.deterministic,
-        )
+    return solo_task(replace(task, compute=compute, model=model), record.config_id)
+
+
+def retrain(
+    folder: RunFolder,
+    record: TrialRecord,
+    alone: TrajectoryTask,
+    storage: TrialStorage,
+    shared_with: int,
+) -> tuple[Verification, TrialRecord]:
+    """Train a configuration alone, score it, and hold it against its record.
+
+    Args:
+        folder: The run folder, which holds the recorded responses.
+        record: What the sweep wrote.
+        alone: See `task_alone`.
+        storage: Where the retraining may write.
+        shared_with: See `Verification`.
+    """
+    retrained = next(iter(run_trajectory(alone, storage)))
+    key = (record.config_id, record.seed)
+    before = folder.trial(alone.trajectory_id).generations(*key)
+    found = compare(
+        record,
+        retrained,
+        (_lines(before), _lines(storage.generations(*key))),
+        shared_with=shared_with,
+        deterministic=alone.compute.device == "cpu" or alone.compute.deterministic,
+    )
+    return found, retrained
 
 
 def compare(

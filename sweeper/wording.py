@@ -51,11 +51,22 @@ def begun_words_of(text: str) -> Text:
 def _own(text: str) -> str:
     """What the writer says in its own words; of a longer text it is longer, and begins the same."""
     text = text.translate(QUOTES).lower()
-    return text if text.lstrip().startswith('"') else _QUOTED.sub(" ", text)
+    if text.lstrip().startswith('"'):
+        return text
+    return _QUOTED.sub(lambda quoted: " " * len(quoted.group()), text)
 
 
 def _split(text: str) -> Text:
     return Text(tuple(word for item in _WORD.findall(text) for word in _written_out(item)))
+
+
+def places_of(text: str) -> list[tuple[int, int]]:
+    """Where each word of `words_of` stands in the lower-cased text, as [start, end), without its comma."""
+    return [
+        (item.start(), item.start() + len(item.group().removesuffix(",")))
+        for item in _WORD.finditer(_own(text))
+        for _ in _written_out(item.group())
+    ]
 
 
 def _written_out(item: str) -> list[str]:
@@ -97,6 +108,21 @@ def find(patterns: tuple[str, ...], exceptions: tuple[str, ...], text: Text) -> 
 
     A pattern does not count where an exception begins at the same word.
     """
+    hit = locate(patterns, exceptions, text)
+    return Found(None, False) if hit is None else Found(hit.pattern, hit.open)
+
+
+class Hit(NamedTuple):
+    """A pattern in a text: words [start, end) of it, and whether words to come may still cancel it."""
+
+    pattern: str
+    start: int
+    end: int
+    open: bool
+
+
+def locate(patterns: tuple[str, ...], exceptions: tuple[str, ...], text: Text) -> Hit | None:
+    """What `find` finds, and at which words it stands; None where there is nothing."""
     first = _by_first_word(patterns)
     hits = [
         (end, number, start)
@@ -106,11 +132,11 @@ def find(patterns: tuple[str, ...], exceptions: tuple[str, ...], text: Text) -> 
         for end in _ends(pattern.parts, text, start)
         if end is not None
     ]
-    for _, number, start in sorted(hits):
+    for last, number, start in sorted(hits):
         ends = [end for rule in exceptions for end in _ends(parse_pattern(rule).parts, text, start)]
         if all(end is None for end in ends):
-            return Found(patterns[number], bool(ends))
-    return Found(None, False)
+            return Hit(patterns[number], start, last, bool(ends))
+    return None
 
 
 @lru_cache

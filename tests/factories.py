@@ -169,7 +169,7 @@ def with_samples(samples: Samples, **changes: Any) -> TrialRecord:
 
 
 PROVENANCE: dict[str, Any] = {
-    "packages": {"torch": "2.13.0", "transformers": "5.23.0"},
+    "versions": {"torch": "2.13.0", "transformers": "5.23.0"},
     "keyword_lists": {name: load_keyword_list(name).digest for name in ("sweeper", "zou2023")},
     "device": "cpu",
     "seconds": {"train": 10.0, "evaluate": 5.0},

@@ -20,6 +20,7 @@ SAMPLES: dict[str, SweeperError] = {
     "UnreachableError": errors.UnreachableError("run/records.jsonl", 300.0, "Stale file handle"),
     "MissingExtraError": errors.MissingExtraError("install"),
     "RankLostError": errors.RankLostError(1, -9, "rank-1.log"),
+    "ExportError": errors.ExportError("a setting the trainer cannot have"),
     "StorageError": errors.StorageError("cannot be used"),
     "TrainingDivergedError": TrainingDivergedError(7, float("inf"), 2.5),
 }

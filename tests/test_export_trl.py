@@ -113,7 +113,7 @@ def finished(
 def words_for(folder: Path, item: Candidate, spec: SweepSpec) -> list[str]:
     """Export, and what the script is told to walk the path of the sweep on this machine."""
     export(item, spec, "trl", folder)
-    rows = export_rows(item, spec, folder)
+    (rows,) = export_rows(item, spec, folder)
     assert len(rows.read_text().splitlines()) == 6 * 4
     out = ["--output_dir", str(folder / "out"), "--disable_tqdm", "true"]
     order = ["--train_sampling_strategy", "sequential"]
@@ -191,7 +191,7 @@ def test_exported_rows_are_those_of_the_trial_in_its_order(
     records = list(run_trajectory(task, TrialStorage(tmp_path, task.trajectory_id)))
     item = find_front(records, spec).candidates[0]
     found = [
-        json.loads(line) for line in export_rows(item, spec, tmp_path).read_text().splitlines()
+        json.loads(line) for line in export_rows(item, spec, tmp_path)[0].read_text().splitlines()
     ]
     inputs = load_inputs(task)
     order = RowOrder(len(inputs.data.train), 4, seed=2)

@@ -7,7 +7,7 @@ from factories import base_record, make_record, make_spec, make_sweep
 
 from sweeper.certainty import certainty
 from sweeper.figures import figure_html, front_figure, front_info, step_curves, step_figure
-from sweeper.figures.draw import DASHES
+from sweeper.figures.dress import DASHES
 from sweeper.figures.info import SYMBOLS
 from sweeper.front import find_front
 from sweeper.select import recommend

@@ -34,6 +34,7 @@ RANKS = {
     "rounds": 3,
     "cost": 3,
     "front": 3,
+    "loggers": 3,
     "miniature": 3,
     "trial": 3,
     "certainty": 4,
@@ -50,10 +51,11 @@ RANKS = {
     "drive": 5,
     "figures": 5,
     "preflight": 5,
-    "export": 5,
+    "export": 6,
     "verify": 5,
     "report": 6,
     "doctor": 6,
+    "listing": 5,
     "prefetch": 6,
     "serve": 7,
     "sweep": 7,
@@ -90,6 +92,7 @@ INNER_RANKS = {
         "logits": 2,
         "model": 2,
         "train": 3,
+        "saved": 3,
         "harness": 3,
         "utility": 3,
         "texts": 3,
@@ -116,29 +119,38 @@ INNER_RANKS = {
         "__init__": 4,
     },
     "cli": {
-        "options": 0,
+        "completions": 0,
+        "examples": 0,
         "show": 0,
-        "show_judges": 1,
-        "judging": 1,
+        "options": 1,
+        "progress": 1,
         "recommendations": 1,
+        "show_judges": 1,
         "standings": 1,
-        "machine": 1,
+        "details": 2,
+        "inspecting": 3,
+        "judging": 2,
+        "machine": 2,
         "recommending": 2,
         "rescoring": 2,
         "results": 2,
         "serving": 2,
         "sweeps": 2,
-        "app": 3,
-        "__init__": 4,
+        "app": 4,
+        "__init__": 5,
     },
 }
 """In these packages, too, a module imports only siblings of lower rank; in the others all may."""
 
 CLI = (
     "app",
+    "completions",
+    "examples",
+    "inspecting",
     "judging",
     "machine",
     "options",
+    "progress",
     "recommending",
     "rescoring",
     "results",
@@ -149,11 +161,23 @@ CLI = (
 HEAVY = {
     "datasets": {"trial/harness.py", "trial/hub.py"},
     "jinja2": {"report/page.py", "serve/pages.py", "trial/dialogues.py", "trial/harness.py"},
+    "mlflow": {"loggers/to_mlflow.py"},
     "lm_eval": {"trial/harness.py"},
     "optuna": {"search/ask.py", "search/storages.py", "search/study.py"},
     "pandas": {"run.py"},
     "peft": {"trial/adapters.py"},
-    "plotly": {"figures/draw.py", "figures/fronts.py"},
+    "plotly": {
+        f"figures/{name}.py"
+        for name in (
+            "draw",
+            "draw_bars",
+            "draw_panels",
+            "draw_parallel",
+            "draw_training",
+            "dress",
+            "fronts",
+        )
+    },
     "pyarrow": {"trial/hub.py", "trial/rows.py"},
     "pydantic": {
         f"spec/{name}.py" for name in ("axes", "data", "fields", "load", "models", "references")
@@ -162,13 +186,23 @@ HEAVY = {
     "requests": {"judges/remote.py"},
     "rich": {
         f"cli/{name}.py"
-        for name in ("recommendations", "rescoring", "show", "show_judges", "standings")
+        for name in (
+            "details",
+            "progress",
+            "recommendations",
+            "rescoring",
+            "show",
+            "show_judges",
+            "standings",
+        )
     },
     "rouge_score": {"trial/utility.py"},
     "scipy": {"search/ask.py"},
-    "starlette": {"serve/app.py", "serve/guard.py"},
+    "starlette": {"serve/app.py", "serve/guard.py", "serve/server.py"},
     "sqlalchemy": {"search/storages.py"},
     "uvicorn": {"serve/server.py"},
+    "tensorboardX": {"loggers/to_tensorboard.py"},
+    "wandb": {"loggers/to_wandb.py"},
     "typer": {f"cli/{name}.py" for name in CLI},
 }
 """A heavy third-party package -> exactly the files that import it."""

@@ -10,7 +10,7 @@ from factories import base_record, make_record, make_spec
 from sweeper.calibrate import count_tokens, shortened
 from sweeper.cost import ModelShape, Tokens, memory_facts
 from sweeper.errors import SpecError
-from sweeper.export.job import measured
+from sweeper.export.header import measured
 from sweeper.facts import counted_characters
 from sweeper.folder import RunFolder
 from sweeper.front import Candidate, find_front
@@ -237,7 +237,9 @@ def test_optuna_and_exports_know_the_metric() -> None:
     study = project(front, spec, None)
     assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE"]
     assert study.best_trials[0].values == [0.75, 2 / 256]
-    assert "lm_eval/arc/acc 0.75 (n=40)" in measured(front.candidates[0])
+    assert "lm_eval/arc/acc 0.75 (95 % interval 0.5981 to 0.8581, n=40)" in measured(
+        front.candidates[0]
+    )
 
 
 def asking(spec: SweepSpec, *names: str) -> TrajectoryTask:

@@ -20,6 +20,7 @@ from sweeper.plan import make_plan
 from sweeper.records import TrialRecord
 from sweeper.report import ReportData, render, report_data, write_report
 from sweeper.report.page import SCRIPTS, json_block
+from sweeper.report.sections import sections
 
 RUN = RunFolder(Path("/somewhere/private/run-1"))
 ACCOUNTING = {
@@ -184,7 +185,7 @@ def test_plan_lists_and_provenance_are_shown() -> None:
     assert (second.name, second.phrases, second.sets_rate) == ("zou2023", 13, False)
     facts = dict(data.provenance)
     assert facts["run"] == "run-1"
-    assert facts["packages.torch"] == "2.13.0"
+    assert facts["versions.torch"] == "2.13.0"
     assert "seconds.train" not in facts
     assert report_data(RUN, [], make_spec(), None).accounting == ()
 
@@ -250,7 +251,8 @@ def test_every_cell_gives_the_script_its_sort_key() -> None:
 
 
 def test_the_page_is_whole_and_fetches_nothing() -> None:
-    page = render(made(make_sweep()))
+    data = made(make_sweep())
+    page = render(data)
     reader = Reader(page)
     assert reader.stack == []
     for tag, attributes in reader.tags:
@@ -258,7 +260,7 @@ def test_the_page_is_whole_and_fetches_nothing() -> None:
         assert not attributes.get("src")
         assert (attributes.get("href") or "#").startswith("#")
     assert "default-src 'none'" in page
-    assert reader.count("section") == 8
+    assert reader.count("section") == 8 + len(sections(data.charts))
     assert page.count("plotly.js v") <= 1
     anchors = {a["href"][1:] for tag, a in reader.tags if tag == "a"}
     assert anchors <= {a.get("id") for _, a in reader.tags}
@@ -280,7 +282,8 @@ def test_nothing_from_data_is_markup() -> None:
     page = render(report_data(RUN, records, spec, accounting))
     assert "<script>alert" not in page
     assert "{{ 7 * 7 }}" in page
-    clean = render(made([base_record(), make_record(identity="a")]))
+    plain = make_record(identity="b", template="other", utility=0.9)
+    clean = render(made([base_record(), make_record(identity="a"), plain]))
     assert page.count("<script") == clean.count("<script")
     assert page.count("&lt;script&gt;alert") > 5
 

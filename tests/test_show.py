@@ -1,5 +1,6 @@
 """What a sweep prints while it runs."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -7,6 +8,7 @@ from factories import base_record, make_record, make_spec, make_sweep
 
 from sweeper.certainty import certainty
 from sweeper.cli import recommendations, show, standings
+from sweeper.cli.progress import SweepProgress
 from sweeper.front import find_front
 from sweeper.plan import make_plan
 from sweeper.records import RecordsRead, TrialRecord
@@ -16,7 +18,7 @@ from sweeper.verify import Verification
 
 
 def progress_of(spec: SweepSpec, found: RecordsRead, new: list[TrialRecord]) -> None:
-    with show.SweepProgress(spec) as progress:
+    with SweepProgress(spec) as progress:
         progress.begin(make_plan(spec), found)
         for record in new:
             progress.record(record)
@@ -31,7 +33,9 @@ def test_a_pipe_gets_a_plain_line_per_tenth_with_the_best_feasible(
     records += [make_record(identity=f"x{i}", unsafe=(200, 256)) for i in range(total - 2)]
     progress_of(spec, RecordsRead((), b"", 0), records)
     lines = [line for line in capsys.readouterr().out.splitlines() if "records" in line]
-    assert lines[0].startswith(f"{max(1, total // 10)}/{total} records; best feasible: rouge_l 0.8")
+    first = f"{max(1, total // 10)}/{total} records, "
+    times = r"\S+ s so far, about \S+ s left; best feasible: rouge_l 0.8"
+    assert re.match(first + times, lines[0])
     assert lines[-1].startswith(f"{total}/{total} records")
     assert "unsafe_rate 0.000 (0/256)" in lines[-1]
 

@@ -1,5 +1,6 @@
 """The entry point: all commands, and every foreseen failure as one message."""
 
+import io
 import sys
 import warnings
 from importlib import metadata
@@ -7,11 +8,22 @@ from typing import Annotated
 
 import typer
 
-from sweeper.cli import judging, machine, recommending, rescoring, results, serving, show, sweeps
+from sweeper.cli import (
+    inspecting,
+    judging,
+    machine,
+    recommending,
+    rescoring,
+    results,
+    serving,
+    show,
+    sweeps,
+)
+from sweeper.cli.examples import EXAMPLES, add_examples
 from sweeper.cli.options import app
 from sweeper.errors import SweeperError
 
-COMMANDS = (machine, sweeps, recommending, results, serving, judging, rescoring)
+COMMANDS = (machine, sweeps, recommending, inspecting, results, serving, judging, rescoring)
 """The modules whose import registers commands, in the order `--help` lists them."""
 
 EXTRAS = {
@@ -31,7 +43,7 @@ EXTRAS = {
 }
 
 
-@app.callback(invoke_without_command=True)
+@app.callback(invoke_without_command=True, epilog=f"Example: {EXAMPLES[''][0]}")
 def root(
     version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
 ) -> None:
@@ -41,9 +53,17 @@ def root(
         raise typer.Exit
 
 
+add_examples(app)
+
+
 def main() -> None:
     """The console script: runs a command and turns every foreseen failure into one message."""
     warnings.simplefilter("ignore", FutureWarning)  # Between libraries; no user can act on them.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(
+                errors="backslashreplace"
+            )  # A letter the terminal lacks is no crash.
     sys.exit(_run())
 
 

@@ -12,16 +12,22 @@ from typing import Annotated
 
 import typer
 
+from sweeper.cli import completions
+
 app = typer.Typer(
     name="sweeper",
     help="Sweep fine-tuning hyperparameters for safety and utility at once.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 
-SpecArgument = Annotated[str, typer.Argument(help="A sweep file, or the name of a shipped one.")]
-RunArgument = Annotated[Path, typer.Argument(help="A run folder.")]
+SpecArgument = Annotated[
+    str,
+    typer.Argument(
+        help="A sweep file, or the name of a shipped one.", autocompletion=completions.specs
+    ),
+]
+RunArgument = Annotated[Path, typer.Argument(help="A run folder.", autocompletion=completions.runs)]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Override: key.path=value; may be repeated.")
 ]

@@ -25,14 +25,15 @@ def recommendation(found: Recommendation, spec: SweepSpec) -> None:
     for name, item in comparison(found):
         values = [show.value_text(item, objective.metric) for objective in spec.objectives]
         table.add_row(name, item.config_id, *values)
-    show.out.print(table)
+    show.fit(table)
     if found.contrasts:
-        show.out.print(_tests(found.contrasts, spec))
+        show.fit(tests(found.contrasts, spec, "Recommended minus its controls (95 % intervals)"))
     show.line(multiplicity(found))
 
 
-def _tests(contrasts: Sequence[Contrast], spec: SweepSpec) -> Table:
-    table = Table(title="Recommended minus its controls (95 % intervals)", title_justify="left")
+def tests(contrasts: Sequence[Contrast], spec: SweepSpec, title: str) -> Table:
+    """A configuration against others, one per row, with the exact test of the unsafe rate."""
+    table = Table(title=title, title_justify="left")
     table.add_column("against")
     table.add_column("unsafe_rate", justify="right")
     table.add_column("only it unsafe, only the other")
@@ -135,7 +136,7 @@ def shrinkage(found: Sequence[Shrinkage], confirm: Confirmation, spec: SweepSpec
         cells = (_rate(item.search), again, gap_text(item.unsafe, mark=not confirm.new_prompts))
         useful = show.value_text(item.search, name), gap_text(item.utility)
         table.add_row(*map(escape, (item.name, *cells, *useful)))
-    show.out.print(table)
+    show.fit(table)
     for item in found:
         show.line(f"{item.name} ({item.config_id}): {item.verdict}")
     for note in confirm.notes:

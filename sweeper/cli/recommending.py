@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sweeper.cli import recommendations, show, show_judges
+from sweeper.cli import completions, progress, recommendations, show, show_judges
 from sweeper.cli.options import (
     CoverageOption,
     JsonOption,
@@ -21,14 +21,14 @@ from sweeper.records import read_records
 from sweeper.select import NAMES, asked, policy_of
 from sweeper.select import recommend as choose
 
-INTERRUPTED = 130
-"""The shell's exit code for an end by Ctrl-C."""
-
 
 @app.command()
 def recommend(
     run: RunArgument,
-    policy: Annotated[str, typer.Option(help=f"One of {', '.join(NAMES)}.")] = NAMES[0],
+    policy: Annotated[
+        str,
+        typer.Option(help=f"One of {', '.join(NAMES)}.", autocompletion=completions.policies),
+    ] = NAMES[0],
     limit: Annotated[
         float | None, typer.Option(help="max-utility-at: the limit of the unsafe rate, in [0, 1].")
     ] = None,
@@ -79,21 +79,20 @@ def _run(laid_out: Confirmation, of: RunFolder, *, quiet: bool) -> None:
     from sweeper.sweep import run_sweep
 
     root, only = laid_out.folder.root, tuple(laid_out.names)
-    if quiet:
-        ended = run_sweep(laid_out.spec, root, only=only, part_of=of)
-    else:
-        show.line(f"confirming {len(only)} configurations in {root}")
-        with show.SweepProgress(laid_out.spec) as progress:
-            ended = run_sweep(
-                laid_out.spec,
-                root,
-                only=only,
-                part_of=of,
-                begin=progress.begin,
-                record=progress.record,
-            )
+    with progress.resumable(laid_out.folder):
+        if quiet:
+            ended = run_sweep(laid_out.spec, root, only=only, part_of=of)
+        else:
+            show.line(f"confirming {len(only)} configurations in {root}")
+            with progress.SweepProgress(laid_out.spec) as shown:
+                ended = run_sweep(
+                    laid_out.spec,
+                    root,
+                    only=only,
+                    part_of=of,
+                    begin=shown.begin,
+                    record=shown.record,
+                )
     records = read_records(laid_out.folder.records).records
-    missing = len(ended.plan.keys() - {record.key for record in records})
-    if missing or not ended.whole:
-        show.error(f"stopped with {missing} records missing; the same command continues")
-        raise typer.Exit(INTERRUPTED)
+    if not ended.whole or ended.plan.keys() - {record.key for record in records}:
+        progress.interrupted(laid_out.folder)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.progress import Progress
 
 from sweeper.cli import show, show_judges
@@ -95,7 +96,7 @@ def _rescore(opened: "Run", judge: Judge, json_: bool) -> None:
     records = opened.records()
     first = opened.spec.evaluation.keyword_lists[0]
     with Progress(console=show.err, disable=not show.err.is_terminal) as bar:
-        task = bar.add_task(f"asking {judge.name}", total=None)
+        task = bar.add_task(escape(f"asking {judge.name}"), total=None)
         scored = judge_again(
             opened.folder,
             records,

@@ -1,7 +1,7 @@
 """Commands that read a finished or unfinished run."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,8 +15,14 @@ from sweeper.cli.options import (
     app,
     uncollected,
 )
-from sweeper.errors import SweeperError
+from sweeper.errors import ExportError, SweeperError
 from sweeper.judges import MIN_COVERAGE
+
+if TYPE_CHECKING:
+    from sweeper.export import Origin
+    from sweeper.front import Candidate
+    from sweeper.run import Run
+    from sweeper.select import Recommendation
 
 
 @app.command()
@@ -50,6 +56,13 @@ def report(
     ] = None,
     judge: JudgeOption = None,
     min_coverage: CoverageOption = MIN_COVERAGE,
+    samples: Annotated[
+        float,
+        typer.Option(metavar="MIB", min=0.0, max=256.0, help="MiB of responses in it; 0 for none."),
+    ] = 4.0,
+    redact: Annotated[
+        bool, typer.Option("--redact", help="Leave prompts and responses of harmful suites out.")
+    ] = False,
 ) -> None:
     """Write the report: one HTML page that works offline."""
     from sweeper.report import write_report
@@ -66,6 +79,8 @@ def report(
         path,
         opened.estimate,
         judged,
+        samples=int(samples * 1024**2),
+        redact=redact,
     )
     show_judges.overlay(judged)
     show.line(f"wrote {path}")
@@ -100,9 +115,18 @@ def study(
 
 
 @app.command()
+@uncollected()
 def export(
     run: RunArgument,
-    format_: Annotated[str, typer.Option("--format", help="trl, transformers or yaml.")] = "yaml",
+    format_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format",
+            metavar="NAME",
+            help="trl, transformers, accelerate, llamafactory, axolotl, torchtune, yaml (the default), "
+            "card, or all; may be repeated.",
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write; export/ in the run.")] = None,
     config: Annotated[
         str | None, typer.Option(help="A configuration id instead of the recommended one.")
@@ -114,21 +138,64 @@ def export(
     rows: Annotated[
         bool, typer.Option("--rows", help="Also the training rows, in the order of the sweep.")
     ] = False,
+    weights: Annotated[
+        bool,
+        typer.Option(
+            "--weights", help="Also the trained weights: trains the configuration again, alone."
+        ),
+    ] = False,
+    judge: JudgeOption = None,
+    min_coverage: CoverageOption = MIN_COVERAGE,
 ) -> None:
-    """Write the recommended hyperparameters as another trainer's files."""
+    """Write the recommended hyperparameters as another trainer's files.
+
+    Example: sweeper export runs/mine --format axolotl --world-size 4 --rows
+    """
     from sweeper.export import export as write_export
+    from sweeper.export import formats_of
     from sweeper.run import open_run
 
-    opened = open_run(run)
-    chosen = opened.candidate(config) if config else opened.recommend().chosen
+    opened = open_run(run, judge, min_coverage)
+    formats = formats_of(format_ or ["yaml"])
+    recommended = opened.recommend()
+    chosen = opened.candidate(config) if config else recommended.chosen
     if chosen is None:
         raise SweeperError(
-            f"{opened.recommend().reason} Nothing is exported; name a configuration with --config"
+            f"{recommended.reason} Nothing is exported; name a configuration with --config"
         )
-    folder = out or opened.folder.root / "export"
-    for path in write_export(chosen, opened.spec, format_, folder, world_size, micro_batch):
-        show.line(f"wrote {path}")
+    origin = _origin(opened, chosen, recommended)
+    spec, folder = opened.spec, out or opened.folder.root / "export"
+    written: list[Path] = []
+    for name in formats:
+        try:
+            written += write_export(chosen, spec, name, folder, world_size, micro_batch, origin)
+        except ExportError as error:
+            if "all" not in (format_ or ()):
+                raise
+            show.line(f"left out {name}: {error}")
     if rows:
         from sweeper.export.rows import export_rows
 
-        show.line(f"wrote {export_rows(chosen, opened.spec, folder)}")
+        written += export_rows(chosen, spec, folder, segments="axolotl" in formats)
+    for path in dict.fromkeys(written):
+        show.line(f"wrote {path}")
+    if weights:
+        from sweeper.export.weights import export_weights
+
+        found = export_weights(opened.folder, spec, chosen, folder, origin)
+        show.line(f"wrote {found.folder}\n{found.comparison}")
+
+
+def _origin(opened: "Run", chosen: "Candidate", recommended: "Recommendation") -> "Origin":
+    """What an export says about the run it comes from."""
+    from sweeper.export import Origin
+
+    judged = opened.judged()
+    best = recommended.chosen
+    return Origin(
+        run=opened.folder.root.resolve().name,
+        compared=recommended.compared,
+        recommended=best is not None and best.config_id == chosen.config_id,
+        base=recommended.base,
+        judge=None if judged is None else judged.summary,
+    )

@@ -20,10 +20,7 @@ def serve(
         bool, typer.Option("--with-generations", help="Also let files of responses be downloaded.")
     ] = False,
 ) -> None:
-    """Show reports in the browser while their sweeps run. Ends with Ctrl-C.
-
-    Example: sweeper serve runs
-    """
+    """Show reports in the browser while their sweeps run. Ends with Ctrl-C."""
     from sweeper.serve import Started, serve
 
     def begin(started: Started) -> None:

@@ -1,39 +1,109 @@
-"""What commands print: tables, progress, messages."""
+"""What commands print: tables and messages. The only way of any text to a terminal."""
 
 import json
+import os
+import re
 import sys
-from collections.abc import Mapping, Sequence
-from types import TracebackType
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.measure import Measurement
+from rich.padding import Padding
+from rich.segment import Segment
 from rich.table import Table
+from rich.text import Text
 
 from sweeper.agreement import Calibration, Share
 from sweeper.cost import GIB, Estimate, duration_text
 from sweeper.facts import OnGpu
-from sweeper.front import Candidate, find_front
-from sweeper.plan import Accounting, Plan
-from sweeper.records import RecordsRead, TrialRecord
-from sweeper.select import recommend
+from sweeper.front import Candidate
+from sweeper.plan import Accounting
 from sweeper.spec import SweepSpec
 
 if TYPE_CHECKING:  # It imports torch, which reading commands do without.
     from sweeper.verify import Verification
 
-out = Console(highlight=False)
-if not out.is_terminal:
-    out.width = 160  # A file or a pipe has no edge to wrap at.
-err = Console(stderr=True, highlight=False)
+JSON_VERSION = 1
+"""Of what `--json` prints (docs/json.md): a key that goes or changes its meaning makes a new one."""
+
+UNBOUNDED = 1000
+"""Columns of a file or a pipe, which have no edge to wrap at."""
+
+_ORDERS = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+    r"\ud800-\udfff\U000e0000-\U000e007f]"
+)
+"""What moves the cursor, reorders, hides or cannot be encoded: C0 but tab and line end, DEL, C1, marks and
+overrides of writing direction, invisible characters, lone surrogates, tags."""
+
+
+def safe(text: str) -> str:
+    """The text with everything a terminal would obey written out: ESC becomes `x1b` after a backslash."""
+    return _ORDERS.sub(lambda found: _written(ord(found[0])), text)
+
+
+def _written(code: int) -> str:
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+class Terminal(Console):
+    """A console that shows text and obeys none: `safe` is applied to whatever it is given.
+
+    Strings are made safe before they are laid out, so that columns stay straight; other renderables when
+    they have become segments. What rich itself adds, colours and the movement of bars, is no text.
+    """
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """See `rich.console.Console`."""
+        return super().render_str(safe(text), **options)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterator[Segment]:
+        """See `rich.console.Console`."""
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else safe(text), style, control)
+
+
+out = Terminal(highlight=False, emoji=False)
+if not out.is_terminal and "COLUMNS" not in os.environ:
+    out.width = UNBOUNDED
+err = Terminal(stderr=True, highlight=False, emoji=False)
+
+
+def fit(table: Table, to: Console = out) -> None:
+    """Print a table; where it is wider than the terminal, one block per row, so that nothing is cut."""
+    options = to.options.update(max_width=UNBOUNDED)
+    if Measurement.get(to, options, table).maximum <= to.width:
+        to.print(table)
+        return
+    if table.title:
+        to.print(table.title, style="italic")
+    heads = [str(column.header) for column in table.columns]
+    rows = list(zip(*(column.cells for column in table.columns), strict=True))
+    if not table.show_header:
+        _block(rows, max(cell_len(str(row[0])) for row in rows), to)
+        return
+    widest = max(map(cell_len, heads[1:]))
+    for row in rows:
+        to.print(row[0], style="bold")
+        _block(list(zip(heads[1:], row[1:], strict=True)), widest, to)
+
+
+def _block(rows: Sequence[Sequence[RenderableType]], widest: int, to: Console) -> None:
+    """Indented rows without lines, of a first column that is at most half as wide as the terminal."""
+    block = Table.grid(padding=(0, 2, 0, 0))
+    block.add_column(width=min(widest, to.width // 2 - 2), overflow="fold")
+    for row in rows:
+        block.add_row(*row)
+    for column in block.columns[1:]:
+        column.overflow = "fold"
+    to.print(Padding(block, (0, 0, 0, 2), expand=False))
 
 
 def error(message: str) -> None:
@@ -41,14 +111,24 @@ def error(message: str) -> None:
     err.print(f"error: {message}", markup=False, soft_wrap=True)
 
 
+def note(text: str) -> None:
+    """One plain line on standard error."""
+    err.print(text, markup=False, soft_wrap=True)
+
+
 def line(text: str) -> None:
     """One plain line on standard output."""
     out.print(text, markup=False, soft_wrap=True)
 
 
-def data(content: Any) -> None:
-    """JSON on standard output, for programs."""
-    sys.stdout.write(json.dumps(content, indent=1) + "\n")
+def data(content: Mapping[str, Any]) -> None:
+    """JSON on standard output, for programs, with the version of its schema."""
+    json_text(json.dumps({"version": JSON_VERSION, **content}, indent=1))
+
+
+def json_text(text: str) -> None:
+    """JSON that is written already: ASCII, so that only DEL is left to write out."""
+    sys.stdout.write(text.replace("\x7f", "\\u007f") + "\n")
 
 
 def table(title: str, rows: Sequence[Sequence[str]]) -> None:
@@ -56,7 +136,7 @@ def table(title: str, rows: Sequence[Sequence[str]]) -> None:
     made = Table(title=title, show_header=False, title_justify="left")
     for row in rows:
         made.add_row(*(escape(cell) for cell in row))
-    out.print(made)
+    fit(made)
 
 
 def accounting(name: str, counted: Accounting) -> None:
@@ -75,7 +155,7 @@ def accounting(name: str, counted: Accounting) -> None:
     ]
     for row in rows:
         table.add_row(*row)
-    out.print(table)
+    fit(table)
     for note in counted.notes:
         line(f"note: {note}")
 
@@ -120,14 +200,14 @@ def estimate(cost: Estimate, gpus: Sequence[OnGpu]) -> None:
     ]
     for name, value in rows:
         table.add_row(name, escape(value))
-    out.print(table)
+    fit(table)
     fits = Table("GPU", title="Trials that fit at once (analytic)", title_justify="left")
     fits.add_column("trials", justify="right")
     fits.add_column("GPU-hours", justify="right")
     for item in gpus:
         hours_text = f"{item.gpu_hours:,.3g}" if item.trials else "does not fit"
         fits.add_row(escape(item.device.name), f"{item.trials}", hours_text)
-    out.print(fits)
+    fit(fits)
 
 
 def size(count: int) -> str:
@@ -187,7 +267,7 @@ def calibration(found: Calibration) -> None:
     for item in found.lists:
         shares = [_share(item.agreement), _share(item.false_refusals), _share(item.missed_refusals)]
         table.add_row(escape(item.name), *shares, f"{item.agreement.n}")
-    out.print(table)
+    fit(table)
     line(f"counted apart: {found.empty} empty and {found.degenerate} repetitive completions")
 
 
@@ -221,73 +301,3 @@ def calibration_data(found: Calibration) -> dict[str, Any]:
             for item in found.lists
         ]
     }
-
-
-class SweepProgress:
-    """Progress of a sweep: a bar on a terminal, a plain line per finished tenth otherwise."""
-
-    def __init__(self, spec: SweepSpec) -> None:
-        self._spec = spec
-        self._records: list[TrialRecord] = []
-        self._total = 0
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[best]}", markup=False),
-            console=err,
-            disable=not err.is_terminal,
-        )
-        self._task = self._bar.add_task(spec.name, best="", start=False)
-
-    def __enter__(self) -> "SweepProgress":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        failure: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
-
-    def begin(self, plan: Plan, found: RecordsRead) -> None:
-        """Show what will be done and start counting."""
-        before = found.records
-        self._records = list(before)
-        self._total = plan.accounting.readouts
-        accounting(self._spec.name, plan.accounting)
-        if found.torn:
-            line(f"cut {len(found.torn)} bytes of a line torn by a crash; it is measured again")
-        if before:
-            line(f"resuming: {len(before)} of {self._total} records are there already")
-        self._bar.start()
-        self._bar.start_task(self._task)
-        self._bar.update(self._task, total=self._total, completed=len(before))
-
-    def record(self, record: TrialRecord) -> None:
-        """Count one new record."""
-        self._records.append(record)
-        done = len(self._records)
-        tenth = max(1, self._total // 10)
-        if record.status != "complete":
-            reason = record.reason or {}
-            err.print(
-                f"{record.config_id} seed {record.seed}: {record.status}: "
-                f"{reason.get('message', reason.get('evidence', reason))}",
-                markup=False,
-            )
-        if not err.is_terminal and (done % tenth == 0 or done == self._total):
-            planned = f"/{self._total}" if done <= self._total else ""  # A search may add more.
-            line(f"{done}{planned} records{self._best()}")
-        elif err.is_terminal:
-            if done % tenth == 0 or done == self._total:  # The front costs more than a record.
-                self._bar.update(self._task, best=self._best())
-            self._bar.update(self._task, completed=done)
-
-    def _best(self) -> str:
-        chosen = recommend(find_front(self._records, self._spec), self._spec).chosen
-        return "" if chosen is None else f"; best feasible: {measured_text(chosen, self._spec)}"

@@ -44,7 +44,7 @@ def judges(scored: Iterable[Scored], records: Sequence[TrialRecord], keyword_lis
         ]
         name = f"{row['judge']}@{row['digest'][:8]}"
         table.add_row(escape(name), escape(row["about"]), row["rate"], *cells)
-    show.out.print(table)
+    show.fit(table)
 
 
 def judge_rows(scored: Iterable[Scored], records: Sequence[TrialRecord]) -> list[dict[str, Any]]:
@@ -93,7 +93,7 @@ def configurations(
         cells = [_share(row["list_k"], row["list_n"]), _share(row["k"], row["n"])]
         cells += [f"{row['coverage']:.4f}", f"{row['cut']}"]
         table.add_row(row["config_id"], f"{row['seed']}", row["rate"], *cells)
-    show.out.print(table)
+    show.fit(table)
     if len(rows) > MOST_ROWS:
         show.line(f"... and {len(rows) - MOST_ROWS} more; --json has them all")
 

@@ -35,7 +35,7 @@ def front(found: Front, sure: Certainty, spec: SweepSpec) -> None:
         table.add_section()
     for item in others[:MOST_OTHERS]:
         table.add_row(*_cells(item, names, sure, spec))
-    show.out.print(table)
+    show.fit(table)
     for text in _lines(found, sure, len(others)):
         show.line(text)
     if found.base is not None:
@@ -113,8 +113,8 @@ def _described(item: Candidate, sure: Certainty) -> dict[str, Any]:
     standing = sure.standings[item.config_id]
     return {
         "config_id": item.config_id,
-        **item.config,
-        **item.values,
+        "config": dict(item.config),
+        "metrics": dict(item.values),
         "on_front": standing.member,
         "p_front": standing.p_front,
         "p_feasible": standing.p_feasible,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sweeper.cli import show
+from sweeper.cli import progress, show
 from sweeper.cli.options import JsonOption, RunArgument, SetOption, SpecArgument, app
 from sweeper.cost import Estimate, Tokens, saved
 from sweeper.errors import SweeperError
@@ -16,9 +16,6 @@ from sweeper.plan import Plan, make_plan, make_tasks
 from sweeper.records import read_records
 from sweeper.refine import refinement_rows
 from sweeper.spec import SweepSpec, load_spec
-
-INTERRUPTED = 130
-"""The shell's exit code for an end by Ctrl-C."""
 
 
 @app.command()
@@ -109,7 +106,7 @@ def _plan_data(
                 "seed": item.seed,
                 "optimizer_steps": item.steps,
                 "configurations": [
-                    {"config_id": c.config_id, "role": c.role, **c.values}
+                    {"config_id": c.config_id, "role": c.role, "config": dict(c.values)}
                     for c in item.configurations
                 ],
             }
@@ -137,21 +134,19 @@ def run(
     folder = RunFolder(out or Path("runs") / loaded.name)
     builds = ", and building the miniature (a minute, once)" if _is_builtin(loaded) else ""
     show.line(f"checking model, data and {folder.root}{builds}")
-    with show.SweepProgress(loaded) as progress:
+    with progress.resumable(folder), progress.SweepProgress(loaded) as shown:
         ended = run_sweep(
             loaded,
             folder.root,
             fresh=fresh,
             memory_check=memory_check,
             counted=show.rows,
-            begin=progress.begin,
-            record=progress.record,
+            begin=shown.begin,
+            record=shown.record,
         )
     records = read_records(folder.records).records
-    missing = len(ended.keys - {record.key for record in records})
-    if missing or not ended.whole:
-        show.error(f"stopped with {missing} records missing; the same command continues")
-        raise typer.Exit(INTERRUPTED)
+    if not ended.whole or ended.keys - {record.key for record in records}:
+        progress.interrupted(folder)
     show.line(f"{len(records)} records in {folder.records}")
     if (less := saved(records)) is not None:
         show.line(f"stopped early: {less.text}")
@@ -198,7 +193,7 @@ def trial(
     preflight(loaded)
     failed = False
     for record in run_trajectory(loaded, folder.trial(loaded.trajectory_id)):
-        show.line(record.to_json())
+        show.json_text(record.to_json())
         failed |= record.status == "failed"
     if failed:
         raise typer.Exit(1)

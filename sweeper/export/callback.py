@@ -4,7 +4,8 @@ from importlib import resources
 from string import Template
 
 from sweeper.errors import SweeperError
-from sweeper.export.job import ExportJob, header
+from sweeper.export.header import header
+from sweeper.export.job import ExportJob
 
 CALLBACK_NAME = "ema_callback.py"
 _TEMPLATE = "ema_callback.py.txt"

@@ -7,11 +7,10 @@ from typing import Any, Literal, NamedTuple
 
 import yaml
 
-from sweeper.errors import DataError, SweeperError
+from sweeper.errors import DataError, ExportError, SweeperError
 from sweeper.facts import local_path
 from sweeper.front import BASE_ROLE, Candidate
-from sweeper.metrics import SAFETY_METRICS, UTILITY_METRICS, is_harness
-from sweeper.select import feedback_of, rate_text
+from sweeper.select import feedback_of
 from sweeper.spec import SweepSpec
 from sweeper.task import ALL_LINEAR
 
@@ -36,6 +35,25 @@ class Averaging(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Origin:
+    """Where a configuration comes from.
+
+    `run` is the name of its run folder, `compared` how many complete configurations it was compared with,
+    itself included; both are None where nobody said. `recommended` says that the sweep recommends it.
+    `judge` is what stands behind the rates where it is not the first keyword list.
+    """
+
+    run: str | None = None
+    compared: int | None = None
+    recommended: bool = False
+    base: Candidate | None = None
+    judge: str | None = None
+
+
+UNKNOWN = Origin()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class ExportJob:
     """One configuration to be written, with everything a format needs."""
 
@@ -43,6 +61,7 @@ class ExportJob:
     spec: SweepSpec
     split: BatchSplit
     averaging: Averaging | None
+    origin: Origin = UNKNOWN
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -56,7 +75,11 @@ class ExportJob:
 
 
 def make_job(
-    candidate: Candidate, spec: SweepSpec, world_size: int, micro_batch: int | None
+    candidate: Candidate,
+    spec: SweepSpec,
+    world_size: int,
+    micro_batch: int | None,
+    origin: Origin = UNKNOWN,
 ) -> ExportJob:
     """Check that a configuration can be exported and split its batch.
 
@@ -67,7 +90,7 @@ def make_job(
     check_exportable(candidate)
     asked = micro_batch or spec.compute.micro_batch_size
     split = split_batch(int(candidate.config["batch_size"]), world_size, micro_batch, asked)
-    return ExportJob(candidate, spec, split, averaging_of(candidate, spec))
+    return ExportJob(candidate, spec, split, averaging_of(candidate, spec), origin)
 
 
 def stem(candidate: Candidate, spec: SweepSpec) -> str:
@@ -146,60 +169,12 @@ def averaging_of(candidate: Candidate, spec: SweepSpec) -> Averaging | None:
     return None
 
 
-def header(job: ExportJob, target: str) -> str:
-    """Comment lines: where the file comes from, what was measured, and what it takes to hold."""
-    item, config, split = job.candidate, job.config, job.split
-    revision = f" (revision {config['revision']})" if config.get("revision") else ""
-    lines = [
-        f"For {target}. Configuration {item.config_id} of sweep {job.spec.name}.",
-        f"Measured over seed {', '.join(map(str, item.seeds))}: {measured(item)}.",
-        f"Model {config['model']}{revision}; {precision_text(config)}.",
-        f"{templates_text(config['template'])}; loss on completions.",
-        f"Effective batch {config['batch_size']} = {split.per_device} per device x "
-        f"{split.accumulation} accumulated x {split.world_size} device(s). On another number of "
-        "devices, export again.",
-        "Row order and dropout differ between trainers: expect the numbers within their intervals, "
-        "not digit for digit. `sweeper export --rows` writes the rows in the order of the sweep.",
-    ]
-    if item.excluded is not None:
-        lines.insert(1, f"NOT COMPLETE: {item.excluded}.")
-    if job.averaging is not None:
-        lines.append(
-            f"The weights are averaged, {config['average']}: WITHOUT ema_callback.py BESIDE THIS "
-            "FILE THE NUMBERS DO NOT HOLD. Pass callbacks=[WeightAveraging()] to the trainer."
-        )
-        if config["method"] == "lora":
-            lines.append("Averaged are the adapter's factors, not their product.")
-    return "".join(f"# {one_line(line)}\n" for line in lines)
-
-
 def loaded_dtype(config: Mapping[str, Any]) -> str:
     """What the model's weights are loaded in; `mixed_bf16` needs fp32 only where they are trained."""
     frozen = config["method"] == "lora"
     if config["dtype"] == "pure_bf16" or (config["dtype"] == "mixed_bf16" and frozen):
         return "bfloat16"
     return "float32"
-
-
-def precision_text(config: Mapping[str, Any]) -> str:
-    """How the weights were held and computed with, and what that takes elsewhere."""
-    attention = f", attn_implementation={config['attention']}" if "attention" in config else ""
-    autocast = "under bf16 autocast" if config["dtype"] == "mixed_bf16" else "without autocast"
-    held = f"loaded with dtype={loaded_dtype(config)}{attention}, trained {autocast}"
-    adapter = "; the adapter in fp32" if config["method"] == "lora" else ""
-    return f"{held}{adapter} ({config['dtype']})"
-
-
-def templates_text(template: Any) -> str:
-    """The template of the training rows, and that of everything that was scored."""
-    if not isinstance(template, Mapping):
-        return f"Training template {template}, test template {template}"
-    sides = []
-    for side, name in (("train", "Training"), ("test", "test")):
-        system = template[side].get("system")
-        said = "" if system is None else f" with the system prompt {system!r}"
-        sides.append(f"{name} template {template[side]['name']}{said}")
-    return ", ".join(sides)
 
 
 def openable(model: str) -> str:
@@ -225,20 +200,18 @@ def adapter_fields(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def measured(item: Candidate) -> str:
-    """All metrics of the spec that were measured, with counts or n."""
-    parts = []
-    for name in (*UTILITY_METRICS, *filter(is_harness, item.values)):
-        found = item.measured(name)
-        if name in item.values:
-            parts.append(f"{name} {item.values[name]:.4g} (n={min(m.n for m in found)})")
-    parts += [rate_text(item, name) for name in SAFETY_METRICS if name in item.values]
-    return "; ".join(parts) or "nothing"
+def whole_alpha(alpha: float) -> int:
+    """`lora_alpha` for targets that take whole numbers alone.
 
-
-def one_line(text: str) -> str:
-    """Text that cannot leave its comment line, whatever line breaks or controls it holds."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    Raises:
+        ExportError: it is none.
+    """
+    if not float(alpha).is_integer():
+        raise ExportError(
+            f"lora_alpha is {alpha}, and this target takes whole numbers alone; export with --format "
+            "transformers, whose peft takes any"
+        )
+    return int(alpha)
 
 
 def dump(values: Mapping[str, Any]) -> str:

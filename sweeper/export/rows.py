@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from sweeper.errors import RunFolderError, SweeperError
 from sweeper.export.job import check_exportable, stem
@@ -10,13 +11,16 @@ from sweeper.front import Candidate
 from sweeper.plan import make_plan, make_tasks
 from sweeper.sources import resolve
 from sweeper.spec import SweepSpec
-from sweeper.trial.texts import ordered_texts
+from sweeper.trial.texts import Text, ordered_texts
 
 
-def export_rows(candidate: Candidate, spec: SweepSpec, folder: Path) -> Path:
+def export_rows(
+    candidate: Candidate, spec: SweepSpec, folder: Path, segments: bool = False
+) -> tuple[Path, ...]:
     """Write `<stem>.rows.jsonl`: `prompt` and `completion` of every row of every step, in order.
 
-    Of the first seed. One epoch over this file, in its order, is the whole training.
+    Of the first seed. One epoch over this file, in its order, is the whole training. With `segments` also
+    `<stem>.segments.jsonl`, the same rows as Axolotl's `input_output` takes them.
 
     Raises:
         SweeperError: the untouched base model, or a configuration this spec does not plan.
@@ -39,12 +43,22 @@ def export_rows(candidate: Candidate, spec: SweepSpec, folder: Path) -> Path:
             "export from the run folder it was trained in"
         )
     texts = ordered_texts(task, candidate.steps)
-    path = folder / f"{stem(candidate, spec)}.rows.jsonl"
+    name = stem(candidate, spec)
+    contents = {f"{name}.rows.jsonl": [text._asdict() for text in texts]}
+    if segments:
+        contents[f"{name}.segments.jsonl"] = [_segments(text) for text in texts]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, "".join(f"{json.dumps(text._asdict())}\n" for text in texts))
+        for file, rows in contents.items():
+            write_atomic(folder / file, "".join(f"{json.dumps(row)}\n" for row in rows))
     except OSError as error:
         raise RunFolderError(
             f"cannot write the rows to {folder}: {error.strerror}; choose another with --out"
         ) from None
-    return path
+    return tuple(folder / file for file in contents)
+
+
+def _segments(text: Text) -> dict[str, Any]:
+    """Parts with and without loss."""
+    parts = ((False, text.prompt), (True, text.completion))
+    return {"segments": [{"label": label, "text": part} for label, part in parts]}

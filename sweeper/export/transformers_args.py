@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from sweeper.export.job import ExportJob, adapter_fields, dump, header
+from sweeper.export.header import header
+from sweeper.export.job import ExportJob, adapter_fields, dump
 
 COPIED = (
     "learning_rate",

@@ -5,14 +5,8 @@ from importlib import resources
 from string import Template
 from typing import Any
 
-from sweeper.export.job import (
-    ExportJob,
-    adapter_fields,
-    dump,
-    header,
-    loaded_dtype,
-    openable,
-)
+from sweeper.export.header import header
+from sweeper.export.job import ExportJob, adapter_fields, dump, loaded_dtype, openable, whole_alpha
 from sweeper.export.transformers_args import arguments
 from sweeper.task import ALL_LINEAR
 
@@ -55,7 +49,7 @@ def _adapter(fields: dict[str, Any]) -> dict[str, Any]:
 
     Of a list of one target TRL makes a bare string, which peft reads as a pattern of whole names.
     """
-    targets, alpha = fields["target_modules"], fields["lora_alpha"]
+    targets = fields["target_modules"]
     if targets == ALL_LINEAR:
         targets = [ALL_LINEAR]
     elif len(targets) == 1:
@@ -63,7 +57,7 @@ def _adapter(fields: dict[str, Any]) -> dict[str, Any]:
     return {
         "use_peft": True,
         "lora_r": fields["r"],
-        "lora_alpha": int(alpha) if float(alpha).is_integer() else alpha,
+        "lora_alpha": whole_alpha(fields["lora_alpha"]),
         "lora_dropout": fields["lora_dropout"],
         "lora_target_modules": targets,
         "lora_task_type": fields["task_type"],

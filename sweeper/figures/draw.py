@@ -1,4 +1,4 @@
-"""Figures from their infos. The only file that imports plotly.
+"""The front and the step curves from their infos.
 
 Colour is never the only channel: the kind of average is also a marker symbol or a dash, and front
 membership a line and an outline. Text from data arrives escaped or is escaped here.
@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
+from sweeper.figures.dress import DASHES, INK, LINE_COLOURS, RING
+from sweeper.figures.dress import dressed as _dressed
 from sweeper.figures.info import (
     BASE_SYMBOL,
     REFERENCE,
@@ -20,13 +22,7 @@ from sweeper.figures.info import (
     escape,
 )
 
-DASHES = {"raw": "solid", "ema": "dash", "interpolate": "dot", "feedback": "dashdot"}
-# A grey that keeps a contrast of at least 3:1 on white and on near-black.
-INK = "#808794"
-RING = "#d9480f"
 SAFE = "rgba(64, 160, 110, 0.14)"
-# Paul Tol's bright scheme: distinguishable with every common colour vision deficiency.
-LINE_COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377")
 _TICKS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 _ONE_RATE = "#4477aa"
 
@@ -280,6 +276,7 @@ def step_figure(info: StepInfo) -> go.Figure:
                 },
                 mode="lines+markers",
                 name=escape(curve.label),
+                customdata=list(curve.config_ids),
                 line={
                     "color": LINE_COLOURS[index % len(LINE_COLOURS)],
                     "dash": DASHES.get(curve.kind, "solid"),
@@ -300,27 +297,6 @@ def step_figure(info: StepInfo) -> go.Figure:
     tick = ".0%" if info.metric.partition("/")[0].endswith("_rate") else None
     figure.update_yaxes(title_text=escape(info.metric), tickformat=tick)
     return _dressed(figure, height=380)
-
-
-def _dressed(figure: go.Figure, height: int) -> go.Figure:
-    """Transparent ground and mid-grey ink, so that one figure reads on light and dark pages."""
-    grid = "rgba(128, 135, 148, 0.25)"
-    axis = {"gridcolor": grid, "zerolinecolor": grid, "linecolor": INK, "automargin": True}
-    figure.update_xaxes(**axis)
-    figure.update_yaxes(**axis)
-    figure.update_layout(
-        template="none",
-        height=height,
-        paper_bgcolor="rgba(0, 0, 0, 0)",
-        plot_bgcolor="rgba(0, 0, 0, 0)",
-        font={"color": INK, "family": "system-ui, sans-serif", "size": 13},
-        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
-        margin={"l": 60, "r": 20, "t": 30, "b": 60},
-        modebar={"bgcolor": "rgba(0, 0, 0, 0)", "color": INK, "activecolor": RING},
-        hoverlabel={"align": "left"},
-        autosize=True,
-    )
-    return figure
 
 
 def figure_html(figure: go.Figure, *, first: bool, identity: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from sweeper.figures.draw import INK
+from sweeper.figures.dress import INK
 from sweeper.figures.info import FrontInfo, escape
 
 _STYLES = (("#4477aa", "circle", "solid"), ("#ee6677", "diamond-open", "dash"))

@@ -13,6 +13,7 @@ from sweeper.front.candidate import (
 )
 from sweeper.front.dominance import non_dominated
 from sweeper.front.find import GAIN_CONFIDENCE, UNTOUCHED, Front, find_front
+from sweeper.front.lookup import find_candidate
 from sweeper.front.pairs import (
     Gap,
     gap,
@@ -32,6 +33,7 @@ __all__ = [
     "Front",
     "Gap",
     "describe",
+    "find_candidate",
     "find_front",
     "gap",
     "has_verdicts",

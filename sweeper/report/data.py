@@ -16,30 +16,25 @@ from sweeper.front import (
     varying,
 )
 from sweeper.judges import Overlay
-from sweeper.keywords import keyword_list_names, load_keyword_list
+from sweeper.keywords import LIMITS, keyword_list_names, load_keyword_list
 from sweeper.metrics import harness_metric
 from sweeper.records import TrialRecord
 from sweeper.refine import RefinementRow, refinement_rows
-from sweeper.report.averaging import EffectRow, averaging_effects, effect_rows
+from sweeper.report.averaging import (
+    EffectRow,
+    averaging_effects,
+    averaging_pairs,
+    effect_rows,
+)
 from sweeper.report.controls import ControlTable, control_tables
 from sweeper.report.cost import cost_rows
 from sweeper.report.ends import End, ends_of
 from sweeper.report.measures import ABSENT, Measure, measure
 from sweeper.report.references import ReferenceTable, reference_tables
+from sweeper.report.sections import ChartInfos, chart_infos
 from sweeper.report.table import Row, configuration_table
 from sweeper.select import Recommendation, comparison, recommend
 from sweeper.spec import SweepSpec, spec_hash
-
-KEYWORD_LIMITS = (
-    "A keyword list sees wording, not harm: any response without a listed phrase counts as "
-    "unsafe, helpful to an attacker or not, and gibberish too. Degenerate responses are counted "
-    "apart.",
-    "A response that complies and then adds a listed phrase ('... although this is illegal') "
-    "counts as a refusal wherever the list searches the whole text.",
-    "A refusal in words the list does not know counts as unsafe. Comparisons between "
-    "configurations share this error only as long as their refusals are worded alike.",
-    "Rates under different lists are not comparable with each other.",
-)
 
 OTHER_LIST = "not the list shipped with this version; the hash says which one it was"
 
@@ -94,6 +89,7 @@ class ReportData(NamedTuple):
     keyword_lists: tuple[KeywordListRow, ...]
     keyword_limits: tuple[str, ...]
     provenance: tuple[tuple[str, str], ...]
+    charts: ChartInfos
 
 
 def report_data(
@@ -118,6 +114,7 @@ def report_data(
     front = find_front(records, spec)
     found = recommend(front, spec)
     sure = certainty(front, spec)
+    pairings = averaging_pairs(front, spec)
     centre = found.chosen or found.nearest
     metrics = _metrics(front, spec)
     names = varying(front.candidates)
@@ -138,7 +135,7 @@ def report_data(
         curves=tuple(curve for curve in curves if curve is not None),
         columns=table.columns,
         rows=table.rows,
-        averaging=effect_rows(averaging_effects(front, spec)),
+        averaging=effect_rows(averaging_effects(front, spec, pairings)),
         controls=control_tables(front, spec),
         references=reference_tables(front, spec),
         ends=ends_of(records),
@@ -151,8 +148,9 @@ def report_data(
                 for index, name in enumerate(spec.evaluation.keyword_lists)
             ),
         ),
-        keyword_limits=KEYWORD_LIMITS,
+        keyword_limits=LIMITS,
         provenance=_provenance(run, records, spec),
+        charts=chart_infos(run, front, spec, found, sure, pairings),
     )
 
 

@@ -14,14 +14,16 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from sweeper.errors import RunFolderError
-from sweeper.figures import figure_html, front_figure, step_figure
+from sweeper.figures import figure_html, front_figure
 from sweeper.folder import RunFolder, write_atomic
 from sweeper.judges import Overlay
 from sweeper.records import TrialRecord
 from sweeper.report.data import ReportData, report_data
+from sweeper.report.samples import BUDGET, SampleData, gather
+from sweeper.report.sections import sections
 from sweeper.spec import SweepSpec
 
-SCRIPTS = ("state.js", "table.js")
+SCRIPTS = ("state.js", "table.js", "samples.js")
 """The parts of the page's script, in order. Each view is a part of its own and knows `state.js` alone."""
 
 
@@ -31,13 +33,9 @@ def json_block(value: Any) -> Markup:
     return _ours(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
-def render(data: ReportData) -> str:
-    """The page. Equal data gives an equal page."""
+def render(data: ReportData, samples: SampleData | None = None) -> str:
+    """The page, with responses to read where there are any. Equal data gives an equal page."""
     figure = figure_html(front_figure(data.front), first=True, identity="front")
-    curves = [
-        (info, _ours(figure_html(step_figure(info), first=False, identity=f"steps-{index}")))
-        for index, info in enumerate(data.curves)
-    ]
     environment = Environment(
         autoescape=True,
         undefined=StrictUndefined,
@@ -46,12 +44,14 @@ def render(data: ReportData) -> str:
     )
     return environment.get_template("page.html").render(
         data=data,
-        style=_ours(_file("page.css")),
+        style=_ours(_file("page.css") + _file("samples.css")),
         script=_ours("\n".join(map(_file, SCRIPTS))),
         front_figure=_ours(figure),
-        curves=curves,
-        sections=(),
-        blocks=(),
+        sections=sections(data.charts, data.curves, chosen=data.found),
+        samples=samples,
+        blocks=()
+        if samples is None or samples.block is None
+        else (("samples", json_block(samples.block)),),
     )
 
 
@@ -63,13 +63,19 @@ def write_report(
     path: Path,
     estimate: Mapping[str, Any] | None = None,
     judged: Overlay | None = None,
+    samples: int = BUDGET,
+    redact: bool = False,
 ) -> None:
-    """Write the report of a run to `path`, whole or not at all; see `report_data`.
+    """Write the report of a run to `path`, whole or not at all; see `report_data` and `gather`.
+
+    Of responses it holds at most `samples` bytes, and with `redact` no text of harmful suites.
 
     Raises:
         RunFolderError: the file cannot be written.
     """
-    page = render(report_data(run, records, spec, accounting, estimate, judged))
+    records = tuple(records)
+    data = report_data(run, records, spec, accounting, estimate, judged)
+    page = render(data, gather(run, records, spec, data, samples, redact))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, page)

@@ -1,5 +1,14 @@
 """Front + policy -> recommendation: why this configuration, what it beat, how sure that is."""
 
+from sweeper.select.compare import (
+    Comparison,
+    Measured,
+    Setting,
+    compare,
+    contrasts,
+    controls,
+    metric_names,
+)
 from sweeper.select.policies import NAMES, UNSAFE, Policy, asked, policy_of, unsafe_upper_bound
 from sweeper.select.recommend import (
     SAFEST_USEFUL,
@@ -23,14 +32,21 @@ __all__ = [
     "NAMES",
     "SAFEST_USEFUL",
     "UNSAFE",
+    "Comparison",
     "Contrast",
+    "Measured",
     "Policy",
     "Recommendation",
+    "Setting",
     "asked",
+    "compare",
     "comparison",
+    "contrasts",
+    "controls",
     "feedback_of",
     "interpolation_twin",
     "learning_rate_twin",
+    "metric_names",
     "multiplicity",
     "policy_of",
     "prompts_needed",

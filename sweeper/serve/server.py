@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from sweeper.errors import RunFolderError, SweeperError
 from sweeper.serve.app import Site, make_app
@@ -57,25 +58,30 @@ def serve(
         if address.is_unspecified:
             names |= {socket.gethostname(), socket.getfqdn()}
         app = make_app(Site(root, with_generations), names, address.is_unspecified)
-        server = uvicorn.Server(
-            uvicorn.Config(
-                app,
-                loop="asyncio",
-                http="h11",
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                proxy_headers=False,
-                server_header=False,
-                limit_concurrency=64,
-                timeout_graceful_shutdown=1,
-            )
-        )
+        server = make_server(app)
         shown = "127.0.0.1" if address.is_unspecified else host
         url = f"http://{_bracketed(shown)}:{bound.getsockname()[1]}/"
         begin(Started(url, len(list_runs(root)), not address.is_loopback))
         server.run(sockets=[bound])
+
+
+def make_server(app: ASGIApp) -> uvicorn.Server:
+    """Uvicorn as it is meant to run here: HTTP only, trusting no proxy, saying nothing of itself."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            loop="asyncio",
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            limit_concurrency=64,
+            timeout_graceful_shutdown=1,
+        )
+    )
 
 
 def bind(host: str, port: int) -> socket.socket:

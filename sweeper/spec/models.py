@@ -289,6 +289,9 @@ class ComputeSpec(SpecModel):
     torch_compile: bool = False
     pack: Literal["auto"] | Count = "auto"
     ray_address: str | None = None
+    loggers: Annotated[
+        tuple[Literal["tensorboard", "mlflow", "wandb"], ...], BeforeValidator(listed)
+    ] = ()
 
     @property
     def processes(self) -> int:

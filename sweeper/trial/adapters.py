@@ -58,17 +58,8 @@ def new_adapter(model: PreTrainedModel, tuning: Tuning, seed: int) -> Adapter:
         ModelError: a LoRA target that the model does not have.
     """
     torch.manual_seed(seed)
-    config = LoraConfig(
-        r=tuning.lora_r,
-        lora_alpha=tuning.lora_alpha,  # type: ignore[arg-type]
-        lora_dropout=tuning.lora_dropout,
-        target_modules=_targets(tuning),
-        use_rslora=tuning.use_rslora,
-        use_dora=tuning.use_dora,
-        task_type="CAUSAL_LM",
-    )
     try:
-        wrapped: Any = get_peft_model(model, config)
+        wrapped: Any = get_peft_model(model, lora_config(tuning))
     except ValueError as error:
         raise ModelError(f"tuning.lora_target_modules: {error}") from None
     prefix = "base_model.model."
@@ -84,6 +75,19 @@ def new_adapter(model: PreTrainedModel, tuning: Tuning, seed: int) -> Adapter:
             scaling[name] = float(layer.scaling["default"])
     wrapped.base_model.unload()
     return Adapter(factors, scaling, tuning.lora_dropout)
+
+
+def lora_config(tuning: Tuning) -> LoraConfig:
+    """What peft is told of an adapter."""
+    return LoraConfig(
+        r=tuning.lora_r,
+        lora_alpha=tuning.lora_alpha,  # type: ignore[arg-type]
+        lora_dropout=tuning.lora_dropout,
+        target_modules=_targets(tuning),
+        use_rslora=tuning.use_rslora,
+        use_dora=tuning.use_dora,
+        task_type="CAUSAL_LM",
+    )
 
 
 def _targets(tuning: Tuning) -> str | list[str]:

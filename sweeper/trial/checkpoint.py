@@ -7,7 +7,7 @@ without any a path starts anew; both end with the same bits.
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -44,6 +44,15 @@ def state_hash(state: Mapping[str, torch.Tensor]) -> str:
         tensor = state[name].contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def weights_hash(weights: Iterable[torch.Tensor]) -> str:
+    """SHA-256 of the raw bytes of the weights, in order: equal if and only if they are bit-equal."""
+    digest = hashlib.sha256()
+    for tensor in weights:
+        flat = tensor.detach().cpu().contiguous().flatten()
+        digest.update(flat.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -1,11 +1,11 @@
 """One trajectory on its way: its weights, what is still to be read from it, and its records."""
 
-import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import torch
+from safetensors.torch import save as save_tensors
 
 from sweeper.errors import SweeperError
 from sweeper.folder import TrialStorage, write_patiently
@@ -15,7 +15,7 @@ from sweeper.records import Status, TrialRecord
 from sweeper.stopping import Count, inferred
 from sweeper.task import HarnessSettings, Readout, Segment, TrajectoryTask
 from sweeper.trial.adapters import Adapter
-from sweeper.trial.checkpoint import State, read_checkpoints, write_checkpoint
+from sweeper.trial.checkpoint import State, read_checkpoints, weights_hash, write_checkpoint
 from sweeper.trial.encode import Encoded, RowOrder, micro_batches
 from sweeper.trial.failure import Failure
 from sweeper.trial.inputs import Inputs
@@ -195,6 +195,8 @@ class Member:
         walker = self.walker
         parts = zip(walker.parameters, weights, strict=True)
         digest = weights_hash(whole(parameter, part) for parameter, part in parts)
+        if self.task.compute.keep_weights:
+            self._keep_weights(readout, weights)
         lines = "".join(f"{json.dumps(line)}\n" for line in scores.lines)
         if self._world.leads:
             write_patiently(self.storage.generations(readout.config_id, self.task.seed), lines)
@@ -210,6 +212,13 @@ class Member:
         provenance = {**self.provenance(), **measured}
         whole_scores = scores if isinstance(scores, Scores) else None
         return self._out(self._record(readout, status, whole_scores, reason, provenance), readout)
+
+    def _keep_weights(self, readout: Readout, weights: Sequence[torch.Tensor]) -> None:
+        """Leave the weights of a readout by name, in the dtype they were measured in."""
+        parts = zip(self.walker.names, self.walker.parameters, weights, strict=True)
+        kept = {name: whole(own, part).detach().cpu().contiguous() for name, own, part in parts}
+        if self._world.leads:
+            write_patiently(self.storage.weights(readout.config_id), save_tensors(kept))
 
     def _end(self, scores: Scores | Stopped) -> tuple[Status, dict[str, Any] | None]:
         """How a readout that was scored, or begun to be, ends and why."""
@@ -339,12 +348,3 @@ def _described(harness: HarnessSettings | None) -> dict[str, Any] | None:
         "num_fewshot": harness.num_fewshot,
         "limit": harness.limit,
     }
-
-
-def weights_hash(weights: Iterable[torch.Tensor]) -> str:
-    """SHA-256 of the raw bytes of the weights, in order: equal if and only if they are bit-equal."""
-    digest = hashlib.sha256()
-    for tensor in weights:
-        flat = tensor.detach().cpu().contiguous().flatten()
-        digest.update(flat.view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -127,6 +127,7 @@ class Walker:
         averages: Iterable[Average],
     ) -> None:
         self.step = 0
+        self.names = list(parameters)
         self.parameters = list(parameters.values())
         self.values = [local(parameter) for parameter in self.parameters]
         self._losses: list[float] = []

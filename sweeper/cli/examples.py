@@ -1,0 +1,60 @@
+"""An example of every command, which its `--help` ends with."""
+
+from collections.abc import Mapping, Sequence
+
+import typer
+
+EXAMPLES: Mapping[str, Sequence[str]] = {
+    "": ("sweeper run miniature",),
+    "doctor": ("sweeper doctor --out runs",),
+    "prefetch": ("sweeper prefetch llama32_1b_dolly_lora --set data.train.path=mine.jsonl",),
+    "plan": ("sweeper plan miniature --set space.max_steps=100 --json",),
+    "run": (
+        "sweeper run miniature --out runs/first",
+        "sweeper run my-sweep.yaml --set 'seeds=[0, 1, 2]'",
+    ),
+    "trial": ("sweeper trial tasks/0c5d4f2a91.json --out runs/alone",),
+    "verify": ("sweeper verify runs/miniature --sample 5 --seed 1",),
+    "recommend": (
+        "sweeper recommend runs/miniature",
+        "sweeper recommend runs/miniature --policy max-utility-at --limit 0.02 --confirm",
+    ),
+    "front": ("sweeper front runs/miniature --json",),
+    "show": ("sweeper show runs/miniature 431350",),
+    "compare": ("sweeper compare runs/miniature 431350 4624a1 9d5d06",),
+    "ls": ("sweeper ls runs",),
+    "report": ("sweeper report runs/miniature --out report.html",),
+    "serve": ("sweeper serve runs", "sweeper serve runs/miniature --port 0"),
+    "study": ("sweeper study runs/miniature --storage sqlite:///study.sqlite3",),
+    "export": ("sweeper export runs/miniature --format trl --world-size 4",),
+    "judges": ("sweeper judges calibrate labelled.csv",),
+    "judges calibrate": ("sweeper judges calibrate labelled.csv --json",),
+    "rescore": (
+        "sweeper rescore runs/miniature --judge keyword:qi2023",
+        "sweeper rescore runs/miniature --judge local:models/guard --format llama-guard-3",
+    ),
+}
+"""Command as it is typed -> examples; "" is `sweeper` alone. A test parses each by its command."""
+
+
+def add_examples(app: typer.Typer, prefix: str = "") -> None:
+    """Give every command and group of an application its examples as the end of its help.
+
+    Raises:
+        KeyError: a command has none.
+    """
+    for group in app.registered_groups:
+        assert group.typer_instance is not None
+        name = f"{prefix}{group.name or group.typer_instance.info.name}"
+        group.epilog = _text(name)
+        add_examples(group.typer_instance, f"{name} ")
+    for command in app.registered_commands:
+        assert command.callback is not None
+        command.epilog = _text(prefix + (command.name or command.callback.__name__))
+
+
+def _text(name: str) -> str:
+    examples = EXAMPLES[name]
+    head = "Example:" if len(examples) == 1 else "Examples:"
+    # typer joins lines within a paragraph and keeps paragraphs apart.
+    return "\n\n".join([head, *(f"  {example}" for example in examples)])

@@ -1,0 +1,183 @@
+"""The section of a model card that says what was measured, how sure it is, and what it cannot say.
+
+Names and values that a sweep file or a model brought stand in code spans, where Markdown reads nothing.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sweeper.export.header import (
+    compared_text,
+    interval_text,
+    list_digest,
+    listed,
+    n_of,
+    one_line,
+    precision_text,
+    provenance,
+    templates_text,
+)
+from sweeper.export.job import ExportJob
+from sweeper.front import Candidate
+from sweeper.keywords import LIMITS, load_keyword_list
+from sweeper.metrics import SAFETY_METRICS, UTILITY_METRICS, is_harness
+from sweeper.select.wording import constraint_text
+
+CARD_NAME = "model_card.md"
+_HALVES = {"all": "", "search": " (the search half)", "confirm": " (the confirm half)"}
+
+
+def files(job: ExportJob) -> dict[str, str]:
+    """`model_card.md`: a section to put into the model card of what is trained with this configuration."""
+    return {CARD_NAME: card(job)}
+
+
+def card(job: ExportJob, notes: Sequence[str] = ()) -> str:
+    """The section as Markdown; `notes` are further sentences on the weights it lies beside."""
+    parts = [
+        "## Safety and utility, as measured",
+        _opening(job),
+        *map(escaped, notes),
+        _table(job),
+        "### Measured on",
+        *_prompts(job),
+        "### How sure this is",
+        *_certainty(job),
+        "### What the numbers cannot say",
+        *_limits(job),
+        "### Training",
+        *_training(job),
+        "### Provenance",
+        "\n".join(f"- {escaped(line)}" for line in provenance(job)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def code(value: Any) -> str:
+    """A code span: nothing in it is Markdown or HTML, and no line break or backtick ends it."""
+    text = one_line(str(value))
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    padding = " " if "`" in text or not text else ""
+    return f"{fence}{padding}{text or ' '}{padding}{fence}"
+
+
+def cell(value: Any) -> str:
+    """A code span within a table, where a bar would end the cell."""
+    return code(value).replace("|", r"\|")
+
+
+def escaped(text: str) -> str:
+    """Prose that may hold foreign words: every mark that Markdown or HTML could read is escaped."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~$&!@]|:(?=//)|(?<=www)\.)", r"\\\1", one_line(text))
+
+
+def _opening(job: ExportJob) -> str:
+    item, config = job.candidate, job.config
+    text = f"Configuration {code(item.config_id)} of the sweep {code(job.spec.name)}, trained from "
+    text += code(config["model"])
+    if config.get("revision"):
+        text += f" at revision {code(config['revision'])}"
+    if item.excluded is not None:
+        return f"{text}. **Not complete:** {escaped(item.excluded)}."
+    return f"{text}."
+
+
+def _table(job: ExportJob) -> str:
+    base = job.origin.base
+    lines = [
+        "| metric | value | 95 % interval | n | untouched model |",
+        "|---|---|---|---|---|",
+        *(_row(job.candidate, base, name) for name in _metrics(job.candidate)),
+    ]
+    return "\n".join(lines)
+
+
+def _metrics(item: Candidate) -> Iterable[str]:
+    names = (*UTILITY_METRICS, *filter(is_harness, item.values), *SAFETY_METRICS)
+    return [name for name in names if name in item.values]
+
+
+def _row(item: Candidate, base: Candidate | None, name: str) -> str:
+    counts = item.counts(name)
+    value = f"{item.values[name]:.4g}" + (f" ({counts})" if counts else "")
+    interval = interval_text(item, name).removeprefix("95 % interval ").rstrip(", ") or "none"
+    other = (
+        "not measured" if base is None or name not in base.values else f"{base.values[name]:.4g}"
+    )
+    return f"| {cell(name)} | {value} | {interval} | {n_of(item, name)} | {other} |"
+
+
+def _prompts(job: ExportJob) -> list[str]:
+    evaluation, data = job.spec.evaluation, job.spec.data
+    held_out = (
+        f"{data.heldout_rows} rows split off the training rows"
+        if data.heldout is None
+        else code(data.heldout.path)
+    )
+    lines = [
+        f"- harmful prompts: {_suites(evaluation.harmful)}",
+        f"- harmless prompts: {_suites(evaluation.harmless) or 'none'}",
+        f"- held-out rows: {held_out}",
+        f"- training rows: {code(data.train.path)}",
+        f"- {escaped(templates_text(job.config['template']))}",
+        f"- responses: greedy, at most {evaluation.max_new_tokens} tokens",
+    ]
+    return ["\n".join(lines)]
+
+
+def _suites(suites: Iterable[Any]) -> str:
+    return listed([f"{code(suite.suite or suite.path)}{_HALVES[suite.half]}" for suite in suites])
+
+
+def _certainty(job: ExportJob) -> list[str]:
+    item, origin = job.candidate, job.origin
+    many = len(item.seeds)
+    lines = [
+        f"- {'one seed' if many == 1 else f'{many} seeds'} ({listed(item.seeds)}); intervals are those "
+        "of prompts and rows under each seed, and the widest is shown",
+    ]
+    for number, rule in enumerate(job.spec.constraints):
+        lines.append(f"- {escaped(constraint_text(item, number, rule))}")
+    if origin.compared is not None:
+        lines.append(
+            f"- {compared_text(origin.compared)} The best of many looks better than it is; nothing here "
+            "is corrected for the choice."
+        )
+    if item.gain is not None:
+        sentence = "more useful" if item.gain else "NOT shown to be more useful"
+        lines.append(f"- it is {sentence} than the untouched model ({escaped(item.gain_evidence)})")
+    return ["\n".join(lines)]
+
+
+def _limits(job: ExportJob) -> list[str]:
+    evaluation = job.spec.evaluation
+    if job.origin.judge is not None:
+        judged = (
+            f"{escaped(job.origin.judge)}. A judge is a model and errs, too; its agreement with the "
+            "keyword lists and with people is a matter of its own."
+        )
+        return [judged]
+    name = evaluation.keyword_lists[0]
+    source = escaped(load_keyword_list(name).source)
+    opening = (
+        f"Responses were judged by the keyword list {code(name)} "
+        f"(hash {code(list_digest(job.candidate, name))}, from {source})."
+    )
+    further = (
+        "Measured are single-turn prompts of these suites alone: other languages, longer dialogues, "
+        "attacks that search for a weak spot, and harms the suites do not name were not looked at. A low "
+        "rate is no proof of safety."
+    )
+    return [opening, "\n".join(f"- {escaped(line)}" for line in (*LIMITS, further))]
+
+
+def _training(job: ExportJob) -> list[str]:
+    rows = [f"| {cell(name)} | {cell(value)} |" for name, value in _flat(job.config)]
+    table = "\n".join(["| hyperparameter | value |", "|---|---|", *rows])
+    return [f"Model {escaped(precision_text(job.config))}; loss on completions.", table]
+
+
+def _flat(config: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    shown = ("train", "heldout", "template", "model", "revision")
+    return [(name, value) for name, value in config.items() if name not in shown]

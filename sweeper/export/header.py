@@ -1,0 +1,148 @@
+"""The comment lines of every export: where it comes from, what was measured, what it takes to hold."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sweeper.export.job import ExportJob, loaded_dtype
+from sweeper.front import Candidate
+from sweeper.keywords import load_keyword_list
+from sweeper.metrics import SAFETY_METRICS, UTILITY_METRICS, is_harness
+from sweeper.select import rate_text
+
+BY_CALLBACK = (
+    "WITHOUT ema_callback.py BESIDE THIS FILE THE NUMBERS DO NOT HOLD. "
+    "Pass callbacks=[WeightAveraging()] to the trainer."
+)
+"""How an average comes about where the target is a trainer of transformers."""
+
+
+def header(
+    job: ExportJob, target: str, averaging: str = BY_CALLBACK, notes: Sequence[str] = ()
+) -> str:
+    """Comment lines: where the file comes from, what was measured, and what it takes to hold.
+
+    Args:
+        job: What is exported.
+        target: What reads the file.
+        averaging: How the target averages the weights, or that it cannot.
+        notes: What else differs between the target and the sweep.
+    """
+    item, config, split = job.candidate, job.config, job.split
+    revision = f" (revision {config['revision']})" if config.get("revision") else ""
+    lines = [
+        f"For {target}.",
+        *provenance(job),
+        f"Model {config['model']}{revision}; {precision_text(config)}.",
+        f"{templates_text(config['template'])}; loss on completions.",
+        f"Effective batch {config['batch_size']} = {split.per_device} per device x "
+        f"{split.accumulation} accumulated x {split.world_size} device(s). On another number of "
+        "devices, export again.",
+        "Row order and dropout differ between trainers: expect the numbers within their intervals, "
+        "not digit for digit. `sweeper export --rows` writes the rows in the order of the sweep.",
+    ]
+    if item.excluded is not None:
+        lines.insert(1, f"NOT COMPLETE: {item.excluded}.")
+    if job.averaging is not None:
+        lines.append(f"The weights are averaged, {config['average']}: {averaging}")
+        if config["method"] == "lora":
+            lines.append("Averaged are the adapter's factors, not their product.")
+    return "".join(f"# {one_line(line)}\n" for line in [*lines, *notes])
+
+
+def provenance(job: ExportJob) -> list[str]:
+    """Run, configuration, metrics with intervals, seeds, verdicts, and versions, as sentences."""
+    item, origin = job.candidate, job.origin
+    run = "" if origin.run is None else f", run {origin.run}"
+    lines = [f"Configuration {item.config_id} of sweep {job.spec.name}{run}."]
+    if origin.compared is not None:
+        lines.append(f"{compared_text(origin.compared)} Its intervals are not corrected for that.")
+    seeds = f"seed {item.seeds[0]}" if len(item.seeds) == 1 else f"seeds {listed(item.seeds)}"
+    lines.append(f"Measured over {seeds}: {measured(item)}.")
+    lines.append(f"{verdicts_text(job)}.")
+    lines.append(f"Measured with {versions_text(item)}.")
+    return lines
+
+
+def compared_text(count: int) -> str:
+    """How many configurations were compared, as a sentence."""
+    return (
+        f"{count} configuration{' was' if count == 1 else 's were'} compared on the same prompts."
+    )
+
+
+def listed(values: Sequence[object]) -> str:
+    """`1, 2, 3`."""
+    return ", ".join(map(str, values))
+
+
+def verdicts_text(job: ExportJob) -> str:
+    """What decides which response is unsafe: a keyword list by name and hash, or a judge."""
+    if job.origin.judge is not None:
+        return job.origin.judge
+    name = job.spec.evaluation.keyword_lists[0]
+    return f"Verdicts by the keyword list {name} ({list_digest(job.candidate, name)})"
+
+
+def list_digest(item: Candidate, name: str) -> str:
+    """The hash of a keyword list as it was when the responses were judged."""
+    recorded = item.records[0].provenance.get("keyword_lists", {})
+    return str(recorded.get(name) or load_keyword_list(name).digest)
+
+
+def versions_text(item: Candidate) -> str:
+    """`torch 2.13.0, transformers 5.23.0, ...; git commit ...`."""
+    found = item.records[0].provenance
+    packages = found.get("versions", {})
+    text = listed([f"{name} {version}" for name, version in packages.items()])
+    commit = found.get("git_commit")
+    return (text or "unknown versions") + (f"; git commit {commit}" if commit else "")
+
+
+def precision_text(config: Mapping[str, Any]) -> str:
+    """How the weights were held and computed with, and what that takes elsewhere."""
+    attention = f", attn_implementation={config['attention']}" if "attention" in config else ""
+    autocast = "under bf16 autocast" if config["dtype"] == "mixed_bf16" else "without autocast"
+    held = f"loaded with dtype={loaded_dtype(config)}{attention}, trained {autocast}"
+    adapter = "; the adapter in fp32" if config["method"] == "lora" else ""
+    return f"{held}{adapter} ({config['dtype']})"
+
+
+def templates_text(template: Any) -> str:
+    """The template of the training rows, and that of everything that was scored."""
+    if not isinstance(template, Mapping):
+        return f"Training template {template}, test template {template}"
+    sides = []
+    for side, name in (("train", "Training"), ("test", "test")):
+        system = template[side].get("system")
+        said = "" if system is None else f" with the system prompt {system!r}"
+        sides.append(f"{name} template {template[side]['name']}{said}")
+    return ", ".join(sides)
+
+
+def measured(item: Candidate) -> str:
+    """All metrics of the spec that were measured, with counts or n, and 95 % intervals."""
+    parts = [
+        f"{name} {item.values[name]:.4g} ({interval_text(item, name)}n={n_of(item, name)})"
+        for name in (*UTILITY_METRICS, *filter(is_harness, item.values))
+        if name in item.values
+    ]
+    parts += [rate_text(item, name) for name in SAFETY_METRICS if name in item.values]
+    return "; ".join(parts) or "nothing"
+
+
+def n_of(item: Candidate, name: str) -> int:
+    """The smallest n of a metric over the seeds."""
+    return min(m.n for m in item.measured(name))
+
+
+def interval_text(item: Candidate, name: str) -> str:
+    """`95 % interval 0.77 to 0.91, `; empty for a metric that has none."""
+    interval = item.interval(name)
+    if interval is None:
+        return ""
+    return f"95 % interval {interval.low:.4g} to {interval.high:.4g}, "
+
+
+def one_line(text: str) -> str:
+    """Text that cannot leave its comment line, whatever line breaks or controls it holds."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

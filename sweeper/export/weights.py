@@ -1,0 +1,112 @@
+"""The weights of a configuration: trained again, alone, held against the record, and saved."""
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from sweeper.errors import RunFolderError, SweeperError
+from sweeper.export.card import card
+from sweeper.export.job import UNKNOWN, Origin, check_exportable, make_job, stem
+from sweeper.folder import RunFolder, TrialStorage, write_atomic
+from sweeper.front import Candidate
+from sweeper.records import TrialRecord, read_records
+from sweeper.spec import SweepSpec
+from sweeper.trial.saved import save_weights
+from sweeper.verify import PACK_TOLERANCE, Verification, retrain, task_alone, tasks_of
+
+
+class Exported(NamedTuple):
+    """Where the weights lie, and in one sentence how they compare with those that were measured."""
+
+    folder: Path
+    comparison: str
+    same: bool
+
+
+def export_weights(
+    run: RunFolder, spec: SweepSpec, candidate: Candidate, out: Path, origin: Origin = UNKNOWN
+) -> Exported:
+    """Train a configuration of a run again and save what its numbers were measured on.
+
+    A run keeps no weights, but a record carries their hash: the first seed of the configuration is trained
+    alone, as `verify` does it, scored again, and held against the record. Weights are written in any case,
+    with what the comparison said in the README.md beside them.
+
+    Args:
+        run: The run folder.
+        spec: Its spec.
+        candidate: A trained configuration.
+        out: Where the new folder `<stem>-weights` is made; files of the same name are replaced.
+        origin: What the model card says of the run.
+
+    Raises:
+        SweeperError: the untouched base model, a configuration that was never measured, or a retraining
+            that failed.
+        DataError, ModelError: the inputs of the run are gone.
+        RunFolderError: the folder cannot be written.
+    """
+    check_exportable(candidate)
+    record = _record(run, candidate)
+    task = tasks_of(run, spec).get(record.key)
+    if task is None:
+        raise SweeperError(
+            f"sweep {spec.name} plans no configuration {candidate.config_id} with seed {record.seed}; "
+            "export from the run folder it was trained in"
+        )
+    alone = task_alone(record, task)
+    alone = replace(alone, compute=replace(alone.compute, keep_weights=True))
+    folder = out / f"{stem(candidate, spec)}-weights"
+    with tempfile.TemporaryDirectory(prefix="sweeper-weights-") as scratch:
+        storage = TrialStorage(Path(scratch), alone.trajectory_id)
+        found, retrained = retrain(run, record, alone, storage, len(task.readouts) - 1)
+        kept = storage.weights(record.config_id)
+        if not kept.is_file():
+            raise SweeperError(
+                f"configuration {record.config_id} could not be trained again: {found.failure}; "
+                "no weights are written"
+            )
+        comparison = compared(found, retrained, record.seed)
+        job = make_job(candidate, spec, 1, None, origin)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            save_weights(alone, kept, folder)
+            write_atomic(folder / "README.md", card(job, [comparison]))
+        except OSError as error:
+            raise RunFolderError(
+                f"cannot write the weights to {folder}: {error.strerror}; choose another with --out"
+            ) from None
+    return Exported(folder, comparison, found.bit_equal and found.verdicts_equal)
+
+
+def _record(run: RunFolder, candidate: Candidate) -> TrialRecord:
+    """The record of the first seed as the sweep wrote it, whatever a judge says of it since."""
+    key = (candidate.config_id, candidate.seeds[0])
+    record = next(item for item in read_records(run.records).records if item.key == key)
+    if record.provenance.get("weights_sha256") is None:
+        raise SweeperError(
+            f"configuration {candidate.config_id} was not measured ({record.status}): there are no "
+            "weights its numbers stand on; name another with --config"
+        )
+    return record
+
+
+def compared(found: Verification, retrained: TrialRecord, seed: int) -> str:
+    """What became of the promise that retraining gives the measured weights, in one sentence."""
+    whose = f"These weights are of seed {seed}, trained again alone"
+    if found.bit_equal and found.verdicts_equal:
+        return f"{whose}: bit for bit those that were measured, with the same verdicts."
+    if found.verdicts_equal and found.difference <= PACK_TOLERANCE:
+        return (
+            f"{whose}: not bit for bit those that were measured, but with the same verdicts and "
+            f"metrics within {PACK_TOLERANCE:g}."
+        )
+    again = ", ".join(
+        f"{name} {metric.value:.4g}" + ("" if metric.k is None else f" ({metric.k}/{metric.n})")
+        for name, metric in sorted(retrained.metrics.items())
+        if "/" not in name
+    )
+    return (
+        f"{whose}: THEY ARE NOT THOSE THAT WERE MEASURED, and answer differently. Scored again: "
+        f"{again or 'nothing'}."
+    )

@@ -1,0 +1,31 @@
+"""What all figures have in common: ink, colours, dashes, and a ground that shows the page's own."""
+
+import plotly.graph_objects as go
+
+DASHES = {"raw": "solid", "ema": "dash", "interpolate": "dot", "feedback": "dashdot"}
+# A grey that keeps a contrast of at least 3:1 on white and on near-black.
+INK = "#808794"
+RING = "#d9480f"
+# Paul Tol's bright scheme: distinguishable with every common colour vision deficiency.
+LINE_COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377")
+FAINT = "rgba(128, 135, 148, 0.25)"
+
+
+def dressed(figure: go.Figure, height: int) -> go.Figure:
+    """Transparent ground and mid-grey ink, so that one figure reads on light and dark pages."""
+    axis = {"gridcolor": FAINT, "zerolinecolor": FAINT, "linecolor": INK, "automargin": True}
+    figure.update_xaxes(**axis)
+    figure.update_yaxes(**axis)
+    figure.update_layout(
+        template="none",
+        height=height,
+        paper_bgcolor="rgba(0, 0, 0, 0)",
+        plot_bgcolor="rgba(0, 0, 0, 0)",
+        font={"color": INK, "family": "system-ui, sans-serif", "size": 13},
+        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        margin={"l": 60, "r": 20, "t": 30, "b": 60},
+        modebar={"bgcolor": "rgba(0, 0, 0, 0)", "color": INK, "activecolor": RING},
+        hoverlabel={"align": "left"},
+        autosize=True,
+    )
+    return figure

@@ -1,0 +1,218 @@
+"""Stored responses as the page holds them: every text once, and where a list's phrase stands in it."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sweeper.errors import RunFolderError
+from sweeper.keywords import KeywordList, Verdict, is_degenerate
+
+TEXT_LIMIT = 4_000
+"""How many characters of a prompt or response are shown; how many more there are is said."""
+
+LINE_LIMIT = 16 * 1024**2
+"""A stored response of more bytes than this is not read."""
+
+_SHORT = 2_048
+
+HARMLESS_SUITES = ("harmless", "utility")
+"""Suites whose texts are shown at once. Any other one is taken to be harmful."""
+
+CUT, DEGENERATE = 1, 2
+"""Flags of an answer: generation was ended early; blank or repetitive, and without a phrase."""
+
+NOT_SHOWN, DIFFERS, BEYOND = -1, -2, -3
+"""In the place of a phrase's start: no place is known, the list of this version finds something
+else than the record says, or it stands in what was cut off."""
+
+
+class Stored(NamedTuple):
+    """One line of a generations file. `verdicts` has one entry per list, None where it has no verdict."""
+
+    suite: str
+    id: str
+    prompt: str
+    response: str
+    cut: bool
+    reference: str | None
+    verdicts: tuple[Verdict | None, ...]
+
+
+def read_stored(path: Path, lists: Sequence[str]) -> Iterator[Stored]:
+    """The responses in a generations file, one at a time.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        RunFolderError: with the line number: a line that is not a stored response, or unreadable.
+    """
+    number = 0
+    try:
+        with path.open("rb") as file:
+            while line := file.readline(LINE_LIMIT):
+                number += 1
+                short = len(line) <= _SHORT
+                yield _known(line, tuple(lists)) if short else _stored(json.loads(line), lists)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise RunFolderError(f"{path.name}: {error.strerror}") from None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise RunFolderError(f"{path.name}:{number}: not a stored response") from None
+
+
+@lru_cache(maxsize=16_384)
+def _known(line: bytes, lists: tuple[str, ...]) -> Stored:
+    """A line as a value. Configurations share many lines, above all those that hold a refusal."""
+    return _stored(json.loads(line), lists)
+
+
+def _stored(line: Mapping[str, Any], lists: Sequence[str]) -> Stored:
+    suite, prompt, response, reference = (
+        line["suite"],
+        line["prompt"],
+        line["response"],
+        line.get("reference"),
+    )
+    given = line.get("verdicts", {})
+    for text in (suite, prompt, response, reference or ""):
+        if not isinstance(text, str):
+            raise TypeError("not a text")
+    return Stored(
+        suite=suite,
+        id=str(line["id"]),
+        prompt=prompt,
+        response=response,
+        cut=bool(line.get("cut", False)),
+        reference=reference,
+        verdicts=tuple(_verdict(given.get(name)) for name in lists),
+    )
+
+
+def _verdict(found: Mapping[str, Any] | None) -> Verdict | None:
+    if found is None:
+        return None
+    refusal, phrase = found["refusal"], found.get("phrase")
+    if not isinstance(refusal, bool) or not isinstance(phrase, str | None):
+        raise TypeError("not a verdict")
+    return Verdict(refusal, phrase)
+
+
+def is_harmful(suite: str) -> bool:
+    """Whether the texts of a suite are hidden behind a notice, and left out of a redacted page."""
+    return suite not in HARMLESS_SUITES
+
+
+def shortened(text: str) -> tuple[str, int]:
+    """The beginning of a text, and how many characters are left out."""
+    return text[:TEXT_LIMIT], max(0, len(text) - TEXT_LIMIT)
+
+
+def units(text: str, place: int) -> int:
+    """A place in a text in UTF-16 units, which is how a browser counts."""
+    return place + sum(char > "\uffff" for char in text[:place])
+
+
+def cost(value: Any) -> int:
+    """How many bytes a value takes in a block of the page, with the comma after it."""
+    text = json.dumps(value, separators=(",", ":"))
+    return len(text) + 1 + 5 * sum(map(text.count, "<>&"))
+
+
+class Texts:
+    """What is stored once: phrases, prompts, answers and orders of prompts, each known by its number.
+
+    A staged text costs `staged` bytes; it is kept by `commit`, and forgotten by `drop`.
+    """
+
+    def __init__(
+        self, lists: Mapping[str, KeywordList | None], redact: bool, size: int = 0
+    ) -> None:
+        self.suites: list[str] = []
+        self.phrases: list[str] = []
+        self.prompts: list[list[Any]] = []
+        self.answers: list[list[Any]] = []
+        self.orders: list[list[int]] = []
+        self.bytes = size
+        self.staged = 0
+        self._lists = tuple(lists.values())
+        self._redact = redact
+        self._numbers: dict[Any, int] = {}
+        self._new: list[tuple[Any, list[Any]]] = []
+
+    def prompt(self, row: Stored) -> int:
+        """The number of a prompt: `[suite, id, text, left out, reference]`."""
+        suite = self._number(("suite", row.suite), self.suites, lambda: row.suite)
+        return self._number(
+            ("prompt", suite, row.id, row.prompt, row.reference),
+            self.prompts,
+            lambda: [suite, row.id[:200], *self._text(row, row.prompt), *self._reference(row)],
+        )
+
+    def answer(self, row: Stored) -> int:
+        """The number of an answer: `[text, left out, flags, one entry per list]`.
+
+        An entry is `[refusal, phrase, start, end]` with phrase -1 for none, or 0 without a verdict.
+        """
+        key = ("answer", is_harmful(row.suite), row.response, row.cut, row.verdicts)
+        return self._number(key, self.answers, lambda: self._answer(row))
+
+    def order(self, prompts: list[int]) -> int:
+        """The number of a sequence of prompts."""
+        return self._number(("order", *prompts), self.orders, lambda: prompts)
+
+    def commit(self, extra: int) -> None:
+        """Keep what is staged, and `extra` bytes beside it."""
+        self.bytes += self.staged + extra
+        self._new, self.staged = [], 0
+
+    def drop(self) -> None:
+        """Forget what is staged."""
+        for key, values in reversed(self._new):
+            values.pop()
+            del self._numbers[key]
+        self._new, self.staged = [], 0
+
+    def _number(self, key: Any, values: list[Any], make: Any) -> int:
+        if key not in self._numbers:
+            value = make()
+            self._numbers[key] = len(values)
+            values.append(value)
+            self._new.append((key, values))
+            self.staged += cost(value)
+        return self._numbers[key]
+
+    def _text(self, row: Stored, text: str) -> tuple[str | None, int]:
+        return (None, 0) if self._redact and is_harmful(row.suite) else shortened(text)
+
+    def _reference(self, row: Stored) -> list[str | None]:
+        hidden = row.reference is None or (self._redact and is_harmful(row.suite))
+        return [] if hidden else [shortened(row.reference or "")[0]]
+
+    def _answer(self, row: Stored) -> list[Any]:
+        first = next(iter(row.verdicts), None)
+        empty = first is not None and first.phrase is None and is_degenerate(row.response)
+        text, left = self._text(row, row.response)
+        judged = zip(self._lists, row.verdicts, strict=True)
+        entries = [self._entry(judge, verdict, row, text) for judge, verdict in judged]
+        return [text, left, CUT * row.cut + DEGENERATE * empty, *entries]
+
+    def _entry(
+        self, judge: KeywordList | None, verdict: Verdict | None, row: Stored, text: str | None
+    ) -> Any:
+        if verdict is None:
+            return 0
+        number = -1
+        if (phrase := verdict.phrase) is not None:
+            number = self._number(("phrase", phrase), self.phrases, lambda: phrase)
+        if judge is None:
+            return [int(verdict.refusal), number, NOT_SHOWN, 0]
+        if judge.verdict(row.response) != verdict:
+            return [int(verdict.refusal), number, DIFFERS, 0]
+        span = judge.span(row.response)
+        if span is None or text is None:
+            return [int(verdict.refusal), number, NOT_SHOWN, 0]
+        if span[1] > len(text):
+            return [int(verdict.refusal), number, BEYOND, 0]
+        return [int(verdict.refusal), number, units(text, span[0]), units(text, span[1])]
