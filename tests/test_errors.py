@@ -16,6 +16,8 @@ SAMPLES: dict[str, SweeperError] = {
     "RunFolderError": errors.RunFolderError("in use"),
     "RecordError": errors.RecordError("torn"),
     "JudgeError": errors.JudgeError("no answer"),
+    "DiskFullError": errors.DiskFullError("run/records.jsonl", 4096, 12),
+    "UnreachableError": errors.UnreachableError("run/records.jsonl", 300.0, "Stale file handle"),
     "MissingExtraError": errors.MissingExtraError("install"),
     "RankLostError": errors.RankLostError(1, -9, "rank-1.log"),
     "ClusterTokenError": errors.ClusterTokenError("10.0.0.1:6379", "no token"),

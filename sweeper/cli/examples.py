@@ -13,10 +13,6 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
         "sweeper run miniature --out runs/first",
         "sweeper run my-sweep.yaml --set 'seeds=[0, 1, 2]'",
     ),
-    "launch": (
-        "sweeper launch llama32_1b_dolly_lora --on slurm --nodes 2 --gpus-per-node 8 --dry-run",
-        "sweeper launch my-sweep.yaml --on ray --address http://127.0.0.1:8265",
-    ),
     "trial": ("sweeper trial tasks/0c5d4f2a91.json --out runs/alone",),
     "verify": ("sweeper verify runs/miniature --sample 5 --seed 1",),
     "launch": (
