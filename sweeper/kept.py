@@ -12,8 +12,6 @@ from sweeper.records import TrialRecord, read_records
 from sweeper.select import recommend
 from sweeper.spec import SweepSpec
 
-ENDING = ".weights.safetensors"
-
 
 class KeptWeights:
     """Deletes weights that are of no use any more, as `compute.keep_weights: front` asks for.
@@ -55,8 +53,8 @@ class KeptWeights:
         found = find_front(self._records, self._spec)
         if final:
             keep = kept_ids(found, self._spec)
-            for path in weight_files(self._folder):
-                if path.name.removesuffix(ENDING) not in keep:
+            for config_id, path in weight_files(self._folder):
+                if config_id not in keep:
                     path.unlink(missing_ok=True)
             return
         for item in ruled_out(found, self._spec):
@@ -93,15 +91,17 @@ def _is_out(item: Candidate, keep: Iterable[str], settled: bool) -> bool:
     return settled and item.excluded is None and item.config_id not in keep
 
 
-def weight_files(folder: RunFolder) -> Iterator[Path]:
-    """All files of kept weights in a run folder."""
-    yield from sorted(folder.trajectories.glob(f"*/*{ENDING}"))
+def weight_files(folder: RunFolder) -> Iterator[tuple[str, Path]]:
+    """All kept weights in a run folder: configuration id and file."""
+    for trajectory in sorted(folder.trajectories.glob("*/")):
+        for path in folder.trial(trajectory.name).weight_files():
+            yield path.name.partition(".")[0], path
 
 
 def unfinished_files(folder: RunFolder) -> Iterator[Path]:
     """What processes that were killed while writing left behind; no driver may be at work."""
-    yield from sorted(folder.trajectories.glob("*/.*.tmp"))
-    yield from sorted(folder.trajectories.glob("*/outbox/.*.tmp"))
+    for pattern in ("*/.*.tmp", "*/outbox/.*.tmp"):
+        yield from sorted(folder.trajectories.glob(pattern))
     yield from sorted(folder.generations.glob(".*.tmp"))
 
 

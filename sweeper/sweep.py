@@ -17,8 +17,9 @@ from sweeper.disk import check_disk, within_quota
 from sweeper.drive import Listener, TrialFunction, drive
 from sweeper.errors import DataError, ModelError, RunFolderError, SweeperError
 from sweeper.facts import counted_characters, plan_disk, plan_estimate, this_machine
-from sweeper.folder import RUN_VERSION, DriverLock, RunFolder, write_atomic
+from sweeper.folder import RUN_VERSION, RunFolder, write_atomic
 from sweeper.kept import KeptWeights
+from sweeper.lock import DriverLock
 from sweeper.loggers import Loggers
 from sweeper.plan import Plan, make_plan, make_tasks
 from sweeper.preflight import check_memory
@@ -82,6 +83,7 @@ def run_sweep(
 
     Raises:
         RunFolderError: unwritable, in use, or a run of another spec or of other input files.
+        DiskFullError, UnreachableError: what was measured cannot be written; nothing recorded is lost.
         DataError, ModelError, DeviceError: found by the preflight, before anything is launched.
         DiskQuotaError: too little disk, or the quota was reached; the same command continues.
         MissingExtraError: `compute.loggers` names one whose package is not installed.
@@ -91,7 +93,7 @@ def run_sweep(
     loggers = Loggers(spec, folder)
     plan = make_plan(spec, None if only is None else points_asked(folder) or None, only)
     folder.create()
-    with DriverLock(folder):
+    with DriverLock(folder) as lock:
         tasks = [pinned(task) for task in make_tasks(plan, spec, resolve)]
         counts = preflight(tasks[0])
         if memory_check and (machine := this_machine()).gpus:
@@ -111,7 +113,7 @@ def run_sweep(
         begin(plan, found)
         rounds = _Rounds(spec, folder, None if only is None else plan)
         with loggers.telling(record) as told, keeping(spec, folder, told, rounds) as kept:
-            drive((), spec, folder, run, kept, rounds)
+            drive((), spec, folder, run, kept, rounds, guard=lock.check)
     return Ended(rounds.plan or plan, frozenset(rounds.keys), rounds.whole)
 
 

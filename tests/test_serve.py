@@ -67,10 +67,10 @@ class Answer:
 class Served:
     """The real server in a thread, asked with requests as they are written here."""
 
-    def __init__(self, root: Path, with_generations: bool = False) -> None:
+    def __init__(self, root: Path, with_generations: bool = False, redact: bool = False) -> None:
         self._bound = bind("127.0.0.1", 0)
         self.port = int(self._bound.getsockname()[1])
-        self._server = make_server(make_app(Site(root, with_generations)))
+        self._server = make_server(make_app(Site(root, with_generations, redact)))
         self._thread = threading.Thread(target=self._server.run, args=([self._bound],), daemon=True)
         self._thread.start()
 
@@ -113,8 +113,8 @@ def serve() -> Iterator[Serve]:
     """Starts servers that end with the test."""
     started: list[Served] = []
 
-    def start(root: Path, with_generations: bool = False) -> Served:
-        started.append(Served(root, with_generations))
+    def start(root: Path, with_generations: bool = False, redact: bool = False) -> Served:
+        started.append(Served(root, with_generations, redact))
         return started[-1]
 
     yield start
@@ -317,6 +317,20 @@ def test_responses_are_sent_only_where_that_was_asked_for(runs: Path, serve: Ser
     assert answer.headers["content-type"].startswith("text/plain")
     assert answer.headers["content-disposition"].startswith("attachment")
     assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_redacted_is_redacted_everywhere(tmp_path: Path, serve: Serve) -> None:
+    folder = write_run(tmp_path, "run", SWEEP[:1])
+    record, told = SWEEP[0], "how to do what nobody should"
+    folder.generations.mkdir()
+    line = {"suite": "harmful.csv", "id": "1", "prompt": told, "response": told, "verdicts": {}}
+    name = f"{record.config_id}-{record.seed}.jsonl"
+    (folder.generations / name).write_text(json.dumps(line) + "\n")
+    openly, redacted = serve(tmp_path), serve(tmp_path, with_generations=True, redact=True)
+    assert told in openly.ask("/runs/run/").text
+    for target in ("/runs/run/", "/runs/run/report.html", f"/runs/run/generations/{name}"):
+        assert told not in redacted.ask(target).text
+    assert redacted.ask(f"/runs/run/generations/{name}").status == 404
 
 
 def test_links_out_of_the_folder_are_named_and_not_followed(tmp_path: Path, serve: Serve) -> None:
@@ -618,7 +632,7 @@ def test_the_command_prints_its_address_and_ends_on_ctrl_c_even_while_asked(
         one.process.send_signal(signal.SIGINT)
         out, _ = one.process.communicate(timeout=20)
         assert one.process.returncode == 0
-        assert out.splitlines()[-1] == "stopped" and "Traceback" not in out
+        assert out.strip() == "stopped"
     finally:
         one.process.kill()
         one.process.wait()

@@ -13,7 +13,7 @@ from sweeper.front import Candidate
 from sweeper.records import TrialRecord, read_records
 from sweeper.spec import SweepSpec
 from sweeper.task import TrajectoryTask
-from sweeper.trial.member import weights_hash
+from sweeper.trial.checkpoint import weights_hash
 from sweeper.trial.saved import kept_weights, save_weights
 from sweeper.verify import PACK_TOLERANCE, Verification, retrain, task_alone, tasks_of
 

@@ -73,8 +73,9 @@ def stamp_of(*paths: Path) -> Stamp:
 class RunView:
     """One run as it is now. Its methods may be called from several threads."""
 
-    def __init__(self, folder: RunFolder) -> None:
+    def __init__(self, folder: RunFolder, redact: bool = False) -> None:
         self.folder = folder
+        self._redact = redact
         self._lock = threading.Lock()
         self._records = GrowingRecords(folder.records)
         self._found: tuple[Stamp, Found] | None = None
@@ -132,7 +133,7 @@ class RunView:
             found = self.found()
             run = open_run(self.folder.root)
             data = report_data(self.folder, found.records, found.spec, run.accounting, run.estimate)
-            samples = gather(self.folder, found.records, found.spec, data)
+            samples = gather(self.folder, found.records, found.spec, data, redact=self._redact)
             self._page = (stamp, Page(render(data, samples), len(found.records)))
         return self._page[1]
 
