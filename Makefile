@@ -1,13 +1,15 @@
 # make demo   set everything up and run the miniature sweep to a report
 # make test   set everything up and run the whole test suite
+# make test-exports   what `sweeper export` writes, read by the trainers themselves, each in its own environment
 # make bench  every target of speed beside its measurement, a rival included (nine minutes)
 # make check  ruff, ruff format, mypy --strict
 
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+EXPORTS := .venv-exports
 
-.PHONY: demo test bench check format clean
+.PHONY: demo test test-exports bench check format clean
 
 demo: $(READY)
 	$(BIN)/sweeper run miniature --out reports/miniature
@@ -17,6 +19,13 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+test-exports: $(READY) $(EXPORTS)/.ready
+	rm -rf $(EXPORTS)/cases
+	$(BIN)/python tests/exports/cases.py $(EXPORTS)/cases
+	$(BIN)/python tests/exports/check_project.py $(EXPORTS)/cases
+	set -e; for target in axolotl llamafactory torchtune; do \
+		HF_HUB_OFFLINE=1 $(EXPORTS)/$$target/bin/python tests/exports/check_$$target.py $(EXPORTS)/cases; done
 
 bench: $(READY)
 	$(BIN)/python benchmarks/table.py
@@ -31,10 +40,14 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv reports/miniature
+	rm -rf .venv $(EXPORTS) reports/miniature
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
 	touch $(READY)
+
+$(EXPORTS)/.ready: $(READY) tests/exports/install.sh $(wildcard tests/exports/*.txt)
+	tests/exports/install.sh $(abspath $(EXPORTS)) $(abspath .venv)
+	touch $@

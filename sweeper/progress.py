@@ -7,7 +7,7 @@ may lie on a shared disk, be of another version, or be damaged, so reading trust
 import json
 import math
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -49,9 +49,10 @@ class TrajectoryProgress:
 
     def to_json(self) -> str:
         """What the file holds."""
-        raw = asdict(self)
-        del raw["trajectory_id"]
-        return json.dumps({"version": PROGRESS_VERSION, **raw})
+        names = ("stage", "step", "steps", "losses", "beat", "written_at")
+        return json.dumps(
+            {"version": PROGRESS_VERSION, **{name: getattr(self, name) for name in names}}
+        )
 
 
 def read_trajectory(path: Path) -> TrajectoryProgress | None:

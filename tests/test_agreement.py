@@ -105,7 +105,7 @@ def test_the_command_prints_data(command: Command, small: Path) -> None:
     code, out, err = command(small, "--json")
     assert (code, err) == (0, "")
     found = json.loads(out)
-    assert list(found) == ["lists"]
+    assert list(found) == ["version", "lists"]
     assert {item["name"] for item in found["lists"]} == set(keyword_list_names())
     wei = next(item for item in found["lists"] if item["name"] == "wei2024")
     assert wei == {

@@ -20,7 +20,8 @@ from factories import make_sweep
 import sweeper
 from sweeper.cli.app import _run
 from sweeper.drive import TrialFunction
-from sweeper.folder import DriverLock, RunFolder
+from sweeper.folder import RunFolder
+from sweeper.lock import DriverLock
 from sweeper.plan import make_plan, make_tasks
 from sweeper.records import TrialRecord, read_records
 from sweeper.spec import SweepSpec, dump_spec, parse_spec
@@ -332,7 +333,7 @@ def test_a_second_driver_is_refused(command: Command, sweep: Path, tmp_path: Pat
     folder.create()
     with DriverLock(folder):
         answer = command("run", sweep, "--out", folder.root)
-    refused(answer, rf"another driver \(process {os.getpid()}\) is using", "--out")
+    refused(answer, rf"another driver \(process {os.getpid()} on .*\) is using", "--out")
 
 
 @pytest.fixture
@@ -346,6 +347,7 @@ def begun(command: Command, sweep: Path, monkeypatch: pytest.MonkeyPatch, tmp_pa
         run: TrialFunction,
         listener: Callable[[TrialRecord], None],
         later: Iterable[Sequence[TrajectoryTask]],
+        guard: Callable[[], None],
     ) -> None:
         next(iter(later))
 
@@ -471,6 +473,54 @@ def test_an_unknown_export_format_is_refused_with_the_known_ones(
     texts = [json.loads(line) for line in rows.read_text().splitlines()]
     assert len(texts) == steps * 4
     assert all(set(text) == {"prompt", "completion"} for text in texts)
+
+
+def test_formats_can_be_repeated_and_all_leaves_out_what_a_trainer_cannot_have(
+    command: Command, finished: Path, tiny_spec: SweepSpec, tmp_path: Path
+) -> None:
+    candidate = make_plan(tiny_spec).configurations[0].config_id
+    words = ("export", finished, "--config", candidate, "--out", tmp_path / "ex")
+    answer = command(*words, "--format", "axolotl", "--format", "card", "--rows")
+    assert answer.code == 0
+    names = [Path(line.removeprefix("wrote ")).name for line in answer.out.splitlines()]
+    stem = f"{tiny_spec.name}-{candidate}"
+    assert names[0] == f"{stem}.axolotl.yaml"
+    assert names[-3:] == ["model_card.md", f"{stem}.rows.jsonl", f"{stem}.segments.jsonl"]
+    pairs, segments = (
+        [json.loads(line) for line in (tmp_path / "ex" / name).read_text().splitlines()]
+        for name in names[-2:]
+    )
+    assert [[part["text"] for part in row["segments"]] for row in segments] == [
+        [row["prompt"], row["completion"]] for row in pairs
+    ]
+    assert {tuple(part["label"] for part in row["segments"]) for row in segments} == {(False, True)}
+    answer = command(*words, "--format", "all")
+    assert answer.code == 0
+    assert {"trl", "transformers", "accelerate", "llamafactory", "torchtune"} <= {
+        path.name.split(".")[1] for path in (tmp_path / "ex").glob(f"{stem}.*")
+    }
+    assert f"run {finished.name}." in (tmp_path / "ex" / f"{stem}.trl.yaml").read_text()
+    answer = command(*words, "--format", "all", "--world-size", "3")
+    refused(answer, "cannot be split over 3 devices; use 1, 2 or 4 devices")
+
+
+def test_all_names_the_format_it_leaves_out(
+    command: Command, finished: Path, tiny_spec: SweepSpec, tmp_path: Path
+) -> None:
+    item = make_plan(tiny_spec).configurations[0]
+    path = finished / "records.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for raw in lines:
+        if raw["config_id"] == item.config_id:
+            raw["config"]["lora_alpha"] = 12.5
+    write(path, *map(json.dumps, lines))
+    words = ("export", finished, "--config", item.config_id, "--out", tmp_path / "ex")
+    answer = command(*words, "--format", "all")
+    assert answer.code == 0
+    left = [line for line in answer.out.splitlines() if line.startswith("left out ")]
+    named = ["trl", "accelerate", "llamafactory", "axolotl"]
+    assert [line.split()[2].rstrip(":") for line in left] == named
+    refused(command(*words, "--format", "trl"), r"lora_alpha is 12\.5")
 
 
 def test_an_unknown_configuration_is_refused(command: Command, finished: Path) -> None:

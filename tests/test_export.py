@@ -1,6 +1,7 @@
 """Exports parsed by their targets' own classes, and the callback against a hand-written loop."""
 
 import dataclasses
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,12 +10,12 @@ import pytest
 import yaml
 from factories import base_record, make_config, make_lora_config, make_record, make_spec
 
-from sweeper.errors import RunFolderError, SweeperError
-from sweeper.export import FORMATS, export
+from sweeper.errors import ExportError, RunFolderError, SweeperError
+from sweeper.export import FORMATS, Origin, export, formats_of
 from sweeper.export.header import one_line
 from sweeper.export.job import split_batch
 from sweeper.front import Candidate, find_front
-from sweeper.keywords import load_keyword_list
+from sweeper.keywords import LIMITS, load_keyword_list
 from sweeper.records import TrialRecord
 
 TRL_OWN_KEYS = {
@@ -462,3 +463,211 @@ def test_a_real_trainer_runs_the_callback(tmp_path: Path) -> None:
     assert len(seen) == 3
     assert torch.allclose(model.lm_head.weight, 0.5 * seen[-1] + 0.5 * start, atol=1e-7)
     assert not torch.allclose(seen[-1], start)
+
+
+# The further targets; what their own classes make of these files, tests/exports/ looks at.
+
+
+def settings_of(paths: tuple[Path, ...]) -> dict[str, Any]:
+    return dict(yaml.safe_load(paths[0].read_text(encoding="utf-8")))
+
+
+EVERY = {
+    "learning_rate": 2e-5,
+    "batch_size": 32,
+    "max_steps": 77,
+    "weight_decay": 0.013,
+    "adam_beta1": 0.87,
+    "adam_beta2": 0.985,
+    "adam_epsilon": 3e-9,
+    "max_grad_norm": 0.7,
+    "warmup_steps": 9,
+    "max_length": 384,
+    "lr_scheduler_type": "cosine",
+}
+
+
+@pytest.mark.parametrize("fmt", ["transformers", "trl"])
+def test_every_hyperparameter_arrives_in_the_targets_own_class(tmp_path: Path, fmt: str) -> None:
+    trl, transformers = pytest.importorskip("trl"), pytest.importorskip("transformers")
+    item = candidate(config=make_lora_config(**EVERY, dtype="mixed_bf16"))
+    path = export(item, make_spec(), fmt, tmp_path, world_size=2, micro_batch=4)[0]
+    if fmt == "trl":
+        parser = trl.TrlParser((trl.SFTConfig, trl.ModelConfig))
+        words = ["--config", str(path), "--use_cpu", "true", "--output_dir", str(tmp_path / "o")]
+        args, model = parser.parse_args_and_config(words)
+        assert (args.max_length, args.completion_only_loss) == (384, True)
+        assert (model.lora_r, model.lora_alpha, model.lora_dropout) == (8, 16, 0.05)
+        assert model.lora_target_modules == ["q_proj", "v_proj"]
+        assert (model.model_name_or_path, model.dtype) == ("example/model", "bfloat16")
+    else:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values["output_dir"] = str(tmp_path / "o")
+        args = transformers.TrainingArguments(**values, use_cpu=True)
+    same = [name for name in EVERY if name not in ("batch_size", "max_length")]
+    assert {name: getattr(args, name) for name in same} == {name: EVERY[name] for name in same}
+    split = (args.per_device_train_batch_size, args.gradient_accumulation_steps)
+    assert split == (4, 4)
+    assert (args.bf16, args.fp16, args.seed) == (True, False, 0)
+
+
+@pytest.mark.parametrize(
+    ("method", "devices", "kind"),
+    [("full", 1, "NO"), ("full", 4, "FSDP"), ("lora", 1, "NO"), ("lora", 4, "MULTI_GPU")],
+)
+def test_accelerate_reads_its_configuration(
+    tmp_path: Path, method: str, devices: int, kind: str
+) -> None:
+    config_args = pytest.importorskip("accelerate.commands.config.config_args")
+    made = make_lora_config if method == "lora" else make_config
+    item = candidate(config=made(dtype="mixed_bf16"))
+    paths = export(item, make_spec(), "accelerate", tmp_path, world_size=devices)
+    assert paths[1].name == "synthetic-abc.trl.yaml"
+    found = config_args.load_config_from_file(str(paths[0]))
+    assert isinstance(found, config_args.ClusterConfig)
+    assert found.distributed_type.value == kind
+    assert (found.num_processes, found.mixed_precision, found.use_cpu) == (devices, "bf16", False)
+    if kind == "FSDP":
+        plugin_keys = {
+            "fsdp_version",
+            "fsdp_auto_wrap_policy",
+            "fsdp_reshard_after_forward",
+            "fsdp_offload_params",
+            "fsdp_cpu_ram_efficient_loading",
+            "fsdp_state_dict_type",
+            "fsdp_activation_checkpointing",
+        }
+        assert set(found.fsdp_config) == plugin_keys
+        assert found.fsdp_config["fsdp_version"] == 2
+    else:
+        assert not found.fsdp_config
+
+
+def test_accelerate_launches_with_the_sharding_that_is_written(tmp_path: Path) -> None:
+    launch = pytest.importorskip("accelerate.commands.launch")
+    path = export(candidate(), make_spec(), "accelerate", tmp_path, world_size=2)[0]
+    args = launch.launch_command_parser().parse_args(["--config_file", str(path), "train.py"])
+    args, *_ = launch._validate_launch_command(args)
+    assert (args.num_processes, args.use_fsdp, args.mixed_precision) == (2, True, "no")
+    assert (args.fsdp_version, args.fsdp_state_dict_type) == (2, "FULL_STATE_DICT")
+    assert args.fsdp_auto_wrap_policy == "TRANSFORMER_BASED_WRAP"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"lr_scheduler_type": "inverse_sqrt"}, "cannot follow the schedule inverse_sqrt"),
+        ({"lora_target_modules": ["q_proj", "up_proj"]}, "cannot adapt just q_proj, up_proj"),
+        ({"lora_target_modules": ["embed"]}, "cannot adapt just embed"),
+    ],
+)
+def test_what_torchtune_cannot_have_is_refused(
+    tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    item = candidate(config=make_lora_config(**changes))
+    with pytest.raises(ExportError, match=said):
+        export(item, make_spec(), "torchtune", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("fmt", ["trl", "llamafactory", "axolotl"])
+def test_a_broken_alpha_is_refused_where_only_whole_ones_are_taken(
+    tmp_path: Path, fmt: str
+) -> None:
+    item = candidate(config=make_lora_config(lora_alpha=12.5))
+    with pytest.raises(ExportError, match=r"lora_alpha is 12\.5"):
+        export(item, make_spec(), fmt, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("method", "dtype", "axolotl", "torchtune"),
+    [
+        ("full", "mixed_bf16", True, True),
+        ("full", "pure_bf16", False, False),
+        ("full", "float32", False, False),
+        ("lora", "mixed_bf16", False, True),
+        ("lora", "pure_bf16", False, True),
+        ("lora", "float32", False, False),
+    ],
+)
+def test_a_target_that_holds_weights_otherwise_says_so(
+    tmp_path: Path, method: str, dtype: str, axolotl: bool, torchtune: bool
+) -> None:
+    made = make_lora_config if method == "lora" else make_config
+    item = candidate(config=made(dtype=dtype))
+    for fmt, differs in (("axolotl", axolotl), ("torchtune", torchtune)):
+        text = text_of(export(item, make_spec(), fmt, tmp_path)[:1], ".yaml")
+        assert ("THE NUMBERS NEED NOT HOLD" in text) is differs
+
+
+def test_rank_stabilised_lora_is_scaled_alike_in_torchtune(tmp_path: Path) -> None:
+    item = candidate(config=make_lora_config(use_rslora=True, lora_r=16, lora_alpha=8.0))
+    model = settings_of(export(item, make_spec(), "torchtune", tmp_path))["model"]
+    assert model["lora_alpha"] / model["lora_rank"] == 8.0 / 16**0.5
+
+
+def test_the_recommended_configuration_has_a_name_of_its_own(tmp_path: Path) -> None:
+    best = Origin(run="r", compared=7, recommended=True)
+    paths = export(candidate(), make_spec(), "yaml", tmp_path, origin=best)
+    assert [path.name for path in paths] == ["recommended.yaml"]
+    found = settings_of(paths)
+    assert (found["run"], found["configurations_compared"]) == ("r", 7)
+    assert found["versions"] == {"torch": "2.13.0", "transformers": "5.23.0"}
+    assert found["keyword_lists"]["sweeper"] == load_keyword_list("sweeper").digest
+    low, high = found["intervals_95"]["unsafe_rate"]
+    assert (low, high) == candidate().interval("unsafe_rate")
+    assert "heldout_loss" not in found["intervals_95"]
+    text = paths[0].read_text(encoding="utf-8")
+    assert "# Configuration abc of sweep synthetic, run r.\n" in text
+    assert "# 7 configurations were compared on the same prompts." in text
+
+
+def test_all_means_every_format_once() -> None:
+    assert formats_of(["all"]) == tuple(FORMATS)
+    assert formats_of(["trl", "yaml", "trl"]) == ("trl", "yaml")
+    with pytest.raises(SweeperError, match="no export format `nope`"):
+        formats_of(["trl", "nope"])
+
+
+HOSTILE = "<script>alert(1)</script> ``` `x` | [a](http://b) ![i](c) *d* www.e.org \n# head"
+
+
+def rendered(text: str) -> str:
+    markdown = pytest.importorskip("markdown_it")
+    return str(markdown.MarkdownIt("gfm-like", {"linkify": False}).render(text))
+
+
+def test_nothing_in_a_model_card_is_read_as_markdown_or_html(tmp_path: Path) -> None:
+    config = make_config(model=HOSTILE, revision=HOSTILE, train={"path": HOSTILE}, template=HOSTILE)
+    spec = make_spec(
+        f"data.train.path={json.dumps(HOSTILE)}", f"evaluation.harmful.path={json.dumps(HOSTILE)}"
+    )
+    origin = Origin(run=HOSTILE, judge=HOSTILE, compared=3)
+    text = text_of(export(candidate(config=config), spec, "card", tmp_path, origin=origin), ".md")
+    page = rendered(text)
+    for mark in ("<script", "<a ", "<img", "<em>", "<h1"):
+        assert mark not in page, mark
+    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 9
+    assert page.count("<h2>") == 1
+    assert page.count("<h3>") == 5
+
+
+def test_the_model_card_says_what_how_sure_and_what_not(tmp_path: Path) -> None:
+    front = find_front([make_record(identity="abc"), base_record()], make_spec())
+    origin = Origin(run="r", compared=12, base=front.base)
+    item = next(i for i in front.candidates if i.config_id == "abc")
+    text = text_of(export(item, make_spec(), "card", tmp_path, origin=origin), "model_card.md")
+    assert "| `unsafe_rate` | 0.007812 (2/256) | 0.002145 to 0.02803 | 256 | 0 |" in text
+    assert "| `heldout_loss` | 1.15 | none | 4000 | 1.69 |" in text
+    assert "- harmful prompts: `harmful.csv`\n" in text
+    assert "P(unsafe\\_rate \\<= 0.05) = more than 0.999" in text
+    assert "12 configurations were compared" in text
+    plain = text.replace("\\", "")
+    assert all(limit in plain for limit in LIMITS)
+    assert "A low rate is no proof of safety." in text
+    page = rendered(text)
+    assert page.count("<table>") == 2
+    judged = Origin(judge="unsafe_rate by the judge guard (abcd1234)")
+    text = text_of(export(item, make_spec(), "card", tmp_path, origin=judged), "model_card.md")
+    assert "unsafe\\_rate by the judge guard (abcd1234)" in text
+    assert "sees wording" not in text

@@ -11,10 +11,11 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "sweeper"
 
 RANKS = {
-    "errors": 0,
+    "errors": -1,
     "rules": 0,
     "metrics": 0,
     "wording": 0,
+    "patience": 0,
     "task": 1,
     "folder": 1,
     "keywords": 1,
@@ -29,15 +30,18 @@ RANKS = {
     "stopping": 2,
     "placement": 2,
     "progress": 2,
+    "lock": 2,
     "rounds": 3,
     "cost": 3,
     "front": 3,
+    "loggers": 3,
     "miniature": 3,
     "trial": 3,
     "certainty": 4,
     "search": 5,
     "select": 4,
     "sources": 4,
+    "trials": 4,
     "facts": 4,
     "judges": 4,
     "adaptive": 6,
@@ -49,6 +53,7 @@ RANKS = {
     "preflight": 5,
     "export": 6,
     "verify": 5,
+    "launch": 6,
     "report": 7,
     "doctor": 6,
     "listing": 5,
@@ -75,7 +80,9 @@ INNER_RANKS = {
         "adapters": 0,
         "averaging": 0,
         "cache": 0,
+        "checkpoint": 0,
         "failure": 0,
+        "watchdog": 0,
         "judge": 0,
         "memory": 0,
         "split": 0,
@@ -112,6 +119,15 @@ INNER_RANKS = {
         "overlay": 3,
         "__init__": 4,
     },
+    "launch": {
+        "options": 0,
+        "templates": 0,
+        "inputs": 0,
+        "ray_jobs": 0,
+        "prepare": 1,
+        "submit": 2,
+        "__init__": 3,
+    },
     "cli": {
         "completions": 0,
         "examples": 0,
@@ -124,6 +140,7 @@ INNER_RANKS = {
         "details": 2,
         "inspecting": 3,
         "judging": 2,
+        "launching": 2,
         "machine": 2,
         "recommending": 2,
         "rescoring": 2,
@@ -142,6 +159,7 @@ CLI = (
     "examples",
     "inspecting",
     "judging",
+    "launching",
     "machine",
     "options",
     "progress",
@@ -155,6 +173,7 @@ CLI = (
 HEAVY = {
     "datasets": {"trial/harness.py", "trial/hub.py"},
     "jinja2": {"report/page.py", "serve/pages.py", "trial/dialogues.py", "trial/harness.py"},
+    "mlflow": {"loggers/to_mlflow.py"},
     "lm_eval": {"trial/harness.py"},
     "optuna": {"search/ask.py", "search/storages.py", "search/study.py"},
     "pandas": {"run.py"},
@@ -166,6 +185,7 @@ HEAVY = {
             "draw_bars",
             "draw_panels",
             "draw_parallel",
+            "draw_training",
             "dress",
             "front",
             "fronts",
@@ -175,8 +195,8 @@ HEAVY = {
     "pydantic": {
         f"spec/{name}.py" for name in ("axes", "data", "fields", "load", "models", "references")
     },
-    "ray": {"drive.py"},
-    "requests": {"judges/remote.py"},
+    "ray": {"drive.py", "trials.py", "launch/ray_jobs.py"},
+    "requests": {"judges/remote.py", "launch/ray_jobs.py"},
     "rich": {
         f"cli/{name}.py"
         for name in (
@@ -191,9 +211,11 @@ HEAVY = {
     },
     "rouge_score": {"trial/utility.py"},
     "scipy": {"search/ask.py"},
-    "starlette": {"serve/app.py", "serve/guard.py"},
+    "starlette": {"serve/app.py", "serve/guard.py", "serve/server.py"},
     "sqlalchemy": {"search/storages.py"},
     "uvicorn": {"serve/server.py"},
+    "tensorboardX": {"loggers/to_tensorboard.py"},
+    "wandb": {"loggers/to_wandb.py"},
     "typer": {f"cli/{name}.py" for name in CLI},
 }
 """A heavy third-party package -> exactly the files that import it."""

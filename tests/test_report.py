@@ -255,7 +255,8 @@ def test_every_cell_is_in_the_data_of_the_table() -> None:
         for row, place in zip(data.rows, column["at"], strict=True):
             cell = row.cells[index]
             text, value, *rest = column["cells"][place]
-            detail, low, high, counts = [*rest, *["", None, None, ""][len(rest) :]]
+            defaults: list[Any] = ["", None, None, ""]
+            detail, low, high, counts = [*rest, *defaults[len(rest) :]]
             assert (text, detail, counts) == (cell.text, cell.detail, cell.counts)
             assert value == (None if cell.sort in ("", math.inf) else cell.sort)
             assert (low, high) == (cell.low, cell.high)

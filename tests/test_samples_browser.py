@@ -1,14 +1,13 @@
 """The sample viewer in a real browser: filters, marks, paging, and that hostile text stays text."""
 
 import json
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from judged_run import standard_run, write_list
 from viewer_run import (
     HARMLESS_TEXT,
     PLANTED,
@@ -20,28 +19,10 @@ from viewer_run import (
 )
 
 from sweeper.folder import RunFolder
+from sweeper.judges import KeywordJudge, rescore
+from sweeper.records import read_records
 from sweeper.report import render, report_data
 from sweeper.report.samples import gather
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-
-if CHROMIUM is None and os.environ.get("SWEEPER_REQUIRE_BROWSER") != "1":
-    pytest.skip(
-        "NO BROWSER: the sample viewer is not tested; install chromium, or set SWEEPER_REQUIRE_BROWSER=1 "
-        "to make this a failure",
-        allow_module_level=True,
-    )
-
-playwright = pytest.importorskip("playwright.sync_api")
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    assert CHROMIUM is not None, "SWEEPER_REQUIRE_BROWSER=1, but there is no chromium"
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -52,18 +33,26 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 def write_page(run: RunFolder, name: str, redact: bool = False) -> Path:
     records = records_of(run)
     data = report_data(run, records, SPEC, None)
-    text = render(data, gather(run, records, SPEC, data, redact=redact))
+    samples = gather(run, records, SPEC, data, redact=redact)
+    text = render(data, samples)
     path = run.root / name
     path.write_text(text, encoding="utf-8")
     return path
 
 
+def complaints(said: Any) -> list[str]:
+    """What a console message complains of; how fast a software WebGL is does not count."""
+    bad = said.type in ("error", "warning") and "GL Driver Message" not in said.text
+    return [said.text] if bad else []
+
+
 @pytest.fixture(scope="module")
-def opened(chromium: Any, run: RunFolder) -> Iterator[Any]:
+def watched(chromium: Any, run: RunFolder) -> Iterator[Any]:
+    """One page for all tests of this file: opening takes longer than any of them."""
     page = chromium.new_page(viewport={"width": 1200, "height": 900})
     page.problems = []
     page.requests = []
-    page.on("console", lambda said: page.problems.append(said.text))
+    page.on("console", lambda said: page.problems.extend(complaints(said)))
     page.on("pageerror", lambda error: page.problems.append(str(error)))
     page.on("request", lambda request: page.requests.append(request.url))
     page.goto(write_page(run, "report.html").as_uri())
@@ -72,16 +61,16 @@ def opened(chromium: Any, run: RunFolder) -> Iterator[Any]:
 
 
 @pytest.fixture
-def viewer(opened: Any) -> Any:
+def viewer(watched: Any) -> Any:
     """The page as it is when opened: the recommended configuration, no filter."""
-    opened.select_option("#sample-configuration", "open")
-    opened.select_option("#sample-seed", "0")
-    opened.select_option("#sample-suite", "")
-    opened.select_option("#sample-column", "0")
-    opened.fill("#sample-search", "")
-    for box in opened.locator("#viewer input[type=checkbox]").all():
+    watched.select_option("#sample-configuration", "open")
+    watched.select_option("#sample-seed", "0")
+    watched.select_option("#sample-suite", "")
+    watched.select_option("#sample-column", "0")
+    watched.fill("#sample-search", "")
+    for box in watched.locator("#viewer input[type=checkbox]").all():
         box.set_checked(False)
-    return opened
+    return watched
 
 
 def stored(run: RunFolder, config_id: str, seed: int = 0) -> list[dict[str, Any]]:
@@ -145,8 +134,8 @@ def test_the_table_counts_the_stored_verdicts(viewer: Any, run: RunFolder) -> No
     ]
     for cells, name in zip(rows, ("sweeper", "zou2023"), strict=True):
         wanted = oracle(run, "open", name)
-        assert cells[0] == f"{len(wanted['unsafe'])} / 103"
-        assert cells[1] == f"{len(wanted['refused'])} / 12"
+        assert cells[0] == f"{len(wanted['unsafe'])}/103"
+        assert cells[1] == f"{len(wanted['refused'])}/12"
         assert cells[2].startswith(f"{len(wanted['flipped'])} (")
 
 
@@ -168,6 +157,16 @@ def test_pages_suites_seeds_and_words(viewer: Any, run: RunFolder) -> None:
     viewer.select_option("#sample-seed", "1")
     viewer.check("#sample-unsafe")
     assert ids(viewer) == []
+
+
+def test_a_turned_page_is_shown_from_its_first_prompt(viewer: Any) -> None:
+    viewer.locator(".sample").nth(24).scroll_into_view_if_needed()
+    viewer.get_by_role("button", name="Next").click()
+    first = "document.querySelector('.sample').getBoundingClientRect().top"
+    viewer.wait_for_function(f"{first} > 40 && {first} < 120")
+    assert viewer.locator(".sample h3 bdi").first.text_content() == "harmful-025"
+    pager = viewer.locator(".sample-pager").bounding_box()
+    assert pager["y"] < 10
 
 
 def test_harmful_texts_are_collapsed_and_harmless_ones_are_not(viewer: Any) -> None:
@@ -227,7 +226,7 @@ def test_hostile_text_stays_text(viewer: Any, run: RunFolder) -> None:
     assert boxes[0].startswith("<script>window.hacked = 1</script><img")
     assert boxes[1] == "</script><script>window.hacked = 3</script><!--"
     assert boxes[2] == "half \\uD83D of a pair, \\uDC00 the other, \U0001f600 whole"
-    assert boxes[3] == "nul \u2400 bell \u2407 escape \u241b[31m carriage\u240dreturn"
+    assert boxes[3] == "nul \\u0000 bell \\u0007 escape \\u001B[31m carriage\\u000Dreturn"
     assert "\\u202Eevil\\u202C" in boxes[4]
     assert "\u202e" not in body.text_content()
     assert boxes[5] == "x" * 4000
@@ -259,6 +258,27 @@ def test_a_record_that_was_stopped_says_so(viewer: Any) -> None:
     viewer.select_option("#sample-configuration", "stopped")
     assert "This record is pruned" in viewer.locator("#viewer").inner_text()
     assert viewer.locator("#sample-count").text_content() == "showing 1 to 4 of 4"
+
+
+def test_judges_stand_beside_the_lists(chromium: Any, tmp_path: Path) -> None:
+    run = standard_run(tmp_path, cut=3)
+    records = list(read_records(run.records).records)
+    judge = KeywordJudge(str(write_list(tmp_path)))
+    scored = {item.config_id: item for item in rescore(run, records, judge, "sweeper")}
+    page = chromium.new_page()
+    page.goto(write_page(run, "judged.html").as_uri())
+    page.select_option("#sample-configuration", "sneaky")
+    answers = scored["sneaky"].suites["harmful"].answers
+    page.check("#sample-judges")
+    page.check("#sample-unsafe")
+    page.select_option("#sample-column", "2")
+    assert answers.count("1") == 100
+    assert ids(page) == [f"harmful-{number}" for number in range(100)]
+    assert page.locator(".counts tbody tr").nth(2).locator("td").first.text_content() == "100/100"
+    first = page.locator(".sample").first.locator(".verdicts li").all_text_contents()
+    assert first[0] == "sweeper ✓ refusal “i cannot”"
+    assert first[2].endswith("⚠ unsafe")
+    page.close()
 
 
 def test_a_redacted_page_shows_verdicts_without_texts(chromium: Any, run: RunFolder) -> None:

@@ -25,13 +25,15 @@ from viewer_run import (
 
 from sweeper.cli.options import app
 from sweeper.folder import RunFolder
-from sweeper.judges import KeywordJudge, rescore
+from sweeper.judges import KeywordJudge, overlay, rescore
 from sweeper.keywords import KeywordList, keyword_list_names, load_keyword_list
+from sweeper.plan import make_plan, make_tasks
 from sweeper.records import TrialRecord, read_records
 from sweeper.report import report_data
 from sweeper.report.answers import BEYOND, DIFFERS, NOT_SHOWN, TEXT_LIMIT, cost, units
 from sweeper.report.page import json_block
 from sweeper.report.samples import BUDGET, FULL, SampleData, gather
+from sweeper.spec import SweepSpec
 
 
 def gathered(
@@ -363,6 +365,12 @@ def test_what_judges_said_stands_beside_the_lists(tmp_path: Path) -> None:
         assert {data["suites"][suite][0]: answers for _, suite, answers in each["judged"]} == {
             suite: item.answers for suite, item in counts.items()
         }
+    # Under that judge the records are changed in memory; they are still the ones that were judged.
+    over = overlay(run, records, SPEC, "keyword:qi2023")
+    data_over = block(gathered(run, list(over.records)))
+    assert {each["id"]: each["judged"] for each in data_over["sets"]} == {
+        each["id"]: each["judged"] for each in data["sets"]
+    }
     changed = [replace(item, provenance={**item.provenance, "device": "new"}) for item in records]
     stale = gathered(run, changed)
     assert [each["judged"] for each in block(stale)["sets"]] == [[]] * 4
@@ -371,6 +379,37 @@ def test_what_judges_said_stands_beside_the_lists(tmp_path: Path) -> None:
     damaged = gathered(run, records)
     assert damaged.notes[0].startswith("what judges said is not shown: judgements.jsonl:1: version")
     assert block(damaged)["judges"] == []
+
+
+def test_a_trained_run_reads_as_its_records_count(tiny_spec: SweepSpec, tmp_path: Path) -> None:
+    from sweeper.trial.run import run_trajectory
+
+    run = RunFolder(tmp_path)
+    tasks = make_tasks(make_plan(tiny_spec), tiny_spec, lambda path: path, device="cpu")[:2]
+    records = [r for t in tasks for r in run_trajectory(t, run.trial(t.trajectory_id))]
+    assert len(records) >= 3
+    data = block(gather(run, records, tiny_spec, report_data(run, records, tiny_spec, None)))
+    by_key = {record.key: record for record in records}
+    assert {(each["id"], each["seed"]) for each in data["sets"]} == set(by_key)
+    names = {"harmful": "unsafe_rate", "harmless": "over_refusal_rate"}
+    for each in data["sets"]:
+        metrics = by_key[each["id"], each["seed"]].metrics
+        for number, (suite, kind) in enumerate(data["suites"]):
+            rows = [
+                data["answers"][answer]
+                for prompt, answer in zip(
+                    data["orders"][each["order"]], each["answers"], strict=True
+                )
+                if data["prompts"][prompt][0] == number
+            ]
+            if kind == "text":
+                continue
+            for index, name in enumerate(data["lists"]):
+                metric = names[suite] if index == 0 else f"{names[suite]}/{name}"
+                bad = sum(bool(row[3 + index][0]) == (suite == "harmless") for row in rows)
+                assert (bad, len(rows)) == (metrics[metric].k, metrics[metric].n)
+            assert sum(bool(row[2] & 2) for row in rows) == metrics[f"degenerate_rate/{suite}"].k
+            assert all(entry[2] != DIFFERS for row in rows for entry in row[3:])
 
 
 def test_cost_is_what_the_block_takes() -> None:

@@ -11,6 +11,7 @@ import typer
 from sweeper.cli import (
     inspecting,
     judging,
+    launching,
     machine,
     recommending,
     rescoring,
@@ -23,7 +24,17 @@ from sweeper.cli.examples import EXAMPLES, add_examples
 from sweeper.cli.options import app
 from sweeper.errors import SweeperError
 
-COMMANDS = (machine, sweeps, recommending, inspecting, results, serving, judging, rescoring)
+COMMANDS = (
+    machine,
+    sweeps,
+    launching,
+    recommending,
+    inspecting,
+    results,
+    serving,
+    judging,
+    rescoring,
+)
 """The modules whose import registers commands, in the order `--help` lists them."""
 
 EXTRAS = {

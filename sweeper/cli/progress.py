@@ -110,9 +110,9 @@ class SweepProgress:
             )
         if before:
             show.line(f"resuming: {len(before)} of {self._total} records are there already")
-        self._bar.start()
-        self._bar.start_task(self._task)
         self._bar.update(self._task, total=self._total, completed=len(before))
+        self._bar.start_task(self._task)
+        self._bar.start()
 
     def record(self, record: TrialRecord) -> None:
         """Count one new record."""
@@ -166,9 +166,9 @@ def resumable(folder: RunFolder) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _told_at_once() -> Iterator[None]:
-    """Say that a signal has come when it comes, whoever handles it: bringing trials down takes time.
+    """Say that a signal has come when it comes, whoever handles it then: trials take time to come down.
 
-    The wakeup descriptor gets every signal; handlers cannot be used, because Tune and Ray put in their own.
+    The wakeup descriptor gets every signal. Handlers cannot be used, because Tune and Ray put in theirs.
     """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)

@@ -113,8 +113,8 @@ def _described(item: Candidate, sure: Certainty) -> dict[str, Any]:
     standing = sure.standings[item.config_id]
     return {
         "config_id": item.config_id,
-        **item.config,
-        **item.values,
+        "config": dict(item.config),
+        "metrics": dict(item.values),
         "on_front": standing.member,
         "p_front": standing.p_front,
         "p_feasible": standing.p_feasible,

@@ -106,7 +106,7 @@ def _plan_data(
                 "seed": item.seed,
                 "optimizer_steps": item.steps,
                 "configurations": [
-                    {"config_id": c.config_id, "role": c.role, **c.values}
+                    {"config_id": c.config_id, "role": c.role, "config": dict(c.values)}
                     for c in item.configurations
                 ],
             }

@@ -7,12 +7,14 @@ membership a line and an outline. Text from data arrives escaped or is escaped h
 import plotly.graph_objects as go
 
 from sweeper.figures.dress import DASHES, INK, LINE_COLOURS, dressed
-from sweeper.figures.info import SYMBOLS, StepInfo, escape
+from sweeper.figures.info import StepInfo, escape
+from sweeper.figures.levels import symbols_of
 
 
 def step_figure(info: StepInfo) -> go.Figure:
     """The curves of `step_curves`: dash and symbol say the kind of average, as colour does."""
     figure = go.Figure()
+    symbols = symbols_of([curve.label for curve in info.curves])
     for index, curve in enumerate(info.curves):
         pairs = list(zip(curve.values, curve.low, curve.high, strict=True))
         figure.add_trace(
@@ -29,11 +31,12 @@ def step_figure(info: StepInfo) -> go.Figure:
                 },
                 mode="lines+markers",
                 name=escape(curve.label),
+                customdata=list(curve.config_ids),
                 line={
                     "color": LINE_COLOURS[index % len(LINE_COLOURS)],
                     "dash": DASHES.get(curve.kind, "solid"),
                 },
-                marker={"symbol": SYMBOLS.get(curve.kind, "x"), "size": 9},
+                marker={"symbol": symbols[curve.label], "size": 9},
             )
         )
     lines = ((info.base, "untouched model", "bottom right"), (info.limit, "limit", "top left"))

@@ -1,20 +1,23 @@
-"""Figures of many panels: heat maps."""
+"""Figures of many panels: heat maps and the effect of averaging."""
 
 from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from sweeper.figures.dress import INK, RING, dressed
+from sweeper.figures.dress import DASHES, INK, LINE_COLOURS, RING, dressed
+from sweeper.figures.factorial import EffectPoint, FactorialInfo
 from sweeper.figures.heat import HeatCell, HeatFacet, HeatInfo
-from sweeper.figures.info import escape
+from sweeper.figures.info import escape, kind_of
+from sweeper.figures.levels import symbols_of, tick_texts
 from sweeper.front import shown
 
 # Light enough all along for dark text with a contrast of at least 5:1.
 _SCALES = {True: ("#fff5eb", "#fdbe85", "#f98e52"), False: ("#f2f7fc", "#b3d2e8", "#6baed6")}
 _CELL_INK = "#1f2328"
-_ROW_PIXELS = 40
-_CELL_PIXELS = 62
+_ROW_PIXELS = 36
+_CELL_PIXELS = 54
+_LETTER_PIXELS = 6.8
 
 
 def heat_figure(info: HeatInfo) -> go.Figure:
@@ -66,7 +69,7 @@ def heat_figure(info: HeatInfo) -> go.Figure:
     )
     figure.update_yaxes(
         tickvals=list(range(len(info.rates))),
-        ticktext=[f"{rate:.3g}" for rate in info.rates],
+        ticktext=list(tick_texts(info.rates)),
         range=[-0.5, len(info.rates) - 0.5],
         showgrid=False,
         zeroline=False,
@@ -82,8 +85,10 @@ def _height(info: HeatInfo) -> int:
 
 
 def heat_width(info: HeatInfo) -> int:
-    """Pixels below which the words in cells would overlap."""
-    return 200 + len(info.steps) * len(info.batches) * _CELL_PIXELS
+    """Pixels below which the words in cells, or the heads of facets, would overlap."""
+    heads = max(len(f"{facet.average}, {facet.steps} steps") for facet in info.facets)
+    facet = max(len(info.batches) * _CELL_PIXELS, round(heads * _LETTER_PIXELS))
+    return 200 + len(info.steps) * facet
 
 
 def _is_rate(metric: str) -> bool:
@@ -156,4 +161,112 @@ def _outline(info: HeatInfo, facet: HeatFacet) -> go.Scatter:
         mode="lines",
         line={"color": RING, "width": 3},
         hoverinfo="skip",
+    )
+
+
+def factorial_figure(info: FactorialInfo) -> go.Figure:
+    """A row for each metric, a column for each factor: means of averaged - control with intervals."""
+    metrics = [name for name, _ in info.maximize if any(p.metric == name for p in info.points)]
+    factors = list(dict.fromkeys(point.factor for point in info.points))
+    averages = list(dict.fromkeys(point.average for point in info.points))
+    symbols = symbols_of(averages)
+    figure = make_subplots(
+        rows=len(metrics),
+        cols=len(factors),
+        shared_xaxes=True,
+        shared_yaxes=True,
+        horizontal_spacing=0.03,
+        vertical_spacing=0.06,
+    )
+    for row, metric in enumerate(metrics, start=1):
+        for column, factor in enumerate(factors, start=1):
+            for index, average in enumerate(averages):
+                points = [
+                    p
+                    for p in info.points
+                    if (p.metric, p.factor, p.average) == (metric, factor, average)
+                ]
+                if points:
+                    shift = 0.5 * ((index + 0.5) / len(averages) - 0.5)
+                    symbol = symbols[average]
+                    trace = _effects(points, index, shift, symbol, named=row == column == 1)
+                    figure.add_trace(trace, row=row, col=column)
+        better = "above" if dict(info.maximize)[metric] else "below"
+        figure.update_yaxes(
+            title_text=f"{escape(metric)},<br>better {better} 0",
+            tickformat="+.3~p" if _is_rate(metric) else "+.3~g",
+            row=row,
+            col=1,
+        )
+        figure.update_yaxes(range=_reach(info, metric), row=row)
+    figure = dressed(figure, height=120 + 250 * len(metrics))
+    for column, factor in enumerate(factors, start=1):
+        levels = info.levels(factor)
+        figure.update_xaxes(
+            tickvals=list(range(len(levels))),
+            ticktext=[escape(level) for level in levels],
+            range=[-0.6, len(levels) - 0.4],
+            showgrid=False,
+            zeroline=False,
+            col=column,
+        )
+        figure.update_xaxes(title_text=escape(factor), row=len(metrics), col=column)
+    figure.update_yaxes(zeroline=True, zerolinecolor=INK, zerolinewidth=2)
+    figure.update_layout(margin={"l": 80, "r": 20, "t": 40, "b": 60})
+    return figure
+
+
+def _reach(info: FactorialInfo, metric: str) -> list[float]:
+    """From the lowest to the highest bound of a metric, 0 among them, with some room."""
+    ends = [0.0]
+    for point in info.points:
+        if point.metric == metric:
+            ends += [end for end in (point.mean, point.low, point.high) if end is not None]
+    room = 0.08 * (max(ends) - min(ends)) or 0.01
+    return [min(ends) - room, max(ends) + room]
+
+
+def _effects(
+    points: list[EffectPoint], index: int, shift: float, symbol: str, *, named: bool
+) -> go.Scatter:
+    kind = kind_of(points[0].average)
+    return go.Scatter(
+        x=[point.place + shift for point in points],
+        y=[point.mean for point in points],
+        error_y={
+            "type": "data",
+            "symmetric": False,
+            "array": [0 if p.high is None else p.high - p.mean for p in points],
+            "arrayminus": [0 if p.low is None else p.mean - p.low for p in points],
+            "thickness": 1.4,
+            "width": 3,
+        },
+        mode="lines+markers",
+        name=escape(points[0].average),
+        legendgroup=points[0].average,
+        showlegend=named,
+        line={
+            "color": LINE_COLOURS[index % len(LINE_COLOURS)],
+            "dash": DASHES.get(kind, "solid"),
+            "width": 1,
+        },
+        marker={"symbol": symbol, "size": 9},
+        text=[_effect_text(point) for point in points],
+        hovertemplate="%{text}<extra></extra>",
+    )
+
+
+def _effect_text(point: EffectPoint) -> str:
+    bounds = (
+        "no interval: no rows in common"
+        if point.low is None or point.high is None
+        else f"95 % interval {point.low:+.4f} to {point.high:+.4f}"
+    )
+    return "<br>".join(
+        (
+            f"<b>{escape(point.average)}</b>, {escape(point.factor)} {escape(point.level)}",
+            f"{escape(point.metric)} {point.mean:+.4f}, averaged minus control",
+            bounds,
+            f"{point.pairs} pairs: {point.wins} better, {point.losses} worse, {point.ties} neither",
+        )
     )

@@ -9,7 +9,7 @@ from sweeper.spec import SweepSpec
 
 MOST_AVERAGES = 4
 MOST_STEPS = 4
-MOST_RATES = 12
+MOST_RATES = 8
 MOST_BATCHES = 6
 ABSENT = "not measured"
 

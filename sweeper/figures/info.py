@@ -89,6 +89,7 @@ class Curve(NamedTuple):
     values: tuple[float, ...]
     low: tuple[float | None, ...]
     high: tuple[float | None, ...]
+    config_ids: tuple[str, ...] = ()
 
 
 class StepInfo(NamedTuple):
@@ -279,4 +280,5 @@ def _curve(label: str, items: Sequence[Candidate], metric: str) -> Curve:
         values=tuple(item.values[metric] for item in ordered),
         low=tuple(None if each is None else each.low for each in intervals),
         high=tuple(None if each is None else each.high for each in intervals),
+        config_ids=tuple(item.config_id for item in ordered),
     )

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,8 @@ TEXT_LIMIT = 4_000
 
 LINE_LIMIT = 16 * 1024**2
 """A stored response of more bytes than this is not read."""
+
+_SHORT = 2_048
 
 HARMLESS_SUITES = ("harmless", "utility")
 """Suites whose texts are shown at once. Any other one is taken to be harmful."""
@@ -49,13 +52,20 @@ def read_stored(path: Path, lists: Sequence[str]) -> Iterator[Stored]:
         with path.open("rb") as file:
             while line := file.readline(LINE_LIMIT):
                 number += 1
-                yield _stored(json.loads(line), lists)
+                short = len(line) <= _SHORT
+                yield _known(line, tuple(lists)) if short else _stored(json.loads(line), lists)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise RunFolderError(f"{path.name}: {error.strerror}") from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise RunFolderError(f"{path.name}:{number}: not a stored response") from None
+
+
+@lru_cache(maxsize=16_384)
+def _known(line: bytes, lists: tuple[str, ...]) -> Stored:
+    """A line as a value. Configurations share many lines, above all those that hold a refusal."""
+    return _stored(json.loads(line), lists)
 
 
 def _stored(line: Mapping[str, Any], lists: Sequence[str]) -> Stored:

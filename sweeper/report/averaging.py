@@ -29,6 +29,8 @@ AGAINST = {
 }
 """What else an average is held against, beside its raw twin."""
 
+AT_EQUAL_UTILITY = "raw at equal utility"
+
 Z = NormalDist().inv_cdf(0.975)
 
 Floats = NDArray[np.float64]
@@ -64,13 +66,34 @@ class Effect(NamedTuple):
     utility: Tally
 
 
-def averaging_effects(front: Front, spec: SweepSpec) -> tuple[Effect, ...]:
+class Pairings(NamedTuple):
+    """Pairs by kind of average and of control; `rows` keeps those of rates and utilities."""
+
+    groups: tuple[tuple[str, str, list[Pair]], ...]
+    rows: tuple[dict[str, Floats | None], dict[str, Floats | None]]
+
+
+def averaging_effects(
+    front: Front, spec: SweepSpec, pairings: Pairings | None = None
+) -> tuple[Effect, ...]:
     """Every complete averaged configuration against its twins, by kind of average.
 
     The raw twin has the same learning rate, batch size, steps and all else. `equal utility` is another
     question: the raw configuration, of any settings, whose utility is nearest, and not different by its
     paired interval. It is chosen by utility alone, so that no choice is made by safety.
     """
+    groups, rows = pairings or averaging_pairs(front, spec)
+    effects = []
+    for kind, against, pairs in groups:
+        unsafe = tally(pairs, UNSAFE, rows[0])
+        utility = tally(pairs, spec.utility, rows[1])
+        if unsafe is not None and utility is not None:
+            effects.append(Effect(kind, against, unsafe, utility))
+    return tuple(effects)
+
+
+def averaging_pairs(front: Front, spec: SweepSpec) -> Pairings:
+    """Every averaged configuration with each of its controls, in a stable order."""
     items = sorted(front.competing, key=lambda item: item.config_id)
     kin = Kin(items)
     raws = [item for item in items if item.config["average"] == "raw"]
@@ -79,20 +102,16 @@ def averaging_effects(front: Front, spec: SweepSpec) -> tuple[Effect, ...]:
         "raw twin": lambda item: raw_twin(item, kin.of(item)),
         "interpolation twin": lambda item: interpolation_twin(item, kin.of(item)),
         "matched learning rate": lambda item: learning_rate_twin(item, kin.of(item), spec),
-        "raw at equal utility": lambda item: equally_useful(item, raws, values, spec.utility),
+        AT_EQUAL_UTILITY: lambda item: equally_useful(item, raws, values, spec.utility),
     }
-    known: tuple[dict[str, Floats | None], ...] = ({}, {})
-    effects = []
+    found = []
     for kind in ("ema", "interpolate", "feedback"):
         averaged = [item for item in items if kind_of(item) == kind]
         for against, find in finders.items():
-            if against in ("raw twin", AGAINST.get(kind), "raw at equal utility"):
+            if against in ("raw twin", AGAINST.get(kind), AT_EQUAL_UTILITY):
                 pairs = [(item, twin) for item in averaged if (twin := find(item)) is not None]
-                unsafe = tally(pairs, UNSAFE, known[0])
-                utility = tally(pairs, spec.utility, known[1])
-                if unsafe is not None and utility is not None:
-                    effects.append(Effect(kind, against, unsafe, utility))
-    return tuple(effects)
+                found.append((kind, against, pairs))
+    return Pairings(tuple(found), ({}, {}))
 
 
 def kind_of(item: Candidate) -> str:

@@ -22,7 +22,12 @@ from sweeper.keywords import LIMITS
 from sweeper.metrics import harness_metric
 from sweeper.records import TrialRecord
 from sweeper.refine import RefinementRow, refinement_rows
-from sweeper.report.averaging import EffectRow, averaging_effects, effect_rows
+from sweeper.report.averaging import (
+    EffectRow,
+    averaging_effects,
+    averaging_pairs,
+    effect_rows,
+)
 from sweeper.report.cautions import facts, warnings
 from sweeper.report.controls import ControlTable, control_tables
 from sweeper.report.cost import cost_rows
@@ -106,6 +111,7 @@ def report_data(
     front = find_front(records, spec)
     found = recommend(front, spec)
     sure = certainty(front, spec)
+    pairings = averaging_pairs(front, spec)
     centre = found.chosen or found.nearest
     metrics = _metrics(front, spec)
     names = varying(front.candidates)
@@ -131,7 +137,7 @@ def report_data(
         curves=tuple(curve for curve in curves if curve is not None),
         columns=table.columns,
         rows=table.rows,
-        averaging=effect_rows(averaging_effects(front, spec)),
+        averaging=effect_rows(averaging_effects(front, spec, pairings)),
         controls=control_tables(front, spec),
         references=reference_tables(front, spec),
         ends=ends_of(records),
@@ -140,7 +146,7 @@ def report_data(
         keyword_lists=list_rows(spec, records, judged),
         keyword_limits=LIMITS,
         provenance=_provenance(run, records, spec),
-        charts=chart_infos(front, spec, found, sure),
+        charts=chart_infos(run, front, spec, found, sure, pairings),
     )
 
 

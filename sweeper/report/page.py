@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from sweeper.errors import RunFolderError
 from sweeper.export import FORMATS
-from sweeper.figures import MANY, figure_html, front_figure, step_figure
+from sweeper.figures import MANY, figure_html, front_figure
 from sweeper.folder import RunFolder, write_atomic
 from sweeper.judges import Overlay
 from sweeper.records import TrialRecord
@@ -49,10 +49,6 @@ def json_block(value: Any) -> Markup:
 def render(data: ReportData, samples: SampleData | None = None) -> str:
     """The page, with responses to read where there are any. Equal data gives an equal page."""
     figure = figure_html(front_figure(data.front), first=True, identity="front")
-    curves = [
-        (info, _ours(figure_html(step_figure(info), first=False, identity=f"steps-{index}")))
-        for index, info in enumerate(data.curves)
-    ]
     environment = Environment(
         autoescape=True,
         undefined=StrictUndefined,
@@ -65,8 +61,7 @@ def render(data: ReportData, samples: SampleData | None = None) -> str:
         script=_ours("\n".join(map(_file, SCRIPTS))),
         front_figure=_ours(figure),
         many=MANY,
-        curves=curves,
-        sections=sections(data.charts),
+        sections=sections(data.charts, data.curves, chosen=data.found),
         samples=samples,
         blocks=_blocks(data, samples),
     )

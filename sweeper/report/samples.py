@@ -22,7 +22,13 @@ NONE = "it holds no responses (`--samples 0`)"
 MISSING = "no stored responses"
 LARGE = "too large for the rest of the budget"
 
-_FIRST = ("untouched model", "trainers' defaults", "recommended", "nearest")
+_FIRST = (
+    "untouched model",
+    "trainers' defaults",
+    "recommended",
+    "nearest",
+    "recommended, without averaging",
+)
 
 
 class Shown(NamedTuple):
@@ -70,9 +76,10 @@ def gather(
 ) -> SampleData:
     """Choose whose responses the page holds, and make them what the viewer reads.
 
-    The untouched model comes first, then the trainers' defaults, the recommended configuration, the front
-    and all others, as the table has them. Of the first four kinds each is taken that still fits; the
-    others end with the first that does not. Only files that are tried are read, as far as they fit.
+    The untouched model comes first, then the trainers' defaults, the recommended configuration with its
+    twin, the front and all others, as the table has them. Of all but the others each is taken that still
+    fits; the others end with the first that does not. Only files that are tried are read, as far as they
+    fit.
 
     Args:
         run: The run folder.
@@ -86,21 +93,20 @@ def gather(
     notes: list[str] = []
     lists = _lists(spec.evaluation.keyword_lists, parts, notes)
     texts = Texts(lists, redact, size=512)
-    judged = _Judged(run, parts, notes) if budget else None
+    judged = _Judged(run, parts if budget else (), notes)
     sets: list[dict[str, Any]] = []
     left: dict[str, list[_Part]] = {}
     full = not budget
     for part in parts:
         why: str | None = NONE if not budget else FULL
         if not full:
-            made, why = _read(run, part, tuple(lists), texts, budget)
-            if made is not None and judged is not None:
-                sets.append({**made, "judged": judged.of(part.record, texts, made["order"])})
+            made, why = _read(run, part, tuple(lists), texts, budget, judged)
+            sets += [] if made is None else [made]
             full = why == LARGE and not part.named
         if why is not None:
             left.setdefault(FULL if full and budget else why, []).append(part)
     block = None
-    if sets and judged is not None:
+    if sets:
         block = _block(data, texts, tuple(lists), judged.names, sets, redact)
     return SampleData(
         block=block,
@@ -154,7 +160,12 @@ def _lists(
 
 
 def _read(
-    run: RunFolder, part: _Part, lists: Sequence[str], texts: Texts, budget: int
+    run: RunFolder,
+    part: _Part,
+    lists: Sequence[str],
+    texts: Texts,
+    budget: int,
+    judged: "_Judged",
 ) -> tuple[dict[str, Any] | None, str | None]:
     """One configuration under one seed as the viewer has it, or why it is left out."""
     record = part.record
@@ -184,6 +195,7 @@ def _read(
         "status": record.status,
         "order": texts.order(prompts),
         "answers": answers,
+        "judged": judged.of(record, texts, prompts),
     }
     if texts.staged + (size := cost(made)) > room:
         texts.drop()
@@ -198,7 +210,6 @@ class _Judged:
     def __init__(self, run: RunFolder, parts: Sequence[_Part], notes: list[str]) -> None:
         self._notes = notes
         self._found: dict[tuple[str, int], list[Scored]] = {}
-        self._hashes: dict[tuple[str, int], TrialRecord] = {}
         try:
             scored = read_scored(run)
             if scored and any("judge" in part.record.provenance for part in parts):
@@ -209,21 +220,21 @@ class _Judged:
         except (JudgeError, RecordError, OSError) as error:
             notes.append(f"what judges said is not shown: {error}".replace(f"{run.root}/", ""))
             scored, own = {}, ()
-        self._hashes = {record.key: record for record in own}
+        self._own = {record.key: record for record in own}
         self.names = sorted({f"{item.judge}@{item.digest[:8]}" for item in scored.values()})
         for item in scored.values():
             self._found.setdefault((item.config_id, item.seed), []).append(item)
 
-    def of(self, record: TrialRecord, texts: Texts, order: int) -> list[list[Any]]:
+    def of(self, record: TrialRecord, texts: Texts, prompts: Sequence[int]) -> list[list[Any]]:
         """`[judge, suite, answers]`, one character per response of the suite, in the stored order."""
         found = []
         for item in self._found.get(record.key, ()):
             name = f"{item.judge}@{item.digest[:8]}"
-            own = self._hashes.get(record.key)
+            own = self._own.get(record.key)
             current = own is not None and record_hash(own) == item.record
             for suite, counts in item.suites.items():
                 number = texts.suites.index(suite) if suite in texts.suites else -1
-                rows = sum(texts.prompts[i][0] == number for i in texts.orders[order])
+                rows = sum(texts.prompts[i][0] == number for i in prompts)
                 if current and rows == counts.responses:
                     found.append([self.names.index(name), number, counts.answers])
                 elif rows:
@@ -231,7 +242,6 @@ class _Judged:
                         f"what {name} said of {record.config_id} under seed {record.seed} is not shown: it "
                         "was measured again since; run `sweeper rescore` again"
                     )
-        texts.commit(cost(found))
         return sorted(found)
 
 

@@ -6,15 +6,21 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from sweeper.certainty import Certainty
-from sweeper.figures import figure_html
+from sweeper.figures import StepInfo, figure_html, step_figure
 from sweeper.figures.draw_bars import importance_figure
-from sweeper.figures.draw_panels import heat_figure, heat_width
+from sweeper.figures.draw_panels import factorial_figure, heat_figure, heat_width
 from sweeper.figures.draw_parallel import parallel_figure
+from sweeper.figures.draw_training import training_figure
+from sweeper.figures.factorial import FactorialInfo
 from sweeper.figures.heat import HeatInfo, heat_infos
 from sweeper.figures.importance import ImportanceInfo, explained, importance_info
 from sweeper.figures.parallel import P_FRONT, ParallelInfo, parallel_info
+from sweeper.figures.training import TrainingInfo, training_info
+from sweeper.folder import RunFolder
 from sweeper.front import Front
+from sweeper.report.averaging import Pairings
 from sweeper.report.charts import Chart, Entry, Section
+from sweeper.report.factorial import factorial_infos
 from sweeper.select import Recommendation
 from sweeper.spec import SweepSpec
 
@@ -25,10 +31,17 @@ class ChartInfos(NamedTuple):
     parallel: ParallelInfo | None = None
     heat: tuple[HeatInfo, ...] = ()
     importance: ImportanceInfo | None = None
+    factorial: tuple[FactorialInfo, ...] = ()
+    training: TrainingInfo | None = None
 
 
 def chart_infos(
-    front: Front, spec: SweepSpec, found: Recommendation, sure: Certainty
+    run: RunFolder,
+    front: Front,
+    spec: SweepSpec,
+    found: Recommendation,
+    sure: Certainty,
+    pairings: Pairings,
 ) -> ChartInfos:
     """Gather what the charts show, from the same values as the rest of the report."""
     centre = found.chosen or found.nearest
@@ -36,15 +49,28 @@ def chart_infos(
         parallel_info(front, spec, sure),
         heat_infos(front, spec, centre, found.chosen is not None),
         importance_info(front, spec) if front.competing else None,
+        factorial_infos(pairings, spec),
+        training_info(run, front, found),
     )
 
 
-def sections(infos: ChartInfos) -> tuple[Section, ...]:
-    """The sections of the page, in order; those without anything to show are left out."""
+def sections(
+    infos: ChartInfos, curves: Sequence[StepInfo] = (), *, chosen: bool = True
+) -> tuple[Section, ...]:
+    """The sections of the page, in order; those without anything to show are left out.
+
+    Args:
+        infos: See `chart_infos`.
+        curves: The metrics along the steps.
+        chosen: Whether they go through the recommended configuration, or the nearest one.
+    """
     found = (
+        _steps(curves, chosen) if curves else None,
         None if infos.parallel is None else _parallel(infos.parallel),
         _heat(infos.heat) if infos.heat else None,
         None if infos.importance is None else _importance(infos.importance),
+        _factorial(infos.factorial) if infos.factorial else None,
+        None if infos.training is None else _training(infos.training),
     )
     return tuple(section for section in found if section is not None)
 
@@ -74,7 +100,7 @@ def _parallel(info: ParallelInfo) -> Section:
         "parallel-coordinates",
         "All hyperparameters at once",
         f"A line is a configuration and crosses each axis at its value; its colour is {shade}. "
-        "`Unsafe, at most` is the upper end of the 95 % interval. "
+        'The axis "unsafe, at most" is the upper end of the 95 % interval. '
         "Drag along an axis to keep the lines that pass there, click the axis to let them go, and "
         "drag an axis by its name to move it.",
         (chart,),
@@ -164,5 +190,104 @@ def _importance(info: ImportanceInfo) -> Section:
         "The more a hyperparameter's values among the best tenth differ from its values among all, the "
         "longer its bar. It says what matters, not which way; the table names the value that the best "
         "have more often than all. It knows of no interactions, and correlated settings share the credit.",
+        (chart,),
+    )
+
+
+def _steps(infos: Sequence[StepInfo], chosen: bool) -> Section:
+    fixed = f": {infos[0].fixed}" if infos[0].fixed else ""
+    return Section(
+        "steps",
+        "Along the training steps",
+        f"A line for each average; everything else as in the {'recommended' if chosen else 'nearest'} "
+        f"configuration{fixed}. Bars are 95 % intervals over prompts or rows.",
+        tuple(
+            Chart(
+                f"steps-{index}",
+                info.metric,
+                "",
+                _drawn(step_figure(info), f"steps-{index}"),
+                ("configuration", "average", "steps", "value", "low (95 %)", "high (95 %)"),
+                tuple(
+                    (config_id, curve.label, *row)
+                    for curve in info.curves
+                    for config_id, *row in zip(
+                        curve.config_ids,
+                        curve.steps,
+                        curve.values,
+                        curve.low,
+                        curve.high,
+                        strict=True,
+                    )
+                ),
+            )
+            for index, info in enumerate(infos)
+        ),
+    )
+
+
+def _factorial(infos: Sequence[FactorialInfo]) -> Section:
+    return Section(
+        "averaging-effect",
+        "The effect of averaging",
+        "Averaged minus control, pooled over all pairs that share the level below. Bars are 95 % intervals "
+        "of the mean over the prompts or rows that both answered; where one leaves 0 out, averaging "
+        "made a difference there. Pairs share training runs, so the bars say nothing about other runs.",
+        tuple(_factorial_chart(info) for info in infos),
+    )
+
+
+def _factorial_chart(info: FactorialInfo) -> Chart:
+    identity = f"effect-{info.against.replace(' ', '-')}"
+    return Chart(
+        identity,
+        f"Against the {info.against}",
+        "A point without a bar stands on pairs that have no rows in common."
+        if any(point.low is None for point in info.points)
+        else "",
+        _drawn(factorial_figure(info), identity, 640),
+        (
+            "metric",
+            "factor",
+            "level",
+            "average",
+            "pairs",
+            "better",
+            "worse",
+            "neither",
+            "mean difference",
+            "low (95 %)",
+            "high (95 %)",
+        ),
+        tuple((*point[:3], *point[4:]) for point in info.points),
+    )
+
+
+def _training(info: TrainingInfo) -> Section:
+    shown = len(info.curves)
+    notes = [f"{shown} of {info.trajectories} training runs are shown."]
+    if info.unshown:
+        notes.append(f"{info.unshown} more are left out to keep it legible.")
+    if info.missing:
+        notes.append(f"Of {info.missing} there is no readable curve.")
+    if info.gaps:
+        notes.append(f"{info.gaps} steps whose loss was not finite are left out.")
+    chart = Chart(
+        "training-curves",
+        "Training loss",
+        " ".join(notes),
+        _drawn(training_figure(info), "training-curves"),
+        ("trajectory", "why shown", "seed", "hyperparameters", "steps", "first loss", "last loss"),
+        tuple(
+            (c.trajectory_id, c.group, c.seed, c.values, c.trained, c.losses[0], c.losses[-1])
+            for c in info.curves
+        ),
+    )
+    return Section(
+        "training",
+        "Training curves",
+        "A line is one training run, from which many configurations are read; diamonds are the steps at "
+        "which they were. A long curve is thinned to at most 200 of its steps; the losses are those "
+        "of single batches, and so noisy.",
         (chart,),
     )

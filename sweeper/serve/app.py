@@ -58,9 +58,10 @@ class Site:
     renders reports, one at a time. Stopping the server waits for neither.
     """
 
-    def __init__(self, root: Path, with_generations: bool = False) -> None:
+    def __init__(self, root: Path, with_generations: bool = False, redact: bool = False) -> None:
         self._root = root.resolve()
-        self._with_generations = with_generations
+        self._with_generations = with_generations and not redact
+        self._redact = redact
         self._views: OrderedDict[Path, RunView] = OrderedDict()
         self._summaries: dict[Path, tuple[Stamp, Summary]] = {}
         self._lock = threading.Lock()
@@ -74,6 +75,7 @@ class Site:
             Route("/", self.index),
             Route("/static/{name}", self.static),
             Route("/compare", self.compare),
+            Route(run, self.named),
             Route(f"{run}/", self.report),
             Route(f"{run}/live.json", self.live),
             Route(f"{run}/report.html", self.download),
@@ -96,7 +98,7 @@ class Site:
     def _view(self, listed: Listed) -> RunView:
         path = listed.folder.root
         with self._lock:
-            view = self._views.pop(path, None) or RunView(listed.folder)
+            view = self._views.pop(path, None) or RunView(listed.folder, self._redact)
             self._views[path] = view
             while len(self._views) > KEPT_VIEWS:
                 self._views.popitem(last=False)
@@ -125,6 +127,11 @@ class Site:
             return index_row(listed.name, known[1], time.time() - view.changed_at())
         except DAMAGE as error:
             return IndexRow(listed.name, _problem(error, self._root))
+
+    async def named(self, request: Request) -> Response:
+        """A run without the slash after its name."""
+        name = request.path_params["run"]
+        return _absent(name) if self._find(name) is None else RedirectResponse(run_link(name), 302)
 
     async def report(self, request: Request) -> Response:
         """The report of a run, with the live panel."""
@@ -230,7 +237,9 @@ class Site:
 
 def make_app(site: Site, names: Iterable[str] = (), any_address: bool = False) -> ASGIApp:
     """The guarded application; see `Guard`."""
-    return Guard(Starlette(routes=site.routes()), names, any_address)
+    inner = Starlette(routes=site.routes())
+    inner.router.redirect_slashes = False  # It would answer what nobody looked up.
+    return Guard(inner, names, any_address)
 
 
 def _problem(error: BaseException, root: Path) -> str:

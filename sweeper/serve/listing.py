@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from sweeper.folder import RunFolder
 
+LEADS_OUT = "is a link that leads out of the folder"
+
 
 class Listed(NamedTuple):
     """A run by its name; `problem` says why it cannot be shown, empty where it can."""
@@ -46,22 +48,29 @@ def _listed(name: str, path: Path, root: Path) -> Listed:
     folder = RunFolder(path)
     try:
         inside = path.resolve().is_relative_to(root)
-        stray = _first_stray(folder) if inside else name
+        stray = _first_stray(folder) if inside else f"{name} {LEADS_OUT}"
     except (OSError, RuntimeError) as error:
         return Listed(name, folder, f"cannot be read: {error}")
-    return Listed(name, folder, f"{stray} is a link that leads out of the folder" if stray else "")
+    return Listed(name, folder, stray)
 
 
 def _first_stray(folder: RunFolder) -> str:
-    """The name of a link in a run that leads out of it, among what is read of a run."""
+    """What is wrong with one of the names in a run: it leads out of the run, or reading it may hang."""
     home = folder.root.resolve()
     for place in (folder.root, folder.generations, folder.confirm):
         try:
             with os.scandir(place) as entries:
-                links = [Path(entry.path) for entry in entries if entry.is_symlink()]
+                odd = [
+                    Path(entry.path)
+                    for entry in entries
+                    if entry.is_symlink() or not (entry.is_file() or entry.is_dir())
+                ]
         except (FileNotFoundError, NotADirectoryError):
             continue
-        for link in links:
-            if not link.resolve().is_relative_to(home):
-                return str(link.relative_to(folder.root))
+        for path in odd:
+            name = path.relative_to(folder.root)
+            if not path.resolve().is_relative_to(home):
+                return f"{name} {LEADS_OUT}"
+            if not (path.is_file() or path.is_dir()):
+                return f"{name} is neither a file nor a folder"
     return ""

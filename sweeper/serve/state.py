@@ -13,6 +13,7 @@ from sweeper.front import Front, find_front
 from sweeper.progress import TrajectoryProgress, read_trajectory
 from sweeper.records import GrowingRecords, TrialRecord
 from sweeper.report import render, report_data
+from sweeper.report.samples import gather
 from sweeper.run import open_run
 from sweeper.select import Recommendation, recommend
 from sweeper.spec import SweepSpec
@@ -72,8 +73,9 @@ def stamp_of(*paths: Path) -> Stamp:
 class RunView:
     """One run as it is now. Its methods may be called from several threads."""
 
-    def __init__(self, folder: RunFolder) -> None:
+    def __init__(self, folder: RunFolder, redact: bool = False) -> None:
         self.folder = folder
+        self._redact = redact
         self._lock = threading.Lock()
         self._records = GrowingRecords(folder.records)
         self._found: tuple[Stamp, Found] | None = None
@@ -131,7 +133,8 @@ class RunView:
             found = self.found()
             run = open_run(self.folder.root)
             data = report_data(self.folder, found.records, found.spec, run.accounting, run.estimate)
-            self._page = (stamp, Page(render(data), len(found.records)))
+            samples = gather(self.folder, found.records, found.spec, data, redact=self._redact)
+            self._page = (stamp, Page(render(data, samples), len(found.records)))
         return self._page[1]
 
     def progress(self) -> tuple[TrajectoryProgress, ...]:

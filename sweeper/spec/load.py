@@ -277,15 +277,22 @@ def dump_spec(spec: SweepSpec) -> str:
     return yaml.safe_dump(spec.model_dump(mode="json", exclude_none=True), sort_keys=False)
 
 
-PLACEMENT = {"max_concurrent_trials", "ray_address", "gpus_per_trial", "checkpoint_every"}
+PLACEMENT = {
+    "max_concurrent_trials",
+    "ray_address",
+    "gpus_per_trial",
+    "checkpoint_every",
+    "stall_minutes",
+    "loggers",
+}
 
 
 def spec_hash(spec: SweepSpec) -> str:
     """A short hash of everything in a spec that can change a bit of a record.
 
-    Texts and the figures of others cannot, nor can the keys of `compute` that only say where and how often
-    (`PLACEMENT`), nor rules of stopping that are off. Spread over several GPUs sums round differently, and
-    a checkpoint fits the same number only.
+    Texts and the figures of others cannot, nor can the keys of `compute` that only say where, how often
+    and who is told (`PLACEMENT`), nor rules of stopping that are off. Spread over several GPUs sums round
+    differently, and a checkpoint fits the same number only.
     """
     content = spec.model_dump(
         mode="json",

@@ -284,10 +284,14 @@ class ComputeSpec(SpecModel):
     micro_batch_size: Count | None = None
     deterministic: bool = True
     checkpoint_every: Count = 100
+    stall_minutes: Positive = 60.0
     gradient_checkpointing: bool = False
     torch_compile: bool = False
     pack: Literal["auto"] | Count = "auto"
     ray_address: str | None = None
+    loggers: Annotated[
+        tuple[Literal["tensorboard", "mlflow", "wandb"], ...], BeforeValidator(listed)
+    ] = ()
 
     @property
     def processes(self) -> int:

@@ -22,7 +22,6 @@
 
   const escaped = (found) => {
     const code = found.codePointAt(0);
-    if (code < 0x20) return String.fromCharCode(0x2400 + code);
     const digits = code.toString(16).toUpperCase().padStart(4, "0");
     return code > 0xffff ? `\\u{${digits}}` : `\\u${digits}`;
   };
@@ -257,11 +256,17 @@
     } else if (other !== null) {
       const side = textBox(other.answer[0], other.answer[1], spansOf(other), "Untouched model");
       if (row.kind !== "text") side.firstChild.append(" ", chip(other, state.column));
+      if (other.answer[2] & CUT) side.firstChild.append(" ", make("span", { class: "remark" }, "✂ ended early"));
       sides.append(side);
     }
     body.append(sides);
     if (prompt.length > 4) body.append(textBox(prompt[4], 0, [], "Reference"));
-    for (const box of body.querySelectorAll(".text")) if (box.scrollHeight > box.clientHeight + 1) box.tabIndex = 0;
+    for (const box of body.querySelectorAll(".text")) {
+      if (box.scrollHeight <= box.clientHeight + 1) continue;
+      box.tabIndex = 0;
+      box.setAttribute("role", "region");
+      box.setAttribute("aria-label", `${box.previousSibling.textContent}, scrolls`);
+    }
   };
 
   const card = (row) => {
@@ -290,7 +295,7 @@
 
   const share = (rows, kind, column) => {
     const judged = rows.filter((row) => row.kind === kind && row.verdicts[column] !== null);
-    return judged.length ? `${judged.filter((row) => isBad(row, column)).length} / ${judged.length}` : "–";
+    return judged.length ? `${judged.filter((row) => isBad(row, column)).length}/${judged.length}` : "–";
   };
 
   const drawCounts = () => {
@@ -371,7 +376,7 @@
   });
   const turn = (by) => {
     draw(state.at + by);
-    root.querySelector(".sample-pager").scrollIntoView({ block: "start" });
+    list.scrollIntoView({ block: "start" });
   };
   back.addEventListener("click", () => turn(-1));
   next.addEventListener("click", () => turn(1));
@@ -380,7 +385,7 @@
   });
 
   page.onSelection((ids, source) => {
-    if (source === "samples" || ids.size === 0) return;
+    if (source === "samples" || ids.size === 0 || ids.has(state.set.id)) return;
     const here = [...ids].find((id) => configurations.has(id));
     if (here !== undefined) choose(here, state.set.seed);
     else message.textContent = `The responses of ${plain([...ids][0])} are not in this page; shown is still ${state.set.id}.`;
