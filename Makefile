@@ -23,6 +23,7 @@ test: $(READY)
 test-exports: $(READY) $(EXPORTS)/.ready
 	rm -rf $(EXPORTS)/cases
 	$(BIN)/python tests/exports/cases.py $(EXPORTS)/cases
+	$(BIN)/python tests/exports/check_project.py $(EXPORTS)/cases
 	set -e; for target in axolotl llamafactory torchtune; do \
 		HF_HUB_OFFLINE=1 $(EXPORTS)/$$target/bin/python tests/exports/check_$$target.py $(EXPORTS)/cases; done
 

@@ -3,17 +3,14 @@
 import fcntl
 import json
 import os
-import time
+from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from sweeper.errors import RunFolderError
+from sweeper.patience import patiently
 
 RUN_VERSION = 1
-
-_TRIES = 5
-"""A driver asks so often for its lock, 20 ms apart."""
 
 
 def write_atomic(path: Path, content: str | bytes, durable: bool = True) -> None:
@@ -37,6 +34,16 @@ def write_atomic(path: Path, content: str | bytes, durable: bool = True) -> None
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_patiently(path: Path, content: str | bytes) -> None:
+    """`write_atomic`, waiting for a storage that is away (`sweeper.patience`).
+
+    Raises:
+        DiskFullError, UnreachableError, OSError: it cannot be written; the old file is untouched.
+    """
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    patiently(partial(write_atomic, path, data), path, len(data))
 
 
 def cache_root() -> Path:
@@ -71,6 +78,15 @@ class TrialStorage:
     def rank_log(self, rank: int) -> Path:
         """What a process of a trial on several GPUs wrote to its standard streams."""
         return self.trajectory / f"rank-{rank}.log"
+
+    def stalled(self, rank: int) -> Path:
+        """Where the threads of a process stood when it was ended for making no progress."""
+        return self.trajectory / f"stalled-{rank}.txt"
+
+    def stall_notes(self) -> list[str]:
+        """What processes of the last attempt that made no progress left behind."""
+        texts = [path.read_text("utf-8", "replace") for path in self.trajectory.glob("stalled-*")]
+        return [text for text in texts if text]
 
     def drop_checkpoints(self) -> None:
         """Delete what a finished trajectory no longer needs to go on."""
@@ -190,49 +206,3 @@ class RunFolder:
         finally:
             os.close(descriptor)
         return False
-
-
-class DriverLock:
-    """At most one driver writes to a run folder. The lock dies with its process, however it dies."""
-
-    def __init__(self, folder: RunFolder) -> None:
-        self._path = folder.lock
-        self._descriptor: int | None = None
-
-    def __enter__(self) -> "DriverLock":
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            _lock(descriptor)
-        except BlockingIOError:
-            holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
-            os.close(descriptor)
-            raise RunFolderError(
-                f"another driver (process {holder or 'unknown'}) is using {self._path.parent}; "
-                "wait for it, stop it, or choose another folder with --out"
-            ) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode("ascii"), 0)
-        self._descriptor = descriptor
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-
-def _lock(descriptor: int) -> None:
-    """Take the lock; `is_driven` holds a shared one for some microseconds, which is waited for."""
-    for _ in range(_TRIES - 1):
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(0.02)
-        else:
-            return
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

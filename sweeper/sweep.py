@@ -14,7 +14,8 @@ from sweeper.calibrate import count_tokens
 from sweeper.drive import Listener, TrialFunction, drive
 from sweeper.errors import RunFolderError, SweeperError
 from sweeper.facts import plan_estimate, this_machine
-from sweeper.folder import RUN_VERSION, DriverLock, RunFolder, write_atomic
+from sweeper.folder import RUN_VERSION, RunFolder, write_atomic
+from sweeper.lock import DriverLock
 from sweeper.loggers import Loggers
 from sweeper.plan import Plan, make_plan, make_tasks
 from sweeper.preflight import check_memory
@@ -74,6 +75,7 @@ def run_sweep(
 
     Raises:
         RunFolderError: unwritable, in use, or a run of another spec or of other input files.
+        DiskFullError, UnreachableError: what was measured cannot be written; nothing recorded is lost.
         DataError, ModelError, DeviceError: found by the preflight, before anything is launched.
         MissingExtraError: `compute.loggers` names one whose package is not installed.
         SweeperError: the grid is too large, or Ray cannot be used.
@@ -82,7 +84,7 @@ def run_sweep(
     loggers = Loggers(spec, folder)
     plan = make_plan(spec, None if only is None else points_asked(folder) or None, only)
     folder.create()
-    with DriverLock(folder):
+    with DriverLock(folder) as lock:
         tasks = [pinned(task) for task in make_tasks(plan, spec, resolve)]
         counts = preflight(tasks[0])
         if memory_check and (machine := this_machine()).gpus:
@@ -101,7 +103,7 @@ def run_sweep(
         begin(plan, found)
         rounds = _Rounds(spec, folder, None if only is None else plan)
         with loggers.telling(record) as told:
-            drive((), spec, folder, run, told, rounds)
+            drive((), spec, folder, run, told, rounds, guard=lock.check)
     return Ended(rounds.plan or plan, frozenset(rounds.keys), rounds.whole)
 
 

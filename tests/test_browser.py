@@ -15,5 +15,5 @@ def page_of() -> str:
 
 def test_the_page_loads_without_an_error_and_asks_for_nothing(opened: Open) -> None:
     found = opened(page_of())
-    assert found.value("document.querySelectorAll('.js-plotly-plot').length") == 3
+    assert found.value("document.querySelectorAll('.js-plotly-plot').length") > 3
     found.check()

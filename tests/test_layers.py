@@ -11,10 +11,11 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "sweeper"
 
 RANKS = {
-    "errors": 0,
+    "errors": -1,
     "rules": 0,
     "metrics": 0,
     "wording": 0,
+    "patience": 0,
     "task": 1,
     "folder": 1,
     "keywords": 1,
@@ -29,6 +30,7 @@ RANKS = {
     "stopping": 2,
     "placement": 2,
     "progress": 2,
+    "lock": 2,
     "rounds": 3,
     "cost": 3,
     "front": 3,
@@ -39,6 +41,7 @@ RANKS = {
     "search": 5,
     "select": 4,
     "sources": 4,
+    "trials": 4,
     "facts": 4,
     "judges": 4,
     "adaptive": 6,
@@ -51,16 +54,16 @@ RANKS = {
     "export": 6,
     "verify": 5,
     "launch": 6,
-    "report": 6,
+    "report": 7,
     "doctor": 6,
     "listing": 5,
     "prefetch": 6,
-    "serve": 7,
+    "serve": 8,
     "sweep": 7,
     "run": 6,
-    "cli": 8,
-    "__main__": 9,
-    "": 9,
+    "cli": 9,
+    "__main__": 10,
+    "": 10,
 }
 """The unit (a module or a package directly below `sweeper`) -> its rank; "" is `sweeper` itself."""
 
@@ -77,7 +80,9 @@ INNER_RANKS = {
         "adapters": 0,
         "averaging": 0,
         "cache": 0,
+        "checkpoint": 0,
         "failure": 0,
+        "watchdog": 0,
         "judge": 0,
         "memory": 0,
         "split": 0,
@@ -182,6 +187,7 @@ HEAVY = {
             "draw_parallel",
             "draw_training",
             "dress",
+            "front",
             "fronts",
         )
     },
@@ -189,7 +195,7 @@ HEAVY = {
     "pydantic": {
         f"spec/{name}.py" for name in ("axes", "data", "fields", "load", "models", "references")
     },
-    "ray": {"drive.py", "launch/ray_jobs.py"},
+    "ray": {"drive.py", "trials.py", "launch/ray_jobs.py"},
     "requests": {"judges/remote.py", "launch/ray_jobs.py"},
     "rich": {
         f"cli/{name}.py"

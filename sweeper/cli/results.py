@@ -147,10 +147,7 @@ def export(
     judge: JudgeOption = None,
     min_coverage: CoverageOption = MIN_COVERAGE,
 ) -> None:
-    """Write the recommended hyperparameters as another trainer's files.
-
-    Example: sweeper export runs/mine --format axolotl --world-size 4 --rows
-    """
+    """Write the recommended hyperparameters as another trainer's files, or the trained weights."""
     from sweeper.export import export as write_export
     from sweeper.export import formats_of
     from sweeper.run import open_run

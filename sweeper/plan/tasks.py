@@ -88,6 +88,7 @@ class _SharedSettings:
             micro_batch_size=compute.micro_batch_size,
             deterministic=compute.deterministic,
             checkpoint_every=compute.checkpoint_every,
+            stall_seconds=60 * compute.stall_minutes,
             gradient_checkpointing=compute.gradient_checkpointing,
             torch_compile=compute.torch_compile,
             processes=compute.processes,

@@ -14,16 +14,29 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from sweeper.errors import RunFolderError
-from sweeper.figures import figure_html, front_figure
+from sweeper.export import FORMATS
+from sweeper.figures import MANY, figure_html, front_figure
 from sweeper.folder import RunFolder, write_atomic
 from sweeper.judges import Overlay
 from sweeper.records import TrialRecord
 from sweeper.report.data import ReportData, report_data
 from sweeper.report.samples import BUDGET, SampleData, gather
 from sweeper.report.sections import sections
+from sweeper.report.table import table_block
 from sweeper.spec import SweepSpec
 
-SCRIPTS = ("state.js", "table.js", "samples.js")
+SCRIPTS = (
+    "state.js",
+    "csv.js",
+    "filter.js",
+    "paired.js",
+    "table.js",
+    "tables.js",
+    "tray.js",
+    "bar.js",
+    "charts.js",
+    "samples.js",
+)
 """The parts of the page's script, in order. Each view is a part of its own and knows `state.js` alone."""
 
 
@@ -42,17 +55,27 @@ def render(data: ReportData, samples: SampleData | None = None) -> str:
         trim_blocks=True,
         loader=FunctionLoader(_file),
     )
-    return environment.get_template("page.html").render(
+    page = environment.get_template("page.html").render(
         data=data,
         style=_ours(_file("page.css") + _file("samples.css")),
         script=_ours("\n".join(map(_file, SCRIPTS))),
         front_figure=_ours(figure),
+        many=MANY,
         sections=sections(data.charts, data.curves, chosen=data.found),
         samples=samples,
-        blocks=()
-        if samples is None or samples.block is None
-        else (("samples", json_block(samples.block)),),
+        blocks=_blocks(data, samples),
     )
+    # Half of a surrogate pair, which a broken record can hold, has no place in a file.
+    return page.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _blocks(data: ReportData, samples: SampleData | None) -> tuple[tuple[str, Markup], ...]:
+    """What the scripts read, by name."""
+    table = {"run": data.run, "formats": list(FORMATS), **table_block(data.columns, data.rows)}
+    blocks = [("configurations", json_block(table)), ("pairs", json_block(data.pairs))]
+    if samples is not None and samples.block is not None:
+        blocks.append(("samples", json_block(samples.block)))
+    return tuple(blocks)
 
 
 def write_report(

@@ -282,6 +282,7 @@ PLACEMENT = {
     "ray_address",
     "gpus_per_trial",
     "checkpoint_every",
+    "stall_minutes",
     "loggers",
 }
 

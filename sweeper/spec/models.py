@@ -284,6 +284,7 @@ class ComputeSpec(SpecModel):
     micro_batch_size: Count | None = None
     deterministic: bool = True
     checkpoint_every: Count = 100
+    stall_minutes: Positive = 60.0
     gradient_checkpointing: bool = False
     torch_compile: bool = False
     pack: Literal["auto"] | Count = "auto"

@@ -1,0 +1,75 @@
+"""What the driver does on a real local Ray when storages refuse and trials hang."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from small_disk import fill, small_disk
+from test_drive import (  # noqa: F401 - the fixture is used by its name
+    Records,
+    Storages,
+    asking,
+    expected,
+    measured,
+    prepared,
+    sound,
+    workers_find_this_module,
+)
+
+from sweeper.drive import Keys, drive
+from sweeper.errors import DiskFullError
+from sweeper.records import TrialRecord, read_records
+from sweeper.spec import SweepSpec
+from sweeper.task import TrajectoryTask
+
+pytestmark = pytest.mark.slow
+
+
+def refused_once(tasks: Sequence[TrajectoryTask], storage_of: Storages, done: Keys) -> Records:
+    """The first time, the disk is full after the first record."""
+    storage = storage_of(tasks[0].trajectory_id)
+    marker = storage.root / "refused"
+    for records in sound(tasks, storage_of, done):
+        yield records
+        if not marker.exists():
+            marker.touch()
+            raise DiskFullError("generations/x.jsonl", 4096, 12)
+
+
+def test_a_trial_whose_disk_is_full_ends_the_run_and_the_same_command_continues(
+    tiny_spec: SweepSpec, tmp_path: Path
+) -> None:
+    folder, tasks = prepared(tiny_spec, tmp_path / "run")
+    with pytest.raises(DiskFullError) as refusal:
+        drive(tasks, tiny_spec, folder, refused_once)
+    assert str(refusal.value).startswith(
+        "no space left to write generations/x.jsonl (4,096 bytes); free there: 12 bytes"
+    )
+    kept = read_records(folder.records).records
+    assert 0 < len(kept) < len(expected(tasks))
+    assert {record.status for record in kept} == {"complete"}
+    drive(tasks, tiny_spec, folder, refused_once)
+    records = read_records(folder.records).records
+    assert len(records) == len(expected(tasks))
+    assert {record.key: record for record in records} == expected(tasks)
+
+
+def test_a_disk_that_fills_up_under_the_driver_loses_nothing(
+    tiny_spec: SweepSpec, tmp_path: Path
+) -> None:
+    with small_disk(tmp_path / "disk", 1024) as disk:
+        folder, tasks = prepared(tiny_spec, disk / "run")
+        heard: list[TrialRecord] = []
+
+        def listen(record: TrialRecord) -> None:
+            heard.append(record)
+            if len(heard) == 3:
+                fill(disk)
+
+        with pytest.raises(
+            DiskFullError, match=r"records\.jsonl \([\d,]+ bytes\); free there: 0 b"
+        ):
+            drive(tasks, asking(tiny_spec, max_concurrent_trials=1), folder, sound, listen)
+        found = read_records(folder.records)
+        assert (list(found.records), found.torn) == (heard, b"")
+        assert 3 <= len(heard) < len(expected(tasks))
