@@ -313,6 +313,7 @@ def test_a_sweep_tells_its_loggers_what_its_trials_find(
         run: Any,
         listener: Any,
         later: Iterator[Sequence[TrajectoryTask]],
+        guard: Any,
     ) -> None:
         """What `drive` does, without Ray."""
         writer = RecordWriter(folder.records)
