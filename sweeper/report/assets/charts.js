@@ -1,5 +1,12 @@
 /* The selection in every figure: points by click, box and lasso; lines of parallel coordinates by brushing. */
 (() => {
+  if (typeof Plotly === "undefined") {
+    // A page whose plotly.js lies beside it was moved without that file.
+    for (const box of document.querySelectorAll(".figure")) {
+      box.textContent = "This figure needs plotly.min.js beside the page; the tables need nothing.";
+    }
+    return;
+  }
   const plots = Array.from(document.querySelectorAll(".js-plotly-plot"));
   const known = new Set((page.data("configurations") ?? { ids: [] }).ids);
   const busy = new Set();
