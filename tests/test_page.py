@@ -75,7 +75,7 @@ def test_what_is_infeasible_useless_or_not_measured_is_told() -> None:
     assert told(none, f"The {UNTOUCHED} was not measured")
     assert told(none, "The trainers' defaults were not measured")
     same = made([base_record(utility=0.9), make_record(identity="a", utility=0.9)])
-    assert "1 of 1 complete configurations" in told(same, "`no gain`")
+    assert "1 of 1 complete configurations" in told(same, "No gain")
     lost = made([make_record(identity="a"), make_record(identity="b", status="failed")])
     assert told(lost, "1 of 2 records failed")
 
