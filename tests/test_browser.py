@@ -533,6 +533,7 @@ def test_hostile_data_stays_text(opened: Open) -> None:
     settle(found)
     assert found.page.locator("#tray .side").is_visible()
     assert found.page.title() == title
+    found.page.keyboard.press("Escape")
     shown = found.value("[...document.querySelectorAll('#all td')].map(cell => cell.textContent)")
     assert HOSTILE in shown
     assert "x" * 100_000 in shown

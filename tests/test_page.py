@@ -13,6 +13,8 @@ from factories import base_record, make_record, make_spec, make_sweep, with_samp
 from sweeper.figures import MANY, front_figure, front_info
 from sweeper.folder import RunFolder
 from sweeper.front import UNTOUCHED, find_front
+from sweeper.judges import Overlay
+from sweeper.judges.overlay import Short
 from sweeper.records import TrialRecord
 from sweeper.report import ReportData, pairs, render, report_data
 from sweeper.stats.beta import t_quantile
@@ -75,9 +77,17 @@ def test_what_is_infeasible_useless_or_not_measured_is_told() -> None:
     assert told(none, f"The {UNTOUCHED} was not measured")
     assert told(none, "The trainers' defaults were not measured")
     same = made([base_record(utility=0.9), make_record(identity="a", utility=0.9)])
-    assert "1 of 1 complete configurations" in told(same, "`no gain`")
+    assert "1 of 1 complete configurations" in told(same, "No gain")
     lost = made([make_record(identity="a"), make_record(identity="b", status="failed")])
     assert told(lost, "1 of 2 records failed")
+
+
+def test_what_a_judge_left_open_is_told() -> None:
+    records = [base_record(), make_record(identity="a")]
+    short = Short("a", 0, "100 of 256 decided")
+    judged = Overlay(tuple(records), "guard", "0" * 16, ("unsafe_rate",), 0.9, 0.95, (short,))
+    data = report_data(RUN, records, make_spec(), None, judged=judged)
+    assert "1 records lack a rate of guard" in told(data, "Judge coverage")
 
 
 def test_the_head_says_what_was_spent_and_saved() -> None:

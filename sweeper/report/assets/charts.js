@@ -72,8 +72,11 @@
   const thin = (plot, index, selection) => {
     const trace = plot.data[index];
     const full = plot._fullData[index];
-    if (!whole.has(trace.uid ?? plot.id)) {
-      whole.set(trace.uid ?? plot.id, {
+    const key = `${plot.id}/${index}`;
+    if (!whole.has(key)) {
+      // Nothing was taken away yet, so there is nothing to give back.
+      if (selection.size === 0 && !full.dimensions.some((each) => each.constraintrange?.length)) return null;
+      whole.set(key, {
         ids: idsOf(trace) ?? [],
         customdata: trace.customdata,
         colour: full.line.color,
@@ -84,7 +87,7 @@
         })),
       });
     }
-    const kept = whole.get(trace.uid ?? plot.id);
+    const kept = whole.get(key);
     const every = selection.size === 0;
     const pick = (values) => values.filter((_, row) => every || selection.has(kept.ids[row]));
     const change = { customdata: [pick(kept.customdata)] };
