@@ -256,7 +256,7 @@ def test_every_cell_is_in_the_data_of_the_table() -> None:
             cell = row.cells[index]
             text, value, *rest = column["cells"][place]
             defaults: list[Any] = ["", None, None, ""]
-            detail, low, high, counts = [*rest, *defaults[len(rest) :]]
+            detail, low, high, counts = list(rest) + defaults[len(rest) :]
             assert (text, detail, counts) == (cell.text, cell.detail, cell.counts)
             assert value == (None if cell.sort in ("", math.inf) else cell.sort)
             assert (low, high) == (cell.low, cell.high)

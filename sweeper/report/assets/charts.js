@@ -107,10 +107,17 @@
     const places = marked.map(([, ids]) =>
       selection.size === 0 ? null : ids.flatMap((id, place) => (selection.has(id) ? [place] : [])),
     );
+    const indices = marked.map(([index]) => index);
+    // A box or lasso also marks what is no configuration, such as the line of the front.
+    plot.data.forEach((trace, index) => {
+      if (!trace.selectedpoints || indices.includes(index)) return;
+      indices.push(index);
+      places.push(null);
+    });
     quietly(plot, async () => {
-      const indices = marked.map(([index]) => index);
-      await Plotly.restyle(plot, { selectedpoints: places }, indices);
+      // An outline that is still there would select its points again.
       if (source !== plot.id && plot.layout.selections?.length) await Plotly.relayout(plot, { selections: [] });
+      await Plotly.restyle(plot, { selectedpoints: places }, indices);
     });
   };
 
