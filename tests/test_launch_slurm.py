@@ -1,6 +1,7 @@
 """The Slurm job end to end: two nodes with networks of their own, real Ray, a real sweep, a walltime."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -72,6 +73,10 @@ def job(
         check=False,
         timeout=PATIENCE_SECONDS,
     )
+    mounted_on = (
+        f"/tmp/sweeper-{environment['SLURM_JOB_ID']}"  # Empty: each node has its own there.
+    )
+    shutil.rmtree(mounted_on, ignore_errors=True)
     return done.returncode, done.stdout + done.stderr
 
 
