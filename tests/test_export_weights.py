@@ -20,7 +20,8 @@ from sweeper.spec import SweepSpec, parse_spec
 from sweeper.task import TrajectoryTask
 from sweeper.trial.adapters import Slots, new_adapter
 from sweeper.trial.averaging import swapped
-from sweeper.trial.member import Member, weights_hash
+from sweeper.trial.checkpoint import weights_hash
+from sweeper.trial.member import Member
 from sweeper.trial.model import load_model
 from sweeper.trial.run import run_trajectory
 from sweeper.verify import PACK_TOLERANCE, solo_task
