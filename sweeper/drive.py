@@ -113,10 +113,10 @@ class _Recorder(tune.Callback):
         try:
             self._guard()
             self._writer.append(record)
+            self._listener(record)
         except (OSError, SweeperError) as error:  # Tune would wrap it beyond recognition.
             self.failure = error
             raise
-        self._listener(record)
 
 
 def _text(path: Path) -> str:

@@ -39,6 +39,10 @@ class RunFolderError(SweeperError):
     """A run folder is unwritable, in use by another driver, or belongs to another spec."""
 
 
+class DiskQuotaError(SweeperError):
+    """A run needs, or has taken, more disk than there is or than it may."""
+
+
 class RecordError(SweeperError):
     """A record breaks a law of `TrialRecord`, or records.jsonl cannot be trusted."""
 

@@ -13,6 +13,7 @@ SAMPLES: dict[str, SweeperError] = {
     "DataError": errors.DataError("rows.jsonl:3: malformed"),
     "ModelError": errors.ModelError("no weights"),
     "DeviceError": errors.DeviceError("needs 90.0 GiB, the GPU has 79.6 GiB"),
+    "DiskQuotaError": errors.DiskQuotaError("3 of 2 GiB"),
     "RunFolderError": errors.RunFolderError("in use"),
     "RecordError": errors.RecordError("torn"),
     "JudgeError": errors.JudgeError("no answer"),

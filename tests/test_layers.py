@@ -48,6 +48,9 @@ RANKS = {
     "refine": 5,
     "calibrate": 5,
     "confirm": 5,
+    "disk": 4,
+    "kept": 5,
+    "clean": 6,
     "drive": 5,
     "figures": 5,
     "preflight": 5,
@@ -129,6 +132,7 @@ INNER_RANKS = {
         "__init__": 3,
     },
     "cli": {
+        "cleaning": 2,
         "completions": 0,
         "examples": 0,
         "show": 0,
@@ -155,6 +159,7 @@ INNER_RANKS = {
 
 CLI = (
     "app",
+    "cleaning",
     "completions",
     "examples",
     "inspecting",

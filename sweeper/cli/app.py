@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from sweeper.cli import (
+    cleaning,
     inspecting,
     judging,
     launching,
@@ -31,6 +32,7 @@ COMMANDS = (
     recommending,
     inspecting,
     results,
+    cleaning,
     serving,
     judging,
     rescoring,

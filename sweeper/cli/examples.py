@@ -34,6 +34,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
         "sweeper export runs/miniature --format axolotl --world-size 4 --rows",
         "sweeper export runs/miniature --format card --weights",
     ),
+    "clean": ("sweeper clean runs/miniature", "sweeper clean runs/miniature --weights --yes"),
     "judges": ("sweeper judges calibrate labelled.csv",),
     "judges calibrate": ("sweeper judges calibrate labelled.csv --json",),
     "rescore": (

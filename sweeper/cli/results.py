@@ -152,7 +152,8 @@ def export(
     weights: Annotated[
         bool,
         typer.Option(
-            "--weights", help="Also the trained weights: trains the configuration again, alone."
+            "--weights",
+            help="Also the trained weights: those the sweep kept, or else it trains again, alone.",
         ),
     ] = False,
     judge: JudgeOption = None,
