@@ -1,6 +1,7 @@
 # make demo   set everything up and run the miniature sweep to a report
 # make test   set everything up and run the whole test suite
 # make test-exports   what `sweeper export` writes, read by the trainers themselves, each in its own environment
+# make example  reports/example anew: report, picture and recommended.yaml of the miniature
 # make bench  every target of speed beside its measurement, a rival included (nine minutes)
 # make chaos  SEEDS=50 sweeps under random faults, each compared with an undisturbed one (ten minutes)
 # make check  ruff, ruff format, mypy --strict
@@ -11,7 +12,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 EXPORTS := .venv-exports
 
-.PHONY: demo test test-exports bench chaos check format clean
+.PHONY: demo example test test-exports bench chaos check format clean
 
 demo: $(READY)
 	$(BIN)/sweeper run miniature --out reports/miniature
@@ -19,12 +20,19 @@ demo: $(READY)
 	$(BIN)/sweeper recommend reports/miniature
 	$(BIN)/sweeper report reports/miniature
 
+example: $(READY)
+	$(BIN)/sweeper run miniature --out reports/miniature
+	$(BIN)/sweeper report reports/miniature --out reports/example/report.html --plotly-beside --samples 0.5
+	$(BIN)/sweeper export reports/miniature --out reports/example
+	$(BIN)/python reports/picture.py reports/example/report.html reports/example/report.png
+
 test: $(READY)
 	$(BIN)/python -m pytest
 
 test-exports: $(READY) $(EXPORTS)/.ready
 	rm -rf $(EXPORTS)/cases
 	$(BIN)/python tests/exports/cases.py $(EXPORTS)/cases
+	$(BIN)/python tests/exports/check_project.py $(EXPORTS)/cases
 	set -e; for target in axolotl llamafactory torchtune; do \
 		HF_HUB_OFFLINE=1 $(EXPORTS)/$$target/bin/python tests/exports/check_$$target.py $(EXPORTS)/cases; done
 

@@ -20,8 +20,9 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.exceptions import AuthenticationError
 
-from sweeper.errors import SweeperError
+from sweeper.errors import ClusterTokenError, SweeperError
 from sweeper.folder import RunFolder
 from sweeper.patience import patiently
 from sweeper.placement import trial_resources, worker_count
@@ -112,10 +113,10 @@ class _Recorder(tune.Callback):
         try:
             self._guard()
             self._writer.append(record)
+            self._listener(record)
         except (OSError, SweeperError) as error:  # Tune would wrap it beyond recognition.
             self.failure = error
             raise
-        self._listener(record)
 
 
 def _text(path: Path) -> str:
@@ -205,6 +206,8 @@ def _start_ray(asked: str | None) -> None:
             logging_level=logging.ERROR,
             runtime_env={"env_vars": _ENVIRONMENT},
         )
+    except AuthenticationError as error:
+        raise ClusterTokenError(address, str(error)) from None
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         where = "a local cluster" if address == "local" else address
         first = str(error).strip().splitlines()[0]

@@ -39,6 +39,10 @@ class RunFolderError(SweeperError):
     """A run folder is unwritable, in use by another driver, or belongs to another spec."""
 
 
+class DiskQuotaError(SweeperError):
+    """A run needs, or has taken, more disk than there is or than it may."""
+
+
 class RecordError(SweeperError):
     """A record breaks a law of `TrialRecord`, or records.jsonl cannot be trusted."""
 
@@ -123,3 +127,24 @@ class ExportError(SweeperError):
 
 class StorageError(SweeperError):
     """A storage of Optuna cannot be opened, or holds somebody else's study."""
+
+
+class LaunchError(SweeperError):
+    """A sweep cannot be sent to a cluster as asked, or the cluster's tool is missing or refused."""
+
+
+class ClusterTokenError(SweeperError):
+    """A Ray cluster asks for a token that this process does not have."""
+
+    def __init__(self, address: str, found: str) -> None:
+        super().__init__(address, found)
+        self.address = address
+        self.found = found
+
+    def __str__(self) -> str:
+        return (
+            f"the Ray cluster at {self.address} asks for a token: {self.found.strip().splitlines()[0]}; "
+            "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to a file with its token. A cluster asks "
+            "for one where ~/.ray/auth_token lay when it was started; RAY_AUTH_MODE=disabled before "
+            "`ray start` turns that off"
+        )

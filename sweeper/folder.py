@@ -90,7 +90,7 @@ class TrialStorage:
 
     def drop_checkpoints(self) -> None:
         """Delete what a finished trajectory no longer needs to go on."""
-        for path in self.trajectory.glob("checkpoint*.safetensors"):
+        for path in self.checkpoints():
             path.unlink(missing_ok=True)
 
     def generations(self, config_id: str, seed: int) -> Path:
@@ -100,6 +100,14 @@ class TrialStorage:
     def weights(self, config_id: str) -> Path:
         """The weights that a configuration was measured on, where the task asks to keep them."""
         return self.trajectory / f"{config_id}.weights.safetensors"
+
+    def weight_files(self) -> list[Path]:
+        """All weights that are kept of this trajectory."""
+        return sorted(self.trajectory.glob("*.weights.safetensors"))
+
+    def checkpoints(self) -> list[Path]:
+        """All checkpoints: those of all processes, the ones before, and one that was being written."""
+        return sorted(self.trajectory.glob("checkpoint*.safetensors"))
 
     def outgoing(self, config_id: str) -> Path:
         """A finished record, kept until the driver has it in records.jsonl."""
@@ -124,6 +132,7 @@ class RunFolder:
         self.ray = root / "ray"
         self.report = root / "report.html"
         self.confirm = root / "confirm"
+        self.launch = root / "launch"
         self.lock = root / ".lock"
 
     def trial(self, trajectory_id: str) -> TrialStorage:

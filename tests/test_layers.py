@@ -48,21 +48,25 @@ RANKS = {
     "refine": 5,
     "calibrate": 5,
     "confirm": 5,
+    "disk": 4,
+    "kept": 5,
+    "clean": 6,
     "drive": 5,
     "figures": 5,
     "preflight": 5,
     "export": 6,
     "verify": 5,
-    "report": 6,
+    "launch": 6,
+    "report": 7,
     "doctor": 6,
     "listing": 5,
     "prefetch": 6,
-    "serve": 7,
+    "serve": 8,
     "sweep": 7,
     "run": 6,
-    "cli": 8,
-    "__main__": 9,
-    "": 9,
+    "cli": 9,
+    "__main__": 10,
+    "": 10,
 }
 """The unit (a module or a package directly below `sweeper`) -> its rank; "" is `sweeper` itself."""
 
@@ -118,7 +122,17 @@ INNER_RANKS = {
         "overlay": 3,
         "__init__": 4,
     },
+    "launch": {
+        "options": 0,
+        "templates": 0,
+        "inputs": 0,
+        "ray_jobs": 0,
+        "prepare": 1,
+        "submit": 2,
+        "__init__": 3,
+    },
     "cli": {
+        "cleaning": 2,
         "completions": 0,
         "examples": 0,
         "show": 0,
@@ -130,6 +144,7 @@ INNER_RANKS = {
         "details": 2,
         "inspecting": 3,
         "judging": 2,
+        "launching": 2,
         "machine": 2,
         "recommending": 2,
         "rescoring": 2,
@@ -144,10 +159,12 @@ INNER_RANKS = {
 
 CLI = (
     "app",
+    "cleaning",
     "completions",
     "examples",
     "inspecting",
     "judging",
+    "launching",
     "machine",
     "options",
     "progress",
@@ -175,6 +192,7 @@ HEAVY = {
             "draw_parallel",
             "draw_training",
             "dress",
+            "front",
             "fronts",
         )
     },
@@ -182,8 +200,8 @@ HEAVY = {
     "pydantic": {
         f"spec/{name}.py" for name in ("axes", "data", "fields", "load", "models", "references")
     },
-    "ray": {"drive.py", "trials.py"},
-    "requests": {"judges/remote.py"},
+    "ray": {"drive.py", "trials.py", "launch/ray_jobs.py"},
+    "requests": {"judges/remote.py", "launch/ray_jobs.py"},
     "rich": {
         f"cli/{name}.py"
         for name in (

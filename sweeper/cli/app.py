@@ -9,8 +9,10 @@ from typing import Annotated
 import typer
 
 from sweeper.cli import (
+    cleaning,
     inspecting,
     judging,
+    launching,
     machine,
     recommending,
     rescoring,
@@ -23,7 +25,18 @@ from sweeper.cli.examples import EXAMPLES, add_examples
 from sweeper.cli.options import app
 from sweeper.errors import SweeperError
 
-COMMANDS = (machine, sweeps, recommending, inspecting, results, serving, judging, rescoring)
+COMMANDS = (
+    machine,
+    sweeps,
+    launching,
+    recommending,
+    inspecting,
+    results,
+    cleaning,
+    serving,
+    judging,
+    rescoring,
+)
 """The modules whose import registers commands, in the order `--help` lists them."""
 
 EXTRAS = {

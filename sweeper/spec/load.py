@@ -283,6 +283,9 @@ PLACEMENT = {
     "gpus_per_trial",
     "checkpoint_every",
     "stall_minutes",
+    "keep_weights",
+    "disk_quota_gib",
+    "mirror",
     "loggers",
 }
 

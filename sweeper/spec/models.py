@@ -289,6 +289,11 @@ class ComputeSpec(SpecModel):
     torch_compile: bool = False
     pack: Literal["auto"] | Count = "auto"
     ray_address: str | None = None
+    keep_weights: Literal["front", "all", "none"] = "none"
+    disk_quota_gib: Positive | None = None
+    mirror: (
+        Annotated[str, Field(pattern=r"^s3://[a-z0-9][a-z0-9.-]+(/[A-Za-z0-9_.=-]+)*$")] | None
+    ) = None
     loggers: Annotated[
         tuple[Literal["tensorboard", "mlflow", "wandb"], ...], BeforeValidator(listed)
     ] = ()

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import torch
-from safetensors.torch import save as save_tensors
 
 from sweeper.errors import SweeperError
 from sweeper.folder import TrialStorage, write_patiently
@@ -19,6 +18,7 @@ from sweeper.trial.checkpoint import State, read_checkpoints, weights_hash, writ
 from sweeper.trial.encode import Encoded, RowOrder, micro_batches
 from sweeper.trial.failure import Failure
 from sweeper.trial.inputs import Inputs
+from sweeper.trial.saved import kept_bytes
 from sweeper.trial.score import Scores, Stopped
 from sweeper.trial.shards import whole
 from sweeper.trial.train import Walker, step_seed
@@ -192,8 +192,7 @@ class Member:
         self, readout: Readout, scores: Scores | Stopped, weights: Sequence[torch.Tensor]
     ) -> TrialRecord:
         """Make what was measured durable: responses first, then the record in the outbox."""
-        walker = self.walker
-        parts = zip(walker.parameters, weights, strict=True)
+        parts = zip(self.walker.parameters, weights, strict=True)
         digest = weights_hash(whole(parameter, part) for parameter, part in parts)
         if self.task.compute.keep_weights:
             self._keep_weights(readout, weights)
@@ -218,7 +217,7 @@ class Member:
         parts = zip(self.walker.names, self.walker.parameters, weights, strict=True)
         kept = {name: whole(own, part).detach().cpu().contiguous() for name, own, part in parts}
         if self._world.leads:
-            write_patiently(self.storage.weights(readout.config_id), save_tensors(kept))
+            write_patiently(self.storage.weights(readout.config_id), kept_bytes(kept))
 
     def _end(self, scores: Scores | Stopped) -> tuple[Status, dict[str, Any] | None]:
         """How a readout that was scored, or begun to be, ends and why."""

@@ -27,6 +27,7 @@ from sweeper.export.rows import export_rows  # noqa: E402
 from sweeper.folder import TrialStorage  # noqa: E402
 from sweeper.front import find_front  # noqa: E402
 from sweeper.plan import make_plan, make_tasks  # noqa: E402
+from sweeper.records import TrialRecord  # noqa: E402
 from sweeper.spec import parse_spec  # noqa: E402
 from sweeper.trial.run import run_trajectory  # noqa: E402
 
@@ -142,9 +143,9 @@ def write_trained(root: Path) -> None:
         (root / name).mkdir(parents=True, exist_ok=True)
         return root / name
 
-    world = tiny_world.__wrapped__(SimpleNamespace(mktemp=made))
+    world = tiny_world.__wrapped__(SimpleNamespace(mktemp=made))  # type: ignore[attr-defined]
     spec = parse_spec(spec_text(world), overrides=SMALL)
-    records = []
+    records: list[TrialRecord] = []
     for planned in make_tasks(make_plan(spec), spec, str, device="cpu"):
         task = replace(planned, compute=replace(planned.compute, keep_weights=True))
         records += run_trajectory(task, TrialStorage(root / "run", task.trajectory_id))

@@ -1,0 +1,111 @@
+"""The command that sends a sweep to a cluster."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sweeper.cli import show
+from sweeper.cli.options import SetOption, SpecArgument, app
+from sweeper.errors import LaunchError
+from sweeper.launch import TARGETS, Prepared, Target, options_of, prepare, submit, write
+from sweeper.spec import load_spec
+
+
+@app.command()
+def launch(
+    spec: SpecArgument,
+    on: Annotated[str, typer.Option("--on", help=f"Where to: {', '.join(TARGETS)}.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The run folder here; runs/NAME where not given.")
+    ] = None,
+    set_: SetOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be written; write nothing.")
+    ] = False,
+    templates: Annotated[
+        Path | None, typer.Option(help="A folder with your own copies of templates of jobs/.")
+    ] = None,
+    address: Annotated[str | None, typer.Option(help="ray: the dashboard of the cluster.")] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(help="A folder that all nodes share and this machine does not see."),
+    ] = None,
+    working_dir: Annotated[
+        str | None, typer.Option(help="ray: code to send; no runs, weights or secrets of it.")
+    ] = None,
+    nodes: Annotated[int | None, typer.Option(help="Machines with GPUs; 1.")] = None,
+    gpus_per_node: Annotated[int | None, typer.Option(help="slurm, kuberay; 1.")] = None,
+    cpus_per_node: Annotated[int | None, typer.Option(help="slurm, kuberay.")] = None,
+    memory: Annotated[str | None, typer.Option(help="kuberay: of a worker; 64Gi.")] = None,
+    time: Annotated[str | None, typer.Option(help="slurm: the walltime; 24:00:00.")] = None,
+    partition: Annotated[str | None, typer.Option(help="slurm.")] = None,
+    account: Annotated[str | None, typer.Option(help="slurm.")] = None,
+    image: Annotated[str | None, typer.Option(help="kuberay: with sweeper and Ray.")] = None,
+    namespace: Annotated[str | None, typer.Option(help="kuberay.")] = None,
+    claim: Annotated[
+        str | None, typer.Option(help="kuberay: a ReadWriteMany volume claim.")
+    ] = None,
+    token_secret: Annotated[
+        str | None, typer.Option(help="kuberay: the Secret with the key `token`; huggingface.")
+    ] = None,
+    accelerators: Annotated[str | None, typer.Option(help="skypilot: such as H100:8.")] = None,
+    bucket: Annotated[str | None, typer.Option(help="skypilot: for one machine.")] = None,
+    volume: Annotated[str | None, typer.Option(help="skypilot: a shared file system.")] = None,
+    package: Annotated[str | None, typer.Option(help="skypilot: what pip installs.")] = None,
+    spot: Annotated[bool | None, typer.Option("--spot/--no-spot", help="skypilot.")] = None,
+    retries: Annotated[int | None, typer.Option(help="Restarts after the first start.")] = None,
+) -> None:
+    """Send a sweep to a cluster: write a job for it into RUN/launch and submit that."""
+    target = _target(on)
+    given = {
+        "address": address,
+        "storage": storage,
+        "working_dir": working_dir,
+        "nodes": nodes,
+        "gpus_per_node": gpus_per_node,
+        "cpus_per_node": cpus_per_node,
+        "memory": memory,
+        "time": time,
+        "partition": partition,
+        "account": account,
+        "image": image,
+        "namespace": namespace,
+        "claim": claim,
+        "token_secret": token_secret,
+        "accelerators": accelerators,
+        "bucket": bucket,
+        "volume": volume,
+        "package": package,
+        "spot": spot,
+        "retries": retries,
+    }
+    options = options_of(target, given)
+    loaded = load_spec(spec, set_ or ())
+    prepared = prepare(loaded, target, options, out or Path("runs") / loaded.name, templates)
+    if dry_run:
+        _print(prepared)
+        return
+    write(prepared)
+    show.line(f"written: {', '.join(str(path) for path in prepared.files)}")
+    show.line(submit(prepared).text)
+    show.line(
+        f"the run folder on the cluster is {prepared.out}; the same command continues the run"
+    )
+
+
+def _target(on: str) -> Target:
+    for target in TARGETS:
+        if target == on:
+            return target
+    raise LaunchError(f"--on: found {on!r}, expected one of {', '.join(TARGETS)}")
+
+
+def _print(prepared: Prepared) -> None:
+    for path, text in prepared.files.items():
+        show.line(f"--- {path}")
+        show.line(text.rstrip("\n"))
+    for path, origin in prepared.copies.items():
+        show.line(f"--- {path}: a copy of {origin}")
+    show.line(f"--- then: {shlex.join(prepared.step.command)}")

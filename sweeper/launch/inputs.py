@@ -1,0 +1,159 @@
+"""The sweep file as the cluster reads it, and what has to travel with it."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sweeper.errors import LaunchError
+from sweeper.spec import SweepSpec, dump_spec, parse_spec
+
+MAX_SENT_BYTES = 512 * 2**20
+"""What Ray accepts as a working_dir."""
+
+LEFT_OUT_FOLDERS = {
+    ".git",
+    ".hg",
+    ".venv",
+    "venv",
+    "node_modules",
+    "__pycache__",
+    ".mypy_cache",
+    ".ruff_cache",
+    ".pytest_cache",
+    ".ssh",
+    ".aws",
+    ".ray",
+    "runs",
+    "wandb",
+    "mlruns",
+}
+LEFT_OUT_ENDINGS = {
+    ".safetensors",
+    ".bin",
+    ".pt",
+    ".pth",
+    ".ckpt",
+    ".gguf",
+    ".onnx",
+    ".h5",
+    ".pem",
+    ".key",
+    ".pyc",
+}
+LEFT_OUT_NAMES = {".env", ".netrc", "auth_token", "token", ".gitignore", ".rayignore"}
+"""Secrets, and what would make Ray leave out more than is left out here."""
+
+
+class Located(NamedTuple):
+    """The sweep with paths of the cluster, and the files to bring: name below `inputs/` -> file here."""
+
+    spec: SweepSpec
+    inputs: dict[str, Path]
+
+
+def located(spec: SweepSpec, out: str, storage: str | None, *, carry: bool) -> Located:
+    """The sweep as the cluster reads it: no relative path, and no address of another cluster.
+
+    Args:
+        spec: The sweep as it was read here.
+        out: The run folder there.
+        storage: A folder that only the cluster has; None where it sees the files of this machine.
+        carry: Bring data files along; they will lie in `out`/launch/inputs.
+
+    Raises:
+        LaunchError: the sweep names files of this machine that the cluster would not find.
+    """
+    raw = spec.model_dump(mode="json", exclude_none=True)
+    raw["compute"].pop("ray_address", None)
+    inputs: dict[str, Path] = {}
+    lost = []
+    for where, block, key in _places(raw):
+        path = Path(block[key])
+        there = storage is not None and path.is_absolute() and path.is_relative_to(storage)
+        if there or not path.exists():
+            continue
+        if storage is None:
+            block[key] = str(path.resolve())
+        elif carry and where not in ("model.path", "search.warm_start"):
+            name = f"{len(inputs)}-{path.name}"
+            inputs[name] = path.resolve()
+            block[key] = f"{out}/launch/inputs/{name}"
+        else:
+            lost.append(f"{where} ({path})")
+    if lost:
+        raise LaunchError(
+            f"the cluster does not see these files of this machine: {', '.join(lost)}; put them below "
+            f"{storage} and name them as they are there, or name them by their hub ids"
+        )
+    changed = SweepSpec.model_validate(raw)
+    return Located(parse_spec(dump_spec(changed), source="the sweep to launch"), inputs)
+
+
+def _places(raw: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Every key of a sweep that may hold a path: where, its block, its name there."""
+    data, evaluation = raw["data"], raw["evaluation"]
+    found = [
+        ("model", raw["model"], "path"),
+        ("search", raw["search"], "warm_start"),
+        ("data.train", data["train"], "path"),
+        ("data.heldout", data.get("heldout"), "path"),
+        ("evaluation.lm_eval", evaluation.get("lm_eval"), "include_path"),
+    ]
+    for name in ("harmful", "harmless"):
+        found += [(f"evaluation.{name}", suite, "path") for suite in evaluation.get(name, ())]
+    for where, block, key in found:
+        if isinstance(block, dict) and block.get(key):  # A named suite has no path.
+            yield f"{where}.{key}", block, key
+
+
+def sent_files(folder: Path) -> dict[str, Path]:
+    """The files of a folder of code that may travel: no runs, weights, environments, secrets or links."""
+    found = {}
+    for place, folders, names in os.walk(folder):
+        here = Path(place)
+        folders[:] = sorted(
+            name
+            for name in folders
+            if name not in LEFT_OUT_FOLDERS
+            and not (here / name).is_symlink()
+            and not (here / name / "run.json").exists()
+        )
+        for name in sorted(names):
+            path = here / name
+            if _may_travel(path):
+                found[path.relative_to(folder).as_posix()] = path
+    return found
+
+
+def _may_travel(path: Path) -> bool:
+    return (
+        path.is_file()
+        and not path.is_symlink()
+        and path.suffix.lower() not in LEFT_OUT_ENDINGS
+        and path.name not in LEFT_OUT_NAMES
+        and not path.name.startswith(".env")
+    )
+
+
+def check_size(copies: dict[str, Path]) -> int:
+    """Bytes of what is to be sent.
+
+    Raises:
+        LaunchError: more than Ray accepts.
+    """
+    sizes = {name: _size(path) for name, path in copies.items()}
+    total = sum(sizes.values())
+    if total > MAX_SENT_BYTES:
+        largest = sorted(sizes, key=lambda name: -sizes[name])[:3]
+        listed = ", ".join(f"{name} ({sizes[name] / 2**20:.0f} MiB)" for name in largest)
+        raise LaunchError(
+            f"{total / 2**20:.0f} MiB would be sent, and Ray takes {MAX_SENT_BYTES // 2**20}; the largest: "
+            f"{listed}; put them on storage that the nodes see"
+        )
+    return total
+
+
+def _size(place: Path) -> int:
+    files = [place] if place.is_file() else [path for path in place.rglob("*") if path.is_file()]
+    return sum(path.stat().st_size for path in files)

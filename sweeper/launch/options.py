@@ -1,0 +1,166 @@
+"""What a launch is told, checked: nothing in it can break out of a script or a manifest."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import PurePosixPath
+from typing import Any, Literal, get_args
+
+from sweeper.errors import LaunchError
+
+Target = Literal["ray", "slurm", "kuberay", "skypilot"]
+
+TARGETS: tuple[Target, ...] = get_args(Target)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is to be asked of a cluster; None is what the target does without or has a default for.
+
+    `storage` and `out` are folders on the cluster; `memory` is a Kubernetes quantity; `time` is
+    `[days-]hours:minutes:seconds`; `retries` counts restarts after the first start.
+    """
+
+    address: str | None = None
+    storage: str | None = None
+    working_dir: str | None = None
+    nodes: int = 1
+    gpus_per_node: int = 1
+    cpus_per_node: int | None = None
+    memory: str | None = None
+    time: str = "24:00:00"
+    partition: str | None = None
+    account: str | None = None
+    image: str | None = None
+    namespace: str | None = None
+    claim: str | None = None
+    token_secret: str | None = None
+    accelerators: str | None = None
+    bucket: str | None = None
+    volume: str | None = None
+    package: str | None = None
+    spot: bool = True
+    retries: int | None = None
+
+
+_MEANT_FOR: Mapping[str, tuple[Target, ...]] = {
+    "address": ("ray",),
+    "storage": ("ray", "kuberay", "skypilot"),
+    "working_dir": ("ray",),
+    "nodes": ("slurm", "kuberay", "skypilot"),
+    "gpus_per_node": ("slurm", "kuberay"),
+    "cpus_per_node": ("slurm", "kuberay"),
+    "memory": ("kuberay",),
+    "time": ("slurm",),
+    "partition": ("slurm",),
+    "account": ("slurm",),
+    "image": ("kuberay",),
+    "namespace": ("kuberay",),
+    "claim": ("kuberay",),
+    "token_secret": ("kuberay",),
+    "accelerators": ("skypilot",),
+    "bucket": ("skypilot",),
+    "volume": ("skypilot",),
+    "package": ("skypilot",),
+    "spot": ("skypilot",),
+    "retries": ("slurm", "kuberay", "skypilot"),
+}
+
+_NEEDED: Mapping[Target, tuple[str, ...]] = {
+    "ray": (),
+    "slurm": (),
+    "kuberay": ("image", "claim"),
+    "skypilot": ("accelerators",),
+}
+
+_DNS = (r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", "lower case letters, digits and hyphens")
+_WORD = (r"[A-Za-z0-9][A-Za-z0-9_.,+-]{0,127}", "letters, digits and _ . , + -")
+
+_SHAPES: Mapping[str, tuple[str, str]] = {
+    "address": (
+        r"(https?://)?([A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\])(:[0-9]{1,5})?/?",
+        "an address such as http://HEAD:8265",
+    ),
+    "memory": (r"[1-9][0-9]*(Mi|Gi|Ti)", "a quantity such as 64Gi"),
+    "time": (r"([0-9]{1,3}-)?[0-9]{1,3}:[0-5][0-9]:[0-5][0-9]", "[days-]hours:minutes:seconds"),
+    "partition": _WORD,
+    "account": _WORD,
+    "image": (
+        r"[A-Za-z0-9][A-Za-z0-9._/:-]{0,254}(@sha256:[0-9a-f]{64})?",
+        "an image name, with tag or digest",
+    ),
+    "namespace": _DNS,
+    "claim": _DNS,
+    "token_secret": _DNS,
+    "accelerators": (r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}(:[1-9][0-9]{0,2})?", "such as H100:8"),
+    "bucket": (r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", "3 to 63 of a-z, 0-9, hyphen and dot"),
+    "volume": _WORD,
+    "package": (r"[^\s\x00-\x1f]{1,400}", "what pip installs, without blanks"),
+}
+
+_LEAST: Mapping[str, int] = {"nodes": 1, "gpus_per_node": 0, "cpus_per_node": 1, "retries": 0}
+
+PLAIN_PATH = re.compile(r"/[A-Za-z0-9_./+@=,-]*")
+"""A path that means the same to sbatch, to a shell and in a manifest."""
+
+
+def options_of(target: Target, given: Mapping[str, Any]) -> Options:
+    """The checked options of one target; what is None was not given.
+
+    Raises:
+        LaunchError: an option of another target, one that is missing, or one of a wrong form; with all of
+            them in one message.
+    """
+    known = {field.name for field in fields(Options)}
+    assert known == set(_MEANT_FOR) and set(given) <= known
+    told = {name: value for name, value in given.items() if value is not None}
+    problems = [
+        f"{_flag(name)} belongs to --on {' and '.join(_MEANT_FOR[name])}"
+        for name in told
+        if target not in _MEANT_FOR[name]
+    ]
+    problems += [f"{_flag(name)} is needed" for name in _NEEDED[target] if name not in told]
+    problems += [text for name, value in told.items() if (text := _problem(name, value))]
+    if target == "skypilot":
+        problems += _storage_problems(told)
+    if problems:
+        raise LaunchError(f"--on {target}: " + "; ".join(problems))
+    return Options(**told)
+
+
+def _problem(name: str, value: Any) -> str | None:
+    if name in _LEAST and value < _LEAST[name]:
+        return f"{_flag(name)}: found {value}, expected at least {_LEAST[name]}"
+    if name == "storage" and not _is_folder(value):
+        return (
+            f"--storage: found {value!r}, expected an absolute path of letters, digits and _ . + @ = , - "
+            "without `..`"
+        )
+    if name in _SHAPES:
+        pattern, words = _SHAPES[name]
+        if re.fullmatch(pattern, value) is None:
+            return f"{_flag(name)}: found {value!r}, expected {words}"
+    return None
+
+
+def _is_folder(path: str) -> bool:
+    return (
+        PLAIN_PATH.fullmatch(path) is not None
+        and ".." not in PurePosixPath(path).parts
+        and PurePosixPath(path) != PurePosixPath("/")
+    )
+
+
+def _storage_problems(told: Mapping[str, Any]) -> list[str]:
+    if ("bucket" in told) == ("volume" in told):
+        return ["give --bucket (one machine) or --volume, one of the two"]
+    if "bucket" in told and told.get("nodes", 1) > 1:
+        return [
+            f"a mounted bucket cannot be written by {told['nodes']} machines at once; give --volume, a "
+            "file system that they share, or --nodes 1 with more GPUs"
+        ]
+    return []
+
+
+def _flag(name: str) -> str:
+    return "--no-spot" if name == "spot" else f"--{name.replace('_', '-')}"

@@ -1,0 +1,294 @@
+"""From a sweep and options to files below RUN/launch, and the step that submits them."""
+
+import hashlib
+import os
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from sweeper.errors import LaunchError
+from sweeper.folder import RunFolder, write_atomic
+from sweeper.launch.inputs import Located, check_size, located, sent_files
+from sweeper.launch.options import PLAIN_PATH, Options, Target
+from sweeper.launch.templates import Shell, Values, fill_script, fill_yaml, template
+from sweeper.spec import SweepSpec, dump_spec
+
+CACHES = ("HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "SWEEPER_CACHE")
+"""Where `prefetch` put things: a job that sees this machine's files needs the same."""
+
+STORAGE = {"kuberay": "/mnt/sweeper", "skypilot": "/sweeper"}
+"""Where pods and cloud machines mount what they share."""
+
+RETRIES = {"slurm": 20, "kuberay": 3, "skypilot": 3}
+
+CPUS_PER_GPU = 4
+
+POD_MEMORY = "64Gi"
+
+SECRET_NAME = "huggingface"  # noqa: S105 - the name of a Secret of Kubernetes
+
+ADDRESS = "http://127.0.0.1:8265"
+
+
+@dataclass(frozen=True)
+class Step:
+    """What submits a launch: a command to run, and how the tool that runs it is called.
+
+    `submission_id` is set for a Ray job, which is submitted through Ray's own client.
+    """
+
+    tool: str
+    command: tuple[str, ...]
+    submission_id: str | None = None
+    address: str | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a launch will write, and how it is submitted.
+
+    `files` are texts by path; `copies` are files and folders of this machine by the path they go to.
+    """
+
+    target: Target
+    run: Path
+    out: str
+    files: Mapping[Path, str]
+    copies: Mapping[Path, Path]
+    step: Step
+    entrypoint: str = ""
+
+
+@dataclass(frozen=True)
+class _Launch:
+    """What the four targets share."""
+
+    spec: SweepSpec
+    run: Path
+    options: Options
+    own: Path | None
+
+    @property
+    def folder(self) -> Path:
+        return RunFolder(self.run).launch
+
+    @property
+    def staged(self) -> Path:
+        return self.folder / "working_dir"
+
+    def text(self, name: str) -> str:
+        return template(name, self.own)
+
+
+def prepare(
+    spec: SweepSpec, target: Target, options: Options, run: Path, own: Path | None = None
+) -> Prepared:
+    """Render everything of a launch; nothing is written.
+
+    Args:
+        spec: The sweep.
+        target: Where to.
+        options: From `options_of` for the same target.
+        run: The run folder on this machine.
+        own: A folder with the user's own templates, under the names they have in `jobs/`.
+
+    Raises:
+        LaunchError: the cluster would not see what the sweep names, too much would be sent, or a path or
+            template that cannot be used.
+    """
+    makers: dict[Target, Callable[[_Launch], Prepared]] = {
+        "ray": _ray,
+        "slurm": _slurm,
+        "kuberay": _kuberay,
+        "skypilot": _skypilot,
+    }
+    return makers[target](_Launch(spec, run.resolve(), options, own))
+
+
+def write(prepared: Prepared) -> None:
+    """Write the files of a launch, in place of those of an earlier one; the run itself is not touched.
+
+    Raises:
+        RunFolderError: the run folder cannot be written to.
+    """
+    folder = RunFolder(prepared.run)
+    folder.create()
+    shutil.rmtree(folder.launch / "working_dir", ignore_errors=True)
+    for path, text in prepared.files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, text)
+    for path, origin in prepared.copies.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if origin.is_dir():
+            shutil.copytree(origin, path)
+        else:
+            shutil.copyfile(origin, path)
+
+
+def _run_command(out: str) -> str:
+    words = ["python", "-m", "sweeper", "run", f"{out}/launch/spec.yaml", "--out", out]
+    return shlex.join(words)
+
+
+def _there(launch: _Launch, storage: str) -> str:
+    return f"{storage.rstrip('/')}/runs/{launch.spec.name}"
+
+
+def _short(name: str, most: int) -> str:
+    """A DNS label of at most `most` characters that no other name shares."""
+    label = re.sub(r"[^a-z0-9]+", "-", f"sweeper-{name}").strip("-")
+    if len(label) <= most and label == f"sweeper-{name}":
+        return label
+    digest = hashlib.sha256(name.encode()).hexdigest()[:6]
+    return f"{label[: most - 7].rstrip('-')}-{digest}"
+
+
+def _plain(path: Path) -> str:
+    if PLAIN_PATH.fullmatch(str(path)) is None:
+        raise LaunchError(
+            f"sbatch cannot be given the path {str(path)!r}; choose one of letters, digits and "
+            "_ . + @ = , - with --out"
+        )
+    return str(path)
+
+
+def _sent(launch: _Launch, found: Located) -> tuple[dict[Path, str], dict[Path, Path]]:
+    """The sweep file and its data, as they lie in the folder that is sent."""
+    files = {launch.staged / "spec.yaml": dump_spec(found.spec)}
+    copies = {launch.staged / "inputs" / name: path for name, path in found.inputs.items()}
+    return files, copies
+
+
+def _ray(launch: _Launch) -> Prepared:
+    storage = launch.options.storage
+    out = str(launch.run) if storage is None else _there(launch, storage)
+    found = located(launch.spec, out, storage, carry=True)
+    files, copies = _sent(launch, found)
+    if launch.options.working_dir is not None:
+        code = Path(launch.options.working_dir)
+        if not code.is_dir():
+            raise LaunchError(f"--working-dir: {code} is not a folder")
+        for name, path in sent_files(code).items():
+            if name != "spec.yaml" and not name.startswith("inputs/"):
+                copies[launch.staged / name] = path
+    check_size({str(path.relative_to(launch.staged)): old for path, old in copies.items()})
+    there = shlex.quote(f"{out}/launch")
+    names = "spec.yaml inputs" if found.inputs else "spec.yaml"
+    entrypoint = f"mkdir -p {there} && cp -R {names} {there}/ && exec {_run_command(out)}"
+    environment = launch.folder / "ray.yaml"
+    values: Values = {"WORKING_DIR": str(launch.staged)}
+    files[environment] = fill_yaml(launch.text("ray.yaml"), values)
+    submission = f"{_short(launch.spec.name, 48)}-{hashlib.sha256(out.encode()).hexdigest()[:8]}"
+    address = launch.options.address or os.environ.get("RAY_API_SERVER_ADDRESS") or ADDRESS
+    command = (
+        *("ray", "job", "submit", "--address", address, "--submission-id", submission),
+        *("--runtime-env", str(environment), "--no-wait", "--", "bash", "-c", entrypoint),
+    )
+    step = Step("ray", command, submission, address)
+    return Prepared("ray", launch.run, out, files, copies, step, shlex.join(command[-3:]))
+
+
+def _slurm(launch: _Launch) -> Prepared:
+    options = launch.options
+    run = Path(_plain(launch.run))
+    found = located(launch.spec, str(run), None, carry=False)
+    batch, node = launch.folder / "slurm.sh", launch.folder / "slurm_node.sh"
+    values: Values = {
+        "NAME": f"sweeper-{launch.spec.name}",
+        "NODES": options.nodes,
+        "GPUS": options.gpus_per_node,
+        "GPU_REQUEST": options.gpus_per_node or None,
+        "CPUS": options.cpus_per_node,
+        "PARTITION": options.partition,
+        "ACCOUNT": options.account,
+        "TIME": options.time,
+        "LOG": str(launch.folder / "slurm-%j.log"),
+        "BIN": str(Path(sys.executable).parent),
+        "FOLDER": str(launch.folder),
+        "NODE_SCRIPT": str(node),
+        "COMMAND": Shell(_run_command(str(run))),
+        "RETRIES": RETRIES["slurm"] if options.retries is None else options.retries,
+        **{name: os.environ.get(name) or None for name in CACHES},
+    }
+    files = {
+        launch.folder / "spec.yaml": dump_spec(found.spec),
+        batch: fill_script(launch.text("slurm.sh"), values),
+        node: fill_script(launch.text("slurm_node.sh"), values),
+    }
+    return Prepared("slurm", run, str(run), files, {}, Step("sbatch", ("sbatch", str(batch))))
+
+
+def _kuberay(launch: _Launch) -> Prepared:
+    options = launch.options
+    storage = options.storage or STORAGE["kuberay"]
+    out = _there(launch, storage)
+    found = located(launch.spec, out, storage, carry=False)
+    words = ["python", "-m", "sweeper", "run", "/etc/sweeper/spec.yaml", "--out", out]
+    values: Values = {
+        "NAME": _short(launch.spec.name, 47),
+        "NAMESPACE": options.namespace,
+        "SPEC": dump_spec(found.spec),
+        "COMMAND": Shell(shlex.join(words)),
+        "RETRIES": RETRIES["kuberay"] if options.retries is None else options.retries,
+        "RAY_VERSION": _installed("ray"),
+        "IMAGE": options.image,
+        "HF_HOME": f"{storage}/huggingface",
+        "TOKEN_SECRET": options.token_secret or SECRET_NAME,
+        "STORAGE": storage,
+        "CLAIM": options.claim,
+        "NODES": options.nodes,
+        "CPUS": options.cpus_per_node or CPUS_PER_GPU * max(1, options.gpus_per_node),
+        "MEMORY": options.memory or POD_MEMORY,
+        "GPU_REQUEST": options.gpus_per_node or None,
+    }
+    manifest = launch.folder / "kuberay.yaml"
+    files = {manifest: fill_yaml(launch.text("kuberay.yaml"), values)}
+    step = Step("kubectl", ("kubectl", "apply", "-f", str(manifest)))
+    return Prepared("kuberay", launch.run, out, files, {}, step)
+
+
+def _skypilot(launch: _Launch) -> Prepared:
+    options = launch.options
+    storage = options.storage or STORAGE["skypilot"]
+    out = _there(launch, storage)
+    found = located(launch.spec, out, storage, carry=True)
+    files, copies = _sent(launch, found)
+    check_size({str(path.relative_to(launch.staged)): old for path, old in copies.items()})
+    name = _short(launch.spec.name, 40)
+    version = metadata.version("sweeper")
+    values: Values = {
+        "NAME": name,
+        "ACCELERATORS": options.accelerators,
+        "SPOT": options.spot,
+        "RETRIES": RETRIES["skypilot"] if options.retries is None else options.retries,
+        "NODES": options.nodes,
+        "HF_HOME": f"{storage}/huggingface",
+        "WORKING_DIR": str(launch.staged),
+        "STORAGE": storage,
+        "BUCKET": options.bucket,
+        "VOLUME": options.volume,
+        "PACKAGE": options.package or f"sweeper[train,data,judges,ray]=={version}",
+        "OUT": out,
+        "COMMAND": Shell(_run_command(out)),
+    }
+    unused = [("volumes",) if options.volume is None else ("file_mounts", "__STORAGE__")]
+    secret: tuple[str, ...] = ("--secret", "HF_TOKEN")
+    if not os.environ.get("HF_TOKEN"):  # SkyPilot refuses a secret that has no value.
+        unused.append(("secrets",))
+        secret = ()
+    task = launch.folder / "skypilot.yaml"
+    files[task] = fill_yaml(launch.text("skypilot.yaml"), values, without=tuple(unused))
+    words = ("sky", "jobs", "launch", "--yes", "--name", name, *secret, str(task))
+    return Prepared("skypilot", launch.run, out, files, copies, Step("sky", words))
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

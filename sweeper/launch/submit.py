@@ -1,0 +1,68 @@
+"""Submits what was prepared, with the target's own tool."""
+
+import shlex
+import shutil
+import subprocess
+from importlib.util import find_spec
+from typing import NamedTuple
+
+from sweeper.errors import LaunchError
+from sweeper.launch.prepare import Prepared, Step
+
+PATIENCE_SECONDS = 600
+
+
+class Submitted(NamedTuple):
+    """What the tool answered, in a line or some."""
+
+    text: str
+
+
+def submit(prepared: Prepared) -> Submitted:
+    """Submit a launch whose files are written.
+
+    Raises:
+        LaunchError: the tool is not on this machine, or it refused.
+    """
+    step = prepared.step
+    if step.submission_id is not None:
+        return _ray(prepared, step, step.submission_id)
+    if shutil.which(step.tool) is None:
+        raise LaunchError(missing(prepared))
+    try:
+        done = subprocess.run(  # noqa: S603 - a list of words, no shell
+            step.command, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        raise LaunchError(f"{step.tool} did not answer in {PATIENCE_SECONDS} s") from None
+    if done.returncode != 0:
+        said = (done.stderr or done.stdout).strip().splitlines()[-3:]
+        raise LaunchError(
+            f"{step.tool} refused, with code {done.returncode}: {' '.join(said) or 'no message'}; what it "
+            f"was given: {shlex.join(step.command)}"
+        )
+    return Submitted(done.stdout.strip())
+
+
+def missing(prepared: Prepared) -> str:
+    """What to do where the tool of the target is not installed."""
+    return (
+        f"`{prepared.step.tool}` is not on this machine, so nothing was submitted; the files are in "
+        f"{prepared.run / 'launch'}. Where it is, run: {shlex.join(prepared.step.command)}"
+    )
+
+
+def _ray(prepared: Prepared, step: Step, submission_id: str) -> Submitted:
+    if find_spec("ray") is None or find_spec("requests") is None:
+        raise LaunchError(missing(prepared))
+    from sweeper.launch.ray_jobs import submit_ray_job
+
+    assert step.address is not None
+    environment = prepared.run / "launch" / "ray.yaml"
+    job = submit_ray_job(step.address, submission_id, prepared.entrypoint, environment)
+    if job.state == "running":
+        return Submitted(
+            f"job {job.submission_id} is there already and has not ended: nothing to submit"
+        )
+    after = f", which continues {job.before}" if job.before else ""
+    return Submitted(f"submitted job {job.submission_id}{after}")
