@@ -21,8 +21,8 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -188,9 +188,10 @@ def install(chaos: Chaos) -> None:
         return rename(self, target)
 
     sweeper.folder.write_atomic = atomic
-    LineFile._write = line  # type: ignore[method-assign]
+    setattr(LineFile, "_write", line)  # noqa: B010 - mypy knows no other assignment
     Path.replace = replaced  # type: ignore[method-assign, assignment]
-    sweeper.patience.patiently.__kwdefaults__["sleep"] = lambda seconds: None
+    defaults = sweeper.patience.patiently.__kwdefaults__ or {}
+    defaults["sleep"] = lambda seconds: None
     time.time = chaos.now
 
 
@@ -228,7 +229,7 @@ def driver(
 def live(spec: SweepSpec, root: Path, faults: Sequence[Fault], seed: int) -> int:
     """One life, in the process that called: how it ended."""
     install(Chaos(faults, random.Random(seed)))
-    sweeper.sweep.drive = driver  # type: ignore[assignment]
+    setattr(sweeper.sweep, "drive", driver)  # noqa: B010 - mypy knows no other assignment
     try:
         ended = run_sweep(spec, root)
     except DiskFullError:
@@ -298,21 +299,32 @@ def outcome(root: Path) -> Outcome:
     assert found.torn == b""
     files = sorted((root / "generations").glob("*.jsonl"))
     return Outcome(
-        {record.key: record.comparable() for record in found.records},
+        {record.key: _comparable(record) for record in found.records},
         {path.name: path.read_bytes() for path in files},
     )
 
 
+def _comparable(record: TrialRecord) -> TrialRecord:
+    """Without what differs honestly; the repository, too, may be written to meanwhile."""
+    plain = record.comparable()
+    return replace(plain, provenance={**plain.provenance, "git_commit": None})
+
+
 def differences(found: Outcome, expected: Outcome) -> list[str]:
     """What a disturbed run has lost, made up or changed."""
-    told = []
-    for name, left, right in zip(Outcome._fields, found, expected, strict=True):
-        keys = left.keys() | right.keys()
-        told += [f"{name} {key}" for key in sorted(keys) if left.get(key) != right.get(key)]
-    return told
+    pairs: list[tuple[str, Mapping[Any, object], Mapping[Any, object]]] = [
+        ("record", found.records, expected.records),
+        ("responses", found.responses, expected.responses),
+    ]
+    return [
+        f"{name} {key}"
+        for name, left, right in pairs
+        for key in sorted(left.keys() | right.keys())
+        if left.get(key) != right.get(key)
+    ]
 
 
-SPEC = {
+SPEC: dict[str, dict[str, Any]] = {
     "space": {
         "learning_rate": {"values": [1e-3, 4e-3, 1e20]},
         "max_steps": {"values": [2, 4]},
