@@ -254,9 +254,9 @@ def test_every_cell_is_in_the_data_of_the_table() -> None:
     for index, column in enumerate(found["columns"]):
         for row, place in zip(data.rows, column["at"], strict=True):
             cell = row.cells[index]
-            text, value, *rest = column["cells"][place]
-            defaults: list[Any] = ["", None, None, ""]
-            detail, low, high, counts = [*rest, *defaults[len(rest) :]]
+            given: list[Any] = column["cells"][place]
+            empty: list[Any] = ["", None, "", None, None, ""]
+            text, value, detail, low, high, counts = given + empty[len(given) :]
             assert (text, detail, counts) == (cell.text, cell.detail, cell.counts)
             assert value == (None if cell.sort in ("", math.inf) else cell.sort)
             assert (low, high) == (cell.low, cell.high)

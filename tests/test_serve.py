@@ -21,8 +21,10 @@ from factories import make_record, make_spec, make_sweep
 
 from sweeper.errors import SweeperError
 from sweeper.folder import RunFolder
+from sweeper.front import find_front
 from sweeper.progress import TrajectoryProgress
 from sweeper.records import GrowingRecords, TrialRecord, read_records
+from sweeper.serve import state
 from sweeper.serve.app import Site, make_app
 from sweeper.serve.compare import compare, spec_differences
 from sweeper.serve.files import open_plain
@@ -431,6 +433,27 @@ def test_live_says_how_far_a_run_is(tmp_path: Path) -> None:
     assert data["latest"][1]["metrics"]["unsafe_rate"] == SWEEP[11].metrics["unsafe_rate"].value
     assert data["failures"][0]["count"] == 1 and "loss is nan" in data["failures"][0]["reason"]
     assert live_data(RunView(folder), now + 500)["state"] == "quiet"
+
+
+def test_a_slow_front_is_not_found_for_every_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_run(tmp_path, "run", SWEEP[:20])
+    view, now = RunView(folder), [0.0]
+
+    def slow(*arguments: object) -> object:
+        now[0] += 3.0
+        return find_front(SWEEP[:20], make_spec())
+
+    monkeypatch.setattr(state, "find_front", slow)
+    monkeypatch.setattr("sweeper.serve.state.time.monotonic", lambda: now[0])
+    assert live_data(view)["records"] == 20
+    for _ in range(2):
+        append(folder, [SWEEP[len(view.found_lately().records)]])
+    assert live_data(view)["records"] == 22 and now[0] == 3.0
+    assert len(view.found_lately().front.candidates) == 20
+    now[0] += 30.0
+    assert live_data(view)["records"] == 22 and now[0] == 36.0
 
 
 def test_thinned_keeps_the_first_and_the_last() -> None:

@@ -1,6 +1,6 @@
 """Figures in two steps: an *info* holds what is drawn, for tests to read; a *figure* draws it."""
 
-from sweeper.figures.draw import figure_html, step_figure
+from sweeper.figures.draw import PLOTLY_FILE, figure_html, plotly_source, step_figure
 from sweeper.figures.front import MANY, front_figure
 from sweeper.figures.fronts import fronts_figure
 from sweeper.figures.info import (
@@ -16,6 +16,7 @@ from sweeper.figures.info import (
 
 __all__ = [
     "MANY",
+    "PLOTLY_FILE",
     "Curve",
     "FrontInfo",
     "Mark",
@@ -26,6 +27,7 @@ __all__ = [
     "front_info",
     "fronts_figure",
     "kind_of",
+    "plotly_source",
     "step_curves",
     "step_figure",
 ]

@@ -5,6 +5,7 @@ membership a line and an outline. Text from data arrives escaped or is escaped h
 """
 
 import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
 
 from sweeper.figures.dress import DASHES, INK, LINE_COLOURS, dressed
 from sweeper.figures.info import StepInfo, escape
@@ -54,17 +55,28 @@ def step_figure(info: StepInfo) -> go.Figure:
     return dressed(figure, height=380)
 
 
-def figure_html(figure: go.Figure, *, first: bool, identity: str) -> str:
+PLOTLY_FILE = "plotly.min.js"
+"""The name of plotly.js where it lies beside a page."""
+
+
+def plotly_source() -> str:
+    """plotly.js as it comes with plotly, minified (4.8 MB)."""
+    source: str = get_plotlyjs()
+    return source
+
+
+def figure_html(figure: go.Figure, *, first: bool, identity: str, beside: bool = False) -> str:
     """A `<div>` with the figure. The first of a page carries plotly.js; nothing is fetched.
 
     Args:
         figure: Any figure.
         first: Whether to inline plotly.js (4.8 MB).
+        beside: For the first, name the file `PLOTLY_FILE` of the page's own folder instead.
         identity: The id of the div; stable, so that equal data gives an equal page.
     """
     text: str = figure.to_html(
         full_html=False,
-        include_plotlyjs=first,
+        include_plotlyjs=("directory" if beside else True) if first else False,
         div_id=identity,
         config={"displaylogo": False, "responsive": True},
     )

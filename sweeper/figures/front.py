@@ -19,6 +19,8 @@ from sweeper.figures.info import (
 MANY = 2000
 """Beyond so many points they are drawn by WebGL, and only members of the front have error bars."""
 
+# Viridis without its darkest and lightest ends, which vanish on dark and on light pages.
+RATES = ((0.0, "#5a62b8"), (0.33, "#2d8aa3"), (0.67, "#35b779"), (1.0, "#b3c73a"))
 SAFE = "rgba(64, 160, 110, 0.14)"
 _TICKS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 _ONE_RATE = "#4477aa"
@@ -42,6 +44,7 @@ def front_figure(info: FrontInfo) -> go.Figure:
     )
     rates = sorted({point.learning_rate for point in info.points if point.learning_rate > 0})
     for kind in dict.fromkeys(point.kind for point in info.points):
+        figure.add_trace(_legend_entry(kind))
         for on_front in (False, True):
             chosen = [p for p in info.points if p.kind == kind and p.on_front == on_front]
             if chosen:
@@ -63,7 +66,8 @@ def front_figure(info: FrontInfo) -> go.Figure:
         zeroline=False,
     )
     figure.update_yaxes(title_text=escape(info.utility))
-    return dressed(figure, height=560)
+    figure = dressed(figure, height=640)
+    return figure.update_layout(margin_b=150) if len(rates) > 1 else figure
 
 
 def _at(rate: float) -> float:
@@ -126,6 +130,8 @@ def _markers(
         error_x=bars if on_front or not many else None,
         mode="markers",
         name=f"{escape(kind)}{', on the front' if on_front else ''}",
+        legendgroup=kind,
+        showlegend=False,
         customdata=[point.config_id for point in points],
         text=[point.text for point in points],
         hovertemplate="%{text}<extra></extra>",
@@ -135,11 +141,24 @@ def _markers(
                 for point in points
             ],
             "size": 13 if on_front else 9,
-            "opacity": 1.0 if on_front else 0.6,
+            "opacity": [1.0 if on_front or point.verdict == "maybe" else 0.6 for point in points],
             "color": colours if scale else _ONE_RATE,
             "line": {"color": RING if on_front else INK, "width": 2 if on_front else 0.6},
-            **({"colorscale": "Viridis", **scale} if scale else {}),
+            **({"colorscale": RATES, **scale} if scale else {}),
         },
+    )
+
+
+def _legend_entry(kind: str) -> go.Scatter:
+    """A kind of average in the legend, in a colour that is no learning rate's."""
+    return go.Scatter(
+        x=[None],
+        y=[None],
+        mode="markers",
+        name=escape(kind),
+        legendgroup=kind,
+        hoverinfo="skip",
+        marker={"symbol": SYMBOLS.get(kind, "x"), "size": 10, "color": INK},
     )
 
 
@@ -158,7 +177,7 @@ def _controls(figure: go.Figure, info: FrontInfo) -> None:
                     mode="markers",
                     name=name,
                     hoverinfo="skip",
-                    marker={"symbol": symbol, "size": 17, "line": {"color": INK, "width": 1.5}},
+                    marker={"symbol": symbol, "size": 13, "line": {"color": INK, "width": 1.2}},
                 )
             )
 
@@ -264,10 +283,14 @@ def _learning_rate_bar(figure: go.Figure, rates: Sequence[float]) -> None:
                 "color": [logs[0]],
                 "cmin": logs[0],
                 "cmax": logs[-1],
-                "colorscale": "Viridis",
+                "colorscale": RATES,
                 "showscale": True,
                 "colorbar": {
-                    "title": {"text": "learning_rate", "side": "right"},
+                    "title": {"text": "learning_rate (log scale)", "side": "top"},
+                    "orientation": "h",
+                    "y": -0.17,
+                    "yanchor": "top",
+                    "len": 0.7,
                     "tickvals": [math.log10(rate) for rate in ticks],
                     "ticktext": [f"{rate:.3g}" for rate in ticks],
                     "thickness": 12,

@@ -73,7 +73,9 @@ def _unfinished(front: Front, spec: SweepSpec, accounting: Mapping[str, Any]) ->
         )
     lost = sum(record.status in ("failed", "unscored") for record in records)
     if lost:
-        texts.append(f"{lost:,} of {len(records):,} records failed or have no score; see the ends.")
+        texts.append(
+            f"{lost:,} of {len(records):,} records failed or have no score; see what ended how."
+        )
     return texts
 
 
@@ -88,7 +90,7 @@ def _outcome(front: Front, found: Recommendation) -> list[str]:
     useless = sum(item.gain is False for item in front.competing)
     if useless:
         texts.append(
-            f"`no gain`: {useless:,} of {len(front.competing):,} complete configurations are not "
+            f"No gain: {useless:,} of {len(front.competing):,} complete configurations are not "
             f"surely more useful than the {UNTOUCHED}."
         )
     return texts

@@ -1,5 +1,12 @@
 /* The selection in every figure: points by click, box and lasso; lines of parallel coordinates by brushing. */
 (() => {
+  if (typeof Plotly === "undefined") {
+    // A page whose plotly.js lies beside it was moved without that file.
+    for (const box of document.querySelectorAll(".figure")) {
+      box.textContent = "This figure needs plotly.min.js beside the page; the tables need nothing.";
+    }
+    return;
+  }
   const plots = Array.from(document.querySelectorAll(".js-plotly-plot"));
   const known = new Set((page.data("configurations") ?? { ids: [] }).ids);
   const busy = new Set();
@@ -65,8 +72,11 @@
   const thin = (plot, index, selection) => {
     const trace = plot.data[index];
     const full = plot._fullData[index];
-    if (!whole.has(trace.uid ?? plot.id)) {
-      whole.set(trace.uid ?? plot.id, {
+    const key = `${plot.id}/${index}`;
+    if (!whole.has(key)) {
+      // Nothing was taken away yet, so there is nothing to give back.
+      if (selection.size === 0 && !full.dimensions.some((each) => each.constraintrange?.length)) return null;
+      whole.set(key, {
         ids: idsOf(trace) ?? [],
         customdata: trace.customdata,
         colour: full.line.color,
@@ -77,7 +87,7 @@
         })),
       });
     }
-    const kept = whole.get(trace.uid ?? plot.id);
+    const kept = whole.get(key);
     const every = selection.size === 0;
     const pick = (values) => values.filter((_, row) => every || selection.has(kept.ids[row]));
     const change = { customdata: [pick(kept.customdata)] };
@@ -107,10 +117,17 @@
     const places = marked.map(([, ids]) =>
       selection.size === 0 ? null : ids.flatMap((id, place) => (selection.has(id) ? [place] : [])),
     );
+    const indices = marked.map(([index]) => index);
+    // A box or lasso also marks what is no configuration, such as the line of the front.
+    plot.data.forEach((trace, index) => {
+      if (!trace.selectedpoints || indices.includes(index)) return;
+      indices.push(index);
+      places.push(null);
+    });
     quietly(plot, async () => {
-      const indices = marked.map(([index]) => index);
-      await Plotly.restyle(plot, { selectedpoints: places }, indices);
+      // An outline that is still there would select its points again.
       if (source !== plot.id && plot.layout.selections?.length) await Plotly.relayout(plot, { selections: [] });
+      await Plotly.restyle(plot, { selectedpoints: places }, indices);
     });
   };
 
