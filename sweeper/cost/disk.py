@@ -34,8 +34,8 @@ SAMPLE_BYTES = 21
 LOSS_BYTES = 20
 """One training loss in progress.json."""
 
-SCRATCH_BYTES = 2**15
-"""What Ray Tune leaves below `ray/` for each trajectory, about."""
+SCRATCH_BYTES = 2**14
+"""What Ray Tune leaves below `ray/` for each readout, about: it writes tasks and results down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ def disk_need(
         weights=_weights(trained, spec, shape, running),
         responses=math.ceil(readouts * responses),
         records=readouts * (RECORD_BYTES + samples * tokens.prompts),
-        other=LOSS_BYTES * steps + SCRATCH_BYTES * len(plan.trajectories),
+        other=LOSS_BYTES * steps + SCRATCH_BYTES * readouts,
     )
 
 
