@@ -50,6 +50,7 @@ RANKS = {
     "confirm": 5,
     "disk": 4,
     "kept": 5,
+    "mirror": 3,
     "clean": 6,
     "drive": 5,
     "figures": 5,
@@ -196,7 +197,7 @@ HEAVY = {
             "fronts",
         )
     },
-    "pyarrow": {"trial/hub.py", "trial/rows.py"},
+    "pyarrow": {"mirror.py", "trial/hub.py", "trial/rows.py"},
     "pydantic": {
         f"spec/{name}.py" for name in ("axes", "data", "fields", "load", "models", "references")
     },

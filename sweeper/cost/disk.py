@@ -31,6 +31,9 @@ RECORD_BYTES = 4096
 SAMPLE_BYTES = 21
 """One number of a sample as JSON; a verdict takes one byte."""
 
+HEADER_BYTES = 4096
+"""The names and shapes at the head of a file of tensors, about."""
+
 LOSS_BYTES = 20
 """One training loss in progress.json."""
 
@@ -112,7 +115,8 @@ def _checkpoint(item: Trajectory, spec: SweepSpec, shape: ModelShape) -> int:
     decays = {one.decay for one in averages if one.decay is not None}
     shadows = len(decays) + (item.settings.feedback is not None)
     copies = 1 if item.tuning.method == "full" else spec.compute.processes
-    return copies * state_bytes(shape, item.tuning, spec.model.dtype, shadows)
+    state = state_bytes(shape, item.tuning, spec.model.dtype, shadows)
+    return copies * (state + HEADER_BYTES)
 
 
 def _weights(
@@ -124,7 +128,10 @@ def _weights(
     nothing can be ruled out before further seeds are measured.
     """
     each = [
-        (len(item.configurations), weights_bytes(shape, item.tuning, spec.model.dtype))
+        (
+            len(item.configurations),
+            HEADER_BYTES + weights_bytes(shape, item.tuning, spec.model.dtype),
+        )
         for item in trained
     ]
     whole = sum(count * size for count, size in each)
