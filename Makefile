@@ -2,14 +2,15 @@
 # make test   set everything up and run the whole test suite
 # make test-exports   what `sweeper export` writes, read by the trainers themselves, each in its own environment
 # make bench  every target of speed beside its measurement, a rival included (nine minutes)
-# make check  ruff, ruff format, mypy --strict
+# make check  ruff, ruff format, mypy --strict, bandit
+# make audit  the pinned packages against the published vulnerabilities; needs pypi.org or api.osv.dev
 
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 EXPORTS := .venv-exports
 
-.PHONY: demo test test-exports bench check format clean
+.PHONY: demo test test-exports bench check audit format clean
 
 demo: $(READY)
 	$(BIN)/sweeper run miniature --out reports/miniature
@@ -33,6 +34,10 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/bandit -q -r sweeper -c pyproject.toml
+
+audit: $(READY)
+	$(BIN)/python tests/audit.py
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
