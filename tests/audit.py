@@ -29,7 +29,7 @@ def verdict(dependencies: list[dict[str, Any]]) -> tuple[int, str]:
     if skipped or not dependencies:
         return NOT_AUDITED, (
             f"NOT AUDITED: {looked_up}; the vulnerability service does not know the others or cannot be "
-            "reached from here (run it where pypi.org or api.osv.dev can be)"
+            "reached from here (run it where the public package index can be)"
         )
     return CLEAN, f"no known vulnerabilities; {looked_up}"
 
