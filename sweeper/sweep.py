@@ -76,7 +76,7 @@ def run_sweep(
         part_of: A run that was begun with the same input files, or else this one is refused.
         memory_check: Refuse what does not fit this machine's GPUs; see `preflight.check_memory`.
         disk_check: Refuse what does not fit the disk or its quota; see `disk.check_disk`.
-        needed: Told how much disk the run needs, where that is known.
+        needed: Told how much disk the run needs, where that is known, when all checks have passed.
         counted: Told how many rows are trained on, held out and left out.
         begin: Told the plan and what records.jsonl holds already, when all checks have passed.
         record: Told every new record, after it is on disk.
@@ -105,7 +105,9 @@ def run_sweep(
         if memory_check and (machine := this_machine()).gpus:
             tokens = count_tokens(tasks[0])
             check_memory(plan, spec, str(opened(tasks[0].model)), tokens, machine)
-        _check_disk(plan, spec, folder, tasks[0], needed, disk_check)
+        need = _disk_need(plan, spec, tasks[0])
+        if need is not None and disk_check:
+            check_disk(need, spec, folder)
         if part_of is not None:
             _check_inputs(part_of, tasks[0], "restore them, or run the whole sweep again")
         if (
@@ -116,6 +118,8 @@ def run_sweep(
         _begin(folder, spec, plan, tasks[0], only)
         found = read_records(folder.records)
         counted(counts)
+        if need is not None:
+            needed(need)
         begin(plan, found)
         rounds = _Rounds(spec, folder, None if only is None else plan)
         with (
@@ -140,22 +144,12 @@ def keeping(
         yield told
 
 
-def _check_disk(
-    plan: Plan,
-    spec: SweepSpec,
-    folder: RunFolder,
-    task: TrajectoryTask,
-    needed: Callable[[DiskNeed], None],
-    check: bool,
-) -> None:
-    """Tell how much disk the run needs, and refuse what there is not; of unknown models nothing is said."""
+def _disk_need(plan: Plan, spec: SweepSpec, task: TrajectoryTask) -> DiskNeed | None:
+    """How much disk the run needs; None of models whose size is not known."""
     try:
-        need = plan_disk(plan, spec, counted_characters(task))
+        return plan_disk(plan, spec, counted_characters(task))
     except (ModelError, DataError):
-        return
-    needed(need)
-    if check:
-        check_disk(need, spec, folder)
+        return None
 
 
 class _Rounds:

@@ -352,7 +352,7 @@ def test_a_sweep_keeps_to_its_quota_then_keeps_its_front_and_exports_it(
     tight = tiny(tiny_world, *overrides, "compute.disk_quota_gib=2e-5")
     needs: list[DiskNeed] = []
     with pytest.raises(DiskQuotaError, match="the run needs about"):
-        run_sweep(tight, folder.root, needed=needs.append)
+        run_sweep(tight, folder.root)
     with pytest.raises(DiskQuotaError, match="the same command continues"):
         run_sweep(tight, folder.root, disk_check=False, needed=needs.append)
     begun = read_records(folder.records).records
