@@ -1,7 +1,7 @@
 """`make audit`: the pinned packages against published vulnerabilities, and how many were really looked up.
 
-pip-audit ends with "No known vulnerabilities found" where its service knew none of the packages, too: behind
-a package mirror without PyPI's JSON interface that is all of them. Here that is said, and is no success.
+pip-audit ends with "No known vulnerabilities found" where its service knew none of the packages, too:
+behind a mirror without PyPI's JSON interface that is all of them. Here that is said, and is no success.
 """
 
 import json
