@@ -1,16 +1,19 @@
 # make demo   set everything up and run the miniature sweep to a report
 # make test   set everything up and run the whole test suite
 # make test-exports   what `sweeper export` writes, read by the trainers themselves, each in its own environment
+# make example  reports/example anew: report, picture and recommended.yaml of the miniature
 # make bench  every target of speed beside its measurement, a rival included (nine minutes)
+# make chaos  SEEDS=50 sweeps under random faults, each compared with an undisturbed one (ten minutes)
 # make check  ruff, ruff format, mypy --strict, bandit
-# make audit  the pinned packages against the published vulnerabilities; needs pypi.org or api.osv.dev
+# make audit  the pinned packages against the published vulnerabilities; needs a vulnerability service
 
 PYTHON ?= python3
+SEEDS ?= 50
 BIN := .venv/bin
 READY := .venv/.ready
 EXPORTS := .venv-exports
 
-.PHONY: demo test test-exports bench check audit format clean
+.PHONY: demo example test test-exports bench chaos check audit format clean
 
 demo: $(READY)
 	$(BIN)/sweeper run miniature --out reports/miniature
@@ -18,17 +21,27 @@ demo: $(READY)
 	$(BIN)/sweeper recommend reports/miniature
 	$(BIN)/sweeper report reports/miniature
 
+example: $(READY)
+	$(BIN)/sweeper run miniature --out reports/miniature
+	$(BIN)/sweeper report reports/miniature --out reports/example/report.html --plotly-beside --samples 0.5
+	$(BIN)/sweeper export reports/miniature --out reports/example
+	$(BIN)/python reports/picture.py reports/example/report.html reports/example/report.png
+
 test: $(READY)
 	$(BIN)/python -m pytest
 
 test-exports: $(READY) $(EXPORTS)/.ready
 	rm -rf $(EXPORTS)/cases
 	$(BIN)/python tests/exports/cases.py $(EXPORTS)/cases
+	$(BIN)/python tests/exports/check_project.py $(EXPORTS)/cases
 	set -e; for target in axolotl llamafactory torchtune; do \
 		HF_HUB_OFFLINE=1 $(EXPORTS)/$$target/bin/python tests/exports/check_$$target.py $(EXPORTS)/cases; done
 
 bench: $(READY)
 	$(BIN)/python benchmarks/table.py
+
+chaos: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos.py --script --seeds $(SEEDS) --ray 2
 
 check: $(READY)
 	$(BIN)/ruff check .

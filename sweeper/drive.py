@@ -1,8 +1,8 @@
 """The Ray Tune driver: one trial per pack of trajectories, one writer of records.jsonl.
 
-The only file importing ray. The trial function comes in as an argument; a test drives a fake through the
-same code. Records travel to the driver as plain fields of a Tune result and never as Tune's metric. Ray's
-own files under `ray/` are scratch: resuming looks at records.jsonl and at each trial's checkpoint alone.
+With `trials` the only file importing ray. The trial function comes in as an argument; a test drives a
+fake through the same code. Ray's own files under `ray/` are scratch: resuming looks at records.jsonl and
+at each trial's checkpoint alone.
 """
 
 import itertools
@@ -11,29 +11,39 @@ import os
 import shutil
 import signal
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
 from ray.exceptions import AuthenticationError
-from ray.tune.search import Searcher
 
-from sweeper.errors import SweeperError
-from sweeper.folder import RunFolder, TrialStorage
+from sweeper.errors import ClusterTokenError, SweeperError
+from sweeper.folder import RunFolder
+from sweeper.patience import patiently
 from sweeper.placement import trial_resources, worker_count
 from sweeper.plan import Pack, make_packs
 from sweeper.records import RecordWriter, TrialRecord, lost_records
 from sweeper.spec import SweepSpec
 from sweeper.task import TrajectoryTask
+from sweeper.trials import (
+    RECORDS,
+    REFUSED,
+    Keys,
+    PackSearcher,
+    PackTrainable,
+    TrialFunction,
+    tasks_of,
+)
 
-Keys = frozenset[tuple[str, int]]
-TrialFunction = Callable[
-    [Sequence[TrajectoryTask], Callable[[str], TrialStorage], Keys], Iterator[Sequence[TrialRecord]]
-]
+__all__ = ["Keys", "Listener", "TrialFunction", "cluster_resources", "drive"]
+
 Listener = Callable[[TrialRecord], None]
+Guard = Callable[[], None]
 
 WORKER_RESTARTS = 2
 """How often a trial whose worker process died is started again before it counts as failed."""
@@ -54,116 +64,17 @@ _ENVIRONMENT = {
 }
 
 
-class PackSearcher(Searcher):
-    """Hands out packs in order, each with the configurations it may skip; knows nothing of metrics.
-
-    The packs come in rounds. The next round is asked for when nothing of the one before is running, so
-    that it can build on all its records.
-    """
-
-    def __init__(self, rounds: Iterator[Sequence[Pack]], keys: Set[tuple[str, int]]) -> None:
-        super().__init__()
-        self._rounds = rounds
-        self._keys = keys
-        self._waiting: deque[Pack] = deque()
-        self._running: set[str] = set()
-        self.failure: SweeperError | None = None
-
-    def suggest(self, trial_id: str) -> Any:
-        """The next pack, None while a round has to end first, or that there are no more."""
-        if not self._waiting and self._running:
-            return None
-        try:
-            while not self._waiting:
-                self._waiting.extend(next(self._rounds))
-        except StopIteration:
-            return Searcher.FINISHED
-        except SweeperError as error:  # Tune would wrap it beyond recognition.
-            self.failure = error
-            return Searcher.FINISHED
-        pack = self._waiting.popleft()
-        self._running.add(trial_id)
-        return {"tasks": _written(pack), "done": _done(pack, self._keys)}
-
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
-        """One trial less to wait for. Nothing to learn: records are the source of truth."""
-        self._running.discard(trial_id)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles searchers for its own restoring, which is never used."""
-        return {}
-
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing to save: a driver that starts again works out what is left from the records."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing to restore."""
-
-
-def _written(pack: Pack) -> list[str]:
-    return [task.to_json() for task in pack]
-
-
-def _done(pack: Pack, keys: Set[tuple[str, int]]) -> list[tuple[str, int]]:
-    own = ((readout.config_id, task.seed) for task in pack for readout in task.readouts)
-    return [key for key in own if key in keys]
-
-
-def _read(config: Mapping[str, Any]) -> list[TrajectoryTask]:
-    return [TrajectoryTask.from_json(text) for text in config["tasks"]]
-
-
-class PackTrainable(tune.Trainable):
-    """One Tune trial: every step carries some records back; the actor is reused by the next trial."""
-
-    def setup(  # type: ignore[override]  # `with_parameters` fills in the last two
-        self, config: dict[str, Any], run: TrialFunction, root: RunFolder
-    ) -> None:
-        """Start on the pack in `config`."""
-        self._run = run
-        self._root = root
-        self._start(config)
-
-    def _start(self, config: dict[str, Any]) -> None:
-        done = frozenset((config_id, seed) for config_id, seed in config["done"])
-        self._records = self._run(_read(config), self._root.trial, done)
-
-    def step(self) -> dict[str, Any]:
-        """The next records, as JSON; after the last ones, `done`."""
-        records = next(self._records, None)
-        if records is None:
-            return {"done": True}
-        return {"records": [record.to_json() for record in records]}
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take the next pack in the same process."""
-        self.cleanup()
-        self._start(new_config)
-        return True
-
-    def cleanup(self) -> None:
-        """Let the trial function release what it holds."""
-        close = getattr(self._records, "close", None)
-        if close is not None:
-            close()
-
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Trials write their own checkpoints; Tune keeps none."""
-
-    def load_checkpoint(self, checkpoint: Any) -> None:
-        """See `save_checkpoint`."""
-
-
 class _Recorder(tune.Callback):
     """Appends what comes back, and writes `failed` records for trials whose worker is lost for good."""
 
-    def __init__(self, folder: RunFolder, writer: RecordWriter, listener: Listener) -> None:
+    def __init__(
+        self, folder: RunFolder, writer: RecordWriter, listener: Listener, guard: Guard
+    ) -> None:
         self._folder = folder
+        self._guard = guard
         self._writer = writer
         self._listener = listener
-        self.failure: OSError | None = None
+        self.failure: OSError | SweeperError | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles callbacks for its own restoring, which is never used."""
@@ -172,33 +83,44 @@ class _Recorder(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """Keep what came back."""
-        for text in result.get("records", ()):
+        """Keep what came back; end the run where a worker's storage refused it."""
+        for text in result.get(RECORDS, ()):
             self._keep(TrialRecord.from_json(text))
+        if REFUSED in result:
+            self.failure = result[REFUSED]
+            raise result[REFUSED]
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Delete what a finished trajectory no longer needs."""
-        for task in _read(trial.config):
+        for task in tasks_of(trial.config):
             _tidy(self._folder, task)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The worker died more often than it may: every readout it still owed is `failed`."""
         message = str(trial.get_error() or "the worker process died").strip().splitlines()[-1]
-        for task in _read(trial.config):
+        tasks = tasks_of(trial.config)
+        storages = [self._folder.trial(task.trajectory_id) for task in tasks]
+        stalled = [note for storage in storages for note in storage.stall_notes()]
+        for task in tasks:
             for path in sorted(self._folder.trial(task.trajectory_id).outbox.glob("*.json")):
-                self._keep(TrialRecord.from_json(path.read_text(encoding="utf-8")))
-            for record in lost_records(task, message):
+                self._keep(TrialRecord.from_json(patiently(partial(_text, path), path)))
+            for record in lost_records(task, message, stalled):
                 self._keep(record)
 
     def _keep(self, record: TrialRecord) -> None:
         if record.key in self._writer.keys:
             return
         try:
+            self._guard()
             self._writer.append(record)
-        except OSError as error:  # Tune would wrap it beyond recognition.
+            self._listener(record)
+        except (OSError, SweeperError) as error:  # Tune would wrap it beyond recognition.
             self.failure = error
             raise
-        self._listener(record)
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
 
 
 def drive(
@@ -208,6 +130,7 @@ def drive(
     run: TrialFunction,
     listener: Listener = lambda record: None,
     later: Iterable[Sequence[TrajectoryTask]] = (),
+    guard: Guard = lambda: None,
 ) -> None:
     """Run the tasks whose records are not all there, and append every new record.
 
@@ -219,10 +142,12 @@ def drive(
         listener: Called in this process after each record is on disk.
         later: Further tasks, round by round. Each round is asked for when every record of the ones before
             is on disk.
+        guard: Called before each record is written; raises where the folder is no longer ours.
 
     Raises:
         SweeperError: Ray cannot be started or joined.
         RecordError: records.jsonl cannot be trusted.
+        DiskFullError, UnreachableError: what was measured cannot be written, here or by a trial.
     """
     writer = RecordWriter(folder.records)
     try:
@@ -232,7 +157,7 @@ def drive(
             return
         _start_ray(spec.compute.ray_address)
         try:
-            recorder = _Recorder(folder, writer, listener)
+            recorder = _Recorder(folder, writer, listener, guard)
             _tune(itertools.chain([first], rounds), spec, folder, run, recorder, writer.keys)
         finally:
             ray.shutdown()
@@ -262,7 +187,8 @@ def _finished(task: TrajectoryTask, writer: RecordWriter) -> bool:
 def _tidy(folder: RunFolder, task: TrajectoryTask) -> None:
     """Delete what a finished trajectory no longer needs."""
     storage = folder.trial(task.trajectory_id)
-    storage.drop_checkpoints()
+    with suppress(OSError):  # The next run does it again.
+        storage.drop_checkpoints()
     shutil.rmtree(storage.outbox, ignore_errors=True)
 
 
@@ -281,12 +207,7 @@ def _start_ray(asked: str | None) -> None:
             runtime_env={"env_vars": _ENVIRONMENT},
         )
     except AuthenticationError as error:
-        raise SweeperError(
-            f"the Ray cluster at {address} asks for a token: {str(error).splitlines()[0]}; set "
-            "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to a file with its token. A cluster asks for one "
-            "where ~/.ray/auth_token lay when it was started; RAY_AUTH_MODE=disabled before `ray start` "
-            "turns that off"
-        ) from None
+        raise ClusterTokenError(address, str(error)) from None
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         where = "a local cluster" if address == "local" else address
         first = str(error).strip().splitlines()[0]

@@ -39,12 +39,54 @@ class RunFolderError(SweeperError):
     """A run folder is unwritable, in use by another driver, or belongs to another spec."""
 
 
+class DiskQuotaError(SweeperError):
+    """A run needs, or has taken, more disk than there is or than it may."""
+
+
+class MirrorError(SweeperError):
+    """The mirror of a run does not answer, or holds another run."""
+
+
 class RecordError(SweeperError):
     """A record breaks a law of `TrialRecord`, or records.jsonl cannot be trusted."""
 
 
 class JudgeError(SweeperError):
     """A judge cannot be asked or does not answer, or what judges said cannot be read."""
+
+
+class DiskFullError(SweeperError):
+    """No space is left where something has to be written."""
+
+    def __init__(self, path: str, needed_bytes: int | None, free_bytes: int | None) -> None:
+        super().__init__(path, needed_bytes, free_bytes)
+        self.path = path
+        self.needed_bytes = needed_bytes
+        self.free_bytes = free_bytes
+
+    def __str__(self) -> str:
+        needed = "" if self.needed_bytes is None else f" ({self.needed_bytes:,} bytes)"
+        free = "unknown" if self.free_bytes is None else f"{self.free_bytes:,} bytes"
+        return (
+            f"no space left to write {self.path}{needed}; free there: {free}, or a quota is used up; "
+            "no record is lost: make room and the same command continues"
+        )
+
+
+class UnreachableError(SweeperError):
+    """A storage did not answer for longer than it is waited for."""
+
+    def __init__(self, path: str, seconds: float, reason: str) -> None:
+        super().__init__(path, seconds, reason)
+        self.path = path
+        self.seconds = seconds
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"the storage of {self.path} did not answer for {self.seconds:g} s ({self.reason}); no record "
+            "is lost: once it is back the same command continues"
+        )
 
 
 class MissingExtraError(SweeperError):
@@ -93,3 +135,20 @@ class StorageError(SweeperError):
 
 class LaunchError(SweeperError):
     """A sweep cannot be sent to a cluster as asked, or the cluster's tool is missing or refused."""
+
+
+class ClusterTokenError(SweeperError):
+    """A Ray cluster asks for a token that this process does not have."""
+
+    def __init__(self, address: str, found: str) -> None:
+        super().__init__(address, found)
+        self.address = address
+        self.found = found
+
+    def __str__(self) -> str:
+        return (
+            f"the Ray cluster at {self.address} asks for a token: {self.found.strip().splitlines()[0]}; "
+            "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to a file with its token. A cluster asks "
+            "for one where ~/.ray/auth_token lay when it was started; RAY_AUTH_MODE=disabled before "
+            "`ray start` turns that off"
+        )

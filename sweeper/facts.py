@@ -9,12 +9,14 @@ from sweeper.cost import (
     GPUS,
     SHAPES,
     Device,
+    DiskNeed,
     Estimate,
     ModelShape,
     Rates,
     Tokens,
     analytic_rates,
     cpu,
+    disk_need,
     estimate,
     peak_memory,
     published_prompts,
@@ -294,6 +296,17 @@ def plan_estimate(
         memory_bytes=gpu_bytes(spec, device),
         measured_memory_bytes=measured_memory_bytes,
     )
+
+
+def plan_disk(plan: Plan, spec: SweepSpec, tokens: Tokens, workers: int | None = None) -> DiskNeed:
+    """What a sweep needs on disk, with as many trials at once as this machine runs, or `workers`.
+
+    Raises:
+        ModelError: see `plan_estimate`.
+    """
+    shape, _ = planned_shape(spec)
+    at_once = default_workers(spec, this_machine()) if workers is None else workers
+    return disk_need(plan, spec, shape, tokens, at_once)
 
 
 def gpu_bytes(spec: SweepSpec, device: Device) -> int | None:

@@ -3,17 +3,14 @@
 import fcntl
 import json
 import os
-import time
+from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from sweeper.errors import RunFolderError
+from sweeper.patience import patiently
 
 RUN_VERSION = 1
-
-_TRIES = 5
-"""A driver asks so often for its lock, 20 ms apart."""
 
 
 def write_atomic(path: Path, content: str | bytes, durable: bool = True) -> None:
@@ -39,6 +36,16 @@ def write_atomic(path: Path, content: str | bytes, durable: bool = True) -> None
         raise
 
 
+def write_patiently(path: Path, content: str | bytes) -> None:
+    """`write_atomic`, waiting for a storage that is away (`sweeper.patience`).
+
+    Raises:
+        DiskFullError, UnreachableError, OSError: it cannot be written; the old file is untouched.
+    """
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    patiently(partial(write_atomic, path, data), path, len(data))
+
+
 def cache_root() -> Path:
     """Where built things are kept: $SWEEPER_CACHE, else `sweeper` under the user's cache folder."""
     own = os.environ.get("SWEEPER_CACHE")
@@ -47,12 +54,26 @@ def cache_root() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sweeper"
 
 
+def _plain(name: str) -> str:
+    """The name of a file or folder that lies where it is put: ids come from files that others may write.
+
+    Raises:
+        RunFolderError: the name is a path, or none.
+    """
+    if name in ("", ".", "..") or "/" in name or "\0" in name or len(name) > 255:
+        raise RunFolderError(
+            f"{name[:80]!r} is no name of a file, so an id in it was not written by sweeper; remove its "
+            "record, or the task file"
+        )
+    return name
+
+
 class TrialStorage:
     """What one trial may write: its own trajectory's folder and the generations of its readouts."""
 
     def __init__(self, root: Path, trajectory_id: str) -> None:
         self.root = root
-        self.trajectory = root / "trajectories" / trajectory_id
+        self.trajectory = root / "trajectories" / _plain(trajectory_id)
         self.checkpoint = self.trajectory / "checkpoint.safetensors"
         self.outbox = self.trajectory / "outbox"
         self.progress = self.trajectory / "progress.json"
@@ -72,22 +93,39 @@ class TrialStorage:
         """What a process of a trial on several GPUs wrote to its standard streams."""
         return self.trajectory / f"rank-{rank}.log"
 
+    def stalled(self, rank: int) -> Path:
+        """Where the threads of a process stood when it was ended for making no progress."""
+        return self.trajectory / f"stalled-{rank}.txt"
+
+    def stall_notes(self) -> list[str]:
+        """What processes of the last attempt that made no progress left behind."""
+        texts = [path.read_text("utf-8", "replace") for path in self.trajectory.glob("stalled-*")]
+        return [text for text in texts if text]
+
     def drop_checkpoints(self) -> None:
         """Delete what a finished trajectory no longer needs to go on."""
-        for path in self.trajectory.glob("checkpoint*.safetensors"):
+        for path in self.checkpoints():
             path.unlink(missing_ok=True)
 
     def generations(self, config_id: str, seed: int) -> Path:
         """The responses of one configuration under one seed."""
-        return self._generations / f"{config_id}-{seed}.jsonl"
+        return self._generations / _plain(f"{config_id}-{seed}.jsonl")
 
     def weights(self, config_id: str) -> Path:
         """The weights that a configuration was measured on, where the task asks to keep them."""
-        return self.trajectory / f"{config_id}.weights.safetensors"
+        return self.trajectory / _plain(f"{config_id}.weights.safetensors")
+
+    def weight_files(self) -> list[Path]:
+        """All weights that are kept of this trajectory."""
+        return sorted(self.trajectory.glob("*.weights.safetensors"))
+
+    def checkpoints(self) -> list[Path]:
+        """All checkpoints: those of all processes, the ones before, and one that was being written."""
+        return sorted(self.trajectory.glob("checkpoint*.safetensors"))
 
     def outgoing(self, config_id: str) -> Path:
         """A finished record, kept until the driver has it in records.jsonl."""
-        return self.outbox / f"{config_id}.json"
+        return self.outbox / _plain(f"{config_id}.json")
 
 
 class RunFolder:
@@ -141,7 +179,7 @@ class RunFolder:
             info = json.loads(self.info.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise RunFolderError(f"cannot read {self.info}: {error}") from None
         found = info.get("version") if isinstance(info, dict) else None
         if found != RUN_VERSION:
@@ -171,7 +209,7 @@ class RunFolder:
         """
         try:
             return int(json.loads(self.plan.read_text(encoding="utf-8"))["accounting"]["readouts"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise RunFolderError(
                 f"{self.plan} is damaged ({type(error).__name__}); delete run.json and plan.json, and run "
                 "the same sweep again: it keeps its records"
@@ -190,49 +228,3 @@ class RunFolder:
         finally:
             os.close(descriptor)
         return False
-
-
-class DriverLock:
-    """At most one driver writes to a run folder. The lock dies with its process, however it dies."""
-
-    def __init__(self, folder: RunFolder) -> None:
-        self._path = folder.lock
-        self._descriptor: int | None = None
-
-    def __enter__(self) -> "DriverLock":
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            _lock(descriptor)
-        except BlockingIOError:
-            holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
-            os.close(descriptor)
-            raise RunFolderError(
-                f"another driver (process {holder or 'unknown'}) is using {self._path.parent}; "
-                "wait for it, stop it, or choose another folder with --out"
-            ) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode("ascii"), 0)
-        self._descriptor = descriptor
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-
-def _lock(descriptor: int) -> None:
-    """Take the lock; `is_driven` holds a shared one for some microseconds, which is waited for."""
-    for _ in range(_TRIES - 1):
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(0.02)
-        else:
-            return
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

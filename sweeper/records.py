@@ -7,13 +7,13 @@ every other one says why it is not complete, and a metric is what its samples ma
 
 import json
 import math
-import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
 from sweeper.errors import RecordError
+from sweeper.patience import LineFile
 from sweeper.samples import ROWS, TOLERANCE, Samples, value_of
 from sweeper.task import TrajectoryTask
 
@@ -132,7 +132,7 @@ class TrialRecord:
         """
         try:
             raw = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # Nested too deep, numbers of 5,000 digits.
             raise RecordError(f"the record is not JSON: {error}") from None
         found = raw.get("version") if isinstance(raw, dict) else None
         if found != RECORD_VERSION:
@@ -288,38 +288,42 @@ class RecordWriter:
         self.torn = found.torn
         self.records: list[TrialRecord] = list(found.records)
         self.keys = {record.key for record in found.records}
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-        self._descriptor = os.open(path, flags, 0o644)
-        if found.torn:
-            os.ftruncate(self._descriptor, found.whole_bytes)
-            os.fsync(self._descriptor)
+        self._lines = LineFile(path, found.whole_bytes)
 
     def append(self, record: TrialRecord) -> None:
-        """Write one record durably.
+        """Write one record durably, waiting for a storage that is away (`sweeper.patience`).
 
         Raises:
-            RecordError: this configuration and seed already has a record.
-            OSError: the disk refused the line; nothing of it is left in the file.
+            RecordError: this configuration and seed already has a record, or records are gone.
+            DiskFullError, UnreachableError, OSError: it cannot be written; nothing of it counts.
         """
         if record.key in self.keys:
             raise RecordError(f"configuration {record.config_id} seed {record.seed} has a record")
-        line = record.to_json().encode("utf-8") + b"\n"
-        end = os.fstat(self._descriptor).st_size
-        written = os.write(self._descriptor, line)
-        if written != len(line):
-            os.ftruncate(self._descriptor, end)
-            raise OSError(f"wrote {written} of {len(line)} bytes of a record: is the disk full?")
-        os.fsync(self._descriptor)
+        self._lines.append(record.to_json().encode("utf-8") + b"\n")
         self.records.append(record)
         self.keys.add(record.key)
 
     def close(self) -> None:
         """Release the file."""
-        os.close(self._descriptor)
+        self._lines.close()
 
 
-def lost_records(task: TrajectoryTask, message: str) -> Iterator[TrialRecord]:
-    """The `failed` records of a trajectory whose worker process is lost."""
+def lost_records(
+    task: TrajectoryTask, message: str, stalled: Sequence[str] = ()
+) -> Iterator[TrialRecord]:
+    """The `failed` records of a trajectory whose worker process is lost.
+
+    Args:
+        task: What it had to do.
+        message: What is known of its end.
+        stalled: Where its processes stood, if it was ended for making no progress.
+    """
+    if stalled:
+        minutes = task.compute.stall_seconds / 60
+        message = (
+            f"no progress for {minutes:g} min (compute.stall_minutes), again after it was started anew; "
+            "the traceback says where"
+        )
     for readout in task.readouts:
         yield TrialRecord(
             config_id=readout.config_id,
@@ -332,9 +336,9 @@ def lost_records(task: TrajectoryTask, message: str) -> Iterator[TrialRecord]:
             metrics={},
             objectives=task.objectives,
             reason={
-                "class": "WorkerDied",
+                "class": "Stalled" if stalled else "WorkerDied",
                 "message": message,
-                "traceback": "",
-                "stage": "worker",
+                "traceback": "\n".join(stalled),
+                "stage": "stalled" if stalled else "worker",
             },
         )

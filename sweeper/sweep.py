@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,11 +12,16 @@ import yaml
 
 from sweeper.adaptive import asked_points
 from sweeper.calibrate import count_tokens
+from sweeper.cost import DiskNeed
+from sweeper.disk import check_disk, within_quota
 from sweeper.drive import Listener, TrialFunction, drive
-from sweeper.errors import RunFolderError, SweeperError
-from sweeper.facts import plan_estimate, this_machine
-from sweeper.folder import RUN_VERSION, DriverLock, RunFolder, write_atomic
+from sweeper.errors import DataError, ModelError, RunFolderError, SweeperError
+from sweeper.facts import counted_characters, plan_disk, plan_estimate, this_machine
+from sweeper.folder import RUN_VERSION, RunFolder, write_atomic
+from sweeper.kept import KeptWeights
+from sweeper.lock import DriverLock
 from sweeper.loggers import Loggers
+from sweeper.mirror import Mirror
 from sweeper.plan import Plan, make_plan, make_tasks
 from sweeper.preflight import check_memory
 from sweeper.provenance import source_hash
@@ -24,6 +30,7 @@ from sweeper.refine import refined_plans
 from sweeper.rounds import points_asked
 from sweeper.sources import resolve
 from sweeper.spec import SweepSpec, dump_spec, spec_hash
+from sweeper.spec.document import read_yaml
 from sweeper.task import TrajectoryTask
 from sweeper.trial.data import data_hash, pinned
 from sweeper.trial.inputs import preflight
@@ -52,6 +59,8 @@ def run_sweep(
     only: Collection[str] | None = None,
     part_of: RunFolder | None = None,
     memory_check: bool = True,
+    disk_check: bool = True,
+    needed: Callable[[DiskNeed], None] = lambda need: None,
     counted: Callable[[Mapping[str, int]], None] = lambda counts: None,
     begin: Begin = lambda plan, found: None,
     record: Listener = lambda record: None,
@@ -67,6 +76,8 @@ def run_sweep(
             search they are among the rounds that the folder holds, and none is asked for.
         part_of: A run that was begun with the same input files, or else this one is refused.
         memory_check: Refuse what does not fit this machine's GPUs; see `preflight.check_memory`.
+        disk_check: Refuse what does not fit the disk or its quota; see `disk.check_disk`.
+        needed: Told how much disk the run needs, where that is known.
         counted: Told how many rows are trained on, held out and left out.
         begin: Told the plan and what records.jsonl holds already, when all checks have passed.
         record: Told every new record, after it is on disk.
@@ -74,7 +85,10 @@ def run_sweep(
 
     Raises:
         RunFolderError: unwritable, in use, or a run of another spec or of other input files.
+        DiskFullError, UnreachableError: what was measured cannot be written; nothing recorded is lost.
         DataError, ModelError, DeviceError: found by the preflight, before anything is launched.
+        DiskQuotaError: too little disk, or the quota was reached; the same command continues.
+        MirrorError: `compute.mirror` does not answer, or holds another run.
         MissingExtraError: `compute.loggers` names one whose package is not installed.
         SweeperError: the grid is too large, or Ray cannot be used.
     """
@@ -82,12 +96,17 @@ def run_sweep(
     loggers = Loggers(spec, folder)
     plan = make_plan(spec, None if only is None else points_asked(folder) or None, only)
     folder.create()
-    with DriverLock(folder):
+    with DriverLock(folder) as lock:
+        mirror = spec.compute.mirror if part_of is None else None
+        mirrored = None if mirror is None else Mirror(folder, mirror)
+        if mirrored is not None:
+            mirrored.pull(spec_hash(spec), fresh)
         tasks = [pinned(task) for task in make_tasks(plan, spec, resolve)]
         counts = preflight(tasks[0])
         if memory_check and (machine := this_machine()).gpus:
             tokens = count_tokens(tasks[0])
             check_memory(plan, spec, str(opened(tasks[0].model)), tokens, machine)
+        _check_disk(plan, spec, folder, tasks[0], needed, disk_check)
         if part_of is not None:
             _check_inputs(part_of, tasks[0], "restore them, or run the whole sweep again")
         if (
@@ -100,9 +119,44 @@ def run_sweep(
         counted(counts)
         begin(plan, found)
         rounds = _Rounds(spec, folder, None if only is None else plan)
-        with loggers.telling(record) as told:
-            drive((), spec, folder, run, told, rounds)
+        with (
+            loggers.telling(record) as logged,
+            nullcontext(logged) if mirrored is None else mirrored.following(logged) as told,
+            keeping(spec, folder, told, rounds) as kept,
+        ):
+            drive((), spec, folder, run, kept, rounds, guard=lock.check)
     return Ended(rounds.plan or plan, frozenset(rounds.keys), rounds.whole)
+
+
+@contextmanager
+def keeping(
+    spec: SweepSpec, folder: RunFolder, listener: Listener, rounds: "_Rounds"
+) -> Iterator[Listener]:
+    """A listener that keeps the run folder to what the spec allows; see `kept` and `disk`."""
+    weights = KeptWeights(spec, folder)
+    with (
+        weights.pruning(listener, lambda: rounds.whole) as pruned,
+        within_quota(spec, folder, pruned) as told,
+    ):
+        yield told
+
+
+def _check_disk(
+    plan: Plan,
+    spec: SweepSpec,
+    folder: RunFolder,
+    task: TrajectoryTask,
+    needed: Callable[[DiskNeed], None],
+    check: bool,
+) -> None:
+    """Tell how much disk the run needs, and refuse what there is not; of unknown models nothing is said."""
+    try:
+        need = plan_disk(plan, spec, counted_characters(task))
+    except (ModelError, DataError):
+        return
+    needed(need)
+    if check:
+        check_disk(need, spec, folder)
 
 
 class _Rounds:
@@ -217,8 +271,8 @@ def _listed(only: Collection[str] | None) -> list[str] | None:
 
 def _changed_keys(folder: RunFolder, spec: SweepSpec) -> list[str]:
     try:
-        before = yaml.safe_load(folder.spec.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):
+        before = read_yaml(folder.spec.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return ["its spec.yaml cannot be read"]
     after = yaml.safe_load(dump_spec(spec))
     flat_before, flat_after = dict(_flat(before)), dict(_flat(after))

@@ -1,8 +1,7 @@
 """What one trial is asked to do: `TrajectoryTask` and the values it is made of.
 
-Plain frozen dataclasses on the standard library alone, so that a trial runs on a machine that has
-torch, transformers and peft but none of the driver's packages. A task is complete: two workers given
-the same task and the same files write the same records.
+Frozen dataclasses on the standard library alone: trials run where the driver's packages are missing. A
+task is complete: two workers given the same task and the same files write the same records.
 """
 
 import json
@@ -176,10 +175,7 @@ class OptimizerSettings:
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    """How a prompt is written: `chat` (the model's own template), `llama2` or `alpaca`.
-
-    `system` is the system prompt; None leaves it to the template.
-    """
+    """How a prompt is written: `chat` (the model's own template), `llama2`, `alpaca`; its system prompt."""
 
     name: str
     system: str | None = None
@@ -238,7 +234,7 @@ class EvaluationSettings:
 class ComputeSettings:
     """How a trial uses its device. `checkpoint_every` and micro-batches never change the result.
 
-    `processes` GPUs share one trial, a process each; of a shared GPU a trial has `gpu_share`.
+    Without progress for `stall_seconds` it is ended. It has `processes` GPUs, or `gpu_share` of one.
     `keep_weights` leaves what a readout was measured on in its storage, beside the record.
     """
 
@@ -247,6 +243,7 @@ class ComputeSettings:
     micro_batch_size: int | None = None
     deterministic: bool = True
     checkpoint_every: int = 100
+    stall_seconds: float = 3600.0
     gradient_checkpointing: bool = False
     torch_compile: bool = False
     processes: int = 1
@@ -292,7 +289,7 @@ class TrajectoryTask:
         """
         try:
             raw = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise SweeperError(f"the task is not JSON: {error}; use `sweeper plan`") from None
         found = raw.get("version") if isinstance(raw, dict) else None
         if found != TASK_VERSION:

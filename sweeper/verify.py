@@ -124,7 +124,8 @@ def _verify_one(folder: RunFolder, record: TrialRecord, task: TrajectoryTask) ->
 def task_alone(record: TrialRecord, task: TrajectoryTask) -> TrajectoryTask:
     """What trains the configuration of a record by itself, on the kind of device and model it was."""
     measured_on_cpu = record.provenance["hardware"]["device"] == "cpu"
-    compute = replace(task.compute, device="cpu" if measured_on_cpu else "cuda")
+    device = "cpu" if measured_on_cpu else "cuda"
+    compute = replace(task.compute, device=device, keep_weights=False)
     commit = record.provenance["model"]["commit"]
     model = replace(task.model, revision=commit or task.model.revision)
     return solo_task(replace(task, compute=compute, model=model), record.config_id)

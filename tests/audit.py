@@ -1,7 +1,7 @@
 """`make audit`: the pinned packages against published vulnerabilities, and how many were really looked up.
 
-pip-audit ends with "No known vulnerabilities found" where its service knew none of the packages, too:
-behind a mirror without PyPI's JSON interface that is all of them. Here that is said, and is no success.
+pip-audit ends with "No known vulnerabilities found" where its service knew none of the packages, too: with
+a package mirror that lacks that service it is all of them. Here that is said, and is no success.
 """
 
 import json
@@ -29,7 +29,7 @@ def verdict(dependencies: list[dict[str, Any]]) -> tuple[int, str]:
     if skipped or not dependencies:
         return NOT_AUDITED, (
             f"NOT AUDITED: {looked_up}; the vulnerability service does not know the others or cannot be "
-            "reached from here (run it where pypi.org or api.osv.dev can be)"
+            "reached from here (run it where the public package index can be)"
         )
     return CLEAN, f"no known vulnerabilities; {looked_up}"
 

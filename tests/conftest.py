@@ -113,14 +113,11 @@ def build_model(
     model.save_pretrained(folder, safe_serialization=True)
 
 
-@pytest.fixture(scope="session")
-def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> World:
+def make_world(root: Path) -> World:
     """A model folder (safetensors, byte-level BPE, chat template) and the four data files.
 
-    24 training rows, 6 held-out rows, 8 harmful and 6 harmless prompts. Treat it as read-only: it is
-    shared by the whole session.
+    24 training rows, 6 held-out rows, 8 harmful and 6 harmless prompts.
     """
-    root = tmp_path_factory.mktemp("tiny_world")
     pairs, harmful, harmless = _pairs(), _harmful(), _harmless()
     texts = [text for row in pairs for text in row.values()]
     texts += [row["prompt"] for row in (*harmful, *harmless)]
@@ -135,6 +132,12 @@ def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> World:
     )
     build_model(world.model, texts)
     return world
+
+
+@pytest.fixture(scope="session")
+def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """See `make_world`. Treat it as read-only: it is shared by the whole session."""
+    return make_world(tmp_path_factory.mktemp("tiny_world"))
 
 
 def spec_text(world: World) -> str:

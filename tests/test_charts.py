@@ -12,9 +12,10 @@ from sweeper.certainty import certainty
 from sweeper.figures.draw_bars import importance_figure
 from sweeper.figures.draw_panels import heat_figure
 from sweeper.figures.draw_parallel import parallel_figure
+from sweeper.figures.dress import INK, LINE_COLOURS, RING
 from sweeper.figures.heat import HeatInfo, heat_infos
 from sweeper.figures.importance import FEWEST, ImportanceInfo, importance_info
-from sweeper.figures.levels import is_log, levels, spread
+from sweeper.figures.levels import is_log, levels, spread, symbols_of, tick_texts
 from sweeper.figures.parallel import MOST_AXES, P_FRONT, UPPER, ParallelInfo, parallel_info
 from sweeper.folder import RunFolder
 from sweeper.front import Front, find_front
@@ -84,12 +85,50 @@ def test_levels_are_numbers_by_size_averages_by_kind_and_none_last() -> None:
     assert not is_log("batch_size", [8, 16], spec)
 
 
+def test_ticks_are_short_as_long_as_they_differ() -> None:
+    assert tick_texts((0.000123285, 0.001, 8, None, "raw")) == (
+        "0.000123",
+        "0.001",
+        "8",
+        "not set",
+        "raw",
+    )
+    assert tick_texts((1.2341e-4, 1.2342e-4)) == ("0.00012341", "0.00012342")
+
+
 def test_a_spread_keeps_both_ends_and_what_it_is_told_to() -> None:
     assert spread((1, 2, 3), 4, 2) == (1, 2, 3)
     assert spread(tuple(range(10)), 4) == (0, 3, 6, 9)
     assert spread(tuple(range(10)), 4, 5) == (0, 3, 5, 9)
     assert spread(tuple(range(10)), 4, 77) == (0, 3, 6, 9)
     assert spread(tuple(range(10)), 1, 5) == (5,)
+
+
+def test_averages_of_one_kind_differ_by_more_than_their_colour() -> None:
+    labels = ["raw", "ema(0.9)", "ema(0.99)", "interpolate(0.5)", "ema(0.999)", "other"]
+    assert symbols_of(labels) == {
+        "raw": "circle",
+        "ema(0.9)": "diamond",
+        "ema(0.99)": "diamond-open",
+        "interpolate(0.5)": "square",
+        "ema(0.999)": "diamond-open-dot",
+        "other": "x",
+    }
+
+
+@pytest.mark.parametrize("colour", [INK, RING, *LINE_COLOURS])
+def test_lines_stand_out_on_light_and_dark_pages(colour: str) -> None:
+    """WCAG 2.2, 1.4.11: at least 3:1, on the panels of both schemes."""
+    for ground in ("#ffffff", "#1c2026"):
+        dark, light = sorted((luminance(colour), luminance(ground)))
+        assert (light + 0.05) / (dark + 0.05) >= 3
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of sRGB, as WCAG defines it."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 # Parallel coordinates
@@ -115,6 +154,8 @@ def test_a_line_crosses_each_axis_at_its_value() -> None:
     ticks = {axis.name: axis.ticks for axis in info.axes}
     assert ticks["learning_rate"] == ((0.0, "0.0001"), (1.0, "0.001"))
     assert (info.controls, info.incomplete, info.unshown) == (0, 1, ())
+    labels = {axis.name: axis.label for axis in info.axes}
+    assert labels["learning_rate"] == "learning_rate"
     assert [axis.name for axis in info.axes][:2] == ["average", "learning_rate"], "long texts first"
 
 

@@ -20,7 +20,8 @@ from factories import make_sweep
 import sweeper
 from sweeper.cli.app import _run
 from sweeper.drive import TrialFunction
-from sweeper.folder import DriverLock, RunFolder
+from sweeper.folder import RunFolder
+from sweeper.lock import DriverLock
 from sweeper.plan import make_plan, make_tasks
 from sweeper.records import TrialRecord, read_records
 from sweeper.spec import SweepSpec, dump_spec, parse_spec
@@ -332,7 +333,7 @@ def test_a_second_driver_is_refused(command: Command, sweep: Path, tmp_path: Pat
     folder.create()
     with DriverLock(folder):
         answer = command("run", sweep, "--out", folder.root)
-    refused(answer, rf"another driver \(process {os.getpid()}\) is using", "--out")
+    refused(answer, rf"another driver \(process {os.getpid()} on .*\) is using", "--out")
 
 
 @pytest.fixture
@@ -346,6 +347,7 @@ def begun(command: Command, sweep: Path, monkeypatch: pytest.MonkeyPatch, tmp_pa
         run: TrialFunction,
         listener: Callable[[TrialRecord], None],
         later: Iterable[Sequence[TrajectoryTask]],
+        guard: Callable[[], None],
     ) -> None:
         next(iter(later))
 

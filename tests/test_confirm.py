@@ -151,6 +151,7 @@ def trained_here(most: int | None = None) -> Callable[..., None]:
         run: object,
         listener: object,
         later: Iterable[Sequence[TrajectoryTask]],
+        guard: Callable[[], None],
     ) -> None:
         writer = RecordWriter(folder.records)
         tasks = [*first, *(task for tasks in later for task in tasks)]
@@ -255,7 +256,7 @@ def test_what_an_adaptive_search_asked_for_is_known_to_the_confirmation(
 
     asked: list[str] = []
 
-    def drive(first: object, *rest: object) -> None:
+    def drive(first: object, *rest: object, guard: object) -> None:
         later = rest[-1]
         assert isinstance(later, Iterable)
         asked.extend(r.config_id for tasks in later for task in tasks for r in task.readouts)

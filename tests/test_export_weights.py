@@ -10,17 +10,19 @@ from conftest import World, spec_text
 from peft import PeftConfig, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from sweeper.cli import main
 from sweeper.errors import SweeperError
 from sweeper.export.weights import Exported, export_weights
-from sweeper.folder import RunFolder, TrialStorage
+from sweeper.folder import RUN_VERSION, RunFolder, TrialStorage
 from sweeper.front import Candidate, find_front
 from sweeper.plan import make_plan, make_tasks
 from sweeper.records import RecordWriter, TrialRecord
-from sweeper.spec import SweepSpec, parse_spec
+from sweeper.spec import SweepSpec, dump_spec, parse_spec
 from sweeper.task import TrajectoryTask
 from sweeper.trial.adapters import Slots, new_adapter
 from sweeper.trial.averaging import swapped
-from sweeper.trial.member import Member, weights_hash
+from sweeper.trial.checkpoint import weights_hash
+from sweeper.trial.member import Member
 from sweeper.trial.model import load_model
 from sweeper.trial.run import run_trajectory
 from sweeper.verify import PACK_TOLERANCE, solo_task
@@ -224,6 +226,25 @@ def test_other_weights_are_never_called_the_measured_ones(
     with pytest.raises(SweeperError, match="was not measured"):
         export_weights(unmeasured, done.spec, item, tmp_path / "c")
     assert not (tmp_path / "c").exists()
+
+
+def test_the_command_says_where_they_lie_and_what_they_are(
+    sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    sweep.folder.info.write_text(json.dumps({"version": RUN_VERSION}))
+    sweep.folder.spec.write_text(dump_spec(sweep.spec))
+    item = sweep.chosen("ema(0.8)")
+    words = ["export", str(sweep.folder.root), "--config", item.config_id, "--weights"]
+    monkeypatch.setattr("sys.argv", ["sweeper", *words, "--out", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    said = " ".join(capsys.readouterr().out.split())
+    folder = tmp_path / f"tiny-{item.config_id}-weights"
+    assert f"wrote {folder}" in said
+    assert "bit for bit those that were measured, with the same verdicts" in said
+    kind = "model" if sweep.spec.tuning.method == "full" else "adapter_model"
+    assert (folder / f"{kind}.safetensors").is_file()
 
 
 def test_weights_are_kept_only_where_they_are_asked_for(sweep: Sweep) -> None:

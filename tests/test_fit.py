@@ -321,7 +321,7 @@ def test_a_run_is_refused_before_ray_starts_and_runs_when_told_to(
     monkeypatch.setattr(sweep_facts, "_present_gpus", lambda: small_gpu(0.5).gpus)
     driven: list[int] = []
 
-    def drive(*arguments: Any) -> None:
+    def drive(*arguments: Any, guard: object) -> None:
         driven.append(len(next(iter(arguments[-1]))))
 
     monkeypatch.setattr("sweeper.sweep.drive", drive)

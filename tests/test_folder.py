@@ -1,27 +1,12 @@
 """The run folder: whole files or none, one driver at a time, plain refusals."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from sweeper.errors import RunFolderError
-from sweeper.folder import RUN_VERSION, DriverLock, RunFolder, write_atomic
-
-HOLD = """
-import sys
-from pathlib import Path
-from sweeper.folder import DriverLock, RunFolder
-from sweeper.errors import RunFolderError
-try:
-    with DriverLock(RunFolder(Path(sys.argv[1]))):
-        print("held", flush=True)
-        sys.stdin.readline()
-except RunFolderError as error:
-    print(error, flush=True)
-"""
+from sweeper.folder import RUN_VERSION, RunFolder, write_atomic
 
 
 def test_write_atomic_replaces_a_file_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
@@ -97,33 +82,6 @@ def test_read_info_gives_back_what_was_written(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text(json.dumps(info))
     assert RunFolder(tmp_path).read_info() == info
     assert RunFolder(tmp_path).open().root == tmp_path
-
-
-def test_a_second_process_is_refused_and_told_who_holds_the_folder(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", HOLD, str(tmp_path)]
-    with DriverLock(RunFolder(tmp_path)):
-        refused = subprocess.run(command, input="", capture_output=True, text=True, check=True)
-    assert "another driver (process " in refused.stdout
-    assert "choose another folder with --out" in refused.stdout
-    freed = subprocess.run(command, input="", capture_output=True, text=True, check=True)
-    assert freed.stdout == "held\n"
-
-
-def test_the_lock_of_a_killed_process_is_free_again(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", HOLD, str(tmp_path)]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
-        with (
-            pytest.raises(RunFolderError, match=f"process {holder.pid}"),
-            DriverLock(RunFolder(tmp_path)),
-        ):
-            pass
-        holder.kill()
-        holder.wait()
-    with DriverLock(RunFolder(tmp_path)) as lock:
-        assert isinstance(lock, DriverLock)
 
 
 def test_a_trial_writes_below_its_own_trajectory_and_into_the_generations(tmp_path: Path) -> None:

@@ -17,9 +17,10 @@ from factories import make_record, make_spec, with_samples
 from sweeper.certainty import certainty
 from sweeper.cli.app import _run
 from sweeper.errors import RunFolderError, SweeperError
-from sweeper.folder import RUN_VERSION, DriverLock, RunFolder
+from sweeper.folder import RUN_VERSION, RunFolder
 from sweeper.front import Candidate, find_candidate, find_front, gap
 from sweeper.listing import list_runs
+from sweeper.lock import DriverLock
 from sweeper.records import TrialRecord
 from sweeper.samples import Samples
 from sweeper.select import compare, contrasts, controls, raw_twin, recommend
@@ -314,6 +315,6 @@ def test_a_run_with_a_driver_is_running_and_looking_does_not_keep_one_out(
         if len(waits) == 2:
             os.close(looking)
 
-    monkeypatch.setattr("sweeper.folder.time.sleep", wait)
+    monkeypatch.setattr("sweeper.lock.time.sleep", wait)
     with DriverLock(run):
         assert waits == [0.02, 0.02] and run.is_driven()

@@ -1,4 +1,4 @@
-"""Ray jobs, for real: a cluster of this test's own; a sweep is submitted, stopped and continued on it."""
+"""Ray jobs, for real: on a cluster of this test, a sweep is submitted, stopped and continued."""
 
 import importlib.util
 import time
@@ -10,7 +10,7 @@ import yaml
 from conftest import World, spec_text
 from ray_cluster import can_be_alone, ray_cluster
 
-from sweeper.errors import LaunchError
+from sweeper.errors import ClusterTokenError, LaunchError
 from sweeper.launch import Prepared, options_of, prepare, submit, write
 from sweeper.plan import make_plan
 from sweeper.records import read_records
@@ -119,7 +119,7 @@ def test_a_cluster_that_asks_for_a_token_is_explained(
     token = tmp_path / "cluster-token"
     token.write_text("c0ffee" * 8, encoding="utf-8")
     own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
-    with ray_cluster(tmp_path, **own) as address, pytest.raises(LaunchError) as caught:
+    with ray_cluster(tmp_path, **own) as address, pytest.raises(ClusterTokenError) as caught:
         launch(spec, address, tmp_path / "run")
     assert "asks for a token" in str(caught.value)
     assert "RAY_AUTH_TOKEN_PATH" in str(caught.value)

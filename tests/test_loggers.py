@@ -5,6 +5,7 @@ import json
 import logging
 import struct
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -165,11 +166,24 @@ def wandb_records(path: Path) -> Iterator[Any]:
             at += left
             continue
         _, length, kind = struct.unpack_from("<IHB", data, at)
+        if at + 7 + length > len(data):
+            return  # W&B's own process is still writing.
         parts += data[at + 7 : at + 7 + length]
         at += 7 + length
         if kind in (1, 4):
             yield buffers.Record.FromString(parts)
             parts = b""
+
+
+def whole_wandb_run(path: Path) -> list[Any]:
+    """The records once the last one is there: W&B's own process writes on after `finish` has returned."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        found = list(wandb_records(path))
+        if found and any(record.WhichOneof("record_type") == "exit" for record in found):
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"{path.name} has no end")
 
 
 @pytest.mark.slow
@@ -181,7 +195,7 @@ def test_wandb_writes_runs_below_the_folder_without_a_network(folder: RunFolder)
     sweep = lanes.sweep_key(folder)
     curve = f"run-{sweep}-trajectory-{found[0].trajectory_id}"
     assert set(logs) == {f"run-{sweep}-good-0", f"run-{sweep}-bad-0", curve}
-    read = {name: list(wandb_records(path)) for name, path in logs.items()}
+    read = {name: whole_wandb_run(path) for name, path in logs.items()}
 
     def of(name: str, kind: str) -> list[Any]:
         return [getattr(r, kind) for r in read[name] if r.WhichOneof("record_type") == kind]
@@ -299,6 +313,7 @@ def test_a_sweep_tells_its_loggers_what_its_trials_find(
         run: Any,
         listener: Any,
         later: Iterator[Sequence[TrajectoryTask]],
+        guard: Any,
     ) -> None:
         """What `drive` does, without Ray."""
         writer = RecordWriter(folder.records)

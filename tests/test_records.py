@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeper.errors import RecordError
+from sweeper.errors import DiskFullError, RecordError
 from sweeper.records import (
     RECORD_VERSION,
     Metric,
@@ -265,8 +265,10 @@ def test_a_line_the_disk_cuts_short_is_taken_back(
     def write_half(descriptor: int, data: bytes) -> int:
         return write_all(descriptor, data[: len(data) // 2])
 
-    monkeypatch.setattr("sweeper.records.os.write", write_half)
-    with pytest.raises(OSError, match="is the disk full"):
+    monkeypatch.setattr("sweeper.patience.os.write", write_half)
+    with pytest.raises(
+        DiskFullError, match=r"no space left to write .*records\.jsonl \(\d+ bytes\)"
+    ):
         writer.append(record("c2"))
     monkeypatch.undo()
     assert path.read_bytes() == before

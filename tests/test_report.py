@@ -1,7 +1,7 @@
 """What the report says, and that the page is whole, offline and safe against its own data."""
 
-import html
 import json
+import math
 import re
 from collections import Counter
 from html.parser import HTMLParser
@@ -238,16 +238,29 @@ def test_facts_are_those_of_counting_each_record_by_itself() -> None:
     assert shown["hardware.device"].endswith("; and 3 more values")
 
 
-def test_every_cell_gives_the_script_its_sort_key() -> None:
+def block(page: str, name: str) -> Any:
+    """The data that the scripts of a page read."""
+    text = page.partition(f'id="{name}-data">')[2].partition("</script>")[0]
+    return json.loads(text)
+
+
+def test_every_cell_is_in_the_data_of_the_table() -> None:
     data = made(make_sweep())
-    table = render(data).partition('id="all"')[2].partition("<tbody>")[2].partition("</tbody>")[0]
-    cells = re.findall(r"<td([^>]*)>(.*?)</td>", table)
-    wanted = [cell for row in data.rows for cell in row.cells]
-    assert len(cells) == len(wanted)
-    for (attributes, text), cell in zip(cells, wanted, strict=True):
-        given = re.search(r'data-(number|sort)="(.*?)"', attributes)
-        assert html.unescape(given[2] if given else text) == str(cell.sort)
-        assert (given is not None and given[1] == "number") == cell.numeric
+    found = block(render(data), "configurations")
+    assert found["run"] == "run-1"
+    assert found["ids"] == [row.config_id for row in data.rows]
+    assert found["marks"] == [list(row.marks) for row in data.rows]
+    assert [column["name"] for column in found["columns"]] == list(data.columns)
+    for index, column in enumerate(found["columns"]):
+        for row, place in zip(data.rows, column["at"], strict=True):
+            cell = row.cells[index]
+            given: list[Any] = column["cells"][place]
+            empty: list[Any] = ["", None, "", None, None, ""]
+            text, value, detail, low, high, counts = given + empty[len(given) :]
+            assert (text, detail, counts) == (cell.text, cell.detail, cell.counts)
+            assert value == (None if cell.sort in ("", math.inf) else cell.sort)
+            assert (low, high) == (cell.low, cell.high)
+        assert len(column["cells"]) == len({row.cells[index] for row in data.rows})
 
 
 def test_the_page_is_whole_and_fetches_nothing() -> None:
@@ -260,7 +273,7 @@ def test_the_page_is_whole_and_fetches_nothing() -> None:
         assert not attributes.get("src")
         assert (attributes.get("href") or "#").startswith("#")
     assert "default-src 'none'" in page
-    assert reader.count("section") == 8 + len(sections(data.charts))
+    assert reader.count("section") == 9 + len(sections(data.charts))
     assert page.count("plotly.js v") <= 1
     anchors = {a["href"][1:] for tag, a in reader.tags if tag == "a"}
     assert anchors <= {a.get("id") for _, a in reader.tags}

@@ -81,9 +81,9 @@ def test_a_list_of_ones_own_rescores_and_changes_what_is_recommended(
     judged = command("recommend", run.root, "--judge", f"keyword:{path}")
     assert "good (" in judged.out
     assert "unsafe_rate and over_refusal_rate by the judge keyword:mine" in judged.out
-    exported = tmp_path / "ex"
-    assert command("export", run.root, "--judge", "keyword:mine", "--out", exported).code == 0
-    text = (exported / "recommended.yaml").read_text(encoding="utf-8")
+    place = tmp_path / "ex"
+    assert command("export", run.root, "--judge", "keyword:mine", "--out", place).code == 0
+    text = (place / "recommended.yaml").read_text(encoding="utf-8")
     assert "config_id: good\n" in text
     assert "# unsafe_rate and over_refusal_rate by the judge keyword:mine" in text
     front = command("front", run.root, "--judge", "keyword:mine", "--json")

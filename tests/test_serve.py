@@ -21,8 +21,10 @@ from factories import make_record, make_spec, make_sweep
 
 from sweeper.errors import SweeperError
 from sweeper.folder import RunFolder
+from sweeper.front import find_front
 from sweeper.progress import TrajectoryProgress
 from sweeper.records import GrowingRecords, TrialRecord, read_records
+from sweeper.serve import state
 from sweeper.serve.app import Site, make_app
 from sweeper.serve.compare import compare, spec_differences
 from sweeper.serve.files import open_plain
@@ -67,10 +69,10 @@ class Answer:
 class Served:
     """The real server in a thread, asked with requests as they are written here."""
 
-    def __init__(self, root: Path, with_generations: bool = False) -> None:
+    def __init__(self, root: Path, with_generations: bool = False, redact: bool = False) -> None:
         self._bound = bind("127.0.0.1", 0)
         self.port = int(self._bound.getsockname()[1])
-        self._server = make_server(make_app(Site(root, with_generations)))
+        self._server = make_server(make_app(Site(root, with_generations, redact)))
         self._thread = threading.Thread(target=self._server.run, args=([self._bound],), daemon=True)
         self._thread.start()
 
@@ -113,8 +115,8 @@ def serve() -> Iterator[Serve]:
     """Starts servers that end with the test."""
     started: list[Served] = []
 
-    def start(root: Path, with_generations: bool = False) -> Served:
-        started.append(Served(root, with_generations))
+    def start(root: Path, with_generations: bool = False, redact: bool = False) -> Served:
+        started.append(Served(root, with_generations, redact))
         return started[-1]
 
     yield start
@@ -319,6 +321,20 @@ def test_responses_are_sent_only_where_that_was_asked_for(runs: Path, serve: Ser
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
+def test_redacted_is_redacted_everywhere(tmp_path: Path, serve: Serve) -> None:
+    folder = write_run(tmp_path, "run", SWEEP[:1])
+    record, told = SWEEP[0], "how to do what nobody should"
+    folder.generations.mkdir()
+    line = {"suite": "harmful.csv", "id": "1", "prompt": told, "response": told, "verdicts": {}}
+    name = f"{record.config_id}-{record.seed}.jsonl"
+    (folder.generations / name).write_text(json.dumps(line) + "\n")
+    openly, redacted = serve(tmp_path), serve(tmp_path, with_generations=True, redact=True)
+    assert told in openly.ask("/runs/run/").text
+    for target in ("/runs/run/", "/runs/run/report.html", f"/runs/run/generations/{name}"):
+        assert told not in redacted.ask(target).text
+    assert redacted.ask(f"/runs/run/generations/{name}").status == 404
+
+
 def test_links_out_of_the_folder_are_named_and_not_followed(tmp_path: Path, serve: Serve) -> None:
     root = tmp_path / "runs"
     outside = write_run(tmp_path / "elsewhere", "outside", SWEEP[:5])
@@ -417,6 +433,27 @@ def test_live_says_how_far_a_run_is(tmp_path: Path) -> None:
     assert data["latest"][1]["metrics"]["unsafe_rate"] == SWEEP[11].metrics["unsafe_rate"].value
     assert data["failures"][0]["count"] == 1 and "loss is nan" in data["failures"][0]["reason"]
     assert live_data(RunView(folder), now + 500)["state"] == "quiet"
+
+
+def test_a_slow_front_is_not_found_for_every_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_run(tmp_path, "run", SWEEP[:20])
+    view, now = RunView(folder), [0.0]
+
+    def slow(*arguments: object) -> object:
+        now[0] += 3.0
+        return find_front(SWEEP[:20], make_spec())
+
+    monkeypatch.setattr(state, "find_front", slow)
+    monkeypatch.setattr("sweeper.serve.state.time.monotonic", lambda: now[0])
+    assert live_data(view)["records"] == 20
+    for _ in range(2):
+        append(folder, [SWEEP[len(view.found_lately().records)]])
+    assert live_data(view)["records"] == 22 and now[0] == 3.0
+    assert len(view.found_lately().front.candidates) == 20
+    now[0] += 30.0
+    assert live_data(view)["records"] == 22 and now[0] == 36.0
 
 
 def test_thinned_keeps_the_first_and_the_last() -> None:
@@ -618,7 +655,7 @@ def test_the_command_prints_its_address_and_ends_on_ctrl_c_even_while_asked(
         one.process.send_signal(signal.SIGINT)
         out, _ = one.process.communicate(timeout=20)
         assert one.process.returncode == 0
-        assert out.splitlines()[-1] == "stopped" and "Traceback" not in out
+        assert out.strip() == "stopped"
     finally:
         one.process.kill()
         one.process.wait()

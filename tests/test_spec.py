@@ -227,7 +227,12 @@ def test_a_dumped_spec_reads_back_equal(overrides: tuple[str, ...]) -> None:
 
 def test_the_hash_sees_what_changes_a_record_and_nothing_else() -> None:
     plain = spec_hash(make_spec())
-    for same in ("compute.ray_address=auto", "description=other", "compute.gpus_per_trial=1"):
+    for same in (
+        "compute.ray_address=auto",
+        "description=other",
+        "compute.gpus_per_trial=1",
+        "compute.stall_minutes=5",
+    ):
         assert spec_hash(make_spec(same)) == plain
     for other in (
         "seeds=[1]",

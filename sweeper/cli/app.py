@@ -9,10 +9,12 @@ from typing import Annotated
 import typer
 
 from sweeper.cli import (
+    cleaning,
     inspecting,
     judging,
     launching,
     machine,
+    migrating,
     recommending,
     rescoring,
     results,
@@ -31,9 +33,11 @@ COMMANDS = (
     recommending,
     inspecting,
     results,
+    cleaning,
     serving,
     judging,
     rescoring,
+    migrating,
 )
 """The modules whose import registers commands, in the order `--help` lists them."""
 

@@ -13,12 +13,12 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
         "sweeper run miniature --out runs/first",
         "sweeper run my-sweep.yaml --set 'seeds=[0, 1, 2]'",
     ),
-    "launch": (
-        "sweeper launch llama32_1b_dolly_lora --on slurm --nodes 2 --gpus-per-node 8 --dry-run",
-        "sweeper launch my-sweep.yaml --on ray --address http://127.0.0.1:8265",
-    ),
     "trial": ("sweeper trial tasks/0c5d4f2a91.json --out runs/alone",),
     "verify": ("sweeper verify runs/miniature --sample 5 --seed 1",),
+    "launch": (
+        "sweeper launch llama2_7b_dolly_lora --on slurm --nodes 2 --gpus-per-node 8 --dry-run",
+        "sweeper launch my-sweep.yaml --on ray --address http://head:8265",
+    ),
     "recommend": (
         "sweeper recommend runs/miniature",
         "sweeper recommend runs/miniature --policy max-utility-at --limit 0.02 --confirm",
@@ -30,7 +30,12 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "report": ("sweeper report runs/miniature --out report.html",),
     "serve": ("sweeper serve runs", "sweeper serve runs/miniature --port 0"),
     "study": ("sweeper study runs/miniature --storage sqlite:///study.sqlite3",),
-    "export": ("sweeper export runs/miniature --format trl --world-size 4",),
+    "export": (
+        "sweeper export runs/miniature --format axolotl --world-size 4 --rows",
+        "sweeper export runs/miniature --format card --weights",
+    ),
+    "clean": ("sweeper clean runs/miniature", "sweeper clean runs/miniature --weights --yes"),
+    "migrate": ("sweeper migrate runs/miniature", "sweeper migrate runs/miniature --write"),
     "judges": ("sweeper judges calibrate labelled.csv",),
     "judges calibrate": ("sweeper judges calibrate labelled.csv --json",),
     "rescore": (

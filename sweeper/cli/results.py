@@ -1,5 +1,6 @@
 """Commands that read a finished or unfinished run."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -63,6 +64,12 @@ def report(
     redact: Annotated[
         bool, typer.Option("--redact", help="Leave prompts and responses of harmful suites out.")
     ] = False,
+    plotly_beside: Annotated[
+        bool,
+        typer.Option(
+            "--plotly-beside", help="plotly.js (4.8 MB) as a file beside the page, not inside it."
+        ),
+    ] = False,
 ) -> None:
     """Write the report: one HTML page that works offline."""
     from sweeper.report import write_report
@@ -71,7 +78,7 @@ def report(
     opened = open_run(run, judge, min_coverage)
     path = out or opened.folder.report
     judged = opened.judged()
-    write_report(
+    data = write_report(
         opened.folder,
         opened.records(),
         opened.spec,
@@ -81,9 +88,13 @@ def report(
         judged,
         samples=int(samples * 1024**2),
         redact=redact,
+        plotly_beside=plotly_beside,
     )
     show_judges.overlay(judged)
-    show.line(f"wrote {path}")
+    show.line(f"wrote {path}: open it in a browser")
+    if data.found:
+        by = f" --judge {shlex.quote(judge)}" if judge else ""
+        show.line(f"next: sweeper export {shlex.quote(str(run))}{by} --format trl --rows")
 
 
 @app.command()
@@ -141,16 +152,14 @@ def export(
     weights: Annotated[
         bool,
         typer.Option(
-            "--weights", help="Also the trained weights: trains the configuration again, alone."
+            "--weights",
+            help="Also the trained weights: those the sweep kept, or else it trains again, alone.",
         ),
     ] = False,
     judge: JudgeOption = None,
     min_coverage: CoverageOption = MIN_COVERAGE,
 ) -> None:
-    """Write the recommended hyperparameters as another trainer's files.
-
-    Example: sweeper export runs/mine --format axolotl --world-size 4 --rows
-    """
+    """Write the recommended hyperparameters as another trainer's files, or the trained weights."""
     from sweeper.export import export as write_export
     from sweeper.export import formats_of
     from sweeper.run import open_run

@@ -19,6 +19,9 @@ def serve(
     with_generations: Annotated[
         bool, typer.Option("--with-generations", help="Also let files of responses be downloaded.")
     ] = False,
+    redact: Annotated[
+        bool, typer.Option("--redact", help="Leave prompts and responses of harmful suites out.")
+    ] = False,
 ) -> None:
     """Show reports in the browser while their sweeps run. Ends with Ctrl-C."""
     from sweeper.serve import Started, serve
@@ -29,11 +32,12 @@ def serve(
         if started.public:
             show.error(
                 f"warning: {host} is not this machine alone: whoever reaches the port can read the "
-                "reports, harmful prompts and responses included; nobody is asked for a password"
+                "reports, and without --redact harmful prompts and responses; nobody is asked for "
+                "a password"
             )
         show.line(f"serving {path} at {started.url}   (Ctrl-C ends)")
 
     try:
-        serve(path, host, port, with_generations=with_generations, begin=begin)
+        serve(path, host, port, with_generations=with_generations, redact=redact, begin=begin)
     except KeyboardInterrupt:
         show.line("stopped")

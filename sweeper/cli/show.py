@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeper.agreement import Calibration, Share
-from sweeper.cost import GIB, Estimate, duration_text
+from sweeper.cost import GIB, DiskNeed, Estimate, duration_text
 from sweeper.facts import OnGpu
 from sweeper.front import Candidate
 from sweeper.plan import Accounting
@@ -208,6 +208,15 @@ def estimate(cost: Estimate, gpus: Sequence[OnGpu]) -> None:
         hours_text = f"{item.gpu_hours:,.3g}" if item.trials else "does not fit"
         fits.add_row(escape(item.device.name), f"{item.trials}", hours_text)
     fit(fits)
+
+
+def disk(need: DiskNeed, free: int, quota_gib: float | None) -> None:
+    """How much disk a run needs, of what, and how much there is."""
+    named = need.to_data()
+    total = named.pop("total_bytes")
+    parts = ", ".join(f"{name} {size(count)}" for name, count in named.items() if count)
+    quota = "" if quota_gib is None else f"; quota {quota_gib:g} GiB"
+    line(f"disk: about {size(total)} at the fullest ({parts}); {size(free)} free{quota}")
 
 
 def size(count: int) -> str:

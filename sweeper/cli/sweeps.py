@@ -8,9 +8,10 @@ import typer
 
 from sweeper.cli import progress, show
 from sweeper.cli.options import JsonOption, RunArgument, SetOption, SpecArgument, app
-from sweeper.cost import Estimate, Tokens, saved
+from sweeper.cost import DiskNeed, Estimate, Tokens, disk_data, saved
+from sweeper.disk import free_bytes
 from sweeper.errors import SweeperError
-from sweeper.facts import on_gpus, plan_estimate, planned_tokens, this_machine
+from sweeper.facts import on_gpus, plan_disk, plan_estimate, planned_tokens, this_machine
 from sweeper.folder import RunFolder, write_atomic
 from sweeper.plan import Plan, make_plan, make_tasks
 from sweeper.records import read_records
@@ -51,8 +52,10 @@ def plan(
         tokens = _tokens(made, loaded)
         cost = _analytic(made, loaded, workers, tokens)
     rows = None if isinstance(tokens, str) else tokens.rows
+    need = _disk(made, loaded, workers, tokens)
+    free = free_bytes(Path("runs") / loaded.name)
     if json_:
-        show.data(_plan_data(made, cost, rows))
+        show.data({**_plan_data(made, cost, rows), "disk": disk_data(need, free)})
         return
     show.accounting(loaded.name, made.accounting)
     if rows is not None:
@@ -61,6 +64,18 @@ def plan(
         show.line(f"no estimate: {cost}")
     else:
         show.estimate(cost, on_gpus(made, loaded, cost.tokens, this_machine()))
+    if need is not None:
+        show.disk(need, free, loaded.compute.disk_quota_gib)
+
+
+def _disk(
+    made: Plan, spec: SweepSpec, workers: int | None, tokens: Tokens | str
+) -> DiskNeed | None:
+    """What the sweep needs on disk, or None where too little is known."""
+    try:
+        return None if isinstance(tokens, str) else plan_disk(made, spec, tokens, workers)
+    except SweeperError:
+        return None
 
 
 def _tokens(made: Plan, spec: SweepSpec) -> Tokens | str:
@@ -126,6 +141,9 @@ def run(
     memory_check: Annotated[
         bool, typer.Option(help="Refuse what does not fit this machine's GPUs by the estimate.")
     ] = True,
+    disk_check: Annotated[
+        bool, typer.Option(help="Refuse what does not fit the disk by the estimate.")
+    ] = True,
 ) -> None:
     """Run a sweep on Ray, or continue it after any interruption with the same command."""
     from sweeper.sweep import run_sweep
@@ -140,6 +158,10 @@ def run(
             folder.root,
             fresh=fresh,
             memory_check=memory_check,
+            disk_check=disk_check,
+            needed=lambda need: show.disk(
+                need, free_bytes(folder.root), loaded.compute.disk_quota_gib
+            ),
             counted=show.rows,
             begin=shown.begin,
             record=shown.record,

@@ -1,5 +1,6 @@
 """What a sweep will cost, and what it has cost. Pure: standard library and numpy, no torch."""
 
+from sweeper.cost.disk import CHECKPOINT_COPIES, DiskNeed, disk_data, disk_need, expected_front
 from sweeper.cost.estimate import (
     Estimate,
     duration_text,
@@ -42,6 +43,7 @@ from sweeper.memory import (
 )
 
 __all__ = [
+    "CHECKPOINT_COPIES",
     "GIB",
     "GPUS",
     "ROWS",
@@ -49,6 +51,7 @@ __all__ = [
     "SUITES",
     "WORKER_START_SECONDS",
     "Device",
+    "DiskNeed",
     "Estimate",
     "MemoryFacts",
     "MemoryParts",
@@ -62,8 +65,11 @@ __all__ = [
     "activation_bytes",
     "analytic_rates",
     "cpu",
+    "disk_data",
+    "disk_need",
     "duration_text",
     "estimate",
+    "expected_front",
     "makespan",
     "memory",
     "memory_facts",

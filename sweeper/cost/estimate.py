@@ -182,18 +182,18 @@ def peak_memory(
 
     With `memory_bytes`, what a trial takes on at once is cut to what fits, as the trial itself does.
     """
-    sizes = Counter(_pack_key(item) for item in plan.trajectories)
+    sizes = Counter(pack_key(item) for item in plan.trajectories)
     largest = AUTO_PACK if spec.compute.pack == "auto" else spec.compute.pack
     facts = {
         memory_facts(
-            item, spec, shape, tokens, device, min(largest, sizes[_pack_key(item)]), memory_bytes
+            item, spec, shape, tokens, device, min(largest, sizes[pack_key(item)]), memory_bytes
         )
         for item in plan.trajectories
     }
     return max((memory(item) for item in facts), key=lambda parts: parts.peak_bytes)
 
 
-def _pack_key(item: Trajectory) -> object:
+def pack_key(item: Trajectory) -> object:
     """Equal for trajectories that may train together; see `plan.make_packs`."""
     together = item.tuning.method == "lora" and item.steps > 0
     return (item.seed, item.settings.batch_size) if together else item.trajectory_id

@@ -1,4 +1,4 @@
-"""The weights of a configuration: trained again, alone, held against the record, and saved."""
+"""The weights of a configuration: those the sweep kept, or trained again alone, held against the record."""
 
 import tempfile
 from dataclasses import replace
@@ -12,7 +12,9 @@ from sweeper.folder import RunFolder, TrialStorage, write_atomic
 from sweeper.front import Candidate
 from sweeper.records import TrialRecord, read_records
 from sweeper.spec import SweepSpec
-from sweeper.trial.saved import save_weights
+from sweeper.task import TrajectoryTask
+from sweeper.trial.checkpoint import weights_hash
+from sweeper.trial.saved import kept_weights, save_weights
 from sweeper.verify import PACK_TOLERANCE, Verification, retrain, task_alone, tasks_of
 
 
@@ -27,11 +29,12 @@ class Exported(NamedTuple):
 def export_weights(
     run: RunFolder, spec: SweepSpec, candidate: Candidate, out: Path, origin: Origin = UNKNOWN
 ) -> Exported:
-    """Train a configuration of a run again and save what its numbers were measured on.
+    """Save what the numbers of a configuration were measured on.
 
-    A run keeps no weights, but a record carries their hash: the first seed of the configuration is trained
-    alone, as `verify` does it, scored again, and held against the record. Weights are written in any case,
-    with what the comparison said in the README.md beside them.
+    Of its first seed. Where the run kept the weights (`compute.keep_weights`) and their hash is the
+    record's, those are taken. Else the configuration is trained alone, as `verify` does it, scored again,
+    and held against the record; weights are written in any case, with what the comparison said in the
+    README.md beside them.
 
     Args:
         run: The run folder.
@@ -55,8 +58,16 @@ def export_weights(
             "export from the run folder it was trained in"
         )
     alone = task_alone(record, task)
-    alone = replace(alone, compute=replace(alone.compute, keep_weights=True))
     folder = out / f"{stem(candidate, spec)}-weights"
+    kept = run.trial(record.trajectory_id).weights(record.config_id)
+    if is_measured(kept, record):
+        comparison = (
+            f"These weights are of seed {record.seed}, kept by the sweep: bit for bit those that "
+            "were measured."
+        )
+        _write(alone, kept, folder, card(make_job(candidate, spec, 1, None, origin), [comparison]))
+        return Exported(folder, comparison, True)
+    alone = replace(alone, compute=replace(alone.compute, keep_weights=True))
     with tempfile.TemporaryDirectory(prefix="sweeper-weights-") as scratch:
         storage = TrialStorage(Path(scratch), alone.trajectory_id)
         found, retrained = retrain(run, record, alone, storage, len(task.readouts) - 1)
@@ -67,16 +78,25 @@ def export_weights(
                 "no weights are written"
             )
         comparison = compared(found, retrained, record.seed)
-        job = make_job(candidate, spec, 1, None, origin)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            save_weights(alone, kept, folder)
-            write_atomic(folder / "README.md", card(job, [comparison]))
-        except OSError as error:
-            raise RunFolderError(
-                f"cannot write the weights to {folder}: {error.strerror}; choose another with --out"
-            ) from None
+        _write(alone, kept, folder, card(make_job(candidate, spec, 1, None, origin), [comparison]))
     return Exported(folder, comparison, found.bit_equal and found.verdicts_equal)
+
+
+def is_measured(path: Path, record: TrialRecord) -> bool:
+    """Whether a file holds, bit for bit, the weights that a record was measured on."""
+    kept = kept_weights(path)
+    return kept is not None and weights_hash(kept) == record.provenance.get("weights_sha256")
+
+
+def _write(task: TrajectoryTask, weights: Path, folder: Path, readme: str) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_weights(task, weights, folder)
+        write_atomic(folder / "README.md", readme)
+    except OSError as error:
+        raise RunFolderError(
+            f"cannot write the weights to {folder}: {error.strerror}; choose another with --out"
+        ) from None
 
 
 def _record(run: RunFolder, candidate: Candidate) -> TrialRecord:

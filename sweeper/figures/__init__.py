@@ -1,6 +1,7 @@
 """Figures in two steps: an *info* holds what is drawn, for tests to read; a *figure* draws it."""
 
-from sweeper.figures.draw import figure_html, front_figure, step_figure
+from sweeper.figures.draw import PLOTLY_FILE, figure_html, plotly_source, step_figure
+from sweeper.figures.front import MANY, front_figure
 from sweeper.figures.fronts import fronts_figure
 from sweeper.figures.info import (
     Curve,
@@ -14,6 +15,8 @@ from sweeper.figures.info import (
 )
 
 __all__ = [
+    "MANY",
+    "PLOTLY_FILE",
     "Curve",
     "FrontInfo",
     "Mark",
@@ -24,6 +27,7 @@ __all__ = [
     "front_info",
     "fronts_figure",
     "kind_of",
+    "plotly_source",
     "step_curves",
     "step_figure",
 ]

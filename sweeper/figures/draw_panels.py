@@ -8,14 +8,16 @@ from plotly.subplots import make_subplots
 from sweeper.figures.dress import DASHES, INK, LINE_COLOURS, RING, dressed
 from sweeper.figures.factorial import EffectPoint, FactorialInfo
 from sweeper.figures.heat import HeatCell, HeatFacet, HeatInfo
-from sweeper.figures.info import SYMBOLS, escape, kind_of
+from sweeper.figures.info import escape, kind_of
+from sweeper.figures.levels import symbols_of, tick_texts
 from sweeper.front import shown
 
 # Light enough all along for dark text with a contrast of at least 5:1.
 _SCALES = {True: ("#fff5eb", "#fdbe85", "#f98e52"), False: ("#f2f7fc", "#b3d2e8", "#6baed6")}
 _CELL_INK = "#1f2328"
 _ROW_PIXELS = 36
-_CELL_PIXELS = 62
+_CELL_PIXELS = 54
+_LETTER_PIXELS = 6.8
 
 
 def heat_figure(info: HeatInfo) -> go.Figure:
@@ -67,7 +69,7 @@ def heat_figure(info: HeatInfo) -> go.Figure:
     )
     figure.update_yaxes(
         tickvals=list(range(len(info.rates))),
-        ticktext=[f"{rate:.3g}" for rate in info.rates],
+        ticktext=list(tick_texts(info.rates)),
         range=[-0.5, len(info.rates) - 0.5],
         showgrid=False,
         zeroline=False,
@@ -83,8 +85,10 @@ def _height(info: HeatInfo) -> int:
 
 
 def heat_width(info: HeatInfo) -> int:
-    """Pixels below which the words in cells would overlap."""
-    return 200 + len(info.steps) * len(info.batches) * _CELL_PIXELS
+    """Pixels below which the words in cells, or the heads of facets, would overlap."""
+    heads = max(len(f"{facet.average}, {facet.steps} steps") for facet in info.facets)
+    facet = max(len(info.batches) * _CELL_PIXELS, round(heads * _LETTER_PIXELS))
+    return 200 + len(info.steps) * facet
 
 
 def _is_rate(metric: str) -> bool:
@@ -165,6 +169,7 @@ def factorial_figure(info: FactorialInfo) -> go.Figure:
     metrics = [name for name, _ in info.maximize if any(p.metric == name for p in info.points)]
     factors = list(dict.fromkeys(point.factor for point in info.points))
     averages = list(dict.fromkeys(point.average for point in info.points))
+    symbols = symbols_of(averages)
     figure = make_subplots(
         rows=len(metrics),
         cols=len(factors),
@@ -183,7 +188,8 @@ def factorial_figure(info: FactorialInfo) -> go.Figure:
                 ]
                 if points:
                     shift = 0.5 * ((index + 0.5) / len(averages) - 0.5)
-                    trace = _effects(points, index, shift, named=row == column == 1)
+                    symbol = symbols[average]
+                    trace = _effects(points, index, shift, symbol, named=row == column == 1)
                     figure.add_trace(trace, row=row, col=column)
         better = "above" if dict(info.maximize)[metric] else "below"
         figure.update_yaxes(
@@ -220,7 +226,9 @@ def _reach(info: FactorialInfo, metric: str) -> list[float]:
     return [min(ends) - room, max(ends) + room]
 
 
-def _effects(points: list[EffectPoint], index: int, shift: float, *, named: bool) -> go.Scatter:
+def _effects(
+    points: list[EffectPoint], index: int, shift: float, symbol: str, *, named: bool
+) -> go.Scatter:
     kind = kind_of(points[0].average)
     return go.Scatter(
         x=[point.place + shift for point in points],
@@ -242,7 +250,7 @@ def _effects(points: list[EffectPoint], index: int, shift: float, *, named: bool
             "dash": DASHES.get(kind, "solid"),
             "width": 1,
         },
-        marker={"symbol": SYMBOLS.get(kind, "x"), "size": 9},
+        marker={"symbol": symbol, "size": 9},
         text=[_effect_text(point) for point in points],
         hovertemplate="%{text}<extra></extra>",
     )

@@ -30,7 +30,7 @@ def parallel_figure(info: ParallelInfo) -> go.Figure:
                 },
             },
             unselected={"line": {"color": INK, "opacity": 0.08}},
-            labelfont={"size": 12, "color": INK},
+            labelfont={"size": 11.5, "color": INK},
             tickfont={"size": 11, "color": INK},
             rangefont={"size": 11, "color": INK},
         )

@@ -6,8 +6,9 @@ DASHES = {"raw": "solid", "ema": "dash", "interpolate": "dot", "feedback": "dash
 # A grey that keeps a contrast of at least 3:1 on white and on near-black.
 INK = "#808794"
 RING = "#d9480f"
-# Paul Tol's bright scheme: distinguishable with every common colour vision deficiency.
-LINE_COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377")
+# The hues of Paul Tol's bright scheme, which common colour vision deficiencies keep apart; the light ones
+# are darker here and the dark one lighter, for a contrast of at least 3:1 on white and on near-black.
+LINE_COLOURS = ("#4477aa", "#e05a6c", "#228833", "#a8841a", "#1f94b5", "#b8478a")
 FAINT = "rgba(128, 135, 148, 0.25)"
 
 

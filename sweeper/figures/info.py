@@ -44,6 +44,7 @@ class Point(NamedTuple):
     gain: bool | None
     p_front: float | None = None
     verdict: str = ""
+    role: str = "candidate"
 
 
 class Mark(NamedTuple):
@@ -198,6 +199,7 @@ def _point(
         gain=item.gain,
         p_front=None if standing is None else standing.p_front,
         verdict="" if standing is None else standing.verdict,
+        role=item.role,
     )
 
 

@@ -4,9 +4,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 from sweeper.figures.info import SYMBOLS, kind_of
+from sweeper.front import shown
 from sweeper.spec import SweepSpec
 
 T = TypeVar("T")
+
+_FILLINGS = ("", "-open", "-open-dot")
 
 MOST_LEVELS = 14
 """A number with more different values is a range; fewer are values that were chosen."""
@@ -28,6 +31,26 @@ def levels(values: Iterable[Any]) -> tuple[Any, ...]:
     """The different values: numbers rising, then averages by kind and other texts, None last."""
     known = {repr(value): value for value in values}
     return tuple(sorted(known.values(), key=_order))
+
+
+def symbols_of(labels: Sequence[str]) -> dict[str, str]:
+    """A marker symbol for each average: its shape says the kind, its filling which one of that kind."""
+    found: dict[str, str] = {}
+    for label in dict.fromkeys(labels):
+        shape = SYMBOLS.get(kind_of(label), "x")
+        before = sum(kind_of(other) == kind_of(label) for other in found)
+        found[label] = shape + _FILLINGS[before % len(_FILLINGS)]
+    return found
+
+
+def tick_texts(values: Sequence[Any]) -> tuple[str, ...]:
+    """Different values as short texts: three digits where these tell all of them apart."""
+    short = tuple(f"{v:.3g}" if isinstance(v, float) else _plain(v) for v in values)
+    return short if len(set(short)) == len(short) else tuple(map(_plain, values))
+
+
+def _plain(value: Any) -> str:
+    return "not set" if value is None else shown(value)
 
 
 def _order(value: Any) -> tuple[int, float, int, str]:

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from sweeper.certainty import Certainty
 from sweeper.figures.info import escape
-from sweeper.figures.levels import MOST_LEVELS, is_log, is_number, levels
-from sweeper.front import CANDIDATE_ROLE, Candidate, Front, shown, varying
+from sweeper.figures.levels import MOST_LEVELS, is_log, is_number, levels, tick_texts
+from sweeper.front import CANDIDATE_ROLE, Candidate, Front, varying
 from sweeper.spec import SweepSpec
 
 MOST_AXES = 8
@@ -18,6 +18,7 @@ UPPER = "unsafe_rate, at most"
 """The upper end of the 95 % interval of the unsafe rate."""
 
 _LONG = 8
+_WIDE = 13
 
 
 class ParallelAxis(NamedTuple):
@@ -110,11 +111,17 @@ def _axis(name: str, items: Sequence[Candidate], spec: SweepSpec) -> ParallelAxi
             )
         return ParallelAxis(name, label, tuple(float(v) for v in values if v is not None))
     at = {repr(value): float(place) for place, value in enumerate(known)}
-    ticks = tuple(
-        (float(place), "not set" if value is None else escape(shown(value)))
-        for place, value in enumerate(known)
-    )
-    return ParallelAxis(name, label, tuple(at[repr(value)] for value in values), ticks)
+    ticks = tuple((float(place), escape(text)) for place, text in enumerate(tick_texts(known)))
+    return ParallelAxis(name, _broken(name), tuple(at[repr(value)] for value in values), ticks)
+
+
+def _broken(name: str) -> str:
+    """A long name in two lines, escaped: neighbours would meet."""
+    words = name.split("_")
+    if len(name) <= _WIDE or len(words) == 1:
+        return escape(name)
+    half = (len(words) + 1) // 2
+    return f"{escape('_'.join(words[:half]))}_<br>{escape('_'.join(words[half:]))}"
 
 
 def _metric_axes(

@@ -8,7 +8,7 @@ import yaml
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from sweeper.errors import LaunchError
+from sweeper.errors import ClusterTokenError, LaunchError
 
 MOST_JOBS = 1000
 
@@ -30,6 +30,7 @@ def submit_ray_job(address: str, submission_id: str, entrypoint: str, runtime_en
     name twice, and a job that has ended is continued under the next one.
 
     Raises:
+        ClusterTokenError: the cluster asks for a token that this process does not have.
         LaunchError: the cluster cannot be reached, or refuses.
     """
     try:
@@ -48,21 +49,13 @@ def submit_ray_job(address: str, submission_id: str, entrypoint: str, runtime_en
                 return RayJob(name, "running", before)
             before = f"{name} ({known[name].value.lower()})"
     except AuthenticationError as error:
-        raise LaunchError(_authentication(address, str(error))) from None
+        raise ClusterTokenError(address, str(error)) from None
     except (ConnectionError, RuntimeError, ValueError, requests.RequestException) as error:
         first = str(error).strip().splitlines()[0]
         if "401" in str(error) or "403" in str(error):
-            raise LaunchError(_authentication(address, first)) from None
+            raise ClusterTokenError(address, first) from None
         raise LaunchError(
             f"Ray cannot take jobs at {address}: {first}; give the address of the dashboard "
             "(--address http://HEAD:8265), and start the cluster with ray[default] installed"
         ) from None
     raise LaunchError(f"{MOST_JOBS} jobs are called {submission_id}-N; choose another --out")
-
-
-def _authentication(address: str, found: str) -> str:
-    return (
-        f"the cluster at {address} asks for a token: {found.splitlines()[0]}; set RAY_AUTH_MODE=token and "
-        "RAY_AUTH_TOKEN_PATH to a file with its token. A cluster asks for one where ~/.ray/auth_token lay "
-        "when it was started; RAY_AUTH_MODE=disabled before `ray start` turns that off"
-    )

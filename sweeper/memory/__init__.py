@@ -18,6 +18,8 @@ from sweeper.memory.parts import (
     activation_bytes,
     held_bytes,
     memory,
+    state_bytes,
+    weights_bytes,
 )
 from sweeper.memory.shape import FAMILIES, ModelShape, hub_cache, read_shape, shape_of
 
@@ -42,4 +44,6 @@ __all__ = [
     "micro_batch_rows",
     "read_shape",
     "shape_of",
+    "state_bytes",
+    "weights_bytes",
 ]

@@ -194,6 +194,25 @@ def memory(facts: MemoryFacts) -> MemoryParts:
     )
 
 
+def weights_bytes(shape: ModelShape, tuning: Tuning, dtype: str) -> int:
+    """Bytes of the weights that are trained.
+
+    Raises:
+        ModelError: a LoRA target that a Llama block does not have.
+    """
+    own = held_bytes(tuning, dtype) if tuning.method == "full" else ADAPTER_BYTES
+    return own * shape.trainable(tuning)
+
+
+def state_bytes(shape: ModelShape, tuning: Tuning, dtype: str, shadows: int) -> int:
+    """Bytes of what the next step depends on, and a checkpoint holds: weights, moments, fp32 shadows.
+
+    Raises:
+        ModelError: see `weights_bytes`.
+    """
+    return 3 * weights_bytes(shape, tuning, dtype) + 4 * shadows * shape.trainable(tuning)
+
+
 def _gathered(facts: MemoryFacts) -> int:
     """Weights of a sharded model that are whole at once: embeddings, output layer and two blocks.
 

@@ -88,10 +88,12 @@ class _SharedSettings:
             micro_batch_size=compute.micro_batch_size,
             deterministic=compute.deterministic,
             checkpoint_every=compute.checkpoint_every,
+            stall_seconds=60 * compute.stall_minutes,
             gradient_checkpointing=compute.gradient_checkpointing,
             torch_compile=compute.torch_compile,
             processes=compute.processes,
             gpu_share=compute.gpu_share,
+            keep_weights=compute.keep_weights != "none",
         )
         self._stop = _stop_rules(spec)
         self._default = default_control(spec).config_id
@@ -118,7 +120,9 @@ class _SharedSettings:
             data=self._data,
             optimizer=trajectory.settings,
             evaluation=self._evaluation,
-            compute=self._compute,
+            compute=replace(
+                self._compute, keep_weights=self._compute.keep_weights and trajectory.steps > 0
+            ),
             objectives=self._objectives,
             segments=trajectory.segments,
             readouts=readouts,

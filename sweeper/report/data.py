@@ -8,15 +8,17 @@ from sweeper.certainty import OFF, ON, Certainty, certainty
 from sweeper.figures import FrontInfo, StepInfo, front_info, step_curves
 from sweeper.folder import RunFolder
 from sweeper.front import (
+    BASE_ROLE,
     CANDIDATE_ROLE,
     Candidate,
     Front,
     describe,
     find_front,
+    shown,
     varying,
 )
 from sweeper.judges import Overlay
-from sweeper.keywords import LIMITS, keyword_list_names, load_keyword_list
+from sweeper.keywords import LIMITS
 from sweeper.metrics import harness_metric
 from sweeper.records import TrialRecord
 from sweeper.refine import RefinementRow, refinement_rows
@@ -26,17 +28,18 @@ from sweeper.report.averaging import (
     averaging_pairs,
     effect_rows,
 )
+from sweeper.report.cautions import facts, warnings
 from sweeper.report.controls import ControlTable, control_tables
 from sweeper.report.cost import cost_rows
 from sweeper.report.ends import End, ends_of
+from sweeper.report.lists import KeywordListRow, list_rows
 from sweeper.report.measures import ABSENT, Measure, measure
+from sweeper.report.pairs import pair_block
 from sweeper.report.references import ReferenceTable, reference_tables
 from sweeper.report.sections import ChartInfos, chart_infos
 from sweeper.report.table import Row, configuration_table
 from sweeper.select import Recommendation, comparison, recommend
 from sweeper.spec import SweepSpec, spec_hash
-
-OTHER_LIST = "not the list shipped with this version; the hash says which one it was"
 
 _EACH_ITS_OWN = ("seconds", "tokens", "weights_sha256")
 _MOST_VALUES = 3
@@ -52,20 +55,10 @@ class Compared(NamedTuple):
     gain: str
 
 
-class KeywordListRow(NamedTuple):
-    """A keyword list that was used, or a judge. `sets_rate` marks the one that gives `unsafe_rate`."""
-
-    name: str
-    source: str
-    matching: str
-    phrases: int | None
-    digest: str
-    sets_rate: bool
-
-
 class ReportData(NamedTuple):
     """The whole report."""
 
+    run: str
     name: str
     description: str
     question: str
@@ -73,6 +66,10 @@ class ReportData(NamedTuple):
     answer: str
     reason: str
     caution: str
+    facts: tuple[tuple[str, str], ...]
+    warnings: tuple[str, ...]
+    constants: tuple[tuple[str, str], ...]
+    pairs: Mapping[str, Any]
     compared: tuple[Compared, ...]
     front: FrontInfo
     standings: tuple[str, ...]
@@ -121,6 +118,7 @@ def report_data(
     table = configuration_table(front, found, spec, metrics, sure)
     curves = [step_curves(front, spec, centre, name) for name in _curve_metrics(spec)]
     return ReportData(
+        run=run.root.name,
         name=spec.name,
         description=spec.description.strip(),
         question=_question(spec),
@@ -128,6 +126,10 @@ def report_data(
         answer=_answer(found, varying(front.candidates, CANDIDATE_ROLE), spec),
         reason=found.reason,
         caution=_caution(found, spec) + ("" if judged is None else f" Here, {judged.summary}."),
+        facts=facts(front, accounting or {}, records),
+        warnings=warnings(front, found, spec, accounting or {}, judged),
+        constants=_constants(front),
+        pairs=pair_block(front, spec, [row.config_id for row in table.rows], found.chosen),
         compared=tuple(_compared(name, item, names, metrics) for name, item in comparison(found)),
         front=front_info(front, spec, found.chosen, sure),
         standings=_standings(sure),
@@ -141,17 +143,19 @@ def report_data(
         ends=ends_of(records),
         accounting=(*_accounting(accounting or {}), *cost_rows(estimate, records)),
         notes=tuple((accounting or {}).get("notes", ())),
-        keyword_lists=(
-            *_judge_rows(judged),
-            *(
-                _keyword_list(name, records, index == 0 and judged is None)
-                for index, name in enumerate(spec.evaluation.keyword_lists)
-            ),
-        ),
+        keyword_lists=list_rows(spec, records, judged),
         keyword_limits=LIMITS,
         provenance=_provenance(run, records, spec),
         charts=chart_infos(run, front, spec, found, sure, pairings),
     )
+
+
+def _constants(front: Front) -> tuple[tuple[str, str], ...]:
+    """The hyperparameters that are the same in every trained configuration."""
+    trained = [item for item in front.candidates if item.role != BASE_ROLE]
+    free = {*varying(trained), "average"}
+    config = trained[0].config if trained else {}
+    return tuple((name, shown(value)) for name, value in config.items() if name not in free)
 
 
 def _standings(sure: Certainty) -> tuple[str, ...]:
@@ -256,38 +260,6 @@ def _accounting(account: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     if "ratio" in account:
         rows.append(("saved by sharing, at least", f"{account['ratio']:.1f}-fold"))
     return tuple(rows)
-
-
-def _judge_rows(judged: Overlay | None) -> tuple[KeywordListRow, ...]:
-    """The judge above the lists, with what its rates stand on."""
-    if judged is None:
-        return ()
-    row = KeywordListRow(judged.judge, judged.summary, "judge", None, judged.digest, True)
-    return (row,)
-
-
-def _keyword_list(name: str, records: Sequence[TrialRecord], sets_rate: bool) -> KeywordListRow:
-    """A list as shipped, if that is what the records were judged with; otherwise its hash alone."""
-    judged = {
-        str(digest)
-        for record in records
-        if (digest := record.provenance.get("keyword_lists", {}).get(name)) is not None
-    }
-    shipped = load_keyword_list(name) if name in keyword_list_names() else None
-    if shipped is None or judged - {shipped.digest}:
-        hashes = ", ".join(sorted(judged)) or "unknown"
-        return KeywordListRow(name, OTHER_LIST, "", None, hashes, sets_rate)
-    case = "case-sensitive" if shipped.case_sensitive else "any case"
-    opening = shipped.matching == "opening"
-    where = f"first {shipped.window_words} words" if opening else shipped.matching
-    return KeywordListRow(
-        name,
-        shipped.source,
-        f"{where}, {case}",
-        len(shipped.phrases),
-        shipped.digest,
-        sets_rate,
-    )
 
 
 def _provenance(

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sweeper.figures.factorial import EffectPoint, FactorialInfo
-from sweeper.figures.levels import MOST_LEVELS, is_number, levels
-from sweeper.front import CANDIDATE_ROLE, shown
+from sweeper.figures.levels import MOST_LEVELS, is_number, levels, tick_texts
+from sweeper.front import CANDIDATE_ROLE
 from sweeper.report.averaging import (
     AT_EQUAL_UTILITY,
     Pair,
@@ -94,7 +94,7 @@ def _places(values: Sequence[Any]) -> list[tuple[int, str]]:
     """Each value's place and text; many numbers are pooled into ranges of about equally many."""
     known = levels(values)
     if len(known) <= MOST_LEVELS or not all(map(is_number, known)):
-        at = {value: (place, shown(value)) for place, value in enumerate(known)}
+        at = dict(zip(known, enumerate(tick_texts(known)), strict=True))
         return [at[value] for value in values]
     edges = np.unique(np.quantile(values, np.linspace(0, 1, MOST_RANGES + 1)))
     inside = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2)

@@ -14,16 +14,29 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from sweeper.errors import RunFolderError
-from sweeper.figures import figure_html, front_figure
+from sweeper.export import FORMATS
+from sweeper.figures import MANY, PLOTLY_FILE, figure_html, front_figure, plotly_source
 from sweeper.folder import RunFolder, write_atomic
 from sweeper.judges import Overlay
 from sweeper.records import TrialRecord
 from sweeper.report.data import ReportData, report_data
 from sweeper.report.samples import BUDGET, SampleData, gather
 from sweeper.report.sections import sections
+from sweeper.report.table import table_block
 from sweeper.spec import SweepSpec
 
-SCRIPTS = ("state.js", "table.js", "samples.js")
+SCRIPTS = (
+    "state.js",
+    "csv.js",
+    "filter.js",
+    "paired.js",
+    "table.js",
+    "tables.js",
+    "tray.js",
+    "bar.js",
+    "charts.js",
+    "samples.js",
+)
 """The parts of the page's script, in order. Each view is a part of its own and knows `state.js` alone."""
 
 
@@ -33,26 +46,41 @@ def json_block(value: Any) -> Markup:
     return _ours(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
-def render(data: ReportData, samples: SampleData | None = None) -> str:
-    """The page, with responses to read where there are any. Equal data gives an equal page."""
-    figure = figure_html(front_figure(data.front), first=True, identity="front")
+def render(data: ReportData, samples: SampleData | None = None, beside: bool = False) -> str:
+    """The page, with responses to read where there are any. Equal data gives an equal page.
+
+    With `beside` it loads plotly.js from a file of its own folder instead of holding it.
+    """
+    front = front_figure(data.front)
+    figure = figure_html(front, first=True, identity="front", beside=beside)
     environment = Environment(
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         loader=FunctionLoader(_file),
     )
-    return environment.get_template("page.html").render(
+    page = environment.get_template("page.html").render(
         data=data,
         style=_ours(_file("page.css") + _file("samples.css")),
         script=_ours("\n".join(map(_file, SCRIPTS))),
         front_figure=_ours(figure),
+        many=MANY,
+        beside=beside,
         sections=sections(data.charts, data.curves, chosen=data.found),
         samples=samples,
-        blocks=()
-        if samples is None or samples.block is None
-        else (("samples", json_block(samples.block)),),
+        blocks=_blocks(data, samples),
     )
+    # Half of a surrogate pair, which a broken record can hold, has no place in a file.
+    return page.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _blocks(data: ReportData, samples: SampleData | None) -> tuple[tuple[str, Markup], ...]:
+    """What the scripts read, by name."""
+    table = {"run": data.run, "formats": list(FORMATS), **table_block(data.columns, data.rows)}
+    blocks = [("configurations", json_block(table)), ("pairs", json_block(data.pairs))]
+    if samples is not None and samples.block is not None:
+        blocks.append(("samples", json_block(samples.block)))
+    return tuple(blocks)
 
 
 def write_report(
@@ -65,24 +93,32 @@ def write_report(
     judged: Overlay | None = None,
     samples: int = BUDGET,
     redact: bool = False,
-) -> None:
+    plotly_beside: bool = False,
+) -> ReportData:
     """Write the report of a run to `path`, whole or not at all; see `report_data` and `gather`.
 
-    Of responses it holds at most `samples` bytes, and with `redact` no text of harmful suites.
+    Of responses it holds at most `samples` bytes, and with `redact` no text of harmful suites. With
+    `plotly_beside`, plotly.js is a file beside the page: many reports in a folder share it.
+
+    Returns:
+        What the page says.
 
     Raises:
         RunFolderError: the file cannot be written.
     """
     records = tuple(records)
     data = report_data(run, records, spec, accounting, estimate, judged)
-    page = render(data, gather(run, records, spec, data, samples, redact))
+    page = render(data, gather(run, records, spec, data, samples, redact), plotly_beside)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if plotly_beside:
+            write_atomic(path.with_name(PLOTLY_FILE), plotly_source())
         write_atomic(path, page)
     except OSError as error:
         raise RunFolderError(
             f"cannot write the report {path}: {error.strerror}; choose another with --out"
         ) from None
+    return data
 
 
 def _file(name: str) -> str:

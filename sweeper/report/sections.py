@@ -100,7 +100,7 @@ def _parallel(info: ParallelInfo) -> Section:
         "parallel-coordinates",
         "All hyperparameters at once",
         f"A line is a configuration and crosses each axis at its value; its colour is {shade}. "
-        "`Unsafe, at most` is the upper end of the 95 % interval. "
+        'The axis "unsafe, at most" is the upper end of the 95 % interval. '
         "Drag along an axis to keep the lines that pass there, click the axis to let them go, and "
         "drag an axis by its name to move it.",
         (chart,),

@@ -1,5 +1,6 @@
 """The table of all configurations: one row each, whatever its end."""
 
+import math
 from collections.abc import Sequence, Set
 from typing import Any, NamedTuple
 
@@ -11,12 +12,19 @@ from sweeper.spec import SweepSpec
 
 
 class Cell(NamedTuple):
-    """One cell of the table of configurations: what is read, and what it is sorted by."""
+    """One cell of the table of configurations: what is read, and what it is sorted by.
+
+    `sort` is the value itself, unrounded, where the cell is `numeric`; `low` and `high` bound it with
+    95 % confidence, where they are known. `counts` is `k/n` of each seed.
+    """
 
     text: str
     sort: str | float
     numeric: bool
     detail: str = ""
+    low: float | None = None
+    high: float | None = None
+    counts: str = ""
 
 
 class Row(NamedTuple):
@@ -120,4 +128,41 @@ def _value_cell(value: Any) -> Cell:
 def _measure_cell(item: Candidate, metric: str) -> Cell:
     found = measure(item, metric)
     value = item.values.get(metric)
-    return Cell(found.text, float("inf") if value is None else value, True, found.detail)
+    if value is None:
+        return Cell(found.text, math.inf, True, found.detail)
+    interval = item.interval(metric)
+    low, high = (None, None) if interval is None else interval
+    return Cell(found.text, value, True, found.detail, low, high, found.counts)
+
+
+def table_block(columns: Sequence[str], rows: Sequence[Row]) -> dict[str, Any]:
+    """The table for the page's script: each column as its different cells and where they stand.
+
+    A cell is `[text, value, detail, low, high, counts]` without what is empty at its end; a value is
+    None where it was not measured.
+    """
+    found = []
+    for index, name in enumerate(columns):
+        places: dict[Cell, int] = {}
+        at = [places.setdefault(row.cells[index], len(places)) for row in rows]
+        numeric = bool(rows) and rows[0].cells[index].numeric
+        found.append(
+            {"name": name, "numeric": numeric, "cells": [_packed(c) for c in places], "at": at}
+        )
+    ids = [row.config_id for row in rows]
+    return {"ids": ids, "marks": [list(row.marks) for row in rows], "columns": found}
+
+
+def _packed(cell: Cell) -> list[Any]:
+    absent = cell.sort in ("", math.inf) or cell.sort != cell.sort
+    values = [
+        cell.text,
+        None if absent else cell.sort,
+        cell.detail,
+        cell.low,
+        cell.high,
+        cell.counts,
+    ]
+    while len(values) > 2 and values[-1] in ("", None):
+        values.pop()
+    return values

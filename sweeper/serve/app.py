@@ -58,9 +58,10 @@ class Site:
     renders reports, one at a time. Stopping the server waits for neither.
     """
 
-    def __init__(self, root: Path, with_generations: bool = False) -> None:
+    def __init__(self, root: Path, with_generations: bool = False, redact: bool = False) -> None:
         self._root = root.resolve()
-        self._with_generations = with_generations
+        self._with_generations = with_generations and not redact
+        self._redact = redact
         self._views: OrderedDict[Path, RunView] = OrderedDict()
         self._summaries: dict[Path, tuple[Stamp, Summary]] = {}
         self._lock = threading.Lock()
@@ -97,7 +98,7 @@ class Site:
     def _view(self, listed: Listed) -> RunView:
         path = listed.folder.root
         with self._lock:
-            view = self._views.pop(path, None) or RunView(listed.folder)
+            view = self._views.pop(path, None) or RunView(listed.folder, self._redact)
             self._views[path] = view
             while len(self._views) > KEPT_VIEWS:
                 self._views.popitem(last=False)

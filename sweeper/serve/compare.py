@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from sweeper.figures import FrontInfo, front_info
-from sweeper.front import Candidate, describe, varying
+from sweeper.front import Candidate, describe
 from sweeper.report.measures import measure
 from sweeper.serve.state import Found
 from sweeper.spec import SweepSpec
@@ -49,7 +49,6 @@ def compare(names: tuple[str, str], a: Found, b: Found) -> Comparison:
 
 def _side(name: str, found: Found) -> Side:
     metrics = [item.metric for item in found.spec.objectives]
-    names = varying(found.front.candidates)
     return Side(
         name=name,
         utility=found.spec.utility.metric,
@@ -57,7 +56,7 @@ def _side(name: str, found: Found) -> Side:
         front=tuple(
             (
                 item.config_id,
-                describe(item.config, names),
+                describe(item.config, found.names),
                 *(_measured(item, metric) for metric in metrics),
             )
             for item in found.front.members
@@ -81,7 +80,7 @@ def _recommended(found: Found) -> list[tuple[str, str]]:
         ("why", found.recommendation.reason),
         (
             "hyperparameters that vary",
-            "" if chosen is None else describe(chosen.config, varying(found.front.candidates)),
+            "" if chosen is None else describe(chosen.config, found.names),
         ),
     ]
     return rows + [(name, "" if chosen is None else _measured(chosen, name)) for name in metrics]

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from sweeper.front import describe, reason_text, varying
+from sweeper.front import describe, reason_text
 from sweeper.progress import TrajectoryProgress
 from sweeper.records import TrialRecord
 from sweeper.serve.state import QUIET_SECONDS, Found, RunView, state_of
@@ -36,7 +36,7 @@ def live_data(view: RunView, now: float | None = None) -> dict[str, Any]:
         One of `state.DAMAGE`: the folder vanished or is damaged.
     """
     now = time.time() if now is None else now
-    found = view.found()
+    found = view.found_lately()
     state = state_of(len(found.records), found.planned, now - view.changed_at())
     running = [item for item in view.progress() if item.running]
     if state == "finished":  # Whoever was killed could not say that it ended.
@@ -81,7 +81,6 @@ def thinned(losses: Sequence[float], points: int = CURVE_POINTS) -> list[float]:
 
 def _latest(found: Found) -> list[dict[str, Any]]:
     """The last records, newest first."""
-    names = varying(found.front.candidates)
     objectives = [item.metric for item in found.spec.objectives]
     return [
         {
@@ -89,7 +88,7 @@ def _latest(found: Found) -> list[dict[str, Any]]:
             "seed": record.seed,
             "role": record.role,
             "status": record.status,
-            "values": describe(record.config, names)[:MAX_TEXT],
+            "values": describe(record.config, found.names)[:MAX_TEXT],
             "metrics": {
                 name: record.metrics[name].value
                 for name in objectives

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from sweeper.figures import figure_html, fronts_figure
-from sweeper.front import describe, varying
+from sweeper.front import describe
 from sweeper.serve.compare import Comparison
 from sweeper.serve.state import Found, Page, state_of
 
@@ -75,14 +75,13 @@ class Summary(NamedTuple):
 def summary(found: Found) -> Summary:
     """The little of it that the index shows."""
     chosen = found.recommendation.chosen
-    names = varying(found.front.candidates)
     return Summary(
         records=len(found.records),
         planned=found.planned,
         front=len(found.front.members),
         recommended="none"
         if chosen is None
-        else f"{chosen.config_id}: {describe(chosen.config, names)}",
+        else f"{chosen.config_id}: {describe(chosen.config, found.names)}",
     )
 
 

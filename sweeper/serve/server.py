@@ -2,6 +2,7 @@
 
 import errno
 import ipaddress
+import logging
 import os
 import socket
 from collections.abc import Callable
@@ -32,6 +33,7 @@ def serve(
     port: int = DEFAULT_PORT,
     *,
     with_generations: bool = False,
+    redact: bool = False,
     begin: Callable[[Started], None] = lambda started: None,
 ) -> None:
     """Serve the run at `root`, or the runs below it, until SIGINT or SIGTERM.
@@ -41,6 +43,7 @@ def serve(
         host: The address or name to bind to.
         port: The port; 0 takes any that is free.
         with_generations: Whether files of responses may be downloaded.
+        redact: Leave prompts and responses of harmful suites out of everything.
         begin: Told when the server answers from now on.
 
     Raises:
@@ -57,8 +60,10 @@ def serve(
         names = {_bracketed(host), _bracketed(str(address))}
         if address.is_unspecified:
             names |= {socket.gethostname(), socket.getfqdn()}
-        app = make_app(Site(root, with_generations), names, address.is_unspecified)
+        app = make_app(Site(root, with_generations, redact), names, address.is_unspecified)
         server = make_server(app)
+        # Whoever is still being answered when somebody says stop is cut off: no error to talk about.
+        logging.getLogger("uvicorn.error").addFilter(lambda record: not server.should_exit)
         shown = "127.0.0.1" if address.is_unspecified else host
         url = f"http://{_bracketed(shown)}:{bound.getsockname()[1]}/"
         begin(Started(url, len(list_runs(root)), not address.is_loopback))

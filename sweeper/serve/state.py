@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import NamedTuple
 
 from sweeper.errors import SweeperError
 from sweeper.folder import RunFolder
-from sweeper.front import Front, find_front
+from sweeper.front import Front, find_front, varying
 from sweeper.progress import TrajectoryProgress, read_trajectory
 from sweeper.records import GrowingRecords, TrialRecord
 from sweeper.report import render, report_data
@@ -33,17 +34,24 @@ DAMAGE = (
 QUIET_SECONDS = 120.0
 """Without a word for so long, nobody can say whether a run or a trajectory still goes on."""
 
+FRONT_SHARE = 10
+"""For a page that stays open, fronts are found in at most one part in so many of the time."""
+
 Stamp = tuple[tuple[int, int, int] | None, ...]
 
 
 class Found(NamedTuple):
-    """What the records of a run say. `planned` is None where the plan is not known."""
+    """What the records of a run say. `planned` is None where the plan is not known.
+
+    `names` are the hyperparameters that vary.
+    """
 
     spec: SweepSpec
     records: tuple[TrialRecord, ...]
     front: Front
     recommendation: Recommendation
     planned: int | None
+    names: tuple[str, ...]
 
     @property
     def statuses(self) -> Mapping[str, int]:
@@ -73,11 +81,13 @@ def stamp_of(*paths: Path) -> Stamp:
 class RunView:
     """One run as it is now. Its methods may be called from several threads."""
 
-    def __init__(self, folder: RunFolder) -> None:
+    def __init__(self, folder: RunFolder, redact: bool = False) -> None:
         self.folder = folder
+        self._redact = redact
         self._lock = threading.Lock()
         self._records = GrowingRecords(folder.records)
         self._found: tuple[Stamp, Found] | None = None
+        self._due = 0.0
         self._page: tuple[Stamp, Page] | None = None
         self._progress: dict[str, tuple[Stamp, TrajectoryProgress | None]] = {}
 
@@ -105,6 +115,7 @@ class RunView:
         with self._lock:
             stamp = self.stamp()
             if self._found is None or self._found[0] != stamp:
+                began = time.monotonic()
                 run = open_run(self.folder.root)
                 records, spec = self._records.read(), run.spec
                 front = find_front(records, spec)
@@ -117,9 +128,24 @@ class RunView:
                         front,
                         recommend(front, spec),
                         planned if type(planned) is int else None,
+                        varying(front.candidates),
                     ),
                 )
+                ended = time.monotonic()
+                self._due = ended + FRONT_SHARE * (ended - began)
             return self._found[1]
+
+    def found_lately(self) -> Found:
+        """Like `found`, but the front may be of a while ago where finding it takes long.
+
+        Raises:
+            One of DAMAGE: the folder vanished or is damaged.
+        """
+        with self._lock:
+            known = self._found
+            if known is not None and known[0] != self.stamp() and time.monotonic() < self._due:
+                return known[1]._replace(records=self._records.read())
+        return self.found()
 
     def page(self) -> Page:
         """The report of what the records say now, rendered at most once for each state of the files.
@@ -132,7 +158,7 @@ class RunView:
             found = self.found()
             run = open_run(self.folder.root)
             data = report_data(self.folder, found.records, found.spec, run.accounting, run.estimate)
-            samples = gather(self.folder, found.records, found.spec, data)
+            samples = gather(self.folder, found.records, found.spec, data, redact=self._redact)
             self._page = (stamp, Page(render(data, samples), len(found.records)))
         return self._page[1]
 

@@ -284,10 +284,16 @@ class ComputeSpec(SpecModel):
     micro_batch_size: Count | None = None
     deterministic: bool = True
     checkpoint_every: Count = 100
+    stall_minutes: Positive = 60.0
     gradient_checkpointing: bool = False
     torch_compile: bool = False
     pack: Literal["auto"] | Count = "auto"
     ray_address: str | None = None
+    keep_weights: Literal["front", "all", "none"] = "none"
+    disk_quota_gib: Positive | None = None
+    mirror: (
+        Annotated[str, Field(pattern=r"^s3://[a-z0-9][a-z0-9.-]+(/[A-Za-z0-9_.=-]+)*$")] | None
+    ) = None
     loggers: Annotated[
         tuple[Literal["tensorboard", "mlflow", "wandb"], ...], BeforeValidator(listed)
     ] = ()
@@ -323,7 +329,7 @@ class SweepSpec(SpecModel):
     constraints: tuple[ConstraintSpec, ...] = (ConstraintSpec(metric="unsafe_rate", max=0.05),)
     search: SearchSpec = SearchSpec()
     compute: ComputeSpec = ComputeSpec()
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1, max_length=1000)] = (0,)
     references: tuple[ReferenceSpec, ...] = ()
 
     @property

@@ -75,7 +75,11 @@ class Attempt:
     """One attempt at the readouts of some members that are still waiting."""
 
     def __init__(
-        self, members: Sequence[Member], limits: Limits = NO_LIMITS, world: World = ALONE
+        self,
+        members: Sequence[Member],
+        limits: Limits = NO_LIMITS,
+        world: World = ALONE,
+        alive: Callable[[], None] = lambda: None,
     ) -> None:
         self._members = list(members)
         self._limits = limits
@@ -86,7 +90,7 @@ class Attempt:
         self._slots: Slots | None = None
         self._scorer: Scorer | None = None
         self._room: Room | None = None
-        self._beats = Beats(self._members if world.leads else ())
+        self._beats = Beats(self._members if world.leads else (), alive=alive)
 
     def records(self) -> Iterator[list[TrialRecord]]:
         """Train and read, all members in step."""

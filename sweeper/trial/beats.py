@@ -23,9 +23,13 @@ class Beats:
     """
 
     def __init__(
-        self, members: Sequence[Member], clock: Callable[[], float] = time.monotonic
+        self,
+        members: Sequence[Member],
+        clock: Callable[[], float] = time.monotonic,
+        alive: Callable[[], None] = lambda: None,
     ) -> None:
         self._members = tuple(members)
+        self._alive = alive
         self._clock = clock
         self._due = clock()
         self._count: dict[Member, int] = {}
@@ -33,6 +37,7 @@ class Beats:
 
     def enter(self, stage: str, members: Iterable[Member]) -> None:
         """Members begin a stage, or go on in it."""
+        self._alive()
         changed = [member for member in members if member.stage != stage]
         for member in changed:
             member.stage = stage
@@ -43,6 +48,7 @@ class Beats:
 
     def tick(self) -> None:
         """Something was done."""
+        self._alive()
         if self._clock() >= self._due:
             self._write([member for member in self._members if member not in self._ended])
 

@@ -1,25 +1,24 @@
 """One trajectory on its way: its weights, what is still to be read from it, and its records."""
 
-import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 
-from sweeper.folder import TrialStorage, write_atomic
+from sweeper.errors import SweeperError
+from sweeper.folder import TrialStorage, write_patiently
 from sweeper.keywords import load_keyword_list
 from sweeper.provenance import git_commit, hardware, package_versions
 from sweeper.records import Status, TrialRecord
 from sweeper.stopping import Count, inferred
 from sweeper.task import HarnessSettings, Readout, Segment, TrajectoryTask
 from sweeper.trial.adapters import Adapter
+from sweeper.trial.checkpoint import State, read_checkpoints, weights_hash, write_checkpoint
 from sweeper.trial.encode import Encoded, RowOrder, micro_batches
 from sweeper.trial.failure import Failure
 from sweeper.trial.inputs import Inputs
+from sweeper.trial.saved import kept_bytes
 from sweeper.trial.score import Scores, Stopped
 from sweeper.trial.shards import whole
 from sweeper.trial.train import Walker, step_seed
@@ -89,23 +88,27 @@ class Member:
         self._resume(device)
 
     def _resume(self, device: torch.device) -> None:
-        """Go on from the checkpoint, if every process of the trial has it whole and of one step."""
-        state = self._checkpoint()
-        steps = self._world.gather(-1 if state is None else int(state["step"]))
-        if state is not None and set(steps) == {int(state["step"])}:
+        """Go on from the newest checkpoint that every process of the trial has whole and of one step."""
+        states = self._checkpoints()
+        state = next(states, None)
+        while True:
+            steps = self._world.gather(-1 if state is None else int(state["step"]))
+            if min(steps) == max(steps) or min(steps) < 0:
+                break
+            if state is not None and int(state["step"]) > min(steps):
+                state = next(states, None)
+        if state is not None and min(steps) == max(steps):
             self.walker.restore({name: value.to(device) for name, value in state.items()})
 
-    def _checkpoint(self) -> dict[str, torch.Tensor] | None:
-        """What lies on disk, unless it is of no use: that costs time, not correctness."""
-        path = self.storage.shard(self._world.rank, self._world.size)
-        if not path.is_file():
-            return None
-        try:
-            state = load_tensors(path.read_bytes())
-        except (SafetensorError, OSError):
-            return None
+    def _checkpoints(self) -> Iterator[State]:
+        """What lies on disk, newest first; what is of no use costs time, not correctness."""
         first = min(self._point(readout) for readout in self.waiting)
-        return state if self.walker.fits(state) and int(state["step"]) <= first else None
+        path = self.storage.shard(self._world.rank, self._world.size)
+        for found in read_checkpoints(path):
+            if found.state is None:
+                self.shared.setdefault("checkpoints_refused", []).append(found.fault)
+            elif self.walker.fits(found.state) and int(found.state["step"]) <= first:
+                yield found.state
 
     def _point(self, readout: Readout) -> int:
         """The trunk step a readout needs: its own, or the one its tail branches from."""
@@ -125,12 +128,18 @@ class Member:
         )
 
     def arrive(self, step: int) -> None:
-        """Write the checkpoint of a stop whole or not at all."""
+        """Write the checkpoint of a stop whole or not at all.
+
+        Where the disk refuses it training goes on: an interruption would cost more time, and no record.
+        """
         self.stage = "checkpoint"
         self._arrived = step
         state = self.walker.state(torch.device("cpu"))
         world = self._world
-        write_atomic(self.storage.shard(world.rank, world.size), save_tensors(state))
+        try:
+            write_checkpoint(self.storage.shard(world.rank, world.size), state)
+        except (SweeperError, OSError) as error:
+            self.shared.setdefault("checkpoints_skipped", []).append(f"step {step}: {error}")
 
     def reached(self) -> tuple[int, tuple[float, ...]]:
         """The optimizer steps taken, and the losses of those that were looked at already."""
@@ -183,14 +192,13 @@ class Member:
         self, readout: Readout, scores: Scores | Stopped, weights: Sequence[torch.Tensor]
     ) -> TrialRecord:
         """Make what was measured durable: responses first, then the record in the outbox."""
-        walker = self.walker
-        parts = zip(walker.parameters, weights, strict=True)
+        parts = zip(self.walker.parameters, weights, strict=True)
         digest = weights_hash(whole(parameter, part) for parameter, part in parts)
         if self.task.compute.keep_weights:
             self._keep_weights(readout, weights)
         lines = "".join(f"{json.dumps(line)}\n" for line in scores.lines)
         if self._world.leads:
-            write_atomic(self.storage.generations(readout.config_id, self.task.seed), lines)
+            write_patiently(self.storage.generations(readout.config_id, self.task.seed), lines)
         status, reason = self._end(scores)
         measured = {
             "weights_sha256": digest,
@@ -209,7 +217,7 @@ class Member:
         parts = zip(self.walker.names, self.walker.parameters, weights, strict=True)
         kept = {name: whole(own, part).detach().cpu().contiguous() for name, own, part in parts}
         if self._world.leads:
-            write_atomic(self.storage.weights(readout.config_id), save_tensors(kept))
+            write_patiently(self.storage.weights(readout.config_id), kept_bytes(kept))
 
     def _end(self, scores: Scores | Stopped) -> tuple[Status, dict[str, Any] | None]:
         """How a readout that was scored, or begun to be, ends and why."""
@@ -221,7 +229,7 @@ class Member:
     def _out(self, record: TrialRecord, readout: Readout) -> TrialRecord:
         """Make a record durable."""
         if self._world.leads:
-            write_atomic(self.storage.outgoing(readout.config_id), record.to_json())
+            write_patiently(self.storage.outgoing(readout.config_id), record.to_json())
         self.waiting.remove(readout)
         self._see(record)
         return record
@@ -339,12 +347,3 @@ def _described(harness: HarnessSettings | None) -> dict[str, Any] | None:
         "num_fewshot": harness.num_fewshot,
         "limit": harness.limit,
     }
-
-
-def weights_hash(weights: Iterable[torch.Tensor]) -> str:
-    """SHA-256 of the raw bytes of the weights, in order: equal if and only if they are bit-equal."""
-    digest = hashlib.sha256()
-    for tensor in weights:
-        flat = tensor.detach().cpu().contiguous().flatten()
-        digest.update(flat.view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sweeper.errors import RankLostError
+from sweeper.errors import DiskFullError, RankLostError, UnreachableError
 from sweeper.folder import TrialStorage
 from sweeper.records import TrialRecord
 from sweeper.task import TrajectoryTask
@@ -25,6 +25,9 @@ from sweeper.trial.failure import Failure
 
 GRACE_SECONDS = 10.0
 """How long other processes may still report after one has: the first to fail is not always the cause."""
+
+
+REFUSALS = {error.__name__: error for error in (DiskFullError, UnreachableError)}
 
 
 class _Rank(NamedTuple):
@@ -50,6 +53,7 @@ def on_ranks(
 
     Raises:
         RankLostError: a process ended without a word.
+        DiskFullError, UnreachableError: see `run_pack`.
     """
     storage = storage_of(tasks[0].trajectory_id)
     storage.create()
@@ -116,6 +120,9 @@ def _listen(
                 *lines, rests[key.fd] = (rests[key.fd] + chunk).split(b"\n")
                 for line in lines:
                     message = json.loads(line)
+                    if "refused" in message:
+                        kind, *args = message["refused"]
+                        raise REFUSALS[kind](*args)
                     if "failure" in message:
                         failures.append(Failure(**message["failure"]))
                     else:

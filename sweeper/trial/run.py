@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 
+from sweeper.errors import DiskFullError, UnreachableError
 from sweeper.folder import TrialStorage
+from sweeper.patience import storage_refused
 from sweeper.records import TrialRecord
 from sweeper.task import TrajectoryTask
 from sweeper.trial.attempt import Attempt, Limits
 from sweeper.trial.failure import Failure
 from sweeper.trial.member import Member
 from sweeper.trial.ranks import on_ranks
+from sweeper.trial.watchdog import Watchdog
 from sweeper.trial.world import ALONE, World
 
 Keys = frozenset[tuple[str, int]]
@@ -45,6 +48,7 @@ def run_pack(
 
     Raises:
         RankLostError: a process of a trial on several GPUs was lost; called again, it is started again.
+        DiskFullError, UnreachableError: responses or records cannot be written, or files not be read.
     """
     known = set(done)
     limits: Limits | None = Limits()
@@ -90,12 +94,30 @@ def run_here(
     members = [member for member in members if member.waiting]
     if not members:
         return None
-    attempt = Attempt(members, limits, world)
+    note = members[0].storage.stalled(world.rank)
+    with Watchdog(tasks[0].compute.stall_seconds, note) as watchdog:
+        return (yield from _attempt(members, known, limits, world, watchdog))
+
+
+def _attempt(
+    members: Sequence[Member],
+    known: set[tuple[str, int]],
+    limits: Limits,
+    world: World,
+    watchdog: Watchdog,
+) -> Generator[list[TrialRecord], None, Failure | None]:
+    attempt = Attempt(members, limits, world, watchdog.beat)
     try:
         for records in attempt.records():
             known.update(record.key for record in records)
+            watchdog.rest()
             yield records
-    except Exception as error:  # noqa: BLE001 - whatever a trial dies of becomes a record.
+            watchdog.beat()
+    except (DiskFullError, UnreachableError):
+        raise  # No property of a configuration: what is left is measured by the next run.
+    except Exception as error:  # Whatever else a trial dies of becomes a record.
+        if (refused := storage_refused(error)) is not None:
+            raise refused from error
         return attempt.failure(error)
     finally:
         attempt.close()

@@ -1,11 +1,13 @@
 """Weights that were measured, as the folders that peft and transformers load."""
 
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save, save_file
 from transformers import AutoTokenizer
 
 from sweeper.task import TrajectoryTask
@@ -13,6 +15,25 @@ from sweeper.trial.adapters import MAGNITUDE, lora_config
 from sweeper.trial.model import load_model, opened
 
 GENERATION_CONFIG = "generation_config.json"
+
+NAMES_KEY = "names"
+"""Where a file of kept weights says, as JSON, in which order a record's hash takes them."""
+
+
+def kept_bytes(weights: Mapping[str, torch.Tensor]) -> bytes:
+    """A file of the weights of a readout, by name, on the CPU, in the order that their hash takes them."""
+    return save(dict(weights), {NAMES_KEY: json.dumps(list(weights))})
+
+
+def kept_weights(path: Path) -> list[torch.Tensor] | None:
+    """Weights of `kept_bytes` in the order of their hash; None where there are none or damaged ones."""
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            return [file.get_tensor(name) for name in json.loads(file.metadata()[NAMES_KEY])]
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+        return None
 
 
 def save_weights(task: TrajectoryTask, weights: Path, folder: Path) -> None:

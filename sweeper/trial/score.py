@@ -73,6 +73,7 @@ class Scorer:
         beat: Callable[[], None] = lambda: None,
     ) -> None:
         self._inputs = inputs
+        self._beat = beat
         self._rules = rules
         self._world = world
         self._names = settings.utility_metrics
@@ -268,6 +269,7 @@ class Scorer:
         count = "token_accuracy" in self._names
         mine = []
         for i in range(0, len(batches), size):
+            self._beat()
             batch = batches[min(i + self._world.rank, len(batches) - 1)]
             mine.append(row_sums(model, batch.repeated(adapters), count_correct=count))
         rounds = list(zip(*self._world.gather(mine), strict=True))
@@ -281,7 +283,14 @@ class Scorer:
         for number in adapters:
             if slots is not None:
                 slots.arrange([number])
-            found.append(NOTHING if self._harness is None else self._harness.measure(model))
+            if self._harness is None:
+                found.append(NOTHING)
+                continue
+            hook = model.register_forward_pre_hook(lambda *arguments: self._beat())
+            try:
+                found.append(self._harness.measure(model))
+            finally:
+                hook.remove()
         return found
 
 

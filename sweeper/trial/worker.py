@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from sweeper.errors import DiskFullError, UnreachableError
 from sweeper.folder import TrialStorage
 from sweeper.records import TrialRecord
 from sweeper.task import TrajectoryTask
@@ -50,7 +51,12 @@ def main(job_path: str, rank: int, pipe: int) -> None:
         world,
     )
     with os.fdopen(pipe, "w", encoding="utf-8") as out:
-        failure = _report(attempt, world, out)
+        try:
+            failure = _report(attempt, world, out)
+        except (DiskFullError, UnreachableError) as error:
+            out.write(json.dumps({"refused": [type(error).__name__, *error.args]}) + "\n")
+            out.flush()
+            os._exit(0)
         if failure is not None:
             out.write(json.dumps({"failure": asdict(failure)}) + "\n")
     if failure is None:

@@ -27,7 +27,7 @@ from sweeper.export.rows import export_rows  # noqa: E402
 from sweeper.folder import TrialStorage  # noqa: E402
 from sweeper.front import find_front  # noqa: E402
 from sweeper.plan import make_plan, make_tasks  # noqa: E402
-from sweeper.records import TrialRecord
+from sweeper.records import TrialRecord  # noqa: E402
 from sweeper.spec import parse_spec  # noqa: E402
 from sweeper.trial.run import run_trajectory  # noqa: E402
 

@@ -4,16 +4,18 @@ const page = (() => {
   const listeners = { selection: new Set(), tray: new Set() };
   const state = { selection: new Set(), tray: new Set() };
   const limit = 4;
+  const blocks = new Map();
 
   const tell = (name, source) => {
     for (const listener of listeners[name]) listener(state[name], source);
   };
 
   return {
-    /** The parsed JSON block `NAME-data`, or null where the page has none. */
+    /** The parsed JSON block `NAME-data`, or null where the page has none. Parsed once. */
     data(name) {
       const block = document.getElementById(`${name}-data`);
-      return block === null ? null : JSON.parse(block.textContent);
+      if (block !== null && !blocks.has(name)) blocks.set(name, JSON.parse(block.textContent));
+      return blocks.get(name) ?? null;
     },
     /** Ids of the selected configurations; an empty set means that nothing is selected. */
     selection: () => state.selection,
@@ -25,6 +27,7 @@ const page = (() => {
     onSelection: (listener) => listeners.selection.add(listener),
     /** Ids in the compare tray, in the order they were put there; at most four. */
     tray: () => state.tray,
+    limit,
     /** Put a configuration into the tray, or take it out; false where the tray is full. */
     toggle(id, source) {
       if (state.tray.has(id)) state.tray.delete(id);
@@ -34,5 +37,12 @@ const page = (() => {
       return true;
     },
     onTray: (listener) => listeners.tray.add(listener),
+    /** An element with attributes and children; texts become text nodes and nothing else. */
+    make(tag, attributes = {}, ...children) {
+      const node = document.createElement(tag);
+      for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+      node.append(...children);
+      return node;
+    },
   };
 })();

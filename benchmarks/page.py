@@ -1,0 +1,128 @@
+"""What the report costs by its size: bytes, seconds to write, seconds until a browser can use it.
+
+`python benchmarks/page.py` makes synthetic records (no model produced them) with samples, writes the
+report of each size, opens it in Chromium, and writes results/page.json.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from scale import HERE, SPEC, laid_out, made_up, shared_provenance
+
+from sweeper.folder import RunFolder
+from sweeper.provenance import git_commit, hardware, package_versions
+from sweeper.records import TrialRecord
+from sweeper.report import write_report
+from sweeper.spec import SweepSpec
+
+RESULTS = HERE.parent / "results" / "page.json"
+SIZES = (128, 1000, 10000)
+TARGET_MB = 15.0
+"""At 1,000 configurations."""
+
+STEPS = """async () => {
+  const frame = () => new Promise(done => requestAnimationFrame(() => setTimeout(done, 0)));
+  const timed = async work => {
+    const begin = performance.now();
+    await work();
+    await frame();
+    return (performance.now() - begin) / 1000;
+  };
+  const {domInteractive, domContentLoadedEventEnd, loadEventEnd} =
+    performance.getEntriesByType("navigation")[0];
+  const ids = page.data("configurations").ids;
+  const head = document.querySelectorAll("#all thead button")[2];
+  const filter = document.getElementById("filter");
+  return {
+    ready: domContentLoadedEventEnd / 1000,
+    loaded: loadEventEnd / 1000,
+    sort: await timed(() => head.click()),
+    filter: await timed(() => {
+      filter.value = "unsafe_rate<0.05 ema";
+      filter.dispatchEvent(new Event("input"));
+    }),
+    select: await timed(() => page.select(ids.slice(0, 30), "benchmark")),
+    clear: await timed(() => page.select([], "benchmark")),
+    configurations: ids.length,
+  };
+}"""
+
+
+def records_of(spec_text: str, count: int) -> tuple[SweepSpec, list[TrialRecord]]:
+    """The controls and the first configurations of the synthetic sweep, whole trajectories first."""
+    spec, _, tasks = laid_out(spec_text)
+    provenance = shared_provenance(spec.evaluation.keyword_lists)
+    pairs = [(task, item) for task in tasks for item in task.readouts]
+    stride = max(1, len(pairs) // count)
+    chosen = [pair for i, pair in enumerate(pairs) if pair[1].role == "base" or i % stride == 0]
+    return spec, [made_up(task, item, provenance) for task, item in chosen[:count]]
+
+
+def in_browser(path: Path) -> dict[str, Any]:
+    """Seconds from navigation to the end of DOMContentLoaded (figures drawn, scripts run), and of use."""
+    from playwright.sync_api import sync_playwright
+
+    names = ("chromium", "chromium-browser", "google-chrome")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=next(filter(None, map(shutil.which, names))), args=["--no-sandbox"]
+        )
+        page = browser.new_page(viewport={"width": 1400, "height": 900})
+        page.set_default_timeout(300_000)
+        page.goto(path.resolve().as_uri(), timeout=300_000)
+        found: dict[str, Any] = page.evaluate(STEPS)
+        found["browser"] = browser.version
+        browser.close()
+    return found
+
+
+def measure(count: int, folder: Path) -> dict[str, Any]:
+    """One size."""
+    spec, records = records_of(SPEC, count)
+    path = folder / f"report-{count}.html"
+    begin = time.perf_counter()
+    write_report(RunFolder(folder / "run"), records, spec, None, path)
+    seconds = time.perf_counter() - begin
+    return {"write": seconds, "mb": path.stat().st_size / 1e6, **in_browser(path)}
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """One line per size."""
+    names = ("write", "ready", "sort", "filter", "select", "clear")
+    lines = [f"{'configurations':>14}{'MB':>8}" + "".join(f"{name:>9}" for name in names)]
+    for row in rows:
+        seconds = "".join(f"{row[name]:>8.2f}s" for name in names)
+        lines.append(f"{row['configurations']:>14}{row['mb']:>8.2f}{seconds}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure all sizes, print the table, keep the results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--keep", type=Path, help="write the reports to this folder")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = given.keep or Path(scratch)
+        rows = [measure(count, folder) for count in SIZES]
+    print(table(rows))
+    content = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "hardware": {**hardware("cpu"), "cpus": os.cpu_count(), "load": os.getloadavg()},
+        "versions": package_versions(),
+        "git_commit": git_commit(),
+        "target_mb_at_1000": TARGET_MB,
+        "sizes": rows,
+    }
+    RESULTS.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""How long the Llama-2 and Llama-3.2 sweeps take on 1, 8 and 64 GPUs by the cost model: docs/reproduce.md.
+
+python benchmarks/reproduce_table.py            # print the table
+python benchmarks/reproduce_table.py --write    # put it into the page
+
+Published figures are used whatever this machine has, so the numbers are the same everywhere.
+"""
+
+import sys
+from pathlib import Path
+
+from headers import H100, hours_text
+
+from sweeper.facts import Machine, plan_estimate
+from sweeper.plan import make_plan
+from sweeper.spec import load_spec
+from sweeper.spec.load import shipped_specs
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "reproduce.md"
+BEGIN, END = "<!-- begin: benchmarks/reproduce_table.py -->", "<!-- end -->"
+
+COUNTS = (1, 8, 64)
+"""GPUs: one, a node, eight nodes."""
+
+CORES_PER_GPU = 8
+
+
+def names() -> list[str]:
+    """The shipped sweeps of Llama 2 and Llama 3.2."""
+    return [name for name in shipped_specs() if name.startswith(("llama2_", "llama32_"))]
+
+
+def row(name: str) -> list[str]:
+    """One line: GPUs of a trial, GPU-hours, hours on so many GPUs; a dash where a trial needs more."""
+    spec = load_spec(name)
+    plan = make_plan(spec)
+    each = spec.compute.processes
+    machine = Machine((H100,) * each, CORES_PER_GPU * each)
+    hours, total = [], 0.0
+    for count in COUNTS:
+        if count < each:
+            hours.append("-")
+            continue
+        made = plan_estimate(plan, spec, workers=count // each, machine=machine, look=False)
+        total = total or made.gpu_hours
+        hours.append(hours_text(made.wall_seconds / 3600))
+    return [f"`{name}`", str(plan.accounting.trajectories), str(each), hours_text(total), *hours]
+
+
+def table() -> str:
+    """All of them as Markdown."""
+    heads = [f"hours on {count} GPU{'' if count == 1 else 's'}" for count in COUNTS]
+    head = ["sweep", "trajectories", "GPUs per trial", "GPU-hours", *heads]
+    lines = [head, ["---"] * len(head), *map(row, names())]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def written(page: str) -> str:
+    """The page with the table between its two marks."""
+    before, rest = page.split(BEGIN)
+    return f"{before}{BEGIN}\n{table()}\n{END}{rest.split(END, 1)[1]}"
+
+
+if __name__ == "__main__":
+    if "--write" in sys.argv[1:]:
+        PAGE.write_text(written(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    else:
+        sys.stdout.write(table() + "\n")

@@ -1,0 +1,67 @@
+"""The keyword lists and judges that gave the rates, and what matching words cannot see."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from sweeper.judges import Overlay
+from sweeper.keywords import keyword_list_names, load_keyword_list
+from sweeper.records import TrialRecord
+from sweeper.spec import SweepSpec
+
+OTHER_LIST = "not the list shipped with this version; the hash says which one it was"
+
+
+class KeywordListRow(NamedTuple):
+    """A keyword list that was used, or a judge. `sets_rate` marks the one that gives `unsafe_rate`."""
+
+    name: str
+    source: str
+    matching: str
+    phrases: int | None
+    digest: str
+    sets_rate: bool
+
+
+def list_rows(
+    spec: SweepSpec, records: Sequence[TrialRecord], judged: Overlay | None
+) -> tuple[KeywordListRow, ...]:
+    """The judge, if there is one, above the lists of the spec; the first row sets the rate."""
+    return (
+        *_judge_rows(judged),
+        *(
+            _keyword_list(name, records, index == 0 and judged is None)
+            for index, name in enumerate(spec.evaluation.keyword_lists)
+        ),
+    )
+
+
+def _judge_rows(judged: Overlay | None) -> tuple[KeywordListRow, ...]:
+    """The judge above the lists, with what its rates stand on."""
+    if judged is None:
+        return ()
+    row = KeywordListRow(judged.judge, judged.summary, "judge", None, judged.digest, True)
+    return (row,)
+
+
+def _keyword_list(name: str, records: Sequence[TrialRecord], sets_rate: bool) -> KeywordListRow:
+    """A list as shipped, if that is what the records were judged with; otherwise its hash alone."""
+    judged = {
+        str(digest)
+        for record in records
+        if (digest := record.provenance.get("keyword_lists", {}).get(name)) is not None
+    }
+    shipped = load_keyword_list(name) if name in keyword_list_names() else None
+    if shipped is None or judged - {shipped.digest}:
+        hashes = ", ".join(sorted(judged)) or "unknown"
+        return KeywordListRow(name, OTHER_LIST, "", None, hashes, sets_rate)
+    case = "case-sensitive" if shipped.case_sensitive else "any case"
+    opening = shipped.matching == "opening"
+    where = f"first {shipped.window_words} words" if opening else shipped.matching
+    return KeywordListRow(
+        name,
+        shipped.source,
+        f"{where}, {case}",
+        len(shipped.phrases),
+        shipped.digest,
+        sets_rate,
+    )

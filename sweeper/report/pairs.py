@@ -1,0 +1,90 @@
+"""What the compare tray needs to test two configurations in the page: their samples, packed."""
+
+import base64
+from collections.abc import Sequence
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+
+from sweeper.front import CANDIDATE_ROLE, Candidate, Front, has_verdicts, rows_of
+from sweeper.spec import SweepSpec
+from sweeper.stats.beta import t_quantile
+
+CONFIDENCE = 0.95
+BUDGET = 2_500_000
+"""Characters of packed samples in a page. What does not fit is left out, and the page says so."""
+
+
+def pair_block(
+    front: Front, spec: SweepSpec, ordered: Sequence[str], chosen: Candidate | None
+) -> dict[str, Any]:
+    """The samples behind `front.gap`, for the page's script to compute the same in any pair.
+
+    Args:
+        front: The front.
+        spec: The spec: its objectives, constraints and utility are tested.
+        ordered: All ids, the most wanted first; after the chosen one and the controls.
+        chosen: The recommended configuration.
+
+    Returns:
+        `metrics` by name, `z` and `t` the quantiles of the confidence (t by n), `of` the packed
+        samples by id, `left_out` how many configurations have samples that did not fit.
+    """
+    wanted = [item.metric for item in spec.objectives]
+    wanted += [item.metric for item in spec.constraints]
+    measured = {name for item in front.candidates for name in item.values}
+    metrics = [
+        name
+        for name in dict.fromkeys([*wanted, spec.utility.metric, "unsafe_rate"])
+        if name in measured
+    ]
+    items = {item.config_id: item for item in front.candidates}
+    order = {name: index for index, name in enumerate(ordered)}
+
+    def rank(item: Candidate) -> tuple[bool, bool, int]:
+        return item is not chosen, item.role == CANDIDATE_ROLE, order[item.config_id]
+
+    packed: dict[str, Any] = {}
+    sizes: set[int] = set()
+    spent = left_out = 0
+    for item in sorted((items[name] for name in ordered), key=rank):
+        found = {name: _packed(item, name, sizes) for name in metrics if name in item.values}
+        size = sum(len(text) for values in found.values() for text in values.get("samples", ()))
+        if spent + size > BUDGET:
+            left_out += 1
+            continue
+        spent += size
+        packed[item.config_id] = {"seeds": item.seeds, "metrics": found}
+    share = 0.5 + CONFIDENCE / 2
+    return {
+        "metrics": metrics,
+        "z": NormalDist().inv_cdf(share),
+        "t": {n: t_quantile(share, n - 1) for n in sorted(sizes)},
+        "of": packed,
+        "left_out": left_out,
+    }
+
+
+def _packed(item: Candidate, metric: str, sizes: set[int]) -> dict[str, Any]:
+    """A metric of a candidate: verdicts as bits of each seed, else rows averaged over seeds, in base64."""
+    n = min(m.n for m in item.measured(metric))
+    found: dict[str, Any] = {"value": item.values[metric], "n": n}
+    found["sampled"] = item.is_sampled(metric)
+    rows = rows_of(item, metric)
+    if rows is None or len(rows) < 2:
+        return found
+    found["n"] = len(rows)
+    sizes.add(len(rows))
+    if has_verdicts(item, metric):
+        bits = [np.frombuffer(str(r.samples[metric]).encode(), np.uint8) - 48 for r in item.records]
+        return {
+            **found,
+            "verdicts": True,
+            "samples": [_text(np.packbits(b).tobytes()) for b in bits],
+        }
+    return {**found, "verdicts": False, "samples": [_text(rows.astype("<f8").tobytes())]}
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
