@@ -30,6 +30,7 @@ from sweeper.refine import refined_plans
 from sweeper.rounds import points_asked
 from sweeper.sources import resolve
 from sweeper.spec import SweepSpec, dump_spec, spec_hash
+from sweeper.spec.document import read_yaml
 from sweeper.task import TrajectoryTask
 from sweeper.trial.data import data_hash, pinned
 from sweeper.trial.inputs import preflight
@@ -264,8 +265,8 @@ def _listed(only: Collection[str] | None) -> list[str] | None:
 
 def _changed_keys(folder: RunFolder, spec: SweepSpec) -> list[str]:
     try:
-        before = yaml.safe_load(folder.spec.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):
+        before = read_yaml(folder.spec.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return ["its spec.yaml cannot be read"]
     after = yaml.safe_load(dump_spec(spec))
     flat_before, flat_after = dict(_flat(before)), dict(_flat(after))
