@@ -41,7 +41,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/table.py
 
 chaos: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos.py --script --seeds $(SEEDS) --ray 2
+	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos.py --script --seeds $(SEEDS)
 
 check: $(READY)
 	$(BIN)/ruff check .

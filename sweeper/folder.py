@@ -194,6 +194,10 @@ class RunFolder:
             info = json.loads(self.info.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
+        except NotADirectoryError:
+            raise RunFolderError(
+                f"{self.root} is a file, not a run folder; give the folder that `sweeper run` wrote"
+            ) from None
         except (OSError, ValueError, RecursionError) as error:
             raise RunFolderError(f"cannot read {self.info}: {error}") from None
         found = info.get("version") if isinstance(info, dict) else None

@@ -31,6 +31,9 @@ URL = "s3://bucket/some/run"
 SOON = Patience(first_seconds=0.001, longest_seconds=0.001, total_seconds=0.005)
 
 
+AT_ONCE = Patience(first_seconds=0.001, longest_seconds=0.001, total_seconds=0.001)
+
+
 class Store:
     """A folder that is used like an object store, and that can be away, or break at a write."""
 
@@ -364,16 +367,16 @@ def test_an_s3_server_that_ends_is_missed_and_said(
 ) -> None:
     here = begun(tmp_path / "here")
     add(here, RECORDS[:2])
-    sending = Mirror(here, "s3://sweeps/other/run", patience=SOON)
+    sending = Mirror(here, "s3://sweeps/other/run", patience=AT_ONCE)
     assert sending.pull("k") == 0 and sending.push() > 2 and sending.push() == 0
     back = RunFolder(tmp_path / "back")
     back.create()
     Mirror(back, "s3://sweeps/other/run").pull("k")
     assert contents(back.root) == contents(here.root)
     with pytest.raises(MirrorError, match="no bucket"):
-        Mirror(here, "s3://nowhere/run", patience=SOON).pull("k")
+        Mirror(here, "s3://nowhere/run", patience=AT_ONCE).pull("k")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     assert open_store("s3://sweeps/x")[1] == "sweeps/x"
     with pytest.raises(MirrorError, match=r"s3://sweeps/other/run did not answer"):
-        Mirror(back, "s3://sweeps/other/run", patience=SOON).pull("k")
+        Mirror(back, "s3://sweeps/other/run", patience=AT_ONCE).pull("k")
     assert os.environ["AWS_SECRET_ACCESS_KEY"] == SECRET

@@ -124,8 +124,9 @@ def _weights(
 ) -> int:
     """The weights kept at the fullest moment.
 
-    Of `front` those of the trajectories that run, and of a front of the expected size; all of them where
-    nothing can be ruled out before further seeds are measured.
+    Of `front` those that are read at one step of each trajectory that runs, whose records are on their
+    way, and a front of the expected size; all of them where nothing can be ruled out before further
+    seeds are measured.
     """
     each = [
         (
@@ -140,9 +141,10 @@ def _weights(
     waits = len(spec.seeds) > 1 or spec.search.refine is not None
     if spec.compute.keep_weights == "all" or waits:
         return whole
-    counts = sorted((count for count, _ in each), reverse=True)
-    members = expected_front(sum(counts), len(spec.objectives))
-    kept = sum(counts[:running]) + math.ceil(members)
+    members = expected_front(sum(count for count, _ in each), len(spec.objectives))
+    steps = [Counter(one.step for one in item.configurations) for item in trained]
+    arriving = sorted((max(found.values()) for found in steps), reverse=True)
+    kept = sum(arriving[:running]) + math.ceil(members)
     return min(whole, kept * max(size for _, size in each))
 
 
