@@ -84,9 +84,7 @@ class TrialRecord:
     def __post_init__(self) -> None:
         ids = (self.config_id, self.trajectory_id, self.role)
         if not all(isinstance(item, str) for item in ids) or not isinstance(self.seed, int):
-            raise RecordError(
-                f"ids must be texts and `seed` a whole number, but got {ids}, {self.seed}"
-            )
+            raise RecordError(f"ids are texts and `seed` a whole number, but got {ids}, {self.seed}")
         if self.status not in STATUSES:
             raise RecordError(f"`status` must be one of {STATUSES}, but got {self.status!r}")
         if (self.status == "complete") != (self.reason is None):
@@ -139,7 +137,7 @@ class TrialRecord:
         """
         try:
             raw = json.loads(text)
-        except (ValueError, RecursionError) as error:  # Nested too deep, numbers of 5,000 digits.
+        except (ValueError, RecursionError) as error:
             raise RecordError(f"the record is not JSON: {error}") from None
         found = raw.get("version") if isinstance(raw, dict) else None
         if found != RECORD_VERSION:
