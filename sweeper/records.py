@@ -84,7 +84,7 @@ class TrialRecord:
     def __post_init__(self) -> None:
         ids = (self.config_id, self.trajectory_id, self.role)
         if not all(isinstance(item, str) for item in ids) or not isinstance(self.seed, int):
-            raise RecordError(f"ids are texts and `seed` a whole number, but got {ids}, {self.seed}")
+            raise RecordError(f"ids are texts and `seed` an integer, but got {ids}, {self.seed}")
         if self.status not in STATUSES:
             raise RecordError(f"`status` must be one of {STATUSES}, but got {self.status!r}")
         if (self.status == "complete") != (self.reason is None):
