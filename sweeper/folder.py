@@ -3,9 +3,10 @@
 import fcntl
 import json
 import os
+import stat
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from sweeper.errors import RunFolderError
 from sweeper.patience import patiently
@@ -44,6 +45,20 @@ def write_patiently(path: Path, content: str | bytes) -> None:
     """
     data = content.encode("utf-8") if isinstance(content, str) else content
     patiently(partial(write_atomic, path, data), path, len(data))
+
+
+def open_plain(path: Path) -> BinaryIO:
+    """Open a regular file for reading.
+
+    Raises:
+        OSError: it is missing, a link, or no regular file. A pipe does not make anybody wait.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(path, flags)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise FileNotFoundError(f"{path.name} is no file")
+    return os.fdopen(descriptor, "rb")
 
 
 def cache_root() -> Path:

@@ -35,6 +35,8 @@ class Metric:
     k: int | None = None
 
     def __post_init__(self) -> None:
+        if not (isinstance(self.value, int | float) and isinstance(self.n, int)):
+            raise RecordError(f"`value` must be a number and `n` a whole one, but got {self}")
         if self.n < 1:
             raise RecordError(f"`n >= 1` must hold, but got {self}")
         if self.k is not None and not (0 <= self.k <= self.n and self.value == self.k / self.n):
@@ -80,6 +82,9 @@ class TrialRecord:
     version: int = RECORD_VERSION
 
     def __post_init__(self) -> None:
+        ids = (self.config_id, self.trajectory_id, self.role)
+        if not all(isinstance(item, str) for item in ids) or not isinstance(self.seed, int):
+            raise RecordError(f"ids are texts and `seed` an integer, but got {ids}, {self.seed}")
         if self.status not in STATUSES:
             raise RecordError(f"`status` must be one of {STATUSES}, but got {self.status!r}")
         if (self.status == "complete") != (self.reason is None):
@@ -132,7 +137,7 @@ class TrialRecord:
         """
         try:
             raw = json.loads(text)
-        except (ValueError, RecursionError) as error:  # Nested too deep, numbers of 5,000 digits.
+        except (ValueError, RecursionError) as error:
             raise RecordError(f"the record is not JSON: {error}") from None
         found = raw.get("version") if isinstance(raw, dict) else None
         if found != RECORD_VERSION:

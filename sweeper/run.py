@@ -1,5 +1,6 @@
 """The Python interface to a run folder: `sweeper.open_run(path)`. Needs neither torch nor ray."""
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,27 @@ class Run:
             raise RunFolderError(f"cannot read {path}: {error}") from None
 
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+"""How a cell begins that a spreadsheet computes, or may (OWASP, CSV injection)."""
+
+
+def csv_text(frame: pd.DataFrame) -> str:
+    """A frame as CSV in which no text is a formula to a spreadsheet: such a text begins with a quote.
+
+    Numbers stay numbers, and every text stands in quotation marks, names of columns included.
+    """
+    plain = frame.map(_cell).rename(columns=_cell)
+    return str(plain.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC))
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, list | tuple | dict):
+        value = str(value)
+    if not isinstance(value, str):
+        return value
+    return f"'{value}" if value.startswith(_FORMULA) else value
+
+
 def open_run(path: str | Path, judge: str | None = None, min_coverage: float = MIN_COVERAGE) -> Run:
     """Open a run folder, with the rates of a judge in the place of the first keyword list's if given.
 
@@ -148,4 +170,11 @@ def _row(record: TrialRecord) -> dict[str, Any]:
     row |= {"step": record.readout["step"], "average": record.config["average"]}
     for name, metric in record.metrics.items():
         row |= {name: metric.value, f"{name}.k": metric.k, f"{name}.n": metric.n}
-    return row
+    return {_encodable(name): _encodable(value) for name, value in row.items()}
+
+
+def _encodable(value: Any) -> Any:
+    """A text without lone surrogates, which JSON may hold and pandas refuses; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    return value.encode("utf-8", "backslashreplace").decode("utf-8")

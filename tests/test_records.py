@@ -155,7 +155,7 @@ def test_an_unknown_version_is_refused_before_the_laws_are_looked_at(version: An
         ({"extra": 1}, "expected fields"),
         ({"metrics": []}, "expected fields"),
         ({"metrics": {"rouge_l": {"value": 0.1}}}, "expected fields"),
-        ({"metrics": {"rouge_l": {"value": "high", "n": 3}}}, "expected fields"),
+        ({"metrics": {"rouge_l": {"value": "high", "n": 3}}}, "must be a number"),
         ({"objectives": 3}, "expected fields"),
         ({"metrics": {}}, "needs a finite rouge_l"),
         ({"metrics": {"unsafe_rate": {"value": 0.0, "n": 8, "k": 2}}}, "value == k / n"),

@@ -310,7 +310,7 @@ def test_files_are_sent_as_text_to_save(shared: Served, runs: Path) -> None:
         assert answer.headers["content-type"].startswith("text/plain")
         assert answer.headers["content-disposition"].startswith("attachment")
     rows = shared.ask("/runs/done/records.csv").text.splitlines()
-    assert len(rows) == 140 and rows[0].startswith("config_id,seed,role,status")
+    assert len(rows) == 140 and rows[0].startswith('"config_id","seed","role","status"')
 
 
 def test_responses_are_sent_only_where_that_was_asked_for(runs: Path, serve: Serve) -> None:

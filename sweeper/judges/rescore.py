@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sweeper.errors import JudgeError
-from sweeper.folder import RunFolder
+from sweeper.folder import RunFolder, open_plain
 from sweeper.judges.base import METRICS, QUESTIONS, Judge, Sample
 from sweeper.judges.store import (
     ABSTAINED,
@@ -140,7 +140,7 @@ def responses(
         JudgeError: with file and line number: a line that is not such a response.
     """
     path = _path(folder, record)
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         for number, text in enumerate(file, start=1):
             try:
                 line = json.loads(text)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sweeper.errors import RunFolderError
+from sweeper.folder import open_plain
 from sweeper.keywords import KeywordList, Verdict, is_degenerate
 from sweeper.plan import short_hash
 
@@ -53,7 +54,7 @@ def read_stored(path: Path, lists: Sequence[str]) -> Iterator[Stored]:
     """
     number = 0
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             while line := file.readline(LINE_LIMIT):
                 number += 1
                 short = len(line) <= _SHORT

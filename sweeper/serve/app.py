@@ -23,7 +23,7 @@ from starlette.responses import (
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from sweeper.run import open_run
+from sweeper.run import csv_text, open_run
 from sweeper.serve.compare import compare
 from sweeper.serve.files import FILES, chunks, find_generations, open_plain
 from sweeper.serve.guard import Guard
@@ -177,7 +177,7 @@ class Site:
             return _absent(name)
         path = listed.folder.root
         try:
-            text = await self._render(lambda: str(open_run(path).frame().to_csv(index=False)))
+            text = await self._render(lambda: csv_text(open_run(path).frame()))
         except DAMAGE as error:
             return self._damaged(name, error)
         return _attachment(text, f"{name}.csv", "text/csv")

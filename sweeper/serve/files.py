@@ -1,29 +1,16 @@
-"""The files of a run that are sent as they are, and how one is opened without following a link."""
+"""The files of a run that are sent as they are."""
 
 import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from sweeper.folder import RunFolder
+from sweeper.folder import RunFolder, open_plain
+
+__all__ = ["FILES", "chunks", "find_generations", "open_plain"]
 
 FILES = ("records.jsonl", "spec.yaml", "plan.json")
 """Names below a run's folder. Everything else is never sent."""
-
-
-def open_plain(path: Path) -> BinaryIO:
-    """Open a regular file for reading.
-
-    Raises:
-        OSError: it is missing, a link, or no regular file. A pipe does not make anybody wait.
-    """
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    descriptor = os.open(path, flags)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise FileNotFoundError(f"{path.name} is no file")
-    return os.fdopen(descriptor, "rb")
 
 
 def chunks(file: BinaryIO, size: int = 1 << 16) -> Iterator[bytes]:

@@ -47,8 +47,9 @@ def read_yaml(text: str) -> Any:
     """
     if len(text) > MAX_BYTES:
         raise ValueError(f"longer than {MAX_BYTES:,} characters")
-    loader = _Loader(text)
+    loader = None
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
             return None
@@ -60,7 +61,8 @@ def read_yaml(text: str) -> Any:
     except (yaml.YAMLError, ValueError) as error:  # Dates that are none, numbers of 5,000 digits.
         raise ValueError(" ".join(str(error).split())[:500]) from None
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
 
 
 def _values(node: yaml.Node, known: dict[int, int]) -> int:
