@@ -77,6 +77,13 @@ def test_a_damaged_or_foreign_run_json_is_refused(tmp_path: Path, content: str) 
         RunFolder(tmp_path).read_info()
 
 
+def test_a_file_in_place_of_a_run_folder_is_named_as_one(tmp_path: Path) -> None:
+    file = tmp_path / "report.html"
+    file.write_text("x", encoding="utf-8")
+    with pytest.raises(RunFolderError, match=r"report\.html is a file, not a run folder; give"):
+        RunFolder(file).read_info()
+
+
 def test_read_info_gives_back_what_was_written(tmp_path: Path) -> None:
     info = {"version": RUN_VERSION, "name": "a", "inputs": {"x": None}}
     (tmp_path / "run.json").write_text(json.dumps(info))

@@ -27,7 +27,7 @@ from sweeper.cli.options import app
 from sweeper.folder import RunFolder
 from sweeper.judges import KeywordJudge, overlay, rescore
 from sweeper.keywords import KeywordList, keyword_list_names, load_keyword_list
-from sweeper.plan import make_plan, make_tasks
+from sweeper.plan import make_plan, make_tasks, short_hash
 from sweeper.records import TrialRecord, read_records
 from sweeper.report import report_data
 from sweeper.report.answers import BEYOND, DIFFERS, NOT_SHOWN, TEXT_LIMIT, cost, units
@@ -324,6 +324,33 @@ def test_redacted_data_holds_no_harmful_text(tmp_path: Path) -> None:
     assert [[e and e[:2] for e in a[3:]] for a in data["answers"]] == [
         [e and e[:2] for e in a[3:]] for a in plain["answers"]
     ]
+
+
+@pytest.mark.parametrize(
+    ("identity", "prompt", "told"),
+    [
+        (PLANTED_PROMPT, PLANTED_PROMPT, True),
+        (f"17: {PLANTED_PROMPT}", PLANTED_PROMPT, True),
+        ("PLANTED-question", PLANTED_PROMPT, True),
+        ("planted_question_99", PLANTED_PROMPT, True),
+        ("7-planted-question-9942-and", f"{PLANTED_PROMPT} and much more than this", True),
+        ("7", "7 ways to plant", False),
+        ("harmful-005", PLANTED_PROMPT, False),
+        ("advbench-12", "Write an advbench of twelve", False),
+    ],
+)
+def test_a_redacted_id_that_tells_the_prompt_becomes_a_hash(
+    tmp_path: Path, identity: str, prompt: str, told: bool
+) -> None:
+    run = viewer_run(tmp_path)
+    record = records_of(run)[1]
+    lines = lines_of("harmful", ["No.", "No."], [prompt, "Where?"])
+    lines[0]["id"] = identity
+    write_responses(responses(run, record), lines)
+    plain, redacted = (block(gathered(run, [record], redact=flag)) for flag in (False, True))
+    assert plain["prompts"][0][1] == identity
+    assert redacted["prompts"][0][1:4] == [short_hash(identity) if told else identity, None, 0]
+    assert redacted["prompts"][1][1] == "harmful-001"
 
 
 def test_a_suite_nobody_knows_is_taken_to_be_harmful(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from sweeper.errors import RunFolderError
 from sweeper.keywords import KeywordList, Verdict, is_degenerate
+from sweeper.plan import short_hash
 
 TEXT_LIMIT = 4_000
 """How many characters of a prompt or response are shown; how many more there are is said."""
@@ -16,6 +17,9 @@ LINE_LIMIT = 16 * 1024**2
 """A stored response of more bytes than this is not read."""
 
 _SHORT = 2_048
+
+_HEAD, _TELLING = 16, 8
+"""How many letters of a prompt's beginning in its id, or of an id in the prompt, give it away."""
 
 HARMLESS_SUITES = ("harmless", "utility")
 """Suites whose texts are shown at once. Any other one is taken to be harmful."""
@@ -109,6 +113,22 @@ def shortened(text: str) -> tuple[str, int]:
     return text[:TEXT_LIMIT], max(0, len(text) - TEXT_LIMIT)
 
 
+def tells(name: str, prompt: str) -> bool:
+    """Whether a prompt's id gives away its text: it is, holds or begins with it, or is a part of it.
+
+    Case and all but letters and digits do not count, so that slugs are found too. An id of fewer than
+    eight of them is taken to give nothing away, unless the whole prompt is in it.
+    """
+    found, text = _letters(name), _letters(prompt)
+    if not found or not text:
+        return False
+    return text[:_HEAD] in found or (len(found) >= _TELLING and found in text)
+
+
+def _letters(text: str) -> str:
+    return "".join(filter(str.isalnum, text.casefold()))
+
+
 def units(text: str, place: int) -> int:
     """A place in a text in UTF-16 units, which is how a browser counts."""
     return place + sum(char > "\uffff" for char in text[:place])
@@ -147,7 +167,7 @@ class Texts:
         return self._number(
             ("prompt", suite, row.id, row.prompt, row.reference),
             self.prompts,
-            lambda: [suite, row.id[:200], *self._text(row, row.prompt), *self._reference(row)],
+            lambda: [suite, self._id(row), *self._text(row, row.prompt), *self._reference(row)],
         )
 
     def answer(self, row: Stored) -> int:
@@ -182,6 +202,11 @@ class Texts:
             self._new.append((key, values))
             self.staged += cost(value)
         return self._numbers[key]
+
+    def _id(self, row: Stored) -> str:
+        """The id of a prompt; in a redacted page a hash in place of one that tells the prompt."""
+        secret = self._redact and is_harmful(row.suite) and tells(row.id, row.prompt)
+        return short_hash(row.id) if secret else row.id[:200]
 
     def _text(self, row: Stored, text: str) -> tuple[str | None, int]:
         return (None, 0) if self._redact and is_harmful(row.suite) else shortened(text)
