@@ -1,33 +1,16 @@
 """The live page in a real browser: what is written while it is open shows up in it."""
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from factories import make_record, make_sweep
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 from test_serve import HOSTILE, Served, append, write_run
 
 from sweeper.progress import TrajectoryProgress
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """The system's Chromium; without one these tests skip, or fail with SWEEPER_REQUIRE_BROWSER=1."""
-    path = shutil.which("chromium") or shutil.which("chromium-browser")
-    if path is None:
-        reason = "NO BROWSER: the live page is not tested; install chromium"
-        if os.environ.get("SWEEPER_REQUIRE_BROWSER") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 @pytest.fixture
@@ -37,8 +20,8 @@ def complaints() -> list[str]:
 
 
 @pytest.fixture
-def page(browser: Browser, complaints: list[str]) -> Iterator[Page]:
-    opened = browser.new_page()
+def page(chromium: Browser, complaints: list[str]) -> Iterator[Page]:
+    opened = chromium.new_page()
     opened.on("pageerror", lambda error: complaints.append(f"error: {error}"))
     opened.on(
         "console",

@@ -148,7 +148,13 @@
     }
   };
 
-  const refreshNear = () => plots.filter((plot) => near.has(plot)).forEach(refresh);
+  const refreshNear = async () => {
+    for (const plot of plots.filter((each) => near.has(each) && each.getAttribute("aria-busy") === "true")) {
+      await refresh(plot);
+      // The window may answer between two figures.
+      await new Promise((done) => setTimeout(done));
+    }
+  };
   let timer = 0;
   const soon = (delay) => {
     clearTimeout(timer);
@@ -170,7 +176,12 @@
     plots.forEach((plot) => sight.observe(plot));
   }
   // Plotly looks at the window only; a figure must also follow its own column.
-  const fit = new ResizeObserver(() => soon(100));
+  const fit = new ResizeObserver((entries) => {
+    for (const { target } of entries) {
+      if (shown.has(target) && shown.get(target).width !== target.clientWidth) target.setAttribute("aria-busy", "true");
+    }
+    soon(100);
+  });
   plots.forEach((plot) => fit.observe(plot));
 
   const drawAll = () => plots.forEach(refresh);
