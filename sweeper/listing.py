@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from sweeper.disk import used_bytes
 from sweeper.errors import RunFolderError, SweeperError
 from sweeper.folder import RunFolder
 from sweeper.front import find_front
@@ -76,7 +77,7 @@ def _damaged(path: Path, problem: str) -> RunLine:
     empty: dict[str, Any] = dict.fromkeys(
         ("name", "records", "planned", "failed", "front", "recommended", "written")
     )
-    size = _size(path)
+    size = used_bytes(path)
     return RunLine(path=path, state="damaged", best={}, size_bytes=size, problem=problem, **empty)
 
 
@@ -99,7 +100,7 @@ def _whole(folder: RunFolder) -> RunLine:
         recommended=None if chosen is None else chosen.config_id,
         best={} if chosen is None else {o.metric: chosen.values[o.metric] for o in spec.objectives},
         written=_written(folder),
-        size_bytes=_size(folder.root),
+        size_bytes=used_bytes(folder.root),
         problem=None,
     )
 
@@ -116,15 +117,3 @@ def _written(folder: RunFolder) -> str:
     """When the records last changed; before the first of them, when the run began."""
     path = folder.records if folder.records.exists() else folder.info
     return datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="seconds")
-
-
-def _size(root: Path) -> int:
-    """Bytes of the files below a folder; links are not followed, and what vanishes meanwhile is nothing."""
-    total = 0
-    for place, _, files in os.walk(root):
-        for name in files:
-            try:
-                total += (Path(place) / name).lstat().st_size
-            except OSError:
-                continue
-    return total
