@@ -4,7 +4,8 @@
 # make example  reports/example anew: report, picture and recommended.yaml of the miniature
 # make bench  every target of speed beside its measurement, a rival included (nine minutes)
 # make chaos  SEEDS=50 sweeps under random faults, each compared with an undisturbed one (ten minutes)
-# make check  ruff, ruff format, mypy --strict
+# make check  ruff, ruff format, mypy --strict, bandit
+# make audit  the pinned packages against the published vulnerabilities; needs a vulnerability service
 
 PYTHON ?= python3
 SEEDS ?= 50
@@ -12,7 +13,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 EXPORTS := .venv-exports
 
-.PHONY: demo example test test-exports bench chaos check format clean
+.PHONY: demo example test test-exports bench chaos check audit format clean
 
 demo: $(READY)
 	$(BIN)/sweeper run miniature --out reports/miniature
@@ -40,12 +41,16 @@ bench: $(READY)
 	$(BIN)/python benchmarks/table.py
 
 chaos: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos.py --script --seeds $(SEEDS) --ray 2
+	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos.py --script --seeds $(SEEDS)
 
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/bandit -q -r sweeper -c pyproject.toml
+
+audit: $(READY)
+	$(BIN)/python tests/audit.py
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

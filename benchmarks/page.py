@@ -30,6 +30,14 @@ TARGET_MB = 15.0
 
 STEPS = """async () => {
   const frame = () => new Promise(done => requestAnimationFrame(() => setTimeout(done, 0)));
+  const settled = async id => {
+    const plot = document.getElementById(id);
+    while (plot.getAttribute("aria-busy") === "true") await frame();
+  };
+  const view = id => document.getElementById(id).scrollIntoView({block: "center", behavior: "instant"});
+  view("front");
+  await settled("front");
+  const ready = performance.now();
   const timed = async work => {
     const begin = performance.now();
     await work();
@@ -41,16 +49,25 @@ STEPS = """async () => {
   const ids = page.data("configurations").ids;
   const head = document.querySelectorAll("#all thead button")[2];
   const filter = document.getElementById("filter");
+  const select = given => timed(async () => {
+    page.select(given, "benchmark");
+    await settled("front");
+  });
   return {
-    ready: domContentLoadedEventEnd / 1000,
+    text: domContentLoadedEventEnd / 1000,
     loaded: loadEventEnd / 1000,
+    ready: ready / 1000,
     sort: await timed(() => head.click()),
     filter: await timed(() => {
       filter.value = "unsafe_rate<0.05 ema";
       filter.dispatchEvent(new Event("input"));
     }),
-    select: await timed(() => page.select(ids.slice(0, 30), "benchmark")),
-    clear: await timed(() => page.select([], "benchmark")),
+    select: await select(ids.slice(0, 30)),
+    clear: await select(null),
+    parallel: await timed(async () => {
+      view("parallel");
+      await settled("parallel");
+    }),
     configurations: ids.length,
   };
 }"""
@@ -67,7 +84,10 @@ def records_of(spec_text: str, count: int) -> tuple[SweepSpec, list[TrialRecord]
 
 
 def in_browser(path: Path) -> dict[str, Any]:
-    """Seconds from navigation to the end of DOMContentLoaded (figures drawn, scripts run), and of use."""
+    """Seconds from navigation until the text and tables work (`text`) and the front is drawn (`ready`),
+    and of use: with the front in view, `select` and `clear` end when it and the table show it;
+    `parallel` is the drawing of the parallel coordinates once they come into view.
+    """
     from playwright.sync_api import sync_playwright
 
     names = ("chromium", "chromium-browser", "google-chrome")
@@ -96,7 +116,7 @@ def measure(count: int, folder: Path) -> dict[str, Any]:
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """One line per size."""
-    names = ("write", "ready", "sort", "filter", "select", "clear")
+    names = ("write", "text", "ready", "sort", "filter", "select", "clear", "parallel")
     lines = [f"{'configurations':>14}{'MB':>8}" + "".join(f"{name:>9}" for name in names)]
     for row in rows:
         seconds = "".join(f"{row[name]:>8.2f}s" for name in names)

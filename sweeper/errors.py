@@ -43,6 +43,10 @@ class DiskQuotaError(SweeperError):
     """A run needs, or has taken, more disk than there is or than it may."""
 
 
+class MirrorError(SweeperError):
+    """The mirror of a run does not answer, or holds another run."""
+
+
 class RecordError(SweeperError):
     """A record breaks a law of `TrialRecord`, or records.jsonl cannot be trusted."""
 

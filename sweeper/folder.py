@@ -54,12 +54,26 @@ def cache_root() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sweeper"
 
 
+def _plain(name: str) -> str:
+    """The name of a file or folder that lies where it is put: ids come from files that others may write.
+
+    Raises:
+        RunFolderError: the name is a path, or none.
+    """
+    if name in ("", ".", "..") or "/" in name or "\0" in name or len(name) > 255:
+        raise RunFolderError(
+            f"{name[:80]!r} is no name of a file, so an id in it was not written by sweeper; remove its "
+            "record, or the task file"
+        )
+    return name
+
+
 class TrialStorage:
     """What one trial may write: its own trajectory's folder and the generations of its readouts."""
 
     def __init__(self, root: Path, trajectory_id: str) -> None:
         self.root = root
-        self.trajectory = root / "trajectories" / trajectory_id
+        self.trajectory = root / "trajectories" / _plain(trajectory_id)
         self.checkpoint = self.trajectory / "checkpoint.safetensors"
         self.outbox = self.trajectory / "outbox"
         self.progress = self.trajectory / "progress.json"
@@ -95,11 +109,11 @@ class TrialStorage:
 
     def generations(self, config_id: str, seed: int) -> Path:
         """The responses of one configuration under one seed."""
-        return self._generations / f"{config_id}-{seed}.jsonl"
+        return self._generations / _plain(f"{config_id}-{seed}.jsonl")
 
     def weights(self, config_id: str) -> Path:
         """The weights that a configuration was measured on, where the task asks to keep them."""
-        return self.trajectory / f"{config_id}.weights.safetensors"
+        return self.trajectory / _plain(f"{config_id}.weights.safetensors")
 
     def weight_files(self) -> list[Path]:
         """All weights that are kept of this trajectory."""
@@ -111,7 +125,7 @@ class TrialStorage:
 
     def outgoing(self, config_id: str) -> Path:
         """A finished record, kept until the driver has it in records.jsonl."""
-        return self.outbox / f"{config_id}.json"
+        return self.outbox / _plain(f"{config_id}.json")
 
 
 class RunFolder:
@@ -169,7 +183,7 @@ class RunFolder:
             raise RunFolderError(
                 f"{self.root} is a file, not a run folder; give the folder that `sweeper run` wrote"
             ) from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise RunFolderError(f"cannot read {self.info}: {error}") from None
         found = info.get("version") if isinstance(info, dict) else None
         if found != RUN_VERSION:
@@ -199,7 +213,7 @@ class RunFolder:
         """
         try:
             return int(json.loads(self.plan.read_text(encoding="utf-8"))["accounting"]["readouts"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise RunFolderError(
                 f"{self.plan} is damaged ({type(error).__name__}); delete run.json and plan.json, and run "
                 "the same sweep again: it keeps its records"

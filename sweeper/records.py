@@ -132,7 +132,7 @@ class TrialRecord:
         """
         try:
             raw = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # Nested too deep, numbers of 5,000 digits.
             raise RecordError(f"the record is not JSON: {error}") from None
         found = raw.get("version") if isinstance(raw, dict) else None
         if found != RECORD_VERSION:

@@ -49,7 +49,7 @@ def read_lines(path: Path) -> list[Any]:
     for number, line in enumerate(_whole_lines(path), start=1):
         try:
             found.append(json.loads(line))
-        except ValueError:
+        except (ValueError, RecursionError):
             raise _damaged(path, f"JSON in line {number}") from None
     return found
 

@@ -49,7 +49,7 @@ class Run:
         """
         try:
             return dict(json.loads(self._text(self.folder.plan))["accounting"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise self._damaged_plan() from None
 
     @property
@@ -62,7 +62,7 @@ class Run:
         try:
             found = json.loads(self._text(self.folder.plan)).get("estimate")
             return None if found is None else dict(found)
-        except (ValueError, TypeError, AttributeError):
+        except (ValueError, TypeError, AttributeError, RecursionError):
             raise self._damaged_plan() from None
 
     def records(self) -> tuple[TrialRecord, ...]:

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from sweeper.folder import RUN_VERSION, RunFolder, write_atomic
 from sweeper.kept import KeptWeights
 from sweeper.lock import DriverLock
 from sweeper.loggers import Loggers
+from sweeper.mirror import Mirror
 from sweeper.plan import Plan, make_plan, make_tasks
 from sweeper.preflight import check_memory
 from sweeper.provenance import source_hash
@@ -29,6 +30,7 @@ from sweeper.refine import refined_plans
 from sweeper.rounds import points_asked
 from sweeper.sources import resolve
 from sweeper.spec import SweepSpec, dump_spec, spec_hash
+from sweeper.spec.document import read_yaml
 from sweeper.task import TrajectoryTask
 from sweeper.trial.data import data_hash, pinned
 from sweeper.trial.inputs import preflight
@@ -86,6 +88,7 @@ def run_sweep(
         DiskFullError, UnreachableError: what was measured cannot be written; nothing recorded is lost.
         DataError, ModelError, DeviceError: found by the preflight, before anything is launched.
         DiskQuotaError: too little disk, or the quota was reached; the same command continues.
+        MirrorError: `compute.mirror` does not answer, or holds another run.
         MissingExtraError: `compute.loggers` names one whose package is not installed.
         SweeperError: the grid is too large, or Ray cannot be used.
     """
@@ -94,6 +97,10 @@ def run_sweep(
     plan = make_plan(spec, None if only is None else points_asked(folder) or None, only)
     folder.create()
     with DriverLock(folder) as lock:
+        mirror = spec.compute.mirror if part_of is None else None
+        mirrored = None if mirror is None else Mirror(folder, mirror)
+        if mirrored is not None:
+            mirrored.pull(spec_hash(spec), fresh)
         tasks = [pinned(task) for task in make_tasks(plan, spec, resolve)]
         counts = preflight(tasks[0])
         if memory_check and (machine := this_machine()).gpus:
@@ -112,7 +119,11 @@ def run_sweep(
         counted(counts)
         begin(plan, found)
         rounds = _Rounds(spec, folder, None if only is None else plan)
-        with loggers.telling(record) as told, keeping(spec, folder, told, rounds) as kept:
+        with (
+            loggers.telling(record) as logged,
+            nullcontext(logged) if mirrored is None else mirrored.following(logged) as told,
+            keeping(spec, folder, told, rounds) as kept,
+        ):
             drive((), spec, folder, run, kept, rounds, guard=lock.check)
     return Ended(rounds.plan or plan, frozenset(rounds.keys), rounds.whole)
 
@@ -260,8 +271,8 @@ def _listed(only: Collection[str] | None) -> list[str] | None:
 
 def _changed_keys(folder: RunFolder, spec: SweepSpec) -> list[str]:
     try:
-        before = yaml.safe_load(folder.spec.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):
+        before = read_yaml(folder.spec.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return ["its spec.yaml cannot be read"]
     after = yaml.safe_load(dump_spec(spec))
     flat_before, flat_after = dict(_flat(before)), dict(_flat(after))

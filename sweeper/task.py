@@ -289,7 +289,7 @@ class TrajectoryTask:
         """
         try:
             raw = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise SweeperError(f"the task is not JSON: {error}; use `sweeper plan`") from None
         found = raw.get("version") if isinstance(raw, dict) else None
         if found != TASK_VERSION:

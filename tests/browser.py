@@ -33,6 +33,15 @@ class Opened:
         """What a JavaScript expression, or a function of the argument, gives in the page."""
         return self.page.evaluate(script, argument)
 
+    def draw(self, identity: str) -> None:
+        """Bring a figure into view, and wait until it is drawn and shows the selection."""
+        self.page.evaluate(
+            "id => document.getElementById(id)"
+            ".scrollIntoView({block: 'center', behavior: 'instant'})",
+            identity,
+        )
+        self.page.wait_for_selector(f"#{identity}[aria-busy=false]")
+
     def check(self) -> None:
         """No error, and no request that leaves the file (`data:` and `blob:` are inside it)."""
         assert self.errors == []

@@ -1,7 +1,7 @@
 """Sweeps under seeded schedules of faults, compared with an undisturbed one: `make chaos SEEDS=50`.
 
 A seed is a list of lives. In each a driver process runs what is left of a small sweep, with the real spec,
-planner, lock, trials and files, and one or two faults happen at chosen moments: it is killed while it
+planner, lock, trials and files, and one to three faults happen at chosen moments: it is killed while it
 trains, scores, or writes a checkpoint, responses or a record; the disk is full or away; it hangs; its clock
 jumps; a second driver comes. Between lives files are damaged as power cuts and bad disks damage them. Then
 it is left in peace until it has finished. Its records and responses must be those of the undisturbed run.
@@ -88,7 +88,7 @@ def schedule(seed: int) -> list[Life]:
     lives = []
     for number in range(draw.randint(4, 7)):
         faults = []
-        for _ in range(draw.randint(1, 2)):
+        for _ in range(draw.randint(1, 3)):
             point = draw.choice(POINTS)
             actions = ["kill", "kill", "term"]
             if point in WRITES:
@@ -97,7 +97,7 @@ def schedule(seed: int) -> list[Life]:
                 actions += ["torn"]
             if point in ("load", "train", "score", "checkpoint", "responses"):
                 actions += ["hang"]
-            faults.append(Fault(point, draw.randint(1, 8), draw.choice(actions)))
+            faults.append(Fault(point, draw.randint(1, 5), draw.choice(actions)))
         damage = draw.choice(DAMAGES) if number and draw.random() < 0.6 else ""
         lives.append(Life(tuple(faults), damage, draw.random() < 0.25))
     return lives
@@ -216,7 +216,7 @@ def driver(
         for task in tasks
         if any((item.config_id, task.seed) not in writer.keys for item in task.readouts)
     ]
-    for pack in make_packs(left, 2, 1):
+    for pack in make_packs(left, spec.compute.pack, 1):
         for records in run_pack(pack, folder.trial, frozenset(writer.keys)):
             for record in records:
                 guard()
@@ -326,12 +326,12 @@ def differences(found: Outcome, expected: Outcome) -> list[str]:
 
 SPEC: dict[str, dict[str, Any]] = {
     "space": {
-        "learning_rate": {"values": [1e-3, 4e-3, 1e20]},
-        "max_steps": {"values": [2, 4]},
+        "learning_rate": {"values": [1e-3, 2e-3, 4e-3, 1e20]},
+        "max_steps": {"values": [2, 4, 6]},
         "lr_scheduler_type": "wsd",
         "decay_steps": 1,
     },
-    "compute": {"checkpoint_every": 1, "max_concurrent_trials": 1},
+    "compute": {"checkpoint_every": 1, "max_concurrent_trials": 1, "pack": 2},
 }
 """What a small sweep has beyond `conftest.spec_text`. At the last learning rate the loss is NaN."""
 

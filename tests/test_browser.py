@@ -19,10 +19,23 @@ from sweeper.report.sections import ChartInfos
 from sweeper.stats import Discordance, mcnemar, paired_difference_interval
 
 RUN = RunFolder(Path("my run"))
-SELECTION = "[...page.selection()].sort()"
+SELECTION = "[...(page.selection() ?? [])].sort()"
 FRONT = "document.getElementById('front')"
+BRUSH = """async range => {
+  const brush = {"dimensions[0].constraintrange": range};
+  await Plotly.restyle("parallel", brush, [0]);
+}"""
+BRUSH_A_GAP = """async () => {
+  const {dimensions} = document.getElementById("parallel")._fullData[0];
+  const last = dimensions.length - 1;
+  const values = Array.from(dimensions[last].values).sort((a, b) => a - b);
+  const gaps = values.slice(1).map((value, i) => [value - values[i], values[i]]);
+  const [wide, low] = gaps.sort((a, b) => b[0] - a[0])[0];
+  const brush = {[`dimensions[${last}].constraintrange`]: [[low + wide / 3, low + wide / 2]]};
+  await Plotly.restyle("parallel", brush, [0]);
+}"""
 SHOWN = "document.getElementById('shown').textContent"
-FOREIGN = """[...document.querySelectorAll("main img, main script")]
+FOREIGN = """[...document.querySelectorAll("main img, main script:not([type='application/json'])")]
   .map(node => node.outerHTML).filter(text => text.includes("owned") && !text.includes("Plotly"))"""
 HOSTILE = (
     "<img src=x onerror=\"document.title='owned'\"></script><script>document.title='owned'</script>"
@@ -75,7 +88,7 @@ def sampled(seeds: tuple[int, ...] = (0,), count: int = 6) -> list[TrialRecord]:
 
 def spot(found: Opened, config_id: str) -> tuple[float, float]:
     """Where a configuration is drawn in the front figure, in pixels of the window."""
-    found.value(f"{FRONT}.scrollIntoView({{block: 'center', behavior: 'instant'}})")
+    found.draw("front")
     place = found.value(
         """id => {
           const plot = document.getElementById("front");
@@ -95,6 +108,7 @@ def spot(found: Opened, config_id: str) -> tuple[float, float]:
 
 def marked(found: Opened) -> list[str]:
     """The configurations that the front figure shows as selected."""
+    found.draw("front")
     ids: list[str] = found.value(
         f"{FRONT}.data.filter(trace => trace.customdata).flatMap("
         "trace => (trace.selectedpoints ?? []).map(i => trace.customdata[i])).sort()"
@@ -119,8 +133,17 @@ def test_the_page_loads_without_an_error_and_asks_for_nothing(
     opened: Open, sweep_page: str
 ) -> None:
     found = opened(sweep_page)
-    assert found.value("document.querySelectorAll('.js-plotly-plot').length") > 3
     assert found.value(SHOWN) == "139 of 139"
+    plots = found.value("[...document.querySelectorAll('.plotly-graph-div')].map(plot => plot.id)")
+    assert {"front", "parallel", "importance-bars"} <= set(plots)
+    found.draw("front")
+    drawn = "[...document.querySelectorAll('.js-plotly-plot')].map(plot => plot.id)"
+    assert plots[-1] not in found.value(drawn), "far below the window"
+    for plot in plots:
+        before = found.value("document.documentElement.scrollHeight")
+        found.draw(plot)
+        assert found.value("document.documentElement.scrollHeight") == before, "no jump"
+    assert found.value(drawn) == plots
     found.check()
 
 
@@ -155,17 +178,20 @@ def test_a_chosen_row_is_marked_in_the_charts_and_does_not_hide_the_others(
     settle(found)
     assert found.value(SELECTION) == sorted([first, second]) == marked(found)
     assert len(rows(found)) == 100
+    found.draw("parallel")
     lines = "document.querySelector('#parallel').data[0].customdata"
     assert sorted(found.value(lines)) == sorted([first, second])
     found.page.locator(f".pick:text-is('{first}')").click(modifiers=["Shift"])
     found.page.locator(f".pick:text-is('{second}')").click()
     settle(found)
     assert (found.value(SELECTION), marked(found)) == ([], [])
+    found.draw("parallel")
     assert len(found.value(lines)) > 100
 
 
 def test_a_box_around_points_selects_them(opened: Open, sweep: ReportData, light_page: str) -> None:
     found = opened(light_page)
+    found.draw("front")
     found.value(f"Plotly.relayout({FRONT}, {{dragmode: 'select'}})")
     inside = sweep.front.front[:2]
     places = [spot(found, name) for name in inside]
@@ -194,6 +220,7 @@ def test_brushing_an_axis_filters_the_table(
     opened: Open, sweep_page: str, ranges: list[list[float]]
 ) -> None:
     found = opened(sweep_page)
+    found.draw("parallel")
     wanted = found.value(
         """async ranges => {
           const plot = document.getElementById("parallel");
@@ -212,17 +239,66 @@ def test_brushing_an_axis_filters_the_table(
     assert set(rows(found)) <= set(wanted)
     settle(found)
     assert marked(found) == wanted
-    found.value(
-        "Plotly.restyle('parallel', {'dimensions[0].constraintrange': [null]}, [0]).then(() => 0)"
-    )
-    assert found.value(SELECTION) == []
+    found.draw("parallel")
+    found.value(BRUSH, [None])
+    assert found.value("page.selection()") is None
+
+
+def test_a_brush_that_matches_nothing_is_no_lack_of_a_selection(
+    opened: Open, sweep_page: str
+) -> None:
+    found = opened(sweep_page)
+    found.draw("parallel")
+    found.value(BRUSH_A_GAP)
+    assert found.value("page.selection()?.size") == 0
+    assert (found.value(SHOWN), rows(found)) == ("0 of 139, 0 selected", [])
+    told = "The selection holds no configuration, so no row is shown."
+    assert found.page.locator("#none-shown").inner_text() == told
+    assert found.page.locator("#bar-count").inner_text() == "0 selected"
+    assert found.page.locator("#bar-compare").is_hidden()
+    assert marked(found) == []
+    assert found.value(f"{FRONT}.data.some(trace => trace.selectedpoints?.length === 0)")
+    found.page.keyboard.press("Escape")
+    assert found.value("page.selection()") is None
+    assert (found.value(SHOWN), len(rows(found))) == ("139 of 139", 100)
+    assert found.page.locator("#none-shown").is_hidden()
+    found.draw("front")
+    assert not found.value(f"{FRONT}.data.some(trace => trace.selectedpoints)")
+    found.value("page.select([], 'test')")
+    found.draw("parallel")
+    found.value("page.select(null, 'test')")
+    found.draw("parallel")
+    assert len(found.value("document.getElementById('parallel').data[0].customdata")) > 100
+
+
+def test_a_figure_drawn_late_shows_the_selection_and_paper_gets_all(
+    opened: Open, sweep: ReportData, sweep_page: str
+) -> None:
+    found = opened(sweep_page)
+    chosen = sweep.rows[0].config_id
+    found.value("id => page.select([id], 'test')", chosen)
+    lines = "document.getElementById('parallel').data?.[0].customdata ?? null"
+    assert found.value(lines) is None
+    found.draw("parallel")
+    assert found.value(lines) == [chosen]
+    assert found.page.locator(".plotly-graph-div:not(.js-plotly-plot)").count() > 0
+    found.value("dispatchEvent(new Event('beforeprint'))")
+    found.page.wait_for_function("!document.querySelector('.plotly-graph-div[aria-busy=true]')")
+    assert found.page.locator(".plotly-graph-div:not(.js-plotly-plot)").count() == 0
+
+
+def test_where_nothing_tells_what_is_near_all_figures_are_drawn(
+    opened: Open, sweep_page: str
+) -> None:
+    page = sweep_page.replace("<script>", "<script>delete window.IntersectionObserver;", 1)
+    found = opened(page)
+    found.page.wait_for_function("!document.querySelector('.plotly-graph-div[aria-busy=true]')")
+    assert found.page.locator(".plotly-graph-div:not(.js-plotly-plot)").count() == 0
 
 
 def test_a_brush_of_the_mouse_selects(opened: Open, sweep_page: str) -> None:
     found = opened(sweep_page)
-    found.value(
-        "document.getElementById('parallel').scrollIntoView({block: 'center', behavior: 'instant'})"
-    )
+    found.draw("parallel")
     box = found.page.locator("#parallel .axis-brush .background").first.bounding_box()
     assert box is not None
     x = box["x"] + box["width"] / 2
@@ -566,6 +642,7 @@ def test_ten_thousand_configurations_load_sort_and_select(opened: Open, sweep: R
     found = opened(page)
     assert found.value(SHOWN) == "10000 of 10000"
     assert found.value("document.querySelectorAll('#all tbody tr').length") == 100
+    found.draw("front")
     assert found.value(f"{FRONT}.data.filter(t => t.type === 'scattergl').length") > 0
     head = found.page.locator("#all thead th", has_text="rouge_l").locator("button")
     head.click()

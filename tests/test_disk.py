@@ -108,7 +108,7 @@ def test_the_need_follows_from_sizes(tiny_world: World) -> None:
     readouts = sum(
         len(item.configurations) for item in make_plan(tiny(tiny_world)).trajectories if item.steps
     )
-    trained = 4 * shape.trainable(candidates(tiny(tiny_world))[0].tuning)
+    trained = 4096 + 4 * shape.trainable(candidates(tiny(tiny_world))[0].tuning)
     assert need(1, "compute.keep_weights=all").weights == readouts * trained
     assert 0 < need(1, "compute.keep_weights=front").weights < readouts * trained
     seeds = need(1, "compute.keep_weights=front", "seeds=[0, 1]")

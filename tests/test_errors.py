@@ -14,6 +14,7 @@ SAMPLES: dict[str, SweeperError] = {
     "ModelError": errors.ModelError("no weights"),
     "DeviceError": errors.DeviceError("needs 90.0 GiB, the GPU has 79.6 GiB"),
     "DiskQuotaError": errors.DiskQuotaError("3 of 2 GiB"),
+    "MirrorError": errors.MirrorError("holds another run"),
     "RunFolderError": errors.RunFolderError("in use"),
     "RecordError": errors.RecordError("torn"),
     "JudgeError": errors.JudgeError("no answer"),

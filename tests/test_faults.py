@@ -1,5 +1,6 @@
 """What the driver does on a real local Ray when storages refuse and trials hang."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,11 +17,12 @@ from test_drive import (  # noqa: F401 - the fixture is used by its name
     workers_find_this_module,
 )
 
-from sweeper.drive import Keys, drive
+from sweeper.drive import WORKER_RESTARTS, Keys, drive
 from sweeper.errors import DiskFullError
 from sweeper.records import TrialRecord, read_records
 from sweeper.spec import SweepSpec
 from sweeper.task import TrajectoryTask
+from sweeper.trial.watchdog import Watchdog
 
 pytestmark = pytest.mark.slow
 
@@ -73,3 +75,31 @@ def test_a_disk_that_fills_up_under_the_driver_loses_nothing(
         found = read_records(folder.records)
         assert (list(found.records), found.torn) == (heard, b"")
         assert 3 <= len(heard) < len(expected(tasks))
+
+
+def hangs(tasks: Sequence[TrajectoryTask], storage_of: Storages, done: Keys) -> Records:
+    """The base model makes no progress, ever."""
+    storage = storage_of(tasks[0].trajectory_id)
+    storage.create()
+    if tasks[0].readouts[0].role == "base":
+        (storage.trajectory / f"attempt-{len(list(storage.trajectory.glob('attempt-*')))}").touch()
+        with Watchdog(0.2, storage.stalled(0)):
+            time.sleep(1000)
+    yield from sound(tasks, storage_of, done)
+
+
+def test_a_trial_that_hangs_every_time_fails_with_where_it_stood_and_spares_the_others(
+    tiny_spec: SweepSpec, tmp_path: Path
+) -> None:
+    folder, tasks = prepared(tiny_spec, tmp_path / "run")
+    drive(tasks, asking(tiny_spec, pack=1), folder, hangs)
+    records = read_records(folder.records).records
+    assert {record.key for record in records} == set(expected(tasks))
+    (lost,) = [record for record in records if record.status != "complete"]
+    assert (lost.status, lost.role) == ("failed", "base")
+    reason = lost.reason or {}
+    assert (reason["class"], reason["stage"]) == ("Stalled", "stalled")
+    assert reason["message"].startswith("no progress for 60 min (compute.stall_minutes), again")
+    assert "in hangs" in reason["traceback"]
+    trajectory = folder.trial(lost.trajectory_id).trajectory
+    assert len(list(trajectory.glob("attempt-*"))) == 1 + WORKER_RESTARTS

@@ -6,7 +6,14 @@ import pytest
 from factories import base_record, make_record, make_spec, make_sweep
 
 from sweeper.certainty import certainty
-from sweeper.figures import figure_html, front_figure, front_info, step_curves, step_figure
+from sweeper.figures import (
+    figure_block,
+    figure_html,
+    front_figure,
+    front_info,
+    step_curves,
+    step_figure,
+)
 from sweeper.figures.dress import DASHES
 from sweeper.figures.info import SYMBOLS
 from sweeper.front import find_front
@@ -71,7 +78,7 @@ def test_texts_are_escaped_and_say_what_was_decided() -> None:
     assert "<img" not in text
     assert "no gain" in text
     assert "constraint not kept surely enough" in text
-    page = figure_html(front_figure(info), first=False, identity="front")
+    page = figure_block(front_figure(info), "front")
     assert "<img" not in page
     assert page.count("</script>") == page.count("<script")
 
@@ -154,13 +161,16 @@ def test_curves_of_a_loss_have_no_bars_and_one_step_count_no_curve() -> None:
     assert step_curves(alone, spec, alone.competing[0], "rouge_l") is None
 
 
-def test_only_the_first_figure_carries_the_library() -> None:
-    spec = make_spec()
-    front = find_front([make_record()], spec)
-    figure = front_figure(front_info(front, spec, None))
-    first = figure_html(figure, first=True, identity="a")
-    assert len(first) > 1_000_000 > len(figure_html(figure, first=False, identity="a"))
-    assert "cdn.plot.ly" not in figure_html(figure, first=False, identity="a")
+def test_a_figure_of_the_report_is_data_and_one_that_stands_alone_carries_the_library() -> None:
+    front = find_front([make_record()], make_spec())
+    figure = front_figure(front_info(front, make_spec(), None))
+    alone = figure_html(figure, "a")
+    block = figure_block(figure, "a")
+    assert len(alone) > 1_000_000 > len(block)
+    assert "cdn.plot.ly" not in block
+    assert f"height:{figure.layout.height}px" in block
+    text = block.partition('<script type="application/json" id="a-data">')[2]
+    assert json.loads(text.removesuffix("</script>")) == json.loads(figure.to_json())
 
 
 def test_a_place_that_is_not_sure_is_drawn_hollow() -> None:

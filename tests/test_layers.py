@@ -32,6 +32,7 @@ RANKS = {
     "progress": 2,
     "lock": 2,
     "rounds": 3,
+    "migrate": 3,
     "cost": 3,
     "front": 3,
     "loggers": 3,
@@ -50,6 +51,7 @@ RANKS = {
     "confirm": 5,
     "disk": 4,
     "kept": 5,
+    "mirror": 3,
     "clean": 6,
     "drive": 5,
     "figures": 5,
@@ -146,6 +148,7 @@ INNER_RANKS = {
         "judging": 2,
         "launching": 2,
         "machine": 2,
+        "migrating": 2,
         "recommending": 2,
         "rescoring": 2,
         "results": 2,
@@ -166,6 +169,7 @@ CLI = (
     "judging",
     "launching",
     "machine",
+    "migrating",
     "options",
     "progress",
     "recommending",
@@ -196,7 +200,7 @@ HEAVY = {
             "fronts",
         )
     },
-    "pyarrow": {"trial/hub.py", "trial/rows.py"},
+    "pyarrow": {"mirror.py", "trial/hub.py", "trial/rows.py"},
     "pydantic": {
         f"spec/{name}.py" for name in ("axes", "data", "fields", "load", "models", "references")
     },

@@ -49,6 +49,17 @@ def wait_for(happened: Callable[[], bool], log: Path) -> None:
         time.sleep(0.05)
 
 
+SLOW_DISK = """
+import os, time
+fsync = os.fsync
+def slow(descriptor):
+    time.sleep(0.4)
+    fsync(descriptor)
+os.fsync = slow
+"""
+"""What Python runs at its start on the nodes: trials are to last until the nodes have gone and come."""
+
+
 class Cluster:
     """Nodes on this machine with addresses of their own; the head offers no CPU."""
 
@@ -60,6 +71,9 @@ class Cluster:
         self._nodes: dict[str, subprocess.Popen[bytes]] = {}
         own = {"HOME": str(home), "RAY_TMPDIR": str(home), "RAY_AUTH_MODE": "disabled"}
         search = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        (home / "slow").mkdir()
+        (home / "slow" / "sitecustomize.py").write_text(SLOW_DISK)
+        self.slow = True
         self.environment = {**os.environ, **own, "PATH": search, "OMP_NUM_THREADS": "1"}
         # How long a driver looks for a head that is gone; a minute if nobody says anything.
         self.environment["RAY_gcs_rpc_server_reconnect_timeout_s"] = "10"
@@ -76,13 +90,16 @@ class Cluster:
 
     def _start(self, name: str, address: str, more: list[str]) -> None:
         ray = ["ray", "start", "--block", f"--node-ip-address={address}", "--disable-usage-stats"]
+        paths = [str(self._home / "slow")] * self.slow + [os.environ.get("PYTHONPATH", "")]
+        environment = {**self.environment, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+        del environment["RAY_ADDRESS"]
         before = self.log.read_text(errors="replace").count("Ray runtime started")
         with self.log.open("ab") as log:
             self._nodes[name] = subprocess.Popen(
                 [*NAMESPACE, *ray, "--num-gpus=0", *more],
                 stdout=log,
                 stderr=log,
-                env={k: v for k, v in self.environment.items() if k != "RAY_ADDRESS"},
+                env=environment,
             )
         wait_for(
             lambda: self.log.read_text(errors="replace").count("Ray runtime started") > before,
@@ -181,6 +198,7 @@ def story(cluster: Cluster, tiny_world: World, tmp_path_factory: pytest.TempPath
         at_head_loss = count()
         first_end = driver.wait(PATIENCE_SECONDS)
         cluster.kill_all()
+        cluster.slow = False
         cluster.start_head()
         cluster.start_worker("b", 3)
         driver = drive()

@@ -14,6 +14,7 @@ from sweeper.cli import (
     judging,
     launching,
     machine,
+    migrating,
     recommending,
     rescoring,
     results,
@@ -36,6 +37,7 @@ COMMANDS = (
     serving,
     judging,
     rescoring,
+    migrating,
 )
 """The modules whose import registers commands, in the order `--help` lists them."""
 

@@ -35,6 +35,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
         "sweeper export runs/miniature --format card --weights",
     ),
     "clean": ("sweeper clean runs/miniature", "sweeper clean runs/miniature --weights --yes"),
+    "migrate": ("sweeper migrate runs/miniature", "sweeper migrate runs/miniature --write"),
     "judges": ("sweeper judges calibrate labelled.csv",),
     "judges calibrate": ("sweeper judges calibrate labelled.csv --json",),
     "rescore": (

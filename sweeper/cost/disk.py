@@ -31,6 +31,9 @@ RECORD_BYTES = 4096
 SAMPLE_BYTES = 21
 """One number of a sample as JSON; a verdict takes one byte."""
 
+HEADER_BYTES = 4096
+"""The names and shapes at the head of a file of tensors, about."""
+
 LOSS_BYTES = 20
 """One training loss in progress.json."""
 
@@ -112,7 +115,8 @@ def _checkpoint(item: Trajectory, spec: SweepSpec, shape: ModelShape) -> int:
     decays = {one.decay for one in averages if one.decay is not None}
     shadows = len(decays) + (item.settings.feedback is not None)
     copies = 1 if item.tuning.method == "full" else spec.compute.processes
-    return copies * state_bytes(shape, item.tuning, spec.model.dtype, shadows)
+    state = state_bytes(shape, item.tuning, spec.model.dtype, shadows)
+    return copies * (state + HEADER_BYTES)
 
 
 def _weights(
@@ -120,11 +124,15 @@ def _weights(
 ) -> int:
     """The weights kept at the fullest moment.
 
-    Of `front` those of the trajectories that run, and of a front of the expected size; all of them where
-    nothing can be ruled out before further seeds are measured.
+    Of `front` those that are read at one step of each trajectory that runs, whose records are on their
+    way, and a front of the expected size; all of them where nothing can be ruled out before further
+    seeds are measured.
     """
     each = [
-        (len(item.configurations), weights_bytes(shape, item.tuning, spec.model.dtype))
+        (
+            len(item.configurations),
+            HEADER_BYTES + weights_bytes(shape, item.tuning, spec.model.dtype),
+        )
         for item in trained
     ]
     whole = sum(count * size for count, size in each)
@@ -133,9 +141,10 @@ def _weights(
     waits = len(spec.seeds) > 1 or spec.search.refine is not None
     if spec.compute.keep_weights == "all" or waits:
         return whole
-    counts = sorted((count for count, _ in each), reverse=True)
-    members = expected_front(sum(counts), len(spec.objectives))
-    kept = sum(counts[:running]) + math.ceil(members)
+    members = expected_front(sum(count for count, _ in each), len(spec.objectives))
+    steps = [Counter(one.step for one in item.configurations) for item in trained]
+    arriving = sorted((max(found.values()) for found in steps), reverse=True)
+    kept = sum(arriving[:running]) + math.ceil(members)
     return min(whole, kept * max(size for _, size in each))
 
 

@@ -1,6 +1,6 @@
 """Figures in two steps: an *info* holds what is drawn, for tests to read; a *figure* draws it."""
 
-from sweeper.figures.draw import PLOTLY_FILE, figure_html, plotly_source, step_figure
+from sweeper.figures.draw import PLOTLY_FILE, figure_block, figure_html, plotly_source, step_figure
 from sweeper.figures.front import MANY, front_figure
 from sweeper.figures.fronts import fronts_figure
 from sweeper.figures.info import (
@@ -10,6 +10,7 @@ from sweeper.figures.info import (
     Point,
     StepInfo,
     front_info,
+    inert,
     kind_of,
     step_curves,
 )
@@ -22,10 +23,12 @@ __all__ = [
     "Mark",
     "Point",
     "StepInfo",
+    "figure_block",
     "figure_html",
     "front_figure",
     "front_info",
     "fronts_figure",
+    "inert",
     "kind_of",
     "plotly_source",
     "step_curves",

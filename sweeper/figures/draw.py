@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from sweeper.figures.dress import DASHES, INK, LINE_COLOURS, dressed
-from sweeper.figures.info import StepInfo, escape
+from sweeper.figures.info import StepInfo, escape, inert
 from sweeper.figures.levels import symbols_of
 
 
@@ -65,19 +65,31 @@ def plotly_source() -> str:
     return source
 
 
-def figure_html(figure: go.Figure, *, first: bool, identity: str, beside: bool = False) -> str:
-    """A `<div>` with the figure. The first of a page carries plotly.js; nothing is fetched.
+def figure_html(figure: go.Figure, identity: str) -> str:
+    """A `<div>` with the figure and plotly.js in it (4.8 MB), which draws itself; nothing is fetched.
 
     Args:
         figure: Any figure.
-        first: Whether to inline plotly.js (4.8 MB).
-        beside: For the first, name the file `PLOTLY_FILE` of the page's own folder instead.
         identity: The id of the div; stable, so that equal data gives an equal page.
     """
     text: str = figure.to_html(
         full_html=False,
-        include_plotlyjs=("directory" if beside else True) if first else False,
+        include_plotlyjs=True,
         div_id=identity,
         config={"displaylogo": False, "responsive": True},
     )
     return text
+
+
+def figure_block(figure: go.Figure, identity: str) -> str:
+    """An empty `<div>` as high as the figure, and the figure as JSON for the script that draws it there.
+
+    Args:
+        figure: A figure whose layout has a height in pixels.
+        identity: The id of the div, made of letters, digits and `-_`; its data are `IDENTITY-data`.
+    """
+    return (
+        f'<div id="{identity}" class="plotly-graph-div" aria-busy="true" '
+        f'style="height:{figure.layout.height:g}px"></div>'
+        f'<script type="application/json" id="{identity}-data">{inert(figure.to_json())}</script>'
+    )

@@ -237,6 +237,11 @@ def escape(text: object) -> str:
     return html.escape(str(text), quote=True)
 
 
+def inert(text: str) -> str:
+    """JSON that no markup in it can leave: it may stand in a `<script type="application/json">`."""
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
 def step_curves(
     front: Front, spec: SweepSpec, centre: Candidate | None, metric: str
 ) -> StepInfo | None:

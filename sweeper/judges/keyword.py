@@ -5,11 +5,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from sweeper.errors import DataError
 from sweeper.judges.base import Judgement, Question, Sample, abstention, judge_name
 from sweeper.keywords import KeywordList, keyword_list_names, load_keyword_list
+from sweeper.spec.document import read_yaml
 from sweeper.wording import QUOTES, parse_pattern
 
 CUT = "cut short before the list had its verdict"
@@ -71,8 +70,8 @@ def find_keyword_list(argument: str) -> KeywordList:
             f"{', '.join(keyword_list_names())}"
         )
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raw = read_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise DataError(f"{path}: not readable as YAML: {error}") from None
     if not isinstance(raw, dict):
         raise DataError(f"{path}: expected a mapping with `matching` and `phrases`")

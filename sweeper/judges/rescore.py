@@ -146,7 +146,7 @@ def responses(
                 line = json.loads(text)
                 if line["suite"] in QUESTIONS:
                     yield _stored(line, keyword_list)
-            except (ValueError, TypeError, KeyError) as error:
+            except (ValueError, TypeError, KeyError, RecursionError) as error:
                 raise JudgeError(
                     f"{path}:{number}: not a stored response ({error}); remove the line of "
                     f"{record.config_id} from records.jsonl to have it measured again"

@@ -145,7 +145,7 @@ def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
     for number, line in enumerate(whole.split(b"\n") if whole else [], start=1):
         try:
             found.append(dict(json.loads(line)))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             raise JudgeError(
                 f"{path}:{number}: not a JSON object; remove the line, and `rescore` again"
             ) from None

@@ -23,6 +23,9 @@ CANDIDATE: Role = "candidate"
 MAX_CONFIGURATIONS = 100_000
 """A grid beyond this is refused before it is expanded."""
 
+MAX_READOUTS = 1_000_000
+"""So are more points times seeds."""
+
 DEFAULT_LEARNING_RATE = {"full": 2e-5, "lora": 2e-4}
 
 DEFAULT_BATCH_SIZE = 8
@@ -118,12 +121,14 @@ def _points(spec: SweepSpec, drawn: Sequence[Point] | None) -> Iterator[Point]:
         axes = {**trajectory_axes(spec), **read}
         axes = {name: axes[name] for name in type(spec.space).model_fields if name in axes}
         grids = {name: axis.grid() for name, axis in axes.items()}
-        _check_size("grid", math.prod(len(grid) for grid in grids.values()))
+        _check_size(spec, "grid", math.prod(len(grid) for grid in grids.values()))
         for values in itertools.product(*grids.values()):
             yield dict(zip(grids, values, strict=True))
         return
-    pairs = tuple(itertools.product(*(axis.grid() for axis in read.values())))
-    _check_size(f"{spec.search.method} search", len(pairs) * (spec.search.trajectories or 0))
+    grids = {name: axis.grid() for name, axis in read.items()}
+    per_path = math.prod(len(grid) for grid in grids.values())
+    _check_size(spec, f"{spec.search.method} search", per_path * (spec.search.trajectories or 0))
+    pairs = tuple(itertools.product(*grids.values()))
     drawn = drawn_points(spec) if drawn is None else drawn
     for point in drawn:
         for pair in pairs:
@@ -155,9 +160,15 @@ def drawn_points(spec: SweepSpec) -> list[Point]:
     ]
 
 
-def _check_size(what: str, count: int) -> None:
+def _check_size(spec: SweepSpec, what: str, count: int) -> None:
     if count > MAX_CONFIGURATIONS:
         problem = f"the {what} has {count} points, at most {MAX_CONFIGURATIONS} are allowed"
+        raise SpecError("space", (problem,))
+    if count * len(spec.seeds) > MAX_READOUTS:
+        problem = (
+            f"the {what} has {count} points under {len(spec.seeds)} seeds, at most {MAX_READOUTS} "
+            "records are allowed"
+        )
         raise SpecError("space", (problem,))
 
 

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from sweeper.errors import RunFolderError
 from sweeper.export import FORMATS
-from sweeper.figures import MANY, PLOTLY_FILE, figure_html, front_figure, plotly_source
+from sweeper.figures import MANY, PLOTLY_FILE, figure_block, front_figure, inert, plotly_source
 from sweeper.folder import RunFolder, write_atomic
 from sweeper.judges import Overlay
 from sweeper.records import TrialRecord
@@ -43,7 +43,7 @@ SCRIPTS = (
 def json_block(value: Any) -> Markup:
     """Data as JSON for a `<script type="application/json">` that nothing in it can leave."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    return _ours(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+    return _ours(inert(text))
 
 
 def render(data: ReportData, samples: SampleData | None = None, beside: bool = False) -> str:
@@ -51,8 +51,6 @@ def render(data: ReportData, samples: SampleData | None = None, beside: bool = F
 
     With `beside` it loads plotly.js from a file of its own folder instead of holding it.
     """
-    front = front_figure(data.front)
-    figure = figure_html(front, first=True, identity="front", beside=beside)
     environment = Environment(
         autoescape=True,
         undefined=StrictUndefined,
@@ -63,9 +61,10 @@ def render(data: ReportData, samples: SampleData | None = None, beside: bool = F
         data=data,
         style=_ours(_file("page.css") + _file("samples.css")),
         script=_ours("\n".join(map(_file, SCRIPTS))),
-        front_figure=_ours(figure),
+        front_figure=_ours(figure_block(front_figure(data.front), "front")),
         many=MANY,
-        beside=beside,
+        plotly_file=PLOTLY_FILE if beside else None,
+        plotly=_ours("" if beside else plotly_source()),
         sections=sections(data.charts, data.curves, chosen=data.found),
         samples=samples,
         blocks=_blocks(data, samples),

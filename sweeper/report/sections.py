@@ -6,7 +6,7 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from sweeper.certainty import Certainty
-from sweeper.figures import StepInfo, figure_html, step_figure
+from sweeper.figures import StepInfo, figure_block, step_figure
 from sweeper.figures.draw_bars import importance_figure
 from sweeper.figures.draw_panels import factorial_figure, heat_figure, heat_width
 from sweeper.figures.draw_parallel import parallel_figure
@@ -77,7 +77,7 @@ def sections(
 
 def _drawn(figure: object, identity: str, width: int = 0) -> Markup:
     """A figure, in a box that scrolls where the page is narrower than `width` pixels."""
-    text = figure_html(figure, first=False, identity=identity)
+    text = figure_block(figure, identity)
     if width:
         text = f'<div class="scroll"><div style="min-width:{width}px">{text}</div></div>'
     return Markup(text)  # noqa: S704 - our own markup; figures escape what comes from data

@@ -152,7 +152,7 @@ def compare_page(data: Comparison) -> str:
     figure = None
     if data.a.utility == data.b.utility:
         drawn = fronts_figure(data.a.info, data.b.info, (data.a.name, data.b.name))
-        figure = _ours(figure_html(drawn, first=True, identity="fronts-figure"))
+        figure = _ours(figure_html(drawn, "fronts-figure"))
     return _ENVIRONMENT.get_template("compare.html").render(data=data, figure=figure)
 
 

@@ -21,7 +21,7 @@ class Axis(SpecModel, Generic[T]):
     with `log: true`); a random search draws from the whole range.
     """
 
-    values: tuple[T, ...] | None = Field(default=None, min_length=1)
+    values: tuple[T, ...] | None = Field(default=None, min_length=1, max_length=1000)
     low: T | None = None
     high: T | None = None
     log: bool = False

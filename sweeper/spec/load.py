@@ -14,28 +14,11 @@ from pydantic import BaseModel, ValidationError
 
 from sweeper.errors import SpecError
 from sweeper.metrics import SAFETY_METRICS, UTILITY_METRICS, is_harness, is_utility
+from sweeper.spec.document import MAX_BYTES, read_yaml
 from sweeper.spec.models import SPEC_VERSION, SweepSpec
 
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice and reads `1e-4` as the number it is."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        merge = "tag:yaml.org,2002:merge"
-        given = [key for key, _ in node.value if key.tag != merge]
-        keys = [self.construct_object(key, deep=deep) for key in given]
-        for key in keys:
-            if keys.count(key) > 1:
-                line = node.start_mark.line + 1
-                raise yaml.YAMLError(f"the key `{key}` stands twice in the block at line {line}")
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
+SHOWN = 200
+"""Characters of a value that a message repeats."""
 
 
 def shipped_specs() -> dict[str, Path]:
@@ -75,7 +58,8 @@ def load_spec(name: str | Path, overrides: Iterable[str] = ()) -> SweepSpec:
     """
     path = find_spec(str(name))
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            text = file.read(MAX_BYTES + 1).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(str(path), (f"cannot be read: {error}",)) from None
     return parse_spec(text, source=str(path), overrides=overrides, base=path.parent)
@@ -86,15 +70,17 @@ def parse_spec(
 ) -> SweepSpec:
     """Read a sweep from YAML text; see `load_spec`."""
     try:
-        raw = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError as error:
-        raise SpecError(source, (f"not valid YAML: {' '.join(str(error).split())}",)) from None
+        raw = read_yaml(text)
+    except ValueError as error:
+        raise SpecError(source, (f"not valid YAML: {error}",)) from None
     if not isinstance(raw, dict):
-        raise SpecError(source, (f"a mapping of blocks is expected, but got {raw!r}",))
+        raise SpecError(source, (f"a mapping of blocks is expected, but got {_shown(raw)}",))
     if raw.get("version") != SPEC_VERSION or isinstance(raw["version"], bool):
         raise SpecError(
             source,
-            (f"version: found {raw.get('version')!r}, this sweeper reads version {SPEC_VERSION}",),
+            (
+                f"version: found {_shown(raw.get('version'))}, this sweeper reads version {SPEC_VERSION}",
+            ),
         )
     problems = [problem for item in overrides if (problem := _override(raw, item))]
     if problems:
@@ -123,8 +109,8 @@ def _override(raw: dict[str, Any], item: str) -> str | None:
         if not isinstance(place, dict):
             return f"`{key}`: `{name}` is not a block"
     try:
-        place[last] = yaml.load(value, Loader=_Loader)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError:
+        place[last] = read_yaml(value)
+    except ValueError:
         return f"`{key}`: `{value}` is not valid YAML"
     return None
 
@@ -225,7 +211,7 @@ def _problems(error: ValidationError) -> Iterable[str]:
         place = [part for part in item["loc"] if not _is_noise(part)]
         where = ".".join(str(part) for part in place) or "spec"
         found = item["input"]
-        shown = repr(found) if not isinstance(found, dict | BaseModel) else "a block"
+        shown = _shown(found) if not isinstance(found, dict | BaseModel) else "a block"
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             yield f"{where}: unknown key{_hint(item['loc'])}"
@@ -237,6 +223,12 @@ def _problems(error: ValidationError) -> Iterable[str]:
             yield f"{where}: found {shown}{_closest(found, item)}; {message}"
         else:
             yield f"{where}: found {shown}; {message}"
+
+
+def _shown(found: Any) -> str:
+    """A value as a message has it; of a long one the beginning."""
+    text = repr(found)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({len(text):,} characters)"
 
 
 def _is_noise(part: int | str) -> bool:

@@ -329,7 +329,7 @@ class SweepSpec(SpecModel):
     constraints: tuple[ConstraintSpec, ...] = (ConstraintSpec(metric="unsafe_rate", max=0.05),)
     search: SearchSpec = SearchSpec()
     compute: ComputeSpec = ComputeSpec()
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1, max_length=1000)] = (0,)
     references: tuple[ReferenceSpec, ...] = ()
 
     @property

@@ -156,6 +156,12 @@ def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise DataError(f"{path}:{error.lineno}: malformed JSON: {error.msg}") from None
+    except RecursionError:
+        raise DataError(f"{path}: malformed JSON: nested too deep") from None
+    except ValueError as error:  # A number of 5,000 digits.
+        if isinstance(error, UnicodeDecodeError):
+            raise
+        raise DataError(f"{path}: malformed JSON: {error}") from None
     if not isinstance(raw, list):
         raise DataError(f"{path}: expected a list of rows, found {type(raw).__name__}")
     for number, row in enumerate(raw, start=1):
@@ -169,8 +175,9 @@ def _jsonl_rows(path: Path) -> Iterator[dict[str, Any]]:
                 continue
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DataError(f"{path}:{number}: malformed JSON: {error.msg}") from None
+            except (ValueError, RecursionError) as error:
+                problem = error.msg if isinstance(error, json.JSONDecodeError) else error
+                raise DataError(f"{path}:{number}: malformed JSON: {problem}") from None
             yield _mapping(path, number, row)
 
 

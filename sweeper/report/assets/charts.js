@@ -1,4 +1,5 @@
-/* The selection in every figure: points by click, box and lasso; lines of parallel coordinates by brushing. */
+/* Figures, drawn when they come near the window, and the selection in each: points by click, box and lasso;
+   lines of parallel coordinates by brushing. One that is not drawn, or shows another selection, is `aria-busy`. */
 (() => {
   if (typeof Plotly === "undefined") {
     // A page whose plotly.js lies beside it was moved without that file.
@@ -7,10 +8,16 @@
     }
     return;
   }
-  const plots = Array.from(document.querySelectorAll(".js-plotly-plot"));
+  const plots = Array.from(document.querySelectorAll(".plotly-graph-div"));
   const known = new Set((page.data("configurations") ?? { ids: [] }).ids);
+  /* Figures near the window; all of them on paper, and where nothing tells. */
+  const watched = "IntersectionObserver" in window;
+  const near = new Set(watched ? [] : plots);
+  /* What a drawn figure shows: the selection, and its width in pixels. */
+  const shown = new Map();
   const busy = new Set();
   const whole = new Map();
+  let asked = "";
 
   const idOf = (value) => {
     const id = Array.isArray(value) ? value[0] : value;
@@ -18,12 +25,6 @@
   };
   const idsOf = (trace) => (Array.isArray(trace.customdata) ? trace.customdata.map(idOf) : null);
   const isParallel = (trace) => trace.type === "parcoords";
-
-  /** Run what changes a figure without hearing it as somebody's brush. */
-  const quietly = (plot, change) => {
-    busy.add(plot);
-    return Promise.resolve(change()).finally(() => busy.delete(plot));
-  };
 
   const within = (value, ranges) => ranges.some(([low, high]) => low <= value && value <= high);
 
@@ -41,7 +42,7 @@
         if (id !== null && limits.every(([values, ranges]) => within(values[row], ranges))) found.push(id);
       });
     });
-    return brushes > 0 ? found : [];
+    return brushes > 0 ? found : null;
   };
 
   const watch = (plot) => {
@@ -49,17 +50,17 @@
       const id = idOf(points[0]?.customdata);
       if (id === null) return;
       const more = event && (event.shiftKey || event.ctrlKey || event.metaKey);
-      const ids = new Set(more ? page.selection() : []);
+      const ids = new Set(more ? page.selection() ?? [] : []);
       if (more && ids.has(id)) ids.delete(id);
       else ids.add(id);
-      page.select(ids, plot.id);
+      page.select(ids.size ? ids : null, plot.id);
     });
     plot.on("plotly_selected", (event) => {
       if (busy.has(plot) || !event) return;
       page.select(event.points.map((point) => idOf(point.customdata)).filter((id) => id !== null), plot.id);
     });
     plot.on("plotly_deselect", () => {
-      if (!busy.has(plot)) page.select([], plot.id);
+      if (!busy.has(plot)) page.select(null, plot.id);
     });
     if (plot.data.some(isParallel)) {
       plot.on("plotly_restyle", () => {
@@ -75,7 +76,7 @@
     const key = `${plot.id}/${index}`;
     if (!whole.has(key)) {
       // Nothing was taken away yet, so there is nothing to give back.
-      if (selection.size === 0 && !full.dimensions.some((each) => each.constraintrange?.length)) return null;
+      if (selection === null && !full.dimensions.some((each) => each.constraintrange?.length)) return null;
       whole.set(key, {
         ids: idsOf(trace) ?? [],
         customdata: trace.customdata,
@@ -88,8 +89,7 @@
       });
     }
     const kept = whole.get(key);
-    const every = selection.size === 0;
-    const pick = (values) => values.filter((_, row) => every || selection.has(kept.ids[row]));
+    const pick = (values) => values.filter((_, row) => selection?.has(kept.ids[row]) ?? true);
     const change = { customdata: [pick(kept.customdata)] };
     kept.dimensions.forEach(({ values, range }, i) => {
       const span = values.reduce(([low, high], v) => [Math.min(low, v), Math.max(high, v)], [Infinity, -Infinity]);
@@ -104,42 +104,77 @@
     return Plotly.restyle(plot, change, [index]);
   };
 
-  const follow = (plot, selection, source) => {
+  const mark = async (plot, selection, own) => {
     const parallel = plot.data.flatMap((trace, index) => (isParallel(trace) ? [index] : []));
-    if (parallel.length && source !== plot.id) {
-      quietly(plot, () => Promise.all(parallel.map((index) => thin(plot, index, selection))));
-    }
-    const marked = plot.data.flatMap((trace, index) => {
-      const ids = isParallel(trace) || trace.type === "heatmap" ? null : idsOf(trace);
-      return ids?.some((id) => id !== null) ? [[index, ids]] : [];
-    });
-    if (marked.length === 0) return;
-    const places = marked.map(([, ids]) =>
-      selection.size === 0 ? null : ids.flatMap((id, place) => (selection.has(id) ? [place] : [])),
-    );
-    const indices = marked.map(([index]) => index);
-    // A box or lasso also marks what is no configuration, such as the line of the front.
+    if (!own) for (const index of parallel) await thin(plot, index, selection);
+    const [indices, places] = [[], []];
     plot.data.forEach((trace, index) => {
-      if (!trace.selectedpoints || indices.includes(index)) return;
+      const ids = isParallel(trace) || trace.type === "heatmap" ? null : idsOf(trace);
+      const holds = ids?.some((id) => id !== null);
+      // A box or lasso also marks what is no configuration, such as the line of the front.
+      const place = holds && selection ? ids.flatMap((id, i) => (selection.has(id) ? [i] : [])) : null;
+      if (JSON.stringify(place) === JSON.stringify(trace.selectedpoints ?? null)) return;
       indices.push(index);
-      places.push(null);
+      places.push(place);
     });
-    quietly(plot, async () => {
-      // An outline that is still there would select its points again.
-      if (source !== plot.id && plot.layout.selections?.length) await Plotly.relayout(plot, { selections: [] });
-      await Plotly.restyle(plot, { selectedpoints: places }, indices);
-    });
+    // An outline that is still there would select its points again.
+    if (!own && plot.layout.selections?.length) await Plotly.relayout(plot, { selections: [] });
+    if (indices.length) await Plotly.restyle(plot, { selectedpoints: places }, indices);
   };
 
-  plots.forEach(watch);
-  page.onSelection((selection, source) => plots.forEach((plot) => follow(plot, selection, source)));
-
-  // Plotly looks at the window only; a figure must also follow its own column.
-  const observer = new ResizeObserver((entries) => {
-    for (const entry of entries) {
-      const plot = entry.target.querySelector(".js-plotly-plot");
-      if (plot && entry.contentRect.width > 0) Plotly.Plots.resize(plot);
+  /** Draw a figure that is needed, or bring it up to date, without hearing that as somebody's brush. */
+  const refresh = async (plot) => {
+    if (busy.has(plot)) return;
+    busy.add(plot);
+    try {
+      if (!shown.has(plot)) {
+        const { data, layout } = page.data(plot.id);
+        shown.set(plot, { selection: null, width: plot.clientWidth });
+        await Plotly.newPlot(plot, data, layout, { displaylogo: false });
+        watch(plot);
+      }
+      const now = shown.get(plot);
+      if (now.width !== plot.clientWidth && plot.clientWidth > 0) {
+        now.width = plot.clientWidth;
+        await Plotly.Plots.resize(plot);
+      }
+      while (now.selection !== page.selection()) {
+        now.selection = page.selection();
+        await mark(plot, now.selection, asked === plot.id);
+      }
+    } finally {
+      busy.delete(plot);
+      plot.setAttribute("aria-busy", "false");
     }
+  };
+
+  const refreshNear = () => plots.filter((plot) => near.has(plot)).forEach(refresh);
+  let timer = 0;
+  const soon = (delay) => {
+    clearTimeout(timer);
+    timer = setTimeout(refreshNear, delay);
+  };
+
+  page.onSelection((_, source) => {
+    asked = source;
+    for (const plot of plots) plot.setAttribute("aria-busy", "true");
+    soon(0);
   });
-  document.querySelectorAll(".figure").forEach((box) => observer.observe(box));
+
+  if (watched) {
+    // A jump to a section passes others: what is only passed is not drawn.
+    const sight = new IntersectionObserver((entries) => {
+      for (const { target, isIntersecting } of entries) near[isIntersecting ? "add" : "delete"](target);
+      soon(100);
+    }, { rootMargin: "50% 0px" });
+    plots.forEach((plot) => sight.observe(plot));
+  }
+  // Plotly looks at the window only; a figure must also follow its own column.
+  const fit = new ResizeObserver(() => soon(100));
+  plots.forEach((plot) => fit.observe(plot));
+
+  const drawAll = () => plots.forEach(refresh);
+  addEventListener("beforeprint", drawAll);
+  matchMedia("print").addEventListener("change", ({ matches }) => matches && drawAll());
+  soon(0);
 })();

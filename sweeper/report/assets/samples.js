@@ -385,7 +385,7 @@
   });
 
   page.onSelection((ids, source) => {
-    if (source === "samples" || ids.size === 0 || ids.has(state.set.id)) return;
+    if (source === "samples" || !ids?.size || ids.has(state.set.id)) return;
     const here = [...ids].find((id) => configurations.has(id));
     if (here !== undefined) choose(here, state.set.seed);
     else message.textContent = `The responses of ${plain([...ids][0])} are not in this page; shown is still ${state.set.id}.`;

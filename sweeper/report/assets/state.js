@@ -2,7 +2,7 @@
 /* What the views of the page share: its data, the selected configurations, the tray. No view calls another. */
 const page = (() => {
   const listeners = { selection: new Set(), tray: new Set() };
-  const state = { selection: new Set(), tray: new Set() };
+  const state = { selection: null, tray: new Set() };
   const limit = 4;
   const blocks = new Map();
 
@@ -17,11 +17,11 @@ const page = (() => {
       if (block !== null && !blocks.has(name)) blocks.set(name, JSON.parse(block.textContent));
       return blocks.get(name) ?? null;
     },
-    /** Ids of the selected configurations; an empty set means that nothing is selected. */
+    /** Ids of the selected configurations; null where there is no selection, empty where one holds none. */
     selection: () => state.selection,
-    /** Select these ids everywhere. `source` names the view that asked, so that it need not follow itself. */
+    /** Select these ids everywhere, or with null let go. `source` names the view that asked. */
     select(ids, source) {
-      state.selection = new Set(ids);
+      state.selection = ids === null ? null : new Set(ids);
       tell("selection", source);
     },
     onSelection: (listener) => listeners.selection.add(listener),

@@ -30,7 +30,7 @@
 
   const rowOf = (row) => {
     const id = ids[row];
-    const chosen = page.selection().has(id);
+    const chosen = page.selection()?.has(id) ?? false;
     const line = make("tr", { class: marks[row].map(slug).join(" "), "data-row": row });
     line.classList.toggle("selected", chosen);
     columns.forEach((column, index) => {
@@ -63,9 +63,12 @@
     at("page-place").textContent = `page ${state.page + 1} of ${pages()}`;
     for (const name of ["page-first", "page-before"]) at(name).disabled = state.page === 0;
     for (const name of ["page-after", "page-last"]) at(name).disabled = state.page === pages() - 1;
-    const selected = page.selection().size;
-    const more = selected ? `, ${selected} selected` : "";
+    const selection = page.selection();
+    const more = selection === null ? "" : `, ${selection.size} selected`;
     at("shown").textContent = `${state.shown.length} of ${ids.length}${more}`;
+    at("none-shown").hidden = state.shown.length > 0;
+    const why = at("only-selected").checked && selection?.size === 0 ? "The selection holds no configuration" : "No configuration passes";
+    at("none-shown").textContent = `${why}, so no row is shown.`;
   };
 
   const filter = () => {
@@ -75,7 +78,7 @@
     at("filter").setAttribute("aria-invalid", error !== null);
     const selection = at("only-selected").checked ? page.selection() : null;
     state.shown = state.order.filter((row) => {
-      if (selection?.size && !selection.has(ids[row])) return false;
+      if (selection !== null && !selection.has(ids[row])) return false;
       return tests.every((test) => test((index) => cell(row, index), () => wholeText(row)));
     });
     draw();
@@ -140,12 +143,12 @@
       return;
     }
     if (String(getSelection()) !== "" && !event.target.closest(".pick")) return;
-    const selection = page.selection();
+    const selection = page.selection() ?? new Set();
     const more = event.shiftKey || event.ctrlKey || event.metaKey;
     const next = new Set(more ? selection : []);
     if (selection.has(id) && (more || selection.size === 1)) next.delete(id);
     else next.add(id);
-    page.select(next, "table");
+    page.select(next.size ? next : null, "table");
   });
   body.addEventListener("keydown", (event) => {
     const step = { ArrowDown: "nextElementSibling", ArrowUp: "previousElementSibling" }[event.key];
@@ -173,7 +176,7 @@
   page.onSelection((selection, source) => {
     // A row chosen here is marked where it is; what is chosen elsewhere is what is looked for.
     if (source !== "table") {
-      at("only-selected").checked = selection.size > 0;
+      at("only-selected").checked = selection !== null;
       state.page = 0;
     }
     redraw(filter);
