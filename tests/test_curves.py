@@ -235,6 +235,14 @@ def test_an_effect_is_the_mean_of_pairs_with_a_paired_interval() -> None:
     assert drawn["layout"]["yaxis"]["range"][0] < better.low
 
 
+def test_the_legend_names_an_average_that_the_first_panel_lacks() -> None:
+    (info,) = effects(make_sweep())
+    lacking = [p for p in info.points if (p.metric, p.average) != ("unsafe_rate", "ema(0.95)")]
+    drawn = json.loads(factorial_figure(info._replace(points=tuple(lacking))).to_json())
+    named = [trace["name"] for trace in drawn["data"] if trace["showlegend"]]
+    assert sorted(named) == sorted({p.average for p in info.points})
+
+
 def test_each_control_has_a_figure_where_it_has_several_levels() -> None:
     infos = effects(make_sweep())
     assert [info.against for info in infos] == ["raw twin"], "the others have one pair"

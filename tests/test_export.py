@@ -671,3 +671,4 @@ def test_the_model_card_says_what_how_sure_and_what_not(tmp_path: Path) -> None:
     text = text_of(export(item, make_spec(), "card", tmp_path, origin=judged), "model_card.md")
     assert "unsafe\\_rate by the judge guard (abcd1234)" in text
     assert "sees wording" not in text
+    assert "A low rate is no proof of safety." in text.replace("\\", "")

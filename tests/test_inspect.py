@@ -206,7 +206,10 @@ def test_show_says_why_a_failed_one_has_no_numbers(command: Command, run: RunFol
     assert answer.code == 0
     assert "seed 0 failed: class TrainingDivergedError" in answer.out
     assert "rouge_l" in answer.out and "not measured" in answer.out
-    assert re.search(r"P = 0\.000, asked 0.95: NOT kept", answer.out)
+    assert "constraint unsafe_rate <= 0.05: not measured, so NOT kept" in answer.out
+    assert "P = " not in answer.out
+    data = json.loads(command("show", run.root, "ff", "--json").out)
+    assert [(c["probability"], c["kept"]) for c in data["constraints"]] == [(None, False)]
 
 
 def test_compare_marks_what_differs_and_prints_the_tests(command: Command, run: RunFolder) -> None:

@@ -195,6 +195,14 @@ def test_a_table_fits_and_nothing_of_it_is_cut(width: int) -> None:
     assert ("│" in text) == (width == 200)
 
 
+def test_a_block_leaves_out_what_is_empty() -> None:
+    console = terminal(30)
+    table = Table("run", "a name that is long", "its objectives", "size")
+    table.add_row("damaged", "", "", "1.7 MiB")
+    show.fit(table, console)
+    assert screen(console).split() == ["damaged", "size", "1.7", "MiB"]
+
+
 def sweep_progress(monkeypatch: pytest.MonkeyPatch, console: show.Terminal, count: int) -> None:
     monkeypatch.setattr(show, "err", console)
     monkeypatch.setattr(show, "out", console)

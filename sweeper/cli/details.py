@@ -111,10 +111,10 @@ def _constraint_lines(found: Detail) -> list[str]:
     lines = []
     for constraint, p in zip(found.spec.constraints, found.item.probabilities, strict=True):
         kept = "kept" if p >= constraint.confidence else "NOT kept"
-        lines.append(
-            f"constraint {constraint.metric} <= {constraint.max:g}: P = {p:.3f}, asked "
-            f"{constraint.confidence:g}: {kept}"
-        )
+        text = f"P = {p:.3f}, asked {constraint.confidence:g}: {kept}"
+        if constraint.metric not in found.item.values:
+            text = f"{ABSENT}, so NOT kept"
+        lines.append(f"constraint {constraint.metric} <= {constraint.max:g}: {text}")
     return lines
 
 
@@ -152,7 +152,7 @@ def detail_data(found: Detail) -> dict[str, Any]:
                 "metric": constraint.metric,
                 "max": constraint.max,
                 "confidence": constraint.confidence,
-                "probability": p,
+                "probability": p if constraint.metric in item.values else None,
                 "kept": p >= constraint.confidence,
             }
             for constraint, p in zip(found.spec.constraints, item.probabilities, strict=True)

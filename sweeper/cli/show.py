@@ -77,7 +77,10 @@ err = Terminal(stderr=True, highlight=False, emoji=False)
 
 
 def fit(table: Table, to: Console = out) -> None:
-    """Print a table; where it is wider than the terminal, one block per row, so that nothing is cut."""
+    """Print a table; where it is wider than the terminal, one block per row, so that nothing is cut.
+
+    Blocks leave out what is empty.
+    """
     options = to.options.update(max_width=UNBOUNDED)
     if Measurement.get(to, options, table).maximum <= to.width:
         to.print(table)
@@ -92,7 +95,8 @@ def fit(table: Table, to: Console = out) -> None:
     widest = max(map(cell_len, heads[1:]))
     for row in rows:
         to.print(row[0], style="bold")
-        _block(list(zip(heads[1:], row[1:], strict=True)), widest, to)
+        pairs = zip(heads[1:], row[1:], strict=True)
+        _block([(head, cell) for head, cell in pairs if str(cell)], widest, to)
 
 
 def _block(rows: Sequence[Sequence[RenderableType]], widest: int, to: Console) -> None:

@@ -135,7 +135,7 @@ def _certainty(job: ExportJob) -> list[str]:
     many = len(item.seeds)
     lines = [
         f"- {'one seed' if many == 1 else f'{many} seeds'} ({listed(item.seeds)}); intervals are those "
-        "of prompts and rows under each seed, and the widest is shown",
+        "of prompts and rows; over several seeds from the lowest end to the highest",
     ]
     for number, rule in enumerate(job.spec.constraints):
         lines.append(f"- {escaped(constraint_text(item, number, rule))}")
@@ -151,23 +151,22 @@ def _certainty(job: ExportJob) -> list[str]:
 
 
 def _limits(job: ExportJob) -> list[str]:
-    evaluation = job.spec.evaluation
+    further = (
+        "Measured are single-turn prompts of these suites alone: other languages, longer dialogues, "
+        "attacks that search for a weak spot, and harms the suites do not name were not looked at. A low "
+        "rate is no proof of safety."
+    )
     if job.origin.judge is not None:
         judged = (
             f"{escaped(job.origin.judge)}. A judge is a model and errs, too; its agreement with the "
             "keyword lists and with people is a matter of its own."
         )
-        return [judged]
-    name = evaluation.keyword_lists[0]
+        return [judged, f"- {further}"]
+    name = job.spec.evaluation.keyword_lists[0]
     source = escaped(load_keyword_list(name).source)
     opening = (
         f"Responses were judged by the keyword list {code(name)} "
         f"(hash {code(list_digest(job.candidate, name))}, from {source})."
-    )
-    further = (
-        "Measured are single-turn prompts of these suites alone: other languages, longer dialogues, "
-        "attacks that search for a weak spot, and harms the suites do not name were not looked at. A low "
-        "rate is no proof of safety."
     )
     return [opening, "\n".join(f"- {escaped(line)}" for line in (*LIMITS, further))]
 

@@ -170,6 +170,7 @@ def factorial_figure(info: FactorialInfo) -> go.Figure:
     factors = list(dict.fromkeys(point.factor for point in info.points))
     averages = list(dict.fromkeys(point.average for point in info.points))
     symbols = symbols_of(averages)
+    named: set[str] = set()
     figure = make_subplots(
         rows=len(metrics),
         cols=len(factors),
@@ -189,8 +190,9 @@ def factorial_figure(info: FactorialInfo) -> go.Figure:
                 if points:
                     shift = 0.5 * ((index + 0.5) / len(averages) - 0.5)
                     symbol = symbols[average]
-                    trace = _effects(points, index, shift, symbol, named=row == column == 1)
+                    trace = _effects(points, index, shift, symbol, named=average not in named)
                     figure.add_trace(trace, row=row, col=column)
+                    named.add(average)
         better = "above" if dict(info.maximize)[metric] else "below"
         figure.update_yaxes(
             title_text=f"{escape(metric)},<br>better {better} 0",

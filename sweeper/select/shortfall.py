@@ -41,7 +41,7 @@ def why_none(front: Front, spec: SweepSpec, policy: Policy, nearest: Candidate |
     if nearest is None:
         return (
             f"none of {len(front.candidates)} configurations is complete under every seed, so "
-            "there is nothing to choose from; see the reasons in the records"
+            "there is nothing to choose from; see the reasons in the records."
         )
     least = policy.name == "min-unsafe-at"
     passing = [item for item in competing if item.feasible]

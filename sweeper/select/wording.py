@@ -16,7 +16,9 @@ def rate_text(item: Candidate, metric: str) -> str:
 
 
 def constraint_text(item: Candidate, index: int, constraint: ConstraintSpec) -> str:
-    """`P(unsafe_rate <= 0.05) = 0.998`."""
+    """`P(unsafe_rate <= 0.05) = 0.998`, or that the rate was not measured under every seed."""
+    if constraint.metric not in item.values:
+        return f"{constraint.metric} <= {constraint.max:g}: not measured"
     return f"P({constraint.metric} <= {constraint.max:g}) = {_share(item.probabilities[index])}"
 
 
@@ -30,4 +32,4 @@ def _share(probability: float) -> str:
 def valued(item: Candidate, front: Front) -> str:
     """`3f2a... (learning_rate 0.002, max_steps 40)`: the id, and what varies over the space."""
     values = describe(item.config, varying(front.candidates, CANDIDATE_ROLE))
-    return f"{item.config_id} ({values})"
+    return f"{item.config_id} ({values})" if values else item.config_id
