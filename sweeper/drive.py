@@ -21,6 +21,7 @@ from typing import Any
 import ray
 from ray import tune
 from ray.exceptions import AuthenticationError
+from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 
 from sweeper.errors import ClusterTokenError, SweeperError
 from sweeper.folder import RunFolder
@@ -196,6 +197,10 @@ def _start_ray(asked: str | None) -> None:
     # Without a word Ray would join whatever `ray start` last noted down, be it long dead.
     address = asked or os.environ.get("RAY_ADDRESS") or "local"
     os.environ.update(_ENVIRONMENT)
+    # Tune hands cloud keys on to its workers, which need none, and Ray logs what it hands on.
+    ENV_VARS_TO_PROPAGATE.difference_update(
+        [name for name in ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")]
+    )
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # What fails becomes a record.
     ours = signal.getsignal(signal.SIGTERM)
     try:

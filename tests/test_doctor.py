@@ -62,11 +62,11 @@ def test_the_packages_are_those_of_the_project_with_the_versions_that_were_teste
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     asked = {extra: extras[extra] for extra in extras if extra not in ("all", "dev")}
-    wanted = {}
+    wanted: dict[str, tuple[str, str]] = {}
     for extra, lines in {"": project["dependencies"], **asked}.items():
         for line in lines:
             name, least = re.fullmatch(r"([\w-]+)(?:\[\w+\])?>=([\d.]+)", line).groups()  # type: ignore[union-attr]
-            wanted[name] = (least, extra)
+            wanted.setdefault(name, (least, extra))
     assert {name: (p.least, p.extra) for name, p in PACKAGES.items()} == wanted
     pins = dict(
         line.lower().replace("_", "-").split("==")
