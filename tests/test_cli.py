@@ -71,10 +71,10 @@ def sweep(tiny_spec_text: str, tmp_path: Path) -> Path:
 def refused(answer: Answer, *patterns: str) -> None:
     """One message on standard error that says all of this, and exit code 2.
 
-    Standard output is for results: at most the line that `run` begins with stands there.
+    Standard output is for results: at most the lines that `run` begins with stand there.
     """
     assert answer.code == 2
-    assert re.fullmatch(r"(checking model, data and .*\n)?", answer.out), answer.out
+    assert re.fullmatch(r"(checking model, data and .*\n(disk: .*\n)?)?", answer.out), answer.out
     assert answer.err.startswith("error: ")
     assert answer.err.count("error: ") == 1
     assert "Traceback" not in answer.err
