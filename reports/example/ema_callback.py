@@ -30,7 +30,7 @@ from transformers import TrainerCallback
 #              initial weights; the model becomes e at the end.
 # interpolate: the model becomes (1 - WEIGHT) * theta + WEIGHT * theta_0 at the end.
 # feedback:    like ema, and after every EVERY steps theta is replaced by e.
-KIND = "interpolate"
+KIND = 'interpolate'
 DECAY = None
 WEIGHT = 0.15
 EVERY = None
