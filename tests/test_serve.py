@@ -585,6 +585,10 @@ def test_two_runs_of_the_same_data_compare_and_others_are_warned_about(tmp_path:
     assert warning == "Other constraints: what is recommended answers another question."
     unknown = compare(("a", "unknown"), a, found("unknown", SWEEP).found()).warnings
     assert len(unknown) == 1 and "cannot be checked" in unknown[0]
+    failed = found("failed", measured_with([make_record(status="failed")])).found()
+    assert compare(("a", "failed"), a, failed).warnings == (
+        "The second run has no complete record: there is nothing of it to compare.",
+    )
 
 
 def test_specs_differ_by_the_keys_that_matter() -> None:

@@ -59,7 +59,7 @@ def fronts_figure(a: FrontInfo, b: FrontInfo, names: Sequence[str]) -> go.Figure
         ticktext=[f"{100 * tick:g} %" for tick in ticks],
         **grid,
     )
-    figure.update_yaxes(title_text=escape(a.utility), **grid)
+    figure.update_yaxes(title_text=escape(a.utility), title_standoff=18, **grid)
     figure.update_layout(
         template="none",
         height=460,

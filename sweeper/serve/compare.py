@@ -134,6 +134,9 @@ def _warnings(a: Found, b: Found) -> Iterable[str]:
     ):
         if one[subject] != other[subject]:
             yield f"Other {subject}: {what}."
+    for name, found in (("first", a), ("second", b)):
+        if not any(record.status == "complete" for record in found.records):
+            yield f"The {name} run has no complete record: there is nothing of it to compare."
     for key in ("objectives", "constraints"):
         if getattr(a.spec, key) != getattr(b.spec, key):
             yield f"Other {key}: what is recommended answers another question."
