@@ -201,7 +201,9 @@ def test_the_choice_is_measured_again_through_ray_and_goes_on_after_an_interrupt
     with monkeypatch.context() as patch:
         patch.setattr("sweeper.sweep.drive", trained_here(most=1))
         assert _run() == 130
-    assert "records missing; the same command continues" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "interrupted: 1 of 6 records are in " in said
+    assert f"{' '.join(words)}\n" in said  # The command that goes on.
     (folder,) = (run / "confirm").iterdir()
     begun = (folder / "records.jsonl").read_bytes()
     assert begun
