@@ -19,17 +19,22 @@ from typing import NamedTuple
 import pytest
 import yaml
 from conftest import World, spec_text
+from fake_hub import COMMIT, FakeHub, fake_hub
+from huggingface_hub import constants
 
 from sweeper.folder import TrialStorage
 from sweeper.plan import make_plan, make_tasks
 from sweeper.records import TrialRecord, read_records
 from sweeper.spec import parse_spec
+from sweeper.trial import hub as trial_hub
 from sweeper.trial.data import pinned
 from sweeper.trial.run import run_trajectory
 
 pytestmark = pytest.mark.slow
 
 PATIENCE_SECONDS = 240.0
+
+MODEL = "own/llama"
 
 NAMESPACE = [
     *("unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc")
@@ -92,6 +97,7 @@ class Cluster:
         ray = ["ray", "start", "--block", f"--node-ip-address={address}", "--disable-usage-stats"]
         paths = [str(self._home / "slow")] * self.slow + [os.environ.get("PYTHONPATH", "")]
         environment = {**self.environment, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+        environment["HF_HOME"] = str(self.cache(name))
         del environment["RAY_ADDRESS"]
         before = self.log.read_text(errors="replace").count("Ray runtime started")
         with self.log.open("ab") as log:
@@ -106,6 +112,10 @@ class Cluster:
             self.log,
         )
 
+    def cache(self, name: str) -> Path:
+        """Where a node, or the driver, keeps what it has fetched from the hub; nobody shares it."""
+        return self._home / f"hub-{name}"
+
     def kill(self, name: str) -> None:
         """The node is gone, with all of its processes."""
         node = self._nodes.pop(name)
@@ -118,13 +128,27 @@ class Cluster:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
+def hub(tiny_world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeHub]:
+    """A hub with the tiny model, which this process reaches too."""
+    with pytest.MonkeyPatch.context() as patch, fake_hub() as hub:
+        hub.repositories[f"models/{MODEL}"] = tiny_world.model
+        template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+        patch.setattr(constants, "ENDPOINT", hub.url)
+        patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        patch.setattr(constants, "HF_HUB_CACHE", str(tmp_path_factory.mktemp("hub")))
+        patch.setattr(trial_hub, "_FOUND", {})
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def cluster(hub: FakeHub) -> Iterator[Cluster]:
     can = subprocess.run([*NAMESPACE, "true"], capture_output=True, check=False)
     if can.returncode:
         pytest.skip(f"no process namespaces here: {can.stderr.decode(errors='replace').strip()}")
     home = Path(f"/tmp/swn-{os.getpid()}")  # The path of a socket has at most 107 bytes.
     home.mkdir()
     made = Cluster(home)
+    made.environment |= {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1"}
     try:
         yield made
     finally:
@@ -143,6 +167,7 @@ class Story(NamedTuple):
     first_end: int
     second_end: int
     said: str
+    fetched: dict[str, int]
     records: dict[tuple[str, int], TrialRecord]
     expected: dict[tuple[str, int], TrialRecord]
 
@@ -162,6 +187,7 @@ def undisturbed(text: str, root: Path) -> dict[tuple[str, int], TrialRecord]:
 def story(cluster: Cluster, tiny_world: World, tmp_path_factory: pytest.TempPathFactory) -> Story:
     root = tmp_path_factory.mktemp("nodes")
     raw = yaml.safe_load(spec_text(tiny_world))
+    raw["model"]["path"] = MODEL
     raw["space"]["learning_rate"] = {"values": [1e-3, 2e-3, 3e-3, 4e-3]}
     raw["space"]["max_steps"] = {"values": [2, 4, 6, 8]}
     raw["space"]["lr_scheduler_type"] = "constant"
@@ -177,7 +203,8 @@ def story(cluster: Cluster, tiny_world: World, tmp_path_factory: pytest.TempPath
 
     def drive() -> "subprocess.Popen[bytes]":
         with log.open("ab") as out:
-            return subprocess.Popen(command, stdout=out, stderr=out, env=cluster.environment)
+            environment = {**cluster.environment, "HF_HOME": str(cluster.cache("driver"))}
+            return subprocess.Popen(command, stdout=out, stderr=out, env=environment)
 
     cluster.start_head()
     cluster.start_worker("a", 2)
@@ -217,6 +244,10 @@ def story(cluster: Cluster, tiny_world: World, tmp_path_factory: pytest.TempPath
         first_end,
         second_end,
         log.read_text(errors="replace"),
+        {
+            name: sum(1 for _ in cluster.cache(name).rglob("snapshots/*/model.safetensors"))
+            for name in ("driver", "a", "b", "head")
+        },
         {record.key: record.comparable() for record in found.records},
         undisturbed(text, root / "whole"),
     )
@@ -228,6 +259,12 @@ def test_a_sweep_goes_on_when_a_node_is_gone(story: Story) -> None:
 
 def test_a_node_that_is_back_is_used_again(story: Story) -> None:
     assert story.alone < story.on_the_returned < len(story.expected)
+
+
+def test_each_node_fetches_the_model_into_a_cache_of_its_own(story: Story) -> None:
+    assert story.fetched == {"driver": 1, "a": 1, "b": 1, "head": 0}
+    commits = {record.provenance["model"]["revision"] for record in story.records.values()}
+    assert commits == {COMMIT}
 
 
 def test_the_driver_ends_with_the_head(story: Story) -> None:
