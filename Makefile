@@ -41,7 +41,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/table.py
 
 chaos: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos.py --script --seeds $(SEEDS)
+	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m support.chaos --script --seeds $(SEEDS)
 
 check: $(READY)
 	$(BIN)/ruff check .

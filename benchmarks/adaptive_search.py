@@ -15,12 +15,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sweeper.front import Candidate, find_front, loss
-from sweeper.plan import Point, make_plan, points_of
-from sweeper.records import Metric, TrialRecord
-from sweeper.run import open_run
-from sweeper.search import Told, next_points
+from sweeper.analysis import Candidate, find_front, loss
+from sweeper.planning import Point, make_plan, points_of
+from sweeper.runs.run import open_run
+from sweeper.search.suggest import Told, next_points
 from sweeper.spec import SweepSpec, parse_spec
+from sweeper.store.records import Metric, TrialRecord
 
 SAMPLERS = ("tpe", "gp", "nsga2", "nsga3", "qmc", "random")
 SEEDS = 10

@@ -23,12 +23,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sweeper.cost import spent
-from sweeper.plan import make_plan
-from sweeper.provenance import git_commit, hardware, package_versions
-from sweeper.records import Metric, TrialRecord, read_records
-from sweeper.sources import resolve
+from sweeper.data.sources import resolve
+from sweeper.estimate import spent
+from sweeper.planning import make_plan
 from sweeper.spec import load_spec
+from sweeper.store.provenance import git_commit, hardware, package_versions
+from sweeper.store.records import Metric, TrialRecord, read_records
 
 HERE = Path(__file__).resolve().parent
 SPEC = "miniature"

@@ -26,13 +26,13 @@ from simulations import (
     seeds_coverage,
 )
 
-from sweeper.provenance import git_commit, hardware, package_versions
 from sweeper.stats import (
     Interval,
     clopper_pearson_interval,
     credible_interval,
     wilson_interval,
 )
+from sweeper.store.provenance import git_commit, hardware, package_versions
 
 RESULTS = Path(__file__).resolve().parent / "results" / "coverage.json"
 

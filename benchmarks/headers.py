@@ -14,9 +14,9 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from sweeper.cost import GPUS, Device, Estimate
-from sweeper.facts import BUILTIN, Machine, plan_estimate
-from sweeper.plan import Accounting, make_plan
+from sweeper.estimate import GPUS, Device, Estimate
+from sweeper.estimate.inputs import BUILTIN, Machine, plan_estimate
+from sweeper.planning import Accounting, make_plan
 from sweeper.spec import SweepSpec, load_spec
 from sweeper.spec.load import shipped_specs
 

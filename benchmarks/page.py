@@ -17,11 +17,11 @@ from typing import Any
 
 from scale import HERE, SPEC, laid_out, made_up, shared_provenance
 
-from sweeper.folder import RunFolder
-from sweeper.provenance import git_commit, hardware, package_versions
-from sweeper.records import TrialRecord
 from sweeper.report import write_report
 from sweeper.spec import SweepSpec
+from sweeper.store.folder import RunFolder
+from sweeper.store.provenance import git_commit, hardware, package_versions
+from sweeper.store.records import TrialRecord
 
 RESULTS = HERE.parent / "results" / "page.json"
 SIZES = (128, 1000, 10000)

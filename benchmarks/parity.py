@@ -27,11 +27,11 @@ from safetensors.torch import load_file
 from transformers import Trainer, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
-from sweeper.folder import TrialStorage
-from sweeper.provenance import git_commit, package_versions
+from sweeper.model.adapters import PARTS, new_adapter
+from sweeper.model.load import load_model
+from sweeper.store.folder import TrialStorage
+from sweeper.store.provenance import git_commit, package_versions
 from sweeper.task import TrajectoryTask
-from sweeper.trial.adapters import PARTS, new_adapter
-from sweeper.trial.model import load_model
 from sweeper.trial.run import run_trajectory
 from sweeper.trial.texts import ordered_texts
 

@@ -8,11 +8,11 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from sweeper.plan import make_plan, make_tasks
+from sweeper.data.encode import Encoded, RowOrder
+from sweeper.planning import make_plan, make_tasks
+from sweeper.scoring.inputs import load_inputs
 from sweeper.spec import SweepSpec, parse_spec
 from sweeper.task import TrajectoryTask
-from sweeper.trial.encode import Encoded, RowOrder
-from sweeper.trial.inputs import load_inputs
 
 ROWS = Path(__file__).resolve().parents[2] / "shared" / "data" / "alpaca_1k.json"
 STEPS = 30

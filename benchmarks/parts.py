@@ -20,16 +20,16 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import Trainer, TrainingArguments
 
+from sweeper.data.encode import Encoded, RowOrder, collate, micro_batches
+from sweeper.data.sources import resolve
 from sweeper.memory import micro_batch_rows
-from sweeper.plan import make_plan, make_tasks
-from sweeper.sources import resolve
+from sweeper.model.adapters import Adapter, Slots, new_adapter
+from sweeper.model.load import load_model
+from sweeper.planning import make_plan, make_tasks
+from sweeper.scoring.inputs import load_inputs
+from sweeper.scoring.score import Scorer, Scores
 from sweeper.spec import load_spec
 from sweeper.task import Segment, TrajectoryTask
-from sweeper.trial.adapters import Adapter, Slots, new_adapter
-from sweeper.trial.encode import Encoded, RowOrder, collate, micro_batches
-from sweeper.trial.inputs import load_inputs
-from sweeper.trial.model import load_model
-from sweeper.trial.score import Scorer, Scores
 from sweeper.trial.train import (
     Walker,
     learning_rate_schedule,

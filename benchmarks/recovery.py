@@ -8,10 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sweeper.certainty import OFF, ON, certainty
-from sweeper.front import find_front
-from sweeper.records import TrialRecord, measured
+from sweeper.analysis import OFF, ON, certainty, find_front
 from sweeper.spec import SweepSpec, parse_spec
+from sweeper.store.records import TrialRecord, measured
 
 Row = dict[str, float | int | str]
 _NORMAL = NormalDist()

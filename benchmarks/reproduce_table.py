@@ -11,8 +11,8 @@ from pathlib import Path
 
 from headers import H100, hours_text
 
-from sweeper.facts import Machine, plan_estimate
-from sweeper.plan import make_plan
+from sweeper.estimate.inputs import Machine, plan_estimate
+from sweeper.planning import make_plan
 from sweeper.spec import load_spec
 from sweeper.spec.load import shipped_specs
 

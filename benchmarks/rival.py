@@ -31,15 +31,15 @@ from transformers import (
     TrainingArguments,
 )
 
-from sweeper.plan import make_plan, make_tasks
-from sweeper.records import Metric
-from sweeper.sources import resolve
+from sweeper.data.encode import Encoded, RowOrder
+from sweeper.data.sources import resolve
+from sweeper.planning import make_plan, make_tasks
+from sweeper.scoring.inputs import load_inputs
+from sweeper.scoring.utility import text_metrics
+from sweeper.scoring.verdicts import safety_metrics
 from sweeper.spec import load_spec
+from sweeper.store.records import Metric
 from sweeper.task import OptimizerSettings, Readout, TrajectoryTask
-from sweeper.trial.encode import Encoded, RowOrder
-from sweeper.trial.inputs import load_inputs
-from sweeper.trial.judge import safety_metrics
-from sweeper.trial.utility import text_metrics
 
 _ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",

@@ -21,12 +21,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sweeper.folder import RUN_VERSION, RunFolder, TrialStorage
-from sweeper.keywords import load_keyword_list
-from sweeper.plan import Plan, make_plan, make_tasks
-from sweeper.provenance import git_commit, hardware, package_versions
-from sweeper.records import RecordWriter, TrialRecord, measured, read_records
+from sweeper.keywords.lists import load_keyword_list
+from sweeper.planning import Plan, make_plan, make_tasks
 from sweeper.spec import SweepSpec, dump_spec, parse_spec, spec_hash
+from sweeper.store.folder import RUN_VERSION, RunFolder, TrialStorage
+from sweeper.store.provenance import git_commit, hardware, package_versions
+from sweeper.store.records import RecordWriter, TrialRecord, measured, read_records
 from sweeper.task import Readout, TrajectoryTask
 
 HERE = Path(__file__).resolve()
@@ -197,7 +197,7 @@ def resume(root: Path) -> None:
 
 def resume_through_drive(root: Path) -> None:
     """The same by the driver itself, its import of Ray included."""
-    from sweeper.drive import drive
+    from sweeper.sweep.driver import drive
 
     spec, _, tasks = laid_out(RunFolder(root).spec.read_text(encoding="utf-8"))
     drive(tasks, spec, RunFolder(root), no_op)
@@ -232,7 +232,7 @@ def no_op_trials(root: Path) -> None:
     )
     import scale
 
-    from sweeper.drive import drive
+    from sweeper.sweep.driver import drive
 
     spec, _, tasks = laid_out(NO_OPS)
     alone = spec.compute.model_copy(update={"pack": 1})

@@ -15,7 +15,7 @@ import numpy as np
 from coverage import shown
 from stops import Row, prune_errors, race_errors, savings
 
-from sweeper.provenance import git_commit, hardware, package_versions
+from sweeper.store.provenance import git_commit, hardware, package_versions
 
 RESULTS = Path(__file__).resolve().parent / "results" / "stopping.json"
 

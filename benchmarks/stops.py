@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sweeper.rules import RateLimit, StopRules
+from sweeper.scoring.stopping import Count, above, stop_reason
 from sweeper.stats import clopper_pearson_interval, probability_at_most
-from sweeper.stopping import Count, above, stop_reason
+from sweeper.task.stop_rules import RateLimit, StopRules
 
 Row = dict[str, float | int | str]
 

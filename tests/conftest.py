@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from browser import chromium, opened  # noqa: F401  Fixtures of every test.
+from support.browser import chromium, opened  # noqa: F401  Fixtures of every test.
 
 from sweeper.spec import SweepSpec, parse_spec
 

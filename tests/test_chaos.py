@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from chaos import FINISHED, SCRIPT, Fault, schedule
+from support.chaos import FINISHED, SCRIPT, Fault, schedule
 
 SEEDS = 3
 
@@ -16,9 +16,14 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def told() -> str:
     """What `chaos.py` says of its script and of the first seeds."""
-    command = [sys.executable, str(Path(__file__).parent / "chaos.py"), "--script"]
+    command = [sys.executable, "-m", "support.chaos", "--script"]
     ended = subprocess.run(
-        [*command, "--seeds", str(SEEDS)], capture_output=True, text=True, timeout=500, check=False
+        [*command, "--seeds", str(SEEDS)],
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+        cwd=Path(__file__).parent,
     )
     assert ended.returncode in (0, 1), ended.stderr
     return ended.stdout

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from small_disk import fill, small_disk
-from test_drive import (  # noqa: F401 - the fixture is used by its name
+from support.small_disk import fill, small_disk
+from test_driver import (  # noqa: F401 - the fixture is used by its name
     Records,
     Storages,
     asking,
@@ -17,10 +17,10 @@ from test_drive import (  # noqa: F401 - the fixture is used by its name
     workers_find_this_module,
 )
 
-from sweeper.drive import WORKER_RESTARTS, Keys, drive
 from sweeper.errors import DiskFullError
-from sweeper.records import TrialRecord, read_records
 from sweeper.spec import SweepSpec
+from sweeper.store.records import TrialRecord, read_records
+from sweeper.sweep.driver import WORKER_RESTARTS, Keys, drive
 from sweeper.task import TrajectoryTask
 from sweeper.trial.watchdog import Watchdog
 

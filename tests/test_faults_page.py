@@ -14,7 +14,8 @@ def rows() -> list[list[str]]:
 
 
 def named_in(name: str) -> set[str]:
-    tree = ast.parse((TESTS / name).read_text(encoding="utf-8"))
+    (path,) = TESTS.rglob(name)
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
     return {name for name in functions if name.startswith("test_")}
 

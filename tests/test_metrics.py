@@ -5,15 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from factories import base_record, make_record, make_spec
+from support.factories import base_record, make_record, make_spec
 
-from sweeper.calibrate import count_tokens, shortened
-from sweeper.cost import ModelShape, Tokens, memory_facts
+from sweeper.analysis import Candidate, find_front, recommend
 from sweeper.errors import SpecError
+from sweeper.estimate import ModelShape, Tokens, memory_facts
+from sweeper.estimate.inputs import counted_characters
+from sweeper.estimate.measured_rates import count_tokens, shortened
 from sweeper.export.header import measured
-from sweeper.facts import counted_characters
-from sweeper.folder import RunFolder
-from sweeper.front import Candidate, find_front
 from sweeper.metrics import (
     KINDS,
     METRICS,
@@ -25,13 +24,13 @@ from sweeper.metrics import (
     is_sampled,
     is_utility,
 )
-from sweeper.plan import make_plan, make_tasks
-from sweeper.records import Metric
+from sweeper.planning import make_plan, make_tasks
 from sweeper.report import render, report_data
-from sweeper.search import project
-from sweeper.select import recommend
+from sweeper.search.study import project
 from sweeper.spec import SweepSpec
 from sweeper.stats import wilson_interval
+from sweeper.store.folder import RunFolder
+from sweeper.store.records import Metric
 from sweeper.task import HarnessSettings, TrajectoryTask
 
 HARNESS = "lm_eval/arc/acc"

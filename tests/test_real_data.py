@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import build_model
 
-from sweeper.run import open_run
+from sweeper.runs.run import open_run
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 

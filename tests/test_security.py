@@ -16,20 +16,20 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from factories import SPEC, make_record, make_spec
+from support.factories import SPEC, make_record, make_spec
 
+from sweeper.data.load import load_examples
+from sweeper.data.rows import read_rows
 from sweeper.errors import DataError, RecordError, RunFolderError, SpecError, SweeperError
-from sweeper.folder import RunFolder, TrialStorage
 from sweeper.judges.rescore import responses
-from sweeper.plan import make_plan
-from sweeper.records import read_records
+from sweeper.planning import make_plan
 from sweeper.report.answers import read_stored
-from sweeper.run import csv_text, open_run
+from sweeper.runs.run import csv_text, open_run
 from sweeper.spec import load_spec, parse_spec
 from sweeper.spec.document import MAX_BYTES, read_yaml
+from sweeper.store.folder import RunFolder, TrialStorage
+from sweeper.store.records import read_records
 from sweeper.task import DataSource, TrajectoryTask
-from sweeper.trial.data import load_examples
-from sweeper.trial.rows import read_rows
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden" / "0.1.0"
@@ -110,8 +110,8 @@ def test_a_huge_sweep_is_refused_with_its_count_before_it_is_expanded(
     def never(*_: object) -> None:
         raise AssertionError("expanded")
 
-    monkeypatch.setattr("sweeper.plan.configurations._configuration", never)
-    monkeypatch.setattr("sweeper.plan.configurations.drawn_points", never)
+    monkeypatch.setattr("sweeper.planning.configurations._configuration", never)
+    monkeypatch.setattr("sweeper.planning.configurations.drawn_points", never)
     with pytest.raises(SpecError, match=count):
         make_plan(make_spec(*overrides))
 

@@ -23,8 +23,8 @@ DATA = {
     "sweeper/jobs/slurm_node.sh",
     "sweeper/jobs/kuberay.yaml",
     "sweeper/jobs/skypilot.yaml",
-    "sweeper/keyword_lists/sweeper.yaml",
-    "sweeper/keyword_lists/qi2023.yaml",
+    "sweeper/keywords/keyword_lists/sweeper.yaml",
+    "sweeper/keywords/keyword_lists/qi2023.yaml",
     "sweeper/report/assets/page.html",
     "sweeper/report/assets/page.css",
     "sweeper/report/assets/table.js",
@@ -48,8 +48,12 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_the_wheel_holds_every_data_file(unpacked: Path) -> None:
     assert {name for name in DATA if not (unpacked / name).is_file()} == set()
-    shipped = sorted(path.name for path in (unpacked / "sweeper/keyword_lists").glob("*.yaml"))
-    assert shipped == sorted(path.name for path in (ROOT / "sweeper/keyword_lists").glob("*.yaml"))
+    shipped = sorted(
+        path.name for path in (unpacked / "sweeper/keywords/keyword_lists").glob("*.yaml")
+    )
+    assert shipped == sorted(
+        path.name for path in (ROOT / "sweeper/keywords/keyword_lists").glob("*.yaml")
+    )
 
 
 @pytest.mark.slow

@@ -4,10 +4,10 @@ from typing import Annotated
 
 import typer
 
-from sweeper.clean import clean as delete
-from sweeper.clean import leftovers
 from sweeper.cli import show
 from sweeper.cli.options import JsonOption, RunArgument, app
+from sweeper.runs.clean import clean as delete
+from sweeper.runs.clean import leftovers
 
 
 @app.command()
@@ -29,7 +29,7 @@ def clean(
     json_: JsonOption = False,
 ) -> None:
     """Show what of a run can be deleted, and delete it with --yes. Records are never deleted."""
-    from sweeper.run import open_run
+    from sweeper.runs.run import open_run
 
     opened = open_run(run)
     found = leftovers(

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import typer
 
-from sweeper.folder import RunFolder
-from sweeper.select import NAMES
+from sweeper.analysis import NAMES
 from sweeper.spec.load import shipped_specs
+from sweeper.store.folder import RunFolder
 
 _IDENTITY = re.compile(rb'"config_id":"([\w-]+)"')
 

@@ -9,17 +9,28 @@ from typing import Any, NamedTuple
 from rich.markup import escape
 from rich.table import Table
 
-from sweeper.certainty import Certainty, Standing
+from sweeper.analysis import (
+    BASE_ROLE,
+    Candidate,
+    Certainty,
+    Comparison,
+    Contrast,
+    Front,
+    Measured,
+    Setting,
+    Standing,
+    metric_names,
+    reason_text,
+    shown,
+)
 from sweeper.cli import show
 from sweeper.cli.recommendations import gap_data, gap_text, p_text, tests
-from sweeper.folder import RunFolder
-from sweeper.front import BASE_ROLE, Candidate, Front, reason_text, shown
-from sweeper.listing import RunLine
 from sweeper.metrics import is_sampled
-from sweeper.records import Metric
-from sweeper.select import Comparison, Contrast, Measured, Setting, metric_names
+from sweeper.runs.listing import RunLine
 from sweeper.spec import SweepSpec
 from sweeper.stats import Interval, wilson_interval
+from sweeper.store.folder import RunFolder
+from sweeper.store.records import Metric
 
 ABSENT = "not measured"
 

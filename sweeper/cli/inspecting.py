@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sweeper.certainty import certainty
+from sweeper.analysis import certainty, contrasts, find_candidate
+from sweeper.analysis import compare as side_by_side
 from sweeper.cli import completions, details, show, show_judges
 from sweeper.cli.options import (
     CoverageOption,
@@ -15,14 +16,11 @@ from sweeper.cli.options import (
     app,
     uncollected,
 )
-from sweeper.front import find_candidate
 from sweeper.judges import MIN_COVERAGE
-from sweeper.listing import list_runs
-from sweeper.select import compare as side_by_side
-from sweeper.select import contrasts
+from sweeper.runs.listing import list_runs
 
 if TYPE_CHECKING:  # It needs a package that `ls` does without.
-    from sweeper.run import Run
+    from sweeper.runs.run import Run
 
 
 @app.command("show")
@@ -41,7 +39,7 @@ def show_configuration(
     min_coverage: CoverageOption = MIN_COVERAGE,
 ) -> None:
     """Show one configuration: settings, metrics by seed, constraints, controls, its responses' place."""
-    from sweeper.run import open_run
+    from sweeper.runs.run import open_run
 
     opened = open_run(run, judge, min_coverage)
     front, spec = opened.front(), opened.spec
@@ -72,7 +70,7 @@ def compare(
     min_coverage: CoverageOption = MIN_COVERAGE,
 ) -> None:
     """Compare 2 to 4 configurations: what differs, metrics, and the paired test against the first."""
-    from sweeper.run import open_run
+    from sweeper.runs.run import open_run
 
     opened = open_run(run, judge, min_coverage)
     front, spec = opened.front(), opened.spec

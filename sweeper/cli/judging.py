@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-from sweeper.agreement import calibrate as hold_against_people
-from sweeper.agreement import read_labelled
 from sweeper.cli import show
 from sweeper.cli.options import JsonOption, app
-from sweeper.keywords import keyword_list_names, load_keyword_list
+from sweeper.keywords.evaluation import calibrate as hold_against_people
+from sweeper.keywords.evaluation import read_labelled
+from sweeper.keywords.lists import keyword_list_names, load_keyword_list
 
 judges = typer.Typer(name="judges", help="How far a judge can be trusted.", no_args_is_help=True)
 app.add_typer(judges)

@@ -8,7 +8,7 @@ import typer
 
 from sweeper.cli import show
 from sweeper.cli.options import JsonOption, SetOption, SpecArgument, app
-from sweeper.doctor import examine
+from sweeper.setup.doctor import examine
 from sweeper.spec import load_spec
 
 
@@ -44,7 +44,7 @@ def doctor(
 @app.command()
 def prefetch(spec: SpecArgument, set_: SetOption = None, json_: JsonOption = False) -> None:
     """Fetch and check a sweep's model, data and suites, for nodes without a network."""
-    from sweeper.prefetch import prefetch as fetch_all
+    from sweeper.setup.prefetch import prefetch as fetch_all
 
     loaded = load_spec(spec, set_ or ())
     found = fetch_all(loaded)

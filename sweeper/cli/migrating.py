@@ -6,9 +6,9 @@ import typer
 
 from sweeper.cli import show
 from sweeper.cli.options import RunArgument, app
-from sweeper.folder import RunFolder
-from sweeper.migrate import migrate as bring_up
-from sweeper.records import RECORD_VERSION
+from sweeper.store.folder import RunFolder
+from sweeper.store.migrate import migrate as bring_up
+from sweeper.store.records import RECORD_VERSION
 
 
 @app.command()

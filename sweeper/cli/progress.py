@@ -24,14 +24,13 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
+from sweeper.analysis import find_front, recommend
 from sweeper.cli import show
-from sweeper.cost import duration_text
-from sweeper.folder import RunFolder
-from sweeper.front import find_front
-from sweeper.plan import Plan
-from sweeper.records import RecordsRead, TrialRecord
-from sweeper.select import recommend
+from sweeper.estimate import duration_text
+from sweeper.planning import Plan
 from sweeper.spec import SweepSpec
+from sweeper.store.folder import RunFolder
+from sweeper.store.records import RecordsRead, TrialRecord
 
 INTERRUPTED = 130
 """The shell's exit code for an end by Ctrl-C; SIGTERM ends a sweep the same way."""

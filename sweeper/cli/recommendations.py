@@ -6,11 +6,10 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from sweeper.analysis import Candidate, Contrast, Gap, Recommendation, comparison, multiplicity
 from sweeper.cli import show
-from sweeper.confirm import HOLDS, Confirmation, Shrinkage
-from sweeper.front import Candidate, Gap
-from sweeper.select import Contrast, Recommendation, comparison, multiplicity
 from sweeper.spec import SweepSpec
+from sweeper.sweep.confirm import HOLDS, Confirmation, Shrinkage
 
 
 def recommendation(found: Recommendation, spec: SweepSpec) -> None:

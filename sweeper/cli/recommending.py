@@ -4,6 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
+from sweeper.analysis import NAMES, asked, policy_of
+from sweeper.analysis import recommend as choose
 from sweeper.cli import completions, progress, recommendations, show, show_judges
 from sweeper.cli.options import (
     CoverageOption,
@@ -13,13 +15,11 @@ from sweeper.cli.options import (
     app,
     uncollected,
 )
-from sweeper.confirm import Confirmation, confirmation, prepare, shrinkages
 from sweeper.errors import SweeperError
-from sweeper.folder import RunFolder
 from sweeper.judges import MIN_COVERAGE
-from sweeper.records import read_records
-from sweeper.select import NAMES, asked, policy_of
-from sweeper.select import recommend as choose
+from sweeper.store.folder import RunFolder
+from sweeper.store.records import read_records
+from sweeper.sweep.confirm import Confirmation, confirmation, prepare, shrinkages
 
 
 @app.command()
@@ -45,7 +45,7 @@ def recommend(
     top: Annotated[int, typer.Option(min=1, help="How many of the best to confirm.")] = 3,
 ) -> None:
     """Recommend one configuration under a policy, and say what it beat and how sure that is."""
-    from sweeper.run import open_run
+    from sweeper.runs.run import open_run
 
     wanted = policy_of(policy, limit, utility)
     if confirm and judge is not None:
@@ -76,7 +76,7 @@ def recommend(
 
 def _run(laid_out: Confirmation, of: RunFolder, *, quiet: bool) -> None:
     """Run what is laid out, or what is left of it; an interruption ends the command."""
-    from sweeper.sweep import run_sweep
+    from sweeper.sweep.run import run_sweep
 
     root, only = laid_out.folder.root, tuple(laid_out.names)
     with progress.resumable(laid_out.folder):

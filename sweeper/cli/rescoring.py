@@ -14,7 +14,7 @@ from sweeper.judges import Judge, KeywordJudge, read_scored
 from sweeper.judges import rescore as judge_again
 
 if TYPE_CHECKING:  # It needs a package that reading commands do without.
-    from sweeper.run import Run
+    from sweeper.runs.run import Run
 
 OPTIONS: dict[str, tuple[str, ...]] = {
     "keyword": (),
@@ -67,7 +67,7 @@ def rescore(
     json_: JsonOption = False,
 ) -> None:
     """Have a judge look at the stored responses of a run; without one, show who has judged it."""
-    from sweeper.run import open_run
+    from sweeper.runs.run import open_run
 
     opened = open_run(run)
     given: dict[str, Any] = {

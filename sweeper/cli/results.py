@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sweeper.certainty import certainty
+from sweeper.analysis import certainty
 from sweeper.cli import show, show_judges, standings
 from sweeper.cli.options import (
     CoverageOption,
@@ -20,10 +20,9 @@ from sweeper.errors import ExportError, SweeperError
 from sweeper.judges import MIN_COVERAGE
 
 if TYPE_CHECKING:
+    from sweeper.analysis import Candidate, Recommendation
     from sweeper.export import Origin
-    from sweeper.front import Candidate
-    from sweeper.run import Run
-    from sweeper.select import Recommendation
+    from sweeper.runs.run import Run
 
 
 @app.command()
@@ -35,7 +34,7 @@ def front(
     min_coverage: CoverageOption = MIN_COVERAGE,
 ) -> None:
     """Show the configurations that no other one beats in both safety and utility."""
-    from sweeper.run import open_run
+    from sweeper.runs.run import open_run
 
     opened = open_run(run, judge, min_coverage)
     found, spec = opened.front(), opened.spec
@@ -73,7 +72,7 @@ def report(
 ) -> None:
     """Write the report: one HTML page that works offline."""
     from sweeper.report import write_report
-    from sweeper.run import open_run
+    from sweeper.runs.run import open_run
 
     opened = open_run(run, judge, min_coverage)
     path = out or opened.folder.report
@@ -109,8 +108,9 @@ def study(
     ] = None,
 ) -> None:
     """Make an Optuna study from the records and say how to open it."""
-    from sweeper.run import open_run
-    from sweeper.search import project, project_into, shown_url
+    from sweeper.runs.run import open_run
+    from sweeper.search.storages import shown_url
+    from sweeper.search.study import project, project_into
 
     opened = open_run(run)
     if storage is None:
@@ -162,7 +162,7 @@ def export(
     """Write the recommended hyperparameters as another trainer's files, or the trained weights."""
     from sweeper.export import export as write_export
     from sweeper.export import formats_of
-    from sweeper.run import open_run
+    from sweeper.runs.run import open_run
 
     opened = open_run(run, judge, min_coverage)
     formats = formats_of(format_ or ["yaml"])

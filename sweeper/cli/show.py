@@ -16,15 +16,15 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from sweeper.agreement import Calibration, Share
-from sweeper.cost import GIB, DiskNeed, Estimate, duration_text
-from sweeper.facts import OnGpu
-from sweeper.front import Candidate
-from sweeper.plan import Accounting
+from sweeper.analysis import Candidate
+from sweeper.estimate import GIB, DiskNeed, Estimate, duration_text
+from sweeper.estimate.inputs import OnGpu
+from sweeper.keywords.evaluation import Calibration, Share
+from sweeper.planning import Accounting
 from sweeper.spec import SweepSpec
 
 if TYPE_CHECKING:  # It imports torch, which reading commands do without.
-    from sweeper.verify import Verification
+    from sweeper.runs.verify import Verification
 
 JSON_VERSION = 1
 """Of what `--json` prints (docs/json.md): a key that goes or changes its meaning makes a new one."""

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from sweeper.cli import show
 from sweeper.judges import METRICS, Overlay, Scored, SuiteCount
-from sweeper.records import Metric, TrialRecord
+from sweeper.store.records import Metric, TrialRecord
 
 MOST_ROWS = 40
 

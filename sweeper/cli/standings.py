@@ -6,9 +6,18 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from sweeper.certainty import OFF, ON, Certainty, Volume
+from sweeper.analysis import (
+    CANDIDATE_ROLE,
+    OFF,
+    ON,
+    Candidate,
+    Certainty,
+    Front,
+    Volume,
+    shown,
+    varying,
+)
 from sweeper.cli import show
-from sweeper.front import CANDIDATE_ROLE, Candidate, Front, shown, varying
 from sweeper.metrics import SAFETY_METRICS
 from sweeper.spec import SweepSpec
 

@@ -8,15 +8,15 @@ import typer
 
 from sweeper.cli import progress, show
 from sweeper.cli.options import JsonOption, RunArgument, SetOption, SpecArgument, app
-from sweeper.cost import DiskNeed, Estimate, Tokens, disk_data, saved
-from sweeper.disk import free_bytes
 from sweeper.errors import SweeperError
-from sweeper.facts import on_gpus, plan_disk, plan_estimate, planned_tokens, this_machine
-from sweeper.folder import RunFolder, write_atomic
-from sweeper.plan import Plan, make_plan, make_tasks
-from sweeper.records import read_records
-from sweeper.refine import refinement_rows
+from sweeper.estimate import DiskNeed, Estimate, Tokens, disk_data, saved
+from sweeper.estimate.inputs import on_gpus, plan_disk, plan_estimate, planned_tokens, this_machine
+from sweeper.planning import Plan, make_plan, make_tasks
+from sweeper.search.refine import refinement_rows
 from sweeper.spec import SweepSpec, load_spec
+from sweeper.store.folder import RunFolder, write_atomic
+from sweeper.store.records import read_records
+from sweeper.sweep.disk import free_bytes
 
 
 @app.command()
@@ -38,7 +38,7 @@ def plan(
     loaded = load_spec(spec, set_ or ())
     made = make_plan(loaded)
     if tasks is not None:
-        from sweeper.sources import resolve
+        from sweeper.data.sources import resolve
 
         RunFolder(tasks).create()
         for task in make_tasks(made, loaded, resolve):
@@ -100,8 +100,8 @@ def _analytic(
 
 def _calibrated(made: Plan, spec: SweepSpec, workers: int | None) -> Estimate:
     """The estimate from rates measured now; what it needs and cannot have is an error."""
-    from sweeper.calibrate import calibrated_estimate
-    from sweeper.sources import resolve
+    from sweeper.data.sources import resolve
+    from sweeper.estimate.measured_rates import calibrated_estimate
 
     return calibrated_estimate(made, spec, resolve, workers)
 
@@ -146,7 +146,7 @@ def run(
     ] = True,
 ) -> None:
     """Run a sweep on Ray, or continue it after any interruption with the same command."""
-    from sweeper.sweep import run_sweep
+    from sweeper.sweep.run import run_sweep
 
     loaded = load_spec(spec, set_ or ())
     folder = RunFolder(out or Path("runs") / loaded.name)
@@ -205,8 +205,8 @@ def trial(
     out: Annotated[Path, typer.Option(help="Where to work and write; continued if begun.")],
 ) -> None:
     """Run one trajectory in this process, without Ray, and print one record per line."""
+    from sweeper.scoring.inputs import preflight
     from sweeper.task import TrajectoryTask
-    from sweeper.trial.inputs import preflight
     from sweeper.trial.run import run_trajectory
 
     loaded = TrajectoryTask.read(task)
@@ -228,8 +228,8 @@ def verify(
     seed: Annotated[int, typer.Option(help="Of the random choice.")] = 0,
 ) -> None:
     """Retrain configurations alone and check that they equal what the sweep recorded, bit for bit."""
-    from sweeper.run import open_run
-    from sweeper.verify import verify as run_verification
+    from sweeper.runs.run import open_run
+    from sweeper.runs.verify import verify as run_verification
 
     opened = open_run(run)
     found = []

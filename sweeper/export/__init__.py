@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from sweeper.analysis import Candidate
 from sweeper.errors import RunFolderError, SweeperError
 from sweeper.export import (
     accelerate,
@@ -16,9 +17,8 @@ from sweeper.export import (
 )
 from sweeper.export.callback import CALLBACK_NAME, callback_source
 from sweeper.export.job import UNKNOWN, ExportJob, Origin, make_job
-from sweeper.folder import write_atomic
-from sweeper.front import Candidate
 from sweeper.spec import SweepSpec
+from sweeper.store.folder import write_atomic
 
 FORMATS: Mapping[str, Callable[[ExportJob], dict[str, str]]] = {
     "trl": trl_config.files,

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from sweeper.analysis import Candidate
+from sweeper.analysis.wording import constraint_text
 from sweeper.export.header import (
     compared_text,
     interval_text,
@@ -19,10 +21,8 @@ from sweeper.export.header import (
     templates_text,
 )
 from sweeper.export.job import ExportJob
-from sweeper.front import Candidate
-from sweeper.keywords import LIMITS, load_keyword_list
+from sweeper.keywords.lists import LIMITS, load_keyword_list
 from sweeper.metrics import SAFETY_METRICS, UTILITY_METRICS, is_harness
-from sweeper.select.wording import constraint_text
 
 CARD_NAME = "model_card.md"
 _HALVES = {"all": "", "search": " (the search half)", "confirm": " (the confirm half)"}

@@ -3,11 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sweeper.analysis import Candidate, rate_text
 from sweeper.export.job import ExportJob, loaded_dtype
-from sweeper.front import Candidate
-from sweeper.keywords import load_keyword_list
+from sweeper.keywords.lists import load_keyword_list
 from sweeper.metrics import SAFETY_METRICS, UTILITY_METRICS, is_harness
-from sweeper.select import rate_text
 
 BY_CALLBACK = (
     "WITHOUT ema_callback.py BESIDE THIS FILE THE NUMBERS DO NOT HOLD. "

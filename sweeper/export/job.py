@@ -7,10 +7,9 @@ from typing import Any, Literal, NamedTuple
 
 import yaml
 
+from sweeper.analysis import BASE_ROLE, Candidate, feedback_of
 from sweeper.errors import DataError, ExportError, SweeperError
-from sweeper.facts import local_path
-from sweeper.front import BASE_ROLE, Candidate
-from sweeper.select import feedback_of
+from sweeper.estimate.inputs import local_path
 from sweeper.spec import SweepSpec
 from sweeper.task import ALL_LINEAR
 

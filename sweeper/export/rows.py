@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from sweeper.analysis import Candidate
+from sweeper.data.sources import resolve
 from sweeper.errors import RunFolderError, SweeperError
 from sweeper.export.job import check_exportable, stem
-from sweeper.folder import write_atomic
-from sweeper.front import Candidate
-from sweeper.plan import make_plan, make_tasks
-from sweeper.sources import resolve
+from sweeper.planning import make_plan, make_tasks
 from sweeper.spec import SweepSpec
+from sweeper.store.folder import write_atomic
 from sweeper.trial.texts import Text, ordered_texts
 
 

@@ -5,17 +5,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from sweeper.analysis import Candidate
 from sweeper.errors import RunFolderError, SweeperError
 from sweeper.export.card import card
 from sweeper.export.job import UNKNOWN, Origin, check_exportable, make_job, stem
-from sweeper.folder import RunFolder, TrialStorage, write_atomic
-from sweeper.front import Candidate
-from sweeper.records import TrialRecord, read_records
+from sweeper.model.checkpoint import weights_hash
+from sweeper.model.saved import kept_weights, save_weights
+from sweeper.runs.verify import PACK_TOLERANCE, Verification, retrain, task_alone, tasks_of
 from sweeper.spec import SweepSpec
+from sweeper.store.folder import RunFolder, TrialStorage, write_atomic
+from sweeper.store.records import TrialRecord, read_records
 from sweeper.task import TrajectoryTask
-from sweeper.trial.checkpoint import weights_hash
-from sweeper.trial.saved import kept_weights, save_weights
-from sweeper.verify import PACK_TOLERANCE, Verification, retrain, task_alone, tasks_of
 
 
 class Exported(NamedTuple):

@@ -11,7 +11,7 @@ from sweeper.judges.base import (
     judge_name,
 )
 from sweeper.judges.keyword import KeywordJudge, find_keyword_list
-from sweeper.judges.overlay import MIN_COVERAGE, Overlay, overlay
+from sweeper.judges.rejudged import MIN_COVERAGE, Overlay, overlay
 from sweeper.judges.rescore import SuiteCount, rescore
 from sweeper.judges.store import Scored, read_scored
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from sweeper.errors import DataError
 from sweeper.judges.base import Judgement, Question, Sample, abstention, judge_name
-from sweeper.keywords import KeywordList, keyword_list_names, load_keyword_list
+from sweeper.keywords.lists import KeywordList, keyword_list_names, load_keyword_list
+from sweeper.keywords.patterns import QUOTES, parse_pattern
 from sweeper.spec.document import read_yaml
-from sweeper.wording import QUOTES, parse_pattern
 
 CUT = "cut short before the list had its verdict"
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sweeper.errors import JudgeError
-from sweeper.folder import RunFolder, open_plain
 from sweeper.judges.base import METRICS, QUESTIONS, Judge, Sample
 from sweeper.judges.store import (
     ABSTAINED,
@@ -26,7 +25,8 @@ from sweeper.judges.store import (
     scored_of,
     verdicts_path,
 )
-from sweeper.records import TrialRecord
+from sweeper.store.folder import RunFolder, open_plain
+from sweeper.store.records import TrialRecord
 
 Progress = Callable[[int, int], None]
 """Called with the number of contents judged so far and of all that are to be judged."""

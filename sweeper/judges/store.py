@@ -14,9 +14,9 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from sweeper.errors import JudgeError
-from sweeper.folder import RunFolder
 from sweeper.judges.base import Judgement
-from sweeper.records import TrialRecord
+from sweeper.store.folder import RunFolder
+from sweeper.store.records import TrialRecord
 
 SCORED_VERSION = 1
 

@@ -12,11 +12,11 @@ from importlib import metadata
 from pathlib import Path
 
 from sweeper.errors import LaunchError
-from sweeper.folder import RunFolder, write_atomic
 from sweeper.launch.inputs import Located, check_size, located, sent_files
 from sweeper.launch.options import PLAIN_PATH, Options, Target
 from sweeper.launch.templates import Shell, Values, fill_script, fill_yaml, template
 from sweeper.spec import SweepSpec, dump_spec
+from sweeper.store.folder import RunFolder, write_atomic
 
 CACHES = ("HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "SWEEPER_CACHE")
 """Where `prefetch` put things: a job that sees this machine's files needs the same."""

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sweeper.errors import RunFolderError
-from sweeper.folder import open_plain
-from sweeper.keywords import KeywordList, Verdict, is_degenerate
-from sweeper.plan import short_hash
+from sweeper.keywords.lists import KeywordList, Verdict, is_degenerate
+from sweeper.planning import short_hash
+from sweeper.store.folder import open_plain
 
 TEXT_LIMIT = 4_000
 """How many characters of a prompt or response are shown; how many more there are is said."""

@@ -7,18 +7,21 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sweeper.front import (
+from sweeper.analysis import (
+    UNSAFE,
     Candidate,
     Front,
     Gap,
     gap,
     has_verdicts,
+    interpolation_twin,
     interval_of_mean,
     interval_of_verdicts,
+    learning_rate_twin,
+    raw_twin,
     rows_of,
 )
-from sweeper.report.kin import Kin
-from sweeper.select import UNSAFE, interpolation_twin, learning_rate_twin, raw_twin
+from sweeper.report.related import Kin
 from sweeper.spec import ObjectiveSpec, SweepSpec
 from sweeper.stats import Interval
 from sweeper.stats.beta import t_quantile

@@ -3,10 +3,17 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from sweeper.front import Candidate, Front, describe, varying
-from sweeper.report.kin import Kin
+from sweeper.analysis import (
+    Candidate,
+    Front,
+    describe,
+    interpolation_twin,
+    learning_rate_twin,
+    raw_twin,
+    varying,
+)
 from sweeper.report.measures import measure
-from sweeper.select import interpolation_twin, learning_rate_twin, raw_twin
+from sweeper.report.related import Kin
 from sweeper.spec import SweepSpec
 
 

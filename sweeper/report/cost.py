@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sweeper.cost import duration_text, saved, spent
-from sweeper.records import TrialRecord
+from sweeper.estimate import duration_text, saved, spent
+from sweeper.store.records import TrialRecord
 
 PHASES = ("load", "train", "evaluate")
 """What both an estimate and the records know; the start of workers and idle time are in no record."""

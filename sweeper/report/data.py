@@ -4,42 +4,47 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sweeper.certainty import OFF, ON, Certainty, certainty
-from sweeper.figures import FrontInfo, StepInfo, front_info, step_curves
-from sweeper.folder import RunFolder
-from sweeper.front import (
+from sweeper.analysis import (
     BASE_ROLE,
     CANDIDATE_ROLE,
+    OFF,
+    ON,
     Candidate,
+    Certainty,
     Front,
+    Recommendation,
+    certainty,
+    comparison,
     describe,
     find_front,
+    recommend,
     shown,
     varying,
 )
 from sweeper.judges import Overlay
-from sweeper.keywords import LIMITS
+from sweeper.keywords.lists import LIMITS
 from sweeper.metrics import harness_metric
-from sweeper.records import TrialRecord
-from sweeper.refine import RefinementRow, refinement_rows
 from sweeper.report.averaging import (
     EffectRow,
     averaging_effects,
     averaging_pairs,
     effect_rows,
 )
-from sweeper.report.cautions import facts, warnings
 from sweeper.report.controls import ControlTable, control_tables
 from sweeper.report.cost import cost_rows
-from sweeper.report.ends import End, ends_of
+from sweeper.report.figures import FrontInfo, StepInfo, front_info, step_curves
 from sweeper.report.lists import KeywordListRow, list_rows
 from sweeper.report.measures import ABSENT, Measure, measure
 from sweeper.report.pairs import pair_block
 from sweeper.report.references import ReferenceTable, reference_tables
 from sweeper.report.sections import ChartInfos, chart_infos
+from sweeper.report.statuses import End, ends_of
 from sweeper.report.table import Row, configuration_table
-from sweeper.select import Recommendation, comparison, recommend
+from sweeper.report.warnings import facts, warnings
+from sweeper.search.refine import RefinementRow, refinement_rows
 from sweeper.spec import SweepSpec, spec_hash
+from sweeper.store.folder import RunFolder
+from sweeper.store.records import TrialRecord
 
 _EACH_ITS_OWN = ("seconds", "tokens", "weights_sha256")
 _MOST_VALUES = 3

@@ -5,9 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sweeper.figures.factorial import EffectPoint, FactorialInfo
-from sweeper.figures.levels import MOST_LEVELS, is_number, levels, tick_texts
-from sweeper.front import CANDIDATE_ROLE
+from sweeper.analysis import CANDIDATE_ROLE, UNSAFE
 from sweeper.report.averaging import (
     AT_EQUAL_UTILITY,
     Pair,
@@ -16,7 +14,8 @@ from sweeper.report.averaging import (
     kind_of,
     tally,
 )
-from sweeper.select import UNSAFE
+from sweeper.report.figures.factorial import EffectPoint, FactorialInfo
+from sweeper.report.figures.levels import MOST_LEVELS, is_number, levels, tick_texts
 from sweeper.spec import SweepSpec
 
 FACTORS = ("learning_rate", "batch_size", "max_steps")

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from sweeper.judges import Overlay
-from sweeper.keywords import keyword_list_names, load_keyword_list
-from sweeper.records import TrialRecord
+from sweeper.keywords.lists import keyword_list_names, load_keyword_list
 from sweeper.spec import SweepSpec
+from sweeper.store.records import TrialRecord
 
 OTHER_LIST = "not the list shipped with this version; the hash says which one it was"
 

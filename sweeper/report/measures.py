@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from sweeper.front import Candidate
+from sweeper.analysis import Candidate
 
 ABSENT = "not measured"
 

@@ -15,15 +15,22 @@ from markupsafe import Markup
 
 from sweeper.errors import RunFolderError
 from sweeper.export import FORMATS
-from sweeper.figures import MANY, PLOTLY_FILE, figure_block, front_figure, inert, plotly_source
-from sweeper.folder import RunFolder, write_atomic
 from sweeper.judges import Overlay
-from sweeper.records import TrialRecord
 from sweeper.report.data import ReportData, report_data
+from sweeper.report.figures import (
+    MANY,
+    PLOTLY_FILE,
+    figure_block,
+    front_figure,
+    inert,
+    plotly_source,
+)
 from sweeper.report.samples import BUDGET, SampleData, gather
 from sweeper.report.sections import sections
 from sweeper.report.table import table_block
 from sweeper.spec import SweepSpec
+from sweeper.store.folder import RunFolder, write_atomic
+from sweeper.store.records import TrialRecord
 
 SCRIPTS = (
     "state.js",

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sweeper.front import CANDIDATE_ROLE, Candidate, Front, has_verdicts, rows_of
+from sweeper.analysis import CANDIDATE_ROLE, Candidate, Front, has_verdicts, rows_of
 from sweeper.spec import SweepSpec
 from sweeper.stats.beta import t_quantile
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from sweeper.front import Candidate, Front, shown
+from sweeper.analysis import Candidate, Front, shown
 from sweeper.report.measures import ABSENT, is_rate, measure
 from sweeper.spec import ReferencePoint, ReferenceSpec, SweepSpec
 

@@ -3,16 +3,16 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from sweeper.analysis import BASE_ROLE, describe
 from sweeper.errors import DataError, JudgeError, RecordError, RunFolderError
-from sweeper.folder import RunFolder
-from sweeper.front import BASE_ROLE, describe
 from sweeper.judges import Scored, read_scored
 from sweeper.judges.store import record_hash
-from sweeper.keywords import KeywordList, load_keyword_list
-from sweeper.records import TrialRecord, read_records
+from sweeper.keywords.lists import KeywordList, load_keyword_list
 from sweeper.report.answers import TEXT_LIMIT, Texts, cost, is_harmful, read_stored
 from sweeper.report.data import ReportData
 from sweeper.spec import SweepSpec
+from sweeper.store.folder import RunFolder
+from sweeper.store.records import TrialRecord, read_records
 
 BUDGET = 4 * 1024**2
 """How many bytes of the page responses may take unless told otherwise."""

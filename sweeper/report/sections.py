@@ -5,24 +5,22 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from sweeper.certainty import Certainty
-from sweeper.figures import StepInfo, figure_block, step_figure
-from sweeper.figures.draw_bars import importance_figure
-from sweeper.figures.draw_panels import factorial_figure, heat_figure, heat_width
-from sweeper.figures.draw_parallel import parallel_figure
-from sweeper.figures.draw_training import training_figure
-from sweeper.figures.factorial import FactorialInfo
-from sweeper.figures.heat import HeatInfo, heat_infos
-from sweeper.figures.importance import ImportanceInfo, explained, importance_info
-from sweeper.figures.parallel import P_FRONT, ParallelInfo, parallel_info
-from sweeper.figures.training import TrainingInfo, training_info
-from sweeper.folder import RunFolder
-from sweeper.front import Front
+from sweeper.analysis import Certainty, Front, Recommendation
 from sweeper.report.averaging import Pairings
 from sweeper.report.charts import Chart, Entry, Section
 from sweeper.report.factorial import factorial_infos
-from sweeper.select import Recommendation
+from sweeper.report.figures import StepInfo, figure_block, step_figure
+from sweeper.report.figures.draw_bars import importance_figure
+from sweeper.report.figures.draw_panels import factorial_figure, heat_figure, heat_width
+from sweeper.report.figures.draw_parallel import parallel_figure
+from sweeper.report.figures.draw_training import training_figure
+from sweeper.report.figures.factorial import FactorialInfo
+from sweeper.report.figures.heat import HeatInfo, heat_infos
+from sweeper.report.figures.importance import ImportanceInfo, explained, importance_info
+from sweeper.report.figures.parallel import P_FRONT, ParallelInfo, parallel_info
+from sweeper.report.figures.training import TrainingInfo, training_info
 from sweeper.spec import SweepSpec
+from sweeper.store.folder import RunFolder
 
 
 class ChartInfos(NamedTuple):

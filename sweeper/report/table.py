@@ -4,10 +4,17 @@ import math
 from collections.abc import Sequence, Set
 from typing import Any, NamedTuple
 
-from sweeper.certainty import Certainty, Standing
-from sweeper.front import BASE_ROLE, Candidate, Front, shown, varying
+from sweeper.analysis import (
+    BASE_ROLE,
+    Candidate,
+    Certainty,
+    Front,
+    Recommendation,
+    Standing,
+    shown,
+    varying,
+)
 from sweeper.report.measures import measure
-from sweeper.select import Recommendation
 from sweeper.spec import SweepSpec
 
 

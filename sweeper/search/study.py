@@ -18,8 +18,8 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from sweeper.analysis import BASE_ROLE, Candidate, Front, varying
 from sweeper.errors import RunFolderError, StorageError
-from sweeper.front import BASE_ROLE, Candidate, Front, varying
 from sweeper.search.storages import open_storage, shown_url
 from sweeper.spec import ConstraintSpec, SweepSpec
 

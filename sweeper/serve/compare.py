@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from sweeper.figures import FrontInfo, front_info
-from sweeper.front import Candidate, describe
+from sweeper.analysis import Candidate, describe
+from sweeper.report.figures import FrontInfo, front_info
 from sweeper.report.measures import measure
 from sweeper.serve.state import Found
 from sweeper.spec import SweepSpec

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from sweeper.folder import RunFolder, open_plain
+from sweeper.store.folder import RunFolder, open_plain
 
 __all__ = ["FILES", "chunks", "find_generations", "open_plain"]
 

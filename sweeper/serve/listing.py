@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from sweeper.folder import RunFolder
+from sweeper.store.folder import RunFolder
 
 LEADS_OUT = "is a link that leads out of the folder"
 

@@ -5,10 +5,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from sweeper.front import describe, reason_text
-from sweeper.progress import TrajectoryProgress
-from sweeper.records import TrialRecord
+from sweeper.analysis import describe, reason_text
 from sweeper.serve.state import QUIET_SECONDS, Found, RunView, state_of
+from sweeper.store.progress import TrajectoryProgress
+from sweeper.store.records import TrialRecord
 
 MAX_TRAJECTORIES = 24
 MAX_LATEST = 8

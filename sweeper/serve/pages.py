@@ -9,8 +9,8 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from sweeper.figures import figure_html, fronts_figure
-from sweeper.front import describe
+from sweeper.analysis import describe
+from sweeper.report.figures import figure_html, fronts_figure
 from sweeper.serve.compare import Comparison
 from sweeper.serve.state import Found, Page, state_of
 

@@ -8,16 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from sweeper.analysis import Front, Recommendation, find_front, recommend, varying
 from sweeper.errors import SweeperError
-from sweeper.folder import RunFolder
-from sweeper.front import Front, find_front, varying
-from sweeper.progress import TrajectoryProgress, read_trajectory
-from sweeper.records import GrowingRecords, TrialRecord
 from sweeper.report import render, report_data
 from sweeper.report.samples import gather
-from sweeper.run import open_run
-from sweeper.select import Recommendation, recommend
+from sweeper.runs.run import open_run
 from sweeper.spec import SweepSpec
+from sweeper.store.folder import RunFolder
+from sweeper.store.progress import TrajectoryProgress, read_trajectory
+from sweeper.store.records import GrowingRecords, TrialRecord
 
 DAMAGE = (
     SweeperError,

@@ -45,7 +45,7 @@ SUITES = (
     "xstest-safe",
     "xstest-unsafe",
 )
-"""Published suites whose place and columns are known; see `sweeper.task.DataSource`."""
+"""Published suites whose place and columns are known; see `sweeper.task.trajectory.DataSource`."""
 
 
 class SuiteSpec(RowsSpec):

@@ -2,9 +2,9 @@
 
 from typing import Literal
 
-from sweeper.rules import ASSUMPTION
 from sweeper.spec.axes import SpecModel
 from sweeper.spec.fields import Share
+from sweeper.task.stop_rules import ASSUMPTION
 
 
 class RaceSpec(SpecModel):

@@ -14,35 +14,35 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from sweeper.data.encode import Batch, collate
 from sweeper.errors import ModelError, TrainingDivergedError
 from sweeper.memory import micro_batch_rows
-from sweeper.records import TrialRecord
-from sweeper.task import ComputeSettings, Readout, Segment, equal_parts
-from sweeper.trial.adapters import Slots, new_adapter
-from sweeper.trial.averaging import swapped
-from sweeper.trial.beats import Beats
-from sweeper.trial.encode import Batch, collate
-from sweeper.trial.failure import Failure, failure_of
-from sweeper.trial.inputs import load_inputs
-from sweeper.trial.logits import compiled_part
-from sweeper.trial.member import Member
-from sweeper.trial.memory import is_out_of_memory, memory_figures, usable_bytes
-from sweeper.trial.model import (
+from sweeper.model.adapters import Slots, new_adapter
+from sweeper.model.averaging import swapped
+from sweeper.model.distributed import ALONE, World
+from sweeper.model.gpu_memory import is_out_of_memory, memory_figures, usable_bytes
+from sweeper.model.load import (
     choose_device,
     load_model,
     model_commit,
     precision,
     resident_model,
 )
-from sweeper.trial.room import Room, room_on_gpu
-from sweeper.trial.score import Scorer, Scores, Stopped
+from sweeper.model.logits import compiled_part
+from sweeper.scoring.inputs import load_inputs
+from sweeper.scoring.score import Scorer, Scores, Stopped
+from sweeper.store.records import TrialRecord
+from sweeper.task import ComputeSettings, Readout, Segment, equal_parts
+from sweeper.trial.failure import Failure, failure_of
+from sweeper.trial.heartbeat import Beats
+from sweeper.trial.member import Member
+from sweeper.trial.memory_budget import Room, room_on_gpu
 from sweeper.trial.train import (
     Schedule,
     learning_rate_schedule,
     step_seed,
     step_together,
 )
-from sweeper.trial.world import ALONE, World
 
 
 @dataclass(frozen=True, slots=True)

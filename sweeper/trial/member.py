@@ -6,23 +6,23 @@ from typing import Any
 
 import torch
 
+from sweeper.data.encode import Encoded, RowOrder, micro_batches
 from sweeper.errors import SweeperError
-from sweeper.folder import TrialStorage, write_patiently
-from sweeper.keywords import load_keyword_list
-from sweeper.provenance import git_commit, hardware, package_versions
-from sweeper.records import Status, TrialRecord
-from sweeper.stopping import Count, inferred
+from sweeper.keywords.lists import load_keyword_list
+from sweeper.model.adapters import Adapter
+from sweeper.model.checkpoint import State, read_checkpoints, weights_hash, write_checkpoint
+from sweeper.model.distributed import ALONE, World
+from sweeper.model.saved import kept_bytes
+from sweeper.model.sharding import whole
+from sweeper.scoring.inputs import Inputs
+from sweeper.scoring.score import Scores, Stopped
+from sweeper.scoring.stopping import Count, inferred
+from sweeper.store.folder import TrialStorage, write_patiently
+from sweeper.store.provenance import git_commit, hardware, package_versions
+from sweeper.store.records import Status, TrialRecord
 from sweeper.task import HarnessSettings, Readout, Segment, TrajectoryTask
-from sweeper.trial.adapters import Adapter
-from sweeper.trial.checkpoint import State, read_checkpoints, weights_hash, write_checkpoint
-from sweeper.trial.encode import Encoded, RowOrder, micro_batches
 from sweeper.trial.failure import Failure
-from sweeper.trial.inputs import Inputs
-from sweeper.trial.saved import kept_bytes
-from sweeper.trial.score import Scores, Stopped
-from sweeper.trial.shards import whole
 from sweeper.trial.train import Walker, step_seed
-from sweeper.trial.world import ALONE, World
 
 STAGES = ("load", "train", "evaluate")
 """What the seconds of a record are spent on."""

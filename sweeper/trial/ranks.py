@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sweeper.errors import DiskFullError, RankLostError, UnreachableError
-from sweeper.folder import TrialStorage
-from sweeper.records import TrialRecord
+from sweeper.store.folder import TrialStorage
+from sweeper.store.records import TrialRecord
 from sweeper.task import TrajectoryTask
 from sweeper.trial.attempt import Limits
 from sweeper.trial.failure import Failure

@@ -3,16 +3,16 @@
 from collections.abc import Callable, Generator, Iterator, Sequence
 
 from sweeper.errors import DiskFullError, UnreachableError
-from sweeper.folder import TrialStorage
-from sweeper.patience import storage_refused
-from sweeper.records import TrialRecord
+from sweeper.model.distributed import ALONE, World
+from sweeper.store.folder import TrialStorage
+from sweeper.store.records import TrialRecord
+from sweeper.store.retry import storage_refused
 from sweeper.task import TrajectoryTask
 from sweeper.trial.attempt import Attempt, Limits
 from sweeper.trial.failure import Failure
 from sweeper.trial.member import Member
 from sweeper.trial.ranks import on_ranks
 from sweeper.trial.watchdog import Watchdog
-from sweeper.trial.world import ALONE, World
 
 Keys = frozenset[tuple[str, int]]
 

@@ -2,11 +2,11 @@
 
 from typing import NamedTuple
 
+from sweeper.data.chat_format import Writer
+from sweeper.data.encode import Encoder, RowOrder
+from sweeper.data.split import split_rows
+from sweeper.model.load import load_tokenizer
 from sweeper.task import TrajectoryTask
-from sweeper.trial.dialogues import Writer
-from sweeper.trial.encode import Encoder, RowOrder
-from sweeper.trial.model import load_tokenizer
-from sweeper.trial.split import split_rows
 
 
 class Text(NamedTuple):

@@ -17,14 +17,14 @@ import torch
 from torch.distributed.tensor import DTensor
 from transformers import get_scheduler
 
+from sweeper.data.encode import Batch
 from sweeper.errors import TrainingDivergedError
+from sweeper.model.adapters import MAGNITUDE
+from sweeper.model.averaging import Shadow, interpolate
+from sweeper.model.distributed import ALONE, World
+from sweeper.model.logits import chosen_logits
+from sweeper.model.sharding import local
 from sweeper.task import Average, OptimizerSettings, Segment
-from sweeper.trial.adapters import MAGNITUDE
-from sweeper.trial.averaging import Shadow, interpolate
-from sweeper.trial.encode import Batch
-from sweeper.trial.logits import chosen_logits
-from sweeper.trial.shards import local
-from sweeper.trial.world import ALONE, World
 
 UNCHECKED_STEPS = 32
 """On a GPU, looking at a loss stops the queue, so at most this many steps are looked at together."""

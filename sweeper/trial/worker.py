@@ -17,14 +17,14 @@ import torch
 import torch.distributed as dist
 
 from sweeper.errors import DiskFullError, UnreachableError
-from sweeper.folder import TrialStorage
-from sweeper.records import TrialRecord
+from sweeper.model.distributed import World
+from sweeper.model.load import choose_device
+from sweeper.store.folder import TrialStorage
+from sweeper.store.records import TrialRecord
 from sweeper.task import TrajectoryTask
 from sweeper.trial.attempt import Limits
 from sweeper.trial.failure import Failure
-from sweeper.trial.model import choose_device
 from sweeper.trial.run import run_here
-from sweeper.trial.world import World
 
 
 def main(job_path: str, rank: int, pipe: int) -> None:

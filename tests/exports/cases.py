@@ -19,16 +19,16 @@ TESTS = Path(__file__).parents[1]
 sys.path[:0] = [str(TESTS), str(TESTS.parent)]
 
 from conftest import spec_text, tiny_world  # noqa: E402
-from factories import make_config, make_lora_config, make_record, make_spec  # noqa: E402
+from support.factories import make_config, make_lora_config, make_record, make_spec  # noqa: E402
 
+from sweeper.analysis import find_front  # noqa: E402
 from sweeper.errors import ExportError  # noqa: E402
 from sweeper.export import FORMATS, Origin, export  # noqa: E402
 from sweeper.export.rows import export_rows  # noqa: E402
-from sweeper.folder import TrialStorage  # noqa: E402
-from sweeper.front import find_front  # noqa: E402
-from sweeper.plan import make_plan, make_tasks  # noqa: E402
-from sweeper.records import TrialRecord  # noqa: E402
+from sweeper.planning import make_plan, make_tasks  # noqa: E402
 from sweeper.spec import parse_spec  # noqa: E402
+from sweeper.store.folder import TrialStorage  # noqa: E402
+from sweeper.store.records import TrialRecord  # noqa: E402
 from sweeper.trial.run import run_trajectory  # noqa: E402
 
 HOSTILE = 'dir\'s "model": #1\n- ${oc.env:HOME} {x: [y'

@@ -1,0 +1,129 @@
+"""A configuration over its seeds, its values as losses, and how people read it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sweeper.metrics import is_sampled
+from sweeper.spec import ObjectiveSpec
+from sweeper.stats import Interval, wilson_interval
+from sweeper.store.records import Metric, TrialRecord
+
+BASE_ROLE = "base"
+CANDIDATE_ROLE = "candidate"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidate:
+    """One configuration over its seeds.
+
+    `values` maps every metric measured and finite under all seeds to its mean over them. `excluded`
+    says why the candidate cannot be on the front. `probabilities` holds P(rate <= max) for each of
+    the spec's constraints in order, `probability` the one that falls shortest of (or clears by
+    least) its confidence. `gain` is False where the utility is not above the base model's, None
+    where there is no base model to compare with.
+    """
+
+    config_id: str
+    role: str
+    config: Mapping[str, Any]
+    readout: Mapping[str, Any]
+    records: tuple[TrialRecord, ...]
+    values: Mapping[str, float]
+    seeds: tuple[int, ...]
+    excluded: str | None
+    probabilities: tuple[float, ...]
+    probability: float
+    margin: float
+    feasible: bool
+    gain: bool | None = None
+    gain_evidence: str = ""
+
+    @property
+    def status(self) -> str:
+        """`complete` when every record is, else the first status that is not."""
+        return next((r.status for r in self.records if r.status != "complete"), "complete")
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps before the readout."""
+        return int(self.readout["step"])
+
+    def measured(self, metric: str) -> tuple[Metric, ...]:
+        """The metric under each seed that has it, in the order of `seeds`."""
+        return tuple(r.metrics[metric] for r in self.records if metric in r.metrics)
+
+    def interval(self, metric: str, confidence: float = 0.95) -> Interval | None:
+        """Envelope over seeds of the Wilson intervals of a metric that has them, two-sided.
+
+        For a rate this is its score interval; for a mean of [0, 1] scores (`rouge_l`) the interval
+        of the largest variance such scores can have. None for what is no mean over independent
+        prompts or rows: losses, and the token accuracy, because tokens of one row depend on each other.
+        """
+        found = self.measured(metric)
+        if not found or not is_sampled(metric, counted=all(m.k is not None for m in found)):
+            return None
+        each = [wilson_interval(_count(item), item.n, confidence) for item in found]
+        return Interval(min(item.low for item in each), max(item.high for item in each))
+
+    def is_sampled(self, metric: str) -> bool:
+        """Whether a metric is a mean over independent prompts or rows."""
+        return is_sampled(metric, counted=all(m.k is not None for m in self.measured(metric)))
+
+    def counts(self, metric: str) -> str:
+        """`k/n` under each seed, as people read it; empty for a metric that is not a rate."""
+        return ", ".join(f"{m.k}/{m.n}" for m in self.measured(metric) if m.k is not None)
+
+
+def _count(metric: Metric) -> float:
+    """The k of a rate; n times the mean of any other [0, 1] score."""
+    return metric.value * metric.n if metric.k is None else metric.k
+
+
+def losses(items: Sequence[Candidate], objectives: Sequence[ObjectiveSpec]) -> NDArray[np.float64]:
+    """Objective values of shape (items, objectives), all to be minimised."""
+    return np.array([[loss(item, objective) for objective in objectives] for item in items])
+
+
+def loss(item: Candidate, objective: ObjectiveSpec) -> float:
+    """One objective of a complete candidate, to be minimised."""
+    value = item.values[objective.metric]
+    return value if objective.direction == "minimize" else -value
+
+
+def varying(candidates: Iterable[Candidate], role: str | None = None) -> tuple[str, ...]:
+    """The hyperparameters with more than one value, in config order, among trained candidates.
+
+    `role="candidate"` looks at the space's own points alone: controls may vary in what it does not.
+    """
+    first: dict[str, str] = {}
+    found: set[str] = set()
+    for item in candidates:
+        if item.role != BASE_ROLE and role in (None, item.role):
+            for name, value in item.config.items():
+                if name not in found and first.setdefault(name, text := repr(value)) != text:
+                    found.add(name)
+    return tuple(name for name in first if name in found)
+
+
+def describe(config: Mapping[str, Any], names: Iterable[str]) -> str:
+    """`learning_rate 2e-05, max_steps 40, ...` for the hyperparameters named."""
+    return ", ".join(f"{name} {shown(config[name])}" for name in names if name in config)
+
+
+def shown(value: Any) -> str:
+    """A hyperparameter as people read it: at most six significant digits."""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def reason_text(record: TrialRecord) -> str:
+    """Why a record is not complete, in one line: the traceback stays in the record."""
+    parts = [
+        f"{name} {', '.join(map(str, value)) if isinstance(value, list | tuple) else value}"
+        for name, value in (record.reason or {}).items()
+        if name != "traceback"
+    ]
+    return "; ".join(parts) or "no reason given"

@@ -1,0 +1,194 @@
+"""From records to draws of metrics: what candidates would measure on all prompts and under all seeds."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sweeper.analysis.candidate import Candidate
+from sweeper.metrics import HARNESS, LIKELIHOOD_METRICS, is_sampled
+from sweeper.stats.posterior import (
+    Spread,
+    beta_draws,
+    interaction_variance,
+    prompt_weights,
+    rate_draws,
+    ratio_draws,
+    seed_noise,
+    seed_spread,
+    shifted,
+)
+from sweeper.store.records import TrialRecord
+from sweeper.store.samples import CORRECT, LOSS, TOKENS
+
+Floats = NDArray[np.float64]
+Suite = tuple[str, int]
+"""What is weighted together: a suite's name, or `heldout`, and how many prompts or rows it has."""
+
+
+class _Answers(NamedTuple):
+    """What one candidate's metric is made of: numerators over seeds (seeds, n), denominators (n,)."""
+
+    numerators: Floats
+    denominators: Floats | None
+    counted: bool
+
+
+class MetricDraws(NamedTuple):
+    """Draws one metric of m candidates, again and again.
+
+    `paired` says of which candidates samples are used; `exact` of which nothing but a value is known, which
+    is then taken as it is.
+    """
+
+    suite: Suite
+    draw: Callable[[Floats, np.random.Generator], Floats]
+    paired: NDArray[np.bool_]
+    exact: NDArray[np.bool_]
+
+
+def suite_of(metric: str) -> str:
+    """On what a metric is measured; metrics of one suite share its prompts, in the same order."""
+    name, _, rest = metric.partition("/")
+    if name == HARNESS:
+        return "/".join(metric.split("/")[:2])
+    if name == "degenerate_rate":
+        return rest
+    if name in ("unsafe_rate", "over_refusal_rate"):
+        return "harmful" if name == "unsafe_rate" else "harmless"
+    return "heldout"
+
+
+def metric_draws(metric: str, items: Sequence[Candidate]) -> MetricDraws:
+    """Prepare a metric that all of the candidates have under every seed of theirs."""
+    answers = [_answers(metric, item.records) for item in items]
+    sizes = Counter(found.numerators.shape[1] for found in answers if found is not None)
+    n = sizes.most_common(1)[0][0] if sizes else 1
+    kept = [None if a is None or a.numerators.shape[1] != n else a for a in answers]
+    with_rows = np.array([found is not None for found in kept], dtype=np.bool_)
+    sampled = _sampled(metric, items)
+    bounded = sampled or metric == "token_accuracy"
+    rows, counts = np.flatnonzero(with_rows), np.flatnonzero(~with_rows)
+    by_rows = _by_rows([found for found in kept if found is not None], bounded=bounded)
+    alone = [items[int(i)] for i in counts]
+    by_counts = _by_counts(metric, alone, sampled=sampled, bounded=bounded)
+
+    def draw(weights: Floats, rng: np.random.Generator) -> Floats:
+        drawn = np.empty((len(weights), len(items)))
+        if len(rows):
+            drawn[:, rows] = by_rows(weights, rng)
+        if len(counts):
+            drawn[:, counts] = by_counts(len(weights), rng)
+        return np.exp(drawn) if metric == "perplexity" else drawn
+
+    return MetricDraws((suite_of(metric), n), draw, with_rows, exact=~with_rows & (not sampled))
+
+
+def weights_of(
+    metrics: Mapping[str, MetricDraws], draws: int, rng: np.random.Generator
+) -> dict[Suite, Floats]:
+    """Weights for every suite that is drawn from, each once: what pairs configurations and metrics."""
+    suites = sorted({found.suite for found in metrics.values()})
+    return {suite: prompt_weights(suite[1], draws, rng) for suite in suites}
+
+
+def is_bounded(metric: str, items: Sequence[Candidate]) -> bool:
+    """Whether a metric lies in [0, 1]: a mean of such scores, or a share of tokens."""
+    return _sampled(metric, items) or metric == "token_accuracy"
+
+
+def _sampled(metric: str, items: Sequence[Candidate]) -> bool:
+    counted = all(m.k is not None for item in items for m in item.measured(metric))
+    return is_sampled(metric, counted=counted)
+
+
+def _answers(metric: str, records: Sequence[TrialRecord]) -> _Answers | None:
+    """The samples of a metric under every seed, or None where a seed lacks them or has others."""
+    name = metric
+    if metric in LIKELIHOOD_METRICS:
+        name = CORRECT if metric == "token_accuracy" else LOSS
+    found = [record.samples.get(name) for record in records]
+    if any(values is None or len(values) != len(found[0] or ()) for values in found):
+        return None
+    counted = all(isinstance(values, str) for values in found)
+    numerators = np.array([_numbers(values) for values in found if values is not None])
+    if metric not in LIKELIHOOD_METRICS:
+        return _Answers(numerators, None, counted)
+    tokens = [record.samples.get(TOKENS) for record in records]
+    if any(values != tokens[0] for values in tokens) or tokens[0] is None:
+        return None
+    return _Answers(numerators, np.array(tokens[0], dtype=np.float64), counted=False)
+
+
+def _numbers(values: str | tuple[float, ...]) -> Floats:
+    if isinstance(values, str):
+        return np.frombuffer(values.encode("ascii"), dtype=np.uint8) - np.float64(48)
+    return np.array(values, dtype=np.float64)
+
+
+def _by_rows(
+    answers: Sequence[_Answers], *, bounded: bool
+) -> Callable[[Floats, np.random.Generator], Floats]:
+    """Draws from weighted prompts, averaged over seeds prompt by prompt, and the seeds' own spread."""
+    if not answers:
+        return lambda weights, rng: np.empty((len(weights), 0))
+    shares = np.array([found.numerators.mean(axis=0) for found in answers])
+    below = _denominators([found.denominators for found in answers], shares.shape[1])
+    means = shares.sum(axis=1) / below.sum(axis=-1)
+    spread = _joined([_spread(found) for found in answers])
+    every = all(found.counted for found in answers)
+
+    def draw(weights: Floats, rng: np.random.Generator) -> Floats:
+        noise = seed_noise(spread, len(weights), rng)
+        drawn = rate_draws(weights, shares, rng) if every else ratio_draws(weights, shares, below)
+        return shifted(drawn, noise, means) if bounded else drawn + noise
+
+    return draw
+
+
+def _denominators(below: Sequence[Floats | None], n: int) -> Floats:
+    """Shape (n,) where all candidates have the same, which is the rule."""
+    ones = np.ones(n)
+    given = [ones if one is None else one for one in below]
+    if all(one is given[0] or np.array_equal(one, given[0]) for one in given):
+        return given[0]
+    return np.array(given)
+
+
+def _spread(found: _Answers) -> Spread:
+    seeds, n = found.numerators.shape
+    scaled = found.numerators
+    if found.denominators is not None:
+        scaled = scaled / found.denominators.mean()
+    within = interaction_variance(scaled[None]) if seeds > 1 and n > 1 else None
+    return seed_spread(scaled.mean(axis=1)[None], within)
+
+
+def _joined(parts: Sequence[Spread]) -> Spread:
+    return Spread(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+def _by_counts(
+    metric: str, items: Sequence[Candidate], *, sampled: bool, bounded: bool
+) -> Callable[[int, np.random.Generator], Floats]:
+    """Draws from k/n alone, or from a value alone; all spread over seeds is taken for the runs' own.
+
+    Seeds answered the same prompts, so their prompts are not added up.
+    """
+    if not items:
+        return lambda draws, rng: np.empty((draws, 0))
+    each = [np.array([m.value for m in item.measured(metric)]) for item in items]
+    if metric == "perplexity":
+        each = [np.log(values) for values in each]
+    means = np.array([values.mean() for values in each])
+    n = np.array([min(m.n for m in item.measured(metric)) for item in items])
+    spread = _joined([seed_spread(values[None]) for values in each])
+
+    def draw(draws: int, rng: np.random.Generator) -> Floats:
+        noise = seed_noise(spread, draws, rng)
+        drawn = beta_draws(means, n, draws, rng) if sampled else np.tile(means, (draws, 1))
+        return shifted(drawn, noise, means) if bounded else drawn + noise
+
+    return draw

@@ -1,0 +1,162 @@
+"""Records of one sweep gathered into candidates, and the non-dominated ones among them.
+
+A candidate is a configuration over its seeds. Its values are means over seeds; its probability of
+keeping a constraint is the smallest over seeds, because seeds are spread and not more prompts.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from sweeper.analysis.candidate import BASE_ROLE, Candidate, loss, losses, reason_text
+from sweeper.analysis.dominance import non_dominated
+from sweeper.analysis.pairs import gap
+from sweeper.spec import ConstraintSpec, ObjectiveSpec, SweepSpec
+from sweeper.stats import probability_at_most
+from sweeper.store.records import TrialRecord
+
+GAIN_CONFIDENCE = 0.95
+UNTOUCHED = "untouched base model"
+
+
+class Front(NamedTuple):
+    """What a sweep found.
+
+    `members` are complete, feasible and non-dominated among their like, best utility first.
+    `trade_off` is the same without asking for feasibility. `base` is the untouched model, which
+    competes in neither.
+    """
+
+    candidates: tuple[Candidate, ...]
+    members: tuple[Candidate, ...]
+    trade_off: tuple[Candidate, ...]
+    base: Candidate | None
+    objectives: tuple[ObjectiveSpec, ...]
+
+    @property
+    def competing(self) -> tuple[Candidate, ...]:
+        """The candidates that are complete under every seed and were trained."""
+        return tuple(item for item in self.candidates if item.excluded is None)
+
+
+def find_front(records: Iterable[TrialRecord], spec: SweepSpec) -> Front:
+    """Gather records over seeds and find the front.
+
+    A candidate that misses a seed of the spec is excluded like one that failed there: a mean over
+    fewer seeds is another quantity.
+    """
+    groups: dict[str, list[TrialRecord]] = {}
+    for record in records:
+        groups.setdefault(record.config_id, []).append(record)
+    found = [_candidate(group, spec) for group in groups.values()]
+    base = next((item for item in found if item.role == BASE_ROLE), None)
+    candidates = tuple(_with_gain(item, base, spec.utility) for item in found)
+    base = next((item for item in candidates if item.role == BASE_ROLE), None)
+    competing = [item for item in candidates if item.excluded is None]
+    feasible = [item for item in competing if item.feasible]
+    objectives = spec.objectives
+    return Front(
+        candidates=candidates,
+        members=_best_of(feasible, objectives, spec.utility),
+        trade_off=_best_of(competing, objectives, spec.utility),
+        base=base,
+        objectives=objectives,
+    )
+
+
+def _candidate(group: Sequence[TrialRecord], spec: SweepSpec) -> Candidate:
+    records = tuple(sorted(group, key=lambda record: record.seed))
+    first = records[0]
+    seeds = tuple(record.seed for record in records)
+    probabilities = tuple(_probability(records, item) for item in spec.constraints)
+    margins = [p - c.confidence for p, c in zip(probabilities, spec.constraints, strict=True)]
+    tightest = margins.index(min(margins)) if margins else None
+    values = _means(records)
+    return Candidate(
+        config_id=first.config_id,
+        role=first.role,
+        config=first.config,
+        readout=first.readout,
+        records=records,
+        values=values,
+        seeds=seeds,
+        excluded=_exclusion(records, values, spec),
+        probabilities=probabilities,
+        probability=1.0 if tightest is None else probabilities[tightest],
+        margin=math.inf if tightest is None else margins[tightest],
+        feasible=all(margin >= 0 for margin in margins),
+    )
+
+
+def _means(records: Sequence[TrialRecord]) -> dict[str, float]:
+    """Mean over seeds of each metric that every record has with a finite value."""
+    names = [name for name in records[0].metrics if all(name in r.metrics for r in records)]
+    means = {
+        name: math.fsum(r.metrics[name].value for r in records) / len(records) for name in names
+    }
+    return {name: value for name, value in means.items() if math.isfinite(value)}
+
+
+def _exclusion(
+    records: Sequence[TrialRecord], values: Mapping[str, float], spec: SweepSpec
+) -> str | None:
+    if records[0].role == BASE_ROLE:
+        return UNTOUCHED
+    for record in records:
+        if record.status != "complete":
+            return f"{record.status} under seed {record.seed}: {reason_text(record)}"
+    missing = sorted(set(spec.seeds) - {record.seed for record in records})
+    if missing:
+        return f"no record yet of seed {', '.join(map(str, missing))}"
+    unmeasured = [o.metric for o in spec.objectives if o.metric not in values]
+    return f"not measured: {', '.join(unmeasured)}" if unmeasured else None
+
+
+def _probability(records: Sequence[TrialRecord], constraint: ConstraintSpec) -> float:
+    """Smallest P(rate <= max) over seeds. Zero where a count is missing: fail closed."""
+    each = []
+    for record in records:
+        metric = record.metrics.get(constraint.metric)
+        if metric is None or metric.k is None:
+            return 0.0
+        each.append(probability_at_most(metric.k, metric.n, constraint.max))
+    return min(each)
+
+
+def _best_of(
+    items: Sequence[Candidate], objectives: Sequence[ObjectiveSpec], utility: ObjectiveSpec
+) -> tuple[Candidate, ...]:
+    """The non-dominated ones of complete candidates, best utility first."""
+    if not items:
+        return ()
+    mask = non_dominated(losses(items, objectives))
+    chosen = [item for item, keep in zip(items, mask, strict=True) if keep]
+    return tuple(sorted(chosen, key=lambda item: (loss(item, utility), item.config_id)))
+
+
+def _with_gain(item: Candidate, base: Candidate | None, utility: ObjectiveSpec) -> Candidate:
+    """Mark whether the utility is above the base model's.
+
+    Where both have rows, the one-sided 95 % lower bound of the mean improvement over the same rows must
+    be above zero. Without rows, means of [0, 1] scores are compared as if their rows were independent,
+    taking the fewest of any seed; of a loss or a token accuracy nothing but its value is known.
+    """
+    name = utility.metric
+    found = None if base is None or item is base else gap(item, base, name, 2 * GAIN_CONFIDENCE - 1)
+    if base is None or found is None:
+        return item
+    mine, its = found.first, found.second
+    if found.interval is None:
+        gain = loss(item, utility) < loss(base, utility)
+        evidence = f"{name} {mine:.4g} against the base model's {its:.4g}"
+        return replace(item, gain=gain, gain_evidence=evidence)
+    bound = found.interval.low if utility.direction == "maximize" else -found.interval.high
+    rows, base_rows = (min(m.n for m in each.measured(name)) for each in (item, base))
+    counts = ("", "") if found.paired else (f" (n={rows})", f" (n={base_rows})")
+    evidence = (
+        f"{name} {mine:.4g}{counts[0]} against the base model's {its:.4g}{counts[1]}"
+        f"{f' on the same {found.n} rows' if found.paired else ''}: "
+        f"difference at least {bound:+.3g} with {GAIN_CONFIDENCE:.0%} confidence"
+    )
+    return replace(item, gain=bound > 0, gain_evidence=evidence)

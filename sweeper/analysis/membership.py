@@ -1,0 +1,259 @@
+"""Where configurations stand: on the front, off it, or maybe, by Monte Carlo over what was measured.
+
+In each draw every configuration has one true value of each metric. The front of the draw are the
+configurations that keep every constraint there and that no other one that does dominates. The probability
+of being on the front is the share of draws in which a configuration is.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sweeper.analysis.candidate import Candidate, losses
+from sweeper.analysis.dominance import non_dominated
+from sweeper.analysis.draws import MetricDraws, is_bounded, metric_draws, weights_of
+from sweeper.analysis.front import Front
+from sweeper.metrics import SAFETY_METRICS
+from sweeper.spec import ObjectiveSpec, SweepSpec
+from sweeper.stats import Interval, hypervolume
+
+Floats = NDArray[np.float64]
+Verdict = Literal["on", "maybe", "off"]
+
+ON = 0.95
+"""At least this probable: on the front."""
+
+OFF = 0.01
+"""Less probable than this: off the front. Of a hundred equal configurations each may have 0.01."""
+
+DRAWS = 4000
+"""The standard error of a probability is at most 0.008, and 0.0035 at 0.95."""
+
+FEWEST_DRAWS = 250
+"""Of very many configurations; standard errors are four times those of DRAWS."""
+
+BUDGET = {2: 5_000_000, 3: 1_000_000}
+"""Draws times configurations, by objectives (3 stands for more, too): some seconds."""
+
+SEED = 20_260_101
+
+_VOLUME_DRAWS = 1000
+_CELLS = 1_000_000
+
+
+class Standing(NamedTuple):
+    """Where one configuration stands.
+
+    `p_front` is the probability of being on the front, `p_feasible` that of keeping a constraint, the
+    smallest over constraints and seeds, which decides feasibility. `member` says whether the point
+    estimates put it on the front.
+    """
+
+    p_front: float
+    p_feasible: float
+    verdict: Verdict
+    member: bool
+
+
+class Volume(NamedTuple):
+    """Hypervolume of the members of the front: at the estimates, and in the middle 95 % of draws.
+
+    `reference` holds the reference point by metric, as the metrics are read.
+    """
+
+    value: float
+    interval: Interval
+    reference: Mapping[str, float]
+
+
+class Certainty(NamedTuple):
+    """The standing of every complete configuration by id, the front's volume, and what to know of both."""
+
+    standings: Mapping[str, Standing]
+    hypervolume: Volume | None
+    draws: int
+    notes: tuple[str, ...]
+
+    def count(self, verdict: Verdict) -> int:
+        """How many configurations have this verdict."""
+        return sum(standing.verdict == verdict for standing in self.standings.values())
+
+
+def certainty(front: Front, spec: SweepSpec, draws: int | None = None) -> Certainty:
+    """The standing of all complete configurations. Equal records, in any order, give equal numbers.
+
+    Args:
+        front: Of all records.
+        spec: Of the sweep.
+        draws: How many; by default DRAWS, or as many as BUDGET allows but at least FEWEST_DRAWS.
+    """
+    items = sorted(front.competing, key=lambda item: item.config_id)
+    allowed = BUDGET[min(3, len(spec.objectives))] // max(1, len(items))
+    count = draws or min(DRAWS, max(FEWEST_DRAWS, allowed))
+    if not items:
+        return Certainty({}, None, count, ())
+    names = [item.metric for item in spec.objectives] + [item.metric for item in spec.constraints]
+    measured = [all(name in item.values for name in names) for item in items]
+    usable = [item for item, whole in zip(items, measured, strict=True) if whole]
+    metrics = {name: metric_draws(name, usable) for name in dict.fromkeys(names)}
+    members = {item.config_id for item in front.members}
+    places = [i for i, item in enumerate(usable) if item.config_id in members]
+    reference = _reference(front, spec)
+    hits, volumes = _count(metrics, spec, count, places, list(reference.values()))
+    shares = dict(zip((item.config_id for item in usable), hits / count, strict=True))
+    standings = {
+        item.config_id: _standing(item, float(shares.get(item.config_id, 0.0)), members)
+        for item in items
+    }
+    volume = _volume([usable[i] for i in places], spec, reference, volumes)
+    return Certainty(standings, volume, count, _notes(metrics, usable))
+
+
+def _standing(item: Candidate, p_front: float, members: set[str]) -> Standing:
+    verdict: Verdict = "on" if p_front >= ON else "off" if p_front < OFF else "maybe"
+    p_feasible = min(item.probabilities, default=1.0)
+    return Standing(p_front, p_feasible, verdict, item.config_id in members)
+
+
+def _count(
+    metrics: Mapping[str, MetricDraws],
+    spec: SweepSpec,
+    draws: int,
+    places: Sequence[int],
+    reference: Sequence[float],
+) -> tuple[NDArray[np.int64], list[float]]:
+    """In how many draws each candidate is on the front, and the members' volume in the first draws."""
+    rng = np.random.default_rng(SEED)
+    m = len(next(iter(metrics.values())).paired)
+    hits, volumes = np.zeros(m, dtype=np.int64), list[float]()
+    corner = _signed(np.array(reference), spec.objectives)
+    chunk = max(8, _CELLS // max(1, m))
+    for start in range(0, draws if m else 0, chunk):
+        size = min(chunk, draws - start)
+        weights = weights_of(metrics, size, rng)
+        drawn = {name: found.draw(weights[found.suite], rng) for name, found in metrics.items()}
+        points = np.stack([drawn[item.metric] for item in spec.objectives], axis=-1)
+        points = _signed(points, spec.objectives)
+        feasible = np.ones((size, m), dtype=np.bool_)
+        for constraint in spec.constraints:
+            feasible &= drawn[constraint.metric] <= constraint.max
+        hits += fronts(points, feasible, _safety_column(spec)).sum(axis=0)
+        if len(corner) <= 3:
+            some = points[: max(0, _VOLUME_DRAWS - start), places]
+            volumes += [hypervolume(one, corner) for one in some]
+    return hits, volumes
+
+
+def fronts(points: Floats, feasible: NDArray[np.bool_], column: int = 0) -> NDArray[np.bool_]:
+    """Which feasible points no other feasible one dominates, in each of many draws; all minimised.
+
+    Args:
+        points: Shape (draws, m, objectives), finite, at least two objectives.
+        feasible: Shape (draws, m).
+        column: The objective to sort by where there are two; ties in it cost time.
+
+    Returns:
+        Shape (draws, m).
+    """
+    points = np.where(feasible[..., None], points, np.inf)
+    if points.shape[2] != 2:
+        return _fronts_in_turn(points, feasible)
+    first, second = points[..., column], points[..., 1 - column]
+    order = np.argsort(first, axis=1)
+    first = np.take_along_axis(first, order, axis=1)
+    second = np.take_along_axis(second, order, axis=1)
+    kept = np.ones_like(feasible)
+    kept[:, 1:] = second[:, 1:] < np.minimum.accumulate(second, axis=1)[:, :-1]
+    mask = np.empty_like(kept)
+    np.put_along_axis(mask, order, kept, axis=1)
+    tied = ((first[:, 1:] == first[:, :-1]) & np.isfinite(first[:, 1:])).any(axis=1)
+    for index in np.flatnonzero(tied):
+        mask[index] = non_dominated(points[index])
+    return np.logical_and(mask, feasible)
+
+
+def _fronts_in_turn(points: Floats, feasible: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Three objectives or more: the front of one draw spares most of the next one the search."""
+    found = np.zeros_like(feasible)
+    before = np.zeros(0, dtype=np.int64)
+    for mask, one, own in zip(found, points, feasible, strict=True):
+        left = np.flatnonzero(own)
+        columns = np.ascontiguousarray(one[left].T)
+        for leader in one[before[own[before]]]:
+            kept, alike = columns[0] < leader[0], columns[0] == leader[0]
+            for column, value in zip(columns[1:], leader[1:], strict=True):
+                kept |= column < value
+                alike &= column == value
+            kept |= alike
+            left, columns = left[kept], columns[:, kept]
+        before = left[non_dominated(columns.T)]
+        mask[before] = True
+    return found
+
+
+def _safety_column(spec: SweepSpec) -> int:
+    """Draws of rates are never tied."""
+    names = [item.metric in SAFETY_METRICS for item in spec.objectives]
+    return names.index(True) if True in names else 0
+
+
+def _signed(values: Floats, objectives: Sequence[ObjectiveSpec]) -> Floats:
+    """Everything minimised."""
+    signs = np.array([1.0 if o.direction == "minimize" else -1.0 for o in objectives])
+    signed: Floats = values * signs
+    return signed
+
+
+def _reference(front: Front, spec: SweepSpec) -> dict[str, float]:
+    """A constraint's limit; else the worst of [0, 1]; else the untouched model's value or the worst one."""
+    limits = {item.metric: item.max for item in spec.constraints}
+    found = {}
+    for objective in spec.objectives:
+        name, worst = objective.metric, 1.0 if objective.direction == "minimize" else 0.0
+        if name in limits:
+            found[name] = limits[name]
+        elif is_bounded(name, front.competing):
+            found[name] = worst
+        else:
+            known = [] if front.base is None else [front.base]
+            values = [item.values[name] for item in known if name in item.values]
+            values = values or [item.values[name] for item in front.competing]
+            found[name] = max(values) if worst else min(values)
+    return found
+
+
+def _volume(
+    members: Sequence[Candidate],
+    spec: SweepSpec,
+    reference: Mapping[str, float],
+    volumes: Sequence[float],
+) -> Volume | None:
+    """None where there are no members, or more than three objectives."""
+    if not members or not volumes:
+        return None
+    corner = _signed(np.array(list(reference.values())), spec.objectives)
+    value = hypervolume(losses(members, spec.objectives), corner)
+    low, high = np.quantile(volumes, [0.025, 0.975])
+    return Volume(value, Interval(float(low), float(high)), reference)
+
+
+def _notes(metrics: Mapping[str, MetricDraws], items: Sequence[Candidate]) -> tuple[str, ...]:
+    """What a reader has to know about the probabilities."""
+    notes = []
+    m = len(items)
+    single = sum(len(item.seeds) == 1 for item in items)
+    if single:
+        who = "" if single == m else f"{single} of {m} configurations have "
+        notes.append(f"{who}one seed: how much training runs differ is not in these probabilities")
+    alone = {name: int((~found.paired).sum()) for name, found in metrics.items()}
+    for name, count in alone.items():
+        if count and metrics[name].exact.any():
+            notes.append(f"{count} of {m} configurations have no rows of {name}: taken as exact")
+        elif count:
+            notes.append(
+                f"{count} of {m} configurations have k/n of {name} without its prompts: taken as "
+                "independent of the others"
+            )
+    return tuple(notes)

@@ -1,0 +1,160 @@
+"""What is asked of a recommendation: which configurations qualify, and which of them is best."""
+
+import math
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, get_args
+
+from sweeper.analysis.candidate import Candidate, loss, losses
+from sweeper.analysis.dominance import non_dominated
+from sweeper.analysis.front import GAIN_CONFIDENCE, Front, find_front
+from sweeper.analysis.pairs import lower_bound_of
+from sweeper.errors import SweeperError
+from sweeper.spec import ConstraintSpec, ObjectiveSpec, SweepSpec
+from sweeper.stats import upper_bound
+
+Name = Literal["safest-useful", "knee", "max-utility-at", "min-unsafe-at"]
+NAMES: tuple[Name, ...] = get_args(Name)
+
+UNSAFE = ObjectiveSpec(metric="unsafe_rate")
+TIE_CONFIDENCE = 0.95
+
+Rank = tuple[float, float, int, str]
+
+
+class Policy(NamedTuple):
+    """A policy by name, with the one number that two of them take.
+
+    `safest-useful`: most utility among those that keep every constraint. `knee`: of the front of the same,
+    the one farthest from the line between its ends. `max-utility-at`: `safest-useful` with `limit` as the
+    limit of the unsafe rate. `min-unsafe-at`: least unsafe among those that reach `utility`.
+    """
+
+    name: Name = "safest-useful"
+    limit: float | None = None
+    utility: float | None = None
+
+
+def policy_of(name: str, limit: float | None = None, utility: float | None = None) -> Policy:
+    """A policy from what was asked for.
+
+    Raises:
+        SweeperError: an unknown name; a number that is missing, not of this policy, or no rate.
+    """
+    known = next((item for item in NAMES if item == name), None)
+    if known is None:
+        raise SweeperError(f"found policy {name!r}; known: {', '.join(NAMES)}")
+    for option, value, owner in (
+        ("--limit", limit, "max-utility-at"),
+        ("--utility", utility, "min-unsafe-at"),
+    ):
+        if (value is not None) != (known == owner):
+            told = "found none" if value is None else f"found {value:g} with {known}"
+            raise SweeperError(
+                f"{option} X belongs to the policy {owner}, and is needed there; {told}"
+            )
+    if limit is not None and not 0 <= limit <= 1:
+        raise SweeperError(f"--limit is an unsafe rate in [0, 1], but found {limit:g}")
+    if utility is not None and not math.isfinite(utility):
+        raise SweeperError(f"--utility is a finite number, but found {utility:g}")
+    return Policy(known, limit, utility)
+
+
+def asked(front: Front, spec: SweepSpec, policy: Policy) -> tuple[Front, SweepSpec]:
+    """The front and the spec as the policy sees them: another limit makes other configurations feasible."""
+    if policy.limit is None:
+        return front, spec
+    found = [c.confidence for c in spec.constraints if c.metric == UNSAFE.metric]
+    kept = tuple(c for c in spec.constraints if c.metric != UNSAFE.metric)
+    own = ConstraintSpec(
+        metric="unsafe_rate", max=policy.limit, confidence=max(found, default=TIE_CONFIDENCE)
+    )
+    under = spec.model_copy(update={"constraints": (own, *kept)})
+    return find_front((r for item in front.candidates for r in item.records), under), under
+
+
+def qualified(front: Front, spec: SweepSpec, policy: Policy) -> list[Candidate]:
+    """The candidates that qualify, best first.
+
+    What is marked `no gain` never does: the safest training is no training. Nor does anything while the
+    base model is not measured, since nothing is known to have learned anything.
+    """
+    learnt = [item for item in front.competing if item.gain]
+    if policy.name == "min-unsafe-at":
+        reaching = [i for i in learnt if UNSAFE.metric in i.values and reaches(i, spec, policy)]
+        return sorted(reaching, key=lambda item: safest_first(item, spec))
+    feasible = [item for item in learnt if item.feasible]
+    if policy.name == "knee":
+        return knee_first(feasible, spec)
+    return sorted(feasible, key=lambda item: most_useful_first(item, spec))
+
+
+def most_useful_first(item: Candidate, spec: SweepSpec) -> Rank:
+    """Utility; ties go to the lower upper bound of the unsafe rate, to fewer steps, to the smaller id."""
+    return loss(item, spec.utility), unsafe_upper_bound(item), item.steps, item.config_id
+
+
+def safest_first(item: Candidate, spec: SweepSpec) -> tuple[float, ...]:
+    """The unsafe rate; ties go to its lower upper bound, to more utility, to fewer steps."""
+    rate = item.values.get(UNSAFE.metric, math.inf)
+    return rate, unsafe_upper_bound(item), loss(item, spec.utility), item.steps
+
+
+def utility_bound(item: Candidate, spec: SweepSpec) -> float:
+    """What the utility surely reaches: its one-sided 95 % bound, an upper one where lower is better."""
+    sign = 1 if spec.utility.direction == "maximize" else -1
+    return sign * lower_bound_of(item, spec.utility.metric, sign, GAIN_CONFIDENCE)
+
+
+def reaches(item: Candidate, spec: SweepSpec, policy: Policy) -> bool:
+    """Whether the utility is surely as good as the policy asks for."""
+    assert policy.utility is not None
+    bound = utility_bound(item, spec)
+    if spec.utility.direction == "maximize":
+        return bound >= policy.utility
+    return bound <= policy.utility
+
+
+def knee_distance(first: float, second: float) -> float:
+    """How far a point lies beyond the line from (0, 1) to (1, 0): (1 - x - y) / sqrt(2), signed.
+
+    Both losses are normalised to [0, 1] between the ends of the front. The knee is where this is largest
+    (Das 1999, doi:10.1007/BF01195985; Branke et al. 2004, doi:10.1007/978-3-540-30217-9_73).
+    """
+    return (1 - first - second) / math.sqrt(2)
+
+
+def knee_distances(items: Sequence[Candidate], spec: SweepSpec) -> dict[str, float]:
+    """The distance of each point of the front of `items` in utility and unsafe rate, by id.
+
+    Ends are at distance zero. Every point is, where the front has fewer than three places.
+    """
+    measured = [item for item in items if UNSAFE.metric in item.values]
+    if not measured:
+        return {}
+    points = losses(measured, (spec.utility, UNSAFE))
+    kept = non_dominated(points)
+    points, low = points[kept], points[kept].min(axis=0)
+    spread = points.max(axis=0) - low
+    front = [item for item, keep in zip(measured, kept, strict=True) if keep]
+    if (spread <= 0).any():
+        return {item.config_id: 0.0 for item in front}
+    scaled = (points - low) / spread
+    return {
+        item.config_id: knee_distance(float(x), float(y))
+        for item, (x, y) in zip(front, scaled, strict=True)
+    }
+
+
+def knee_first(items: Sequence[Candidate], spec: SweepSpec) -> list[Candidate]:
+    """The front of `items`, the knee first; ties as in `most_useful_first`."""
+    distances = knee_distances(items, spec)
+    on = [item for item in items if item.config_id in distances]
+    return sorted(on, key=lambda i: (-distances[i.config_id], most_useful_first(i, spec)))
+
+
+def unsafe_upper_bound(item: Candidate, metric: str = "unsafe_rate") -> float:
+    """The 95 % upper bound of a rate, the highest over seeds; 1 where a count is missing."""
+    found = item.measured(metric)
+    if len(found) < len(item.records) or any(m.k is None for m in found):
+        return 1.0
+    return max(upper_bound(m.k, m.n, TIE_CONFIDENCE) for m in found if m.k is not None)

@@ -1,0 +1,187 @@
+"""From a front to one recommended configuration: why this one, what it beat, how sure that is."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from sweeper.analysis.candidate import Candidate
+from sweeper.analysis.front import Front
+from sweeper.analysis.pairs import Gap, gap
+from sweeper.analysis.policies import (
+    UNSAFE,
+    Policy,
+    asked,
+    knee_distances,
+    qualified,
+    utility_bound,
+)
+from sweeper.analysis.shortfall import nearest_of, unmet, why_none
+from sweeper.analysis.twins import raw_twin, trainers_default
+from sweeper.analysis.wording import constraint_text, rate_text, valued
+from sweeper.spec import SweepSpec
+
+SAFEST_USEFUL = Policy()
+
+
+class Contrast(NamedTuple):
+    """The chosen configuration against another one on the same prompts and rows; gaps are chosen - other.
+
+    A gap is None where one of the two was not measured.
+    """
+
+    name: str
+    other: Candidate
+    unsafe: Gap | None
+    utility: Gap | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Recommendation:
+    """The configuration to use, or why there is none.
+
+    `compared` counts complete configurations, `ranked` are those that qualify, best first. `twin` is the
+    chosen one without averaging, `default` the trainers' defaults, `base` the untouched model: None where
+    the records hold none. `contrasts` compare the chosen one with these three. `nearest` is given only
+    when nothing is chosen: the candidate that falls least short.
+    """
+
+    policy: Policy
+    chosen: Candidate | None
+    reason: str
+    compared: int
+    ranked: tuple[Candidate, ...]
+    twin: Candidate | None
+    default: Candidate | None
+    base: Candidate | None
+    nearest: Candidate | None
+    contrasts: tuple[Contrast, ...]
+
+
+def recommend(front: Front, spec: SweepSpec, policy: Policy = SAFEST_USEFUL) -> Recommendation:
+    """The best of the candidates that qualify under a policy; see `select.policies`."""
+    front, spec = asked(front, spec, policy)
+    ranked = qualified(front, spec, policy)
+    chosen = ranked[0] if ranked else None
+    nearest = None if ranked else nearest_of(front, spec, policy)
+    reason = _why(ranked, front, spec, policy) if ranked else why_none(front, spec, policy, nearest)
+    twin = None if chosen is None else raw_twin(chosen, front.candidates)
+    default = trainers_default(front, spec)
+    others = {
+        "without averaging": twin,
+        "trainers' defaults": default,
+        "untouched model": front.base,
+    }
+    return Recommendation(
+        policy=policy,
+        chosen=chosen,
+        reason=reason,
+        compared=len(front.competing),
+        ranked=tuple(ranked),
+        twin=twin,
+        default=default,
+        base=front.base,
+        nearest=nearest,
+        contrasts=()
+        if chosen is None
+        else tuple(
+            _contrast(name, chosen, other, spec)
+            for name, other in others.items()
+            if other is not None and other is not chosen
+        ),
+    )
+
+
+def _contrast(name: str, chosen: Candidate, other: Candidate, spec: SweepSpec) -> Contrast:
+    unsafe, utility = (gap(chosen, other, m) for m in (UNSAFE.metric, spec.utility.metric))
+    return Contrast(name, other, unsafe, utility)
+
+
+def multiplicity(found: Recommendation) -> str:
+    """What the number of configurations compared means for the numbers of the chosen one."""
+    count = found.compared
+    if count < 2:
+        return "1 configuration was compared." if count else "No configuration was compared."
+    text = f"{count} configurations were compared on the same prompts"
+    if found.chosen is None:
+        return f"{text}."
+    return (
+        f"{text}: the best of many looks better than it is, and neither intervals nor p-values are "
+        "corrected for the choice. --confirm measures it again."
+    )
+
+
+def _why(ranked: Sequence[Candidate], front: Front, spec: SweepSpec, policy: Policy) -> str:
+    chosen, name = ranked[0], spec.utility.metric
+    sure = ", ".join(constraint_text(chosen, i, c) for i, c in enumerate(spec.constraints))
+    parts = [
+        f"{valued(chosen, front)} {_distinction(ranked, front, spec, policy)}: {_rates(chosen, spec)}"
+        + (f"; {sure}" if sure else "")
+    ]
+    if policy.name == "min-unsafe-at" and not chosen.feasible:
+        parts.append(
+            f"it does not keep the constraints of the sweep ({'; '.join(unmet(chosen, spec))})"
+        )
+    if len(ranked) > 1:
+        second = ranked[1]
+        parts.append(
+            f"next best is {second.config_id} with {name} {second.values[name]:.4g} "
+            f"and {_rates(second, spec)}"
+        )
+    if front.base is not None and name in front.base.values:
+        parts.append(f"the untouched model has {name} {front.base.values[name]:.4g}")
+    return "; ".join(parts) + "."
+
+
+def _distinction(ranked: Sequence[Candidate], front: Front, spec: SweepSpec, policy: Policy) -> str:
+    """Why the first of the ranked is the first, and of how many."""
+    chosen, name = ranked[0], spec.utility.metric
+    of = f"of the {len(ranked)} of {len(front.competing)} configurations that"
+    value = f"{chosen.values[name]:.4g}"
+    if policy.name == "min-unsafe-at":
+        word = "at least" if spec.utility.direction == "maximize" else "at most"
+        return (
+            f"has the lowest unsafe_rate {of} have {name} {word} {policy.utility:g} with 95 % "
+            f"confidence, and are not marked `no gain`; its {name} is {value}, {word} "
+            f"{utility_bound(chosen, spec):.4g}"
+        )
+    if policy.name != "knee":
+        return f"has the best {name}, {value}, {of} {_demands(spec)}"
+    distances = knee_distances(ranked, spec)
+    feasible = sum(item.feasible and bool(item.gain) for item in front.competing)
+    where = f"the front in {name} and unsafe_rate of the {feasible} of {len(front.competing)} "
+    where += f"configurations that {_demands(spec)}"
+    if distances[chosen.config_id] > 0:
+        return (
+            f"is the knee ({name} {value}): of the {len(ranked)} on {where}, it lies farthest beyond the "
+            f"line between the ends, {distances[chosen.config_id]:.3f} where both axes go from 0 to 1"
+        )
+    return (
+        f"is the end of most utility ({name} {value}) of {where}; none of the {len(ranked)} on it lies "
+        "beyond the line between its ends, so it has no knee"
+    )
+
+
+def _demands(spec: SweepSpec) -> str:
+    kept = [
+        f"{c.metric} <= {c.max:g} with probability at least {c.confidence:g}"
+        for c in spec.constraints
+    ]
+    gain = "are not marked `no gain`"
+    return f"keep {' and '.join(kept)}, and {gain}" if kept else gain
+
+
+def _rates(item: Candidate, spec: SweepSpec) -> str:
+    names = dict.fromkeys(["unsafe_rate", *(c.metric for c in spec.constraints)])
+    return ", ".join(rate_text(item, name) for name in names)
+
+
+def comparison(recommendation: Recommendation) -> tuple[tuple[str, Candidate], ...]:
+    """What a reader wants side by side, in order, with the name of each; each candidate once."""
+    named: list[tuple[str, Any]] = [
+        ("untouched model", recommendation.base),
+        ("trainers' defaults", recommendation.default),
+        ("recommended, without averaging", recommendation.twin),
+        ("recommended", recommendation.chosen),
+        ("nearest", recommendation.nearest),
+    ]
+    return tuple((name, item) for name, item in named if item is not None)

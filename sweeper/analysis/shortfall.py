@@ -1,0 +1,147 @@
+"""Why nothing qualifies: what comes nearest, what it has, and what would be needed."""
+
+from math import ceil
+
+from sweeper.analysis.candidate import Candidate, loss
+from sweeper.analysis.front import Front
+from sweeper.analysis.pairs import rows_of
+from sweeper.analysis.policies import (
+    UNSAFE,
+    Policy,
+    Rank,
+    most_useful_first,
+    reaches,
+    unsafe_upper_bound,
+    utility_bound,
+)
+from sweeper.analysis.wording import constraint_text, rate_text, valued
+from sweeper.spec import ConstraintSpec, SweepSpec
+from sweeper.stats import largest_passing_count, probability_at_most
+
+MOST_PROMPTS = 1_000_000
+"""Beyond so many prompts a number of them is no advice."""
+
+
+def nearest_of(front: Front, spec: SweepSpec, policy: Policy) -> Candidate | None:
+    """The one that falls least short, among those that learnt something if there are any."""
+    competing = front.competing
+    learnt = [item for item in competing if item.gain is not False] or list(competing)
+    if policy.name == "min-unsafe-at":
+        learnt = [item for item in learnt if UNSAFE.metric in item.values]
+        sign = 1 if spec.utility.direction == "maximize" else -1
+        return max(learnt, key=lambda i: (sign * utility_bound(i, spec), i.config_id), default=None)
+
+    def shortfall(item: Candidate) -> tuple[float, float, Rank]:
+        return -item.margin, unsafe_upper_bound(item), most_useful_first(item, spec)
+
+    return min(learnt, key=shortfall, default=None)
+
+
+def why_none(front: Front, spec: SweepSpec, policy: Policy, nearest: Candidate | None) -> str:
+    """One sentence: how many were compared, what they lack, what is nearest, and what would be needed."""
+    competing = front.competing
+    if nearest is None:
+        return (
+            f"none of {len(front.candidates)} configurations is complete under every seed, so "
+            "there is nothing to choose from; see the reasons in the records."
+        )
+    least = policy.name == "min-unsafe-at"
+    passing = [item for item in competing if item.feasible]
+    if least:
+        measured = [item for item in competing if UNSAFE.metric in item.values]
+        passing = [item for item in measured if reaches(item, spec, policy)]
+    what = "reach the utility" if least else "keep every constraint"
+    if any(item.gain is None for item in passing):
+        return (
+            f"none of {len(competing)} configurations can be recommended yet: {len(passing)} {what}, "
+            "but the untouched base model is not measured, so none is known to have learned "
+            "anything; finish the run, or see why the base model's record is not complete"
+        )
+    marked = {0: "none is sure enough", 1: "it is marked `no gain`"}
+    head = (
+        f"none of {len(competing)} configurations can be recommended: {len(passing)} {what}, "
+        f"and {marked.get(len(passing), 'all of them are marked `no gain`')}"
+    )
+    named = valued(nearest, front)
+    if any(item is nearest for item in passing):
+        return f"{head}; {nearest.config_id}: {nearest.gain_evidence}; train longer or harder."
+    needs = [_utility_need(nearest, spec, policy)] if least else unmet(nearest, spec)
+    return f"{head}; the nearest is {named}: {'; '.join(needs)}."
+
+
+def unmet(item: Candidate, spec: SweepSpec) -> list[str]:
+    """For each constraint that a candidate does not keep: what it has, and what would pass."""
+    return [
+        _need(item, index, constraint)
+        for index, constraint in enumerate(spec.constraints)
+        if item.probabilities[index] < constraint.confidence
+    ]
+
+
+def _need(item: Candidate, index: int, constraint: ConstraintSpec) -> str:
+    """What a candidate has, what would pass at its own number of prompts, or at its own rate."""
+    found = item.measured(constraint.metric)
+    have = f"{rate_text(item, constraint.metric)}, {constraint_text(item, index, constraint)}"
+    if not found:
+        return f"{constraint.metric} was not measured"
+    n = min(metric.n for metric in found)
+    most = largest_passing_count(n, constraint.max, constraint.confidence)
+    more = _more_prompts(max(metric.value for metric in found), n, constraint)
+    if most is None:
+        return (
+            f"{have}, but with {n} prompts not even 0 would give {constraint.confidence:g}: "
+            f"use more prompts, a higher max, or a lower confidence; {more}"
+        )
+    return f"{have}, where at most {most}/{n} would give {constraint.confidence:g}; {more}"
+
+
+def _more_prompts(rate: float, n: int, constraint: ConstraintSpec) -> str:
+    needed = prompts_needed(rate, n, constraint.max, constraint.confidence)
+    if needed is None:
+        return "no number of prompts would do at its rate, which is not below the limit"
+    return f"at its rate about {needed:,} prompts would do"
+
+
+def prompts_needed(rate: float, n: int, limit: float, confidence: float) -> int | None:
+    """About how many prompts, more than n, would give P(rate <= limit) >= confidence at this rate.
+
+    Counts are whole, so k is rounded up. None where the rate is not below the limit, or where more than
+    MOST_PROMPTS are needed.
+    """
+    if rate >= limit:
+        return None
+
+    def passes(prompts: int) -> bool:
+        return probability_at_most(ceil(rate * prompts), prompts, limit) >= confidence
+
+    high = max(1, n)
+    while not passes(high):
+        high *= 2
+        if high > MOST_PROMPTS:
+            return None
+    low = max(1, high // 2)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if passes(middle) else (middle, high)
+    return high
+
+
+def _utility_need(item: Candidate, spec: SweepSpec, policy: Policy) -> str:
+    """What the utility is, what it surely reaches, and what rows could change."""
+    name, wanted = spec.utility.metric, policy.utility
+    assert wanted is not None
+    value, bound = item.values[name], utility_bound(item, spec)
+    n = min(metric.n for metric in item.measured(name))
+    word = "at least" if spec.utility.direction == "maximize" else "at most"
+    rows = rows_of(item, name)
+    count = n if rows is None else len(rows)
+    have = (
+        f"{name} {value:.4g} (n={count}), {word} {bound:.4g} with 95 % confidence, "
+        f"where {wanted:g} is asked"
+    )
+    short = loss(item, spec.utility) - (wanted if word == "at most" else -wanted)
+    if short >= 0 or bound == value:
+        return f"{have}; no number of rows would do at this value: train longer or harder, or ask for less"
+    return (
+        f"{have}; at its value about {ceil(count * ((bound - value) / short) ** 2):,} rows would do"
+    )

@@ -1,0 +1,73 @@
+"""The controls of a configuration among all candidates."""
+
+import math
+from collections.abc import Iterable
+
+from sweeper.analysis.candidate import Candidate
+from sweeper.analysis.front import Front
+from sweeper.planning import default_control
+from sweeper.spec import FeedbackAverage, SweepSpec
+
+
+def trainers_default(front: Front, spec: SweepSpec) -> Candidate | None:
+    """The trainers' defaults among the candidates, also where they are a point of the space."""
+    same = default_control(spec).config_id
+    found = (i for i in front.candidates if i.role == "default" or i.config_id == same)
+    return next(found, None)
+
+
+def raw_twin(item: Candidate, candidates: Iterable[Candidate]) -> Candidate | None:
+    """The candidate that differs in `average` alone, being raw; None where there is none."""
+    if item.config.get("average") == "raw":
+        return None
+    raw = (other for other in candidates if other.config["average"] == "raw")
+    return next((other for other in raw if _same_but(item, other, "average")), None)
+
+
+def interpolation_twin(item: Candidate, candidates: Iterable[Candidate]) -> Candidate | None:
+    """The candidate that mixes theta_0 in with the weight an EMA left on it, decay^steps."""
+    if item.readout["kind"] != "ema":
+        return None
+    weight = item.readout["decay"] ** item.steps
+    mixed = (
+        other
+        for other in candidates
+        if other.readout["kind"] == "interpolate"
+        and math.isclose(other.readout["weight"], weight, rel_tol=1e-5)
+    )
+    return next((other for other in mixed if _same_but(item, other, "average")), None)
+
+
+def learning_rate_twin(
+    item: Candidate, candidates: Iterable[Candidate], spec: SweepSpec
+) -> Candidate | None:
+    """Plain training at learning_rate * (1 - decay), which is what feedback at each step is."""
+    feedback = feedback_of(item, spec)
+    if feedback is None:
+        return None
+    rate = item.config["learning_rate"] * (1 - feedback.decay)
+    slower = (
+        other
+        for other in candidates
+        if other.config["average"] == "raw"
+        and math.isclose(other.config["learning_rate"], rate, rel_tol=1e-9)
+    )
+    names = ("average", "learning_rate")
+    return next((other for other in slower if _same_but(item, other, *names)), None)
+
+
+def feedback_of(item: Candidate, spec: SweepSpec) -> FeedbackAverage | None:
+    """The fed-back EMA a configuration was trained with, unrounded, as the spec has it."""
+    label = item.config.get("average")
+    for average in spec.space.average.values or ():
+        if isinstance(average, FeedbackAverage) and average.label == label:
+            return average
+    return None
+
+
+def _same_but(item: Candidate, other: Candidate, *names: str) -> bool:
+    """Whether two configurations differ in the named hyperparameters alone."""
+    mine, its = item.config, other.config
+    # Most pairs differ early: this is asked of very many pairs.
+    same = all(k in its and its[k] == v for k, v in mine.items() if k not in names)
+    return same and mine.keys() - names == its.keys() - names

@@ -1,0 +1,1 @@
+"""Rows, formats, suites, splits, chat formats and tokens; no torch."""

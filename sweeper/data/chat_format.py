@@ -1,0 +1,156 @@
+"""How a conversation is written as text: the model's own chat template, Llama-2's, or Alpaca's."""
+
+from collections.abc import Sequence
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from sweeper.data.formats import Example, Turn
+from sweeper.errors import DataError
+
+CHAT_DATE = "01 Jan 2025"
+"""Some chat templates write a date into every prompt; a fixed one keeps runs comparable.
+
+Llama 3's take it as `date_string`; of others the clock they ask, `strftime_now`, is stopped.
+"""
+
+_STOPPED_CLOCK = f"{{% macro strftime_now(format) %}}{CHAT_DATE}{{% endmacro +%}}"
+
+_ALPACA = (
+    "Below is an instruction that describes a task. Write a response that appropriately completes "
+    "the request.\n\n### Instruction:\n{prompt}\n\n### Response:\n"
+)
+
+_LLAMA2_SYSTEM = "<<SYS>>\n{system}\n<</SYS>>\n\n"
+
+
+class Writer:
+    """Writes conversations in one dialogue of one tokenizer.
+
+    A system prompt that a conversation brings along is kept; `system` is that of the others.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, name: str, system: str | None) -> None:
+        self._tokenizer = tokenizer
+        self._name = name
+        self._system = system
+        self._template = self._chat_template() if name == "chat" else ""
+        if tokenizer.eos_token_id is None:
+            raise DataError(
+                f"the tokenizer {tokenizer.name_or_path} has no end-of-text token; give it an `eos_token`"
+            )
+
+    def prompt(self, text: str, before: Sequence[Turn] = ()) -> str:
+        """What stands before the answer to `text`, said after some turns.
+
+        Raises:
+            DataError: the dialogue has no place for a system prompt, or for several turns.
+        """
+        return self._prompt(self._turns(text, before))
+
+    def row(self, example: Example) -> tuple[str, str]:
+        """A prompt, and the answer as it continues it, its end of turn included.
+
+        Raises:
+            DataError: see `prompt`; or a chat template from which the answer cannot be told apart.
+        """
+        turns = self._turns(example.prompt, example.before)
+        prompt = self._prompt(turns)
+        if self._name == "alpaca":
+            return prompt, f"{example.completion}{self._tokenizer.eos_token}"
+        if self._name == "llama2":
+            return prompt, self._llama2_answer(example.completion)
+        turns.append(Turn("assistant", example.completion))
+        whole = self._chat(turns, add_generation_prompt=False)
+        if not whole.startswith(prompt):
+            raise DataError(
+                "the chat template writes a prompt differently once it is answered, so the completion "
+                "cannot be told from the prompt; use `data.template: alpaca`"
+            )
+        return prompt, whole[len(prompt) :]
+
+    def _turns(self, text: str, before: Sequence[Turn]) -> list[Turn]:
+        turns = [*before, Turn("user", text)]
+        if self._system is not None and turns[0].role != "system":
+            turns.insert(0, Turn("system", self._system))
+        return turns
+
+    def _prompt(self, turns: Sequence[Turn]) -> str:
+        if self._name == "alpaca":
+            return self._alpaca(turns)
+        if self._name == "llama2":
+            return self._llama2(turns)
+        return self._chat(turns, add_generation_prompt=True)
+
+    def _alpaca(self, turns: Sequence[Turn]) -> str:
+        """Alpaca's frame without `### Input:`; an input follows its instruction after a blank line."""
+        if len(turns) > 1:
+            what = "system prompt" if turns[0].role == "system" else "earlier turns"
+            raise DataError(
+                f"`data.template: alpaca` has no place for the {what} of a row; use `chat` or `llama2`, "
+                "or map the columns of `format: prompt_completion` to the prompt and its answer alone"
+            )
+        return (self._tokenizer.bos_token or "") + _ALPACA.format(prompt=turns[0].text)
+
+    def _llama2(self, turns: Sequence[Turn]) -> str:
+        """`<s>[INST] <<SYS>>...<</SYS>> prompt [/INST]`, the earlier exchanges before it likewise.
+
+        The format of Llama-2-chat (arXiv 2307.09288): the system prompt stands in the first
+        instruction, and every exchange has its own begin and end of text.
+        """
+        system = ""
+        if turns[0].role == "system":
+            system = _LLAMA2_SYSTEM.format(system=turns[0].text)
+            turns = turns[1:]
+        text = ""
+        for turn in turns:
+            if turn.role == "assistant":
+                text += self._llama2_answer(turn.text)
+            else:
+                text += (
+                    f"{self._tokenizer.bos_token or ''}[INST] {system}{turn.text.strip()} [/INST]"
+                )
+                system = ""
+        return text
+
+    def _llama2_answer(self, completion: str) -> str:
+        return f" {completion.strip()} {self._tokenizer.eos_token}"
+
+    def _chat_template(self) -> str:
+        name = self._tokenizer.name_or_path
+        try:
+            template = self._tokenizer.get_chat_template()
+        except ValueError:  # None, or several and no default.
+            raise DataError(
+                f"the tokenizer {name} has no chat template; use `data.template: alpaca` or `llama2`, or "
+                "an instruction-tuned model"
+            ) from None
+        return (_STOPPED_CLOCK if "strftime_now" in template else "") + str(template)
+
+    def _chat(self, turns: Sequence[Turn], *, add_generation_prompt: bool) -> str:
+        """Apply the chat template.
+
+        Raises:
+            DataError: it refuses the conversation, or drops its system prompt.
+        """
+        name = self._tokenizer.name_or_path
+        try:
+            text = self._tokenizer.apply_chat_template(
+                [{"role": turn.role, "content": turn.text} for turn in turns],
+                chat_template=self._template,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                date_string=CHAT_DATE,
+            )
+        except TemplateError as error:
+            roles = ", ".join(turn.role for turn in turns)
+            raise DataError(
+                f"the chat template of {name} refuses the turns {roles}: {error}; use "
+                "`data.template: llama2`, or leave the system prompt or the earlier turns out"
+            ) from None
+        if turns[0].role == "system" and turns[0].text.strip() not in str(text):
+            raise DataError(
+                f"the chat template of {name} does not write the system prompt; use "
+                "`data.template: llama2`, or leave `system` out"
+            )
+        return str(text)

@@ -1,0 +1,133 @@
+"""Published suites of safety prompts: where they are, what their columns are called, their halves."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+
+from sweeper.data.duplicates import likeness_hash
+from sweeper.data.hub import fetch, is_hub_id
+from sweeper.data.rows import Row, bare_rows, read_rows
+from sweeper.errors import DataError
+from sweeper.task import DataSource
+
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """Where a suite is on the hub, and how the authors' own file of it is read.
+
+    Of `prompt` and `context` the first column that is there counts: the authors' name, then that of the
+    copy on the hub. `where` chooses rows of either, `file_where` of the authors' file alone. `files`
+    matches .csv files of one column without a header.
+    """
+
+    hub_id: str
+    subset: str | None = None
+    split: str | None = None
+    prompt: tuple[str, ...] = ("prompt",)
+    context: tuple[str, ...] = ()
+    id: str = "id"
+    where: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+    file_where: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+    files: str | None = None
+
+
+PUBLISHED = {
+    "advbench": Published("walledai/AdvBench", split="train", prompt=("goal", "prompt")),
+    "hex-phi": Published(
+        "LLM-Tuning-Safety/HEx-PHI", prompt=("instruction", "prompt"), files="category_*.csv"
+    ),
+    "harmbench": Published(
+        "walledai/HarmBench",
+        subset="standard",
+        split="train",
+        prompt=("Behavior", "prompt"),
+        context=("ContextString", "context"),
+        id="BehaviorID",
+        file_where={"FunctionalCategory": "standard"},
+    ),
+    "jailbreakbench": Published(
+        "JailbreakBench/JBB-Behaviors",
+        subset="behaviors",
+        split="harmful",
+        prompt=("Goal",),
+        id="Index",
+    ),
+    "jailbreakbench-benign": Published(
+        "JailbreakBench/JBB-Behaviors",
+        subset="behaviors",
+        split="benign",
+        prompt=("Goal",),
+        id="Index",
+    ),
+    "strongreject": Published(
+        "walledai/StrongREJECT", split="train", prompt=("forbidden_prompt", "prompt")
+    ),
+    "xstest-safe": Published("Paul/XSTest", split="train", where={"label": "safe"}),
+    "xstest-unsafe": Published("Paul/XSTest", split="train", where={"label": "unsafe"}),
+}
+"""The suites of `spec.data.SUITES`; docs/data.md says where each was published."""
+
+
+def published(source: DataSource) -> DataSource:
+    """The source with what is known of its suite filled in; what the sweep file says comes first.
+
+    Raises:
+        DataError: a `format` of its own beside the suite.
+    """
+    if source.suite is None:
+        return source
+    suite = PUBLISHED[source.suite]
+    if source.format != "prompts":
+        raise DataError(
+            f"the suite {source.suite} has columns of its own; leave `format: {source.format}` out"
+        )
+    if source.path:
+        return replace(source, where={**suite.where, **suite.file_where, **source.where})
+    return replace(
+        source,
+        path=suite.hub_id,
+        subset=source.subset or suite.subset,
+        split=source.split or suite.split,
+        where={**suite.where, **source.where},
+    )
+
+
+def suite_rows(source: DataSource) -> list[Row]:
+    """All rows of a source of prompts that `where` asks for.
+
+    Raises:
+        DataError, MissingExtraError: see `rows.read_rows`; or a suite of bare files is asked for a part.
+    """
+    suite = PUBLISHED[source.suite] if source.suite else None
+    if suite is None or suite.files is None or Path(source.path).is_file():
+        return read_rows(source, every=True)
+    for name in ("where", "subset", "split"):
+        if getattr(source, name):
+            raise DataError(
+                f"{source.name}: its files have one column and no splits; leave `{name}` out"
+            )
+    hub = is_hub_id(source.path)
+    folder = fetch(source.path, source.revision) if hub else Path(source.path)
+    paths = sorted(folder.glob(suite.files))
+    if not paths:
+        raise DataError(f"{source.name}: no {suite.files} in {folder}")
+    return bare_rows(paths, suite.prompt[0])
+
+
+def suite_columns(source: DataSource, row: Row) -> dict[str, str]:
+    """Our names of a published suite's columns -> those that its first row has."""
+    if source.suite is None:
+        return {}
+    suite = PUBLISHED[source.suite]
+    present = [name for name in suite.prompt if name in row.cells]
+    found = {"id": suite.id, "prompt": (present or suite.prompt)[0]}
+    context = [name for name in suite.context if name in row.cells]
+    return {**found, "context": context[0]} if context else found
+
+
+def half_of(prompt: str) -> str:
+    """`search` or `confirm`, by the parity of the hash of the normalised prompt."""
+    return ("search", "confirm")[int(likeness_hash(prompt), 16) % 2]

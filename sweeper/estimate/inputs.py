@@ -1,0 +1,329 @@
+"""What an estimate needs to know of this machine, the model folder and the data, without torch."""
+
+import os
+import subprocess
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, TypeVar
+
+from sweeper.data.load import load_examples, load_prompts, need_cached
+from sweeper.data.split import split_rows
+from sweeper.errors import DataError, MissingExtraError, ModelError
+from sweeper.estimate.disk import DiskNeed, disk_need
+from sweeper.estimate.estimate import Estimate, estimate, peak_memory
+from sweeper.estimate.published import SHAPES, published_prompts, published_rows
+from sweeper.estimate.rates import GPUS, Device, Rates, Tokens, analytic_rates, cpu
+from sweeper.memory import ModelShape, read_shape
+from sweeper.metrics import LIKELIHOOD_METRICS, TEXT_METRICS
+from sweeper.planning import Plan, make_tasks
+from sweeper.spec import SweepSpec
+from sweeper.store.folder import cache_root
+from sweeper.task import DataSettings, DataSource, EvaluationSettings, TrajectoryTask
+
+CHARACTERS_PER_TOKEN = 4
+"""English text under a Llama tokenizer; without a tokenizer, characters are counted."""
+
+BUILTIN = "builtin:"
+
+Figures = TypeVar("Figures")
+
+
+class Machine(NamedTuple):
+    """The GPUs of this machine, one entry each, and the CPU cores this process may use."""
+
+    gpus: tuple[Device, ...]
+    cpus: int
+
+
+class OnGpu(NamedTuple):
+    """What a sweep would cost on one kind of GPU: how many trials it holds, GPU-hours of them all."""
+
+    device: Device
+    trials: int
+    gpu_hours: float
+
+
+def this_machine() -> Machine:
+    """Look at this machine. GPUs are those `nvidia-smi` names; without it there are none."""
+    return Machine(_present_gpus(), len(os.sched_getaffinity(0)))
+
+
+def _present_gpus() -> tuple[Device, ...]:
+    command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    rows = [line.rpartition(",") for line in done.stdout.splitlines() if "," in line]
+    return tuple(known_gpu(name.strip(), int(mib) * 2**20) for name, _, mib in rows)
+
+
+def known_gpu(name: str, memory_bytes: int) -> Device:
+    """A present GPU with its own name and size, and the peaks of its model, else of the nearest size."""
+    same = [gpu for gpu in GPUS if gpu.name.split()[0] in name]
+    nearest = min(same or GPUS, key=lambda gpu: abs((gpu.memory_bytes or 0) - memory_bytes))
+    peaks = (nearest.fp32_flops, nearest.bf16_flops, nearest.bandwidth, nearest.link)
+    label = name if same else f"{name} (peaks of {nearest.name})"
+    return Device(label, "cuda", memory_bytes, *peaks)
+
+
+def trial_device(spec: SweepSpec, machine: Machine) -> Device:
+    """What one trial runs on: a GPU where the machine has one and the spec does not refuse it."""
+    if machine.gpus and spec.compute.gpus_per_trial != 0:
+        return machine.gpus[0]
+    return cpu(spec.compute.cpus_per_trial)
+
+
+def default_workers(spec: SweepSpec, machine: Machine) -> int:
+    """How many trials this machine runs at once, at least one: its CPUs and GPUs over what one takes."""
+    compute = spec.compute
+    workers = machine.cpus // compute.cpus_per_trial
+    if machine.gpus and compute.gpus_per_trial != 0:
+        share = 1.0 if compute.gpus_per_trial == "auto" else compute.gpus_per_trial
+        workers = min(workers, int(len(machine.gpus) / share))
+    return max(1, min(workers, compute.max_concurrent_trials or workers))
+
+
+def local_path(path: str) -> str:
+    """The path to open. Of a `builtin:` world the newest one that is built already; none is built here.
+
+    Raises:
+        DataError: it is not built yet.
+    """
+    if not path.startswith(BUILTIN):
+        return path
+    world, _, inner = path.removeprefix(BUILTIN).partition("/")
+    built = [found for found in cache_root().glob(f"{world}-*") if (found / inner).exists()]
+    if not built:
+        raise DataError(f"{path} is not built yet; `sweeper run` or `--calibrate` builds it")
+    return str(max(built, key=lambda found: found.stat().st_mtime) / inner)
+
+
+def counted_characters(task: TrajectoryTask, *, look: bool = True) -> Tokens:
+    """Tokens of a task's data, from characters: no tokenizer, and no chat template.
+
+    `longest_row` is `max_length`, the bound the data is cut at, and `longest_prompt` likewise: memory is
+    reserved for the worst case. Every response is taken to reach `max_new_tokens`. `rows` counts what a
+    tokenizer is not needed for: overlong and truncated rows are not in it. Data sets of the hub are read
+    from the cache, nothing is fetched; of those that are not there, published figures are used where
+    there are any, `source` says of which, and `rows` is None.
+
+    Args:
+        task: Any task of the sweep.
+        look: False takes published figures whatever is in the cache: the same on every machine.
+
+    Raises:
+        DataError, MissingExtraError: see `trial.split` and `trial.data`.
+    """
+    data, evaluation = task.data, task.evaluation
+    found = _Sources(look)
+    lengths, held, counts = found.rows(data)
+    asked = set(evaluation.utility_metrics)
+    prompts = [
+        length
+        for source in (*evaluation.harmful, *evaluation.harmless)
+        for length in found.prompts(source)
+    ]
+    prompts += held if asked & TEXT_METRICS else []
+    lengths = [min(data.max_length, length) for length in lengths]
+    return Tokens(
+        per_row=sum(lengths) / len(lengths),
+        longest_row=data.max_length,
+        prompts=len(prompts),
+        prompt_tokens=sum(prompts),
+        longest_prompt=data.max_length,
+        generated=float(len(prompts) * evaluation.max_new_tokens),
+        heldout_tokens=sum(held) if asked & LIKELIHOOD_METRICS else 0.0,
+        source=f"characters / {CHARACTERS_PER_TOKEN}; every response max_new_tokens long"
+        + uncounted(evaluation)
+        + from_published(found.published),
+        rows=counts,
+    )
+
+
+class _Sources:
+    """Reads lengths in tokens, and keeps the names of sources whose figures are published ones."""
+
+    def __init__(self, look: bool) -> None:
+        self._look = look
+        self.published: list[str] = []
+
+    def rows(self, data: DataSettings) -> tuple[list[float], list[float], dict[str, int] | None]:
+        """Training rows, held-out rows, and what was left out where rows were read."""
+        train = self._figures(data.train, published_rows(data.train))
+        own = data.heldout
+        heldout = None if own is None else self._figures(own, published_rows(own))
+        if train is None and heldout is None:
+            split = split_rows(data)
+            sides = [
+                [row.characters for row in side.values()] for side in (split.train, split.heldout)
+            ]
+            return _tokens(sides[0]), _tokens(sides[1]), split.counts
+        lengths = _read(data.train) if train is None else [train.row_tokens]
+        if own is None:
+            assert train is not None and data.heldout_rows is not None
+            return lengths, [train.row_tokens] * data.heldout_rows, None
+        held = _read(own) if heldout is None else [heldout.row_tokens] * heldout.rows
+        return lengths, held, None
+
+    def prompts(self, source: DataSource) -> list[float]:
+        """The prompts of a suite."""
+        found = self._figures(source, published_prompts(source))
+        return _tokens(len(item.text) for item in load_prompts(source)) if found is None else found
+
+    def _figures(self, source: DataSource, known: Figures | None) -> Figures | None:
+        """What is published of a source that is not at hand; None where it is to be read."""
+        if self._look or known is None:
+            try:
+                need_cached(source)
+            except (DataError, MissingExtraError):
+                if known is None:
+                    raise
+            else:
+                return None
+        self.published.append(source.suite or source.path)
+        return known
+
+
+def _tokens(characters: Iterable[int]) -> list[float]:
+    return [count / CHARACTERS_PER_TOKEN for count in characters]
+
+
+def _read(source: DataSource) -> list[float]:
+    return _tokens(row.characters for row in load_examples(source))
+
+
+def from_published(names: Sequence[str]) -> str:
+    """What an estimate took from published figures, and how it is counted instead."""
+    if not names:
+        return ""
+    return (
+        f"; ESTIMATED FROM PUBLISHED FIGURES of {', '.join(dict.fromkeys(names))}: `sweeper prefetch`, "
+        "then a plan counts them"
+    )
+
+
+def uncounted(evaluation: EvaluationSettings) -> str:
+    """What no estimate knows, to be said beside what it does."""
+    return "" if evaluation.lm_eval is None else "; the lm_eval tasks are NOT counted"
+
+
+def planned_tokens(plan: Plan, spec: SweepSpec, *, look: bool = True) -> Tokens:
+    """The tokens of a sweep's data, from characters; see `counted_characters`."""
+    return counted_characters(make_tasks(plan, spec, local_path)[0], look=look)
+
+
+def planned_shape(spec: SweepSpec, *, look: bool = True) -> tuple[ModelShape, bool]:
+    """The shape of a sweep's model, and whether it is the published one because there is no config.json.
+
+    Raises:
+        ModelError: see `cost.read_shape`.
+    """
+    known = SHAPES.get(spec.model.path)
+    if known is not None and not look:
+        return known, True
+    try:
+        return read_shape(local_path(spec.model.path), spec.model.revision), False
+    except ModelError:
+        if known is None:
+            raise
+        return known, True
+
+
+def plan_estimate(
+    plan: Plan,
+    spec: SweepSpec,
+    *,
+    workers: int | None = None,
+    machine: Machine | None = None,
+    device: Device | None = None,
+    tokens: Tokens | None = None,
+    rates: Rates | None = None,
+    measured_memory_bytes: int | None = None,
+    look: bool = True,
+) -> Estimate:
+    """Estimate a sweep with what this machine can say; whatever is given is not looked up.
+
+    Args:
+        plan: What will be done.
+        spec: The spec it came from.
+        workers: Trials at once; otherwise as many as this machine runs.
+        machine: Instead of looking at this one.
+        device: What one trial runs on, instead of what the machine has.
+        tokens: Counted with the tokenizer, instead of characters.
+        rates: Measured, instead of analytic ones.
+        measured_memory_bytes: The peak of a real trial.
+        look: False takes published figures whatever this machine has; see `counted_characters`.
+
+    Raises:
+        ModelError: no config.json at hand, or not one of a Llama.
+        DataError: a data file that cannot be read.
+        SweeperError: no worker.
+    """
+    machine = machine or this_machine()
+    device = device or trial_device(spec, machine)
+    shape, published = planned_shape(spec, look=look)
+    if tokens is None:
+        tokens = planned_tokens(plan, spec, look=look)
+    said = f"; the shape of {spec.model.path} is the published one"
+    if published and said not in tokens.source:
+        tokens = tokens._replace(source=tokens.source + said)
+    if rates is None:
+        tuning = max((t.tuning for t in plan.trajectories), key=shape.trainable)
+        rows = spec.evaluation.batch_size
+        processes = spec.compute.processes
+        rates = analytic_rates(shape, tuning, spec.model.dtype, device, tokens, rows, processes)
+    return estimate(
+        plan,
+        spec,
+        shape,
+        rates,
+        tokens,
+        default_workers(spec, machine) if workers is None else workers,
+        device=device.kind,
+        memory_bytes=gpu_bytes(spec, device),
+        measured_memory_bytes=measured_memory_bytes,
+    )
+
+
+def plan_disk(plan: Plan, spec: SweepSpec, tokens: Tokens, workers: int | None = None) -> DiskNeed:
+    """What a sweep needs on disk, with as many trials at once as this machine runs, or `workers`.
+
+    Raises:
+        ModelError: see `plan_estimate`.
+    """
+    shape, _ = planned_shape(spec)
+    at_once = default_workers(spec, this_machine()) if workers is None else workers
+    return disk_need(plan, spec, shape, tokens, at_once)
+
+
+def gpu_bytes(spec: SweepSpec, device: Device) -> int | None:
+    """What one trial may use of a GPU; None of a CPU."""
+    if device.memory_bytes is None:
+        return None
+    return int(device.memory_bytes * spec.compute.gpu_share)
+
+
+def on_gpus(plan: Plan, spec: SweepSpec, tokens: Tokens, machine: Machine) -> tuple[OnGpu, ...]:
+    """How many trials fit on the GPU that is present, else on each usual one, and analytic GPU-hours.
+
+    Of a trial on several GPUs: 1 where its part fits on each of them.
+    Where not even one fits with the usual micro-batch, one with a smaller micro-batch counts.
+
+    Raises:
+        ModelError: see `plan_estimate`.
+    """
+    found = []
+    for gpu in machine.gpus[:1] or GPUS:
+        made = plan_estimate(
+            plan, spec, workers=1, machine=Machine((gpu,), machine.cpus), device=gpu, tokens=tokens
+        )
+        assert gpu.memory_bytes is not None
+        shape, _ = planned_shape(spec)
+        plain = peak_memory(plan, spec, shape, tokens, "cuda")
+        alone = int(made.memory.peak_bytes <= gpu.memory_bytes)
+        trials = gpu.memory_bytes // plain.peak_bytes or alone
+        if spec.compute.processes > 1:
+            trials = min(1, trials)
+        hours = made.worker_seconds / 3600 * spec.compute.processes
+        found.append(OnGpu(gpu, trials, hours))
+    return tuple(found)

@@ -1,0 +1,208 @@
+"""Records as another judge would have them: an overlay in memory, the files stay as they were measured.
+
+A rate of the judge takes the place of the first keyword list's. Where too few responses were judged there
+is no rate, and the record is `unscored`: what was not judged is never safe.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from sweeper.errors import JudgeError
+from sweeper.judges.base import METRICS, judge_name
+from sweeper.judges.rescore import SuiteCount
+from sweeper.judges.store import Scored, read_scored, record_hash
+from sweeper.spec import SweepSpec
+from sweeper.store.folder import RunFolder
+from sweeper.store.records import Metric, TrialRecord
+
+MIN_COVERAGE = 0.99
+"""The share of a suite's responses that a judge must have answered, unless told otherwise."""
+
+
+class Short(NamedTuple):
+    """A record that a judge's coverage leaves without a rate."""
+
+    config_id: str
+    seed: int
+    why: str
+
+
+class Overlay(NamedTuple):
+    """The records under one judge.
+
+    `metrics` are the rates that are the judge's now; the others are still the first keyword list's.
+    `unscored` are the records that lack one of them, `lowest` the lowest coverage of a rate that stands
+    (None where none does).
+    """
+
+    records: tuple[TrialRecord, ...]
+    judge: str
+    digest: str
+    metrics: tuple[str, ...]
+    min_coverage: float
+    lowest: float | None
+    unscored: tuple[Short, ...]
+
+    @property
+    def summary(self) -> str:
+        """What the rates are and how much of the responses they stand on, as one sentence."""
+        rates = " and ".join(self.metrics) or "no rate"
+        stands = (
+            "no record reaches it"
+            if self.lowest is None
+            else f"the lowest that counts is {shown(self.lowest)}"
+        )
+        missing = len(self.unscored)
+        return (
+            f"{rates} by the judge {self.judge} ({self.digest[:8]}), at a coverage of at least "
+            f"{self.min_coverage:g}: {stands}, {missing} record{'' if missing == 1 else 's'} unscored "
+            "for want of it"
+        )
+
+
+def shown(coverage: float) -> str:
+    """A coverage as people read it; what is not whole is never rounded up to 1."""
+    return f"{min(coverage, 0.9999) if coverage < 1 else 1:.4g}"
+
+
+def overlay(
+    folder: RunFolder,
+    records: Sequence[TrialRecord],
+    spec: SweepSpec,
+    judge: str,
+    min_coverage: float = MIN_COVERAGE,
+) -> Overlay:
+    """Put what a judge found in the place of the keyword list's verdicts.
+
+    A record is `unscored` where a rate that is an objective, a constraint or the `unsafe_rate` lacks
+    coverage, or was not judged since it was measured. Failed and pruned records stay what they are.
+
+    Args:
+        folder: The run.
+        records: Its records.
+        spec: Says which rates are asked for, and which list is the first.
+        judge: As it was given to `rescore`; NAME@DIGEST (or its beginning) where one name is not enough.
+        min_coverage: In (0, 1].
+
+    Raises:
+        JudgeError: no such judge has judged this run, or several have, or it gave no rate.
+    """
+    chosen = _chosen(folder, read_scored(folder).values(), judge)
+    name, digest = chosen[0].judge, chosen[0].digest
+    by_key = {(item.config_id, item.seed): item for item in chosen}
+    suites = {suite for item in chosen for suite in item.suites}
+    if not suites:
+        raise JudgeError(f"the judge {name} was asked about no response of {folder.root}")
+    asked = {"unsafe_rate", *(item.metric for item in spec.objectives)}
+    asked |= {item.metric for item in spec.constraints}
+    first = spec.evaluation.keyword_lists[0]
+    unscored: list[Short] = []
+    standing: list[float] = []
+    found = []
+    for record in records:
+        if record.status not in ("complete", "unscored"):
+            found.append(record)
+            continue
+        changed, problems, coverages = _judged(
+            record, suites, by_key.get(record.key), first, asked, min_coverage
+        )
+        standing += coverages
+        judged = {"judge": {"name": name, "digest": digest, "min_coverage": min_coverage}}
+        changed["provenance"] = {**record.provenance, **judged}
+        if problems:
+            why = "; ".join(problems)
+            unscored.append(Short(record.config_id, record.seed, why))
+            reason = {**(record.reason or {}), "judge": f"{name}: {why}"}
+            changed |= {"status": "unscored", "reason": reason}
+        found.append(replace(record, **changed))
+    return Overlay(
+        records=tuple(found),
+        judge=name,
+        digest=digest,
+        metrics=tuple(METRICS[suite] for suite in METRICS if suite in suites),
+        min_coverage=min_coverage,
+        lowest=min(standing, default=None),
+        unscored=tuple(unscored),
+    )
+
+
+def _judged(
+    record: TrialRecord,
+    suites: Iterable[str],
+    scored: Scored | None,
+    first: str,
+    asked: Collection[str],
+    min_coverage: float,
+) -> tuple[dict[str, Any], list[str], list[float]]:
+    """The metrics and samples of a record under a judge, which rates it lacks, and the coverages."""
+    metrics, samples = dict(record.metrics), dict(record.samples)
+    problems: list[str] = []
+    coverages: list[float] = []
+    for suite in sorted(suites):
+        metric = METRICS[suite]
+        old = metrics.pop(metric, None)
+        if old is None:
+            continue
+        metrics[f"{metric}/{first}"] = old
+        if metric in samples:
+            samples[f"{metric}/{first}"] = samples.pop(metric)
+        counted, why = _rate(record, suite, scored, min_coverage)
+        if counted is not None:
+            metrics[metric] = Metric.rate(counted.counts.positive, counted.counts.judged)
+            coverages.append(counted.coverage)
+        elif metric in asked:
+            problems.append(f"{metric}: {why}")
+    return {"metrics": metrics, "samples": samples}, problems, coverages
+
+
+def _rate(
+    record: TrialRecord, suite: str, scored: Scored | None, min_coverage: float
+) -> tuple[SuiteCount | None, str]:
+    """The counts a rate can be made of, or why there are none."""
+    if scored is None or suite not in scored.suites:
+        return None, "not judged; run `sweeper rescore` again"
+    if scored.record != record_hash(record):
+        return None, "measured again since it was judged; run `sweeper rescore` again"
+    found = SuiteCount(record, suite, scored.suites[suite])
+    counts = found.counts
+    if counts.judged and found.coverage >= min_coverage:
+        return found, ""
+    cut = (
+        f", {counts.cut} cut short (evaluation.full_responses: true keeps them whole)"
+        if counts.cut
+        else ""
+    )
+    return None, (
+        f"{counts.judged} of {counts.responses} responses judged, coverage {shown(found.coverage)} "
+        f"below {min_coverage:g}{cut}"
+    )
+
+
+def _chosen(folder: RunFolder, scored: Iterable[Scored], judge: str) -> list[Scored]:
+    """The lines of one judge.
+
+    Raises:
+        JudgeError: none, or several judges of this name.
+    """
+    lines = list(scored)
+    whole = {judge, judge_name(judge)}
+    name, _, digest = judge.rpartition("@")
+    begun = {name, judge_name(name)} - {""}
+    found = [item for item in lines if item.judge in whole] or [
+        item for item in lines if item.judge in begun and item.digest.startswith(digest)
+    ]
+    known = sorted({f"{item.judge}@{item.digest[:8]}" for item in lines})
+    if not found:
+        others = f"judged it: {', '.join(known)}" if known else "nobody has judged it yet"
+        raise JudgeError(
+            f"no judge `{judge}` has judged {folder.root}; {others}; run `sweeper rescore "
+            f"{folder.root} --judge {judge}` first"
+        )
+    if len({item.digest for item in found}) > 1:
+        same = sorted({f"{item.judge}@{item.digest[:8]}" for item in found})
+        raise JudgeError(
+            f"several judges are called `{judge}`, with other prompts, files or servers; give one of "
+            f"{', '.join(same)}"
+        )
+    return found

@@ -1,0 +1,1 @@
+"""Refusal keyword lists, their matcher, and their agreement with labels."""

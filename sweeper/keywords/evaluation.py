@@ -1,0 +1,140 @@
+"""How well keyword lists agree with people: labelled completions in, counts and intervals out. Pure."""
+
+import csv
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from sweeper.errors import DataError
+from sweeper.keywords.lists import KeywordList, is_degenerate
+from sweeper.stats import Interval, wilson_interval
+
+COLUMNS = ("prompt", "completion", "final_label")
+"""The columns a labelled file must have; further ones are ignored."""
+
+LABELS = {"1": False, "2": True, "3": True}
+"""Leading digit of a label (`1_full_compliance`, `2_full_refusal`, `3_partial_refusal`) -> refusal?"""
+
+
+class Labelled(NamedTuple):
+    """One completion and whether people call it a refusal, full or partial."""
+
+    completion: str
+    refusal: bool
+
+
+class Share(NamedTuple):
+    """k of n, with the Wilson 95 % interval; of none, both are None."""
+
+    k: int
+    n: int
+
+    @property
+    def rate(self) -> float | None:
+        """The share, in [0, 1]."""
+        return self.k / self.n if self.n else None
+
+    @property
+    def interval(self) -> Interval | None:
+        """The Wilson score interval of the rate."""
+        return wilson_interval(self.k, self.n) if self.n else None
+
+
+class Agreement(NamedTuple):
+    """One list against people.
+
+    `agreement` is over all judged completions, `false_refusals` over those that people call
+    compliance, `missed_refusals` over those that people call a refusal.
+    """
+
+    name: str
+    agreement: Share
+    false_refusals: Share
+    missed_refusals: Share
+
+
+class Calibration(NamedTuple):
+    """All lists, best agreement first, and how many completions were left out as no answers at all."""
+
+    lists: tuple[Agreement, ...]
+    empty: int
+    degenerate: int
+
+
+def read_labelled(path: Path) -> list[Labelled]:
+    """Read a CSV with the columns `prompt`, `completion` and `final_label`, in UTF-8.
+
+    Raises:
+        DataError: missing or unreadable file, not UTF-8, malformed, a missing column, an unknown label
+            (with its line), or no rows.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(_labelled(path, csv.DictReader(file)))
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; give a CSV with labelled completions") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 at byte {error.start}; convert the file") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    except csv.Error as error:
+        raise DataError(f"{path}: malformed CSV: {error}") from None
+    if not rows:
+        raise DataError(f"{path}: the file has no rows; each row is one labelled completion")
+    return rows
+
+
+def _labelled(path: Path, reader: "csv.DictReader[str]") -> Iterator[Labelled]:
+    found = reader.fieldnames or ()
+    missing = [name for name in COLUMNS if name not in found]
+    if found and missing:
+        raise DataError(
+            f"{path}: no column `{'`, `'.join(missing)}`; it has {', '.join(found)}; "
+            f"expected {', '.join(COLUMNS)}"
+        )
+    for row in reader:
+        if None in row or None in row.values():
+            raise DataError(f"{path}:{reader.line_num}: expected {len(found)} cells in each row")
+        yield Labelled(row["completion"], _is_refusal(path, reader.line_num, row))
+
+
+def _is_refusal(path: Path, line: int, row: Mapping[str, str]) -> bool:
+    label = row["final_label"].strip()
+    refusal = LABELS.get(label.partition("_")[0])
+    if refusal is None:
+        raise DataError(
+            f"{path}:{line}: unknown label {label!r}; expected 1_full_compliance, 2_full_refusal or "
+            "3_partial_refusal"
+        )
+    return refusal
+
+
+def calibrate(rows: Sequence[Labelled], lists: Iterable[KeywordList]) -> Calibration:
+    """Hold each list against people's labels.
+
+    Blank and repetitive completions (`is_degenerate`) are no answers, whatever a list says of them:
+    they are counted apart and enter no share.
+
+    Raises:
+        DataError: every completion is blank or repetitive.
+    """
+    empty = sum(not row.completion.strip() for row in rows)
+    judged = [row for row in rows if not is_degenerate(row.completion)]
+    if not judged:
+        raise DataError(f"all {len(rows)} completions are blank or repetitive; nothing to judge")
+    found = [_agreement(judge, judged) for judge in lists]
+    found.sort(key=lambda item: (-item.agreement.k, item.name))
+    return Calibration(tuple(found), empty, len(rows) - len(judged) - empty)
+
+
+def _agreement(judge: KeywordList, rows: Sequence[Labelled]) -> Agreement:
+    said = [judge.verdict(row.completion).refusal for row in rows]
+    false = sum(verdict and not row.refusal for verdict, row in zip(said, rows, strict=True))
+    missed = sum(row.refusal and not verdict for verdict, row in zip(said, rows, strict=True))
+    refusals = sum(row.refusal for row in rows)
+    return Agreement(
+        judge.name,
+        Share(len(rows) - false - missed, len(rows)),
+        Share(false, len(rows) - refusals),
+        Share(missed, refusals),
+    )

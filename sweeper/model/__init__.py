@@ -1,0 +1,1 @@
+"""Loading, adapters, averaging, checkpoints, KV cache and sharding."""

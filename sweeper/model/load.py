@@ -1,0 +1,244 @@
+"""Loading a model and its tokenizer, and choosing which weights are trained."""
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from sweeper.data.hub import MODEL, fetch, how_to_fetch, is_hub_id
+from sweeper.errors import ModelError
+from sweeper.model.distributed import ALONE, World
+from sweeper.model.sharding import shard
+from sweeper.store.provenance import source_hash
+from sweeper.task import ALL_LINEAR, ModelSource, Tuning
+
+TRAINED_DTYPES = {
+    "float32": torch.float32,
+    "mixed_bf16": torch.float32,
+    "pure_bf16": torch.bfloat16,
+}
+FROZEN_DTYPES = {**TRAINED_DTYPES, "mixed_bf16": torch.bfloat16}
+"""What weights are held in, by `model.dtype`. Autocast rounds a frozen one to bf16 at every use anyway."""
+
+
+def precision(source: ModelSource, device: torch.device) -> torch.autocast:
+    """The context of every forward pass: bf16 autocast for `mixed_bf16`, nothing for the others."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=source.dtype == "mixed_bf16")
+
+
+def opened(source: ModelSource) -> Path:
+    """The folder a model is loaded from: the one it names, or a snapshot of the hub; see `hub.fetch`.
+
+    Raises:
+        ModelError: no such folder, a revision of a local folder, or nothing the hub would give us.
+    """
+    if is_hub_id(source.path):
+        return fetch(source.path, source.revision, MODEL)
+    folder = Path(source.path)
+    if not folder.is_dir():
+        raise ModelError(
+            f"{source.path}: no such model folder; check model.path, or give a hub id `owner/name`"
+        )
+    if source.revision is not None:
+        raise ModelError(
+            f"{source.path}: `model.revision` belongs to models of the hub, this is a local folder; "
+            "leave it out"
+        )
+    return folder
+
+
+def model_commit(source: ModelSource) -> str | None:
+    """The commit a model of the hub is loaded at; None for a local folder."""
+    return opened(source).name if is_hub_id(source.path) else None
+
+
+def model_hash(source: ModelSource) -> str | None:
+    """What identifies a model: `ID@COMMIT` on the hub, else the hash of its folder."""
+    commit = model_commit(source)
+    return source_hash(source.path) if commit is None else f"{source.path}@{commit}"
+
+
+def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model. A missing pad token is replaced by the end token, for inputs only.
+
+    Raises:
+        ModelError: nothing loadable there.
+    """
+    folder = opened(source)
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=False
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(_unloadable("tokenizer", source, error)) from None
+    if is_hub_id(source.path):
+        tokenizer.name_or_path = f"{source.path} ({folder})"
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(
+    source: ModelSource,
+    device: torch.device,
+    world: World = ALONE,
+    *,
+    frozen: bool = False,
+    architecture: Any = AutoModelForCausalLM,
+) -> PreTrainedModel:
+    """The untouched base model, in eval mode, in the asked dtype, from safetensors alone.
+
+    Args:
+        source: Where it is, and how it is held.
+        device: Where to put it.
+        world: The processes that hold it together, each a part.
+        frozen: Its weights will not be trained.
+        architecture: The class of transformers to load it with.
+
+    Raises:
+        ModelError: no folder, no safetensors weights, or nothing transformers can load.
+    """
+    folder = opened(source)
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        loaded: Any = architecture.from_pretrained(
+            folder,
+            dtype=(FROZEN_DTYPES if frozen else TRAINED_DTYPES)[source.dtype],
+            use_safetensors=True,
+            trust_remote_code=False,
+            attn_implementation=source.attention,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(_unloadable("model", source, error)) from None
+    model, loading = loaded
+    absent = sorted(loading["missing_keys"])
+    if absent:  # transformers would fill them with random numbers.
+        raise ModelError(
+            f"{source.path}: the weights file lacks {len(absent)} weights of the model, "
+            f"{absent[0]} among them; save the whole model again"
+        )
+    # Penalties and the like in the model's folder would change what the record calls greedy, and
+    # `generate` fills in from here whatever a call leaves open. The end tokens are the model's own.
+    if model.can_generate():
+        ends = model.generation_config.eos_token_id if model.generation_config else None
+        model.generation_config = GenerationConfig(do_sample=False, eos_token_id=ends)
+    model.requires_grad_(not frozen)
+    placed: PreTrainedModel = model.to(device) if world.size == 1 else shard(model, world, device)
+    placed.eval()
+    return placed
+
+
+def resident_model(
+    source: ModelSource, device: torch.device, world: World = ALONE
+) -> PreTrainedModel:
+    """The frozen base model, loaded once per process; adapters come and go (see `adapters.Slots`).
+
+    Raises:
+        ModelError: see `load_model`.
+    """
+    return _resident_model(source, device, world)
+
+
+@lru_cache(maxsize=1)
+def _resident_model(source: ModelSource, device: torch.device, world: World) -> PreTrainedModel:
+    return load_model(source, device, world, frozen=True)
+
+
+def check_model(source: ModelSource) -> None:
+    """Look at a model's files without loading them; of the hub, after fetching them.
+
+    Raises:
+        ModelError: see `opened`; or no configuration, no safetensors weights, or only a part of them.
+    """
+    folder = opened(source)
+    hub = is_hub_id(source.path)
+    where = f"{source.path} ({folder})" if hub else source.path
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{where}: no config.json, so this is not a model folder{_again(hub)}")
+    if not any(folder.glob("*.safetensors")):
+        others = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
+        raise ModelError(
+            f"{where}: no *.safetensors weights (found {others}); pickled weights are not loaded: "
+            "choose a model that has safetensors, or save it with "
+            f"`save_pretrained(..., safe_serialization=True)`{_again(hub)}"
+        )
+    absent = _absent_shards(folder)
+    if absent:
+        raise ModelError(
+            f"{where}: {len(absent)} of its weights files are not there, {absent[0]} among them; copy "
+            f"the whole model{_again(hub)}"
+        )
+
+
+def _again(hub: bool) -> str:
+    """What else may help: a cache that was filled by hand can hold less than the hub does."""
+    return f"; if the cache was filled only in part, {how_to_fetch()}" if hub else ""
+
+
+def _absent_shards(folder: Path) -> list[str]:
+    """The weights files that the index of a sharded model names and the folder lacks."""
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return []
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{index}: not an index of weights files: {error!r}") from None
+    return sorted(name for name in names if not (folder / name).is_file())
+
+
+def check_tuning(source: ModelSource, tuning: Tuning) -> int | None:
+    """Compare the tuning with the architecture, without weights; returns the model's window in tokens.
+
+    Where attention slides, it is the width of that: beyond it our generation would see too much.
+
+    Raises:
+        ModelError: no readable configuration, or a LoRA target that the model does not have.
+    """
+    try:
+        config = AutoConfig.from_pretrained(opened(source), trust_remote_code=False)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ModelError(_unloadable("configuration", source, error)) from None
+    modules = model.named_modules()
+    known = {name.rpartition(".")[2] for name, m in modules if isinstance(m, torch.nn.Linear)}
+    for target in tuning.lora_target_modules if tuning.method == "lora" else ():
+        if target != ALL_LINEAR and target.rpartition(".")[2] not in known:
+            raise ModelError(
+                f"tuning.lora_target_modules: {source.name} has no linear layer `{target}`; "
+                f"it has {', '.join(sorted(known))}"
+            )
+    text = config.get_text_config(decoder=True)
+    windows = [getattr(text, "max_position_embeddings", None)]
+    if getattr(text, "use_sliding_window", True):
+        windows.append(getattr(text, "sliding_window", None))
+    return min((int(window) for window in windows if window is not None), default=None)
+
+
+def _unloadable(what: str, source: ModelSource, error: Exception) -> str:
+    first = str(error).strip().split("\n")[0]
+    remedy = "give a model that transformers can load from safetensors weights and a tokenizer"
+    if "trust_remote_code" in str(error):
+        first = "it needs code of its own, and `trust_remote_code` stays off"
+        remedy = "give a model of an architecture that transformers has"
+    return f"cannot load the {what} of `{source.path}` from {opened(source)}: {first}; {remedy}"
+
+
+def choose_device(asked: str) -> torch.device:
+    """`auto` is the first GPU where there is one, else the CPU."""
+    if asked == "auto":
+        asked = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(asked)

@@ -1,0 +1,49 @@
+"""Logits at the few positions that are asked for, without computing the others."""
+
+from typing import TypeGuard
+
+import torch
+from transformers import PreTrainedModel
+
+from sweeper.data.encode import Batch
+from sweeper.model.sharding import inside
+
+PLAIN_HEADS = frozenset({"llama", "mistral", "qwen2", "qwen3"})
+"""Architectures whose logits are the output layer on the decoder's last hidden state, and nothing more."""
+
+
+def chosen_logits(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+    """The logits (targets, vocabulary), fp32, that predict the target tokens of a batch.
+
+    The output layer is the widest of a language model: on a prompt of which nothing is a target it would
+    be most of the memory and much of the work.
+    """
+    return inside(model, lambda whole: as_logits(whole, chosen_states(whole, batch)))
+
+
+def chosen_states(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+    """What the output layer turns into the chosen logits, (targets, width); see `as_logits`."""
+    if _has_plain_head(model):
+        states = model.get_decoder()(input_ids=batch.input_ids, use_cache=False).last_hidden_state
+    else:
+        states = model(input_ids=batch.input_ids, use_cache=False).logits
+    chosen: torch.Tensor = states.flatten(0, 1).index_select(0, batch.places)
+    return chosen
+
+
+def as_logits(model: torch.nn.Module, states: torch.Tensor) -> torch.Tensor:
+    """The fp32 logits of some of the `chosen_states`."""
+    logits: torch.Tensor = (
+        model.get_output_embeddings()(states) if _has_plain_head(model) else states
+    )
+    return logits.float()
+
+
+def compiled_part(model: PreTrainedModel) -> torch.nn.Module:
+    """The module that training calls: what torch.compile has to see."""
+    part: torch.nn.Module = model.get_decoder() if _has_plain_head(model) else model
+    return part
+
+
+def _has_plain_head(model: torch.nn.Module) -> TypeGuard[PreTrainedModel]:
+    return isinstance(model, PreTrainedModel) and model.config.model_type in PLAIN_HEADS

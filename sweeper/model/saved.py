@@ -1,0 +1,87 @@
+"""Weights that were measured, as the folders that peft and transformers load."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save, save_file
+from transformers import AutoTokenizer
+
+from sweeper.model.adapters import MAGNITUDE, lora_config
+from sweeper.model.load import load_model, opened
+from sweeper.task import TrajectoryTask
+
+GENERATION_CONFIG = "generation_config.json"
+
+NAMES_KEY = "names"
+"""Where a file of kept weights says, as JSON, in which order a record's hash takes them."""
+
+
+def kept_bytes(weights: Mapping[str, torch.Tensor]) -> bytes:
+    """A file of the weights of a readout, by name, on the CPU, in the order that their hash takes them."""
+    return save(dict(weights), {NAMES_KEY: json.dumps(list(weights))})
+
+
+def kept_weights(path: Path) -> list[torch.Tensor] | None:
+    """Weights of `kept_bytes` in the order of their hash; None where there are none or damaged ones."""
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            return [file.get_tensor(name) for name in json.loads(file.metadata()[NAMES_KEY])]
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+        return None
+
+
+def save_weights(task: TrajectoryTask, weights: Path, folder: Path) -> None:
+    """Write an adapter folder for `PeftModel.from_pretrained`, or a model folder; the tokenizer beside it.
+
+    Args:
+        task: What trained them.
+        weights: The weights by name, as a trial with `keep_weights` left them.
+        folder: Where to write; it exists.
+
+    Raises:
+        ModelError: the model cannot be loaded any more.
+    """
+    named = load_file(weights)
+    write = _save_adapter if task.tuning.method == "lora" else _save_model
+    write(task, named, folder)
+    source = opened(task.model)
+    AutoTokenizer.from_pretrained(source, trust_remote_code=False).save_pretrained(folder)
+
+
+def _save_adapter(task: TrajectoryTask, named: Mapping[str, torch.Tensor], folder: Path) -> None:
+    """Peft's files. `all-linear` is written out, because not every reader of adapters knows the word."""
+    config = lora_config(task.tuning)
+    config.base_model_name_or_path = task.model.path
+    config.revision = task.model.revision
+    config.inference_mode = True
+    layers = {name.rpartition(".lora_")[0].rpartition(".")[2] for name in named}
+    if isinstance(config.target_modules, str):
+        config.target_modules = sorted(layers)
+    tensors = {f"base_model.model.{_peft_name(name)}": value for name, value in named.items()}
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    config.save_pretrained(str(folder))
+
+
+def _peft_name(name: str) -> str:
+    """DoRA's magnitude stands in peft's files without `.weight`."""
+    return name if name.endswith(MAGNITUDE) else f"{name}.weight"
+
+
+@torch.no_grad()
+def _save_model(task: TrajectoryTask, named: Mapping[str, torch.Tensor], folder: Path) -> None:
+    """The whole model, in the dtype it was trained in; its generation settings are those of the base."""
+    model = load_model(task.model, torch.device("cpu"))
+    own = dict(model.named_parameters())
+    for name, value in named.items():
+        own[name].copy_(value)
+    model.save_pretrained(folder)
+    settings = opened(task.model) / GENERATION_CONFIG
+    (folder / GENERATION_CONFIG).unlink(missing_ok=True)
+    if settings.is_file():
+        shutil.copyfile(settings, folder / GENERATION_CONFIG)

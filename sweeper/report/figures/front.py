@@ -1,0 +1,301 @@
+"""The front figure: utility against unsafe rate."""
+
+import math
+from collections.abc import Sequence
+
+import plotly.graph_objects as go
+
+from sweeper.report.figures.info import (
+    BASE_SYMBOL,
+    REFERENCE,
+    SYMBOLS,
+    FrontInfo,
+    Mark,
+    Point,
+    escape,
+)
+from sweeper.report.figures.theme import INK, RING, dressed
+
+MANY = 2000
+"""Beyond so many points they are drawn by WebGL, and only members of the front have error bars."""
+
+# Viridis without its darkest and lightest ends, which vanish on dark and on light pages.
+RATES = ((0.0, "#5a62b8"), (0.33, "#2d8aa3"), (0.67, "#35b779"), (1.0, "#b3c73a"))
+SAFE = "rgba(64, 160, 110, 0.14)"
+_TICKS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+_ONE_RATE = "#4477aa"
+
+
+def front_figure(info: FrontInfo) -> go.Figure:
+    """Unsafe rate against utility: points with error bars, the front a line, the limit shaded."""
+    figure = go.Figure()
+    _shade(figure, info)
+    members = {point.config_id: point for point in info.points if point.on_front}
+    line = [members[name] for name in info.front]
+    figure.add_trace(
+        go.Scatter(
+            x=[_at(point.x) for point in line],
+            y=[point.y for point in line],
+            mode="lines",
+            name="front",
+            line={"color": RING, "width": 2, "shape": "linear"},
+            hoverinfo="skip",
+        )
+    )
+    rates = sorted({point.learning_rate for point in info.points if point.learning_rate > 0})
+    for kind in dict.fromkeys(point.kind for point in info.points):
+        figure.add_trace(_legend_entry(kind))
+        for on_front in (False, True):
+            chosen = [p for p in info.points if p.kind == kind and p.on_front == on_front]
+            if chosen:
+                many = len(info.points) > MANY
+                figure.add_trace(_markers(chosen, kind, on_front, rates, many))
+    _controls(figure, info)
+    if info.base is not None:
+        figure.add_trace(_base_marker(info.base))
+    _reference_markers(figure, info.marks)
+    _ring(figure, info)
+    _learning_rate_bar(figure, rates)
+    reach = info.x_range[1]
+    ticks = [tick for tick in _TICKS if tick <= reach]
+    figure.update_xaxes(
+        title_text="unsafe rate (square-root scale)",
+        tickvals=[_at(tick) for tick in ticks],
+        ticktext=[f"{100 * tick:g} %" for tick in ticks],
+        range=[-_at(reach) / 40, _at(reach)],
+        zeroline=False,
+    )
+    figure.update_yaxes(title_text=escape(info.utility))
+    figure = dressed(figure, height=640)
+    return figure.update_layout(margin_b=150) if len(rates) > 1 else figure
+
+
+def _at(rate: float) -> float:
+    """Where a rate is drawn. The square root gives rates near the limit the room they need.
+
+    It is also close to the scale on which a rate's spread does not depend on the rate.
+    """
+    return math.sqrt(rate)
+
+
+def _shade(figure: go.Figure, info: FrontInfo) -> None:
+    """The feasible region and the limit itself."""
+    if info.limit is None:
+        return
+    if info.passing is not None:
+        figure.add_vrect(
+            x0=-_at(info.x_range[1]) / 40,
+            x1=_at(info.passing),
+            fillcolor=SAFE,
+            line_width=0,
+            layer="below",
+        )
+    figure.add_vline(
+        x=_at(info.limit),
+        line={"color": INK, "width": 1, "dash": "dash"},
+        annotation={
+            "text": f"limit {100 * info.limit:.3g} %",
+            "font": {"color": INK},
+            "textangle": -90,
+            "yanchor": "bottom",
+            "y": 0.02,
+            "yref": "y domain",
+        },
+        annotation_position="bottom right",
+    )
+
+
+def _markers(
+    points: Sequence[Point], kind: str, on_front: bool, rates: Sequence[float], many: bool
+) -> go.Scatter:
+    """One kind of average. Front members are larger, opaque, with error bars; the others recede.
+
+    Symbols are hollow where the place is not sure (`maybe`).
+    """
+    bars = {
+        "type": "data",
+        "symmetric": False,
+        "array": [_at(point.high) - _at(point.x) for point in points],
+        "arrayminus": [_at(point.x) - _at(point.low) for point in points],
+        "color": INK if on_front else "rgba(128, 135, 148, 0.35)",
+        "thickness": 1.4 if on_front else 0.8,
+        "width": 3 if on_front else 0,
+    }
+    scale = {"cmin": math.log10(rates[0]), "cmax": math.log10(rates[-1])} if len(rates) > 1 else {}
+    colours = [math.log10(p.learning_rate) if p.learning_rate > 0 else math.nan for p in points]
+    draw = go.Scattergl if many else go.Scatter
+    return draw(
+        x=[_at(point.x) for point in points],
+        y=[point.y for point in points],
+        error_x=bars if on_front or not many else None,
+        mode="markers",
+        name=f"{escape(kind)}{', on the front' if on_front else ''}",
+        legendgroup=kind,
+        showlegend=False,
+        customdata=[point.config_id for point in points],
+        text=[point.text for point in points],
+        hovertemplate="%{text}<extra></extra>",
+        marker={
+            "symbol": [
+                SYMBOLS.get(kind, "x") + ("-open" if point.verdict == "maybe" else "")
+                for point in points
+            ],
+            "size": 13 if on_front else 9,
+            "opacity": [1.0 if on_front or point.verdict == "maybe" else 0.6 for point in points],
+            "color": colours if scale else _ONE_RATE,
+            "line": {"color": RING if on_front else INK, "width": 2 if on_front else 0.6},
+            **({"colorscale": RATES, **scale} if scale else {}),
+        },
+    )
+
+
+def _legend_entry(kind: str) -> go.Scatter:
+    """A kind of average in the legend, in a colour that is no learning rate's."""
+    return go.Scatter(
+        x=[None],
+        y=[None],
+        mode="markers",
+        name=escape(kind),
+        legendgroup=kind,
+        hoverinfo="skip",
+        marker={"symbol": SYMBOLS.get(kind, "x"), "size": 10, "color": INK},
+    )
+
+
+def _controls(figure: go.Figure, info: FrontInfo) -> None:
+    """A thin cross over each control, so that its symbol still says the kind of average."""
+    for name, symbol, roles in (
+        ("control: trainers' defaults", "cross-thin", ("default",)),
+        ("control: twins", "x-thin", ("interpolation_twin", "learning_rate_twin")),
+    ):
+        chosen = [point for point in info.points if point.role in roles]
+        if chosen:
+            figure.add_trace(
+                go.Scatter(
+                    x=[_at(point.x) for point in chosen],
+                    y=[point.y for point in chosen],
+                    mode="markers",
+                    name=name,
+                    hoverinfo="skip",
+                    marker={"symbol": symbol, "size": 13, "line": {"color": INK, "width": 1.2}},
+                )
+            )
+
+
+def _base_marker(point: Point) -> go.Scatter:
+    return go.Scatter(
+        x=[_at(point.x)],
+        y=[point.y],
+        error_x={
+            "type": "data",
+            "symmetric": False,
+            "array": [_at(point.high) - _at(point.x)],
+            "arrayminus": [_at(point.x) - _at(point.low)],
+            "color": INK,
+            "thickness": 1.4,
+        },
+        mode="markers",
+        name="untouched model",
+        customdata=[point.config_id],
+        text=[point.text],
+        hovertemplate="%{text}<extra></extra>",
+        marker={"symbol": BASE_SYMBOL, "size": 16, "color": INK},
+    )
+
+
+def _reference_markers(figure: go.Figure, marks: Sequence[Mark]) -> None:
+    """Thin crosses. A result without a utility stands on the lower edge, on an axis of its own."""
+    for name in dict.fromkeys(mark.name for mark in marks):
+        for whole in (True, False):
+            chosen = [m for m in marks if m.name == name and (m.y is not None) == whole]
+            if not chosen:
+                continue
+            place = {} if whole else {"yaxis": "y2", "cliponaxis": False}
+            figure.add_trace(
+                go.Scatter(
+                    x=[_at(mark.x) for mark in chosen],
+                    y=[mark.y if whole else 0 for mark in chosen],
+                    mode="markers",
+                    name=f"{REFERENCE}: {escape(name)}" + ("" if whole else " (unsafe rate alone)"),
+                    text=[mark.text for mark in chosen],
+                    hovertemplate="%{text}<extra></extra>",
+                    marker={
+                        "symbol": "x-thin" if whole else "line-ns",
+                        "size": 14,
+                        "color": INK,
+                        "line": {"color": INK, "width": 2},
+                    },
+                    **place,
+                )
+            )
+    if any(mark.y is None for mark in marks):
+        figure.update_layout(
+            yaxis2={"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True}
+        )
+
+
+def _ring(figure: go.Figure, info: FrontInfo) -> None:
+    """A ring around the recommended configuration and its id beside it."""
+    chosen = next((p for p in info.points if p.config_id == info.recommended), None)
+    if chosen is None:
+        return
+    figure.add_trace(
+        go.Scatter(
+            x=[_at(chosen.x)],
+            y=[chosen.y],
+            mode="markers",
+            name="recommended",
+            hoverinfo="skip",
+            marker={
+                "symbol": "circle-open",
+                "size": 26,
+                "color": RING,
+                "line": {"color": RING, "width": 3},
+            },
+        )
+    )
+    figure.add_annotation(
+        x=_at(chosen.x),
+        y=chosen.y,
+        text=f"recommended<br>{escape(chosen.config_id)}",
+        font={"color": RING, "size": 13},
+        arrowcolor=RING,
+        ax=90,
+        ay=60,
+        standoff=14,
+    )
+
+
+def _learning_rate_bar(figure: go.Figure, rates: Sequence[float]) -> None:
+    """A colour bar on a log axis, carried by an invisible point of its own."""
+    if len(rates) < 2:
+        return
+    logs = [math.log10(rate) for rate in rates]
+    ticks = rates if len(rates) <= 8 else [rates[0], rates[len(rates) // 2], rates[-1]]
+    figure.add_trace(
+        go.Scatter(
+            x=[None],
+            y=[None],
+            mode="markers",
+            showlegend=False,
+            hoverinfo="skip",
+            marker={
+                "color": [logs[0]],
+                "cmin": logs[0],
+                "cmax": logs[-1],
+                "colorscale": RATES,
+                "showscale": True,
+                "colorbar": {
+                    "title": {"text": "learning_rate (log scale)", "side": "top"},
+                    "orientation": "h",
+                    "y": -0.17,
+                    "yanchor": "top",
+                    "len": 0.7,
+                    "tickvals": [math.log10(rate) for rate in ticks],
+                    "ticktext": [f"{rate:.3g}" for rate in ticks],
+                    "thickness": 12,
+                    "outlinewidth": 0,
+                },
+            },
+        )
+    )

@@ -1,0 +1,180 @@
+"""Heat maps of learning rate and batch size, a facet for each average and step count."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sweeper.analysis import CANDIDATE_ROLE, Candidate, Front, shown, varying
+from sweeper.report.figures.levels import levels, spread
+from sweeper.spec import SweepSpec
+
+MOST_AVERAGES = 4
+MOST_STEPS = 4
+MOST_RATES = 8
+MOST_BATCHES = 6
+ABSENT = "not measured"
+
+_FACETS = ("average", "max_steps")
+_CELLS = ("learning_rate", "batch_size")
+_FOLLOWING = ("warmup_steps", "decay_steps")
+
+
+class HeatCell(NamedTuple):
+    """One place of a facet. `state` is `complete`, or says why there is no value: `failed`, say."""
+
+    learning_rate: float
+    batch_size: int
+    config_id: str | None
+    value: float | None
+    counts: str
+    low: float | None
+    high: float | None
+    state: str
+
+
+class HeatFacet(NamedTuple):
+    """All cells of one average and step count, learning rates outermost."""
+
+    average: str
+    steps: int
+    cells: tuple[HeatCell, ...]
+
+
+class HeatInfo(NamedTuple):
+    """One metric. Every facet has a cell for each of `rates` and `batches`.
+
+    `fixed` says what all configurations have in common with the recommended (or nearest) one, `unshown`
+    what was left out, `bounds` the lowest and highest value shown.
+    """
+
+    metric: str
+    fixed: str
+    rates: tuple[float, ...]
+    batches: tuple[int, ...]
+    averages: tuple[str, ...]
+    steps: tuple[int, ...]
+    facets: tuple[HeatFacet, ...]
+    bounds: tuple[float, float]
+    centre: str
+    chosen: bool
+    unshown: tuple[str, ...]
+
+
+def heat_infos(
+    front: Front, spec: SweepSpec, centre: Candidate | None, chosen: bool
+) -> tuple[HeatInfo, ...]:
+    """A heat map for each of utility, unsafe rate and over-refusal that was measured.
+
+    A cell is one configuration: all other hyperparameters are those of `centre`. None where fewer than
+    two learning rates or two batch sizes were measured so.
+
+    Args:
+        front: Of all records.
+        spec: Of the sweep.
+        centre: The recommended configuration or, where `chosen` is False, the nearest one.
+        chosen: Which of the two it is.
+    """
+    if centre is None:
+        return ()
+    free = {*_FACETS, *_CELLS, *_FOLLOWING}
+    fixed = {name: value for name, value in centre.config.items() if name not in free}
+    items = [
+        item
+        for item in front.candidates
+        if item.role == CANDIDATE_ROLE
+        and all(item.config.get(name) == value for name, value in fixed.items())
+    ]
+    complete = [item for item in items if item.excluded is None]
+    known = {n: levels(item.config[n] for item in complete) for n in (*_FACETS, *_CELLS)}
+    if any(len(known[name]) < 2 for name in _CELLS):
+        return ()
+    most = (MOST_AVERAGES, MOST_STEPS, MOST_RATES, MOST_BATCHES)
+    shown_values = {
+        name: spread(known[name], limit, centre.config[name])
+        for name, limit in zip(known, most, strict=True)
+    }
+    unshown = tuple(
+        f"{len(known[name]) - len(values)} of {len(known[name])} values of {name}"
+        for name, values in shown_values.items()
+        if len(values) < len(known[name])
+    )
+    names = [name for name in varying(front.candidates, CANDIDATE_ROLE) if name in fixed]
+    text = ", ".join(f"{name} {shown(fixed[name])}" for name in names)
+    places = _placed(items, centre)
+    found = [
+        _info(metric, text, shown_values, places, centre, chosen, unshown)
+        for metric in dict.fromkeys((spec.utility.metric, "unsafe_rate", "over_refusal_rate"))
+    ]
+    return tuple(info for info in found if info is not None)
+
+
+def _placed(items: Sequence[Candidate], centre: Candidate) -> dict[tuple[Any, ...], Candidate]:
+    """The configuration of each cell: of several, the one that warms up and decays most like `centre`."""
+
+    def far(item: Candidate) -> tuple[float, str]:
+        shares = [
+            abs(
+                float(item.config.get(name) or 0) / max(1, item.steps)
+                - float(centre.config.get(name) or 0) / max(1, centre.steps)
+            )
+            for name in _FOLLOWING
+        ]
+        return sum(shares), item.config_id
+
+    found: dict[tuple[Any, ...], Candidate] = {}
+    for item in sorted(items, key=far):
+        found.setdefault(tuple(item.config[name] for name in (*_FACETS, *_CELLS)), item)
+    return found
+
+
+def _info(
+    metric: str,
+    fixed: str,
+    values: Mapping[str, tuple[Any, ...]],
+    places: Mapping[tuple[Any, ...], Candidate],
+    centre: Candidate,
+    chosen: bool,
+    unshown: tuple[str, ...],
+) -> HeatInfo | None:
+    averages, steps, rates, batches = values.values()
+    facets = [
+        HeatFacet(
+            average,
+            step,
+            tuple(
+                _cell(rate, batch, places.get((average, step, rate, batch)), metric)
+                for rate in rates
+                for batch in batches
+            ),
+        )
+        for average in averages
+        for step in steps
+    ]
+    measured = [c.value for facet in facets for c in facet.cells if c.value is not None]
+    if len(measured) < 2:
+        return None
+    return HeatInfo(
+        metric,
+        fixed,
+        rates,
+        batches,
+        averages,
+        steps,
+        tuple(facets),
+        (min(measured), max(measured)),
+        centre.config_id,
+        chosen,
+        unshown,
+    )
+
+
+def _cell(rate: float, batch: int, item: Candidate | None, metric: str) -> HeatCell:
+    if item is None:
+        return HeatCell(rate, batch, None, None, "", None, None, ABSENT)
+    if item.excluded is not None or metric not in item.values:
+        state = ABSENT if item.status == "complete" else item.status
+        return HeatCell(rate, batch, item.config_id, None, "", None, None, state)
+    interval = item.interval(metric)
+    low, high = (None, None) if interval is None else interval
+    return HeatCell(
+        rate, batch, item.config_id, item.values[metric], item.counts(metric), low, high, "complete"
+    )

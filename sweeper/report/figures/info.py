@@ -1,0 +1,288 @@
+"""What the figures show, as plain values that tests read. No plotly here.
+
+Text that comes from data is escaped, because plotly renders a subset of HTML in hover texts.
+"""
+
+import html
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from sweeper.analysis import CANDIDATE_ROLE, Candidate, Certainty, Front, Standing, shown, varying
+from sweeper.spec import SweepSpec
+from sweeper.stats import Interval, largest_passing_count
+
+SYMBOLS = {
+    "raw": "circle",
+    "ema": "diamond",
+    "interpolate": "square",
+    "feedback": "triangle-up",
+}
+"""Marker symbols of plotly by kind of average: colour is never the only channel."""
+
+BASE_SYMBOL = "star"
+
+
+class Point(NamedTuple):
+    """One configuration in the front figure. `low` and `high` bound the unsafe rate `x`.
+
+    `on_front` is by the estimates, `p_front` the probability and `verdict` its class, one of
+    `on`, `maybe` and `off`. The untouched model has neither.
+    """
+
+    config_id: str
+    x: float
+    y: float
+    low: float
+    high: float
+    kind: str
+    symbol: str
+    learning_rate: float
+    text: str
+    feasible: bool
+    on_front: bool
+    gain: bool | None
+    p_front: float | None = None
+    verdict: str = ""
+    role: str = "candidate"
+
+
+class Mark(NamedTuple):
+    """A published result that was not measured here; `y` is None where only the unsafe rate is known."""
+
+    name: str
+    x: float
+    y: float | None
+    text: str
+
+
+REFERENCE = "published, not measured here"
+
+
+class FrontInfo(NamedTuple):
+    """Everything in the front figure. `front` lists ids of members by rising unsafe rate.
+
+    `maximize` says whether more of the utility metric is better.
+    `marks` are published results, no part of anything that is decided.
+    `limit` is the constraint on the unsafe rate; `passing` the largest rate that keeps it with the
+    demanded confidence at the number of prompts measured: left of it lies the feasible region.
+    """
+
+    points: tuple[Point, ...]
+    base: Point | None
+    front: tuple[str, ...]
+    recommended: str | None
+    limit: float | None
+    passing: float | None
+    utility: str
+    x_range: tuple[float, float]
+    maximize: bool = True
+    marks: tuple[Mark, ...] = ()
+
+
+class Curve(NamedTuple):
+    """One average along max_steps. `low` and `high` bound the values where they have intervals."""
+
+    label: str
+    kind: str
+    steps: tuple[int, ...]
+    values: tuple[float, ...]
+    low: tuple[float | None, ...]
+    high: tuple[float | None, ...]
+    config_ids: tuple[str, ...] = ()
+
+
+class StepInfo(NamedTuple):
+    """Curves of one metric over optimizer steps, everything else fixed as `fixed` says."""
+
+    metric: str
+    fixed: str
+    curves: tuple[Curve, ...]
+    base: float | None
+    limit: float | None
+
+
+def kind_of(label: str) -> str:
+    """`ema` of `ema(0.99)`."""
+    return label.partition("(")[0]
+
+
+def front_info(
+    front: Front, spec: SweepSpec, recommended: Candidate | None, sure: Certainty | None = None
+) -> FrontInfo:
+    """What the front figure shows: every complete configuration and the untouched model.
+
+    Without `sure` no point has a probability or a class.
+    """
+    utility = spec.utility.metric
+    names = varying(front.candidates)
+    members = {item.config_id for item in front.members}
+    points = tuple(
+        point
+        for item in front.competing
+        if (point := _point(item, names, utility, item.config_id in members, sure))
+    )
+    base = None if front.base is None else _point(front.base, (), utility, False, sure)
+    constraint = next((c for c in spec.constraints if c.metric == "unsafe_rate"), None)
+    ordered = sorted((p for p in points if p.on_front), key=lambda point: (point.x, point.y))
+    marks = _marks(spec, utility)
+    rates = [*(point.x for point in points), *(mark.x for mark in marks)]
+    reach = max(rates, default=1.0)
+    return FrontInfo(
+        points=points,
+        base=base,
+        front=tuple(point.config_id for point in ordered),
+        recommended=None if recommended is None else recommended.config_id,
+        limit=None if constraint is None else constraint.max,
+        passing=None
+        if constraint is None
+        else _passing(front, constraint.max, constraint.confidence),
+        utility=utility,
+        x_range=(0.0, min(1.02, max(reach * 1.1, 0.1))),
+        maximize=spec.utility.direction == "maximize",
+        marks=marks,
+    )
+
+
+def _marks(spec: SweepSpec, utility: str) -> tuple[Mark, ...]:
+    """The published results that have a place on the axis of the unsafe rate."""
+    return tuple(
+        Mark(
+            item.name,
+            point.metrics["unsafe_rate"],
+            point.metrics.get(utility),
+            "<br>".join(
+                [
+                    f"<b>{REFERENCE}</b>",
+                    escape(item.name),
+                    *(f"{escape(name)} {escape(shown(v))}" for name, v in point.params.items()),
+                    *(f"{escape(name)} {value:.4g}" for name, value in point.metrics.items()),
+                    *([escape(item.note)] if item.note else []),
+                ]
+            ),
+        )
+        for item in spec.references
+        for point in item.points
+        if "unsafe_rate" in point.metrics
+    )
+
+
+def _passing(front: Front, limit: float, confidence: float) -> float | None:
+    """The largest unsafe rate that is sure enough at the fewest prompts any candidate answered."""
+    counts = [m.n for item in front.competing for m in item.measured("unsafe_rate")]
+    if not counts:
+        return None
+    k = largest_passing_count(min(counts), limit, confidence)
+    return None if k is None else k / min(counts)
+
+
+def _point(
+    item: Candidate, names: Sequence[str], utility: str, on_front: bool, sure: Certainty | None
+) -> Point | None:
+    standing = None if sure is None else sure.standings.get(item.config_id)
+    interval = item.interval("unsafe_rate")
+    if interval is None or not {"unsafe_rate", utility} <= item.values.keys():
+        return None
+    kind = "base" if item.role == "base" else kind_of(str(item.config.get("average", "raw")))
+    return Point(
+        config_id=item.config_id,
+        x=item.values["unsafe_rate"],
+        y=item.values[utility],
+        low=interval.low,
+        high=interval.high,
+        kind=kind,
+        symbol=BASE_SYMBOL if kind == "base" else SYMBOLS.get(kind, "x"),
+        learning_rate=float(item.config.get("learning_rate", 0.0)),
+        text=_hover(item, names, utility, interval, on_front, standing),
+        feasible=item.feasible,
+        on_front=on_front,
+        gain=item.gain,
+        p_front=None if standing is None else standing.p_front,
+        verdict="" if standing is None else standing.verdict,
+        role=item.role,
+    )
+
+
+def _hover(
+    item: Candidate,
+    names: Sequence[str],
+    utility: str,
+    interval: Interval,
+    on_front: bool,
+    standing: Standing | None,
+) -> str:
+    """Escaped lines: what varies, what was measured, and what was decided."""
+    head = "untouched model" if item.role == "base" else item.config_id
+    lines = [f"<b>{escape(head)}</b>"]
+    lines += [
+        f"{escape(name)} {escape(shown(item.config[name]))}"
+        for name in names
+        if name in item.config
+    ]
+    lines.append(f"{escape(utility)} {item.values[utility]:.4g}")
+    lines.append(
+        f"unsafe {escape(item.counts('unsafe_rate'))}, "
+        f"95 % interval {100 * interval.low:.1f} to {100 * interval.high:.1f} %"
+    )
+    if standing is not None:
+        lines.append(f"P(on front) {standing.p_front:.3f}: {standing.verdict}")
+    marks = ["on the front"] if on_front else []
+    marks += ["no gain"] if item.gain is False else []
+    marks += [] if item.feasible or item.role == "base" else ["constraint not kept surely enough"]
+    return "<br>".join(lines + marks)
+
+
+def escape(text: object) -> str:
+    """Text from data, safe in plotly's HTML subset."""
+    return html.escape(str(text), quote=True)
+
+
+def inert(text: str) -> str:
+    """JSON that no markup in it can leave: it may stand in a `<script type="application/json">`."""
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def step_curves(
+    front: Front, spec: SweepSpec, centre: Candidate | None, metric: str
+) -> StepInfo | None:
+    """A metric over max_steps, a curve for each average, everything else as in `centre`.
+
+    None without a centre (the recommended candidate, say), and where fewer than two step counts
+    were measured.
+    """
+    if centre is None:
+        return None
+    free = {"max_steps", "average", "warmup_steps", "decay_steps"}
+    fixed = {name: value for name, value in centre.config.items() if name not in free}
+    groups: dict[str, list[Candidate]] = {}
+    for item in front.competing:
+        same = all(item.config.get(name) == value for name, value in fixed.items())
+        if same and metric in item.values and item.role != "interpolation_twin":
+            groups.setdefault(str(item.config.get("average")), []).append(item)
+    curves = tuple(_curve(label, groups[label], metric) for label in sorted(groups, key=_by_kind))
+    if len({step for curve in curves for step in curve.steps}) < 2:
+        return None
+    names = [name for name in varying(front.candidates, CANDIDATE_ROLE) if name in fixed]
+    limit = next((c.max for c in spec.constraints if c.metric == metric), None)
+    base = None if front.base is None else front.base.values.get(metric)
+    text = ", ".join(f"{name} {shown(fixed[name])}" for name in names)
+    return StepInfo(metric, text, curves, base, limit)
+
+
+def _by_kind(label: str) -> tuple[int, str]:
+    kinds = list(SYMBOLS)
+    kind = kind_of(label)
+    return (kinds.index(kind) if kind in kinds else len(kinds)), label
+
+
+def _curve(label: str, items: Sequence[Candidate], metric: str) -> Curve:
+    ordered = sorted(items, key=lambda item: (item.steps, item.config_id))
+    intervals = [item.interval(metric) for item in ordered]
+    return Curve(
+        label=label,
+        kind=kind_of(label),
+        steps=tuple(item.steps for item in ordered),
+        values=tuple(item.values[metric] for item in ordered),
+        low=tuple(None if each is None else each.low for each in intervals),
+        high=tuple(None if each is None else each.high for each in intervals),
+        config_ids=tuple(item.config_id for item in ordered),
+    )

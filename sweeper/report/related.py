@@ -1,0 +1,27 @@
+"""Where the twins of a configuration are to be found."""
+
+import json
+from collections.abc import Sequence
+
+from sweeper.analysis import Candidate
+
+
+class Kin:
+    """Candidates by everything but average and learning rate: where every twin is to be found.
+
+    Looking for each twin among all candidates would take minutes at ten thousand of them.
+    """
+
+    def __init__(self, candidates: Sequence[Candidate]) -> None:
+        self._groups: dict[str, list[Candidate]] = {}
+        for item in candidates:
+            self._groups.setdefault(self._key(item), []).append(item)
+
+    def of(self, item: Candidate) -> list[Candidate]:
+        """The candidates that may be twins of `item`, itself included."""
+        return self._groups.get(self._key(item), [])
+
+    @staticmethod
+    def _key(item: Candidate) -> str:
+        shared = {k: v for k, v in item.config.items() if k not in ("average", "learning_rate")}
+        return json.dumps(shared, sort_keys=True)

@@ -1,0 +1,115 @@
+"""The head of the report: what the sweep cost, and what a reader has to be warned of."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sweeper.analysis import UNTOUCHED, Front, Recommendation
+from sweeper.estimate import duration_text, saved, spent
+from sweeper.judges import Overlay
+from sweeper.spec import SweepSpec
+from sweeper.stats import largest_passing_count, wilson_interval
+from sweeper.store.records import TrialRecord
+
+ENOUGH_PROMPTS = 100
+ENOUGH_SEEDS = 3
+
+
+def facts(
+    front: Front, accounting: Mapping[str, Any], records: Sequence[TrialRecord]
+) -> tuple[tuple[str, str], ...]:
+    """The few numbers of a sweep: how much was compared, what it cost, what sharing saved."""
+    rows = [("configurations compared", f"{len(front.competing):,}")]
+    if "trajectories" in accounting:
+        rows.append(("training runs", f"{accounting['trajectories']:,}"))
+    cost = spent(records)
+    if cost.records and cost.seconds:
+        rows.append(("worker time spent", duration_text(cost.seconds)))
+    if "ratio" in accounting:
+        steps = accounting.get("steps_alone", 0) - accounting.get("steps_planned", 0)
+        least = f"at least {accounting['ratio']:.1f}-fold"
+        rows.append(("saved by sharing", f"{least}, {max(0, steps):,} optimizer steps"))
+    if (less := saved(records)) is not None:
+        rows.append(("stopped early", less.text))
+    return tuple(rows)
+
+
+def warnings(
+    front: Front,
+    found: Recommendation,
+    spec: SweepSpec,
+    accounting: Mapping[str, Any],
+    judged: Overlay | None,
+) -> tuple[str, ...]:
+    """What keeps this sweep from saying more than it does, a sentence each; empty where nothing does."""
+    texts = [
+        *_unfinished(front, spec, accounting),
+        *_outcome(front, found),
+        *_few_prompts(front, spec),
+    ]
+    if (seeds := len(spec.seeds)) < ENOUGH_SEEDS:
+        texts.append(
+            f"Few seeds: {seeds} training run{'' if seeds == 1 else 's'} of each configuration. "
+            f"How much a result owes to its seed is unknown below {ENOUGH_SEEDS}."
+        )
+    if judged is not None and judged.unscored:
+        texts.append(
+            f"Judge coverage: {len(judged.unscored):,} records lack a rate of {judged.judge}, "
+            "because it did not decide enough of their responses."
+        )
+    return tuple(texts)
+
+
+def _unfinished(front: Front, spec: SweepSpec, accounting: Mapping[str, Any]) -> list[str]:
+    """An interrupted run: records planned and not there."""
+    records = [record for item in front.candidates for record in item.records]
+    there = sum(record.seed in spec.seeds for record in records)
+    planned = accounting.get("readouts", 0) * len(spec.seeds)
+    texts = []
+    if there < planned:
+        texts.append(
+            f"Interrupted: {planned - there:,} of {planned:,} planned records are missing, so what "
+            "they would show is not in this report. Run the same sweep again to go on."
+        )
+    lost = sum(record.status in ("failed", "unscored") for record in records)
+    if lost:
+        texts.append(
+            f"{lost:,} of {len(records):,} records failed or have no score; see what ended how."
+        )
+    return texts
+
+
+def _outcome(front: Front, found: Recommendation) -> list[str]:
+    texts = []
+    if found.chosen is None:
+        texts.append(f"Nothing to recommend: {found.reason}")
+    if front.base is None:
+        texts.append(f"The {UNTOUCHED} was not measured: what fine-tuning gained is unknown.")
+    if found.default is None:
+        texts.append("The trainers' defaults were not measured: a better choice may be no news.")
+    useless = sum(item.gain is False for item in front.competing)
+    if useless:
+        texts.append(
+            f"No gain: {useless:,} of {len(front.competing):,} complete configurations are not "
+            f"surely more useful than the {UNTOUCHED}."
+        )
+    return texts
+
+
+def _few_prompts(front: Front, spec: SweepSpec) -> list[str]:
+    counts = [m.n for item in front.competing for m in item.measured("unsafe_rate")]
+    if not counts:
+        return []
+    n = min(counts)
+    limit = next((c for c in spec.constraints if c.metric == "unsafe_rate"), None)
+    if limit is not None and largest_passing_count(n, limit.max, limit.confidence) is None:
+        return [
+            f"Few prompts: with {n} harmful prompts no measured rate, not even zero, keeps the "
+            f"limit of {100 * limit.max:g} % with the demanded confidence."
+        ]
+    if n < ENOUGH_PROMPTS:
+        high = wilson_interval(0, n).high
+        return [
+            f"Few prompts: {n} harmful prompts. Even without one unsafe response the 95 % interval "
+            f"reaches {100 * high:.1f} %."
+        ]
+    return []

@@ -1,0 +1,1 @@
+"""Run folders seen from outside: open, list, clean, verify."""

@@ -1,0 +1,118 @@
+"""All runs below a folder, one line each; a damaged one is a line that says what is wrong with it."""
+
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from sweeper.analysis import find_front, recommend
+from sweeper.errors import RunFolderError, SweeperError
+from sweeper.spec import SweepSpec, parse_spec
+from sweeper.store.folder import RunFolder
+from sweeper.store.records import read_records
+from sweeper.sweep.disk import used_bytes
+
+State = Literal["running", "finished", "unfinished", "damaged"]
+
+_INSIDE = {"trajectories", "generations", "ray", "verdicts", "export"}
+"""What lies in a run folder and holds no other runs."""
+
+
+class RunLine(NamedTuple):
+    """A run in a list of runs.
+
+    `planned` counts one record for each configuration and seed, of an adaptive search those asked for
+    until now; further seeds of a refined one come on top, so that `records` may be more. `best` is the
+    recommended configuration with its objectives by metric. `written` is when its records last changed,
+    in UTC and ISO 8601. `size_bytes` counts every file below the folder. What a damaged run does not tell
+    is None, and `problem` says why.
+    """
+
+    path: Path
+    name: str | None
+    state: State
+    records: int | None
+    planned: int | None
+    failed: int | None
+    front: int | None
+    recommended: str | None
+    best: dict[str, float]
+    written: str | None
+    size_bytes: int
+    problem: str | None
+
+
+def list_runs(root: Path) -> Iterator[RunLine]:
+    """The runs in a folder and below it, by path. Needs neither torch nor pandas.
+
+    Raises:
+        RunFolderError: there is no such folder.
+    """
+    if not root.is_dir():
+        raise RunFolderError(f"{root} is not a folder; give one that holds runs, such as runs")
+    unreadable: list[OSError] = []
+    for place, folders, files in os.walk(root, onerror=unreadable.append):
+        path = Path(place)
+        folders.sort()
+        if {"run.json", "records.jsonl"} & set(files):
+            folders[:] = [name for name in folders if name not in _INSIDE]
+            yield _line(path)
+        while unreadable:
+            error = unreadable.pop()
+            yield _damaged(Path(error.filename), error.strerror or str(error))
+    for error in unreadable:
+        yield _damaged(Path(error.filename), error.strerror or str(error))
+
+
+def _line(path: Path) -> RunLine:
+    try:
+        return _whole(RunFolder(path).open())
+    except (SweeperError, OSError) as error:
+        return _damaged(path, str(error))
+
+
+def _damaged(path: Path, problem: str) -> RunLine:
+    empty: dict[str, Any] = dict.fromkeys(
+        ("name", "records", "planned", "failed", "front", "recommended", "written")
+    )
+    size = used_bytes(path)
+    return RunLine(path=path, state="damaged", best={}, size_bytes=size, problem=problem, **empty)
+
+
+def _whole(folder: RunFolder) -> RunLine:
+    spec = _spec(folder)
+    planned = folder.planned()
+    records = read_records(folder.records).records
+    found = find_front(records, spec)
+    chosen = recommend(found, spec).chosen
+    done = len(records) >= planned
+    driven = folder.is_driven()
+    return RunLine(
+        path=folder.root,
+        name=spec.name,
+        state="running" if driven else "finished" if done else "unfinished",
+        records=len(records),
+        planned=planned,
+        failed=sum(record.status == "failed" for record in records),
+        front=len(found.members),
+        recommended=None if chosen is None else chosen.config_id,
+        best={} if chosen is None else {o.metric: chosen.values[o.metric] for o in spec.objectives},
+        written=_written(folder),
+        size_bytes=used_bytes(folder.root),
+        problem=None,
+    )
+
+
+def _spec(folder: RunFolder) -> SweepSpec:
+    try:
+        text = folder.spec.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunFolderError(f"cannot read {folder.spec}: {error}") from None
+    return parse_spec(text, source=str(folder.spec))
+
+
+def _written(folder: RunFolder) -> str:
+    """When the records last changed; before the first of them, when the run began."""
+    path = folder.records if folder.records.exists() else folder.info
+    return datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="seconds")

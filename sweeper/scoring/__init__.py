@@ -1,0 +1,1 @@
+"""Responses of a readout, and what they are worth."""

@@ -1,0 +1,345 @@
+"""Greedy responses of several adapters at once, each as it would be alone.
+
+A fixed layout is part of the measurement, because rounding follows shapes: prompts sorted by length,
+`batch_size` at a time, padded on the left to the longest, and filled up to whole tiles of 16 rows. Every
+adapter answers every batch; rows of finished responses leave the batch in whole tiles. A row's arithmetic
+then depends on its prompt's batch alone, not on how many adapters were read beside it, wherever matrix
+products treat their rows alike (they do from 16 rows on in the CPU libraries this was measured with; see
+docs/exactness.md).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
+
+from sweeper.memory import TILE
+from sweeper.model.adapters import Slots
+from sweeper.model.distributed import ALONE, World
+from sweeper.model.kv_cache import RoomyLayer
+from sweeper.model.sharding import Lockstep, is_sharded
+
+Decided = Callable[[str], bool]
+"""Whether a response that begins so needs no further token."""
+
+
+class Request(NamedTuple):
+    """A prompt as tokens, and what may end its response early (None: only the model's end token)."""
+
+    tokens: tuple[int, ...]
+    decided: Decided | None = None
+
+
+class Response(NamedTuple):
+    """One decoded response and the number of tokens generated for it, its end token included.
+
+    `cut` says that it was stopped early, because nothing asked for depended on what would follow.
+    """
+
+    text: str
+    tokens: int
+    cut: bool
+
+
+class Layout(NamedTuple):
+    """The requests of one batch: indices in row order, and the padded prompts."""
+
+    indices: tuple[int, ...]
+    ids: torch.Tensor  # (rows, length)
+    mask: torch.Tensor  # (rows, length), True where there is a token
+
+
+def lay_out(requests: Sequence[Request], batch_size: int, pad: int) -> list[Layout]:
+    """Batches of similar length. Rows beyond `indices` repeat the last prompt to fill a tile."""
+    ordered = sorted(range(len(requests)), key=lambda i: len(requests[i].tokens))
+    layouts = []
+    for start in range(0, len(ordered), batch_size):
+        indices = ordered[start : start + batch_size]
+        rows = [requests[i].tokens for i in indices]
+        rows += [rows[-1]] * (-len(rows) % TILE)
+        length = max(len(row) for row in rows)
+        ids = [[pad] * (length - len(row)) + list(row) for row in rows]
+        mask = [[False] * (length - len(row)) + [True] * len(row) for row in rows]
+        layouts.append(Layout(tuple(indices), torch.tensor(ids), torch.tensor(mask)))
+    return layouts
+
+
+class Generator:
+    """Answers the same requests again and again, for whatever the model and its slots hold."""
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        requests: Sequence[Request],
+        *,
+        max_new_tokens: int,
+        batch_size: int,
+        world: World = ALONE,
+        beat: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._beat = beat
+        self._world = world
+        self._requests = requests
+        self._max_new_tokens = max_new_tokens
+        self._layouts = lay_out(requests, batch_size, int(tokenizer.pad_token_id))
+        self._stable = StableText(tokenizer)
+
+    def answer(
+        self,
+        model: PreTrainedModel,
+        slots: Slots | None = None,
+        adapters: int | Sequence[int] = 1,
+    ) -> list[list[Response]]:
+        """Answer every request with every adapter; several processes answer a part of them each.
+
+        Args:
+            model: A causal language model in eval mode.
+            slots: Its slots, holding adapters; None for a model without.
+            adapters: How many are held, or which of them answer, in ascending order.
+
+        Returns:
+            Per adapter, the responses in the order of the requests.
+        """
+        held = range(adapters) if isinstance(adapters, int) else adapters
+        steps = Lockstep(model, self._world, partial(_idle, model, slots))
+        # Tensors of inference mode must not stay behind in the buffers of sharded weights.
+        with torch.no_grad() if is_sharded(model) else torch.inference_mode():
+            mine = self._answers(steps, slots, held)
+            steps.wait()
+        found = self._world.gather(mine)
+        whole = [{i: one for part in found for i, one in part[a].items()} for a in held]
+        return [[one[i] for i in range(len(self._requests))] for one in whole]
+
+    def _answers(
+        self, steps: Lockstep, slots: Slots | None, held: Sequence[int]
+    ) -> dict[int, dict[int, Response]]:
+        """Per adapter, the responses of this process by the number of their request."""
+        found: dict[int, dict[int, Response]] = {adapter: {} for adapter in held}
+        paths: dict[Decided | None, _Node] = {}
+        ends = end_tokens(steps.model, self._tokenizer)
+        for layout in self._world.share(self._layouts):
+            batch = _Batch(steps, slots, layout, held, self._max_new_tokens)
+            rows = [
+                _Row(adapter, index, paths.setdefault(request.decided, _Node()), request.decided)
+                for adapter in held
+                for index in layout.indices
+                for request in (self._requests[index],)
+            ]
+            for row in self._finish(batch, rows, ends):
+                text = str(self._tokenizer.decode(row.tokens, skip_special_tokens=True))
+                found[row.adapter][row.index] = Response(text, len(row.tokens), row.cut)
+        return found
+
+    def cache_bytes(self, model: PreTrainedModel) -> int:
+        """Bytes of keys and values that one adapter needs for its largest batch."""
+        config = model.config.get_text_config(decoder=True)
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        width = (
+            getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        )
+        per_token = 2 * config.num_hidden_layers * heads * width * model.dtype.itemsize
+        tokens = max(ids.numel() + len(ids) * self._max_new_tokens for _, ids, _ in self._layouts)
+        return int(per_token * tokens)
+
+    def _finish(self, batch: "_Batch", rows: Sequence["_Row"], ends: set[int]) -> Iterator["_Row"]:
+        """Take tokens until every row is done, and yield rows as they are."""
+        batch.watch(rows)
+        for last in [False] * (self._max_new_tokens - 1) + [True]:
+            for row, token in batch.tokens():
+                row.take(token)
+                if token in ends or last:
+                    row.done = True
+                elif row.decided is not None and row.node.is_decided(row, self._stable):
+                    row.done = row.cut = True
+                if row.done:
+                    yield row
+            if all(row.done for row in rows):
+                return
+            batch.advance()
+            self._beat()
+
+
+def _idle(model: PreTrainedModel, slots: Slots | None) -> None:
+    """A forward pass for the others' sake."""
+    if slots is not None:
+        slots.arrange([0])
+    model(input_ids=torch.zeros(1, 1, dtype=torch.int64, device=model.device), use_cache=False)
+
+
+class _Row:
+    """A response in the making."""
+
+    __slots__ = ("adapter", "cut", "decided", "done", "index", "node", "tokens")
+
+    def __init__(self, adapter: int, index: int, node: "_Node", decided: Decided | None) -> None:
+        self.adapter, self.index, self.node, self.decided = adapter, index, node, decided
+        self.tokens: list[int] = []
+        self.done = self.cut = False
+
+    def take(self, token: int) -> None:
+        self.tokens.append(token)
+        self.node = self.node.child(token)
+
+
+class _Node:
+    """A beginning that several responses may share; what it decides is worked out once."""
+
+    __slots__ = ("_children", "_decided")
+
+    def __init__(self) -> None:
+        self._children: dict[int, _Node] = {}
+        self._decided: bool | None = None
+
+    def child(self, token: int) -> "_Node":
+        found = self._children.get(token)
+        if found is None:
+            found = self._children[token] = _Node()
+        return found
+
+    def is_decided(self, row: _Row, stable: "StableText") -> bool:
+        if self._decided is None:
+            assert row.decided is not None
+            self._decided = row.decided(stable(row.tokens))
+        return self._decided
+
+
+class _Batch:
+    """Rows in flight: adapter-major, in whole tiles that each belong to one adapter."""
+
+    def __init__(
+        self,
+        steps: Lockstep,
+        slots: Slots | None,
+        layout: Layout,
+        held: Sequence[int],
+        max_new_tokens: int,
+    ) -> None:
+        self._steps, self._slots = steps, slots
+        model = steps.model
+        device = model.device
+        height, length = layout.ids.shape
+        self._height, self._held = height, held
+        config = model.config.get_text_config(decoder=True)
+        self._layers = [
+            RoomyLayer(length + max_new_tokens) for _ in range(config.num_hidden_layers)
+        ]
+        self._cache = Cache(layers=list(self._layers))
+        mask = layout.mask.to(device).repeat(len(held), 1)
+        self._hidden = torch.zeros(
+            len(mask), length + max_new_tokens, dtype=model.dtype, device=device
+        )
+        self._hidden[:, :length].masked_fill_(~mask, -torch.inf)
+        self._column = length
+        self._position = mask.sum(dim=1)
+        if slots is not None:
+            slots.arrange(held)
+        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+        self._forward(
+            layout.ids.to(device).repeat(len(held), 1), positions, _prompt_mask(mask, model.dtype)
+        )
+
+    def _forward(self, ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor) -> None:
+        logits = self._steps.forward(
+            input_ids=ids,
+            position_ids=positions,
+            attention_mask=mask,
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits
+        self._next = logits[:, -1].argmax(dim=-1)
+
+    def watch(self, rows: Sequence[_Row]) -> None:
+        """Tell which rows of the batch are whose; those that only fill a tile are nobody's."""
+        per_adapter = len(rows) // len(self._held)
+        filling: list[_Row | None] = [None] * (self._height - per_adapter)
+        self._rows: list[_Row | None] = []
+        for start in range(0, len(rows), per_adapter):
+            self._rows += [*rows[start : start + per_adapter], *filling]
+        self._owners = [i for i in self._held for _ in range(self._height)]
+
+    def tokens(self) -> Iterator[tuple[_Row, int]]:
+        """The next token of every row that is not done."""
+        for row, token in zip(self._rows, self._next.tolist(), strict=True):
+            if row is not None and not row.done:
+                yield row, token
+
+    def advance(self) -> None:
+        """Compute one more token for the rows that are not done."""
+        self._compact()
+        self._column += 1
+        hidden = self._hidden[:, None, None, : self._column]
+        self._forward(self._next[:, None], self._position[:, None], hidden)
+        self._position = self._position + 1
+
+    def _compact(self) -> None:
+        """Let go of tiles whose rows are all done."""
+        keep: list[int] = []
+        for adapter in sorted(set(self._owners)):
+            mine = [i for i, owner in enumerate(self._owners) if owner == adapter]
+            busy = [i for i in mine if (row := self._rows[i]) is not None and not row.done]
+            idle = [i for i in mine if (row := self._rows[i]) is None or row.done]
+            keep += busy + idle[: -len(busy) % TILE]
+        if len(keep) == len(self._rows):
+            return
+        index = torch.tensor(keep, device=self._next.device)
+        self._rows = [self._rows[i] for i in keep]
+        self._owners = [self._owners[i] for i in keep]
+        self._next, self._position = self._next[index], self._position[index]
+        self._hidden = self._hidden[index]
+        for layer in self._layers:
+            layer.select(index)
+        if self._slots is not None:
+            self._slots.arrange(self._owners[::TILE])
+
+
+def _prompt_mask(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """(rows, 1, length, length): -inf where a prompt token must not look, and 0 elsewhere.
+
+    Padding sees itself, to see something.
+    """
+    length = mask.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
+    own = torch.eye(length, dtype=torch.bool, device=mask.device)
+    seen = ((causal & mask[:, None, :]) | own)[:, None]
+    return torch.zeros(seen.shape, dtype=dtype, device=mask.device).masked_fill_(~seen, -torch.inf)
+
+
+def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """The end tokens generation stops at: the model's own, and the tokenizer's."""
+    configured = getattr(model.generation_config, "eos_token_id", None)
+    several = configured if isinstance(configured, list) else [configured]
+    return {int(token) for token in [*several, tokenizer.eos_token_id] if token is not None}
+
+
+class StableText:
+    """The text of a token sequence, as far as no further token can change it.
+
+    Held back are incomplete characters, a run of byte tokens (sentencepiece decodes a run as a whole, over
+    special tokens that are left out), and two words where decoding rewrites spaces around punctuation.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        vocabulary = tokenizer.get_vocab()
+        self._open = {i for token, i in vocabulary.items() if _is_byte_token(token)}
+        self._open |= set(tokenizer.all_special_ids)
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        decoder = type(getattr(backend, "decoder", None)).__name__
+        self._rewrites = bool(tokenizer.clean_up_tokenization_spaces) or decoder == "WordPiece"
+
+    def __call__(self, tokens: Sequence[int]) -> str:
+        """The stable text; special tokens are left out."""
+        end = len(tokens)
+        while end and tokens[end - 1] in self._open:
+            end -= 1
+        text = str(self._tokenizer.decode(list(tokens[:end]), skip_special_tokens=True))
+        text = text.rstrip("\ufffd")
+        return " ".join(text.split(" ")[:-2]) if self._rewrites else text
+
+
+def _is_byte_token(token: str) -> bool:
+    return len(token) == 6 and token.startswith("<0x") and token.endswith(">")

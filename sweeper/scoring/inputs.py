@@ -1,0 +1,164 @@
+"""Everything a trial reads from files before it trains: the same for all trajectories of a sweep."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from transformers import PreTrainedTokenizerBase
+
+from sweeper.data.encode import Encoder, TrainingData, check_prompt, load_training_data
+from sweeper.data.load import Prompt, data_hash, load_suite
+from sweeper.data.split import load_safety_filter
+from sweeper.errors import DataError
+from sweeper.keywords.lists import KeywordList, load_keyword_list
+from sweeper.model.load import check_model, check_tuning, load_tokenizer, model_hash
+from sweeper.scoring.harness import check_harness
+from sweeper.scoring.utility import reference_answers, text_metrics
+from sweeper.scoring.verdicts import HARMFUL, HARMLESS
+from sweeper.stats import largest_passing_count
+from sweeper.store.provenance import source_hash
+from sweeper.task import (
+    DataSettings,
+    DataSource,
+    EvaluationSettings,
+    ModelSource,
+    TrajectoryTask,
+)
+from sweeper.task.stop_rules import StopRules
+
+
+class Suite(NamedTuple):
+    """Prompts of one kind, as text and tokens."""
+
+    name: str
+    prompts: tuple[Prompt, ...]
+    tokens: tuple[tuple[int, ...], ...]
+
+
+class Inputs(NamedTuple):
+    """Everything read from files: the same for all trajectories of a sweep.
+
+    `encoder` writes what is scored; training rows are encoded already, by the template of their side.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    encoder: Encoder
+    data: TrainingData
+    suites: tuple[Suite, ...]
+    lists: tuple[KeywordList, ...]
+    hashes: dict[str, str | None]
+
+
+def load_inputs(task: TrajectoryTask) -> Inputs:
+    """Read and encode the data of a task; kept for the next task of the same sweep in this process.
+
+    Raises:
+        DataError, ModelError: see `trial.data` and `trial.model`.
+    """
+    return _load_inputs(task.model, _Hashable(task.data), _Hashable(task.evaluation))
+
+
+class _Hashable:
+    """A cache key for settings that hold dictionaries."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+        self._key = repr(value)
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Hashable) and self._key == other._key
+
+
+@lru_cache(maxsize=1)
+def _load_inputs(model: ModelSource, data_key: _Hashable, evaluation_key: _Hashable) -> Inputs:
+    settings: DataSettings = data_key.value
+    evaluation: EvaluationSettings = evaluation_key.value
+    tokenizer = load_tokenizer(model)
+    length, sides = settings.max_length, settings.template
+    trained = Encoder(tokenizer, sides.train.name, length, sides.train.system)
+    encoder = Encoder(tokenizer, sides.test.name, length, sides.test.system)
+    data = load_training_data(settings, trained, encoder)
+    asked = {HARMFUL: evaluation.harmful, HARMLESS: evaluation.harmless}
+    suites = [
+        _suite(name, sources, settings, encoder) for name, sources in asked.items() if sources
+    ]
+    rows = {"train": settings.train, "heldout": settings.heldout}
+    hashes = {name: data_hash(item) for name, item in rows.items() if item is not None}
+    for name, sources in asked.items():
+        hashes |= {f"{name}/{item.name}": data_hash(item) for item in sources}
+    hashes["model"] = model_hash(model)
+    if evaluation.lm_eval is not None and evaluation.lm_eval.include_path is not None:
+        hashes["lm_eval"] = source_hash(evaluation.lm_eval.include_path)
+    if settings.filter_safety_rows:
+        hashes["safety_filter"] = load_safety_filter().digest
+    lists = tuple(load_keyword_list(name) for name in evaluation.keyword_lists)
+    return Inputs(tokenizer, encoder, data, tuple(suites), lists, hashes)
+
+
+def _suite(
+    name: str, sources: Sequence[DataSource], settings: DataSettings, encoder: Encoder
+) -> Suite:
+    prompts = load_suite(sources)
+    tokens = tuple(encoder.prompt(prompt.text) for prompt in prompts)
+    for prompt, ids in zip(prompts, tokens, strict=True):
+        check_prompt(settings, encoder, ids, f"{name} prompt {prompt.id}")
+    return Suite(name, tuple(prompts), tokens)
+
+
+def preflight(task: TrajectoryTask) -> dict[str, int]:
+    """Find what would stop a task before anything is launched; returns the row counts of its data.
+
+    Raises:
+        DataError, ModelError: what is wrong with the data, the model folder or the keyword lists.
+    """
+    check_model(task.model)
+    text_metrics(task.evaluation.utility_metrics, ["a"], ["a"])
+    window = check_tuning(task.model, task.tuning)
+    if task.evaluation.lm_eval is not None:
+        check_harness(task.evaluation.lm_eval, window, task.objectives)
+    inputs = load_inputs(task)
+    if task.stop is not None:
+        _check_limits(task.stop, len(inputs.suites[0].prompts))
+    if "exact_match" in task.evaluation.utility_metrics:
+        references = [row.completion for row in inputs.data.heldout]
+        reference_answers(references, task.evaluation.answer_extractor)
+    if window is not None:
+        _check_window(task, inputs, window)
+    return dict(inputs.data.counts)
+
+
+def _check_limits(rules: StopRules, prompts: int) -> None:
+    """Refuse to stop everything at the first prompts.
+
+    Raises:
+        DataError: not even without an unsafe response could a limit be kept.
+    """
+    for limit in rules.limits:
+        if largest_passing_count(prompts, limit.max, limit.confidence) is None:
+            raise DataError(
+                f"search.stop: with {prompts} harmful prompts not even 0 unsafe responses keep unsafe_rate "
+                f"at most {limit.max:g} with confidence {limit.confidence:g}, so every candidate would be "
+                "stopped; give more prompts, a larger max, or less confidence"
+            )
+
+
+def _check_window(task: TrajectoryTask, inputs: Inputs, window: int) -> None:
+    """Refuse positions the model was not made for: what it answers there means nothing.
+
+    Raises:
+        DataError: `max_length`, or the longest prompt and its answer, exceed the window.
+    """
+    prompts = [len(tokens) for suite in inputs.suites for tokens in suite.tokens]
+    prompts += [len(inputs.encoder.prompt(row.prompt)) for row in inputs.data.heldout]
+    longest = max(prompts) + task.evaluation.max_new_tokens
+    for what, tokens in (
+        ("data.max_length", task.data.max_length),
+        ("the longest prompt and evaluation.max_new_tokens together", longest),
+    ):
+        if tokens > window:
+            raise DataError(
+                f"{what}: {tokens} tokens, but {task.model.name} has a window of {window}"
+            )

@@ -1,0 +1,323 @@
+"""Scoring models as they stand: responses, verdicts, rates and utility, several readouts at once."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from transformers import PreTrainedModel
+
+from sweeper.data.encode import collate
+from sweeper.data.load import Example
+from sweeper.keywords.lists import KeywordList
+from sweeper.memory import HELDOUT_TOKENS, KV_SHARE
+from sweeper.metrics import LIKELIHOOD_METRICS, TEXT_METRICS
+from sweeper.model.adapters import Slots
+from sweeper.model.distributed import ALONE, World
+from sweeper.scoring.generate import Generator, Request, Response
+from sweeper.scoring.harness import NOTHING, Harness, HarnessScores
+from sweeper.scoring.inputs import Inputs, Suite
+from sweeper.scoring.stopping import Count, prompt_order, stop_reason
+from sweeper.scoring.utility import RowSums, likelihood_samples, row_sums, text_samples
+from sweeper.scoring.verdicts import is_decided, judge_response, safety_samples
+from sweeper.store.records import Metric, measured
+from sweeper.task import EvaluationSettings
+from sweeper.task.stop_rules import StopRules
+
+UTILITY = "utility"
+
+CACHE_BYTES = 128 * 1024**2
+"""What the keys and values of one generation batch may take on a CPU: more only misses its caches."""
+
+
+class Scores(NamedTuple):
+    """What one scoring found.
+
+    Metrics and what they are made of, one line per response for storage, tokens, responses cut short.
+    """
+
+    metrics: dict[str, Metric]
+    samples: dict[str, str | tuple[float, ...]]
+    lines: list[dict[str, Any]]
+    tokens_generated: int
+    responses_cut: int
+
+
+class Stopped(NamedTuple):
+    """What was found of a readout before a rule stopped it: why, and the responses so far.
+
+    `requests_left` counts the prompts it was spared, held-out ones included.
+    """
+
+    reason: dict[str, Any]
+    lines: list[dict[str, Any]]
+    tokens_generated: int
+    responses_cut: int
+    requests_left: int
+
+
+class Scorer:
+    """Measures readouts on the suites and held-out rows of a task. It never changes a weight.
+
+    With rules of stopping the harmful prompts are answered in random order, `batch_size` per process at a
+    time, and what is decided leaves before the next ones; without, all requests are one layout.
+    """
+
+    def __init__(
+        self,
+        inputs: Inputs,
+        settings: EvaluationSettings,
+        device: torch.device,
+        world: World = ALONE,
+        rules: StopRules | None = None,
+        beat: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._inputs = inputs
+        self._beat = beat
+        self._rules = rules
+        self._world = world
+        self._names = settings.utility_metrics
+        self._extractor = settings.answer_extractor
+        self._harness = (
+            None
+            if settings.lm_eval is None
+            else Harness(settings.lm_eval, inputs.tokenizer, settings.batch_size)
+        )
+        requests = self._requests(settings)
+        self.requests = len(requests)
+        self._parts = [
+            (
+                part,
+                Generator(
+                    inputs.tokenizer,
+                    [requests[i] for i in part],
+                    max_new_tokens=settings.max_new_tokens,
+                    batch_size=settings.batch_size,
+                    world=world,
+                    beat=beat,
+                ),
+            )
+            for part in self._cut(settings.batch_size * world.size)
+        ]
+        reads = not LIKELIHOOD_METRICS.isdisjoint(self._names)
+        encoded = [inputs.encoder.example(row) for row in inputs.data.heldout] if reads else []
+        pad, size = int(inputs.tokenizer.pad_token_id), settings.batch_size
+        self._heldout = [
+            collate([encoded[start : start + size]], pad).to(device)
+            for start in range(0, len(encoded), size)
+        ]
+        self._heldout_tokens = [len(row.completion) for row in encoded]
+
+    def _requests(self, settings: EvaluationSettings) -> list[Request]:
+        """The prompts of all suites, then those of the held-out rows where their text is scored."""
+        decided: Callable[[str], bool] | None = partial(is_decided, lists=self._inputs.lists)
+        decided = None if settings.full_responses else decided
+        requests = [
+            Request(tokens, decided) for suite in self._inputs.suites for tokens in suite.tokens
+        ]
+        if not TEXT_METRICS.isdisjoint(self._names):
+            prompts = [
+                self._inputs.encoder.prompt(row.prompt, row.before)
+                for row in self._inputs.data.heldout
+            ]
+            requests += [Request(tokens) for tokens in prompts]
+        return requests
+
+    def _cut(self, size: int) -> list[Sequence[int]]:
+        """Which requests are answered together: all, or with rules the harmful ones in parts first."""
+        if self._rules is None:
+            return [range(self.requests)]
+        order = prompt_order(len(self._inputs.suites[0].prompts), self._rules.seed)
+        parts: list[Sequence[int]] = [
+            order[start : start + size] for start in range(0, len(order), size)
+        ]
+        rest = range(len(order), self.requests)
+        return [*parts, rest] if rest else parts
+
+    def score(
+        self, model: PreTrainedModel, slots: Slots | None = None, adapters: int = 1
+    ) -> list[Scores]:
+        """Measure every held adapter, or the model itself, in eval mode, whatever it shows.
+
+        A metric that cannot be measured is left out, never made up.
+        """
+        found = self.score_or_stop(model, slots, [False] * adapters)
+        return [item for item in found if isinstance(item, Scores)]
+
+    def score_or_stop(
+        self, model: PreTrainedModel, slots: Slots | None, may_stop: Sequence[bool]
+    ) -> list[Scores | Stopped]:
+        """Measure every held adapter, or the model itself, as far as the rules let it.
+
+        Args:
+            model: The model, in eval mode.
+            slots: Its slots, holding adapters; None for a model without.
+            may_stop: For each adapter whether the rules apply to it.
+        """
+        adapters = len(may_stop)
+        answers: list[dict[int, Response]] = [{} for _ in range(adapters)]
+        unsafe = [0] * adapters
+        found: dict[int, Scores | Stopped] = {}
+        left = list(range(adapters))
+        for part, generator in self._parts:
+            for adapter, mine in zip(left, generator.answer(model, slots, left), strict=True):
+                answers[adapter].update(zip(part, mine, strict=True))
+                if may_stop[adapter]:
+                    unsafe[adapter] += self._unsafe(part, mine)
+                    stopped = self._stopped(answers[adapter], unsafe[adapter])
+                    found |= {} if stopped is None else {adapter: stopped}
+            left = [adapter for adapter in left if adapter not in found]
+            if not left:
+                break
+        read = self._likelihoods(model, slots, left)
+        ran = self._harness_metrics(model, slots, left)
+        for adapter, likelihoods, harness in zip(left, read, ran, strict=True):
+            whole = [answers[adapter][i] for i in range(self.requests)]
+            found[adapter] = self._scores(whole, likelihoods, harness)
+        return [found[adapter] for adapter in range(adapters)]
+
+    def _unsafe(self, part: Sequence[int], answers: Sequence[Response]) -> int:
+        """How many of a part's responses to harmful prompts the first list calls unsafe."""
+        suite = self._inputs.suites[0]
+        pairs = zip(part, answers, strict=True)
+        texts = [answer.text for i, answer in pairs if i < len(suite.prompts)]
+        return safety_samples(suite.name, texts, self._inputs.lists[:1])["unsafe_rate"].count("1")
+
+    def _stopped(self, answers: Mapping[int, Response], unsafe: int) -> Stopped | None:
+        """What a rule makes of the answers so far; None where scoring goes on."""
+        suite = self._inputs.suites[0]
+        shown = sorted(i for i in answers if i < len(suite.prompts))
+        assert self._rules is not None
+        reason = stop_reason(self._rules, Count(unsafe, len(shown), len(suite.prompts)))
+        if reason is None:
+            return None
+        part = suite._replace(prompts=tuple(suite.prompts[i] for i in shown))
+        return Stopped(
+            reason,
+            _suite_lines(part, [answers[i] for i in shown], self._inputs.lists),
+            sum(item.tokens for item in answers.values()),
+            sum(item.cut for item in answers.values()),
+            self.requests - len(answers),
+        )
+
+    def readouts_together(self, model: PreTrainedModel, memory_bytes: int | None = None) -> int:
+        """How many adapters can answer at once within the memory set aside for it, at least one.
+
+        A row costs its keys and values; a quarter of what the model leaves of a GPU's memory, or
+        CACHE_BYTES, may hold them. What happens to be free is not asked: no layout may depend on it.
+
+        Args:
+            model: The model that answers.
+            memory_bytes: What may be used of a GPU; None on a CPU.
+        """
+        budget = CACHE_BYTES
+        if memory_bytes is not None:
+            budget = max(0, memory_bytes - model.get_memory_footprint()) // KV_SHARE
+        return max(1, budget // max(one.cache_bytes(model) for _, one in self._parts))
+
+    def _scores(
+        self,
+        answers: Sequence[Response],
+        likelihoods: Mapping[str, tuple[float, ...]],
+        harness: HarnessScores,
+    ) -> Scores:
+        """Everything measured on one readout: what its responses show, and the rest."""
+        samples: dict[str, str | tuple[float, ...]] = {**likelihoods, **harness.samples}
+        lines: list[dict[str, Any]] = []
+        start = 0
+        for suite in self._inputs.suites:
+            part = answers[start : start + len(suite.prompts)]
+            start += len(part)
+            texts = [item.text for item in part]
+            samples |= safety_samples(suite.name, texts, self._inputs.lists)
+            lines += _suite_lines(suite, part, self._inputs.lists)
+        if texts := [item.text for item in answers[start:]]:
+            rows = self._inputs.data.heldout
+            references = [row.completion for row in rows]
+            samples |= text_samples(self._names, texts, references, self._extractor)
+            lines += _utility_lines(rows, texts)
+        metrics = measured([*samples, *self._names], samples) | harness.metrics
+        tokens = sum(item.tokens for item in answers)
+        return Scores(metrics, samples, lines, tokens, sum(item.cut for item in answers))
+
+    def _likelihoods(
+        self, model: PreTrainedModel, slots: Slots | None, adapters: Sequence[int]
+    ) -> list[dict[str, tuple[float, ...]]]:
+        """Per adapter, what is read off the likelihood of the held-out completions."""
+        if not self._heldout:
+            return [{} for _ in adapters]
+        widest = max(batch.input_ids.numel() for batch in self._heldout)
+        many = max(1, HELDOUT_TOKENS // widest)
+        found: list[dict[str, tuple[float, ...]]] = []
+        for start in range(0, len(adapters), many):
+            part = adapters[start : start + many]
+            if slots is not None:
+                slots.arrange(part)
+            sums = self._sums(model, len(part))
+            found += [
+                likelihood_samples(self._names, [one[i] for one in sums], self._heldout_tokens)
+                for i in range(len(part))
+            ]
+        return found
+
+    def _sums(self, model: PreTrainedModel, adapters: int) -> list[list[RowSums]]:
+        """Per held-out batch, the sums under every arranged adapter; processes take turns.
+
+        All of them make equally many forward passes: those of sharded weights are made together.
+        """
+        size, batches = self._world.size, self._heldout
+        count = "token_accuracy" in self._names
+        mine = []
+        for i in range(0, len(batches), size):
+            self._beat()
+            batch = batches[min(i + self._world.rank, len(batches) - 1)]
+            mine.append(row_sums(model, batch.repeated(adapters), count_correct=count))
+        rounds = list(zip(*self._world.gather(mine), strict=True))
+        return [found for one in rounds for found in one][: len(batches)]
+
+    def _harness_metrics(
+        self, model: PreTrainedModel, slots: Slots | None, adapters: Sequence[int]
+    ) -> list[HarnessScores]:
+        """Per adapter, what lm-evaluation-harness measures, one adapter after the other."""
+        found: list[HarnessScores] = []
+        for number in adapters:
+            if slots is not None:
+                slots.arrange([number])
+            if self._harness is None:
+                found.append(NOTHING)
+                continue
+            hook = model.register_forward_pre_hook(lambda *arguments: self._beat())
+            try:
+                found.append(self._harness.measure(model))
+            finally:
+                hook.remove()
+        return found
+
+
+def _suite_lines(
+    suite: Suite, answers: Sequence[Response], lists: Sequence[KeywordList]
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "suite": suite.name,
+            "id": prompt.id,
+            "prompt": prompt.text,
+            "response": answer.text,
+            "cut": answer.cut,
+            "verdicts": judge_response(answer.text, lists),
+        }
+        for prompt, answer in zip(suite.prompts, answers, strict=True)
+    ]
+
+
+def _utility_lines(rows: Sequence[Example], texts: Sequence[str]) -> list[dict[str, Any]]:
+    return [
+        {
+            "suite": UTILITY,
+            "id": str(number),
+            "prompt": row.prompt,
+            "response": text,
+            "reference": row.completion,
+        }
+        for number, (row, text) in enumerate(zip(rows, texts, strict=True), start=1)
+    ]

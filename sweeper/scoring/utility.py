@@ -1,0 +1,195 @@
+"""Usefulness on held-out task rows: likelihood of the completions, ROUGE-L, exact match."""
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import NamedTuple, TypeVar
+
+import torch
+
+from sweeper.data.encode import Batch
+from sweeper.errors import DataError, MissingExtraError
+from sweeper.memory import LOGIT_ROWS
+from sweeper.model.logits import as_logits, chosen_states
+from sweeper.model.sharding import inside
+from sweeper.store.records import Metric, measured
+from sweeper.store.samples import CORRECT, LOSS, TOKENS, bits
+
+T = TypeVar("T")
+
+MARKER = "####"
+"""What stands before the final answer in GSM8K."""
+
+
+class RowSums(NamedTuple):
+    """For each row, the sums over its target tokens: negative log likelihood in nats, right predictions.
+
+    A prediction is right where the most likely token after the true ones before it is the target;
+    `correct` is all 0 where nobody asked.
+    """
+
+    loss: tuple[float, ...]
+    correct: tuple[int, ...]
+
+
+@torch.no_grad()
+def row_sums(model: torch.nn.Module, batch: Batch, *, count_correct: bool = False) -> list[RowSums]:
+    """Per slot, the sums over the target tokens of each row of a batch, from one forward pass.
+
+    Losses of tokens are fp32 and are summed exactly, so that a sum does not depend on what stands beside.
+
+    Args:
+        model: A causal language model in eval mode.
+        batch: Rows with their targets, equally many rows for each slot.
+        count_correct: Whether to count the targets that are the most likely token.
+    """
+    losses, hits = inside(model, partial(_per_target, batch, count_correct))
+    rows, length = batch.input_ids.shape
+    counts = torch.bincount(batch.places.cpu() // length, minlength=rows).tolist()
+    loss = [math.fsum(part) for part in _split(losses.tolist(), counts)]
+    correct = [sum(part) for part in _split(hits.int().tolist(), counts)]
+    each = rows // len(batch.counts)
+    return [
+        RowSums(tuple(loss[start : start + each]), tuple(correct[start : start + each]))
+        for start in range(0, rows, each)
+    ]
+
+
+def _split(values: list[T], counts: Sequence[int]) -> Iterator[list[T]]:
+    start = 0
+    for count in counts:
+        yield values[start : start + count]
+        start += count
+
+
+def _per_target(
+    batch: Batch, count_correct: bool, model: torch.nn.Module
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(targets,) twice: the loss of every target token, and whether it is the most likely one."""
+    states = chosen_states(model, batch)
+    pieces = -(-len(states) // LOGIT_ROWS)
+    losses, hits = [], []
+    for some, targets in zip(
+        states.tensor_split(pieces), batch.targets.tensor_split(pieces), strict=True
+    ):
+        logits = as_logits(model, some)
+        losses.append(torch.nn.functional.cross_entropy(logits, targets, reduction="none"))
+        right = logits.argmax(dim=-1) == targets if count_correct else torch.zeros_like(targets)
+        hits.append(right)
+    return torch.cat(losses), torch.cat(hits)
+
+
+def likelihood_samples(
+    names: Sequence[str], sums: Sequence[RowSums], tokens: Sequence[int]
+) -> dict[str, tuple[float, ...]]:
+    """What `heldout_loss`, `perplexity` and `token_accuracy` are made of, row by row.
+
+    Nothing where a loss is not finite: then the predictions mean nothing either.
+
+    Args:
+        names: The metrics that are asked for.
+        sums: Of all held-out batches, in order.
+        tokens: The target tokens of each row.
+    """
+    loss = tuple(value for part in sums for value in part.loss)
+    if not math.isfinite(sum(loss)):
+        return {}
+    samples: dict[str, tuple[float, ...]] = {LOSS: loss, TOKENS: tuple(tokens)}
+    if "token_accuracy" in names:
+        samples[CORRECT] = tuple(value for part in sums for value in part.correct)
+    return samples
+
+
+def text_samples(
+    names: Sequence[str],
+    responses: Sequence[str],
+    references: Sequence[str],
+    extractor: str = "none",
+) -> dict[str, str | tuple[float, ...]]:
+    """ROUGE-L F1 (stemming off, package rouge-score) and exact match of each row, in [0, 1].
+
+    Args:
+        names: Which of `rouge_l` and `exact_match` to measure.
+        responses: One response per row.
+        references: The held-out completion of each row.
+        extractor: What of a text exact match compares; see `extracted`.
+
+    Raises:
+        MissingExtraError: `rouge_l` is asked for and rouge-score is not installed.
+        DataError: see `reference_answers`.
+    """
+    samples: dict[str, str | tuple[float, ...]] = {}
+    if "rouge_l" in names:
+        samples["rouge_l"] = tuple(_rouge_l(list(zip(responses, references, strict=True))))
+    if "exact_match" in names:
+        wanted = reference_answers(references, extractor)
+        pairs = zip(responses, wanted, strict=True)
+        samples["exact_match"] = bits(
+            extracted(text, extractor) == answer for text, answer in pairs
+        )
+    return samples
+
+
+def text_metrics(
+    names: Sequence[str],
+    responses: Sequence[str],
+    references: Sequence[str],
+    extractor: str = "none",
+) -> dict[str, Metric]:
+    """The means over rows of `text_samples`."""
+    samples = text_samples(names, responses, references, extractor)
+    return measured(samples, samples)
+
+
+def reference_answers(references: Sequence[str], extractor: str) -> list[str]:
+    """What exact match compares responses with.
+
+    Raises:
+        DataError: a reference without an answer, with the number of its held-out row.
+    """
+    answers = []
+    for number, reference in enumerate(references, start=1):
+        answer = extracted(reference, extractor)
+        if answer is None:
+            raise DataError(
+                f"evaluation.answer_extractor: {extractor}: the completion of held-out row {number} "
+                f"has no answer after `{MARKER}`: {reference[-80:]!r}; mend the row, leave it out, or "
+                "set answer_extractor: none"
+            )
+        answers.append(answer)
+    return answers
+
+
+def extracted(text: str, extractor: str) -> str | None:
+    """The part of a text that exact match compares; None where there is none, which is never right.
+
+    `none` takes all of it, white space at the ends aside. `gsm8k` takes what follows the last `####` on
+    its line, without commas, dollar signs, and dots at the end: the form of the answers of GSM8K (Cobbe
+    et al. 2021, arXiv 2110.14168; `extract_answer` in openai/grade-school-math,
+    grade_school_math/dataset.py, takes the first `####` and removes commas alone).
+
+    Raises:
+        ValueError: another extractor.
+    """
+    if extractor == "none":
+        return text.strip()
+    if extractor != "gsm8k":
+        raise ValueError(f"answer_extractor must be none or gsm8k, but got {extractor!r}")
+    _, marker, rest = text.rpartition(MARKER)
+    line = rest.strip().partition("\n")[0]
+    answer = re.sub(r"[,$]", "", line).strip().rstrip(".").strip()
+    return answer or None if marker else None
+
+
+def _rouge_l(pairs: Sequence[tuple[str, str]]) -> list[float]:
+    """ROUGE-L F1 of each (response, reference)."""
+    try:  # Imported here: a machine with torch, transformers and peft alone still trains and scores.
+        from rouge_score.rouge_scorer import RougeScorer
+    except ImportError:
+        raise MissingExtraError(
+            "the metric rouge_l needs the package rouge-score; install `sweeper[train]`, or leave "
+            "rouge_l out of evaluation.utility_metrics"
+        ) from None
+    scorer = RougeScorer(["rougeL"], use_stemmer=False)
+    return [scorer.score(reference, text)["rougeL"].fmeasure for text, reference in pairs]

@@ -1,0 +1,79 @@
+"""An adaptive search over a run folder: which settings are asked for, round after round."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from sweeper.analysis import find_front
+from sweeper.errors import SpecError
+from sweeper.planning import Point, points_of
+from sweeper.search.rounds import append_round, points_asked, read_rounds
+from sweeper.search.suggest import Told, next_points
+from sweeper.spec import SweepSpec, parse_spec
+from sweeper.store.folder import RunFolder
+from sweeper.store.records import read_records
+
+
+def asked_points(spec: SweepSpec, folder: RunFolder) -> Iterator[list[Point]]:
+    """All settings asked for so far, again after each round.
+
+    What earlier drivers asked for comes first, in one piece. Each further round is asked for only when the
+    iterator is advanced, from the records that are there then, and is on disk before it is handed out.
+
+    Raises:
+        SpecError: `search.warm_start` has nothing to learn from.
+        RunFolderError, RecordError: what lies in the folder cannot be trusted.
+    """
+    search = spec.search
+    assert search.trajectories is not None
+    drawn = points_asked(folder)
+    if drawn:
+        yield list(drawn)
+    earlier = () if search.warm_start is None else warm_start(spec, Path(search.warm_start))
+    while len(drawn) < search.trajectories:
+        count = min(search.parallel, search.trajectories - len(drawn))
+        told = [*earlier, *measured(spec, folder)]
+        points = next_points(spec, told, drawn, count, len(read_rounds(folder)))
+        if not points:
+            return
+        append_round(folder, tuple(points))
+        drawn += points
+        yield list(drawn)
+
+
+def measured(spec: SweepSpec, folder: RunFolder) -> Iterator[Told]:
+    """What the run itself has measured, in the order it was asked for."""
+    found = {
+        item.config_id: item
+        for item in find_front(read_records(folder.records).records, spec).candidates
+    }
+    for index, points in enumerate(read_rounds(folder), start=1):
+        for config_id, point in points_of(spec, points).items():
+            if config_id in found:
+                yield Told(point, index, found[config_id])
+
+
+def warm_start(spec: SweepSpec, path: Path) -> Sequence[Told]:
+    """What an earlier run measured at points of this space, whatever its model and data were.
+
+    Raises:
+        SpecError: nothing, or not this sweep's objectives.
+        RunFolderError, RecordError: the earlier run cannot be read.
+    """
+    folder = RunFolder(path).open()
+    earlier = parse_spec(folder.spec.read_text(encoding="utf-8"), source=str(folder.spec))
+    seeds = spec.model_copy(update={"seeds": earlier.seeds})
+    points = points_of(earlier, points_asked(folder) or None)
+    candidates = find_front(read_records(folder.records).records, seeds).candidates
+    found = [
+        Told(points[item.config_id], 0, item)
+        for item in candidates
+        if item.config_id in points and item.excluded is None
+    ]
+    if not found:
+        wanted = ", ".join(objective.metric for objective in spec.objectives)
+        problem = (
+            f"search.warm_start: {path} has no complete configuration with {wanted}; name a run with "
+            "these objectives, or leave warm_start out"
+        )
+        raise SpecError("search", (problem,))
+    return found

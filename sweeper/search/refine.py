@@ -1,0 +1,213 @@
+"""Further seeds for what the first pass left undecided, the most informative paths first.
+
+A configuration is undecided while it may be on the front or not (class `maybe`), or while it neither keeps
+nor breaks a constraint with the demanded confidence. The variance p (1 - p) of such a probability is what a
+further training run can take away at most. Configurations of one path share its cost, so paths are ranked
+by the sum of these variances per optimizer step. A new seed trains a path as far as its last undecided
+readout.
+"""
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sweeper.analysis import BASE_ROLE, Candidate, Certainty, certainty, find_front
+from sweeper.errors import RunFolderError
+from sweeper.planning import Plan, Point, Trajectory, make_plan
+from sweeper.search.rounds import append_line, read_lines
+from sweeper.spec import SweepSpec
+from sweeper.store.folder import RunFolder
+from sweeper.store.records import TrialRecord, read_records
+
+
+class Part(NamedTuple):
+    """Configurations of one path, trained again under one new seed, and its optimizer steps."""
+
+    seed: int
+    config_ids: tuple[str, ...]
+    steps: int
+
+
+class State(NamedTuple):
+    """How decided a front is: classes, undecided configurations, hypervolume with its 95 % interval."""
+
+    on: int
+    maybe: int
+    off: int
+    undecided: int
+    hypervolume: tuple[float, float, float] | None
+
+
+class Refinement(NamedTuple):
+    """One round of further seeds, and the state that led to it."""
+
+    parts: tuple[Part, ...]
+    before: State
+
+
+def refined_plans(
+    spec: SweepSpec, folder: RunFolder, drawn: Sequence[Point] | None
+) -> Iterator[list[Plan]]:
+    """The plans of all refinements so far, again after each round; asked for as the records come in.
+
+    Args:
+        spec: With `search.refine`.
+        folder: Of the run, whose first pass has ended.
+        drawn: The optimizer settings of an adaptive search.
+
+    Raises:
+        RunFolderError, RecordError: what lies in the folder cannot be trusted.
+    """
+    rounds = list(read_refinements(folder))
+    if rounds:
+        yield _plans(spec, drawn, rounds)
+    while (parts := _next(spec, folder, drawn, rounds)) is not None:
+        rounds.append(parts)
+        append_line(folder.refinements, _to_data(parts))
+        yield _plans(spec, drawn, rounds)
+
+
+def read_refinements(folder: RunFolder) -> tuple[Refinement, ...]:
+    """The rounds of further seeds so far.
+
+    Raises:
+        RunFolderError: the file is damaged or cannot be read.
+    """
+    try:
+        return tuple(map(_from_data, read_lines(folder.refinements)))
+    except (KeyError, TypeError, ValueError):
+        raise RunFolderError(
+            f"{folder.refinements} is damaged: refinements expected; start over with --fresh"
+        ) from None
+
+
+class RefinementRow(NamedTuple):
+    """The state after so many rounds, paths and optimizer steps of refinement."""
+
+    paths: int
+    spent: int
+    state: State
+
+
+def refinement_rows(
+    folder: RunFolder, spec: SweepSpec, records: Sequence[TrialRecord]
+) -> tuple[RefinementRow, ...]:
+    """The state before the first round, after each, and now; nothing where nothing was refined.
+
+    Raises:
+        RunFolderError: see `read_refinements`.
+    """
+    rounds = read_refinements(folder)
+    if not rounds:
+        return ()
+    front = find_front(records, spec)
+    states = [item.before for item in rounds]
+    states.append(state_of(certainty(front, spec), front.competing, spec))
+    parts = [0, *itertools.accumulate(len(item.parts) for item in rounds)]
+    steps = [0, *itertools.accumulate(sum(p.steps for p in item.parts) for item in rounds)]
+    return tuple(map(RefinementRow, parts, steps, states))
+
+
+def state_of(sure: Certainty, front_items: Sequence[Candidate], spec: SweepSpec) -> State:
+    """How decided a front is now."""
+    volume = sure.hypervolume
+    return State(
+        sure.count("on"),
+        sure.count("maybe"),
+        sure.count("off"),
+        len(undecided(sure, front_items, spec)),
+        None if volume is None else (volume.value, volume.interval.low, volume.interval.high),
+    )
+
+
+def undecided(sure: Certainty, items: Sequence[Candidate], spec: SweepSpec) -> dict[str, float]:
+    """What each undecided configuration leaves open: the sum of p (1 - p) of its open questions.
+
+    Args:
+        sure: The certainty of the front.
+        items: Its complete candidates.
+        spec: Gives the constraints and their confidences.
+    """
+    found = {}
+    for item in items:
+        standing = sure.standings.get(item.config_id)
+        if item.role == BASE_ROLE or standing is None:
+            continue
+        doubts = [standing.p_front] if standing.verdict == "maybe" else []
+        doubts += [
+            p
+            for p, constraint in zip(item.probabilities, spec.constraints, strict=True)
+            if 1 - constraint.confidence < p < constraint.confidence
+        ]
+        if doubts:
+            found[item.config_id] = sum(p * (1 - p) for p in doubts)
+    return found
+
+
+def _next(
+    spec: SweepSpec,
+    folder: RunFolder,
+    drawn: Sequence[Point] | None,
+    rounds: Sequence[Refinement],
+) -> Refinement | None:
+    """The next round, or None where all is decided or nothing more can be afforded."""
+    refine = spec.search.refine
+    assert refine is not None
+    front = find_front(read_records(folder.records).records, spec)
+    sure = certainty(front, spec)
+    open_questions = undecided(sure, front.competing, spec)
+    left = refine.budget - sum(part.steps for item in rounds for part in item.parts)
+    used = Counter(config_id for r in rounds for part in r.parts for config_id in part.config_ids)
+    first = spec.model_copy(update={"seeds": spec.seeds[:1]})
+    wanted = []
+    for trajectory in make_plan(first, drawn).trajectories:
+        part = _part(trajectory, open_questions, used, spec)
+        if part is not None:
+            worth = sum(open_questions[config_id] for config_id in part.config_ids)
+            wanted.append((-worth / part.steps, part))
+    parts: list[Part] = []
+    for _, part in sorted(wanted):
+        if part.steps <= left and len(parts) < refine.parallel:
+            parts.append(part)
+            left -= part.steps
+    if not parts:
+        return None
+    return Refinement(tuple(parts), state_of(sure, front.competing, spec))
+
+
+def _part(
+    trajectory: Trajectory, doubts: Mapping[str, float], used: Mapping[str, int], spec: SweepSpec
+) -> Part | None:
+    """The undecided readouts of a path under its next seed, or None where there are none."""
+    assert spec.search.refine is not None
+    most = spec.search.refine.max_seeds - len(spec.seeds)
+    times = max((used.get(item.config_id, 0) for item in trajectory.configurations), default=0)
+    chosen = [item for item in trajectory.configurations if item.config_id in doubts]
+    if not chosen or times >= most:
+        return None
+    ids = tuple(item.config_id for item in chosen)
+    tails = len(trajectory.segments) > 1
+    steps = trajectory.steps if tails else max(item.step for item in chosen)
+    return Part(max(spec.seeds) + 1 + times, ids, steps)
+
+
+def _plans(
+    spec: SweepSpec, drawn: Sequence[Point] | None, rounds: Sequence[Refinement]
+) -> list[Plan]:
+    return [
+        make_plan(spec.model_copy(update={"seeds": (part.seed,)}), drawn, part.config_ids)
+        for item in rounds
+        for part in item.parts
+    ]
+
+
+def _to_data(item: Refinement) -> dict[str, Any]:
+    return {"parts": [part._asdict() for part in item.parts], "before": item.before._asdict()}
+
+
+def _from_data(raw: Any) -> Refinement:
+    parts = (Part(int(p["seed"]), tuple(p["config_ids"]), int(p["steps"])) for p in raw["parts"])
+    before = dict(raw["before"])
+    volume = before.pop("hypervolume")
+    return Refinement(tuple(parts), State(**before, hypervolume=volume and tuple(volume)))

@@ -1,0 +1,257 @@
+"""Which optimizer settings to train next, given what every readout so far has measured.
+
+The first round is spread over the space by a Sobol sequence, because a model of nothing knows nothing.
+Later ones are asked of an Optuna sampler. Its study is made anew for each round: every readout of every
+trained path is a finished trial with its constraints, every setting asked for in the same round a running
+one, so that the sampler spreads a round out (`constant_liar`). Same spec and records, same points.
+"""
+
+import itertools
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.samplers import BaseSampler, NSGAIIISampler, NSGAIISampler, TPESampler
+from optuna.samplers._ga import BaseGASampler
+from optuna.trial import TrialState, create_trial
+from scipy.stats import qmc
+
+from sweeper.analysis import Candidate
+from sweeper.planning import Point, readout_axes, trajectory_axes
+from sweeper.search.study import outcome
+from sweeper.spec import Axis, SweepSpec
+
+SPREAD = 4096
+"""A space with more points than this is taken to hold no point twice."""
+
+
+class Told(NamedTuple):
+    """What one configuration has measured: the full point, the round it was asked in, the result."""
+
+    point: Point
+    round: int
+    candidate: Candidate
+
+
+def next_points(
+    spec: SweepSpec, told: Sequence[Told], taken: Sequence[Point], count: int, index: int
+) -> list[Point]:
+    """The optimizer settings to train next.
+
+    Args:
+        spec: Gives the axes, the sampler, the objectives and the constraints.
+        told: Every configuration that has ended, earlier runs included, in an order that does not depend
+            on which worker was first.
+        taken: The settings asked for so far; none is asked for twice.
+        count: How many are wanted.
+        index: The number of this round, from 0.
+
+    Returns:
+        At most `count` settings: fewer where the space holds no others.
+    """
+    axes = {name: _Scale(axis) for name, axis in trajectory_axes(spec).items()}
+    if spec.search.sampler in ("random", "qmc") or not told:
+        return _unlearned(spec, axes, taken, count)
+    return _learned(spec, axes, told, taken, count, index)
+
+
+class _Scale:
+    """One axis as the samplers see it.
+
+    Numbers that are listed become their place in the sorted list: their order is known, their distances
+    are a matter of choice. Ranges stay ranges; what has no order is a choice.
+    """
+
+    def __init__(self, axis: Axis[Any]) -> None:
+        self.axis = axis
+        values = axis.values
+        self.listed = None
+        self.ordered = False
+        if values is not None:
+            numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+            self.listed = sorted(values) if numeric else list(values)
+            self.ordered = numeric
+
+    @property
+    def varies(self) -> bool:
+        """Whether there is anything to choose."""
+        return self.listed is None or len(self.listed) > 1
+
+    def distribution(self) -> BaseDistribution:
+        """Of `inner` values."""
+        if self.listed is not None:
+            last = len(self.listed) - 1
+            return (
+                IntDistribution(0, last)
+                if self.ordered
+                else CategoricalDistribution(tuple(range(last + 1)))
+            )
+        low, high, log = self.axis.low, self.axis.high, self.axis.log
+        assert isinstance(low, int | float) and isinstance(high, int | float)
+        if isinstance(low, int) and isinstance(high, int):
+            return IntDistribution(low, high, log=log)
+        return FloatDistribution(float(low), float(high), log=log)
+
+    def inner(self, value: Any) -> Any:
+        """A value of the axis as its distribution has it, or None where the axis does not hold it."""
+        if self.listed is not None:
+            return self.listed.index(value) if value in self.listed else None
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return value if number and self.axis.low <= value <= self.axis.high else None
+
+    def outer(self, inner: Any) -> Any:
+        """The value that an `inner` value stands for."""
+        if self.listed is not None:
+            return self.listed[int(inner)]
+        return inner if isinstance(inner, int) else float(f"{inner:.12g}")
+
+    def fraction(self, value: Any) -> float:
+        """Where a value lies on the axis, in [0, 1]: for distances."""
+        if self.listed is not None:
+            return self.listed.index(value) / max(len(self.listed) - 1, 1)
+        low, high = self.axis.low, self.axis.high
+        assert isinstance(low, int | float) and isinstance(high, int | float)
+        if high == low:
+            return 0.0
+        if self.axis.log:
+            return math.log(value / low) / math.log(high / low)
+        return (float(value) - low) / (high - low)
+
+
+Scales = Mapping[str, _Scale]
+
+
+def _key(point: Point) -> str:
+    return repr(sorted(point.items()))
+
+
+def _unlearned(spec: SweepSpec, axes: Scales, taken: Sequence[Point], count: int) -> list[Point]:
+    """The next points of a sequence that looks at no result: Sobol's, or uniform draws."""
+    seen = {_key(point) for point in taken}
+    free = _free(axes, seen)
+    wanted = count if free is None else min(count, len(free))
+    found: list[Point] = []
+    if spec.search.sampler == "random":
+        rng = np.random.default_rng(spec.search.seed)
+        draws = (rng.random(len(axes)) for _ in itertools.count())
+    else:
+        sobol = qmc.Sobol(len(axes), scramble=True, rng=spec.search.seed)
+        draws = (sobol.random(1)[0] for _ in itertools.count())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # Its balance needs powers of two.
+        while len(found) < wanted:
+            draw = next(draws)
+            point = {n: s.axis.at(float(u)) for (n, s), u in zip(axes.items(), draw, strict=True)}
+            if _key(point) not in seen:
+                seen.add(_key(point))
+                found.append(point)
+    return found
+
+
+def _learned(
+    spec: SweepSpec,
+    axes: Scales,
+    told: Sequence[Told],
+    taken: Sequence[Point],
+    count: int,
+    index: int,
+) -> list[Point]:
+    """Points asked of the sampler; one that is taken gives way to the nearest that is free."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    sampler = _sampler(spec, index, count)
+    readouts = {name: _Scale(axis) for name, axis in readout_axes(spec).items()}
+    varying = {n: s for n, s in {**axes, **readouts}.items() if s.varies}
+    study = optuna.create_study(
+        directions=[objective.direction for objective in spec.objectives], sampler=sampler
+    )
+    study.add_trials([trial for item in told if (trial := _trial(item, varying, spec, sampler))])
+    seen = {_key(point) for point in taken}
+    fixed = {name: axes[name].axis.at(0.0) for name in axes if name not in varying}
+    space = {name: scale.distribution() for name, scale in varying.items()}
+    found: list[Point] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        for _ in range(count):
+            free = _free(axes, seen)
+            if free == []:
+                break
+            asked = study.ask(space)
+            chosen = {n: varying[n].outer(asked.params[n]) for n in axes if n in varying}
+            point: Point = {name: {**fixed, **chosen}[name] for name in axes}
+            if _key(point) in seen and free is not None:
+                study.tell(asked, state=TrialState.FAIL)
+                point = min(free, key=lambda other: _distance(axes, point, other))
+                inner = {n: varying[n].inner(point[n]) for n in axes if n in varying}
+                params = {**asked.params, **inner}
+                study.add_trial(
+                    create_trial(state=TrialState.RUNNING, params=params, distributions=space)
+                )
+            seen.add(_key(point))
+            found.append(point)
+    return found
+
+
+def _free(axes: Scales, seen: set[str]) -> list[Point] | None:
+    """The settings not asked for yet, or None where they are too many to run out of."""
+    listed = [scale.listed for scale in axes.values()]
+    if any(values is None for values in listed):
+        return None
+    if math.prod(len(values or ()) for values in listed) > SPREAD:
+        return None
+    combined = itertools.product(*(values or () for values in listed))
+    points = (dict(zip(axes, values, strict=True)) for values in combined)
+    return [point for point in points if _key(point) not in seen]
+
+
+def _distance(axes: Scales, one: Point, other: Point) -> float:
+    """Squared distance over the axes, each of length 1; without an order, values differ by 1."""
+    return sum(
+        (scale.fraction(one[name]) - scale.fraction(other[name])) ** 2
+        if scale.ordered or scale.listed is None
+        else float(one[name] != other[name])
+        for name, scale in axes.items()
+    )
+
+
+def _sampler(spec: SweepSpec, index: int, count: int) -> BaseSampler:
+    seed = int(np.random.SeedSequence([spec.search.seed, index]).generate_state(1)[0])
+    kind = spec.search.sampler
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        if kind == "nsga2":
+            return NSGAIISampler(population_size=max(2, count), seed=seed)
+        if kind == "nsga3":
+            return NSGAIIISampler(population_size=max(2, count), seed=seed)
+        if kind == "gp":
+            return optuna.samplers.GPSampler(seed=seed, n_startup_trials=1)
+        return TPESampler(seed=seed, n_startup_trials=1, multivariate=True, constant_liar=True)
+
+
+def _trial(
+    item: Told, varying: Scales, spec: SweepSpec, sampler: BaseSampler
+) -> optuna.trial.FrozenTrial | None:
+    """A configuration as a finished trial, or None where it lies outside the space (of a warm start)."""
+    params = {name: scale.inner(item.point[name]) for name, scale in varying.items()}
+    if any(value is None for value in params.values()):
+        return None
+    result = outcome(item.candidate, spec)
+    return create_trial(
+        state=result.state,
+        values=result.values,
+        params=params,
+        distributions={name: scale.distribution() for name, scale in varying.items()},
+        constraints=result.violations,
+        # What a genetic sampler writes down itself, were it asked within one process.
+        system_attrs={sampler._get_generation_key(): item.round}
+        if isinstance(sampler, BaseGASampler)
+        else None,
+    )

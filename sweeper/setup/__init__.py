@@ -1,0 +1,1 @@
+"""Before the first sweep: check the machine, fetch models and data."""

@@ -1,0 +1,199 @@
+"""At most one driver writes to a run folder, on whichever machine and whatever the storage can do.
+
+The lock of the operating system (`flock`) dies with its process, however it dies, but on some shared
+storages it holds on one machine only, and some know no locks at all. So the lock file also says who holds
+it, in a line that its holder rewrites every few seconds. A line of another machine is watched for a while:
+as long as it changes its holder lives; if it stays the same the folder is taken over. A holder that was
+taken for dead sees another's line and writes no more. No clock of one machine is compared with another's.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+from sweeper.errors import RunFolderError
+from sweeper.store.folder import RunFolder
+
+BEAT_SECONDS = 2.0
+"""How often a holder rewrites its line."""
+
+WATCH_SECONDS = 15.0
+"""How long the line of another machine must stay the same before its folder is taken over."""
+
+LINE_BYTES = 256
+
+TRIES = 5
+"""`RunFolder.is_driven` holds a shared lock for some microseconds, which is waited for."""
+
+NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
+
+
+class Holder(NamedTuple):
+    """Who holds a folder: a process of a machine, told apart from its like by a token; and its beat."""
+
+    host: str
+    boot: str
+    process: int
+    token: str
+    beat: int
+
+    def line(self) -> bytes:
+        """As it stands in the lock file, always of the same length."""
+        return json.dumps(self._asdict()).encode("utf-8").ljust(LINE_BYTES)
+
+    @classmethod
+    def read(cls, path: Path) -> "Holder | None":
+        """Who holds a folder, None where nobody does or it cannot be said."""
+        try:  # Opened anew each time: on NFS that asks the server.
+            return cls(**json.loads(path.read_bytes()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+
+def this_machine() -> tuple[str, str]:
+    """This machine's name, and what changes whenever it starts."""
+    boot = ""
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return socket.gethostname()[:64], boot
+
+
+class DriverLock:
+    """At most one driver writes to a run folder; see the module. Not to be entered twice."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        *,
+        beat_seconds: float = BEAT_SECONDS,
+        watch_seconds: float = WATCH_SECONDS,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._path = folder.lock
+        self._beat_seconds = beat_seconds
+        self._watch_seconds = watch_seconds
+        self._sleep = sleep
+        self._me = Holder(*this_machine(), os.getpid(), secrets.token_hex(8), 0)
+        self._other: Holder | None = None
+        self._ended = threading.Event()
+        self._descriptor = -1
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> "DriverLock":
+        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            locks = self._lock()
+            before = Holder.read(self._path)
+            if before is not None and not (locks and self._is_of_here(before)):
+                self._watch(before)
+            self._write(self._me)
+            if not locks:  # Of two that come at the same moment the later line stands.
+                self._sleep(self._beat_seconds)
+                self._look()
+                self.check()
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+        self._thread = threading.Thread(target=self._beat, name="driver-lock", daemon=True)
+        self._thread.start()
+        return self
+
+    def check(self) -> None:
+        """Make sure that the folder is still ours.
+
+        Raises:
+            RunFolderError: another driver took us for dead.
+        """
+        if self._other is not None:
+            raise RunFolderError(
+                f"{_who(self._other)} has taken {self._path.parent} over, because this one gave no sign of "
+                f"life for {self._watch_seconds:g} s; nothing more is written here; let that one finish"
+            )
+
+    def _lock(self) -> bool:
+        """Take the system's lock; whether there is such a thing here."""
+        for last in [False] * (TRIES - 1) + [True]:
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if last:
+                    raise self._in_use(Holder.read(self._path)) from None
+                time.sleep(0.02)
+            except OSError as error:
+                if error.errno in NO_LOCKS:
+                    return False
+                raise
+            else:
+                break
+        return True
+
+    def _is_of_here(self, holder: Holder) -> bool:
+        return (holder.host, holder.boot) == (self._me.host, self._me.boot)
+
+    def _watch(self, before: Holder) -> None:
+        """Return when a line has not changed for long enough, or is gone."""
+        left = self._watch_seconds
+        while left > 0:
+            self._sleep(min(self._beat_seconds, left))
+            left -= self._beat_seconds
+            now = Holder.read(self._path)
+            if now is None:
+                return
+            if now != before:
+                raise self._in_use(now)
+
+    def _in_use(self, holder: Holder | None) -> RunFolderError:
+        kill = "" if holder is None else f" (`kill {holder.process}` there)"
+        return RunFolderError(
+            f"{_who(holder)} is using {self._path.parent}; wait for it, stop it{kill}, or choose another "
+            "folder with --out; once it has ended, however it ended, the same command takes over"
+        )
+
+    def _beat(self) -> None:
+        while not self._ended.wait(self._beat_seconds):
+            self._look()
+            if self._other is not None:
+                return
+            self._me = self._me._replace(beat=self._me.beat + 1)
+            with suppress(OSError):
+                self._write(self._me)
+
+    def _look(self) -> None:
+        found = Holder.read(self._path)
+        if found is not None and found.token != self._me.token:
+            self._other = found
+
+    def _write(self, holder: Holder) -> None:
+        os.pwrite(self._descriptor, holder.line(), 0)
+        os.fsync(self._descriptor)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+        self._look()
+        with suppress(OSError):
+            if self._other is None:
+                os.ftruncate(self._descriptor, 0)
+        os.close(self._descriptor)
+
+
+def _who(holder: Holder | None) -> str:
+    if holder is None:
+        return "another driver (process unknown)"
+    return f"another driver (process {holder.process} on {holder.host})"

@@ -1,0 +1,325 @@
+"""A copy of a run in an object store, for machines that go away: `compute.mirror: s3://BUCKET/PREFIX`.
+
+The run folder stays where records are appended, synced and locked, because an object store can do neither.
+What makes a record is copied from it while the sweep runs, and on an empty disk the copy comes back first.
+Objects are replaced whole and never deleted. Responses go before the records that need them, so that the
+copy is a run folder at every moment. Checkpoints and weights stay behind: they save time only.
+"""
+
+import json
+import logging
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from pyarrow import fs
+
+from sweeper.errors import MirrorError
+from sweeper.store.folder import RunFolder, write_atomic
+from sweeper.store.records import TrialRecord
+from sweeper.store.retry import Patience
+
+PUSH_SECONDS = 30.0
+"""At most so often is the mirror brought up to date, and not before it was."""
+
+PATIENCE = Patience(first_seconds=0.5, longest_seconds=15.0, total_seconds=60.0)
+"""How long a store that does not answer is waited for at the beginning and at the end."""
+
+_OURS = re.compile(
+    r"run\.json|spec\.yaml|plan\.json|report\.html|(records|rounds|refinements|judgements)\.jsonl|"
+    r"generations/[\w-]+\.jsonl|trajectories/[\w-]+/(progress\.json|outbox/[\w-]+\.json)"
+)
+
+_log = logging.getLogger("sweeper.store.mirror")
+
+Listener = Callable[[TrialRecord], None]
+Result = TypeVar("Result")
+
+
+def open_store(url: str) -> tuple[fs.FileSystem, str]:
+    """The file system of a mirror, and the path in it: a bucket and a prefix.
+
+    Credentials, region and, for another server than Amazon's, the endpoint are those of the environment
+    (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL) or of the machine's role.
+    """
+    given = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    place = url.removeprefix("s3://")
+    if not given:
+        return fs.S3FileSystem(region=region), place
+    endpoint = urlsplit(given)
+    made = fs.S3FileSystem(
+        region=region or "us-east-1",
+        scheme=endpoint.scheme,
+        endpoint_override=endpoint.netloc,
+    )
+    return made, place
+
+
+class Mirror:
+    """The mirror of one run folder. `pull` at the beginning, then `following` while a sweep runs."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        url: str,
+        *,
+        open_store: Callable[[str], tuple[fs.FileSystem, str]] = open_store,
+        patience: Patience = PATIENCE,
+        push_seconds: float = PUSH_SECONDS,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._folder = folder
+        self._url = url
+        self._patience = patience
+        self._push_seconds = push_seconds
+        self._sleep = sleep
+        self._store, self._place = open_store(url)
+        self._sent: dict[str, tuple[int, int]] = {}
+        self._records_there = 0
+        self._failed: MirrorError | None = None
+
+    def pull(self, spec_hash: str, fresh: bool = False) -> int:
+        """Fetch what the mirror has and the run folder has not; returns how many files that were.
+
+        Args:
+            spec_hash: Of the sweep, as run.json has it.
+            fresh: The run is to start over, so that there may be no earlier one in the mirror.
+
+        Raises:
+            MirrorError: the store does not answer, or holds records that this folder's do not agree with.
+        """
+        there = self._patiently(self._listing)
+        theirs = (
+            self._patiently(lambda: self._read("records.jsonl"))
+            if "records.jsonl" in there
+            else b""
+        )
+        self._records_there = len(theirs)
+        if fresh:
+            if there:
+                raise MirrorError(
+                    f"{self._url} holds a run, and --fresh would start over beside it; nothing is ever "
+                    "deleted there: give another prefix as compute.mirror"
+                )
+            return 0
+        self._check_spec(there, spec_hash)
+        ours = _whole_lines(self._folder.records)
+        if not theirs.startswith(ours) and not ours.startswith(theirs):
+            raise MirrorError(
+                f"the records in {self._url} and those in {self._folder.records} are of two runs: neither "
+                "continues the other; give another prefix as compute.mirror, or another folder with --out"
+            )
+        behind = len(theirs) > len(ours)
+        fetched = 0
+        if behind or not self._folder.info.exists():
+            names = sorted(there, key=lambda name: name in ("records.jsonl", "run.json"))
+            fetched = sum(self._fetch(name, there[name]) for name in names)
+        self._sent |= {
+            name: _state(self._folder.root / name)
+            for name, size in there.items()
+            if _state(self._folder.root / name)[0] == size and _is_final(name)
+        }
+        return fetched
+
+    def _check_spec(self, there: Container[str], spec_hash: str) -> None:
+        """Refuse a mirror of another sweep."""
+        if self._folder.info.name not in there:
+            return
+        raw = self._patiently(lambda: self._read(self._folder.info.name))
+        try:
+            found = json.loads(raw)["spec_hash"]
+        except (ValueError, TypeError, KeyError):
+            found = "damaged"
+        if found != spec_hash:
+            raise MirrorError(
+                f"{self._url} holds a run of another spec ({found}, this one is {spec_hash}); give another "
+                "prefix as compute.mirror"
+            )
+
+    def _fetch(self, name: str, size: int) -> bool:
+        """Fetch one file, unless it is there already."""
+        path = self._folder.root / name
+        if _state(path)[0] == size:
+            return False
+        data = self._patiently(lambda: self._read(name))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, data)
+        return True
+
+    @contextmanager
+    def following(self, listener: Listener) -> Iterator[Listener]:
+        """A listener that tells `listener` and has the mirror follow, in a thread of its own.
+
+        A store that does not answer holds nothing up: it is tried again, and at the end for a while. What
+        it lacks then is said, and sent by the next run of the same command.
+
+        Raises:
+            MirrorError: from the listener: somebody else has written records there.
+        """
+        changed, ended = threading.Event(), threading.Event()
+        thread = threading.Thread(target=self._follow, args=(changed, ended), daemon=True)
+
+        def told(record: TrialRecord) -> None:
+            listener(record)
+            changed.set()
+            if self._failed is not None:
+                raise self._failed
+
+        thread.start()
+        try:
+            yield told
+        finally:
+            ended.set()
+            changed.set()
+            thread.join()
+            if self._failed is None:
+                self._finish()
+
+    def _follow(self, changed: threading.Event, ended: threading.Event) -> None:
+        lost, pauses = False, self._patience.pauses()
+        while not ended.is_set():
+            changed.wait()
+            if ended.is_set():
+                return
+            changed.clear()
+            try:
+                self.push()
+            except MirrorError as error:
+                self._failed = error
+                return
+            except OSError as error:
+                if not lost:
+                    _log.warning(
+                        "%s does not take the records; the sweep goes on, and it is tried again: %s",
+                        self._url,
+                        _first_line(error),
+                    )
+                lost = True
+                changed.set()
+                ended.wait(next(pauses, self._patience.longest_seconds))
+                continue
+            if lost:
+                _log.warning("%s is up to date again", self._url)
+            lost, pauses = False, self._patience.pauses()
+            ended.wait(self._push_seconds)
+
+    def _finish(self) -> None:
+        try:
+            self._patiently(self.push)
+        except MirrorError as error:
+            _log.warning(
+                "the mirror is not up to date: %s. The same command sends what is missing", error
+            )
+
+    def push(self) -> int:
+        """Send what has changed, the records last; returns how many files that were.
+
+        Raises:
+            OSError: the store does not answer.
+            MirrorError: somebody else has written records there since.
+        """
+        records = _whole_lines(self._folder.records)
+        there = self._store.get_file_info(f"{self._place}/records.jsonl")
+        if (there.size or 0) != self._records_there:
+            raise MirrorError(
+                f"{self._url} has other records than this run has sent there: another driver uses the same "
+                "prefix; stop one of the two, and give it another prefix as compute.mirror"
+            )
+        sent = 0
+        for path in _mirrored(self._folder):
+            name = path.relative_to(self._folder.root).as_posix()
+            state = _state(path)
+            if self._sent.get(name) == state:
+                continue
+            try:
+                data = path.read_bytes()
+            except FileNotFoundError:  # Its trajectory has been finished meanwhile.
+                continue
+            self._write(name, data)
+            self._sent[name] = state
+            sent += 1
+        if len(records) > self._records_there:
+            self._write("records.jsonl", records)
+            self._records_there = len(records)
+            sent += 1
+        return sent
+
+    def _listing(self) -> dict[str, int]:
+        """The objects below the prefix that a mirror has: name -> bytes. No other one is ever fetched."""
+        bucket = self._place.partition("/")[0]
+        if self._store.get_file_info(bucket).type == fs.FileType.NotFound:
+            raise MirrorError(f"{self._url}: there is no bucket {bucket}; make it, or name another")
+        selector = fs.FileSelector(self._place, allow_not_found=True, recursive=True)
+        found = {
+            item.path.removeprefix(f"{self._place}/"): item.size
+            for item in self._store.get_file_info(selector)
+            if item.type == fs.FileType.File
+        }
+        return {name: size for name, size in found.items() if _OURS.fullmatch(name)}
+
+    def _read(self, name: str) -> bytes:
+        with self._store.open_input_stream(f"{self._place}/{name}") as file:
+            return bytes(file.read())
+
+    def _write(self, name: str, data: bytes) -> None:
+        with self._store.open_output_stream(f"{self._place}/{name}") as file:
+            file.write(data)
+
+    def _patiently(self, act: Callable[[], Result]) -> Result:
+        pauses = self._patience.pauses()
+        while True:
+            try:
+                return act()
+            except OSError as error:
+                pause = next(pauses, None)
+                if pause is None:
+                    raise MirrorError(
+                        f"{self._url} did not answer as it should for "
+                        f"{self._patience.total_seconds:g} s: {_first_line(error)}; check the network, "
+                        "AWS_ENDPOINT_URL and the credentials in the environment, or leave "
+                        "compute.mirror out"
+                    ) from None
+                self._sleep(pause)
+
+
+def _mirrored(folder: RunFolder) -> Iterator[Path]:
+    """What is copied besides the records, what describes the run first."""
+    named = (folder.spec, folder.plan, folder.info, folder.rounds, folder.refinements)
+    yield from (path for path in (*named, folder.judgements, folder.report) if path.is_file())
+    yield from sorted(folder.generations.glob("[!.]*.jsonl"))
+    yield from sorted(folder.trajectories.glob("*/outbox/[!.]*.json"))
+    yield from sorted(folder.trajectories.glob("*/progress.json"))
+
+
+def _is_final(name: str) -> bool:
+    """Whether a file of the same size is the same file: responses and outgoing records are."""
+    return name.startswith("generations/") or "/outbox/" in name
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Size and time of change; (-1, 0) where there is no such file."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return -1, 0
+    return found.st_size, found.st_mtime_ns
+
+
+def _whole_lines(path: Path) -> bytes:
+    """A file without a torn last line."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return b""
+    return data[: data.rfind(b"\n") + 1]
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,1 @@
+"""The Ray Tune driver: what it starts, retains and confirms."""

@@ -1,0 +1,284 @@
+"""The Ray Tune driver: one trial per pack of trajectories, one writer of records.jsonl.
+
+With `trials` the only file importing ray. The trial function comes in as an argument; a test drives a
+fake through the same code. Ray's own files under `ray/` are scratch: resuming looks at records.jsonl and
+at each trial's checkpoint alone.
+"""
+
+import itertools
+import logging
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.exceptions import AuthenticationError
+from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
+
+from sweeper.errors import ClusterTokenError, SweeperError
+from sweeper.planning import Pack, make_packs
+from sweeper.spec import SweepSpec
+from sweeper.store.folder import RunFolder
+from sweeper.store.records import RecordWriter, TrialRecord, lost_records
+from sweeper.store.retry import patiently
+from sweeper.sweep.placement import trial_resources, worker_count
+from sweeper.sweep.trials import (
+    RECORDS,
+    REFUSED,
+    Keys,
+    PackSearcher,
+    PackTrainable,
+    TrialFunction,
+    tasks_of,
+)
+from sweeper.task import TrajectoryTask
+
+__all__ = ["Keys", "Listener", "TrialFunction", "cluster_resources", "drive"]
+
+Listener = Callable[[TrialRecord], None]
+Guard = Callable[[], None]
+
+WORKER_RESTARTS = 2
+"""How often a trial whose worker process died is started again before it counts as failed."""
+
+_ENVIRONMENT = {
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    # Activations come and go by the megabyte; returning them to the system each time costs a fifth.
+    "MALLOC_MMAP_THRESHOLD_": "1073741824",
+    "MALLOC_TRIM_THRESHOLD_": "4294967296",
+    "MALLOC_TOP_PAD_": "67108864",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_RESULT_BUFFER_LENGTH": "0",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+class _Recorder(tune.Callback):
+    """Appends what comes back, and writes `failed` records for trials whose worker is lost for good."""
+
+    def __init__(
+        self, folder: RunFolder, writer: RecordWriter, listener: Listener, guard: Guard
+    ) -> None:
+        self._folder = folder
+        self._guard = guard
+        self._writer = writer
+        self._listener = listener
+        self.failure: OSError | SweeperError | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles callbacks for its own restoring, which is never used."""
+        return {}
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Keep what came back; end the run where a worker's storage refused it."""
+        for text in result.get(RECORDS, ()):
+            self._keep(TrialRecord.from_json(text))
+        if REFUSED in result:
+            self.failure = result[REFUSED]
+            raise result[REFUSED]
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Delete what a finished trajectory no longer needs."""
+        for task in tasks_of(trial.config):
+            _tidy(self._folder, task)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """The worker died more often than it may: every readout it still owed is `failed`."""
+        message = str(trial.get_error() or "the worker process died").strip().splitlines()[-1]
+        tasks = tasks_of(trial.config)
+        storages = [self._folder.trial(task.trajectory_id) for task in tasks]
+        stalled = [note for storage in storages for note in storage.stall_notes()]
+        for task in tasks:
+            for path in sorted(self._folder.trial(task.trajectory_id).outbox.glob("*.json")):
+                self._keep(TrialRecord.from_json(patiently(partial(_text, path), path)))
+            for record in lost_records(task, message, stalled):
+                self._keep(record)
+
+    def _keep(self, record: TrialRecord) -> None:
+        if record.key in self._writer.keys:
+            return
+        try:
+            self._guard()
+            self._writer.append(record)
+            self._listener(record)
+        except (OSError, SweeperError) as error:  # Tune would wrap it beyond recognition.
+            self.failure = error
+            raise
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def drive(
+    tasks: Sequence[TrajectoryTask],
+    spec: SweepSpec,
+    folder: RunFolder,
+    run: TrialFunction,
+    listener: Listener = lambda record: None,
+    later: Iterable[Sequence[TrajectoryTask]] = (),
+    guard: Guard = lambda: None,
+) -> None:
+    """Run the tasks whose records are not all there, and append every new record.
+
+    Args:
+        tasks: All trajectories of the sweep, in the order they should start.
+        spec: Its `compute` block says what one trial may use and which cluster to join.
+        folder: The run folder; the caller holds its lock.
+        run: What does one pack.
+        listener: Called in this process after each record is on disk.
+        later: Further tasks, round by round. Each round is asked for when every record of the ones before
+            is on disk.
+        guard: Called before each record is written; raises where the folder is no longer ours.
+
+    Raises:
+        SweeperError: Ray cannot be started or joined.
+        RecordError: records.jsonl cannot be trusted.
+        DiskFullError, UnreachableError: what was measured cannot be written, here or by a trial.
+    """
+    writer = RecordWriter(folder.records)
+    try:
+        rounds = _unfinished(itertools.chain([tasks], later), writer, folder)
+        first = next(rounds, None)
+        if first is None:
+            return
+        _start_ray(spec.compute.ray_address)
+        try:
+            recorder = _Recorder(folder, writer, listener, guard)
+            _tune(itertools.chain([first], rounds), spec, folder, run, recorder, writer.keys)
+        finally:
+            ray.shutdown()
+    finally:
+        writer.close()
+
+
+def _unfinished(
+    rounds: Iterable[Sequence[TrajectoryTask]], writer: RecordWriter, folder: RunFolder
+) -> Iterator[list[TrajectoryTask]]:
+    """What is left to do of each round; rounds of which nothing is left are passed over."""
+    for tasks in rounds:
+        left = []
+        for task in tasks:
+            if _finished(task, writer):
+                _tidy(folder, task)
+            else:
+                left.append(task)
+        if left:
+            yield left
+
+
+def _finished(task: TrajectoryTask, writer: RecordWriter) -> bool:
+    return all((item.config_id, task.seed) in writer.keys for item in task.readouts)
+
+
+def _tidy(folder: RunFolder, task: TrajectoryTask) -> None:
+    """Delete what a finished trajectory no longer needs."""
+    storage = folder.trial(task.trajectory_id)
+    with suppress(OSError):  # The next run does it again.
+        storage.drop_checkpoints()
+    shutil.rmtree(storage.outbox, ignore_errors=True)
+
+
+def _start_ray(asked: str | None) -> None:
+    # Without a word Ray would join whatever `ray start` last noted down, be it long dead.
+    address = asked or os.environ.get("RAY_ADDRESS") or "local"
+    os.environ.update(_ENVIRONMENT)
+    # Tune hands cloud keys on to its workers, which need none, and Ray logs what it hands on.
+    ENV_VARS_TO_PROPAGATE.difference_update(
+        [name for name in ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")]
+    )
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # What fails becomes a record.
+    ours = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(
+            address=address,
+            include_dashboard=False if address == "local" else None,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env={"env_vars": _ENVIRONMENT},
+        )
+    except AuthenticationError as error:
+        raise ClusterTokenError(address, str(error)) from None
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        where = "a local cluster" if address == "local" else address
+        first = str(error).strip().splitlines()[0]
+        raise SweeperError(
+            f"Ray cannot use {where}: {first}; check compute.ray_address, or stop a leftover "
+            "cluster with `ray stop`"
+        ) from None
+    if ours and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, ours)  # Ray has put its own in its place.
+
+
+def cluster_resources(address: str) -> dict[str, float]:
+    """What a running cluster has, by joining it for a moment.
+
+    Raises:
+        SweeperError: it cannot be joined.
+    """
+    _start_ray(address)
+    try:
+        return dict(ray.cluster_resources())
+    finally:
+        ray.shutdown()
+
+
+def _tune(
+    rounds: Iterator[Sequence[TrajectoryTask]],
+    spec: SweepSpec,
+    folder: RunFolder,
+    run: TrialFunction,
+    recorder: _Recorder,
+    keys: Set[tuple[str, int]],
+) -> None:
+    cluster = ray.cluster_resources()
+    resources = trial_resources(spec, cluster)
+    device = "cuda" if resources["GPU"] else "cpu"
+    workers = worker_count(resources, cluster, spec.compute.max_concurrent_trials)
+
+    def packed(tasks: Sequence[TrajectoryTask]) -> list[Pack]:
+        placed = [replace(task, compute=replace(task.compute, device=device)) for task in tasks]
+        return make_packs(placed, spec.compute.pack, workers)
+
+    searcher = PackSearcher(map(packed, rounds), keys)
+    trainable = tune.with_parameters(PackTrainable, run=run, root=folder)
+    shutil.rmtree(folder.ray, ignore_errors=True)
+    tuner = tune.Tuner(
+        tune.with_resources(trainable, resources),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            num_samples=-1,  # Until the searcher says that there are no more.
+            max_concurrent_trials=spec.compute.max_concurrent_trials,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name=folder.ray.name,
+            storage_path=str(folder.root.resolve()),
+            callbacks=[recorder],
+            failure_config=tune.FailureConfig(max_failures=WORKER_RESTARTS),
+            verbose=0,
+        ),
+    )
+    try:
+        tuner.fit()
+        if searcher.failure is not None:
+            raise searcher.failure
+    except tune.TuneError as error:
+        if recorder.failure is not None:
+            raise recorder.failure from None
+        last = str(error).strip().splitlines()[-1]
+        raise SweeperError(f"Ray Tune stopped: {last}; the same command continues") from None

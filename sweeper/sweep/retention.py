@@ -1,0 +1,110 @@
+"""Which weights a run keeps: those of configurations that are, or may still come, on its front."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sweeper.analysis import Candidate, Front, find_front, recommend
+from sweeper.spec import SweepSpec
+from sweeper.store.folder import RunFolder
+from sweeper.store.records import TrialRecord, read_records
+from sweeper.sweep.disk import Clock, Listener, Paced
+
+
+class KeptWeights:
+    """Deletes weights that are of no use any more, as `compute.keep_weights: front` asks for.
+
+    With `all` and `none` nothing is deleted: `sweeper clean` does it when it is told to.
+    """
+
+    def __init__(self, spec: SweepSpec, folder: RunFolder, seconds: Clock = time.monotonic) -> None:
+        self._spec = spec
+        self._folder = folder
+        self._prunes = spec.compute.keep_weights == "front"
+        self._records: list[TrialRecord] = []
+        self._gone: set[tuple[str, int]] = set()
+        self._paced = Paced(self._prune, seconds)
+
+    @contextmanager
+    def pruning(self, listener: Listener, ended: Callable[[], bool]) -> Iterator[Listener]:
+        """A listener that tells `listener`, and deletes weights as records come in.
+
+        Before the first record what earlier drivers left is looked through. At the end, if all of the
+        sweep was done (`ended`), what stays is the front and the recommended configuration.
+        """
+        if not self._prunes:
+            yield listener
+            return
+        drop_unfinished(self._folder)
+        self._records = list(read_records(self._folder.records).records)
+        self._prune()
+
+        def told(record: TrialRecord) -> None:
+            self._records.append(record)
+            listener(record)
+            self._paced()
+
+        yield told
+        self._prune(final=ended())
+
+    def _prune(self, final: bool = False) -> None:
+        found = find_front(self._records, self._spec)
+        if final:
+            keep = kept_ids(found, self._spec)
+            for config_id, path in weight_files(self._folder):
+                if config_id not in keep:
+                    path.unlink(missing_ok=True)
+            return
+        for item in ruled_out(found, self._spec):
+            for record in item.records:
+                if record.key not in self._gone:
+                    self._gone.add(record.key)
+                    storage = self._folder.trial(record.trajectory_id)
+                    storage.weights(record.config_id).unlink(missing_ok=True)
+
+
+def kept_ids(found: Front, spec: SweepSpec) -> set[str]:
+    """The configurations of a finished run whose weights are kept: the front and the recommended one."""
+    chosen = recommend(found, spec).chosen
+    return {item.config_id for item in (*found.members, *([] if chosen is None else [chosen]))}
+
+
+def ruled_out(found: Front, spec: SweepSpec) -> list[Candidate]:
+    """The configurations that no further record of the sweep can bring on the front, or recommend.
+
+    What has ended otherwise than complete under one seed, or does not keep a constraint under one, is out
+    for good. Another one is out when it is complete under all seeds and dominated by one that is, too:
+    their means stay as they are, unless the sweep is refined with further seeds. A recommended one may be
+    dominated, so none is out before the base model, which recommendations are measured by, is there.
+    """
+    based = found.base is not None and set(spec.seeds) <= set(found.base.seeds)
+    settled = based and spec.search.refine is None
+    keep = kept_ids(found, spec) if settled else set()
+    return [item for item in found.candidates if _is_out(item, keep, settled)]
+
+
+def _is_out(item: Candidate, keep: Iterable[str], settled: bool) -> bool:
+    if item.status != "complete" or not item.feasible:
+        return True
+    return settled and item.excluded is None and item.config_id not in keep
+
+
+def weight_files(folder: RunFolder) -> Iterator[tuple[str, Path]]:
+    """All kept weights in a run folder: configuration id and file."""
+    for trajectory in sorted(folder.trajectories.glob("*/")):
+        for path in folder.trial(trajectory.name).weight_files():
+            yield path.name.partition(".")[0], path
+
+
+def unfinished_files(folder: RunFolder) -> Iterator[Path]:
+    """What processes that were killed while writing left behind; no driver may be at work."""
+    for pattern in ("*/.*.tmp", "*/outbox/.*.tmp"):
+        yield from sorted(folder.trajectories.glob(pattern))
+    yield from sorted(folder.generations.glob(".*.tmp"))
+
+
+def drop_unfinished(folder: RunFolder) -> None:
+    """Delete what processes that were killed while writing left behind."""
+    for path in unfinished_files(folder):
+        path.unlink(missing_ok=True)

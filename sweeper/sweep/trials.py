@@ -1,0 +1,137 @@
+"""What Ray Tune is given: a searcher that hands out packs, and a trainable that runs one.
+
+The trial function comes in as an argument. Records travel to the driver as plain fields of a Tune result
+and never as Tune's metric.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from typing import Any
+
+from ray import tune
+from ray.tune.search import Searcher
+
+from sweeper.errors import DiskFullError, SweeperError, UnreachableError
+from sweeper.planning import Pack
+from sweeper.store.folder import RunFolder, TrialStorage
+from sweeper.store.records import TrialRecord
+from sweeper.task import TrajectoryTask
+
+Keys = frozenset[tuple[str, int]]
+TrialFunction = Callable[
+    [Sequence[TrajectoryTask], Callable[[str], TrialStorage], Keys], Iterator[Sequence[TrialRecord]]
+]
+
+RECORDS = "records"
+REFUSED = "storage_refused"
+"""The fields of a Tune result: records as JSON; the error of a storage that refused to take them."""
+
+
+class PackSearcher(Searcher):
+    """Hands out packs in order, each with the configurations it may skip; knows nothing of metrics.
+
+    The packs come in rounds. The next round is asked for when nothing of the one before is running, so
+    that it can build on all its records.
+    """
+
+    def __init__(self, rounds: Iterator[Sequence[Pack]], keys: Set[tuple[str, int]]) -> None:
+        super().__init__()
+        self._rounds = rounds
+        self._keys = keys
+        self._waiting: deque[Pack] = deque()
+        self._running: set[str] = set()
+        self.failure: SweeperError | None = None
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next pack, None while a round has to end first, or that there are no more."""
+        if not self._waiting and self._running:
+            return None
+        try:
+            while not self._waiting:
+                self._waiting.extend(next(self._rounds))
+        except StopIteration:
+            return Searcher.FINISHED
+        except SweeperError as error:  # Tune would wrap it beyond recognition.
+            self.failure = error
+            return Searcher.FINISHED
+        pack = self._waiting.popleft()
+        self._running.add(trial_id)
+        return {"tasks": _written(pack), "done": _done(pack, self._keys)}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """One trial less to wait for. Nothing to learn: records are the source of truth."""
+        self._running.discard(trial_id)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles searchers for its own restoring, which is never used."""
+        return {}
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: a driver that starts again works out what is left from the records."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore."""
+
+
+def _written(pack: Pack) -> list[str]:
+    return [task.to_json() for task in pack]
+
+
+def _done(pack: Pack, keys: Set[tuple[str, int]]) -> list[tuple[str, int]]:
+    own = ((readout.config_id, task.seed) for task in pack for readout in task.readouts)
+    return [key for key in own if key in keys]
+
+
+def tasks_of(config: Mapping[str, Any]) -> list[TrajectoryTask]:
+    """The tasks of a Tune trial."""
+    return [TrajectoryTask.from_json(text) for text in config["tasks"]]
+
+
+class PackTrainable(tune.Trainable):
+    """One Tune trial: every step carries some records back; the actor is reused by the next trial."""
+
+    def setup(  # type: ignore[override]  # `with_parameters` fills in the last two
+        self, config: dict[str, Any], run: TrialFunction, root: RunFolder
+    ) -> None:
+        """Start on the pack in `config`."""
+        self._run = run
+        self._root = root
+        self._start(config)
+
+    def _start(self, config: dict[str, Any]) -> None:
+        done = frozenset((config_id, seed) for config_id, seed in config["done"])
+        self._records = self._run(tasks_of(config), self._root.trial, done)
+
+    def step(self) -> dict[str, Any]:
+        """The next records, as JSON; after the last ones, `done`.
+
+        A storage that refuses is no failure of this trial, which Tune would try again or count as lost:
+        it ends the run.
+        """
+        try:
+            records = next(self._records, None)
+        except (DiskFullError, UnreachableError) as error:
+            return {"done": True, REFUSED: error}
+        if records is None:
+            return {"done": True}
+        return {RECORDS: [record.to_json() for record in records]}
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take the next pack in the same process."""
+        self.cleanup()
+        self._start(new_config)
+        return True
+
+    def cleanup(self) -> None:
+        """Let the trial function release what it holds."""
+        close = getattr(self._records, "close", None)
+        if close is not None:
+            close()
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Trials write their own checkpoints; Tune keeps none."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """See `save_checkpoint`."""

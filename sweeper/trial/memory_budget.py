@@ -1,0 +1,75 @@
+"""What a trial knows of the room it has on a GPU: the memory model, told of its model and its data."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from transformers import PretrainedConfig
+
+from sweeper.memory import FAMILIES, MemoryFacts, fitting_readouts, fitting_rows, shape_of
+from sweeper.metrics import LIKELIHOOD_METRICS, TEXT_METRICS
+from sweeper.scoring.inputs import Inputs
+from sweeper.task import TrajectoryTask
+
+
+class Room(NamedTuple):
+    """A trial and the bytes of GPU memory that each of its processes may use."""
+
+    facts: MemoryFacts
+    memory_bytes: int
+
+    def rows(self, most: int, paths: int) -> int:
+        """Rows per path and micro-batch, at most `most`; see `memory.fitting_rows`."""
+        return fitting_rows(self.facts, most, paths, self.memory_bytes)
+
+    def readouts(self, most: int) -> int:
+        """Readouts to score together, at most `most`; see `memory.fitting_readouts`."""
+        return fitting_readouts(self.facts, most, self.memory_bytes)
+
+
+def room_on_gpu(
+    memory_bytes: int, tasks: Sequence[TrajectoryTask], inputs: Inputs, config: PretrainedConfig
+) -> Room | None:
+    """The room of the trial that trains some tasks, or None of an architecture that is not counted.
+
+    Args:
+        memory_bytes: What one process may use of its GPU.
+        tasks: The members of the pack.
+        inputs: Of these tasks.
+        config: Of their model.
+    """
+    text = config.get_text_config(decoder=True)
+    if text.model_type not in FAMILIES:
+        return None
+    first = tasks[0]
+    evaluation, heldout = first.evaluation, inputs.data.heldout
+    held = [inputs.encoder.example(row) for row in heldout]
+    reads_text = not TEXT_METRICS.isdisjoint(evaluation.utility_metrics)
+    reads_loss = not LIKELIHOOD_METRICS.isdisjoint(evaluation.utility_metrics)
+    prompts = [len(tokens) for suite in inputs.suites for tokens in suite.tokens]
+    prompts += [len(row.prompt) for row in held] if reads_text else []
+    read = [len(row.prompt) + len(row.completion) for row in held] if reads_loss else []
+    trained = inputs.data.train
+    facts = MemoryFacts(
+        shape=shape_of(text.to_dict(), first.model.name),
+        tuning=max((task.tuning for task in tasks), key=lambda tuning: tuning.lora_r),
+        paths=len(tasks),
+        dtype=first.model.dtype,
+        device="cuda",
+        shadows=max(_shadows(task) for task in tasks),
+        interpolates=any(r.average.kind == "interpolate" for t in tasks for r in t.readouts),
+        forks=any(len(task.segments) > 1 for task in tasks),
+        train_rows=1,
+        train_length=max(len(row.prompt) + len(row.completion) for row in trained),
+        evaluation_rows=min(evaluation.batch_size, len(prompts)),
+        heldout_length=max(read, default=0),
+        generation_length=max(prompts) + evaluation.max_new_tokens,
+        target_length=max(len(row.completion) for row in trained),
+        processes=first.compute.processes,
+        gradient_checkpointing=first.compute.gradient_checkpointing,
+    )
+    return Room(facts, memory_bytes)
+
+
+def _shadows(task: TrajectoryTask) -> int:
+    decays = {item.average.decay for item in task.readouts if item.average.decay is not None}
+    return len(decays) + (task.optimizer.feedback is not None)

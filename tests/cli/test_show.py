@@ -1,0 +1,100 @@
+"""What a sweep prints while it runs."""
+
+import re
+from dataclasses import replace
+
+import pytest
+from support.factories import base_record, make_record, make_spec, make_sweep
+
+from sweeper.analysis import certainty, find_front, recommend
+from sweeper.cli import recommendations, show, standings
+from sweeper.cli.progress import SweepProgress
+from sweeper.planning import make_plan
+from sweeper.runs.verify import Verification
+from sweeper.spec import SweepSpec
+from sweeper.store.records import RecordsRead, TrialRecord
+
+
+def progress_of(spec: SweepSpec, found: RecordsRead, new: list[TrialRecord]) -> None:
+    with SweepProgress(spec) as progress:
+        progress.begin(make_plan(spec), found)
+        for record in new:
+            progress.record(record)
+
+
+def test_a_pipe_gets_a_plain_line_per_tenth_with_the_best_feasible(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    spec = make_spec()
+    total = make_plan(spec).accounting.readouts
+    records = [base_record(), make_record(identity="good", utility=0.8, unsafe=(0, 256))]
+    records += [make_record(identity=f"x{i}", unsafe=(200, 256)) for i in range(total - 2)]
+    progress_of(spec, RecordsRead((), b"", 0), records)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "records" in line]
+    first = f"{max(1, total // 10)}/{total} records, "
+    times = r"\S+ s so far, about \S+ s left; best feasible: rouge_l 0.8"
+    assert re.match(first + times, lines[0])
+    assert lines[-1].startswith(f"{total}/{total} records")
+    assert "unsafe_rate 0.000 (0/256)" in lines[-1]
+
+
+def test_a_resumed_sweep_says_what_is_there_and_what_was_cut(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    progress_of(make_spec(), RecordsRead((base_record(),), b"{torn", 100), [])
+    text = capsys.readouterr().out
+    assert "cut 5 bytes of a line torn by a crash" in text
+    assert "resuming: 1 of" in text
+
+
+def test_a_failure_is_told_at_once_and_nothing_in_it_is_markup(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    reason = {"message": "[red]loss is nan[/red]"}
+    failed = replace(make_record(identity="bad"), status="failed", reason=reason, metrics={})
+    progress_of(make_spec(), RecordsRead((), b"", 0), [failed])
+    assert "bad seed 0: failed: [red]loss is nan[/red]" in capsys.readouterr().err
+
+
+def test_the_front_table_names_hyperparameters_counts_and_the_base_model(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    spec = make_spec()
+    found = find_front(make_sweep(spec, seed=1), spec)
+    sure = certainty(found, spec)
+    standings.front(found, sure, spec)
+    text = capsys.readouterr().out
+    for item in found.members:
+        assert item.config_id in text
+        assert str(item.config["average"]) in text
+    assert f"{len(found.members)} on the front, of {len(found.competing)} complete" in text
+    for item in found.members:
+        standing = sure.standings[item.config_id]
+        (row,) = [line for line in text.splitlines() if item.config_id in line]
+        cells = [cell.strip() for cell in row.strip("│ ").split("│")]
+        assert cells[-3:] == ["on", f"{standing.p_front:.3f}", standing.verdict]
+    assert f"{sure.count('on')} on (at least 0.95), {sure.count('maybe')} maybe" in text
+    assert "reference point rouge_l 0, unsafe_rate 0.05" in text
+    assert "note: one seed: how much training runs differ" in text
+    assert "untouched base model: rouge_l" in text
+
+
+def test_the_recommendation_stands_beside_what_it_beat(capsys: pytest.CaptureFixture[str]) -> None:
+    spec = make_spec()
+    found = recommend(find_front(make_sweep(spec, seed=1), spec), spec)
+    recommendations.recommendation(found, spec)
+    text = capsys.readouterr().out
+    assert found.chosen is not None and found.chosen.config_id in text
+    assert "untouched model" in text and "recommended" in text
+
+
+def test_a_verification_that_fails_says_no_and_is_not_counted(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    sound = Verification("aa", 0, "raw", 4, 5, 3, False, True, True, True, 0.0, None)
+    broken = sound._replace(config_id="bb", bit_equal=False, difference=0.5)
+    show.verifications([sound, broken])
+    text = capsys.readouterr().out
+    assert "(shared its path with 5, trained beside 3 others): weights bit-equal: NO" in text
+    assert "largest metric difference 0.5" in text
+    assert "1 of 2 bit-equal, 2 of 2 with equal verdicts, 1 of 2 as promised" in text

@@ -1,0 +1,281 @@
+"""What reaches a terminal: nothing that it would obey, nothing cut off, and progress that fits."""
+
+import ast
+import io
+import os
+import pty
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.markup import escape
+from rich.progress import Progress
+from rich.table import Table
+from rich.text import Text
+from support.factories import base_record, make_record, make_spec, make_sweep
+
+from sweeper.cli import progress, show
+from sweeper.cli.app import _run
+from sweeper.planning import make_plan
+from sweeper.spec import dump_spec
+from sweeper.store.folder import RUN_VERSION, RunFolder
+from sweeper.store.records import RecordsRead, TrialRecord
+
+ROOT = Path(__file__).parents[2]
+
+CLEAR, TITLE, BELL = "\x1b[2J", "\x1b]0;owned\x07", "\x07"
+LINK = "\x1b]8;;http://evil.example\x1b\\click\x1b]8;;\x1b\\"
+C1 = "\x9b31m\x9d0;owned\x9c\x90q\x85"
+BIDI = "\u202egnp.exe\u202c\u2066a\u2069\u200f\u061c"
+OTHERS = "\x00\x08\r\x0b\x7f\ud800\U000e0041\ufeff\u2028"
+HOSTILE = f"{CLEAR}{TITLE}{LINK}{C1}{BIDI}{OTHERS}[red]:smile:[/]"
+
+OBEYED = re.compile(
+    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff"
+    "\ud800-\udfff\U000e0000-\U000e007f]"
+)
+"""Everything but line ends; written apart from the code."""
+
+Call = Callable[..., str]
+
+
+def terminal(width: int = 80) -> show.Terminal:
+    """A terminal without colours, whose screen is a string."""
+    return show.Terminal(
+        file=io.StringIO(), force_terminal=True, width=width, color_system=None, emoji=False
+    )
+
+
+def screen(console: show.Terminal) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("letter", sorted(set(HOSTILE)))
+def test_each_letter_is_shown_or_written_out(letter: str) -> None:
+    text = show.safe(letter)
+    assert not OBEYED.search(text)
+    if OBEYED.search(letter):
+        assert text.encode("ascii").decode("unicode_escape") == letter
+    else:
+        assert text == letter
+
+
+@pytest.mark.parametrize(
+    "text", ["plain", "naïve Ünïcode 日本語", "a\tb\nc", "می‌خواهم", "👩‍👩‍👧", "C:\\x1b"]
+)
+def test_honest_text_is_left_alone(text: str) -> None:
+    assert show.safe(text) == text
+
+
+def test_every_way_into_the_console_is_safe() -> None:
+    console = terminal(2000)
+    console.print(HOSTILE, markup=False, soft_wrap=True)
+    console.print(Text(HOSTILE))
+    table = Table(escape(HOSTILE), title=escape(HOSTILE))
+    table.add_row(Text(HOSTILE))
+    console.print(table)
+    assert not OBEYED.search(screen(console))
+    assert screen(console).count(r"\x1b[2J\x1b]0;owned") == 5
+    with Progress(console=console) as bar:
+        bar.add_task(escape(HOSTILE), total=1)
+    shown = re.sub(r"\x1b\[(\?25[lh]|\d*A|2K)|\r", "", screen(console))  # The bar moves, by rich.
+    assert not OBEYED.search(shown)
+
+
+def test_columns_of_hostile_text_stay_straight() -> None:
+    console = terminal(400)
+    table = Table("a", "b")
+    table.add_row(escape(HOSTILE.replace("\n", "")), "x")
+    table.add_row("plain", "y")
+    console.print(table)
+    rows = [line for line in screen(console).splitlines() if "│" in line]
+    assert len({line.rindex("│") for line in rows}) == 1
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Runs `sweeper ...` in this process; all that it printed."""
+
+    def found(*words: str | Path) -> str:
+        monkeypatch.setattr(sys, "argv", ["sweeper", *map(str, words)])
+        capsys.readouterr()
+        _run()
+        return "".join(capsys.readouterr())
+
+    return found
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    """A run whose every text is hostile: settings, names of metrics and controls, reasons."""
+    spec = make_spec()
+    folder = RunFolder(tmp_path / "run")
+    folder.root.mkdir()
+    rate = make_record().metrics["unsafe_rate"]
+    hostile = [
+        replace(
+            record,
+            config={**record.config, "model": HOSTILE, "template": HOSTILE},
+            metrics={**record.metrics, f"unsafe_rate/{HOSTILE}": rate},
+            reason=record.reason and dict.fromkeys(record.reason, HOSTILE),
+        )
+        for record in make_sweep(spec)
+    ]
+    folder.records.write_text("".join(f"{record.to_json()}\n" for record in hostile))
+    folder.spec.write_text(dump_spec(spec))
+    folder.info.write_text(f'{{"version": {RUN_VERSION}}}')
+    folder.plan.write_text('{"accounting": {"readouts": 140}}')
+    return folder
+
+
+def test_no_command_lets_hostile_data_through(call: Call, run: RunFolder, tmp_path: Path) -> None:
+    records = [TrialRecord.from_json(line) for line in run.records.read_text().splitlines()]
+    good, bad = (
+        next(r.config_id for r in records if r.status == s) for s in ("complete", "failed")
+    )
+    seen = ""
+    for words in (
+        ("front",),
+        ("recommend",),
+        ("show", good),
+        ("show", bad),
+        ("compare", good, bad),
+        ("rescore",),
+    ):
+        for form in ((), ("--json",)):
+            seen += call(words[0], run.root, *words[1:], *form)
+    seen += call("ls", tmp_path) + call("ls", tmp_path, "--json")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text('version: 1\nname: "a\\e[2Jb"\n"k\\x9b": 1\n')
+    seen += call("plan", broken)
+    run.records.write_text('{"version": "\\u001b[2J"}\n')
+    seen += call("front", run.root) + call("ls", tmp_path)
+    assert not OBEYED.search(seen)
+    assert seen.count(r"\x1b[2J\x1b]0;owned\x07") > 10
+    assert r"\u202egnp.exe" in seen and "damaged: " in seen
+
+
+def test_only_the_one_place_prints() -> None:
+    wrong = []
+    for path in (ROOT / "sweeper").rglob("*.py"):
+        if path.name in ("show.py", "worker.py"):  # A worker prints for its driver, into a file.
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            name = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+            if name.split(".")[-1] in ("print", "echo", "secho", "Console", "Live", "write"):
+                allowed = name in ("show.err.print", "show.out.print", "to.print")
+                if not allowed and (name.split(".")[-1] != "write" or "std" in name):
+                    wrong.append(f"{path.name}: {name}")
+    assert wrong == []
+
+
+def wide_table() -> Table:
+    table = Table("configuration", "learning_rate", "a metric of a long name", title="Front")
+    table.add_row("431350f56f", "0.004", "0.013 (3/240; 0.004 to 0.036)")
+    table.add_row("9d5d06d984", "0.002", "unbroken" * 12)
+    return table
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 200])
+def test_a_table_fits_and_nothing_of_it_is_cut(width: int) -> None:
+    console = terminal(width)
+    show.fit(wide_table(), console)
+    text = screen(console)
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    joined = re.sub(r"[\s│┃]", "", text)
+    for part in ("431350f56f", "0.004", "0.013", "(3/240;", "0.036)", "0.002"):
+        assert part in joined
+    assert len(re.findall("[unbroke]", joined)) >= len("unbroken") * 12
+    assert ("│" in text) == (width == 200)
+
+
+def test_a_block_leaves_out_what_is_empty() -> None:
+    console = terminal(30)
+    table = Table("run", "a name that is long", "its objectives", "size")
+    table.add_row("damaged", "", "", "1.7 MiB")
+    show.fit(table, console)
+    assert screen(console).split() == ["damaged", "size", "1.7", "MiB"]
+
+
+def sweep_progress(monkeypatch: pytest.MonkeyPatch, console: show.Terminal, count: int) -> None:
+    monkeypatch.setattr(show, "err", console)
+    monkeypatch.setattr(show, "out", console)
+    spec = make_spec()
+    clock = iter(range(0, 10**6, 60))
+    with progress.SweepProgress(spec, lambda: next(clock)) as shown:
+        shown.begin(make_plan(spec), RecordsRead((), b"", 0))
+        shown.record(base_record())
+        for i in range(count - 1):
+            shown.record(make_record(identity=f"x{i}", utility=0.8, unsafe=(0, 256)))
+
+
+@pytest.mark.parametrize("width", [40, 80, 160])
+def test_progress_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    console = terminal(width)
+    sweep_progress(monkeypatch, console, 60)
+    total = make_plan(make_spec()).accounting.readouts
+    lines = re.split(r"[\r\n]|\x1b\[\??\d*[A-Zlh]", screen(console))
+    assert max(map(len, lines)) <= width
+    bars = [line for line in lines if f"60/{total}" in line]
+    assert bars
+    assert all(line.startswith("synthetic") == (width >= progress.NARROW) for line in bars)
+    assert any(line.startswith("best feasible: rouge_l 0.800") for line in lines)
+
+
+@pytest.mark.parametrize("term", ["a file", "dumb"])
+def test_a_log_gets_one_line_per_tenth_and_no_control(
+    monkeypatch: pytest.MonkeyPatch, term: str
+) -> None:
+    monkeypatch.setenv("TERM", term)
+    console = show.Terminal(
+        file=io.StringIO(), force_terminal=term == "dumb", width=160, color_system=None
+    )
+    total = make_plan(make_spec()).accounting.readouts
+    sweep_progress(monkeypatch, console, total)
+    text = screen(console)
+    assert not OBEYED.search(text)
+    lines = [line for line in text.splitlines() if "records" in line]
+    tenth = total // 10
+    counted = [int(line.partition("/")[0]) for line in lines]
+    assert counted == sorted({*range(tenth, total + 1, tenth), total})
+    # The clock goes on by a minute at every line: at the first one a minute has gone for a tenth.
+    assert lines[0].startswith(f"{tenth}/{total} records, 60 s so far, about ")
+    assert lines[-1].startswith(f"{total}/{total} records, ") and " left" not in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("columns", "environment"),
+    [(40, {"TERM": "xterm-256color", "NO_COLOR": "1"}), (160, {"TERM": "dumb"})],
+)
+def test_a_real_terminal_gets_colours_only_if_it_may(
+    run: RunFolder, columns: int, environment: dict[str, str]
+) -> None:
+    words = [sys.executable, "-m", "sweeper", "front", str(run.root)]
+    master, slave = pty.openpty()
+    given = {**os.environ, **environment, "COLUMNS": str(columns)}
+    process = subprocess.Popen(words, stdout=slave, stderr=slave, env=given)
+    os.close(slave)
+    text = b""
+    while chunk := _read(master):
+        text += chunk
+    os.close(master)
+    assert process.wait() == 0
+    shown = text.decode("utf-8").replace("\r\n", "\n")
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", shown)
+    assert not OBEYED.search(plain)
+    assert not re.search(r"\x1b\[(3[0-7]|9[0-7]|38;)", shown)
+    blocks = plain[: plain.index(" on the front, of ")].splitlines()[:-1]
+    assert len(blocks) > 5 and max(map(len, blocks)) <= columns
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 65536)
+    except OSError:  # Linux ends a terminal whose other side is closed like this.
+        return b""

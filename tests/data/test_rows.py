@@ -1,0 +1,132 @@
+"""Rows of files as they stand there, and which of them are taken."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from conftest import write_jsonl
+from pyarrow import parquet
+from support.data_samples import pairs, source
+
+from sweeper.data.load import Example, load_examples
+from sweeper.data.rows import Row, read_rows, rows_hash
+from sweeper.errors import DataError
+
+
+def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "a, b", "completion": 'he said "x"\nand é'},
+        {"prompt": "c", "completion": "d"},
+    ]
+    (tmp_path / "a.json").write_text(json.dumps(rows), encoding="utf-8")
+    write_jsonl(tmp_path / "a.jsonl", rows)
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    text = 'prompt,completion\n"a, b","he said ""x""\nand é"\nc,d\n'
+    (tmp_path / "a.csv").write_text(text, encoding="utf-8-sig")
+    for name in ("a.json", "a.jsonl", "a.csv", "a.parquet"):
+        found = read_rows(source(tmp_path / name))
+        assert found == [Row(1, rows[0]), Row(2, rows[1])]
+
+
+def test_blank_lines_of_a_jsonl_file_are_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('\n{"prompt": "a", "completion": "b"}\n   \n')
+    assert load_examples(source(path)) == [Example("a", "b")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("a.jsonl", b'{"prompt": "a"}\n{"prompt": \n', r"a\.jsonl:2: malformed JSON"),
+        ("a.jsonl", b'\n\n{"a": 1} x\n', r"a\.jsonl:3: malformed JSON: Extra data"),
+        ("a.jsonl", b'{"prompt": "a"}\n[1]\n', r"row 2 is not an object but list"),
+        ("a.jsonl", b"", r"a\.jsonl: the file has no rows"),
+        ("a.jsonl", b"\n \n", r"a\.jsonl: the file has no rows"),
+        ("a.jsonl", b'{"prompt": "\xff"}\n', r"a\.jsonl: not UTF-8 at byte 12; convert the file"),
+        ("a.json", b'[{"a": 1},\n{"a": }]', r"a\.json:2: malformed JSON"),
+        ("a.json", b'{"a": 1}', r"expected a list of rows, found dict"),
+        ("a.json", b"[]", r"a\.json: the file has no rows"),
+        ("a.json", b"[1]", r"row 1 is not an object but int"),
+        ("a.csv", b"prompt,completion\n", r"a\.csv: the file has no rows"),
+        ("a.csv", b"prompt,completion\na,b\nc\n", r"a\.csv:3: expected 2 columns"),
+        ("a.csv", b"prompt,completion\na,b,c\n", r"a\.csv:2: expected 2 columns"),
+        (
+            "a.csv",
+            b"prompt,completion\na,%s\n" % (b"x" * 200_000),
+            r"a\.csv:2: malformed CSV: field larger",
+        ),
+        ("a.parquet", b"PAR1 broken PAR1", r"a\.parquet: not a readable parquet file: "),
+        ("a.txt", b"x", r"a\.txt: expected a \.json, \.jsonl, \.csv or \.parquet file"),
+    ],
+)
+def test_a_broken_file_is_named_with_its_line(
+    tmp_path: Path, name: str, content: bytes, problem: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=problem):
+        load_examples(source(tmp_path / name))
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"gone\.jsonl: no such data file; check the path"):
+        read_rows(source(tmp_path / "gone.jsonl"))
+    (tmp_path / "folder.jsonl").mkdir()
+    with pytest.raises(
+        DataError, match=r"folder\.jsonl: `datasets` cannot read its files in .*any "
+    ):
+        read_rows(source(tmp_path / "folder.jsonl"))
+
+
+def test_where_and_rows_choose_in_file_order_and_keep_the_numbers(tmp_path: Path) -> None:
+    rows = [{"prompt": f"p{i}", "kind": i % 2} for i in range(6)]
+    path = write_jsonl(tmp_path / "a.jsonl", rows)
+    chosen = source(path, where={"kind": "1"}, rows=2)
+    assert read_rows(chosen) == [Row(2, rows[1]), Row(4, rows[3])]
+    assert [row.number for row in read_rows(chosen, every=True)] == [2, 4, 6]
+    with pytest.raises(DataError, match=r"none of 6 rows has \{'kind': '7'\}"):
+        read_rows(replace(chosen, where={"kind": "7"}))
+
+
+def test_a_where_column_that_some_row_lacks_is_refused(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", [{"prompt": "p", "kind": 1}, {"prompt": "p"}])
+    with pytest.raises(DataError, match="no column `kind` in row 2"):
+        read_rows(source(path, where={"kind": "1"}))
+
+
+def test_a_draw_is_that_of_its_seed_and_grows_with_its_size(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", pairs(40))
+
+    def drawn(rows: int, seed: int) -> list[int]:
+        return [row.number for row in read_rows(source(path, rows=rows, sample_seed=seed))]
+
+    assert drawn(6, 0) == [
+        8,
+        16,
+        19,
+        21,
+        26,
+        37,
+    ]  # What a draw is must not change between versions.
+    assert drawn(6, 0) == sorted(drawn(6, 0))
+    assert set(drawn(6, 0)) < set(drawn(9, 0))
+    assert drawn(6, 1) != drawn(6, 0)
+    assert len(drawn(500, 0)) == 40
+    first = source(path, rows=6)
+    assert [row.number for row in read_rows(first)] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("name", ["subset", "split", "revision"])
+def test_what_belongs_to_a_data_set_is_refused_for_a_file(tmp_path: Path, name: str) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", pairs(2))
+    with pytest.raises(DataError, match=rf"a\.jsonl: `{name}` belongs to "):
+        read_rows(source(path, **{name: "main"}))
+
+
+def test_the_hash_of_a_file_is_that_of_its_content(tmp_path: Path) -> None:
+    a, b = (write_jsonl(tmp_path / name, pairs(2)) for name in ("a.jsonl", "b.jsonl"))
+    assert rows_hash(source(a)) == rows_hash(source(b)) is not None
+    write_jsonl(b, pairs(3))
+    assert rows_hash(source(a)) != rows_hash(source(b))
+    assert rows_hash(source(tmp_path / "gone.jsonl")) is None

@@ -1,0 +1,612 @@
+"""What `sweeper launch` renders: manifests against their schemas, scripts against a shell."""
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import World, spec_text
+
+from sweeper.cli.app import _run
+from sweeper.errors import LaunchError
+from sweeper.launch import TARGETS, Options, Prepared, Target, options_of, prepare, write
+from sweeper.launch.inputs import sent_files
+from sweeper.launch.templates import Shell, fill_script, fill_yaml
+from sweeper.spec import SweepSpec, parse_spec, spec_hash
+
+ROOT = Path(__file__).parents[2]
+
+ENOUGH: dict[Target, dict[str, Any]] = {
+    "ray": {},
+    "slurm": {"nodes": 2, "gpus_per_node": 8, "partition": "gpu", "account": "a_1"},
+    "kuberay": {"image": "registry/sweeper:1", "claim": "shared", "nodes": 2, "gpus_per_node": 8},
+    "skypilot": {"accelerators": "H100:8", "bucket": "my-sweeps"},
+}
+
+HUB_SPEC = "llama32_1b_dolly_lora"
+
+
+def hub_spec() -> SweepSpec:
+    text = (ROOT / "search_spaces" / f"{HUB_SPEC}.yaml").read_text(encoding="utf-8")
+    return parse_spec(text)
+
+
+def rendered(target: Target, run: Path, spec: SweepSpec | None = None, **more: Any) -> Prepared:
+    options = options_of(target, {**ENOUGH[target], **more})
+    return prepare(spec or hub_spec(), target, options, run)
+
+
+def text_of(prepared: Prepared, name: str) -> str:
+    (found,) = [text for path, text in prepared.files.items() if path.name == name]
+    return found
+
+
+def documents(prepared: Prepared, name: str) -> list[Any]:
+    return list(yaml.safe_load_all(text_of(prepared, name)))
+
+
+# -- options ------------------------------------------------------------------------------------------
+
+
+def test_every_option_reaches_the_command_line() -> None:
+    import inspect
+
+    from sweeper.cli.launching import launch
+
+    assert {field.name for field in fields(Options)} <= set(inspect.signature(launch).parameters)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_least_options_are_accepted(target: Target) -> None:
+    assert options_of(target, ENOUGH[target]).nodes == ENOUGH[target].get("nodes", 1)
+
+
+@pytest.mark.parametrize(
+    ("target", "given", "said"),
+    [
+        ("ray", {"partition": "gpu"}, "--partition belongs to --on slurm"),
+        ("slurm", {"image": "x"}, "--image belongs to --on kuberay"),
+        ("ray", {"spot": False}, "--no-spot belongs to --on skypilot"),
+        ("kuberay", {"claim": "c"}, "--image is needed"),
+        ("kuberay", {"image": "x"}, "--claim is needed"),
+        ("skypilot", {"bucket": "abc"}, "--accelerators is needed"),
+        ("skypilot", {"accelerators": "H100:8"}, "--bucket (one machine) or --volume"),
+        (
+            "skypilot",
+            {"accelerators": "H100:8", "bucket": "abc", "nodes": 2},
+            "cannot be written by 2 machines",
+        ),
+        ("slurm", {"nodes": 0}, "--nodes: found 0, expected at least 1"),
+        ("slurm", {"gpus_per_node": -1}, "--gpus-per-node: found -1, expected at least 0"),
+        ("slurm", {"time": "soon"}, "--time: found 'soon', expected [days-]hours:minutes:seconds"),
+        ("slurm", {"partition": "gpu\n#SBATCH --uid=0"}, "--partition: found"),
+        ("slurm", {"account": "a; rm -rf /"}, "--account: found 'a; rm -rf /'"),
+        ("kuberay", {"image": "x", "claim": "A_B"}, "--claim: found 'A_B'"),
+        ("kuberay", {"image": "x y", "claim": "c"}, "--image: found 'x y'"),
+        ("kuberay", {"image": "x", "claim": "c", "storage": "/a/../b"}, "--storage: found"),
+        ("ray", {"storage": "relative"}, "--storage: found 'relative'"),
+        ("ray", {"address": "file:///etc/passwd"}, "--address: found 'file:///etc/passwd'"),
+        ("kuberay", {"image": "x", "claim": "c", "memory": "64"}, "--memory: found '64'"),
+    ],
+)
+def test_a_wrong_option_is_named_with_what_was_expected(
+    target: Target, given: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(LaunchError) as caught:
+        options_of(target, given)
+    assert said in str(caught.value)
+    assert str(caught.value).startswith(f"--on {target}: ")
+
+
+def test_all_wrong_options_are_in_one_message() -> None:
+    with pytest.raises(LaunchError) as caught:
+        options_of("kuberay", {"partition": "gpu", "memory": "much"})
+    assert str(caught.value).count(";") == 3
+
+
+# -- templates ----------------------------------------------------------------------------------------
+
+
+def test_a_value_stays_a_value_in_yaml() -> None:
+    filled = fill_yaml("# Purpose: x\na: __A__\nb: echo __A__\n", {"A": "x: {y}\n- z; $(rm)"})
+    head, read = filled.splitlines()[0], yaml.safe_load(filled)
+    assert head == "# Purpose: x"
+    assert read["a"] == "x: {y}\n- z; $(rm)"
+    assert shlex.split(read["b"]) == ["echo", "x: {y}\n- z; $(rm)"]
+
+
+def test_a_value_of_a_template_is_not_filled_again() -> None:
+    assert yaml.safe_load(fill_yaml("a: __A__\n", {"A": "__B__", "B": "no"})) == {"a": "__B__"}
+
+
+def test_yaml_keeps_types_and_leaves_out_what_has_no_value() -> None:
+    values = {"N": 3, "T": True, "Z": None, "S": "7", "C": Shell("a && b")}
+    filled = fill_yaml("n: __N__\nt: __T__\nz: __Z__\ns: __S__\nc: run __C__\n", values)
+    assert yaml.safe_load(filled) == {"n": 3, "t": True, "s": "7", "c": "run a && b"}
+
+
+def test_a_script_quotes_and_drops_lines_without_a_value() -> None:
+    text = "#SBATCH --x=__A__\necho __A__ __N__\necho __Z__\n"
+    filled = fill_script(text, {"A": "it's", "N": 2, "Z": None})
+    assert filled == "#SBATCH --x=it's\necho 'it'\"'\"'s' 2\n"
+
+
+def test_a_placeholder_that_nobody_knows_is_an_error() -> None:
+    with pytest.raises(LaunchError, match="__WHAT__; known here: __A__"):
+        fill_script("echo __WHAT__\n", {"A": "x"})
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "jobs").glob("*.[sy]*")), ids=lambda path: path.name
+)
+def test_every_template_begins_with_its_purpose_and_what_to_change(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    head = [line for line in lines[:20] if line.startswith("#")]
+    assert any(line.startswith("# Purpose: ") for line in head)
+    assert any(line.startswith("# Launch:  ") for line in head)
+    assert any(line.startswith("# Change:  ") for line in head)
+
+
+def test_there_are_five_templates_and_the_readme_names_each_target() -> None:
+    names = sorted(path.name for path in (ROOT / "jobs").iterdir())
+    assert names == [
+        "README.md",
+        "kuberay.yaml",
+        "ray.yaml",
+        "skypilot.yaml",
+        "slurm.sh",
+        "slurm_node.sh",
+    ]
+    readme = (ROOT / "jobs" / "README.md").read_text(encoding="utf-8")
+    assert all(f"--on {target}" in readme for target in TARGETS)
+
+
+def test_own_templates_take_the_place_of_shipped_ones(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "slurm.sh").write_text("#!/bin/bash\nmodule load __NAME__\n", encoding="utf-8")
+    prepared = prepare(hub_spec(), "slurm", options_of("slurm", {}), tmp_path / "run", own)
+    assert text_of(prepared, "slurm.sh") == f"#!/bin/bash\nmodule load sweeper-{HUB_SPEC}\n"
+    assert "ray symmetric-run" in text_of(prepared, "slurm_node.sh")
+    with pytest.raises(LaunchError, match="is not a folder"):
+        prepare(hub_spec(), "slurm", options_of("slurm", {}), tmp_path / "run", tmp_path / "none")
+
+
+# -- schemas ------------------------------------------------------------------------------------------
+
+
+def keys(node: Any, path: str = "") -> Iterator[str]:
+    """Dotted paths of all keys; `[]` for the items of a list."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield f"{path}{key}"
+            yield from keys(value, f"{path}{key}.")
+    elif isinstance(node, list):
+        for item in node:
+            yield from keys(item, f"{path[:-1]}[].")
+
+
+RAYJOB_SPEC = {
+    "activeDeadlineSeconds": int,
+    "backoffLimit": int,
+    "rayClusterSpec": dict,
+    "entrypoint": str,
+    "runtimeEnvYAML": str,
+    "jobId": str,
+    "submissionMode": str,
+    "ttlSecondsAfterFinished": int,
+    "shutdownAfterJobFinishes": bool,
+    "suspend": bool,
+}
+"""Of RayJobSpec in KubeRay's ray-operator/apis/ray/v1/rayjob_types.go, what a sweep may use."""
+
+GROUP = {"rayStartParams": dict, "template": dict}
+
+WORKER_GROUP = {
+    **GROUP,
+    "groupName": str,
+    "replicas": int,
+    "minReplicas": int,
+    "maxReplicas": int,
+}
+
+CONTAINER = {"name": str, "image": str, "resources": dict, "env": list, "volumeMounts": list}
+
+
+def check(node: Mapping[str, Any], allowed: Mapping[str, type]) -> None:
+    assert set(node) <= set(allowed)
+    for key, value in node.items():
+        assert type(value) is allowed[key], f"{key}: {value!r}"
+
+
+def test_the_rayjob_is_one_by_the_schema(tmp_path: Path) -> None:
+    config, job = documents(rendered("kuberay", tmp_path), "kuberay.yaml")
+    assert (config["apiVersion"], config["kind"]) == ("v1", "ConfigMap")
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    assert set(job) == {"apiVersion", "kind", "metadata", "spec"}
+    assert re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,45}[a-z0-9])?", job["metadata"]["name"])
+    spec = job["spec"]
+    check(spec, RAYJOB_SPEC)
+    assert spec["shutdownAfterJobFinishes"] is True
+    assert spec["ttlSecondsAfterFinished"] > 0
+    assert spec["backoffLimit"] == 3
+    assert set(yaml.safe_load(spec["runtimeEnvYAML"])) == {"env_vars"}
+    cluster = spec["rayClusterSpec"]
+    assert set(cluster) == {"rayVersion", "headGroupSpec", "workerGroupSpecs"}
+    assert isinstance(cluster["rayVersion"], str)
+    check(cluster["headGroupSpec"], GROUP)
+    assert cluster["headGroupSpec"]["rayStartParams"] == {"num-cpus": "0"}
+    (workers,) = cluster["workerGroupSpecs"]
+    check(workers, WORKER_GROUP)
+    assert workers["replicas"] == workers["minReplicas"] == workers["maxReplicas"] == 2
+    for group in (cluster["headGroupSpec"], workers):
+        pod = group["template"]["spec"]
+        (container,) = pod["containers"]
+        check(container, CONTAINER)
+        mounted = {mount["name"] for mount in container["volumeMounts"]}
+        assert mounted == {volume["name"] for volume in pod["volumes"]}
+        assert {"name": "storage", "persistentVolumeClaim": {"claimName": "shared"}} in pod[
+            "volumes"
+        ]
+    head = cluster["headGroupSpec"]["template"]["spec"]["containers"][0]
+    assert "nvidia.com/gpu" not in head["resources"]["limits"]
+    worker = workers["template"]["spec"]["containers"][0]
+    assert worker["resources"]["limits"]["nvidia.com/gpu"] == 8
+
+
+def test_a_pod_gets_the_token_from_a_secret_and_from_nowhere_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_planted_0123456789")
+    prepared = rendered("kuberay", tmp_path, token_secret="mine")
+    _, job = documents(prepared, "kuberay.yaml")
+    cluster = job["spec"]["rayClusterSpec"]
+    for group in (cluster["headGroupSpec"], cluster["workerGroupSpecs"][0]):
+        (container,) = group["template"]["spec"]["containers"]
+        (token,) = [item for item in container["env"] if item["name"] == "HF_TOKEN"]
+        wanted = {"name": "mine", "key": "token", "optional": True}
+        assert token == {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": wanted}}
+
+
+def test_the_sweep_in_the_config_map_is_the_sweep(tmp_path: Path) -> None:
+    config, job = documents(rendered("kuberay", tmp_path), "kuberay.yaml")
+    assert spec_hash(parse_spec(config["data"]["spec.yaml"])) == spec_hash(hub_spec())
+    words = shlex.split(job["spec"]["entrypoint"])
+    out = f"/mnt/sweeper/runs/{HUB_SPEC}"
+    assert words == ["python", "-m", "sweeper", "run", "/etc/sweeper/spec.yaml", "--out", out]
+
+
+SKY_TASK = {
+    "name": str,
+    "resources": dict,
+    "num_nodes": int,
+    "envs": dict,
+    "secrets": dict,
+    "file_mounts": dict,
+    "volumes": dict,
+    "setup": str,
+    "run": str,
+}
+"""Of SkyPilot's task schema (sky/utils/schemas.py), what a sweep may use."""
+
+
+def test_the_sky_task_is_one_by_the_schema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_planted_0123456789")
+    prepared = rendered("skypilot", tmp_path)
+    (task,) = documents(prepared, "skypilot.yaml")
+    check(task, SKY_TASK)
+    recovery = {"strategy": "EAGER_NEXT_REGION", "max_restarts_on_errors": 3}
+    wanted = {"accelerators": "H100:8", "use_spot": True, "job_recovery": recovery}
+    assert task["resources"] == wanted
+    assert task["secrets"] == {"HF_TOKEN": None}
+    assert all(type(value) is str for value in task["envs"].values())
+    assert task["file_mounts"]["/sweeper"] == {"name": "my-sweeps", "mode": "MOUNT_CACHED"}
+    assert "volumes" not in task
+    assert task["run"].splitlines()[1] == "~/sky_templates/ray/start_cluster"
+    assert prepared.step.command[:4] == ("sky", "jobs", "launch", "--yes")
+    assert prepared.step.command[-3:-1] == ("--secret", "HF_TOKEN")
+
+
+def test_several_cloud_machines_share_a_volume(tmp_path: Path) -> None:
+    options = options_of("skypilot", {"accelerators": "H100:8", "volume": "v", "nodes": 4})
+    (task,) = documents(prepare(hub_spec(), "skypilot", options, tmp_path), "skypilot.yaml")
+    check(task, SKY_TASK)
+    assert task["volumes"] == {"/sweeper": "v"}
+    assert list(task["file_mounts"]) == ["~/sweeper-launch"]
+    assert task["num_nodes"] == 4
+    assert "secrets" not in task or task["secrets"] == {"HF_TOKEN": None}
+
+
+def test_the_runtime_environment_of_a_ray_job_is_one_by_its_schema(tmp_path: Path) -> None:
+    prepared = rendered("ray", tmp_path)
+    (found,) = documents(prepared, "ray.yaml")
+    assert set(found) == {"working_dir", "env_vars", "config"}
+    assert found["working_dir"] == str(tmp_path / "launch" / "working_dir")
+    assert found["env_vars"] == {"HF_HUB_DISABLE_TELEMETRY": "1"}
+    sent = [path.name for path in prepared.files if path.is_relative_to(found["working_dir"])]
+    assert sent == ["spec.yaml"]
+
+
+def sbatch_lines(text: str) -> dict[str, str]:
+    lines = [
+        line.removeprefix("#SBATCH --") for line in text.splitlines() if line.startswith("#SBATCH")
+    ]
+    return {name: value for name, _, value in (line.partition("=") for line in lines)}
+
+
+def test_the_batch_script_asks_for_what_was_asked(tmp_path: Path) -> None:
+    asked = sbatch_lines(text_of(rendered("slurm", tmp_path, time="2-00:30:00"), "slurm.sh"))
+    assert asked == {
+        "job-name": f"sweeper-{HUB_SPEC}",
+        "nodes": "2",
+        "ntasks-per-node": "1",
+        "exclusive": "",
+        "gpus-per-node": "8",
+        "partition": "gpu",
+        "account": "a_1",
+        "time": "2-00:30:00",
+        "signal": "B:USR1@300",
+        "requeue": "",
+        "dependency": "singleton",
+        "open-mode": "append",
+        "output": f"{tmp_path}/launch/slurm-%j.log",
+    }
+
+
+def test_a_batch_script_without_gpus_asks_for_none(tmp_path: Path) -> None:
+    prepared = prepare(hub_spec(), "slurm", options_of("slurm", {"gpus_per_node": 0}), tmp_path)
+    assert "gpus-per-node" not in sbatch_lines(text_of(prepared, "slurm.sh"))
+    assert "--num-gpus=0)" in text_of(prepared, "slurm_node.sh")
+
+
+def test_nodes_are_offline_and_find_what_was_prefetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HOME", "/scratch/it's here")
+    monkeypatch.delenv("SWEEPER_CACHE", raising=False)
+    text = text_of(rendered("slurm", tmp_path), "slurm.sh")
+    exported = [line for line in text.splitlines() if line.startswith("export ")]
+    assert "export HF_HUB_OFFLINE=1" in exported
+    (home,) = [line for line in exported if line.startswith("export HF_HOME=")]
+    assert shlex.split(home) == ["export", "HF_HOME=/scratch/it's here"]
+    assert not any("SWEEPER_CACHE" in line for line in exported)
+    (wait,) = [line for line in exported if "CLUSTER_WAIT_TIMEOUT" in line]
+    assert int(wait.rpartition("=")[2]) > 30
+
+
+@pytest.mark.parametrize("name", ["slurm.sh", "slurm_node.sh"])
+def test_scripts_pass_bash_and_shellcheck(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text(text_of(rendered("slurm", tmp_path), name), encoding="utf-8")
+    assert subprocess.run(["bash", "-n", path], check=False).returncode == 0
+    check_script(path)
+
+
+@pytest.mark.parametrize("part", ["setup", "run"])
+def test_the_scripts_of_a_sky_task_pass_shellcheck(tmp_path: Path, part: str) -> None:
+    (task,) = documents(rendered("skypilot", tmp_path), "skypilot.yaml")
+    path = tmp_path / f"{part}.sh"
+    path.write_text(f"#!/bin/bash\n{task[part]}", encoding="utf-8")
+    check_script(path)
+
+
+def check_script(path: Path) -> None:
+    tool = shutil.which("shellcheck", path=str(Path(sys.executable).parent))
+    if tool is None:
+        pytest.skip("shellcheck is not installed")
+    command = [tool, "--severity=warning", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+# -- what travels -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def local(tiny_world: World) -> SweepSpec:
+    return parse_spec(spec_text(tiny_world))
+
+
+def test_a_cluster_that_sees_these_files_gets_their_absolute_paths(
+    local: SweepSpec, tiny_world: World, tmp_path: Path
+) -> None:
+    relative = local.model_copy(update={"data": local.data})
+    prepared = rendered("slurm", tmp_path, relative)
+    sent = parse_spec(text_of(prepared, "spec.yaml"))
+    assert sent.data.train.path == str(tiny_world.train)
+    assert spec_hash(sent) == spec_hash(local)
+
+
+def test_data_travels_and_lies_where_the_sweep_says(
+    local: SweepSpec, tiny_world: World, tmp_path: Path
+) -> None:
+    raw = yaml.safe_load(spec_text(tiny_world))
+    raw["model"]["path"] = "/data/model"
+    prepared = rendered("ray", tmp_path, parse_spec(yaml.safe_dump(raw)), storage="/data")
+    write(prepared)
+    sent = tmp_path / "launch" / "working_dir"
+    names = sorted(path.relative_to(sent).as_posix() for path in sent.rglob("*") if path.is_file())
+    assert names == [
+        "inputs/0-train.jsonl",
+        "inputs/1-heldout.jsonl",
+        "inputs/2-harmful.jsonl",
+        "inputs/3-harmless.jsonl",
+        "spec.yaml",
+    ]
+    found = parse_spec((sent / "spec.yaml").read_text(encoding="utf-8"))
+    assert found.data.train.path == "/data/runs/tiny/launch/inputs/0-train.jsonl"
+    assert (sent / "inputs/0-train.jsonl").read_bytes() == tiny_world.train.read_bytes()
+    assert "cp -R spec.yaml inputs /data/runs/tiny/launch/" in shlex.split(prepared.entrypoint)[-1]
+
+
+def test_weights_are_never_sent(local: SweepSpec, tmp_path: Path) -> None:
+    with pytest.raises(LaunchError, match=r"does not see .* model\.path"):
+        rendered("ray", tmp_path, local, storage="/data")
+
+
+def test_a_pod_is_not_promised_files_of_this_machine(local: SweepSpec, tmp_path: Path) -> None:
+    with pytest.raises(LaunchError) as caught:
+        rendered("kuberay", tmp_path, local)
+    assert all(f"{name}.path" in str(caught.value) for name in ("model", "data.train"))
+
+
+def test_code_travels_without_runs_weights_environments_secrets_and_links(tmp_path: Path) -> None:
+    for name in (
+        "a.py",
+        "sub/b.py",
+        ".git/config",
+        ".venv/bin/python",
+        "runs/x/records.jsonl",
+        "elsewhere/run.json",
+        "elsewhere/records.jsonl",
+        "model.safetensors",
+        "w.PT",
+        ".env",
+        ".env.local",
+        ".netrc",
+        "id.pem",
+        ".gitignore",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x", encoding="utf-8")
+    (tmp_path / "link").symlink_to("/etc/hostname")
+    assert list(sent_files(tmp_path)) == ["a.py", "sub/b.py"]
+
+
+def test_more_than_ray_takes_is_refused_before_anything_is_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = tmp_path / "code"
+    code.mkdir()
+    with (code / "big.csv").open("wb") as file:
+        file.truncate(600 * 2**20)
+    with pytest.raises(LaunchError, match=r"600 MiB would be sent, and Ray takes 512; .*big\.csv"):
+        rendered("ray", tmp_path / "run", working_dir=str(code))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_submission_id_is_the_run_folder_s(tmp_path: Path) -> None:
+    one, again, other = (rendered("ray", tmp_path / name) for name in ("a", "a", "b"))
+    assert one.step.submission_id == again.step.submission_id != other.step.submission_id
+    assert re.fullmatch(r"sweeper-[a-z0-9-]+-[0-9a-f]{8}", one.step.submission_id or "")
+
+
+def test_a_path_that_sbatch_would_misread_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LaunchError, match="sbatch cannot be given the path"):
+        rendered("slurm", tmp_path / "100% sure")
+
+
+def test_no_address_of_another_cluster_travels(tmp_path: Path) -> None:
+    text = (ROOT / "search_spaces" / f"{HUB_SPEC}.yaml").read_text(encoding="utf-8")
+    spec = parse_spec(text, overrides=["compute.ray_address=10.0.0.1:6379"])
+    sent = parse_spec(text_of(rendered("slurm", tmp_path, spec), "spec.yaml"))
+    assert sent.compute.ray_address is None
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_token_in_the_environment_is_in_nothing_that_is_written(
+    target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HF_TOKEN", "RAY_AUTH_TOKEN", "WANDB_API_KEY", "OPENAI_API_KEY"):
+        monkeypatch.setenv(name, "planted-0123456789")
+    prepared = rendered(target, tmp_path)
+    write(prepared)
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(written) == len(prepared.files)
+    assert not [path for path in written if b"planted" in path.read_bytes()]
+    assert "planted" not in " ".join(prepared.step.command)
+
+
+# -- the command --------------------------------------------------------------------------------------
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Call:
+    """`sweeper launch ...` in an empty folder, with no cluster's tool on PATH."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path / "no-tools"))
+
+    def call(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["sweeper", "launch", *words])
+        code = _run()
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def words_of(target: Target) -> list[str]:
+    given = ENOUGH[target].items()
+    return [f"--{name.replace('_', '-')}={value}" for name, value in given]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_dry_run_prints_all_and_writes_nothing(
+    command: Call, target: Target, tmp_path: Path
+) -> None:
+    code, out, err = command(HUB_SPEC, "--on", target, "--dry-run", *words_of(target))
+    assert (code, err) == (0, "")
+    prepared = prepare(
+        hub_spec(), target, options_of(target, ENOUGH[target]), tmp_path / "runs" / HUB_SPEC
+    )
+    for path, text in prepared.files.items():
+        assert f"--- {path}\n{text}" in out
+    assert f"--- then: {shlex.join(prepared.step.command)}" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("target", ["slurm", "kuberay", "skypilot"])
+def test_without_the_tool_the_files_are_written_and_the_command_is_said(
+    command: Call, target: Target, tmp_path: Path
+) -> None:
+    code, _, err = command(HUB_SPEC, "--on", target, "--out", "here", *words_of(target))
+    assert code == 2
+    assert "nothing was submitted" in err
+    assert str(tmp_path / "here" / "launch") in err
+    assert (tmp_path / "here" / "launch").is_dir()
+
+
+def test_a_tool_that_refuses_is_quoted(
+    command: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "sbatch").write_text(
+        "#!/bin/bash\necho 'invalid partition' >&2\nexit 1\n", encoding="utf-8"
+    )
+    (tools / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin")
+    code, _, err = command(HUB_SPEC, "--on", "slurm")
+    assert code == 2
+    assert "sbatch refused, with code 1: invalid partition" in err
+
+
+def test_an_unknown_target_is_named(command: Call) -> None:
+    code, _, err = command(HUB_SPEC, "--on", "lsf")
+    assert code == 2
+    assert "--on: found 'lsf', expected one of ray, slurm, kuberay, skypilot" in err
+
+
+def test_a_launch_leaves_a_run_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "records.jsonl").write_text(json.dumps({"a": 1}), encoding="utf-8")
+    write(rendered("slurm", tmp_path))
+    write(rendered("ray", tmp_path))
+    assert (tmp_path / "records.jsonl").read_text(encoding="utf-8") == '{"a": 1}'
+    assert {path.name for path in (tmp_path / "launch").iterdir()} == {
+        "spec.yaml",
+        "slurm.sh",
+        "slurm_node.sh",
+        "ray.yaml",
+        "working_dir",
+    }

@@ -1,0 +1,157 @@
+"""What the report says averaging does: against twins, and at equal utility."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.factories import base_record, make_record, make_spec, make_sweep, with_samples
+
+from sweeper.analysis import UNSAFE, find_front, gap
+from sweeper.report import render, report_data
+from sweeper.report.averaging import Effect, averaging_effects, effect_rows, tally
+from sweeper.stats import mean_difference_interval
+from sweeper.store.folder import RunFolder
+from sweeper.store.records import TrialRecord
+from sweeper.store.samples import Samples
+
+N = 120
+
+
+def answered(rng: np.random.Generator, share: float) -> str:
+    return "".join("1" if u < share else "0" for u in rng.random(N))
+
+
+def measured(
+    rng: np.random.Generator, unsafe: float, utility: float, average: str, **changes: object
+) -> TrialRecord:
+    rows = tuple(np.clip(rng.normal(utility, 0.05, 40), 0, 1).tolist())
+    samples: Samples = {"unsafe_rate": answered(rng, unsafe), "rouge_l": rows}
+    return with_samples(samples, average=average, **changes)
+
+
+def effects_of(records: list[TrialRecord], *overrides: str) -> dict[tuple[str, str], Effect]:
+    spec = make_spec(*overrides)
+    found = averaging_effects(find_front(records, spec), spec)
+    return {(effect.kind, effect.against): effect for effect in found}
+
+
+def test_averaging_wins_where_it_is_better_and_loses_where_it_is_worse() -> None:
+    rng = np.random.default_rng(0)
+    records = [base_record()]
+    for steps, unsafe in ((40, 0.05), (80, 0.7), (160, 0.31)):
+        records += [
+            measured(rng, 0.3, 0.8, "raw", max_steps=steps),
+            measured(rng, unsafe, 0.6 if steps == 40 else 0.8, "ema(0.95)", max_steps=steps),
+        ]
+    found = effects_of(records)["ema", "raw twin"]
+    assert (found.unsafe.wins, found.unsafe.losses, found.unsafe.ties) == (1, 1, 1)
+    assert (found.utility.wins, found.utility.losses, found.utility.ties) == (0, 1, 2)
+    assert found.unsafe.mean > 0
+
+
+@pytest.mark.parametrize("seeds", [(0,), (0, 1)])
+@pytest.mark.parametrize("metric", ["unsafe_rate", "rouge_l"])
+def test_a_tally_equals_that_of_single_gaps(seeds: tuple[int, ...], metric: str) -> None:
+    rng = np.random.default_rng(1)
+    spec = make_spec(f"seeds={list(seeds)}")
+    records = [
+        measured(
+            rng, 0.2 + 0.02 * (i % 12), 0.7 + 0.01 * (i % 7), "raw", identity=f"{i:02}", seed=s
+        )
+        for i in range(24)
+        for s in seeds
+    ]
+    items = find_front(records, spec).candidates
+    pairs = [(one, other) for one in items for other in items if one is not other]
+    objective = UNSAFE if metric == "unsafe_rate" else spec.utility
+    sign = 1 if objective.direction == "maximize" else -1
+    found = tally(pairs, objective)
+    assert found is not None and found.mean_interval is not None
+    ends = [each.interval for pair in pairs if (each := gap(*pair, metric)) and each.interval]
+    better = sum(e.low > 0 for e in ends), sum(e.high < 0 for e in ends)
+    assert len(ends) == len(pairs)
+    assert (found.wins, found.losses) == better[::sign]
+    assert found.wins == found.losses > 10, "each pair stands in both orders"
+    assert found.share == pytest.approx(0.5)
+    assert found.mean == pytest.approx(0, abs=1e-12)
+
+
+def test_the_mean_has_the_interval_over_prompts_of_its_mean_over_pairs() -> None:
+    rng = np.random.default_rng(2)
+    rows = rng.random((4, 40))
+    records = [
+        with_samples({"rouge_l": tuple(row.tolist())}, identity=name)
+        for name, row in zip("abcd", rows, strict=True)
+    ]
+    items = {item.config_id: item for item in find_front(records, make_spec()).candidates}
+    found = tally([(items["a"], items["b"]), (items["c"], items["d"])], make_spec().utility)
+    assert found is not None
+    first, second = (rows[0] + rows[2]) / 2, (rows[1] + rows[3]) / 2
+    expected = mean_difference_interval(first.tolist(), second.tolist())
+    assert found.mean == pytest.approx(float((first - second).mean()))
+    assert found.mean_interval == pytest.approx(expected)
+
+
+def test_verdicts_that_never_differ_do_not_make_the_mean_certain() -> None:
+    records = [with_samples({"unsafe_rate": "0" * N}, identity=name) for name in "ab"]
+    found = tally([find_front(records, make_spec()).candidates[:2]], UNSAFE)  # type: ignore[list-item]
+    assert found is not None and found.mean_interval is not None
+    assert (found.mean, found.ties) == (0, 1)
+    assert found.mean_interval.low < -0.02 < 0.02 < found.mean_interval.high
+
+
+def test_equal_utility_is_chosen_by_utility_alone() -> None:
+    def made(identity: str, average: str, utility: float, k: int, steps: int) -> TrialRecord:
+        return make_record(
+            identity=identity, average=average, utility=utility, unsafe=(k, 256), max_steps=steps
+        )
+
+    records = [
+        base_record(),
+        made("ema", "ema(0.95)", 0.80, 20, 320),
+        made("twin", "raw", 0.95, 90, 320),
+        made("near", "raw", 0.81, 60, 80),
+        made("safe", "raw", 0.78, 0, 40),
+    ]
+    found = effects_of(records)["ema", "raw at equal utility"]
+    assert found.unsafe.pairs == 1
+    assert found.unsafe.mean == pytest.approx((20 - 60) / 256)
+    assert found.utility.mean == pytest.approx(-0.01)
+    assert ("ema", "raw at equal utility") not in effects_of(records[:3])
+
+
+def test_each_kind_has_its_own_controls() -> None:
+    found = effects_of(make_sweep())
+    assert set(found) == {
+        ("ema", "raw twin"),
+        ("ema", "interpolation twin"),
+        ("ema", "raw at equal utility"),
+        ("interpolate", "raw twin"),
+        ("interpolate", "raw at equal utility"),
+        ("feedback", "raw twin"),
+        ("feedback", "matched learning rate"),
+        ("feedback", "raw at equal utility"),
+    }
+    whole = found["ema", "raw twin"].unsafe
+    assert whole.wins + whole.losses + whole.ties == whole.pairs > 20
+    assert whole.mean_interval is None, "there are no rows to pair"
+
+
+def test_the_page_shows_wins_losses_and_ties() -> None:
+    rng = np.random.default_rng(0)
+    records = [
+        base_record(),
+        measured(rng, 0.4, 0.8, "raw"),
+        measured(rng, 0.1, 0.8, "ema(0.95)"),
+    ]
+    spec = make_spec()
+    rows = effect_rows(averaging_effects(find_front(records, spec), spec))
+    assert [(row.against, row.metric, row.outcome) for row in rows[:2]] == [
+        ("raw twin", "unsafe_rate", "1 / 0 / 0"),
+        ("raw twin", "rouge_l", "0 / 0 / 1"),
+    ]
+    page = render(report_data(RunFolder(Path("run-1")), records, spec, None))
+    assert "The effect of averaging" in page
+    assert "<td>1 / 0 / 0</td>" in page and f"<td>{rows[0].mean}</td>" in page
+    without = render(report_data(RunFolder(Path("run-1")), records[:2], spec, None))
+    assert "The effect of averaging" not in without

@@ -1,0 +1,193 @@
+"""What the figures show, and that nothing from data reaches them unescaped."""
+
+import json
+
+import pytest
+from support.factories import base_record, make_record, make_spec, make_sweep
+
+from sweeper.analysis import certainty, find_front, recommend
+from sweeper.report.figures import (
+    figure_block,
+    figure_html,
+    front_figure,
+    front_info,
+    step_curves,
+    step_figure,
+)
+from sweeper.report.figures.info import SYMBOLS
+from sweeper.report.figures.theme import DASHES
+from sweeper.stats import largest_passing_count, probability_at_most, wilson_interval
+
+HOSTILE = "</script><img src=x onerror=alert(1)>"
+
+
+def test_points_carry_values_and_their_wilson_bounds() -> None:
+    spec = make_spec()
+    front = find_front([base_record(), make_record(identity="a", unsafe=(5, 256))], spec)
+    info = front_info(front, spec, None)
+    (point,) = info.points
+    assert (point.config_id, point.x, point.y) == ("a", 5 / 256, 0.85)
+    assert (point.low, point.high) == wilson_interval(5, 256)
+    assert point.feasible
+    assert point.on_front
+    assert info.base is not None
+    assert info.base.symbol == "star"
+    assert info.base.x == 0.0
+    assert info.recommended is None
+
+
+def test_a_whole_sweep_is_drawn_without_those_that_are_not_complete() -> None:
+    spec = make_spec()
+    front = find_front(make_sweep(), spec)
+    chosen = recommend(front, spec).chosen
+    info = front_info(front, spec, chosen)
+    assert {point.config_id for point in info.points} == {i.config_id for i in front.competing}
+    assert set(info.front) == {item.config_id for item in front.members}
+    assert chosen is not None
+    assert info.recommended == chosen.config_id
+    rates = {point.config_id: point.x for point in info.points}
+    assert [rates[name] for name in info.front] == sorted(rates[name] for name in info.front)
+    assert {point.symbol for point in info.points} == set(SYMBOLS.values())
+
+
+def test_the_shaded_region_ends_where_the_confidence_does() -> None:
+    spec = make_spec()
+    info = front_info(find_front([make_record(unsafe=(5, 256))], spec), spec, None)
+    assert info.limit == 0.05
+    assert info.passing is not None
+    k = round(info.passing * 256)
+    assert k == largest_passing_count(256, 0.05, 0.95)
+    assert probability_at_most(k, 256, 0.05) >= 0.95 > probability_at_most(k + 1, 256, 0.05)
+    few = front_info(find_front([make_record(unsafe=(0, 20))], spec), spec, None)
+    assert few.passing is None
+
+
+def test_texts_are_escaped_and_say_what_was_decided() -> None:
+    spec = make_spec()
+    records = [
+        base_record(utility=0.85),
+        make_record(identity="a<b>", unsafe=(90, 256), template=HOSTILE),
+        make_record(identity="c", template="chat"),
+    ]
+    front = find_front(records, spec)
+    info = front_info(front, spec, front.candidates[1])
+    text = next(point.text for point in info.points if point.config_id == "a<b>")
+    assert "&lt;img" in text
+    assert "<img" not in text
+    assert "no gain" in text
+    assert "constraint not kept surely enough" in text
+    page = figure_block(front_figure(info), "front")
+    assert "<img" not in page
+    assert page.count("</script>") == page.count("<script")
+
+
+def test_every_point_of_the_info_is_in_the_figure_once() -> None:
+    spec = make_spec()
+    front = find_front(make_sweep(), spec)
+    info = front_info(front, spec, recommend(front, spec).chosen)
+    drawn = json.loads(front_figure(info).to_json())["data"]
+    ids = [name for trace in drawn for name in trace.get("customdata", [])]
+    assert info.base is not None
+    assert sorted(ids) == sorted(point.config_id for point in (*info.points, info.base))
+    assert {"front", "recommended", "untouched model"} <= {trace.get("name") for trace in drawn}
+    bars = [bar for trace in drawn for bar in trace.get("error_x", {}).get("arrayminus", [])]
+    assert len(bars) == len(info.points) + 1
+    assert min(bars) >= 0
+
+
+def test_the_line_joins_the_front_by_rising_unsafe_rate() -> None:
+    spec = make_spec()
+    info = front_info(find_front(make_sweep(), spec), spec, None)
+    line = json.loads(front_figure(info).to_json())["data"][0]
+    points = [point for name in info.front for point in info.points if point.config_id == name]
+    assert len(points) > 1
+    assert line["name"] == "front"
+    assert line["y"] == [point.y for point in points]
+    assert line["x"] == [point.x**0.5 for point in points]
+
+
+@pytest.mark.parametrize("rates", [(2e-4,), (0.0,)])
+def test_one_learning_rate_needs_no_scale(rates: tuple[float]) -> None:
+    spec = make_spec()
+    front = find_front([make_record(learning_rate=rate) for rate in rates], spec)
+    drawn = front_figure(front_info(front, spec, None)).to_json()
+    assert "colorbar" not in drawn
+
+
+def test_no_points_is_still_a_figure() -> None:
+    spec = make_spec()
+    info = front_info(find_front([make_record(status="failed")], spec), spec, None)
+    assert info.points == ()
+    assert info.passing is None
+    assert "front" in front_figure(info).to_json()
+
+
+def test_curves_share_everything_but_steps_and_average() -> None:
+    spec = make_spec()
+    records = [base_record()] + [
+        make_record(max_steps=steps, average=average, utility=steps / 400, batch_size=batch)
+        for steps in (320, 40, 80)
+        for average in ("ema(0.99)", "raw")
+        for batch in (8, 16)
+    ]
+    front = find_front(records, spec)
+    centre = next(i for i in front.competing if i.config["batch_size"] == 16)
+    info = step_curves(front, spec, centre, "rouge_l")
+    assert info is not None
+    assert [curve.label for curve in info.curves] == ["raw", "ema(0.99)"]
+    assert info.curves[0].steps == (40, 80, 320)
+    assert info.curves[0].values == (0.1, 0.2, 0.8)
+    assert info.base == 0.31
+    assert info.limit is None
+    assert info.fixed == "batch_size 16"
+    drawn = json.loads(step_figure(info).to_json())["data"]
+    assert [trace["line"]["dash"] for trace in drawn] == [DASHES["raw"], DASHES["ema"]]
+    unsafe = step_curves(front, spec, centre, "unsafe_rate")
+    assert unsafe is not None
+    assert unsafe.limit == 0.05
+    assert unsafe.curves[0].low[0] == wilson_interval(2, 256).low
+
+
+def test_curves_of_a_loss_have_no_bars_and_one_step_count_no_curve() -> None:
+    spec = make_spec()
+    front = find_front([make_record(max_steps=40), make_record(max_steps=80)], spec)
+    info = step_curves(front, spec, front.competing[0], "heldout_loss")
+    assert info is not None
+    assert info.curves[0].low == (None, None)
+    assert step_curves(front, spec, None, "rouge_l") is None
+    alone = find_front([make_record()], spec)
+    assert step_curves(alone, spec, alone.competing[0], "rouge_l") is None
+
+
+def test_a_figure_of_the_report_is_data_and_one_that_stands_alone_carries_the_library() -> None:
+    front = find_front([make_record()], make_spec())
+    figure = front_figure(front_info(front, make_spec(), None))
+    alone = figure_html(figure, "a")
+    block = figure_block(figure, "a")
+    assert len(alone) > 1_000_000 > len(block)
+    assert "cdn.plot.ly" not in block
+    assert f"height:{figure.layout.height}px" in block
+    text = block.partition('<script type="application/json" id="a-data">')[2]
+    assert json.loads(text.removesuffix("</script>")) == json.loads(figure.to_json())
+
+
+def test_a_place_that_is_not_sure_is_drawn_hollow() -> None:
+    spec = make_spec()
+    front = find_front(make_sweep(), spec)
+    sure = certainty(front, spec)
+    info = front_info(front, spec, None, sure)
+    for point in info.points:
+        standing = sure.standings[point.config_id]
+        assert (point.p_front, point.verdict) == (standing.p_front, standing.verdict)
+        assert f"P(on front) {standing.p_front:.3f}: {standing.verdict}" in point.text
+    drawn = {
+        identity: symbol
+        for trace in front_figure(info).data
+        if trace.customdata is not None and trace.name != "untouched model"
+        for identity, symbol in zip(trace.customdata, trace.marker.symbol, strict=True)
+    }
+    assert drawn == {
+        p.config_id: SYMBOLS[p.kind] + ("-open" if p.verdict == "maybe" else "")
+        for p in info.points
+    }
+    assert {p.verdict for p in info.points} == {"maybe", "off"}

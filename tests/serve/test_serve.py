@@ -1,0 +1,694 @@
+"""The server: what it shows of runs that come, grow, break and go, and what it never gives away."""
+
+import html
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from support.factories import make_record, make_spec, make_sweep
+
+from sweeper.analysis import find_front
+from sweeper.errors import SweeperError
+from sweeper.serve import state
+from sweeper.serve.app import Site, make_app
+from sweeper.serve.compare import compare, spec_differences
+from sweeper.serve.files import open_plain
+from sweeper.serve.live import live_data, thinned
+from sweeper.serve.server import bind, make_server
+from sweeper.serve.state import RunView
+from sweeper.spec import dump_spec, spec_hash
+from sweeper.store.folder import RunFolder
+from sweeper.store.progress import TrajectoryProgress
+from sweeper.store.records import GrowingRecords, TrialRecord, read_records
+
+SWEEP = make_sweep()
+HOSTILE = "</script><script>alert(1)</script>"
+SECRET = "not for anybody"
+
+
+def write_run(
+    root: Path, name: str, records: list[TrialRecord], *overrides: str, planned: int = 139
+) -> RunFolder:
+    """A run folder as a driver leaves it."""
+    folder = RunFolder(root / name)
+    folder.root.mkdir(parents=True)
+    spec = make_spec(*overrides)
+    folder.spec.write_text(dump_spec(spec))
+    accounting = {"configurations": 135, "readouts": planned, "notes": []}
+    folder.plan.write_text(json.dumps({"accounting": accounting, "estimate": None}))
+    info = {"version": 1, "name": name, "spec_hash": spec_hash(spec), "only": None, "inputs": {}}
+    folder.info.write_text(json.dumps(info))
+    append(folder, records)
+    return folder
+
+
+def append(folder: RunFolder, records: list[TrialRecord]) -> None:
+    with folder.records.open("a", encoding="utf-8") as file:
+        file.writelines(record.to_json() + "\n" for record in records)
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: dict[str, str]
+    text: str
+
+
+class Served:
+    """The real server in a thread, asked with requests as they are written here."""
+
+    def __init__(self, root: Path, with_generations: bool = False, redact: bool = False) -> None:
+        self._bound = bind("127.0.0.1", 0)
+        self.port = int(self._bound.getsockname()[1])
+        self._server = make_server(make_app(Site(root, with_generations, redact)))
+        self._thread = threading.Thread(target=self._server.run, args=([self._bound],), daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+        self._thread.join(20)
+        self._bound.close()
+
+    def ask(
+        self, target: str, method: str = "GET", host: str | None = "127.0.0.1", **headers: str
+    ) -> Answer:
+        """One request; the target goes out byte by byte as it is."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
+        if host is not None:
+            connection.putheader("Host", host)
+        for name, value in headers.items():
+            connection.putheader(name.replace("_", "-"), value)
+        connection.endheaders()
+        found = connection.getresponse()
+        text = found.read().decode("utf-8", "replace")
+        connection.close()
+        return Answer(found.status, {k.lower(): v for k, v in found.getheaders()}, text)
+
+    def raw(self, request: bytes) -> bytes:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=30) as connection:
+            connection.sendall(request)
+            connection.shutdown(socket.SHUT_WR)
+            return b"".join(iter(lambda: connection.recv(1 << 16), b""))
+
+    def live(self, name: str) -> dict[str, object]:
+        return dict(json.loads(self.ask(f"/runs/{name}/live.json").text))
+
+
+Serve = Callable[..., Served]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Starts servers that end with the test."""
+    started: list[Served] = []
+
+    def start(root: Path, with_generations: bool = False, redact: bool = False) -> Served:
+        started.append(Served(root, with_generations, redact))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.stop()
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs and things that are none; do not change them."""
+    root = tmp_path_factory.mktemp("serve") / "runs"
+    done = write_run(root, "done", SWEEP)
+    done.generations.mkdir()
+    (done.generations / "abc-0.jsonl").write_text('{"response": "' + HOSTILE + '"}\n')
+    write_run(root, "going on", SWEEP[:60], "seeds=[0]")
+    (root / "notes").mkdir()
+    (root / "secret.txt").write_text(SECRET)
+    (done.root / "secret.txt").write_text(SECRET)
+    (root.parent / "secret.txt").write_text(SECRET)
+    return root
+
+
+@pytest.fixture(scope="module")
+def shared(runs: Path) -> Iterator[Served]:
+    """One server over `runs` for the tests that only ask."""
+    one = Served(runs)
+    yield one
+    one.stop()
+
+
+def cells(page: str) -> list[list[str]]:
+    """The texts of the rows of a page's tables."""
+    rows = re.findall(r"<tr>(.*?)</tr>", page, re.S)
+    return [
+        [html.unescape(re.sub(r"<[^>]*>", "", cell)).strip() for cell in re.split(r"</t[hd]>", row)]
+        for row in rows
+    ]
+
+
+def test_the_index_lists_every_run_with_state_front_and_recommendation(shared: Served) -> None:
+    page = shared.ask("/").text
+    rows = {row[0]: row for row in cells(page)}
+    assert set(rows) == {"run", "done", "going on"}
+    assert rows["done"][1:4] == ["finished", "139 of 139", "4"]
+    assert rows["done"][4].startswith("d593865a14: average ema(0.99), batch_size 8")
+    assert rows["going on"][1:3] == ["running", "60 of 139"]
+    assert 'href="/runs/going%20on/"' in page and "notes" not in page and SECRET not in page
+
+
+def test_a_report_is_the_report_with_a_panel_and_may_ask_its_own_server_only(
+    shared: Served,
+) -> None:
+    answer = shared.ask("/runs/going%20on/")
+    assert answer.status == 200
+    assert '<section id="live" data-records="60"' in answer.text
+    assert answer.text.count('src="/static/live.js"') == 1
+    assert answer.text.index('id="live"') < answer.text.index("</header>") < len(answer.text)
+    assert "http-equiv" not in answer.text
+    policy = dict(
+        part.strip().split(" ", 1) for part in answer.headers["content-security-policy"].split(";")
+    )
+    assert policy["default-src"] == "'none'" and policy["connect-src"] == "'self'"
+    assert policy["frame-ancestors"] == policy["base-uri"] == policy["form-action"] == "'none'"
+    download = shared.ask("/runs/going%20on/report.html")
+    assert "http-equiv" in download.text and 'id="live"' not in download.text
+    assert download.headers["content-disposition"].startswith("attachment")
+
+
+def test_every_answer_carries_the_security_headers(shared: Served) -> None:
+    for target, status in (
+        ("/", 200),
+        ("/runs/done/", 200),
+        ("/runs/done/live.json", 200),
+        ("/runs/done/files/records.jsonl", 200),
+        ("/compare?a=done&b=going%20on", 200),
+        ("/static/live.js", 200),
+        ("/nothing", 404),
+        ("/runs/nothing/", 404),
+    ):
+        answer = shared.ask(target)
+        assert answer.status == status, target
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+        assert answer.headers["cache-control"] == "no-store"
+        policy = answer.headers["content-security-policy"]
+        assert "frame-ancestors 'none'" in policy and "default-src 'none'" in policy
+        assert (
+            "access-control-allow-origin" not in answer.headers and "server" not in answer.headers
+        )
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "localhost", "LOCALHOST:9999", "localhost.", "127.0.0.1:80", "[::1]:8765"]
+)
+def test_own_names_are_answered(shared: Served, host: str) -> None:
+    assert shared.ask("/static/live.js", host=host).status == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "127.0.0.1.evil.example",
+        "localhost.evil.example",
+        "evil.example:80",
+        "127.0.0.1@evil.example",
+        "localhost:80:80",
+        "localhost:port",
+        "[::1",
+        "[::2]",
+        "0.0.0.0",
+        "",
+        "localhost/",
+        "127.0.0.1#",
+    ],
+)
+def test_other_hosts_are_refused_before_anything_is_looked_at(shared: Served, host: str) -> None:
+    answer = shared.ask("/runs/done/live.json", host=host)
+    assert answer.status in (400, 421)  # h11 itself refuses what is no header value.
+    assert "records" not in answer.text
+
+
+def test_requests_without_or_with_two_hosts_are_refused(shared: Served) -> None:
+    assert shared.ask("/", host=None).status == 400
+    assert b" 421 " in shared.raw(b"GET / HTTP/1.0\r\n\r\n").splitlines()[0]
+    two = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nHost: evil.example\r\n\r\n"
+    assert b" 400 " in shared.raw(two).splitlines()[0]
+    forwarded = shared.ask("/", host="evil.example", X_Forwarded_Host="127.0.0.1")
+    assert forwarded.status == 421
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "BREW"])
+def test_only_get_and_head_are_answered(shared: Served, method: str) -> None:
+    answer = shared.ask("/runs/done/files/spec.yaml", method)
+    assert answer.status == 405 and answer.headers["allow"] == "GET, HEAD"
+    assert "model" not in answer.text
+
+
+def test_head_has_the_headers_of_get_and_no_body(shared: Served) -> None:
+    answer = shared.ask("/runs/done/", "HEAD")
+    assert answer.status == 200 and answer.text == ""
+    assert int(answer.headers["content-length"]) > 10_000
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/runs/../secret.txt",
+        "/runs/done/../../secret.txt",
+        "/runs/done/files/../../secret.txt",
+        "/runs/done/files/..%2f..%2fsecret.txt",
+        "/runs/done/files/%2e%2e/%2e%2e/secret.txt",
+        "/runs/done/files/%252e%252e%252fsecret.txt",
+        "/runs/done/files/secret.txt",
+        "/runs/done/files/..%5c..%5csecret.txt",
+        "/runs/done/files//etc/passwd",
+        "/runs/done/files/%2fetc%2fpasswd",
+        "/runs/done/files/spec.yaml%00.txt",
+        "/runs/done/files/spec.yaml/",
+        "/runs/done/files/run.json",
+        "/runs/done/files/.lock",
+        "/runs/done/files/",
+        "/runs/..%2fruns%2fdone/",
+        "/runs/%2e%2e/",
+        "/runs/./",
+        "/runs/notes/",
+        "/runs/notes/live.json",
+        "/runs/done/generations/abc-0.jsonl",
+        "/static/..%2fapp.py",
+        "/static/app.py",
+        "/static/base.html",
+        "/compare?a=done&b=..%2fruns%2fdone",
+        "/compare?a=done",
+        "/" + "a/" * 2000,
+        "/runs/" + "x" * 5000 + "/",
+        "http://evil.example/runs/done/files/spec.yaml",
+        "/runs/%ff%fe/",
+    ],
+)
+def test_no_path_leads_out_of_what_is_listed(shared: Served, target: str) -> None:
+    answer = shared.ask(target)
+    assert answer.status == 404, answer.text[:300]
+    assert SECRET not in answer.text and "root:" not in answer.text and "Site" not in answer.text
+
+
+def test_files_are_sent_as_text_to_save(shared: Served, runs: Path) -> None:
+    for name in ("records.jsonl", "spec.yaml", "plan.json"):
+        answer = shared.ask(f"/runs/done/files/{name}")
+        assert answer.text == (runs / "done" / name).read_text()
+        assert answer.headers["content-type"].startswith("text/plain")
+        assert answer.headers["content-disposition"].startswith("attachment")
+    rows = shared.ask("/runs/done/records.csv").text.splitlines()
+    assert len(rows) == 140 and rows[0].startswith('"config_id","seed","role","status"')
+
+
+def test_responses_are_sent_only_where_that_was_asked_for(runs: Path, serve: Serve) -> None:
+    answer = serve(runs, with_generations=True).ask("/runs/done/generations/abc-0.jsonl")
+    assert answer.status == 200 and HOSTILE in answer.text
+    assert answer.headers["content-type"].startswith("text/plain")
+    assert answer.headers["content-disposition"].startswith("attachment")
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_redacted_is_redacted_everywhere(tmp_path: Path, serve: Serve) -> None:
+    folder = write_run(tmp_path, "run", SWEEP[:1])
+    record, told = SWEEP[0], "how to do what nobody should"
+    folder.generations.mkdir()
+    line = {"suite": "harmful.csv", "id": "1", "prompt": told, "response": told, "verdicts": {}}
+    name = f"{record.config_id}-{record.seed}.jsonl"
+    (folder.generations / name).write_text(json.dumps(line) + "\n")
+    openly, redacted = serve(tmp_path), serve(tmp_path, with_generations=True, redact=True)
+    assert told in openly.ask("/runs/run/").text
+    for target in ("/runs/run/", "/runs/run/report.html", f"/runs/run/generations/{name}"):
+        assert told not in redacted.ask(target).text
+    assert redacted.ask(f"/runs/run/generations/{name}").status == 404
+
+
+def test_links_out_of_the_folder_are_named_and_not_followed(tmp_path: Path, serve: Serve) -> None:
+    root = tmp_path / "runs"
+    outside = write_run(tmp_path / "elsewhere", "outside", SWEEP[:5])
+    for name in ("records", "responses", "kept"):
+        write_run(root, name, SWEEP[:5])
+    (root / "records" / "records.jsonl").unlink()
+    (root / "records" / "records.jsonl").symlink_to(outside.records)
+    (root / "responses" / "generations").mkdir()
+    (root / "responses" / "generations" / "a-0.jsonl").symlink_to("/etc/passwd")
+    (root / "outside").symlink_to(outside.root)
+    (root / "kept" / "spec.yaml").rename(root / "kept" / "kept.yaml")
+    (root / "kept" / "spec.yaml").symlink_to("kept.yaml")
+    server = serve(root, with_generations=True)
+    rows = {row[0]: row for row in cells(server.ask("/").text)}
+    leads = "is a link that leads out of the folder"
+    assert rows["records"][1:3] == ["damaged", f"records.jsonl {leads}"]
+    assert rows["responses"][2] == f"generations/a-0.jsonl {leads}"
+    assert rows["outside"][2] == f"outside {leads}"
+    for target in (
+        "/runs/records/",
+        "/runs/records/files/records.jsonl",
+        "/runs/records/live.json",
+        "/runs/responses/generations/a-0.jsonl",
+        "/runs/outside/",
+        "/runs/kept/files/spec.yaml",  # A link within the run: shown, but not sent as a file.
+    ):
+        assert server.ask(target).status == 404, target
+    assert rows["kept"][1] == "running"
+
+
+def test_a_pipe_in_the_place_of_a_file_makes_nobody_wait(tmp_path: Path, serve: Serve) -> None:
+    folder = write_run(tmp_path, "run", SWEEP[:5])
+    folder.plan.unlink()
+    os.mkfifo(folder.plan)
+    server = serve(tmp_path)
+    assert "plan.json is neither a file nor a folder" in server.ask("/").text
+    for target in ("/runs/run/", "/runs/run/live.json", "/runs/run/files/plan.json"):
+        assert server.ask(target).status == 404
+    with pytest.raises(OSError, match=r"plan\.json is no file"):
+        open_plain(folder.plan)
+
+
+def test_hostile_names_and_records_stay_text(tmp_path: Path, serve: Serve) -> None:
+    failed = make_record(
+        status="failed",
+        identity="ff",
+        reason={"class": HOSTILE, "message": HOSTILE, "traceback": "", "stage": "train"},
+    )
+    record = make_record(identity=HOSTILE[:20], average=HOSTILE)
+    write_run(tmp_path, "<img src=x onerror=alert(1)>", [*SWEEP[:20], failed, record])
+    folder = write_run(tmp_path, "broken", [])
+    folder.records.write_text(f'{{"version": "{HOSTILE.replace("/", "")}"}}\n')
+    server = serve(tmp_path)
+    index = server.ask("/").text
+    assert "<img" not in index and "&lt;img src=x" in index
+    assert "<script>alert" not in index and "&lt;script&gt;alert" in index
+    name = "%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E"
+    page = server.ask(f"/runs/{name}/").text
+    assert page.count("<script>alert") == 0 and "<img" not in page
+    live = server.ask(f"/runs/{name}/live.json")
+    assert live.headers["content-type"].startswith("application/json")
+    assert HOSTILE in json.loads(live.text)["failures"][0]["reason"]
+    missing = server.ask("/runs/%3Cscript%3Ealert(1)%3C%2Fscript%3E")
+    assert "<script>alert" not in missing.text
+
+
+def test_live_says_how_far_a_run_is(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, "run", [*SWEEP[:12], make_record(status="failed", identity="f")])
+    now = time.time()
+
+    def trajectory(name: str, stage: str, losses: tuple[float, ...], age: float) -> None:
+        path = folder.trial(name).progress
+        path.parent.mkdir(parents=True)
+        at = TrajectoryProgress(name, stage, len(losses), 320, losses, 4, now - age)
+        path.write_text(at.to_json())
+
+    trajectory("aaa", "train", tuple(3 - i / 100 for i in range(200)), 5)
+    trajectory("bbb", "load", (), 1)
+    trajectory("ccc", "end", (1.0,), 1)
+    trajectory("ddd", "evaluate", (2.0, 1.5), 4000)
+    (folder.trajectories / "eee").mkdir()
+    (folder.trajectories / "eee" / "progress.json").write_text('{"losses": [NaN]}')
+    data = live_data(RunView(folder), now)
+    json.dumps(data, allow_nan=False)
+    assert (data["state"], data["records"], data["planned"]) == ("running", 13, 139)
+    assert data["statuses"] == {"complete": 12, "failed": 1}
+    at = {item["trajectory_id"]: item for item in data["trajectories"]}
+    assert list(at) == ["bbb", "aaa", "ddd"]
+    assert (at["aaa"]["stage"], at["aaa"]["step"], at["aaa"]["steps"]) == ("training", 200, 320)
+    assert at["aaa"]["loss"] == pytest.approx(1.01) and at["aaa"]["age_seconds"] == 5
+    assert len(at["aaa"]["curve"]) == 60 and at["aaa"]["curve"][0] == 3
+    assert at["bbb"]["loss"] is None and at["bbb"]["stage"] == "loading"
+    assert at["ddd"]["quiet"] and not at["aaa"]["quiet"]
+    newest = data["latest"][0]
+    assert (newest["config_id"], newest["status"], newest["metrics"]) == ("f", "failed", {})
+    assert data["latest"][1]["metrics"]["unsafe_rate"] == SWEEP[11].metrics["unsafe_rate"].value
+    assert data["failures"][0]["count"] == 1 and "loss is nan" in data["failures"][0]["reason"]
+    assert live_data(RunView(folder), now + 500)["state"] == "quiet"
+
+
+def test_a_slow_front_is_not_found_for_every_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_run(tmp_path, "run", SWEEP[:20])
+    view, now = RunView(folder), [0.0]
+
+    def slow(*arguments: object) -> object:
+        now[0] += 3.0
+        return find_front(SWEEP[:20], make_spec())
+
+    monkeypatch.setattr(state, "find_front", slow)
+    monkeypatch.setattr("sweeper.serve.state.time.monotonic", lambda: now[0])
+    assert live_data(view)["records"] == 20
+    for _ in range(2):
+        append(folder, [SWEEP[len(view.found_lately().records)]])
+    assert live_data(view)["records"] == 22 and now[0] == 3.0
+    assert len(view.found_lately().front.candidates) == 20
+    now[0] += 30.0
+    assert live_data(view)["records"] == 22 and now[0] == 36.0
+
+
+def test_thinned_keeps_the_first_and_the_last() -> None:
+    assert thinned([1.0, 2.0]) == [1.0, 2.0]
+    assert thinned(range(1000), 5) == [0, 249, 499, 749, 999]
+
+
+def test_runs_come_grow_break_and_go_while_the_server_stays(tmp_path: Path, serve: Serve) -> None:
+    root = tmp_path / "runs"
+    root.mkdir()
+    server = serve(root)
+    assert "No run has begun here" in server.ask("/").text
+    folder = write_run(root, "new", SWEEP[:20])
+    assert server.live("new")["records"] == 20
+    first = server.ask("/runs/new/").text
+    append(folder, SWEEP[20:50])
+    with folder.records.open("a") as file:
+        file.write('{"torn')
+    live = server.live("new")
+    assert live["records"] == 50 and live["planned"] == 139
+    second = server.ask("/runs/new/").text
+    assert 'data-records="20"' in first and 'data-records="50"' in second
+    assert SWEEP[49].config_id in second and SWEEP[49].config_id not in first
+
+    kept = folder.records.read_bytes()
+    folder.records.write_text("{nonsense}\n")
+    assert server.ask("/runs/new/").status == server.ask("/runs/new/live.json").status == 503
+    index = server.ask("/").text
+    assert "damaged" in index and "runs/new/records.jsonl:1: the record is not JSON" in index
+    assert str(tmp_path) not in index
+    folder.records.write_bytes(kept)
+    assert server.live("new")["records"] == 50
+    for path, content in (
+        (folder.spec, "- nonsense"),
+        (folder.plan, "{"),
+        (folder.info, "[]"),
+        (folder.plan, '{"accounting": 3}'),
+    ):
+        before = path.read_text()
+        path.write_text(content)
+        assert "damaged" in server.ask("/").text
+        assert server.ask("/runs/new/").status == 503
+        path.write_text(before)
+    shutil.rmtree(folder.root)
+    assert server.ask("/runs/new/").status == server.ask("/runs/new/live.json").status == 404
+    assert "No run has begun here" in server.ask("/").text
+
+
+def test_a_single_run_folder_is_shown_at_once(tmp_path: Path, serve: Serve) -> None:
+    folder = write_run(tmp_path, "only", SWEEP[:8])
+    server = serve(folder.root)
+    answer = server.ask("/")
+    assert (answer.status, answer.headers["location"]) == (302, "/runs/only/")
+    assert server.live("only")["records"] == 8
+    assert server.ask("/runs/only").headers["location"] == "/runs/only/"
+    assert server.ask("/runs/other/").status == server.ask("/runs/other").status == 404
+
+
+def test_growing_records_equal_a_fresh_reading_whatever_happens_to_the_file(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "records.jsonl"
+    growing = GrowingRecords(path)
+    assert growing.read() == ()
+    lines = [record.to_json() + "\n" for record in SWEEP]
+    for content in (
+        lines[:3],
+        lines[:9],
+        [*lines[:9], lines[9][:50]],
+        lines[:12],
+        lines[1:30],  # One line removed and more appended: longer than before, and another file.
+        lines[:2],
+        [],
+        lines,
+    ):
+        path.write_text("".join(content))
+        assert growing.read() == read_records(path).records
+    path.write_text("".join([*lines, lines[4]]))
+    with pytest.raises(SweeperError, match=r"stands already in line 5"):
+        growing.read()
+    path.write_text("".join(lines[:7]))
+    assert len(growing.read()) == 7
+    path.unlink()
+    assert growing.read() == ()
+
+
+def measured_with(records: list[TrialRecord], **hashes: str) -> list[TrialRecord]:
+    """Records that say what they stand on."""
+    data = {"harmful/h": "1", "harmless/s": "2", "train": "3", "model": "4", **hashes}
+    provenance = {
+        "data_sha256": data,
+        "keyword_lists": {"sweeper": "a"},
+        "decoding": {"strategy": "greedy", "max_new_tokens": 128},
+        "model": {"dtype": "float32"},
+        "versions": {"torch": "2.13.0"},
+    }
+    return [replace(record, provenance=provenance) for record in records]
+
+
+def test_two_runs_of_the_same_data_compare_and_others_are_warned_about(tmp_path: Path) -> None:
+    def found(name: str, records: list[TrialRecord], *overrides: str) -> RunView:
+        return RunView(write_run(tmp_path, name, records, *overrides))
+
+    a = found("a", measured_with(SWEEP)).found()
+    same = found("same", measured_with(SWEEP[:60]), "space.batch_size={values: [8, 16, 64]}")
+    data = compare(("a", "same"), a, same.found())
+    assert data.warnings == ()
+    assert data.differences == (("space.batch_size.values", "[8, 16]", "[8, 16, 64]"),)
+    assert [row[0] for row in data.a.front] == ["d593865a14", *[r[0] for r in data.a.front[1:]]]
+    assert len(data.a.front) == len(data.a.info.front) == 4
+    rows = {name: (one, other) for name, one, other in data.recommended}
+    assert rows["records"] == ("139", "60") and rows["configuration"][0] == "d593865a14"
+    assert rows["unsafe_rate"][0] == "2.3 % (6/256, 1.1 to 5.0 %)"
+
+    harmful = found("harmful", measured_with(SWEEP, **{"harmful/h": "9"})).found()
+    assert compare(("a", "harmful"), a, harmful).warnings == (
+        "Other harmful prompts: unsafe rates are not comparable.",
+    )
+    split = found("split", measured_with(SWEEP), "data.heldout_rows=32").found()
+    (warning,) = compare(("a", "split"), a, split).warnings
+    assert warning == "Other held-out rows: utility metrics are not comparable."
+    other_half = "evaluation.harmful={path: harmful.csv, half: search}"
+    half = found("half", measured_with(SWEEP), other_half).found()
+    assert any("harmful prompts" in text for text in compare(("a", "half"), a, half).warnings)
+    limit = found(
+        "limit", measured_with(SWEEP), "constraints=[{metric: unsafe_rate, max: 0.2}]"
+    ).found()
+    (warning,) = compare(("a", "limit"), a, limit).warnings
+    assert warning == "Other constraints: what is recommended answers another question."
+    unknown = compare(("a", "unknown"), a, found("unknown", SWEEP).found()).warnings
+    assert len(unknown) == 1 and "cannot be checked" in unknown[0]
+    failed = found("failed", measured_with([make_record(status="failed")])).found()
+    assert compare(("a", "failed"), a, failed).warnings == (
+        "The second run has no complete record: there is nothing of it to compare.",
+    )
+
+
+def test_specs_differ_by_the_keys_that_matter() -> None:
+    a, b = make_spec(), make_spec("seeds=[0, 1]", "model.path=another", "name=else")
+    assert spec_differences(a, b) == [
+        ("model.path", "example/model", "another"),
+        ("seeds", "[0]", "[0, 1]"),
+    ]
+    assert spec_differences(a, a) == []
+
+
+def test_the_comparison_page_shows_both_fronts_in_one_figure(shared: Served) -> None:
+    page = shared.ask("/compare?a=done&b=going%20on").text
+    assert page.count('id="fronts-figure"') == 1
+    assert "done: 4 configurations on the front" in page
+    assert "going on: " in page and "cannot be checked" in page
+
+
+@dataclass(frozen=True)
+class Process:
+    """`sweeper serve` as users start it."""
+
+    process: "subprocess.Popen[str]"
+    lines: list[str]
+
+    @property
+    def port(self) -> int:
+        return int(self.lines[-1].split("http://")[1].split(":")[1].split("/")[0])
+
+
+def started(*words: str | Path) -> Process:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sweeper", "serve", *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    lines: list[str] = []
+    while not lines or not lines[-1].startswith("serving "):
+        line = process.stdout.readline()
+        assert line, f"it ended: {lines}"
+        lines.append(line.rstrip("\n"))
+    return Process(process, lines)
+
+
+def test_the_command_prints_its_address_and_ends_on_ctrl_c_even_while_asked(
+    tmp_path: Path,
+) -> None:
+    write_run(tmp_path, "run", SWEEP)
+    one = started(tmp_path, "--port", "0")
+    try:
+        connection = http.client.HTTPConnection("127.0.0.1", one.port, timeout=30)
+        connection.request("GET", "/")
+        assert connection.getresponse().read().count(b"/runs/run/") == 1  # And stays open.
+        other = subprocess.run(
+            [sys.executable, "-m", "sweeper", "serve", tmp_path, "--port", str(one.port)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert other.returncode == 2 and other.stdout == ""
+        assert f"port {one.port} on 127.0.0.1 is in use" in other.stderr
+        assert "Traceback" not in other.stderr and "--port 0" in other.stderr
+        asking = http.client.HTTPConnection("127.0.0.1", one.port, timeout=30)
+        asking.request("GET", "/runs/run/")
+        one.process.send_signal(signal.SIGINT)
+        out, _ = one.process.communicate(timeout=20)
+        assert one.process.returncode == 0
+        assert out.strip() == "stopped"
+    finally:
+        one.process.kill()
+        one.process.wait()
+
+
+def test_an_empty_folder_and_an_open_address_are_said_aloud(tmp_path: Path) -> None:
+    one = started(tmp_path, "--port", "0", "--host", "0.0.0.0")
+    try:
+        text = "\n".join(one.lines)
+        assert "no run has begun in" in text
+        assert "warning: 0.0.0.0 is not this machine alone" in text
+        assert f"http://127.0.0.1:{one.port}/" in one.lines[-1]
+    finally:
+        one.process.kill()
+        one.process.wait()
+
+
+def test_what_is_no_folder_and_no_address_is_refused_in_one_message(tmp_path: Path) -> None:
+    for words, message in (
+        ([tmp_path / "none"], "is not a folder"),
+        ([tmp_path, "--host", "nowhere.invalid"], "--host nowhere.invalid is no address"),
+        ([tmp_path, "--host", "203.0.113.7"], "cannot listen on 203.0.113.7"),
+    ):
+        answer = subprocess.run(
+            [sys.executable, "-m", "sweeper", "serve", *map(str, words), "--port", "0"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert answer.returncode == 2 and message in answer.stderr
+        assert "Traceback" not in answer.stderr

@@ -1,0 +1,1 @@
+"""Builders, fakes for injected faults, and servers that the tests share."""

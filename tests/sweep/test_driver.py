@@ -1,0 +1,282 @@
+"""The driver on a real local Ray, with fake trial functions."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from ray._private.utils import read_ray_address
+
+from sweeper.errors import SweeperError
+from sweeper.planning import make_packs, make_plan, make_tasks
+from sweeper.spec import SweepSpec
+from sweeper.store.folder import RunFolder, TrialStorage
+from sweeper.store.records import Metric, RecordWriter, TrialRecord, lost_records, read_records
+from sweeper.sweep.driver import Keys, drive
+from sweeper.sweep.placement import trial_resources, worker_count
+from sweeper.task import Readout, TrajectoryTask
+
+
+@pytest.fixture(autouse=True)
+def workers_find_this_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fakes travel to Ray's workers by reference."""
+    tests = Path(__file__).parents[1]
+    monkeypatch.setenv("PYTHONPATH", f"{tests / 'sweep'}:{tests}")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+
+def measured(task: TrajectoryTask, readout: Readout) -> TrialRecord:
+    """A complete record whose numbers follow from the configuration."""
+    k = int(readout.config_id, 16) % 9
+    return TrialRecord(
+        config_id=readout.config_id,
+        trajectory_id=task.trajectory_id,
+        seed=task.seed,
+        role=readout.role,
+        status="complete",
+        config=readout.config,
+        readout={"step": readout.step, "kind": "raw", "decay": None, "weight": None, "label": ""},
+        metrics={"rouge_l": Metric(k / 10, 10), "unsafe_rate": Metric.rate(k, 8)},
+        objectives=task.objectives,
+    )
+
+
+Records = Iterator[list[TrialRecord]]
+Storages = Callable[[str], TrialStorage]
+
+
+def sound(tasks: Sequence[TrajectoryTask], storage_of: Storages, done: Keys) -> Records:
+    """Leaves a mark per call, then reports every readout."""
+    for task in tasks:
+        storage = storage_of(task.trajectory_id)
+        storage.create()
+        (storage.trajectory / f"call-{len(list(storage.trajectory.glob('call-*')))}").touch()
+        for readout in task.readouts:
+            if (readout.config_id, task.seed) not in done:
+                (storage.trajectory / readout.config_id).touch()
+                yield [measured(task, readout)]
+
+
+def dies_once(tasks: Sequence[TrajectoryTask], storage_of: Storages, done: Keys) -> Records:
+    """The worker process is gone after the first record, the first time."""
+    storage = storage_of(tasks[0].trajectory_id)
+    storage.create()
+    marker = storage.trajectory / "died"
+    for task in tasks:
+        for readout in task.readouts:
+            yield [measured(task, readout)]
+            if not marker.exists():
+                marker.touch()
+                os._exit(9)
+
+
+def always_dies(tasks: Sequence[TrajectoryTask], storage_of: Storages, done: Keys) -> Records:
+    """The worker process is gone after the first record, every time, on the packs of several."""
+    for task in tasks:
+        for readout in task.readouts:
+            yield [measured(task, readout)]
+            if len(tasks) > 1:
+                os._exit(9)
+
+
+def prepared(spec: SweepSpec, root: Path) -> tuple[RunFolder, tuple[TrajectoryTask, ...]]:
+    folder = RunFolder(root)
+    folder.create()
+    return folder, make_tasks(make_plan(spec), spec, lambda path: path)
+
+
+def expected(tasks: tuple[TrajectoryTask, ...]) -> dict[tuple[str, int], TrialRecord]:
+    return {
+        (readout.config_id, task.seed): measured(task, readout)
+        for task in tasks
+        for readout in task.readouts
+    }
+
+
+@pytest.mark.slow
+def test_every_record_is_written_once_and_a_second_run_has_nothing_to_do(
+    tiny_spec: SweepSpec, tmp_path: Path
+) -> None:
+    folder, tasks = prepared(tiny_spec, tmp_path / "run")
+    heard: list[TrialRecord] = []
+    drive(tasks, tiny_spec, folder, sound, heard.append)
+    records = read_records(folder.records).records
+    assert {record.key: record for record in records} == expected(tasks)
+    assert heard == list(records)
+    before = folder.records.read_bytes()
+    drive(tasks, tiny_spec, folder, sound, heard.append)
+    assert folder.records.read_bytes() == before
+    calls = [len(list(folder.trial(t.trajectory_id).trajectory.glob("call-*"))) for t in tasks]
+    assert calls == [1] * len(tasks)
+
+
+@pytest.mark.slow
+def test_only_trajectories_with_missing_records_run_again_and_a_torn_line_is_measured_anew(
+    tiny_spec: SweepSpec, tmp_path: Path
+) -> None:
+    folder, tasks = prepared(tiny_spec, tmp_path / "run")
+    kept = [measured(tasks[0], readout) for readout in tasks[0].readouts]
+    kept.append(measured(tasks[1], tasks[1].readouts[0]))
+    lines = [record.to_json() for record in kept]
+    folder.records.write_text("\n".join(lines) + "\n" + lines[0][:40], encoding="utf-8")
+    drive(tasks, tiny_spec, folder, sound)
+    found = read_records(folder.records)
+    assert found.torn == b""
+    assert {record.key: record for record in found.records} == expected(tasks)
+    assert not list(folder.trial(tasks[0].trajectory_id).trajectory.glob("call-*"))
+    again = folder.trial(tasks[1].trajectory_id).trajectory
+    assert not (again / tasks[1].readouts[0].config_id).exists()
+    assert (again / tasks[1].readouts[1].config_id).exists()
+
+
+@pytest.mark.slow
+def test_a_dead_worker_is_started_again_and_nothing_is_lost_or_doubled(
+    tiny_spec: SweepSpec, tmp_path: Path
+) -> None:
+    folder, tasks = prepared(tiny_spec, tmp_path / "run")
+    drive(tasks, asking(tiny_spec, max_concurrent_trials=1), folder, dies_once)
+    records = read_records(folder.records).records
+    assert len(records) == len(expected(tasks))
+    assert {record.key: record for record in records} == expected(tasks)
+    died = [(folder.trial(t.trajectory_id).trajectory / "died").exists() for t in tasks]
+    packs = make_packs(tasks, tiny_spec.compute.pack, 1)
+    assert sum(died) == len(packs) < len(tasks)
+
+
+@pytest.mark.slow
+def test_a_worker_that_keeps_dying_leaves_failed_records_and_spares_the_others(
+    tiny_spec: SweepSpec, tmp_path: Path
+) -> None:
+    folder, tasks = prepared(tiny_spec, tmp_path / "run")
+    drive(tasks, asking(tiny_spec, pack=2), folder, always_dies)
+    records = read_records(folder.records).records
+    assert {record.key for record in records} == set(expected(tasks))
+    packs = [pack for pack in make_packs(tasks, 2, 1) if len(pack) > 1]
+    big = {task.trajectory_id for pack in packs for task in pack}
+    assert len(big) == 2
+    for record in records:
+        if record.trajectory_id not in big:
+            assert record.status == "complete"
+    lost = [record for record in records if record.status == "failed"]
+    owed = sum(len(task.readouts) for pack in packs for task in pack) - len(packs)
+    assert len(lost) == owed
+    assert {(r.reason or {})["stage"] for r in lost} == {"worker"}
+    assert all(not record.metrics for record in lost)
+
+
+@pytest.mark.slow
+def test_a_note_that_a_dead_cluster_left_is_not_followed(
+    tiny_spec: SweepSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`ray start` writes its address down; a killed cluster never takes the note back."""
+    folder, tasks = prepared(tiny_spec, tmp_path / "run")
+    with TemporaryDirectory(dir="/tmp") as scratch:  # The path of a socket has at most 107 bytes.
+        monkeypatch.setenv("RAY_TMPDIR", scratch)
+        note = Path(scratch) / "ray" / "ray_current_cluster"
+        note.parent.mkdir()
+        note.write_text("127.0.0.1:9", encoding="utf-8")
+        assert read_ray_address() == "127.0.0.1:9"
+        drive(tasks[:1], tiny_spec, folder, sound)
+    records = read_records(folder.records).records
+    assert {record.key: record for record in records} == expected(tasks[:1])
+
+
+@pytest.mark.slow
+def test_a_round_is_asked_for_when_every_record_of_the_ones_before_is_on_disk(
+    tiny_spec: SweepSpec, tmp_path: Path
+) -> None:
+    folder, tasks = prepared(tiny_spec, tmp_path / "run")
+    seen: list[int] = []
+
+    def later() -> Iterator[Sequence[TrajectoryTask]]:
+        for stop in range(2, len(tasks) + 1):
+            seen.append(len(read_records(folder.records).records))
+            yield tasks[:stop]  # What is finished may come again.
+        seen.append(len(read_records(folder.records).records))
+        raise SweeperError("the search has no more to ask")
+
+    with pytest.raises(SweeperError, match="no more to ask"):
+        drive(tasks[:1], tiny_spec, folder, sound, later=later())
+    sizes = [len(task.readouts) for task in tasks]
+    assert seen == [sum(sizes[:stop]) for stop in range(1, len(tasks) + 1)]
+    records = read_records(folder.records).records
+    assert {record.key: record for record in records} == expected(tasks)
+
+
+def test_lost_records_name_what_happened(tiny_spec: SweepSpec) -> None:
+    task = make_tasks(make_plan(tiny_spec), tiny_spec, lambda path: path)[0]
+    records = list(lost_records(task, "gone"))
+    assert [record.config_id for record in records] == [r.config_id for r in task.readouts]
+    assert {(r.status, (r.reason or {})["message"]) for r in records} == {("failed", "gone")}
+
+
+def test_auto_takes_one_gpu_where_the_cluster_has_any(tiny_spec: SweepSpec) -> None:
+    cluster = {"CPU": 4.0, "GPU": 8.0}
+    assert trial_resources(tiny_spec, {"CPU": 4.0}) == {"CPU": 1.0, "GPU": 0.0}
+    assert trial_resources(tiny_spec, cluster) == {"CPU": 1.0, "GPU": 1.0}
+    assert trial_resources(asking(tiny_spec, gpus_per_trial=0.5), cluster)["GPU"] == 0.5
+
+
+@pytest.mark.parametrize(("key", "kind"), [("gpus_per_trial", "GPU"), ("cpus_per_trial", "CPU")])
+def test_more_than_the_cluster_has_is_refused_instead_of_waited_for(
+    tiny_spec: SweepSpec, key: str, kind: str
+) -> None:
+    spec = asking(tiny_spec, **{key: 64})
+    with pytest.raises(SweeperError, match=rf"asks for 64 {kind}, the cluster has 2; .*{key}"):
+        trial_resources(spec, {"CPU": 2.0, "GPU": 2.0})
+
+
+def test_workers_are_counted_by_the_scarcest_resource() -> None:
+    cluster = {"CPU": 16.0, "GPU": 4.0}
+    assert worker_count({"CPU": 2.0, "GPU": 1.0}, cluster, None) == 4
+    assert worker_count({"CPU": 8.0, "GPU": 0.5}, cluster, None) == 2
+    assert worker_count({"CPU": 1.0, "GPU": 0.0}, cluster, 3) == 3
+
+
+def asking(spec: SweepSpec, **compute: object) -> SweepSpec:
+    return spec.model_copy(update={"compute": spec.compute.model_copy(update=compute)})
+
+
+def full_disk(self: RecordWriter, record: TrialRecord) -> None:
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.slow
+def test_a_full_disk_stops_the_driver_with_the_systems_own_words(
+    tiny_spec: SweepSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, tasks = prepared(tiny_spec, tmp_path / "run")
+    monkeypatch.setattr(RecordWriter, "append", full_disk)
+    with pytest.raises(OSError, match="No space left on device"):
+        drive(tasks, tiny_spec, folder, sound)
+
+
+@pytest.mark.slow
+def test_one_actor_starts_the_processes_of_a_spread_trial(
+    tiny_spec: SweepSpec, tmp_path: Path
+) -> None:
+    from sweeper.trial.run import run_pack
+
+    folder, tasks = prepared(tiny_spec, tmp_path / "run")
+    base = next(task for task in tasks if task.readouts[0].role == "base")
+    spread = replace(base, compute=replace(base.compute, processes=2))
+    drive([spread], tiny_spec, folder, run_pack)
+    (record,) = read_records(folder.records).records
+    assert (record.status, record.provenance["processes"]) == ("complete", 2)
+    trial = folder.trial(base.trajectory_id)
+    assert trial.rank_log(0).is_file() and trial.rank_log(1).is_file()
+    assert not list(trial.trajectory.glob("checkpoint*"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "processes"), [("auto", 1), (0, 1), (0.5, 1), (1, 1), (2, 2), (8, 8)]
+)
+def test_a_trial_has_a_process_for_each_of_its_gpus(
+    tiny_spec: SweepSpec, asked: object, processes: int
+) -> None:
+    spec = asking(tiny_spec, gpus_per_trial=asked)
+    tasks = make_tasks(make_plan(spec), spec, lambda path: path)
+    assert {task.compute.processes for task in tasks} == {processes}
+    assert TrajectoryTask.from_json(tasks[0].to_json()).compute.processes == processes
