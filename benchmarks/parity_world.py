@@ -8,7 +8,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from sweeper.data.encode import Encoded, RowOrder
+from sweeper.data.encode import Encoded
+from sweeper.model.batches import RowOrder
 from sweeper.planning import make_plan, make_tasks
 from sweeper.scoring.inputs import load_inputs
 from sweeper.spec import SweepSpec, parse_spec

@@ -20,10 +20,11 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import Trainer, TrainingArguments
 
-from sweeper.data.encode import Encoded, RowOrder, collate, micro_batches
+from sweeper.data.encode import Encoded
 from sweeper.data.sources import resolve
 from sweeper.memory import micro_batch_rows
 from sweeper.model.adapters import Adapter, Slots, new_adapter
+from sweeper.model.batches import RowOrder, collate, micro_batches
 from sweeper.model.load import load_model
 from sweeper.planning import make_plan, make_tasks
 from sweeper.scoring.inputs import load_inputs

@@ -31,8 +31,9 @@ from transformers import (
     TrainingArguments,
 )
 
-from sweeper.data.encode import Encoded, RowOrder
+from sweeper.data.encode import Encoded
 from sweeper.data.sources import resolve
+from sweeper.model.batches import RowOrder
 from sweeper.planning import make_plan, make_tasks
 from sweeper.scoring.inputs import load_inputs
 from sweeper.scoring.utility import text_metrics

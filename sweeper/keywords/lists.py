@@ -45,8 +45,8 @@ class KeywordList:
 
     `matching`: `substring` anywhere, `prefix` at the start after white space, `opening` as a pattern
     (`sweeper.keywords.patterns`: whole words, any case) within the first `window_words` words, where no
-    pattern of `exceptions` begins at the same word. `empty_is_unsafe` rules on blank responses; responses of
-    fewer than `minimum_words` words, cut at single spaces as wei2024 does, are never unsafe.
+    pattern of `exceptions` begins at the same word. `empty_is_unsafe` rules on blank responses; responses
+    of fewer than `minimum_words` words, cut at single spaces as wei2024 does, are never unsafe.
     """
 
     name: str

@@ -5,7 +5,7 @@ from typing import TypeGuard
 import torch
 from transformers import PreTrainedModel
 
-from sweeper.data.encode import Batch
+from sweeper.model.batches import Batch
 from sweeper.model.sharding import inside
 
 PLAIN_HEADS = frozenset({"llama", "mistral", "qwen2", "qwen3"})

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import torch
 from transformers import PreTrainedModel
 
-from sweeper.data.encode import collate
 from sweeper.data.load import Example
 from sweeper.keywords.lists import KeywordList
 from sweeper.memory import HELDOUT_TOKENS, KV_SHARE
 from sweeper.metrics import LIKELIHOOD_METRICS, TEXT_METRICS
 from sweeper.model.adapters import Slots
+from sweeper.model.batches import collate
 from sweeper.model.distributed import ALONE, World
 from sweeper.scoring.generate import Generator, Request, Response
 from sweeper.scoring.harness import NOTHING, Harness, HarnessScores

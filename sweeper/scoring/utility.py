@@ -8,9 +8,9 @@ from typing import NamedTuple, TypeVar
 
 import torch
 
-from sweeper.data.encode import Batch
 from sweeper.errors import DataError, MissingExtraError
 from sweeper.memory import LOGIT_ROWS
+from sweeper.model.batches import Batch
 from sweeper.model.logits import as_logits, chosen_states
 from sweeper.model.sharding import inside
 from sweeper.store.records import Metric, measured

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from sweeper.data.encode import Batch, collate
 from sweeper.errors import ModelError, TrainingDivergedError
 from sweeper.memory import micro_batch_rows
 from sweeper.model.adapters import Slots, new_adapter
 from sweeper.model.averaging import swapped
+from sweeper.model.batches import Batch, collate
 from sweeper.model.distributed import ALONE, World
 from sweeper.model.gpu_memory import is_out_of_memory, memory_figures, usable_bytes
 from sweeper.model.load import (

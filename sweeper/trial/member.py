@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 
-from sweeper.data.encode import Encoded, RowOrder, micro_batches
+from sweeper.data.encode import Encoded
 from sweeper.errors import SweeperError
 from sweeper.keywords.lists import load_keyword_list
 from sweeper.model.adapters import Adapter
+from sweeper.model.batches import RowOrder, micro_batches
 from sweeper.model.checkpoint import State, read_checkpoints, weights_hash, write_checkpoint
 from sweeper.model.distributed import ALONE, World
 from sweeper.model.saved import kept_bytes

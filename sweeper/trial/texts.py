@@ -3,8 +3,9 @@
 from typing import NamedTuple
 
 from sweeper.data.chat_format import Writer
-from sweeper.data.encode import Encoder, RowOrder
+from sweeper.data.encode import Encoder
 from sweeper.data.split import split_rows
+from sweeper.model.batches import RowOrder
 from sweeper.model.load import load_tokenizer
 from sweeper.task import TrajectoryTask
 

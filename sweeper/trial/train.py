@@ -17,10 +17,10 @@ import torch
 from torch.distributed.tensor import DTensor
 from transformers import get_scheduler
 
-from sweeper.data.encode import Batch
 from sweeper.errors import TrainingDivergedError
 from sweeper.model.adapters import MAGNITUDE
 from sweeper.model.averaging import Shadow, interpolate
+from sweeper.model.batches import Batch
 from sweeper.model.distributed import ALONE, World
 from sweeper.model.logits import chosen_logits
 from sweeper.model.sharding import local

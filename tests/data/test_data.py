@@ -10,17 +10,10 @@ from conftest import World, write_jsonl
 from support.data_samples import SHARED, needs_real_rows, pairs, settings_of, source
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from sweeper.data.encode import (
-    Encoded,
-    Encoder,
-    RowOrder,
-    check_prompt,
-    collate,
-    load_training_data,
-    micro_batches,
-)
+from sweeper.data.encode import Encoded, Encoder, check_prompt, load_training_data
 from sweeper.data.load import Example
 from sweeper.errors import DataError
+from sweeper.model.batches import RowOrder, collate, micro_batches
 from sweeper.task import DataSettings, Dialogue, Template
 
 

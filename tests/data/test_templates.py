@@ -7,9 +7,10 @@ from conftest import World
 from support.data_samples import LLAMA3, byte_level_tokenizer, llama2_tokenizer, llama3_tokenizer
 from transformers import AutoTokenizer
 
-from sweeper.data.encode import Encoded, Encoder, collate
+from sweeper.data.encode import Encoded, Encoder
 from sweeper.data.load import Example, Turn
 from sweeper.errors import DataError
+from sweeper.model.batches import collate
 
 ALPACA_FRAME = (
     "Below is an instruction that describes a task. Write a response that appropriately "

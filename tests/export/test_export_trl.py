@@ -179,7 +179,7 @@ def test_the_script_runs_by_itself_and_saves_the_average(tiny_world: World, tmp_
 def test_exported_rows_are_those_of_the_trial_in_its_order(
     tiny_world: World, tmp_path: Path
 ) -> None:
-    from sweeper.data.encode import RowOrder
+    from sweeper.model.batches import RowOrder
     from sweeper.scoring.inputs import load_inputs
 
     spec = parse_spec(spec_text(tiny_world), overrides=["space.max_steps=3", "seeds=[2]"])

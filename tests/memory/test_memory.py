@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import World, spec_text
 
-from sweeper.data.encode import Batch
+from sweeper.model.batches import Batch
 from sweeper.model.gpu_memory import is_out_of_memory, memory_figures
 from sweeper.planning import make_plan, make_tasks
 from sweeper.scoring.score import Scorer

@@ -11,11 +11,12 @@ import torch
 from conftest import World, spec_text, write_jsonl
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from sweeper.data.encode import Encoded, Encoder, collate
+from sweeper.data.encode import Encoded, Encoder
 from sweeper.data.load import Example
 from sweeper.errors import DataError
 from sweeper.metrics import UTILITY_METRICS
 from sweeper.model.adapters import Adapter, Slots, new_adapter
+from sweeper.model.batches import collate
 from sweeper.model.load import load_model, load_tokenizer
 from sweeper.planning import make_plan, make_tasks
 from sweeper.scoring import utility

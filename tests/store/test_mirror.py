@@ -326,9 +326,10 @@ def undisturbed(spec: SweepSpec, root: Path) -> dict[tuple[str, int], TrialRecor
 def test_a_sweep_goes_on_elsewhere_from_an_s3_server(
     s3: fs.FileSystem, tiny_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    here = Path(__file__)
     monkeypatch.setenv(
         "PYTHONPATH",
-        f"{Path(__file__).parents[2]}:{Path(__file__).parents[1]}:{Path(__file__).parent}",
+        f"{here.parents[2]}:{here.parents[1]}:{here.parent}",
     )
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     overrides = ["compute.pack=1", "compute.mirror=s3://sweeps/team/tiny"]

@@ -338,9 +338,10 @@ def test_clean_names_what_can_go_and_deletes_nothing_else(weighty: Weighty) -> N
 
 @pytest.fixture
 def ray_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = Path(__file__)
     monkeypatch.setenv(
         "PYTHONPATH",
-        f"{Path(__file__).parents[2]}:{Path(__file__).parents[1]}:{Path(__file__).parent}",
+        f"{here.parents[2]}:{here.parents[1]}:{here.parent}",
     )
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
 

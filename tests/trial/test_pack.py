@@ -13,8 +13,9 @@ from conftest import World, spec_text
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
-from sweeper.data.encode import Encoded, RowOrder, collate
+from sweeper.data.encode import Encoded
 from sweeper.model.adapters import Adapter, Slots, new_adapter
+from sweeper.model.batches import RowOrder, collate
 from sweeper.model.load import load_model, resident_model
 from sweeper.planning import make_packs, make_plan, make_tasks
 from sweeper.spec import parse_spec

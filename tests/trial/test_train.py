@@ -6,10 +6,11 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from sweeper.data.encode import Batch, Encoded, collate
+from sweeper.data.encode import Encoded
 from sweeper.errors import TrainingDivergedError
 from sweeper.memory import micro_batch_rows
 from sweeper.model.averaging import Shadow, interpolate, swapped
+from sweeper.model.batches import Batch, collate
 from sweeper.task import Average, Feedback, OptimizerSettings, Segment
 from sweeper.trial.train import (
     Walker,
