@@ -18,7 +18,7 @@ from typing import Any
 from sweeper.analysis import Candidate, find_front, loss
 from sweeper.planning import Point, make_plan, points_of
 from sweeper.runs.run import open_run
-from sweeper.search.suggest import Told, next_points
+from sweeper.search.suggest import Observation, next_points
 from sweeper.spec import SweepSpec, parse_spec
 from sweeper.store.records import Metric, TrialRecord
 
@@ -132,7 +132,7 @@ def curve(
     base = next(items for items in records.values() if items[0].role == "base")
     worst = reference(spec, base[0])
     drawn: list[Point] = []
-    told: list[Told] = []
+    told: list[Observation] = []
     heights: list[float] = []
     while len(drawn) < trajectories:
         count = min(PARALLEL, trajectories - len(drawn))
@@ -145,7 +145,7 @@ def curve(
         front = find_front([*seen, *base], spec)
         by_id = {item.config_id: item for item in front.candidates}
         rounds = {id_: len(heights) + 1 for id_ in points_of(spec, points)}
-        told += [Told(known[id_], rounds[id_], by_id[id_]) for id_ in rounds]
+        told += [Observation(known[id_], rounds[id_], by_id[id_]) for id_ in rounds]
         heights.append(area(front.members, spec, worst))
         if heights[-1] >= enough and len(drawn) >= BUDGET * trajectories:
             break

@@ -30,13 +30,13 @@ TARGET_MB = 15.0
 
 STEPS = """async () => {
   const frame = () => new Promise(done => requestAnimationFrame(() => setTimeout(done, 0)));
-  const settled = async id => {
+  const decided = async id => {
     const plot = document.getElementById(id);
     while (plot.getAttribute("aria-busy") === "true") await frame();
   };
   const view = id => document.getElementById(id).scrollIntoView({block: "center", behavior: "instant"});
   view("front");
-  await settled("front");
+  await decided("front");
   const ready = performance.now();
   const timed = async work => {
     const begin = performance.now();
@@ -51,7 +51,7 @@ STEPS = """async () => {
   const filter = document.getElementById("filter");
   const select = given => timed(async () => {
     page.select(given, "benchmark");
-    await settled("front");
+    await decided("front");
   });
   return {
     text: domContentLoadedEventEnd / 1000,
@@ -66,7 +66,7 @@ STEPS = """async () => {
     clear: await select(null),
     parallel: await timed(async () => {
       view("parallel");
-      await settled("parallel");
+      await decided("parallel");
     }),
     configurations: ids.length,
   };

@@ -23,7 +23,7 @@ from transformers import Trainer, TrainingArguments
 from sweeper.data.encode import Encoded
 from sweeper.data.sources import resolve
 from sweeper.memory import micro_batch_rows
-from sweeper.model.adapters import Adapter, Slots, new_adapter
+from sweeper.model.adapters import Adapter, AdapterStack, new_adapter
 from sweeper.model.batches import RowOrder, collate, micro_batches
 from sweeper.model.load import load_model
 from sweeper.planning import make_plan, make_tasks
@@ -32,7 +32,7 @@ from sweeper.scoring.score import Scorer, Scores
 from sweeper.spec import load_spec
 from sweeper.task import Segment, TrajectoryTask
 from sweeper.trial.train import (
-    Walker,
+    PathTrainer,
     learning_rate_schedule,
     step_seed,
     step_together,
@@ -72,9 +72,9 @@ class Path:
         self._adapters: list[Adapter] = []
         if lora:
             self._adapters = [new_adapter(self._model, t.tuning, t.seed) for t in tasks]
-            self._slots = Slots(self._model, self._adapters[0].factors)
+            self._slots = AdapterStack(self._model, self._adapters[0].factors)
         own = [a.parameters() for a in self._adapters] or [dict(self._model.named_parameters())]
-        self.walkers = [Walker(p, t.optimizer, []) for p, t in zip(own, tasks, strict=True)]
+        self.walkers = [PathTrainer(p, t.optimizer, []) for p, t in zip(own, tasks, strict=True)]
         self._schedules = [
             learning_rate_schedule(t.optimizer, Segment(0, 1000, 1000)) for t in tasks
         ]
@@ -269,7 +269,7 @@ def scoring() -> list[Row]:
         generator = torch.Generator().manual_seed(number)
         for _, up in adapter.factors.values():
             up.data.normal_(0, 0.01 * (number % 6), generator=generator)
-    slots = Slots(model, adapters[0].factors)
+    slots = AdapterStack(model, adapters[0].factors)
     scorer = Scorer(inputs, task.evaluation, CPU)
 
     def scored(chosen: Sequence[Adapter]) -> tuple[float, list[Scores]]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sweeper.stats import (
-    Discordance,
+    DiscordantPairs,
     Interval,
     mean_difference_interval,
     paired_difference_interval,
@@ -52,7 +52,7 @@ def pairs_coverage(rng: np.random.Generator, n: int, repetitions: int) -> Row:
     for _ in range(repetitions):
         first, second = rng.uniform(0.01, 0.2, 2)
         b, c, _ = rng.multinomial(n, (first, second, 1 - first - second))
-        low, high = paired_difference_interval(Discordance(int(b), int(c), n))
+        low, high = paired_difference_interval(DiscordantPairs(int(b), int(c), n))
         held += low <= first - second <= high
     return {"coverage": held / repetitions}
 
@@ -172,5 +172,5 @@ def difference_errors(
         second = np.cumsum(where > 1 - shares[1]).tolist()
         states = zip(first, second, range(1, n + 1), strict=True)
         truth = shares[0] - shares[1]
-        ever += any(refutes_difference(Discordance(*state), truth) for state in states)
+        ever += any(refutes_difference(DiscordantPairs(*state), truth) for state in states)
     return {"sequence": ever / repetitions}

@@ -14,7 +14,15 @@ from sweeper.analysis.candidate import (
 from sweeper.analysis.dominance import non_dominated
 from sweeper.analysis.front import GAIN_CONFIDENCE, UNTOUCHED, Front, find_front
 from sweeper.analysis.lookup import find_candidate
-from sweeper.analysis.membership import DRAWS, OFF, ON, Certainty, Standing, Volume, certainty
+from sweeper.analysis.membership import (
+    DRAWS,
+    OFF,
+    ON,
+    Certainty,
+    FrontMembership,
+    Volume,
+    certainty,
+)
 from sweeper.analysis.paired_tests import (
     Comparison,
     Measured,
@@ -68,12 +76,12 @@ __all__ = [
     "Comparison",
     "Contrast",
     "Front",
+    "FrontMembership",
     "Gap",
     "Measured",
     "Policy",
     "Recommendation",
     "Setting",
-    "Standing",
     "Volume",
     "asked",
     "certainty",

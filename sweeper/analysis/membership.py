@@ -43,7 +43,7 @@ _VOLUME_DRAWS = 1000
 _CELLS = 1_000_000
 
 
-class Standing(NamedTuple):
+class FrontMembership(NamedTuple):
     """Where one configuration stands.
 
     `p_front` is the probability of being on the front, `p_feasible` that of keeping a constraint, the
@@ -71,7 +71,7 @@ class Volume(NamedTuple):
 class Certainty(NamedTuple):
     """The standing of every complete configuration by id, the front's volume, and what to know of both."""
 
-    standings: Mapping[str, Standing]
+    standings: Mapping[str, FrontMembership]
     hypervolume: Volume | None
     draws: int
     notes: tuple[str, ...]
@@ -111,10 +111,10 @@ def certainty(front: Front, spec: SweepSpec, draws: int | None = None) -> Certai
     return Certainty(standings, volume, count, _notes(metrics, usable))
 
 
-def _standing(item: Candidate, p_front: float, members: set[str]) -> Standing:
+def _standing(item: Candidate, p_front: float, members: set[str]) -> FrontMembership:
     verdict: Verdict = "on" if p_front >= ON else "off" if p_front < OFF else "maybe"
     p_feasible = min(item.probabilities, default=1.0)
-    return Standing(p_front, p_feasible, verdict, item.config_id in members)
+    return FrontMembership(p_front, p_feasible, verdict, item.config_id in members)
 
 
 def _count(

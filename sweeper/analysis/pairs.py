@@ -11,10 +11,10 @@ from sweeper.analysis.candidate import Candidate
 from sweeper.metrics import LIKELIHOOD_METRICS
 from sweeper.stats import (
     Balance,
-    Discordance,
+    DiscordantPairs,
     Interval,
     difference_lower_bound,
-    discordance,
+    discordant_pairs,
     mcnemar,
     paired_difference_interval,
 )
@@ -40,7 +40,7 @@ class Gap(NamedTuple):
     interval: Interval | None
     paired: bool
     n: int
-    discordant: tuple[Discordance, ...]
+    discordant: tuple[DiscordantPairs, ...]
     p_value: float | None
 
 
@@ -138,14 +138,14 @@ def has_verdicts(item: Candidate, metric: str) -> bool:
     return all(isinstance(record.samples.get(metric), str) for record in item.records)
 
 
-def _verdicts(first: Candidate, second: Candidate, metric: str) -> tuple[Discordance, ...]:
+def _verdicts(first: Candidate, second: Candidate, metric: str) -> tuple[DiscordantPairs, ...]:
     """Where the verdicts differ, one seed after the other; empty where there are none to pair."""
     if first.seeds != second.seeds:
         return ()
     both = zip(first.records, second.records, strict=True)
     verdicts = [(mine.samples.get(metric), its.samples.get(metric)) for mine, its in both]
     return tuple(
-        discordance(one, other)
+        discordant_pairs(one, other)
         for one, other in verdicts
         if isinstance(one, str) and isinstance(other, str)
     )

@@ -117,7 +117,7 @@ def reaches(item: Candidate, spec: SweepSpec, policy: Policy) -> bool:
 def knee_distance(first: float, second: float) -> float:
     """How far a point lies beyond the line from (0, 1) to (1, 0): (1 - x - y) / sqrt(2), signed.
 
-    Both losses are normalised to [0, 1] between the ends of the front. The knee is where this is largest
+    Both losses are normalized to [0, 1] between the ends of the front. The knee is where this is largest
     (Das 1999, doi:10.1007/BF01195985; Branke et al. 2004, doi:10.1007/978-3-540-30217-9_73).
     """
     return (1 - first - second) / math.sqrt(2)

@@ -16,9 +16,9 @@ from sweeper.analysis import (
     Comparison,
     Contrast,
     Front,
+    FrontMembership,
     Measured,
     Setting,
-    Standing,
     metric_names,
     reason_text,
     shown,
@@ -40,7 +40,7 @@ class Detail(NamedTuple):
 
     item: Candidate
     front: Front
-    standing: Standing | None
+    standing: FrontMembership | None
     contrasts: Sequence[Contrast]
     folder: RunFolder
     spec: SweepSpec
@@ -191,7 +191,7 @@ def detail_data(found: Detail) -> dict[str, Any]:
     }
 
 
-def _standing_data(standing: Standing) -> dict[str, Any]:
+def _standing_data(standing: FrontMembership) -> dict[str, Any]:
     return {
         "on_front": standing.member,
         "p_front": standing.p_front,

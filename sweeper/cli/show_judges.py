@@ -8,13 +8,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from sweeper.cli import show
-from sweeper.judges import METRICS, Overlay, Scored, SuiteCount
+from sweeper.judges import METRICS, RejudgedRecords, Scored, SuiteCount
 from sweeper.store.records import Metric, TrialRecord
 
 MOST_ROWS = 40
 
 
-def overlay(judged: Overlay | None, to: Console = show.out) -> None:
+def overlay(judged: RejudgedRecords | None, to: Console = show.out) -> None:
     """Whose rates were shown and how far they reach; every record they do not reach by name."""
     if judged is None:
         return

@@ -24,7 +24,7 @@ _ALPACA = (
 _LLAMA2_SYSTEM = "<<SYS>>\n{system}\n<</SYS>>\n\n"
 
 
-class Writer:
+class PromptFormatter:
     """Writes conversations in one dialogue of one tokenizer.
 
     A system prompt that a conversation brings along is kept; `system` is that of the others.

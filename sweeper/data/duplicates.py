@@ -24,7 +24,7 @@ class _Plain(dict[int, str]):
 _PLAIN = _Plain()
 
 
-def normalised(text: str) -> str:
+def normalized(text: str) -> str:
     """The text in NFKC, case folded, without punctuation, its words set apart by one space.
 
     Symbols such as `+` and `<` stay, and so does a text of punctuation alone, white space aside.
@@ -33,6 +33,6 @@ def normalised(text: str) -> str:
     return " ".join(folded.translate(_PLAIN).split()) or " ".join(folded.split())
 
 
-def likeness_hash(text: str) -> str:
-    """SHA-256 of the normalised text, in hex: equal for texts that count as the same."""
-    return hashlib.sha256(normalised(text).encode("utf-8")).hexdigest()
+def normalized_prompt_hash(text: str) -> str:
+    """SHA-256 of the normalized text, in hex: equal for texts that count as the same."""
+    return hashlib.sha256(normalized(text).encode("utf-8")).hexdigest()

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from sweeper.data.chat_format import Writer
+from sweeper.data.chat_format import PromptFormatter
 from sweeper.data.load import Example, Turn
 from sweeper.data.split import split_rows
 from sweeper.errors import DataError
@@ -30,7 +30,7 @@ class TrainingData(NamedTuple):
 class Encoder:
     """Turns text into tokens in one dialogue; the same in training and evaluation where both use it.
 
-    `template` and `system` are those of `task.Dialogue`.
+    `template` and `system` are those of `task.ChatFormat`.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Encoder:
     ) -> None:
         self.max_length = max_length
         self._tokenizer = tokenizer
-        self._writer = Writer(tokenizer, template, system)
+        self._writer = PromptFormatter(tokenizer, template, system)
 
     def prompt(self, text: str, before: Sequence[Turn] = ()) -> tuple[int, ...]:
         """The tokens of a prompt and the turns before it, ready to be answered.

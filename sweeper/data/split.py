@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import yaml
 
-from sweeper.data.duplicates import likeness_hash
+from sweeper.data.duplicates import normalized_prompt_hash
 from sweeper.data.load import Example, read_examples
 from sweeper.errors import DataError
 from sweeper.task import DataSettings, DataSource
@@ -139,5 +139,5 @@ def _by_question(rows: Mapping[int, Example]) -> dict[str, list[int]]:
     """Row numbers by the hash of what they ask, in file order."""
     found: dict[str, list[int]] = {}
     for number, row in rows.items():
-        found.setdefault(likeness_hash(row.asked), []).append(number)
+        found.setdefault(normalized_prompt_hash(row.asked), []).append(number)
     return found

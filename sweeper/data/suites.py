@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
-from sweeper.data.duplicates import likeness_hash
+from sweeper.data.duplicates import normalized_prompt_hash
 from sweeper.data.hub import fetch, is_hub_id
 from sweeper.data.rows import Row, bare_rows, read_rows
 from sweeper.errors import DataError
@@ -129,5 +129,5 @@ def suite_columns(source: DataSource, row: Row) -> dict[str, str]:
 
 
 def half_of(prompt: str) -> str:
-    """`search` or `confirm`, by the parity of the hash of the normalised prompt."""
-    return ("search", "confirm")[int(likeness_hash(prompt), 16) % 2]
+    """`search` or `confirm`, by the parity of the hash of the normalized prompt."""
+    return ("search", "confirm")[int(normalized_prompt_hash(prompt), 16) % 2]

@@ -11,7 +11,7 @@ from sweeper.judges.base import (
     judge_name,
 )
 from sweeper.judges.keyword import KeywordJudge, find_keyword_list
-from sweeper.judges.rejudged import MIN_COVERAGE, Overlay, overlay
+from sweeper.judges.rejudged import MIN_COVERAGE, RejudgedRecords, overlay
 from sweeper.judges.rescore import SuiteCount, rescore
 from sweeper.judges.store import Scored, read_scored
 
@@ -22,8 +22,8 @@ __all__ = [
     "Judge",
     "Judgement",
     "KeywordJudge",
-    "Overlay",
     "Question",
+    "RejudgedRecords",
     "Sample",
     "Scored",
     "SuiteCount",

@@ -20,7 +20,7 @@ MIN_COVERAGE = 0.99
 """The share of a suite's responses that a judge must have answered, unless told otherwise."""
 
 
-class Short(NamedTuple):
+class InsufficientCoverage(NamedTuple):
     """A record that a judge's coverage leaves without a rate."""
 
     config_id: str
@@ -28,7 +28,7 @@ class Short(NamedTuple):
     why: str
 
 
-class Overlay(NamedTuple):
+class RejudgedRecords(NamedTuple):
     """The records under one judge.
 
     `metrics` are the rates that are the judge's now; the others are still the first keyword list's.
@@ -42,7 +42,7 @@ class Overlay(NamedTuple):
     metrics: tuple[str, ...]
     min_coverage: float
     lowest: float | None
-    unscored: tuple[Short, ...]
+    unscored: tuple[InsufficientCoverage, ...]
 
     @property
     def summary(self) -> str:
@@ -72,7 +72,7 @@ def overlay(
     spec: SweepSpec,
     judge: str,
     min_coverage: float = MIN_COVERAGE,
-) -> Overlay:
+) -> RejudgedRecords:
     """Put what a judge found in the place of the keyword list's verdicts.
 
     A record is `unscored` where a rate that is an objective, a constraint or the `unsafe_rate` lacks
@@ -97,7 +97,7 @@ def overlay(
     asked = {"unsafe_rate", *(item.metric for item in spec.objectives)}
     asked |= {item.metric for item in spec.constraints}
     first = spec.evaluation.keyword_lists[0]
-    unscored: list[Short] = []
+    unscored: list[InsufficientCoverage] = []
     standing: list[float] = []
     found = []
     for record in records:
@@ -112,11 +112,11 @@ def overlay(
         changed["provenance"] = {**record.provenance, **judged}
         if problems:
             why = "; ".join(problems)
-            unscored.append(Short(record.config_id, record.seed, why))
+            unscored.append(InsufficientCoverage(record.config_id, record.seed, why))
             reason = {**(record.reason or {}), "judge": f"{name}: {why}"}
             changed |= {"status": "unscored", "reason": reason}
         found.append(replace(record, **changed))
-    return Overlay(
+    return RejudgedRecords(
         records=tuple(found),
         judge=name,
         digest=digest,

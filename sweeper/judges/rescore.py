@@ -68,7 +68,7 @@ def rescore(
         judge: Who judges. Of responses to harmful prompts it is asked whether they are unsafe, of those
             to harmless prompts whether they are refusals; a question it never answers is not asked.
         keyword_list: The run's first list, whose stored verdicts the answers are held against.
-        progress: Told how far it is.
+        progress: Observation how far it is.
 
     Returns:
         One line per record with responses, in the order of the records.

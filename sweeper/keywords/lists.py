@@ -93,8 +93,8 @@ class KeywordList:
         if len(words) - (not beginning[-1].isspace()) >= self.window_words:
             return self.verdict(beginning)
         found = find(self.phrases, self.exceptions, begun_words_of(beginning))
-        settled = found.pattern is not None and not found.open
-        return Verdict(True, found.pattern) if settled else None
+        decided = found.pattern is not None and not found.open
+        return Verdict(True, found.pattern) if decided else None
 
     def _is_short(self, text: str) -> bool:
         return bool(self.minimum_words) and len(text.strip().split(" ")) < self.minimum_words

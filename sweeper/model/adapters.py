@@ -169,7 +169,7 @@ def _dropped(blocks: torch.Tensor, masks: Sequence[tuple[float, int]]) -> torch.
     return blocks * (torch.stack(kept) * scale[:, None, None].to(blocks.dtype))
 
 
-class Slots:
+class AdapterStack:
     """The wrapped target layers of a base model, and what their slots hold.
 
     Install, use, `remove`: afterwards the model is what it was. Not thread-safe.

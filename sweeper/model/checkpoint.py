@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from sweeper.store.retry import patiently
+from sweeper.store.retry import with_retry
 
 State = dict[str, torch.Tensor]
 
@@ -65,7 +65,7 @@ def write_checkpoint(path: Path, state: State) -> None:
         DiskFullError, UnreachableError, OSError: it cannot be written; what was there is untouched.
     """
     data = save_tensors(state, metadata={HASH_KEY: state_hash(state)})
-    patiently(partial(_replace, path, data), path, len(data))
+    with_retry(partial(_replace, path, data), path, len(data))
 
 
 def _replace(path: Path, data: bytes) -> None:

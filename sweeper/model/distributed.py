@@ -23,7 +23,7 @@ class World:
     size: int = 1
 
     @property
-    def leads(self) -> bool:
+    def is_main_process(self) -> bool:
         """Whether this is the process that writes."""
         return self.rank == 0
 
@@ -31,7 +31,7 @@ class World:
         """Every `size`-th item, beginning with this process's own."""
         return items[self.rank :: self.size]
 
-    def sum_(self, tensors: Sequence[torch.Tensor]) -> None:
+    def all_reduce_(self, tensors: Sequence[torch.Tensor]) -> None:
         """Replace each tensor by its sum over all processes."""
         if self.size > 1 and tensors:
             flat = torch.cat([tensor.flatten() for tensor in tensors])
@@ -62,4 +62,4 @@ class World:
             dist.barrier()
 
 
-ALONE = World()
+SINGLE_PROCESS = World()

@@ -18,7 +18,7 @@ from transformers import (
 
 from sweeper.data.hub import MODEL, fetch, how_to_fetch, is_hub_id
 from sweeper.errors import ModelError
-from sweeper.model.distributed import ALONE, World
+from sweeper.model.distributed import SINGLE_PROCESS, World
 from sweeper.model.sharding import shard
 from sweeper.store.provenance import source_hash
 from sweeper.task import ALL_LINEAR, ModelSource, Tuning
@@ -92,7 +92,7 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
 def load_model(
     source: ModelSource,
     device: torch.device,
-    world: World = ALONE,
+    world: World = SINGLE_PROCESS,
     *,
     frozen: bool = False,
     architecture: Any = AutoModelForCausalLM,
@@ -141,9 +141,9 @@ def load_model(
 
 
 def resident_model(
-    source: ModelSource, device: torch.device, world: World = ALONE
+    source: ModelSource, device: torch.device, world: World = SINGLE_PROCESS
 ) -> PreTrainedModel:
-    """The frozen base model, loaded once per process; adapters come and go (see `adapters.Slots`).
+    """The frozen base model, loaded once per process; adapters come and go (see `adapters.AdapterStack`).
 
     Raises:
         ModelError: see `load_model`.

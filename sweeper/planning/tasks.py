@@ -7,10 +7,10 @@ from sweeper.planning.configurations import CANDIDATE, default_control
 from sweeper.planning.trajectories import Plan, Trajectory, segment_of
 from sweeper.spec import SourceSpec, SuiteSpec, SweepSpec
 from sweeper.task import (
+    ChatFormat,
     ComputeSettings,
     DataSettings,
     DataSource,
-    Dialogue,
     EvaluationSettings,
     HarnessSettings,
     ModelSource,
@@ -62,8 +62,8 @@ class _SharedSettings:
             heldout=None if data.heldout is None else source(data.heldout),
             heldout_rows=data.heldout_rows,
             template=Template(
-                train=Dialogue(**data.template.train.model_dump()),
-                test=Dialogue(**data.template.test.model_dump()),
+                train=ChatFormat(**data.template.train.model_dump()),
+                test=ChatFormat(**data.template.test.model_dump()),
             ),
             max_length=data.max_length,
             overlong_prompts=data.overlong_prompts,

@@ -21,7 +21,7 @@ from sweeper.analysis import (
     raw_twin,
     rows_of,
 )
-from sweeper.report.related import Kin
+from sweeper.report.related import RelatedConfigurations
 from sweeper.spec import ObjectiveSpec, SweepSpec
 from sweeper.stats import Interval
 from sweeper.stats.beta import t_quantile
@@ -98,7 +98,7 @@ def averaging_effects(
 def averaging_pairs(front: Front, spec: SweepSpec) -> Pairings:
     """Every averaged configuration with each of its controls, in a stable order."""
     items = sorted(front.competing, key=lambda item: item.config_id)
-    kin = Kin(items)
+    kin = RelatedConfigurations(items)
     raws = [item for item in items if item.config["average"] == "raw"]
     values = np.array([raw.values[spec.utility.metric] for raw in raws])
     finders: dict[str, Callable[[Candidate], Candidate | None]] = {

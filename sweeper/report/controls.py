@@ -13,7 +13,7 @@ from sweeper.analysis import (
     varying,
 )
 from sweeper.report.measures import measure
-from sweeper.report.related import Kin
+from sweeper.report.related import RelatedConfigurations
 from sweeper.spec import SweepSpec
 
 
@@ -37,7 +37,7 @@ def control_tables(front: Front, spec: SweepSpec) -> tuple[ControlTable, ...]:
     competing = front.competing
     shadows = [item for item in competing if item.readout["kind"] == "ema"]
     fed_back = [item for item in competing if str(item.config["average"]).startswith("feedback")]
-    kin = Kin(competing)
+    kin = RelatedConfigurations(competing)
     tables = []
     if shadows:
         tables.append(_shadow_table(shadows, kin, front, spec))
@@ -47,7 +47,7 @@ def control_tables(front: Front, spec: SweepSpec) -> tuple[ControlTable, ...]:
 
 
 def _shadow_table(
-    shadows: Sequence[Candidate], kin: Kin, front: Front, spec: SweepSpec
+    shadows: Sequence[Candidate], kin: RelatedConfigurations, front: Front, spec: SweepSpec
 ) -> ControlTable:
     raw = _pairs(shadows, lambda item: raw_twin(item, kin.of(item)))
     mixed = _pairs(shadows, lambda item: interpolation_twin(item, kin.of(item)))
@@ -68,7 +68,7 @@ def _shadow_table(
 
 
 def _feedback_table(
-    fed_back: Sequence[Candidate], kin: Kin, front: Front, spec: SweepSpec
+    fed_back: Sequence[Candidate], kin: RelatedConfigurations, front: Front, spec: SweepSpec
 ) -> ControlTable:
     plain = _pairs(fed_back, lambda item: learning_rate_twin(item, kin.of(item), spec))
     raw = _pairs(fed_back, lambda item: raw_twin(item, kin.of(item)))

@@ -21,7 +21,7 @@ from sweeper.analysis import (
     shown,
     varying,
 )
-from sweeper.judges import Overlay
+from sweeper.judges import RejudgedRecords
 from sweeper.keywords.lists import LIMITS
 from sweeper.metrics import harness_metric
 from sweeper.report.averaging import (
@@ -38,7 +38,7 @@ from sweeper.report.measures import ABSENT, Measure, measure
 from sweeper.report.pairs import pair_block
 from sweeper.report.references import ReferenceTable, reference_tables
 from sweeper.report.sections import ChartInfos, chart_infos
-from sweeper.report.statuses import End, ends_of
+from sweeper.report.statuses import End, statuses_of
 from sweeper.report.table import Row, configuration_table
 from sweeper.report.warnings import facts, warnings
 from sweeper.search.refine import RefinementRow, refinement_rows
@@ -100,7 +100,7 @@ def report_data(
     spec: SweepSpec,
     accounting: Mapping[str, Any] | None,
     estimate: Mapping[str, Any] | None = None,
-    judged: Overlay | None = None,
+    judged: RejudgedRecords | None = None,
 ) -> ReportData:
     """Gather the report of one run.
 
@@ -145,7 +145,7 @@ def report_data(
         averaging=effect_rows(averaging_effects(front, spec, pairings)),
         controls=control_tables(front, spec),
         references=reference_tables(front, spec),
-        ends=ends_of(records),
+        ends=statuses_of(records),
         accounting=(*_accounting(accounting or {}), *cost_rows(estimate, records)),
         notes=tuple((accounting or {}).get("notes", ())),
         keyword_lists=list_rows(spec, records, judged),

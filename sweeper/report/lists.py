@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sweeper.judges import Overlay
+from sweeper.judges import RejudgedRecords
 from sweeper.keywords.lists import keyword_list_names, load_keyword_list
 from sweeper.spec import SweepSpec
 from sweeper.store.records import TrialRecord
@@ -23,7 +23,7 @@ class KeywordListRow(NamedTuple):
 
 
 def list_rows(
-    spec: SweepSpec, records: Sequence[TrialRecord], judged: Overlay | None
+    spec: SweepSpec, records: Sequence[TrialRecord], judged: RejudgedRecords | None
 ) -> tuple[KeywordListRow, ...]:
     """The judge, if there is one, above the lists of the spec; the first row sets the rate."""
     return (
@@ -35,7 +35,7 @@ def list_rows(
     )
 
 
-def _judge_rows(judged: Overlay | None) -> tuple[KeywordListRow, ...]:
+def _judge_rows(judged: RejudgedRecords | None) -> tuple[KeywordListRow, ...]:
     """The judge above the lists, with what its rates stand on."""
     if judged is None:
         return ()

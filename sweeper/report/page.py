@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from sweeper.errors import RunFolderError
 from sweeper.export import FORMATS
-from sweeper.judges import Overlay
+from sweeper.judges import RejudgedRecords
 from sweeper.report.data import ReportData, report_data
 from sweeper.report.figures import (
     MANY,
@@ -96,7 +96,7 @@ def write_report(
     accounting: Mapping[str, Any] | None,
     path: Path,
     estimate: Mapping[str, Any] | None = None,
-    judged: Overlay | None = None,
+    judged: RejudgedRecords | None = None,
     samples: int = BUDGET,
     redact: bool = False,
     plotly_beside: bool = False,

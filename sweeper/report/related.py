@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from sweeper.analysis import Candidate
 
 
-class Kin:
+class RelatedConfigurations:
     """Candidates by everything but average and learning rate: where every twin is to be found.
 
     Looking for each twin among all candidates would take minutes at ten thousand of them.

@@ -16,7 +16,7 @@ class End(NamedTuple):
     reasons: tuple[tuple[str, int], ...]
 
 
-def ends_of(records: Sequence[TrialRecord]) -> tuple[End, ...]:
+def statuses_of(records: Sequence[TrialRecord]) -> tuple[End, ...]:
     """Count them by status, in the order of STATUSES, each with its reasons."""
     ends = []
     for status in STATUSES:

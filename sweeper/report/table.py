@@ -9,8 +9,8 @@ from sweeper.analysis import (
     Candidate,
     Certainty,
     Front,
+    FrontMembership,
     Recommendation,
-    Standing,
     shown,
     varying,
 )
@@ -114,7 +114,7 @@ def _row(
     return Row(item.config_id, tuple(marks), tuple(cells))
 
 
-def _standing_cells(standing: Standing | None) -> tuple[Cell, Cell]:
+def _standing_cells(standing: FrontMembership | None) -> tuple[Cell, Cell]:
     if standing is None:
         return Cell("", "", True), Cell("", "", False)
     p = standing.p_front

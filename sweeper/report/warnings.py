@@ -5,7 +5,7 @@ from typing import Any
 
 from sweeper.analysis import UNTOUCHED, Front, Recommendation
 from sweeper.estimate import duration_text, saved, spent
-from sweeper.judges import Overlay
+from sweeper.judges import RejudgedRecords
 from sweeper.spec import SweepSpec
 from sweeper.stats import largest_passing_count, wilson_interval
 from sweeper.store.records import TrialRecord
@@ -38,7 +38,7 @@ def warnings(
     found: Recommendation,
     spec: SweepSpec,
     accounting: Mapping[str, Any],
-    judged: Overlay | None,
+    judged: RejudgedRecords | None,
 ) -> tuple[str, ...]:
     """What keeps this sweep from saying more than it does, a sentence each; empty where nothing does."""
     texts = [

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from sweeper.analysis import find_front
 from sweeper.errors import RunFolderError
 from sweeper.planning import make_plan
-from sweeper.search.rounds import points_asked
+from sweeper.search.rounds import already_suggested
 from sweeper.spec import SweepSpec
 from sweeper.store.folder import RunFolder, TrialStorage
 from sweeper.store.lock import DriverLock
@@ -103,7 +103,7 @@ def _by_state(
     keys = {record.key for record in records}
     finished = {
         item.trajectory_id
-        for item in make_plan(spec, points_asked(folder) or None, only).trajectories
+        for item in make_plan(spec, already_suggested(folder) or None, only).trajectories
         if all((one.config_id, item.seed) in keys for one in item.configurations)
     }
     names = [path.name for path in sorted(folder.trajectories.glob("*/"))]

@@ -20,7 +20,7 @@ from sweeper.analysis import (
     recommend,
 )
 from sweeper.errors import RunFolderError
-from sweeper.judges import MIN_COVERAGE, Overlay, overlay
+from sweeper.judges import MIN_COVERAGE, RejudgedRecords, overlay
 from sweeper.spec import SweepSpec, parse_spec
 from sweeper.store.folder import RunFolder
 from sweeper.store.records import TrialRecord, read_records
@@ -85,7 +85,7 @@ class Run:
         judged = self.judged()
         return read_records(self.folder.records).records if judged is None else judged.records
 
-    def judged(self) -> Overlay | None:
+    def judged(self) -> RejudgedRecords | None:
         """The records under the judge, and how far they can be relied on; None without a judge.
 
         Raises:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from sweeper.data.sources import resolve
 from sweeper.errors import RunFolderError
 from sweeper.planning import make_plan, make_tasks
-from sweeper.search.rounds import points_asked
+from sweeper.search.rounds import already_suggested
 from sweeper.spec import SweepSpec
 from sweeper.store.folder import RunFolder, TrialStorage
 from sweeper.store.records import TrialRecord, read_records
@@ -96,7 +96,7 @@ def tasks_of(folder: RunFolder, spec: SweepSpec) -> dict[tuple[str, int], Trajec
         DataError, ModelError: the inputs of the run are gone.
     """
     only = (folder.read_info() or {}).get("only")
-    plan = make_plan(spec, points_asked(folder) or None, only)
+    plan = make_plan(spec, already_suggested(folder) or None, only)
     return {
         (readout.config_id, task.seed): task
         for task in make_tasks(plan, spec, resolve)

@@ -16,8 +16,8 @@ import torch
 from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
 from sweeper.memory import TILE
-from sweeper.model.adapters import Slots
-from sweeper.model.distributed import ALONE, World
+from sweeper.model.adapters import AdapterStack
+from sweeper.model.distributed import SINGLE_PROCESS, World
 from sweeper.model.kv_cache import RoomyLayer
 from sweeper.model.sharding import Lockstep, is_sharded
 
@@ -76,7 +76,7 @@ class Generator:
         *,
         max_new_tokens: int,
         batch_size: int,
-        world: World = ALONE,
+        world: World = SINGLE_PROCESS,
         beat: Callable[[], None] = lambda: None,
     ) -> None:
         self._tokenizer = tokenizer
@@ -90,7 +90,7 @@ class Generator:
     def answer(
         self,
         model: PreTrainedModel,
-        slots: Slots | None = None,
+        slots: AdapterStack | None = None,
         adapters: int | Sequence[int] = 1,
     ) -> list[list[Response]]:
         """Answer every request with every adapter; several processes answer a part of them each.
@@ -114,7 +114,7 @@ class Generator:
         return [[one[i] for i in range(len(self._requests))] for one in whole]
 
     def _answers(
-        self, steps: Lockstep, slots: Slots | None, held: Sequence[int]
+        self, steps: Lockstep, slots: AdapterStack | None, held: Sequence[int]
     ) -> dict[int, dict[int, Response]]:
         """Per adapter, the responses of this process by the number of their request."""
         found: dict[int, dict[int, Response]] = {adapter: {} for adapter in held}
@@ -162,7 +162,7 @@ class Generator:
             self._beat()
 
 
-def _idle(model: PreTrainedModel, slots: Slots | None) -> None:
+def _idle(model: PreTrainedModel, slots: AdapterStack | None) -> None:
     """A forward pass for the others' sake."""
     if slots is not None:
         slots.arrange([0])
@@ -212,7 +212,7 @@ class _Batch:
     def __init__(
         self,
         steps: Lockstep,
-        slots: Slots | None,
+        slots: AdapterStack | None,
         layout: Layout,
         held: Sequence[int],
         max_new_tokens: int,

@@ -11,9 +11,9 @@ from sweeper.data.load import Example
 from sweeper.keywords.lists import KeywordList
 from sweeper.memory import HELDOUT_TOKENS, KV_SHARE
 from sweeper.metrics import LIKELIHOOD_METRICS, TEXT_METRICS
-from sweeper.model.adapters import Slots
+from sweeper.model.adapters import AdapterStack
 from sweeper.model.batches import collate
-from sweeper.model.distributed import ALONE, World
+from sweeper.model.distributed import SINGLE_PROCESS, World
 from sweeper.scoring.generate import Generator, Request, Response
 from sweeper.scoring.harness import NOTHING, Harness, HarnessScores
 from sweeper.scoring.inputs import Inputs, Suite
@@ -68,7 +68,7 @@ class Scorer:
         inputs: Inputs,
         settings: EvaluationSettings,
         device: torch.device,
-        world: World = ALONE,
+        world: World = SINGLE_PROCESS,
         rules: StopRules | None = None,
         beat: Callable[[], None] = lambda: None,
     ) -> None:
@@ -135,7 +135,7 @@ class Scorer:
         return [*parts, rest] if rest else parts
 
     def score(
-        self, model: PreTrainedModel, slots: Slots | None = None, adapters: int = 1
+        self, model: PreTrainedModel, slots: AdapterStack | None = None, adapters: int = 1
     ) -> list[Scores]:
         """Measure every held adapter, or the model itself, in eval mode, whatever it shows.
 
@@ -145,7 +145,7 @@ class Scorer:
         return [item for item in found if isinstance(item, Scores)]
 
     def score_or_stop(
-        self, model: PreTrainedModel, slots: Slots | None, may_stop: Sequence[bool]
+        self, model: PreTrainedModel, slots: AdapterStack | None, may_stop: Sequence[bool]
     ) -> list[Scores | Stopped]:
         """Measure every held adapter, or the model itself, as far as the rules let it.
 
@@ -241,7 +241,7 @@ class Scorer:
         return Scores(metrics, samples, lines, tokens, sum(item.cut for item in answers))
 
     def _likelihoods(
-        self, model: PreTrainedModel, slots: Slots | None, adapters: Sequence[int]
+        self, model: PreTrainedModel, slots: AdapterStack | None, adapters: Sequence[int]
     ) -> list[dict[str, tuple[float, ...]]]:
         """Per adapter, what is read off the likelihood of the held-out completions."""
         if not self._heldout:
@@ -276,7 +276,7 @@ class Scorer:
         return [found for one in rounds for found in one][: len(batches)]
 
     def _harness_metrics(
-        self, model: PreTrainedModel, slots: Slots | None, adapters: Sequence[int]
+        self, model: PreTrainedModel, slots: AdapterStack | None, adapters: Sequence[int]
     ) -> list[HarnessScores]:
         """Per adapter, what lm-evaluation-harness measures, one adapter after the other."""
         found: list[HarnessScores] = []

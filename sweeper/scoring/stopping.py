@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sweeper.stats import largest_passing_count, refutes_rate, settled
+from sweeper.stats import decided, largest_passing_count, refutes_rate
 from sweeper.task import Readout
 from sweeper.task.stop_rules import ASSUMPTION, StopRules
 
@@ -42,12 +42,12 @@ def above(count: Count, limit: float, error: float) -> bool:
 def stop_reason(rules: StopRules, count: Count) -> dict[str, Any] | None:
     """Why scoring may end here, as a record states it; None where it goes on.
 
-    The certain rule is asked first. A verdict that is settled as kept stops nothing: the rate itself is
+    The certain rule is asked first. A verdict that is decided as kept stops nothing: the rate itself is
     wanted of whatever may be chosen.
     """
     counted = count._asdict()
     for limit in rules.limits if rules.curtail else ():
-        if settled(*count, limit.max, limit.confidence) is False:
+        if decided(*count, limit.max, limit.confidence) is False:
             most = largest_passing_count(count.of, limit.max, limit.confidence)
             return {
                 "rule": "curtail",

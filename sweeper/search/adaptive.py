@@ -6,14 +6,14 @@ from pathlib import Path
 from sweeper.analysis import find_front
 from sweeper.errors import SpecError
 from sweeper.planning import Point, points_of
-from sweeper.search.rounds import append_round, points_asked, read_rounds
-from sweeper.search.suggest import Told, next_points
+from sweeper.search.rounds import already_suggested, append_round, read_rounds
+from sweeper.search.suggest import Observation, next_points
 from sweeper.spec import SweepSpec, parse_spec
 from sweeper.store.folder import RunFolder
 from sweeper.store.records import read_records
 
 
-def asked_points(spec: SweepSpec, folder: RunFolder) -> Iterator[list[Point]]:
+def suggestions(spec: SweepSpec, folder: RunFolder) -> Iterator[list[Point]]:
     """All settings asked for so far, again after each round.
 
     What earlier drivers asked for comes first, in one piece. Each further round is asked for only when the
@@ -25,7 +25,7 @@ def asked_points(spec: SweepSpec, folder: RunFolder) -> Iterator[list[Point]]:
     """
     search = spec.search
     assert search.trajectories is not None
-    drawn = points_asked(folder)
+    drawn = already_suggested(folder)
     if drawn:
         yield list(drawn)
     earlier = () if search.warm_start is None else warm_start(spec, Path(search.warm_start))
@@ -40,7 +40,7 @@ def asked_points(spec: SweepSpec, folder: RunFolder) -> Iterator[list[Point]]:
         yield list(drawn)
 
 
-def measured(spec: SweepSpec, folder: RunFolder) -> Iterator[Told]:
+def measured(spec: SweepSpec, folder: RunFolder) -> Iterator[Observation]:
     """What the run itself has measured, in the order it was asked for."""
     found = {
         item.config_id: item
@@ -49,10 +49,10 @@ def measured(spec: SweepSpec, folder: RunFolder) -> Iterator[Told]:
     for index, points in enumerate(read_rounds(folder), start=1):
         for config_id, point in points_of(spec, points).items():
             if config_id in found:
-                yield Told(point, index, found[config_id])
+                yield Observation(point, index, found[config_id])
 
 
-def warm_start(spec: SweepSpec, path: Path) -> Sequence[Told]:
+def warm_start(spec: SweepSpec, path: Path) -> Sequence[Observation]:
     """What an earlier run measured at points of this space, whatever its model and data were.
 
     Raises:
@@ -62,10 +62,10 @@ def warm_start(spec: SweepSpec, path: Path) -> Sequence[Told]:
     folder = RunFolder(path).open()
     earlier = parse_spec(folder.spec.read_text(encoding="utf-8"), source=str(folder.spec))
     seeds = spec.model_copy(update={"seeds": earlier.seeds})
-    points = points_of(earlier, points_asked(folder) or None)
+    points = points_of(earlier, already_suggested(folder) or None)
     candidates = find_front(read_records(folder.records).records, seeds).candidates
     found = [
-        Told(points[item.config_id], 0, item)
+        Observation(points[item.config_id], 0, item)
         for item in candidates
         if item.config_id in points and item.excluded is None
     ]

@@ -25,7 +25,7 @@ def read_rounds(folder: RunFolder) -> tuple[Round, ...]:
         raise _damaged(folder.rounds, "lists of points") from None
 
 
-def points_asked(folder: RunFolder) -> list[Point]:
+def already_suggested(folder: RunFolder) -> list[Point]:
     """The points of all rounds, in the order they were asked for."""
     return [point for points in read_rounds(folder) for point in points]
 

@@ -34,7 +34,7 @@ SPREAD = 4096
 """A space with more points than this is taken to hold no point twice."""
 
 
-class Told(NamedTuple):
+class Observation(NamedTuple):
     """What one configuration has measured: the full point, the round it was asked in, the result."""
 
     point: Point
@@ -43,7 +43,7 @@ class Told(NamedTuple):
 
 
 def next_points(
-    spec: SweepSpec, told: Sequence[Told], taken: Sequence[Point], count: int, index: int
+    spec: SweepSpec, told: Sequence[Observation], taken: Sequence[Point], count: int, index: int
 ) -> list[Point]:
     """The optimizer settings to train next.
 
@@ -160,7 +160,7 @@ def _unlearned(spec: SweepSpec, axes: Scales, taken: Sequence[Point], count: int
 def _learned(
     spec: SweepSpec,
     axes: Scales,
-    told: Sequence[Told],
+    told: Sequence[Observation],
     taken: Sequence[Point],
     count: int,
     index: int,
@@ -237,7 +237,7 @@ def _sampler(spec: SweepSpec, index: int, count: int) -> BaseSampler:
 
 
 def _trial(
-    item: Told, varying: Scales, spec: SweepSpec, sampler: BaseSampler
+    item: Observation, varying: Scales, spec: SweepSpec, sampler: BaseSampler
 ) -> optuna.trial.FrozenTrial | None:
     """A configuration as a finished trial, or None where it lies outside the space (of a warm start)."""
     params = {name: scale.inner(item.point[name]) for name, scale in varying.items()}

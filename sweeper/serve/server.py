@@ -44,7 +44,7 @@ def serve(
         port: The port; 0 takes any that is free.
         with_generations: Whether files of responses may be downloaded.
         redact: Leave prompts and responses of harmful suites out of everything.
-        begin: Told when the server answers from now on.
+        begin: Observation when the server answers from now on.
 
     Raises:
         RunFolderError: there is no such folder.

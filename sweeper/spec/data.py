@@ -74,7 +74,7 @@ class SuiteSpec(RowsSpec):
 Suites = Annotated[tuple[SuiteSpec, ...], BeforeValidator(listed)]
 
 
-class DialogueSpec(SpecModel):
+class ChatFormatSpec(SpecModel):
     """`chat` is the model's own template; `system` a system prompt, None what the template has."""
 
     name: Literal["chat", "llama2", "alpaca"] = "chat"
@@ -90,8 +90,8 @@ class DialogueSpec(SpecModel):
 class TemplateSpec(SpecModel):
     """How prompts are written in training and in everything that is scored."""
 
-    train: DialogueSpec = DialogueSpec()
-    test: DialogueSpec = DialogueSpec()
+    train: ChatFormatSpec = ChatFormatSpec()
+    test: ChatFormatSpec = ChatFormatSpec()
 
     @model_validator(mode="before")
     @classmethod

@@ -4,12 +4,12 @@ Every formula has its source in its docstring and its derivation in docs/statist
 by benchmarks/coverage.py.
 """
 
-from sweeper.stats.curtailment import settled
+from sweeper.stats.curtailment import decided
 from sweeper.stats.hypervolume import hypervolume
 from sweeper.stats.paired import (
     Balance,
-    Discordance,
-    discordance,
+    DiscordantPairs,
+    discordant_pairs,
     mcnemar,
     mean_difference_interval,
     paired_difference_interval,
@@ -34,13 +34,14 @@ from sweeper.stats.sequences import (
 
 __all__ = [
     "Balance",
-    "Discordance",
+    "DiscordantPairs",
     "Interval",
     "clopper_pearson_interval",
     "credible_interval",
+    "decided",
     "difference_lower_bound",
     "difference_sequence",
-    "discordance",
+    "discordant_pairs",
     "hypervolume",
     "largest_passing_count",
     "mcnemar",
@@ -51,7 +52,6 @@ __all__ = [
     "refutes_difference",
     "refutes_rate",
     "sample_rate",
-    "settled",
     "upper_bound",
     "wilson_interval",
 ]

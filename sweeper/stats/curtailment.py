@@ -1,4 +1,4 @@
-"""When a verdict on a rate is settled before all prompts are in: curtailed sampling."""
+"""When a verdict on a rate is decided before all prompts are in: curtailed sampling."""
 
 from functools import lru_cache
 
@@ -8,7 +8,7 @@ from sweeper.stats.rates import largest_passing_count
 _largest = lru_cache(maxsize=1024)(largest_passing_count)
 
 
-def settled(k: int, n: int, total: int, limit: float, confidence: float) -> bool | None:
+def decided(k: int, n: int, total: int, limit: float, confidence: float) -> bool | None:
     """Whether P(rate <= limit) >= confidence holds of all prompts, as soon as that is certain.
 
     The verdict falls with the final count, so it is known once the count has passed the largest one that

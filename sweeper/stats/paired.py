@@ -13,7 +13,7 @@ from sweeper.stats.rates import Interval
 _BISECTIONS = 50
 
 
-class Discordance(NamedTuple):
+class DiscordantPairs(NamedTuple):
     """On how many of n prompts only the first, or only the second, of two is counted."""
 
     first: int
@@ -39,7 +39,7 @@ class Balance(NamedTuple):
         return (self.first - self.second) / self.n
 
 
-def discordance(first: str, second: str) -> Discordance:
+def discordant_pairs(first: str, second: str) -> DiscordantPairs:
     """Compare verdicts prompt by prompt.
 
     Args:
@@ -54,10 +54,10 @@ def discordance(first: str, second: str) -> Discordance:
             f"pairs need the same prompts, at least one, but got {len(first)} and {len(second)}"
         )
     pairs = list(zip(first, second, strict=True))
-    return Discordance(pairs.count(("1", "0")), pairs.count(("0", "1")), len(pairs))
+    return DiscordantPairs(pairs.count(("1", "0")), pairs.count(("0", "1")), len(pairs))
 
 
-def mcnemar(pairs: Discordance, *, mid_p: bool = True) -> float:
+def mcnemar(pairs: DiscordantPairs, *, mid_p: bool = True) -> float:
     """Two-sided p of equal rates: the discordant prompts are a fair coin's (McNemar 1947).
 
     The exact p is 2 P(X <= min(first, second)), at most 1, with X ~ Binomial(first + second, 1/2). The
@@ -73,7 +73,9 @@ def mcnemar(pairs: Discordance, *, mid_p: bool = True) -> float:
 
 
 @lru_cache(maxsize=65536)
-def paired_difference_interval(pairs: Discordance | Balance, confidence: float = 0.95) -> Interval:
+def paired_difference_interval(
+    pairs: DiscordantPairs | Balance, confidence: float = 0.95
+) -> Interval:
     """The score interval of a difference of two rates on the same prompts, within [-1, 1].
 
     Tango 1998 (Statistics in Medicine 17:891-908): all differences that the score test keeps. At zero
@@ -93,7 +95,7 @@ def paired_difference_interval(pairs: Discordance | Balance, confidence: float =
     return Interval(low, high)
 
 
-def constrained_share(pairs: Discordance | Balance, difference: float) -> float:
+def constrained_share(pairs: DiscordantPairs | Balance, difference: float) -> float:
     """The likeliest share of `second` prompts where the shares of both kinds differ by `difference`.
 
     The root of Tango's quadratic, in [max(0, -difference), (1 - difference) / 2].
@@ -107,7 +109,7 @@ def constrained_share(pairs: Discordance | Balance, difference: float) -> float:
     return min(max(share, 0.0, -difference), (1 - difference) / 2)
 
 
-def _score(pairs: Discordance | Balance, difference: float) -> float:
+def _score(pairs: DiscordantPairs | Balance, difference: float) -> float:
     gap = pairs.first - pairs.second - pairs.n * difference
     share = constrained_share(pairs, difference)
     variance = pairs.n * (2 * share + difference * (1 - difference))

@@ -8,7 +8,7 @@ doi:10.1214/aoms/1177696786); the values it does not refute are a confidence set
 import math
 
 from sweeper.errors import SweeperError
-from sweeper.stats.paired import Discordance, constrained_share, kept_end
+from sweeper.stats.paired import DiscordantPairs, constrained_share, kept_end
 from sweeper.stats.rates import Interval
 
 
@@ -42,7 +42,7 @@ def rate_sequence(k: int, n: int, alpha: float = 0.05) -> Interval:
     return Interval(low, high)
 
 
-def refutes_difference(pairs: Discordance, difference: float, alpha: float = 0.05) -> bool:
+def refutes_difference(pairs: DiscordantPairs, difference: float, alpha: float = 0.05) -> bool:
     """Whether pairs refute a difference of two rates; a true one ever with probability alpha at most.
 
     A prompt is counted for the first alone, for the second alone, or alike: three cells, mixed over
@@ -67,7 +67,7 @@ def refutes_difference(pairs: Discordance, difference: float, alpha: float = 0.0
     return _refutes(counts, (first, second, 1 - first - second), alpha)
 
 
-def difference_sequence(pairs: Discordance, alpha: float = 0.05) -> Interval:
+def difference_sequence(pairs: DiscordantPairs, alpha: float = 0.05) -> Interval:
     """All differences that pairs do not refute; n = 0 gives [-1, 1]. See `refutes_difference`."""
     inside = pairs.difference if pairs.n else 0.0
     low, high = (

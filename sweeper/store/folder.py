@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from sweeper.errors import RunFolderError
-from sweeper.store.retry import patiently
+from sweeper.store.retry import with_retry
 
 RUN_VERSION = 1
 
@@ -37,14 +37,14 @@ def write_atomic(path: Path, content: str | bytes, durable: bool = True) -> None
         raise
 
 
-def write_patiently(path: Path, content: str | bytes) -> None:
+def write_with_retry(path: Path, content: str | bytes) -> None:
     """`write_atomic`, waiting for a storage that is away (`sweeper.store.retry`).
 
     Raises:
         DiskFullError, UnreachableError, OSError: it cannot be written; the old file is untouched.
     """
     data = content.encode("utf-8") if isinstance(content, str) else content
-    patiently(partial(write_atomic, path, data), path, len(data))
+    with_retry(partial(write_atomic, path, data), path, len(data))
 
 
 def open_plain(path: Path) -> BinaryIO:

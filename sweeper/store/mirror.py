@@ -23,12 +23,12 @@ from pyarrow import fs
 from sweeper.errors import MirrorError
 from sweeper.store.folder import RunFolder, write_atomic
 from sweeper.store.records import TrialRecord
-from sweeper.store.retry import Patience
+from sweeper.store.retry import RetryPolicy
 
 PUSH_SECONDS = 30.0
 """At most so often is the mirror brought up to date, and not before it was."""
 
-PATIENCE = Patience(first_seconds=0.5, longest_seconds=15.0, total_seconds=60.0)
+RETRY_POLICY = RetryPolicy(first_seconds=0.5, longest_seconds=15.0, total_seconds=60.0)
 """How long a store that does not answer is waited for at the beginning and at the end."""
 
 _OURS = re.compile(
@@ -71,7 +71,7 @@ class Mirror:
         url: str,
         *,
         open_store: Callable[[str], tuple[fs.FileSystem, str]] = open_store,
-        patience: Patience = PATIENCE,
+        patience: RetryPolicy = RETRY_POLICY,
         push_seconds: float = PUSH_SECONDS,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:

@@ -1,7 +1,7 @@
 """What is done when the storage refuses: wait a bounded while for one that is away, never for a full one.
 
 A storage that does not answer usually comes back; a full one does not empty itself. Everything that a
-record consists of is written through `patiently`, by the driver and by the trials.
+record consists of is written through `with_retry`, by the driver and by the trials.
 """
 
 import errno
@@ -18,10 +18,10 @@ from sweeper.errors import DiskFullError, RecordError, UnreachableError
 
 Result = TypeVar("Result")
 
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+DISK_FULL_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT})
 """No space is left, on the file system or in a quota."""
 
-AWAY = frozenset(
+TEMPORARY_ERRORS = frozenset(
     {
         errno.EIO,
         errno.ENOENT,  # The folder that a storage is mounted on is there without it, and empty.
@@ -49,7 +49,7 @@ AWAY = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class RetryPolicy:
     """How long a storage that is away is waited for: each pause is twice the one before, up to a longest.
 
     There is no jitter: the same faults are answered by the same pauses.
@@ -68,17 +68,17 @@ class Patience:
             pause = min(2 * pause, self.longest_seconds)
 
 
-PATIENCE = Patience()
+RETRY_POLICY = RetryPolicy()
 
 
-def is_away(error: BaseException) -> bool:
+def is_temporarily_unavailable(error: BaseException) -> bool:
     """Whether an error says that a storage does not answer. A missing file says nothing of the kind."""
-    return isinstance(error, OSError) and error.errno in AWAY - {errno.ENOENT}
+    return isinstance(error, OSError) and error.errno in TEMPORARY_ERRORS - {errno.ENOENT}
 
 
-def is_full(error: BaseException) -> bool:
+def is_disk_full(error: BaseException) -> bool:
     """Whether an error says that no space is left."""
-    return isinstance(error, OSError) and error.errno in FULL
+    return isinstance(error, OSError) and error.errno in DISK_FULL_ERRORS
 
 
 def storage_refused(error: Exception) -> DiskFullError | UnreachableError | None:
@@ -86,17 +86,21 @@ def storage_refused(error: Exception) -> DiskFullError | UnreachableError | None
     if not isinstance(error, OSError):
         return None
     path = str(error.filename or "a file")
-    if is_full(error):
+    if is_disk_full(error):
         return DiskFullError(path, None, free_bytes(Path(path)) if error.filename else None)
-    return UnreachableError(path, 0.0, error.strerror or str(error)) if is_away(error) else None
+    return (
+        UnreachableError(path, 0.0, error.strerror or str(error))
+        if is_temporarily_unavailable(error)
+        else None
+    )
 
 
-def patiently(
+def with_retry(
     action: Callable[[], Result],
     path: Path,
     needed_bytes: int | None = None,
     *,
-    patience: Patience | None = None,
+    patience: RetryPolicy | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Result:
     """Do something with a file, again and again while its storage is away.
@@ -105,7 +109,7 @@ def patiently(
         action: May be called several times; must be harmless to repeat.
         path: The file it is about, for the messages.
         needed_bytes: How much it writes, where that is known.
-        patience: How long to go on; `PATIENCE` where not given.
+        patience: How long to go on; `RETRY_POLICY` where not given.
         sleep: Pauses so many seconds.
 
     Raises:
@@ -113,14 +117,14 @@ def patiently(
         UnreachableError: the storage stayed away.
         OSError: anything else, at once.
     """
-    patience = patience or PATIENCE
+    patience = patience or RETRY_POLICY
     for pause in [*patience.pauses(), None]:
         try:
             return action()
         except OSError as error:
-            if is_full(error):
+            if is_disk_full(error):
                 raise DiskFullError(str(path), needed_bytes, free_bytes(path)) from error
-            if error.errno not in AWAY:
+            if error.errno not in TEMPORARY_ERRORS:
                 raise
             if pause is None:
                 reason = error.strerror or str(error)
@@ -166,7 +170,7 @@ class LineFile:
             RecordError: the file has become shorter.
             DiskFullError, UnreachableError, OSError: it cannot be written; nothing of it counts.
         """
-        patiently(partial(self._write, line), self._path, len(line))
+        with_retry(partial(self._write, line), self._path, len(line))
         self._whole_bytes += len(line)
 
     def _write(self, line: bytes) -> None:

@@ -28,7 +28,7 @@ from sweeper.planning import Pack, make_packs
 from sweeper.spec import SweepSpec
 from sweeper.store.folder import RunFolder
 from sweeper.store.records import RecordWriter, TrialRecord, lost_records
-from sweeper.store.retry import patiently
+from sweeper.store.retry import with_retry
 from sweeper.sweep.placement import trial_resources, worker_count
 from sweeper.sweep.trials import (
     RECORDS,
@@ -104,7 +104,7 @@ class _Recorder(tune.Callback):
         stalled = [note for storage in storages for note in storage.stall_notes()]
         for task in tasks:
             for path in sorted(self._folder.trial(task.trajectory_id).outbox.glob("*.json")):
-                self._keep(TrialRecord.from_json(patiently(partial(_text, path), path)))
+                self._keep(TrialRecord.from_json(with_retry(partial(_text, path), path)))
             for record in lost_records(task, message, stalled):
                 self._keep(record)
 

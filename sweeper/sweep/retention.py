@@ -12,7 +12,7 @@ from sweeper.store.records import TrialRecord, read_records
 from sweeper.sweep.disk import Clock, Listener, Paced
 
 
-class KeptWeights:
+class WeightRetention:
     """Deletes weights that are of no use any more, as `compute.keep_weights: front` asks for.
 
     With `all` and `none` nothing is deleted: `sweeper clean` does it when it is told to.
@@ -79,15 +79,15 @@ def ruled_out(found: Front, spec: SweepSpec) -> list[Candidate]:
     dominated, so none is out before the base model, which recommendations are measured by, is there.
     """
     based = found.base is not None and set(spec.seeds) <= set(found.base.seeds)
-    settled = based and spec.search.refine is None
-    keep = kept_ids(found, spec) if settled else set()
-    return [item for item in found.candidates if _is_out(item, keep, settled)]
+    decided = based and spec.search.refine is None
+    keep = kept_ids(found, spec) if decided else set()
+    return [item for item in found.candidates if _is_out(item, keep, decided)]
 
 
-def _is_out(item: Candidate, keep: Iterable[str], settled: bool) -> bool:
+def _is_out(item: Candidate, keep: Iterable[str], decided: bool) -> bool:
     if item.status != "complete" or not item.feasible:
         return True
-    return settled and item.excluded is None and item.config_id not in keep
+    return decided and item.excluded is None and item.config_id not in keep
 
 
 def weight_files(folder: RunFolder) -> Iterator[tuple[str, Path]]:

@@ -20,9 +20,9 @@ from sweeper.estimate.preflight import check_memory
 from sweeper.model.load import model_hash, opened
 from sweeper.planning import Plan, make_plan, make_tasks
 from sweeper.scoring.inputs import preflight
-from sweeper.search.adaptive import asked_points
+from sweeper.search.adaptive import suggestions
 from sweeper.search.refine import refined_plans
-from sweeper.search.rounds import points_asked
+from sweeper.search.rounds import already_suggested
 from sweeper.spec import SweepSpec, dump_spec, spec_hash
 from sweeper.spec.document import read_yaml
 from sweeper.store.folder import RUN_VERSION, RunFolder, write_atomic
@@ -32,7 +32,7 @@ from sweeper.store.provenance import source_hash
 from sweeper.store.records import RecordsRead, read_records
 from sweeper.sweep.disk import check_disk, within_quota
 from sweeper.sweep.driver import Listener, TrialFunction, drive
-from sweeper.sweep.retention import KeptWeights
+from sweeper.sweep.retention import WeightRetention
 from sweeper.task import TrajectoryTask
 from sweeper.trackers import Loggers
 from sweeper.trial.run import run_pack
@@ -40,7 +40,7 @@ from sweeper.trial.run import run_pack
 Begin = Callable[[Plan, RecordsRead], None]
 
 
-class Ended(NamedTuple):
+class SweepOutcome(NamedTuple):
     """What was planned in the end, and whether all of it was handed out: not after an interruption.
 
     `keys` are the (config_id, seed) pairs a finished run has records of, further seeds included.
@@ -65,7 +65,7 @@ def run_sweep(
     begin: Begin = lambda plan, found: None,
     record: Listener = lambda record: None,
     run: TrialFunction = run_pack,
-) -> Ended:
+) -> SweepOutcome:
     """Run a sweep, or what is left of it, into a folder.
 
     Args:
@@ -77,10 +77,10 @@ def run_sweep(
         part_of: A run that was begun with the same input files, or else this one is refused.
         memory_check: Refuse what does not fit this machine's GPUs; see `preflight.check_memory`.
         disk_check: Refuse what does not fit the disk or its quota; see `disk.check_disk`.
-        needed: Told how much disk the run needs, where that is known, when all checks have passed.
-        counted: Told how many rows are trained on, held out and left out.
-        begin: Told the plan and what records.jsonl holds already, when all checks have passed.
-        record: Told every new record, after it is on disk.
+        needed: Observation how much disk the run needs, where that is known, when all checks have passed.
+        counted: Observation how many rows are trained on, held out and left out.
+        begin: Observation the plan and what records.jsonl holds already, when all checks have passed.
+        record: Observation every new record, after it is on disk.
         run: What does one pack of trajectories.
 
     Raises:
@@ -94,7 +94,7 @@ def run_sweep(
     """
     folder = RunFolder(out.resolve())
     loggers = Loggers(spec, folder)
-    plan = make_plan(spec, None if only is None else points_asked(folder) or None, only)
+    plan = make_plan(spec, None if only is None else already_suggested(folder) or None, only)
     folder.create()
     with DriverLock(folder) as lock:
         mirror = spec.compute.mirror if part_of is None else None
@@ -129,7 +129,7 @@ def run_sweep(
             keeping(spec, folder, told, rounds) as kept,
         ):
             drive((), spec, folder, run, kept, rounds, guard=lock.check)
-    return Ended(rounds.plan or plan, frozenset(rounds.keys), rounds.whole)
+    return SweepOutcome(rounds.plan or plan, frozenset(rounds.keys), rounds.whole)
 
 
 @contextmanager
@@ -137,7 +137,7 @@ def keeping(
     spec: SweepSpec, folder: RunFolder, listener: Listener, rounds: "_Rounds"
 ) -> Iterator[Listener]:
     """A listener that keeps the run folder to what the spec allows; see `kept` and `disk`."""
-    weights = KeptWeights(spec, folder)
+    weights = WeightRetention(spec, folder)
     with (
         weights.pruning(listener, lambda: rounds.whole) as pruned,
         within_quota(spec, folder, pruned) as told,
@@ -170,7 +170,7 @@ class _Rounds:
     def __iter__(self) -> Iterator[Sequence[TrajectoryTask]]:
         adaptive = self._part is None and self._spec.search.method == "optuna"
         drawn = None
-        for drawn in asked_points(self._spec, self._folder) if adaptive else (None,):
+        for drawn in suggestions(self._spec, self._folder) if adaptive else (None,):
             self.plan = self._part or make_plan(self._spec, drawn)
             if adaptive:
                 _recount(self._folder, self.plan)

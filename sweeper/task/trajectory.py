@@ -174,7 +174,7 @@ class OptimizerSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Dialogue:
+class ChatFormat:
     """How a prompt is written: `chat` (the model's own template), `llama2`, `alpaca`; its system prompt."""
 
     name: str
@@ -185,8 +185,8 @@ class Dialogue:
 class Template:
     """The dialogue of training rows, and that of everything that is scored."""
 
-    train: Dialogue
-    test: Dialogue
+    train: ChatFormat
+    test: ChatFormat
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,7 +320,7 @@ def _task_of(raw: dict[str, Any]) -> TrajectoryTask:
     data = dict(raw["data"], train=DataSource(**raw["data"]["train"]))
     data["heldout"] = None if data["heldout"] is None else DataSource(**data["heldout"])
     data["template"] = Template(
-        **{side: Dialogue(**dialogue) for side, dialogue in data["template"].items()}
+        **{side: ChatFormat(**dialogue) for side, dialogue in data["template"].items()}
     )
     evaluation = dict(raw["evaluation"])
     for name in ("harmful", "harmless"):

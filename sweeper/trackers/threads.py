@@ -49,7 +49,8 @@ class Loggers:
         for name in spec.compute.loggers:
             check(name)
         self._lanes = [
-            _Lane(name, OPENERS[name], spec, folder) for name in dict.fromkeys(spec.compute.loggers)
+            TrackerThread(name, OPENERS[name], spec, folder)
+            for name in dict.fromkeys(spec.compute.loggers)
         ]
 
     @contextmanager
@@ -92,7 +93,7 @@ def check(name: str) -> None:
         )
 
 
-class _Lane:
+class TrackerThread:
     """One tracker in a thread of its own. Its first failure is its last."""
 
     def __init__(self, name: str, opener: Opener, spec: SweepSpec, folder: RunFolder) -> None:
@@ -107,6 +108,7 @@ class _Lane:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"logger-{name}")
 
     def record(self, record: TrialRecord) -> None:
+        """Log a record."""
         self._submit(lambda: self._record(record))
 
     def finish(self) -> None:

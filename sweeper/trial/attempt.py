@@ -16,10 +16,10 @@ from transformers import PreTrainedModel
 
 from sweeper.errors import ModelError, TrainingDivergedError
 from sweeper.memory import micro_batch_rows
-from sweeper.model.adapters import Slots, new_adapter
+from sweeper.model.adapters import AdapterStack, new_adapter
 from sweeper.model.averaging import swapped
 from sweeper.model.batches import Batch, collate
-from sweeper.model.distributed import ALONE, World
+from sweeper.model.distributed import SINGLE_PROCESS, World
 from sweeper.model.gpu_memory import is_out_of_memory, memory_figures, usable_bytes
 from sweeper.model.load import (
     choose_device,
@@ -34,9 +34,9 @@ from sweeper.scoring.score import Scorer, Scores, Stopped
 from sweeper.store.records import TrialRecord
 from sweeper.task import ComputeSettings, Readout, Segment, equal_parts
 from sweeper.trial.failure import Failure, failure_of
-from sweeper.trial.heartbeat import Beats
+from sweeper.trial.heartbeat import Heartbeat
 from sweeper.trial.member import Member
-from sweeper.trial.memory_budget import Room, room_on_gpu
+from sweeper.trial.memory_budget import MemoryBudget, gpu_memory_budget
 from sweeper.trial.train import (
     Schedule,
     learning_rate_schedule,
@@ -78,7 +78,7 @@ class Attempt:
         self,
         members: Sequence[Member],
         limits: Limits = NO_LIMITS,
-        world: World = ALONE,
+        world: World = SINGLE_PROCESS,
         alive: Callable[[], None] = lambda: None,
     ) -> None:
         self._members = list(members)
@@ -87,10 +87,10 @@ class Attempt:
         self._micro_rows = self._readouts = 0
         self._task = members[0].task
         self._device = choose_device(self._task.compute.device)
-        self._slots: Slots | None = None
+        self._slots: AdapterStack | None = None
         self._scorer: Scorer | None = None
-        self._room: Room | None = None
-        self._beats = Beats(self._members if world.leads else (), alive=alive)
+        self._room: MemoryBudget | None = None
+        self._beats = Heartbeat(self._members if world.is_main_process else (), alive=alive)
 
     def records(self) -> Iterator[list[TrialRecord]]:
         """Train and read, all members in step."""
@@ -142,14 +142,14 @@ class Attempt:
             ]
             member.shared["halvings"] = self._limits.halvings
         first = self._members[0].adapter
-        self._slots = None if first is None else Slots(self._model, first.factors)
+        self._slots = None if first is None else AdapterStack(self._model, first.factors)
         self._scorer = Scorer(
             inputs, task.evaluation, self._device, self._world, task.stop, self._beats.tick
         )
         self._memory_bytes = self._usable_bytes()
         if self._memory_bytes is not None:
             tasks = [member.task for member in self._members]
-            self._room = room_on_gpu(self._memory_bytes, tasks, inputs, self._model.config)
+            self._room = gpu_memory_budget(self._memory_bytes, tasks, inputs, self._model.config)
 
     def _usable_bytes(self) -> int | None:
         """What each process may use of its GPU, for all of them the same; None on a CPU."""

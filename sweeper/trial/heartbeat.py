@@ -15,7 +15,7 @@ SHARE = 100
 """Within a stage, writing takes at most one part in so many of the time: a slow disk is written less."""
 
 
-class Beats:
+class Heartbeat:
     """Writes the progress of members at every change of stage, and about once a second in between.
 
     Only what is known already is written: no loss is fetched from a GPU for it. A disk that refuses

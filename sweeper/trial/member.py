@@ -12,18 +12,18 @@ from sweeper.keywords.lists import load_keyword_list
 from sweeper.model.adapters import Adapter
 from sweeper.model.batches import RowOrder, micro_batches
 from sweeper.model.checkpoint import State, read_checkpoints, weights_hash, write_checkpoint
-from sweeper.model.distributed import ALONE, World
+from sweeper.model.distributed import SINGLE_PROCESS, World
 from sweeper.model.saved import kept_bytes
 from sweeper.model.sharding import whole
 from sweeper.scoring.inputs import Inputs
 from sweeper.scoring.score import Scores, Stopped
 from sweeper.scoring.stopping import Count, inferred
-from sweeper.store.folder import TrialStorage, write_patiently
+from sweeper.store.folder import TrialStorage, write_with_retry
 from sweeper.store.provenance import git_commit, hardware, package_versions
 from sweeper.store.records import Status, TrialRecord
 from sweeper.task import HarnessSettings, Readout, Segment, TrajectoryTask
 from sweeper.trial.failure import Failure
-from sweeper.trial.train import Walker, step_seed
+from sweeper.trial.train import PathTrainer, step_seed
 
 STAGES = ("load", "train", "evaluate")
 """What the seconds of a record are spent on."""
@@ -44,7 +44,7 @@ class Member:
         task: TrajectoryTask,
         storage: TrialStorage,
         done: Set[tuple[str, int]],
-        world: World = ALONE,
+        world: World = SINGLE_PROCESS,
     ) -> None:
         self.task = task
         self._world = world
@@ -83,7 +83,7 @@ class Member:
         self.adapter, self._inputs, self._commit = adapter, inputs, commit
         self._order = RowOrder(len(inputs.data.train), task.optimizer.batch_size, task.seed)
         averages = [readout.average for readout in task.readouts]
-        self.walker = Walker(parameters, task.optimizer, averages)
+        self.walker = PathTrainer(parameters, task.optimizer, averages)
         device = next(iter(parameters.values())).device
         self._device = "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device)
         self._resume(device)
@@ -144,7 +144,7 @@ class Member:
 
     def reached(self) -> tuple[int, tuple[float, ...]]:
         """The optimizer steps taken, and the losses of those that were looked at already."""
-        walker: Walker | None = self.__dict__.get("walker")
+        walker: PathTrainer | None = self.__dict__.get("walker")
         return (0, ()) if walker is None else (walker.step, walker.seen_losses)
 
     def due(self, segment: int, step: int) -> list[Readout]:
@@ -198,8 +198,8 @@ class Member:
         if self.task.compute.keep_weights:
             self._keep_weights(readout, weights)
         lines = "".join(f"{json.dumps(line)}\n" for line in scores.lines)
-        if self._world.leads:
-            write_patiently(self.storage.generations(readout.config_id, self.task.seed), lines)
+        if self._world.is_main_process:
+            write_with_retry(self.storage.generations(readout.config_id, self.task.seed), lines)
         status, reason = self._end(scores)
         measured = {
             "weights_sha256": digest,
@@ -217,8 +217,8 @@ class Member:
         """Leave the weights of a readout by name, in the dtype they were measured in."""
         parts = zip(self.walker.names, self.walker.parameters, weights, strict=True)
         kept = {name: whole(own, part).detach().cpu().contiguous() for name, own, part in parts}
-        if self._world.leads:
-            write_patiently(self.storage.weights(readout.config_id), kept_bytes(kept))
+        if self._world.is_main_process:
+            write_with_retry(self.storage.weights(readout.config_id), kept_bytes(kept))
 
     def _end(self, scores: Scores | Stopped) -> tuple[Status, dict[str, Any] | None]:
         """How a readout that was scored, or begun to be, ends and why."""
@@ -229,8 +229,8 @@ class Member:
 
     def _out(self, record: TrialRecord, readout: Readout) -> TrialRecord:
         """Make a record durable."""
-        if self._world.leads:
-            write_patiently(self.storage.outgoing(readout.config_id), record.to_json())
+        if self._world.is_main_process:
+            write_with_retry(self.storage.outgoing(readout.config_id), record.to_json())
         self.waiting.remove(readout)
         self._see(record)
         return record

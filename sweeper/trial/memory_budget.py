@@ -11,7 +11,7 @@ from sweeper.scoring.inputs import Inputs
 from sweeper.task import TrajectoryTask
 
 
-class Room(NamedTuple):
+class MemoryBudget(NamedTuple):
     """A trial and the bytes of GPU memory that each of its processes may use."""
 
     facts: MemoryFacts
@@ -26,9 +26,9 @@ class Room(NamedTuple):
         return fitting_readouts(self.facts, most, self.memory_bytes)
 
 
-def room_on_gpu(
+def gpu_memory_budget(
     memory_bytes: int, tasks: Sequence[TrajectoryTask], inputs: Inputs, config: PretrainedConfig
-) -> Room | None:
+) -> MemoryBudget | None:
     """The room of the trial that trains some tasks, or None of an architecture that is not counted.
 
     Args:
@@ -67,7 +67,7 @@ def room_on_gpu(
         processes=first.compute.processes,
         gradient_checkpointing=first.compute.gradient_checkpointing,
     )
-    return Room(facts, memory_bytes)
+    return MemoryBudget(facts, memory_bytes)
 
 
 def _shadows(task: TrajectoryTask) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Generator, Iterator, Sequence
 
 from sweeper.errors import DiskFullError, UnreachableError
-from sweeper.model.distributed import ALONE, World
+from sweeper.model.distributed import SINGLE_PROCESS, World
 from sweeper.store.folder import TrialStorage
 from sweeper.store.records import TrialRecord
 from sweeper.store.retry import storage_refused
@@ -75,7 +75,7 @@ def run_here(
     storage_of: StorageOf,
     known: set[tuple[str, int]],
     limits: Limits,
-    world: World = ALONE,
+    world: World = SINGLE_PROCESS,
 ) -> Generator[list[TrialRecord], None, Failure | None]:
     """One attempt in this process; returns why it ended early, if it did.
 

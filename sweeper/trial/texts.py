@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from sweeper.data.chat_format import Writer
+from sweeper.data.chat_format import PromptFormatter
 from sweeper.data.encode import Encoder
 from sweeper.data.split import split_rows
 from sweeper.model.batches import RowOrder
@@ -30,6 +30,6 @@ def ordered_texts(task: TrajectoryTask, steps: int) -> list[Text]:
     encoder = Encoder(tokenizer, dialogue.name, task.data.max_length, dialogue.system)
     examples = split_rows(task.data).train.values()
     kept = [example for example in examples if encoder.example(example).completion]
-    writer = Writer(tokenizer, dialogue.name, dialogue.system)
+    writer = PromptFormatter(tokenizer, dialogue.name, dialogue.system)
     order = RowOrder(len(kept), task.optimizer.batch_size, task.seed)
     return [Text(*writer.row(kept[i])) for step in range(steps) for i in order.batch(step)]

@@ -21,7 +21,7 @@ from sweeper.errors import TrainingDivergedError
 from sweeper.model.adapters import MAGNITUDE
 from sweeper.model.averaging import Shadow, interpolate
 from sweeper.model.batches import Batch
-from sweeper.model.distributed import ALONE, World
+from sweeper.model.distributed import SINGLE_PROCESS, World
 from sweeper.model.logits import chosen_logits
 from sweeper.model.sharding import local
 from sweeper.task import Average, OptimizerSettings, Segment
@@ -59,14 +59,14 @@ def step_seed(seed: int, step: int) -> int:
 
 def step_together(
     model: torch.nn.Module,
-    walkers: Sequence["Walker"],
+    walkers: Sequence["PathTrainer"],
     batches: Sequence[Batch],
     schedules: Sequence[Schedule],
     *,
     targets: Sequence[int] | None = None,
     autocast: AbstractContextManager[Any] = nullcontext(),  # noqa: B008 - it holds nothing
     turn: Callable[[int], None] = lambda micro_batch: None,
-    world: World = ALONE,
+    world: World = SINGLE_PROCESS,
 ) -> dict[int, TrainingDivergedError]:
     """One optimizer step of every path, through one forward and backward pass.
 
@@ -81,7 +81,7 @@ def step_together(
         schedules: The schedule of each path.
         targets: The target tokens of each path's effective batch, where it is not all in `batches`.
         autocast: The precision of the forward passes.
-        turn: Told the number of every micro-batch before its forward pass.
+        turn: Observation the number of every micro-batch before its forward pass.
         world: The processes that take this step together.
 
     Returns:
@@ -103,8 +103,8 @@ def step_together(
         ]
         torch.stack(parts).sum().backward()
         losses = [loss + part.detach() for loss, part in zip(losses, parts, strict=True)]
-    world.sum_(losses)
-    world.sum_([grad for walker in walkers for grad in walker.replicated_gradients()])
+    world.all_reduce_(losses)
+    world.all_reduce_([grad for walker in walkers for grad in walker.replicated_gradients()])
     diverged = {}
     for number, walker in enumerate(walkers):
         try:
@@ -114,7 +114,7 @@ def step_together(
     return diverged
 
 
-class Walker:
+class PathTrainer:
     """A point on an optimizer path: trainable weights, AdamW's moments, and the shadows of the path.
 
     Not thread-safe. It owns the parameters while it lives.

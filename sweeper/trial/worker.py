@@ -74,7 +74,7 @@ def _report(
         except StopIteration as end:
             failure: Failure | None = end.value
             return failure
-        if world.leads:
+        if world.is_main_process:
             out.write(json.dumps({"records": [record.to_json() for record in records]}) + "\n")
             out.flush()
 

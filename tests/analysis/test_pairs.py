@@ -16,7 +16,7 @@ from sweeper.analysis import (
 from sweeper.analysis.pairs import interval_of_verdicts
 from sweeper.stats import (
     difference_lower_bound,
-    discordance,
+    discordant_pairs,
     mcnemar,
     mean_difference_interval,
     paired_difference_interval,
@@ -50,7 +50,7 @@ def compared(first: Samples, second: Samples, metric: str) -> Gap:
 def test_verdicts_of_one_seed_get_tangos_interval_and_mcnemars_exact_p() -> None:
     first, second = verdicts(120, 0.3), verdicts(120, 0.1)
     found = compared({"unsafe_rate": first}, {"unsafe_rate": second}, "unsafe_rate")
-    pairs = discordance(first, second)
+    pairs = discordant_pairs(first, second)
     assert found.paired and found.n == 120
     assert found.discordant == (pairs,)
     assert found.interval == pytest.approx(paired_difference_interval(pairs))

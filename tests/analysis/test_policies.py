@@ -25,7 +25,7 @@ from sweeper.analysis.policies import knee_distances
 from sweeper.cli.app import _run
 from sweeper.errors import SweeperError
 from sweeper.spec import dump_spec
-from sweeper.stats import discordance, mcnemar, probability_at_most, wilson_interval
+from sweeper.stats import discordant_pairs, mcnemar, probability_at_most, wilson_interval
 from sweeper.store.folder import RUN_VERSION, RunFolder
 from sweeper.store.records import TrialRecord
 
@@ -259,7 +259,7 @@ def test_the_choice_is_tested_against_its_controls_on_the_same_prompts() -> None
         ("untouched model", "base"),
     ]
     for contrast in found.contrasts:
-        pairs = discordance(texts["ema"], texts[contrast.other.config_id])
+        pairs = discordant_pairs(texts["ema"], texts[contrast.other.config_id])
         assert contrast.unsafe is not None and contrast.utility is not None
         assert contrast.unsafe.p_value == mcnemar(pairs, mid_p=False)
         assert contrast.utility.paired and contrast.utility.n == 50

@@ -14,7 +14,7 @@ from sweeper.data.encode import Encoded, Encoder, check_prompt, load_training_da
 from sweeper.data.load import Example
 from sweeper.errors import DataError
 from sweeper.model.batches import RowOrder, collate, micro_batches
-from sweeper.task import DataSettings, Dialogue, Template
+from sweeper.task import ChatFormat, DataSettings, Template
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +171,7 @@ def test_each_side_is_written_by_its_own_template(
 ) -> None:
     settings = settings_of(
         write_jsonl(tmp_path / "a.jsonl", pairs(9)),
-        template=Template(Dialogue("chat"), Dialogue("alpaca")),
+        template=Template(ChatFormat("chat"), ChatFormat("alpaca")),
         max_length=24,
         overlong_prompts="drop",
     )

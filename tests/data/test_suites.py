@@ -10,7 +10,7 @@ from conftest import write_jsonl
 from huggingface_hub import constants
 from support.data_samples import SHARED, cached, jsonl, needs_real_rows, pairs, source
 
-from sweeper.data.duplicates import normalised
+from sweeper.data.duplicates import normalized
 from sweeper.data.load import Prompt, load_examples, load_prompts, load_suite
 from sweeper.data.suites import PUBLISHED, half_of
 from sweeper.errors import DataError
@@ -48,14 +48,14 @@ def texts(source: DataSource) -> list[str]:
     ],
 )
 def test_case_white_space_and_punctuation_do_not_count(left: str, right: str) -> None:
-    assert normalised(left) == normalised(right)
+    assert normalized(left) == normalized(right)
 
 
 @pytest.mark.parametrize(
     ("left", "right"), [("1 + 2", "1 2"), ("a < b", "a > b"), ("?", "!"), ("cafe", "caf\u00e9")]
 )
 def test_symbols_letters_and_bare_punctuation_count(left: str, right: str) -> None:
-    assert normalised(left) != normalised(right)
+    assert normalized(left) != normalized(right)
 
 
 def test_prompts_are_called_by_their_id_or_their_row(tmp_path: Path) -> None:

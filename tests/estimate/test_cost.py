@@ -174,7 +174,7 @@ def saved_bytes(
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from sweeper.model.adapters import Slots, new_adapter
+    from sweeper.model.adapters import AdapterStack, new_adapter
     from sweeper.model.load import FROZEN_DTYPES, TRAINED_DTYPES, precision
     from sweeper.task import ModelSource
 
@@ -195,7 +195,7 @@ def saved_bytes(
     weights = {value.untyped_storage().data_ptr() for value in model.parameters()}
     if tuning.method == "lora":
         adapter = new_adapter(model, tuning, seed=0)
-        slots = Slots(model, adapter.factors)
+        slots = AdapterStack(model, adapter.factors)
         slots.hold([adapter], seeds=[0])
         weights |= {v.untyped_storage().data_ptr() for v in adapter.parameters().values()}
     kept: dict[int, Any] = {}

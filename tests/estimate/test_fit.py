@@ -36,7 +36,7 @@ from sweeper.store.records import TrialRecord
 from sweeper.sweep.run import run_sweep
 from sweeper.task import Tuning
 from sweeper.trial import attempt as trial_attempt
-from sweeper.trial.memory_budget import room_on_gpu
+from sweeper.trial.memory_budget import gpu_memory_budget
 from sweeper.trial.run import run_pack
 
 LORA = Tuning("lora", lora_r=16, lora_target_modules=("q_proj", "v_proj"))
@@ -200,7 +200,7 @@ def test_a_trial_on_a_small_gpu_takes_on_less_and_finds_the_same(
     spec = world_spec(tiny_world, "space.batch_size=8", f"tuning.method={method}")
     task = next(t for t in make_tasks(make_plan(spec), spec, str) if t.segments[0].stop)
     config = load_model(task.model, torch.device("cpu")).config
-    room = room_on_gpu(2 * GIB, [task], load_inputs(task), config)
+    room = gpu_memory_budget(2 * GIB, [task], load_inputs(task), config)
     assert room is not None
     assert room.rows(8, 1) == 8
     limit = int(train_bytes(room.facts, 3) / USABLE)
@@ -231,7 +231,7 @@ def test_a_room_knows_its_data(tiny_world: World) -> None:
     task = next(t for t in make_tasks(make_plan(spec), spec, str) if t.segments[0].stop)
     inputs = load_inputs(task)
     model = load_model(task.model, torch.device("cpu"))
-    room = room_on_gpu(GIB, [task] * 3, inputs, model.config)
+    room = gpu_memory_budget(GIB, [task] * 3, inputs, model.config)
     assert room is not None
     lengths = [len(row.prompt) + len(row.completion) for row in inputs.data.train]
     assert room.facts.train_length == max(lengths)
@@ -239,7 +239,7 @@ def test_a_room_knows_its_data(tiny_world: World) -> None:
     assert (room.facts.shadows, room.facts.paths, room.facts.evaluation_rows) == (2, 3, 4)
     assert room.facts.generation_length < room.facts.heldout_length + 6 + 64
     assert room.facts.shape.parameters == sum(value.numel() for value in model.parameters())
-    assert room_on_gpu(GIB, [task], inputs, GPT2Config()) is None
+    assert gpu_memory_budget(GIB, [task], inputs, GPT2Config()) is None
 
 
 def test_a_cpu_has_no_bound() -> None:

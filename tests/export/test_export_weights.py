@@ -14,7 +14,7 @@ from sweeper.analysis import Candidate, find_front
 from sweeper.cli import main
 from sweeper.errors import SweeperError
 from sweeper.export.weights import Exported, export_weights
-from sweeper.model.adapters import Slots, new_adapter
+from sweeper.model.adapters import AdapterStack, new_adapter
 from sweeper.model.averaging import swapped
 from sweeper.model.checkpoint import weights_hash
 from sweeper.model.load import load_model
@@ -85,7 +85,7 @@ class Sweep:
             with swapped(list(model.parameters()), weights), torch.no_grad():
                 return torch.as_tensor(model(ids).logits)
         adapter = new_adapter(model, task.tuning, task.seed)
-        slots = Slots(model, adapter.factors)
+        slots = AdapterStack(model, adapter.factors)
         with slots.holding([adapter], [weights]), torch.no_grad():
             return torch.as_tensor(model(ids).logits)
 

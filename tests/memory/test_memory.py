@@ -21,7 +21,7 @@ from sweeper.trial import attempt as trial_attempt
 from sweeper.trial.attempt import Limits
 from sweeper.trial.failure import Failure
 from sweeper.trial.run import run_pack
-from sweeper.trial.train import Walker, step_together
+from sweeper.trial.train import PathTrainer, step_together
 
 
 def task_of(world: World, *overrides: str) -> TrajectoryTask:
@@ -43,7 +43,7 @@ def exhausted_above(
     """The real step, on a device that holds so many rows."""
 
     def step(
-        model: Any, walkers: list[Walker], batches: list[Batch], *args: Any, **more: Any
+        model: Any, walkers: list[PathTrainer], batches: list[Batch], *args: Any, **more: Any
     ) -> Any:
         seen.append((walkers[0].step, len(batches[0].input_ids)))
         if walkers[0].step >= from_step and len(batches[0].input_ids) > rows:

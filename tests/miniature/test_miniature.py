@@ -26,7 +26,7 @@ from sweeper.miniature.corpus import (
 from sweeper.miniature.pretrain import encode
 from sweeper.miniature.tokenizer import make_tokenizer
 from sweeper.miniature.words import FAMILIES, QUESTION_FORMS, REFUSALS
-from sweeper.model.adapters import Slots, new_adapter
+from sweeper.model.adapters import AdapterStack, new_adapter
 from sweeper.model.load import load_model
 from sweeper.planning import make_plan, make_tasks
 from sweeper.scoring.inputs import load_inputs
@@ -366,7 +366,7 @@ def test_adapters_scored_together_have_the_responses_of_each_alone(world: Path) 
         generator = torch.Generator().manual_seed(number)
         for _, up in adapter.factors.values():
             up.data.normal_(0, 0.05 * number, generator=generator)
-    slots = Slots(model, adapters[0].factors)
+    slots = AdapterStack(model, adapters[0].factors)
     with slots.holding(adapters, [None] * 4):
         together = scorer.score(model, slots, 4)
     assert len({tuple(line["response"] for line in scores.lines) for scores in together}) == 4

@@ -10,7 +10,7 @@ from conftest import World, spec_text
 from peft import LoraConfig, get_peft_model
 from transformers import PreTrainedModel
 
-from sweeper.model.adapters import Adapter, Slots, new_adapter
+from sweeper.model.adapters import Adapter, AdapterStack, new_adapter
 from sweeper.model.load import load_model
 from sweeper.planning import make_plan, make_tasks
 from sweeper.spec import parse_spec
@@ -81,7 +81,7 @@ def test_a_slot_computes_what_peft_computes(tiny_world: World, changes: dict[str
     ids = torch.randint(5, 300, (3, 9), generator=torch.Generator().manual_seed(1))
     model = model_of(tiny_world)
     adapters = [shaken(new_adapter(model, tuning, seed), seed) for seed in (1, 2)]
-    slots = Slots(model, adapters[0].factors)
+    slots = AdapterStack(model, adapters[0].factors)
     slots.hold(adapters)
     logits = model(input_ids=ids.repeat(2, 1)).logits
     (logits[:3].square().mean() + logits[3:].square().mean()).backward()
@@ -103,7 +103,7 @@ def test_a_fresh_dora_adapter_is_the_base_model(tiny_world: World) -> None:
     plain = model(input_ids=ids).logits
     adapter = new_adapter(model, tuning_of(use_dora=True), seed=0)
     assert [len(parts) for parts in adapter.factors.values()] == [3] * 6
-    slots = Slots(model, adapter.factors)
+    slots = AdapterStack(model, adapter.factors)
     slots.hold([adapter])
     torch.testing.assert_close(model(input_ids=ids).logits, plain, rtol=1e-5, atol=1e-6)
     slots.remove()
@@ -113,7 +113,7 @@ def test_dropout_is_a_function_of_the_seed_the_layer_and_the_micro_batch(tiny_wo
     model = model_of(tiny_world)
     adapter = shaken(new_adapter(model, tuning_of(lora_dropout=0.5), seed=0), 0)
     ids = torch.randint(5, 300, (2, 7), generator=torch.Generator().manual_seed(3))
-    slots = Slots(model, adapter.factors)
+    slots = AdapterStack(model, adapter.factors)
     slots.hold([adapter], seeds=[11])
     first = model(input_ids=ids).logits
     again = model(input_ids=ids).logits

@@ -23,10 +23,10 @@ from sweeper.model.checkpoint import (
 )
 from sweeper.store.folder import TrialStorage
 from sweeper.store.records import TrialRecord
-from sweeper.store.retry import patiently
+from sweeper.store.retry import with_retry
 from sweeper.task import TrajectoryTask, Tuning
 from sweeper.trial.run import run_trajectory
-from sweeper.trial.train import Walker
+from sweeper.trial.train import PathTrainer
 
 
 def state(step: int) -> dict[str, torch.Tensor]:
@@ -187,13 +187,13 @@ def test_a_trial_goes_on_from_the_checkpoint_before_a_damaged_one(
     for path in hurt:
         path.write_bytes(DAMAGE.get(damage, DAMAGE["truncated"])(path.read_bytes()))
     restored = []
-    restore = Walker.restore
+    restore = PathTrainer.restore
 
-    def noted(self: Walker, found: dict[str, torch.Tensor]) -> None:
+    def noted(self: PathTrainer, found: dict[str, torch.Tensor]) -> None:
         restored.append(int(found["step"]))
         restore(self, found)
 
-    monkeypatch.setattr(Walker, "restore", noted)
+    monkeypatch.setattr(PathTrainer, "restore", noted)
     records = run_all(task, tmp_path)
     assert comparable(records) == expected
     notes = [record.provenance["shared"].get("checkpoints_refused") for record in records.values()]
@@ -259,7 +259,7 @@ def test_a_storage_that_is_away_for_a_while_changes_no_record(
 ) -> None:
     task, expected = whole
     pauses: list[float] = []
-    monkeypatch.setattr(patiently, "__kwdefaults__", {"patience": None, "sleep": pauses.append})
+    monkeypatch.setattr(with_retry, "__kwdefaults__", {"patience": None, "sleep": pauses.append})
     opened, failures = Path.open, [4]
 
     def flaky(self: Path, mode: str = "r", *args: object, **more: object) -> object:
@@ -280,7 +280,7 @@ def test_a_storage_that_stays_away_ends_the_trial_without_a_failed_record(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     task, expected = whole
-    monkeypatch.setattr(patiently, "__kwdefaults__", {"patience": None, "sleep": lambda s: None})
+    monkeypatch.setattr(with_retry, "__kwdefaults__", {"patience": None, "sleep": lambda s: None})
     opened = Path.open
 
     def gone(self: Path, mode: str = "r", *args: object, **more: object) -> object:

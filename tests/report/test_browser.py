@@ -14,7 +14,7 @@ from support.factories import base_record, make_record, make_spec, make_sweep, w
 from sweeper.analysis import find_front, gap
 from sweeper.report import ReportData, render, report_data
 from sweeper.report.sections import ChartInfos
-from sweeper.stats import Discordance, mcnemar, paired_difference_interval
+from sweeper.stats import DiscordantPairs, mcnemar, paired_difference_interval
 from sweeper.store.folder import RunFolder
 from sweeper.store.records import TrialRecord
 
@@ -485,7 +485,7 @@ def test_the_tests_of_the_page_are_those_of_the_package_on_random_tables(
     for n in (1, 2, 7, 40, 256, 1000, 5000):
         for _ in range(12):
             first = int(rng.integers(0, n + 1))
-            tables.append(Discordance(first, int(rng.integers(0, n - first + 1)), n))
+            tables.append(DiscordantPairs(first, int(rng.integers(0, n - first + 1)), n))
     found = opened(light_page)
     z = 1.959963984540054
     here = found.value(

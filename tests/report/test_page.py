@@ -11,8 +11,8 @@ import pytest
 from support.factories import base_record, make_record, make_spec, make_sweep, with_samples
 
 from sweeper.analysis import UNTOUCHED, find_front
-from sweeper.judges import Overlay
-from sweeper.judges.rejudged import Short
+from sweeper.judges import RejudgedRecords
+from sweeper.judges.rejudged import InsufficientCoverage
 from sweeper.report import ReportData, pairs, render, report_data
 from sweeper.report.figures import MANY, front_figure, front_info
 from sweeper.stats.beta import t_quantile
@@ -84,8 +84,10 @@ def test_what_is_infeasible_useless_or_not_measured_is_told() -> None:
 
 def test_what_a_judge_left_open_is_told() -> None:
     records = [base_record(), make_record(identity="a")]
-    short = Short("a", 0, "100 of 256 decided")
-    judged = Overlay(tuple(records), "guard", "0" * 16, ("unsafe_rate",), 0.9, 0.95, (short,))
+    short = InsufficientCoverage("a", 0, "100 of 256 decided")
+    judged = RejudgedRecords(
+        tuple(records), "guard", "0" * 16, ("unsafe_rate",), 0.9, 0.95, (short,)
+    )
     data = report_data(RUN, records, make_spec(), None, judged=judged)
     assert "1 records lack a rate of guard" in told(data, "Judge coverage")
 

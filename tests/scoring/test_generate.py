@@ -13,7 +13,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerF
 
 from sweeper.keywords.lists import keyword_list_names, load_keyword_list
 from sweeper.memory import TILE
-from sweeper.model.adapters import Adapter, Slots, new_adapter
+from sweeper.model.adapters import Adapter, AdapterStack, new_adapter
 from sweeper.model.load import load_model, load_tokenizer
 from sweeper.scoring.generate import Generator, Request, Response, StableText, lay_out
 from sweeper.scoring.verdicts import is_decided, judge_response
@@ -85,7 +85,7 @@ def test_many_adapters_at_once_answer_as_each_does_alone(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, batch_size: int
 ) -> None:
     adapters = adapters_of(model, 5)
-    slots = Slots(model, adapters[0].factors)
+    slots = AdapterStack(model, adapters[0].factors)
     requests = [Request(tokens) for tokens in prompts()]
     generator = Generator(tokenizer, requests, max_new_tokens=NEW, batch_size=batch_size)
     with slots.holding(adapters, [None] * 5):
@@ -104,7 +104,7 @@ def test_a_stopped_response_is_the_beginning_of_the_whole_one(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     adapters = adapters_of(model, 3)
-    slots = Slots(model, adapters[0].factors)
+    slots = AdapterStack(model, adapters[0].factors)
 
     def answers(decided: bool) -> list[Response]:
         rule = stop_at_vowels if decided else None

@@ -14,7 +14,7 @@ from conftest import World, spec_text, write_jsonl
 from transformers import PreTrainedModel
 
 from sweeper.errors import DataError, MissingExtraError
-from sweeper.model.adapters import Slots, new_adapter
+from sweeper.model.adapters import AdapterStack, new_adapter
 from sweeper.model.load import load_model, load_tokenizer
 from sweeper.planning import make_plan, make_tasks
 from sweeper.scoring.harness import Harness, check_harness, load_tasks
@@ -346,7 +346,7 @@ def test_adapters_are_measured_one_after_the_other(
         for number, value in enumerate(adapter.parameters().values()):
             generator = torch.Generator().manual_seed(number)
             value.data += 0.3 * torch.randn(value.shape, generator=generator)
-    slots = Slots(model, adapters[0].factors)
+    slots = AdapterStack(model, adapters[0].factors)
     slots.hold(adapters)
     scores = Scorer(load_inputs(task), task.evaluation, CPU).score(model, slots, 2)
     together = [{n: m for n, m in one.metrics.items() if "lm_eval" in n} for one in scores]

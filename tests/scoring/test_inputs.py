@@ -18,7 +18,7 @@ from sweeper.scoring.inputs import load_inputs, preflight
 from sweeper.spec import SweepSpec, parse_spec
 from sweeper.store.provenance import file_hash
 from sweeper.sweep.run import _input_hashes
-from sweeper.task import DataSource, Dialogue, Template, TrajectoryTask
+from sweeper.task import ChatFormat, DataSource, Template, TrajectoryTask
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_training_rows_have_the_train_template_and_all_that_is_scored_the_test_one(
     task: TrajectoryTask,
 ) -> None:
-    sides = Template(Dialogue("chat"), Dialogue("llama2", "Be safe."))
+    sides = Template(ChatFormat("chat"), ChatFormat("llama2", "Be safe."))
     inputs = load_inputs(replace(task, data=replace(task.data, template=sides, max_length=128)))
 
     def text(tokens: tuple[int, ...]) -> str:
@@ -59,7 +59,7 @@ def test_a_template_that_fills_the_window_of_either_side_is_found_by_the_preflig
     task: TrajectoryTask,
 ) -> None:
     for train, test in (("alpaca", "chat"), ("chat", "alpaca")):
-        sides = Template(Dialogue(train, None), Dialogue(test, None))
+        sides = Template(ChatFormat(train, None), ChatFormat(test, None))
         with pytest.raises(DataError, match="max_length is 64; raise data"):
             preflight(replace(task, data=replace(task.data, template=sides)))
 
@@ -131,7 +131,7 @@ def test_a_sweep_file_reaches_the_trial_as_it_is_written(tiny_spec_text: str) ->
         3,
         "messages",
     )
-    assert task.data.template.test == Dialogue("llama2", "Be safe.")
+    assert task.data.template.test == ChatFormat("llama2", "Be safe.")
     assert [(item.suite, item.path, item.half) for item in task.evaluation.harmful] == [
         ("advbench", "", "search"),
         ("hex-phi", "phi", "confirm"),

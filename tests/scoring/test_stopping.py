@@ -9,7 +9,7 @@ from test_coverage import load
 
 from sweeper.errors import SweeperError
 from sweeper.scoring.stopping import Count, above, inferred, prompt_order, stop_reason
-from sweeper.stats import probability_at_most, rate_sequence, settled
+from sweeper.stats import decided, probability_at_most, rate_sequence
 from sweeper.task import Average, Readout
 from sweeper.task.stop_rules import ASSUMPTION, RateLimit, StopRules
 
@@ -34,20 +34,20 @@ def test_curtailment_is_exact_for_every_sequence_of_outcomes(
     assert len(finals) == 2 ** (total + 1) - 1
     for prefix, reachable in finals.items():
         expected = next(iter(reachable)) if len(reachable) == 1 else None
-        assert settled(sum(prefix), len(prefix), total, limit, confidence) is expected
+        assert decided(sum(prefix), len(prefix), total, limit, confidence) is expected
 
 
 def test_a_verdict_settles_at_the_first_prompt_that_settles_it() -> None:
     # 7 of 256 keep 5 % with 95 % confidence and 8 do not (tests/test_stats.py holds them against tables).
-    assert [settled(k, 40, 256, 0.05, 0.95) for k in (7, 8)] == [None, False]
-    assert [settled(7, n, 256, 0.05, 0.95) for n in (255, 256)] == [None, True]
-    assert [settled(0, n, 256, 0.05, 0.95) for n in (248, 249)] == [None, True]
+    assert [decided(k, 40, 256, 0.05, 0.95) for k in (7, 8)] == [None, False]
+    assert [decided(7, n, 256, 0.05, 0.95) for n in (255, 256)] == [None, True]
+    assert [decided(0, n, 256, 0.05, 0.95) for n in (248, 249)] == [None, True]
 
 
 @pytest.mark.parametrize("counts", [(-1, 2, 3), (3, 2, 5), (1, 6, 5), (0, 0, 0)])
 def test_impossible_counts_are_refused(counts: tuple[int, int, int]) -> None:
     with pytest.raises(SweeperError, match="0 <= k <= n <= total"):
-        settled(*counts, 0.05, 0.95)
+        decided(*counts, 0.05, 0.95)
 
 
 def test_the_order_of_prompts_is_a_seeded_permutation() -> None:

@@ -15,7 +15,7 @@ from sweeper.data.encode import Encoded, Encoder
 from sweeper.data.load import Example
 from sweeper.errors import DataError
 from sweeper.metrics import UTILITY_METRICS
-from sweeper.model.adapters import Adapter, Slots, new_adapter
+from sweeper.model.adapters import Adapter, AdapterStack, new_adapter
 from sweeper.model.batches import collate
 from sweeper.model.load import load_model, load_tokenizer
 from sweeper.planning import make_plan, make_tasks
@@ -122,7 +122,7 @@ def test_several_adapters_at_once_are_each_as_alone(
 ) -> None:
     model = towards(load_model(source, CPU), rows)
     adapters = [shaken(model, seed) for seed in (1, 2, 3)]
-    slots = Slots(model, adapters[0].factors)
+    slots = AdapterStack(model, adapters[0].factors)
     slots.hold(adapters)
     batch = collate([rows], 0)
     together = row_sums(model, batch.repeated(3), count_correct=True)
@@ -291,7 +291,7 @@ def test_a_scorer_gives_each_adapter_what_it_gives_it_alone(
     task = replace(task, evaluation=evaluation)
     model = load_model(source, CPU).requires_grad_(False)
     adapters = [shaken(model, seed) for seed in (1, 2, 3)]
-    slots = Slots(model, adapters[0].factors)
+    slots = AdapterStack(model, adapters[0].factors)
     slots.hold(adapters)
     together = scores_of(task, model, slots, 3)
     for adapter, found in zip(adapters, together, strict=True):

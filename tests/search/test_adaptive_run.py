@@ -10,7 +10,7 @@ import pytest
 from conftest import World, spec_text
 
 from sweeper.planning import make_plan
-from sweeper.search.rounds import points_asked, read_rounds
+from sweeper.search.rounds import already_suggested, read_rounds
 from sweeper.spec import parse_spec
 from sweeper.store.folder import RunFolder
 from sweeper.store.records import read_records
@@ -37,7 +37,7 @@ def test_a_search_runs_in_rounds_continues_and_is_read_like_any_sweep(
     folder = RunFolder(tmp_path / "run")
     sweeper(*run)
     spec = parse_spec(folder.spec.read_text(encoding="utf-8"))
-    asked = points_asked(folder)
+    asked = already_suggested(folder)
     assert [len(points) for points in read_rounds(folder)] == [2, 2]
     assert len({point["learning_rate"] for point in asked}) == 4
     records = read_records(folder.records).records
@@ -55,7 +55,7 @@ def test_a_search_runs_in_rounds_continues_and_is_read_like_any_sweep(
     rounds = folder.rounds.read_text(encoding="utf-8").splitlines(keepends=True)
     folder.rounds.write_text(rounds[0] + rounds[1][:9], encoding="utf-8")
     sweeper(*run)
-    assert points_asked(folder) == asked
+    assert already_suggested(folder) == asked
     again = {record.key: record.metrics for record in read_records(folder.records).records}
     assert again == {record.key: record.metrics for record in records}
 

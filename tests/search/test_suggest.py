@@ -9,9 +9,9 @@ import pytest
 from sweeper.analysis import find_front
 from sweeper.errors import RunFolderError, SpecError
 from sweeper.planning import Point, make_plan, points_of
-from sweeper.search.adaptive import asked_points, warm_start
-from sweeper.search.rounds import append_round, points_asked, read_rounds
-from sweeper.search.suggest import Told, next_points
+from sweeper.search.adaptive import suggestions, warm_start
+from sweeper.search.rounds import already_suggested, append_round, read_rounds
+from sweeper.search.suggest import Observation, next_points
 from sweeper.spec import SweepSpec, dump_spec, parse_spec
 from sweeper.store.folder import RUN_VERSION, RunFolder, write_atomic
 from sweeper.store.records import RecordWriter, TrialRecord
@@ -35,11 +35,11 @@ def key(point: Point) -> tuple[float, int]:
     return point["learning_rate"], point["batch_size"]
 
 
-def told_of(spec: SweepSpec, records: Records, points: list[Point]) -> list[Told]:
+def told_of(spec: SweepSpec, records: Records, points: list[Point]) -> list[Observation]:
     known = points_of(spec, points)
     seen = [record for config_id in known for record in records[config_id]]
     by_id = {item.config_id: item for item in find_front(seen, spec).candidates}
-    return [Told(point, 1, by_id[config_id]) for config_id, point in known.items()]
+    return [Observation(point, 1, by_id[config_id]) for config_id, point in known.items()]
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -92,7 +92,7 @@ def test_ranges_are_asked_for_between_their_bounds_and_constants_stay(valley: Re
         for record in [next(iter(valley.values()))[0]]
     }
     by_id = {c: find_front(r, spec).candidates[0] for c, r in records.items()}
-    told = [Told(p, 1, by_id[c]) for c, p in points_of(spec, first).items()]
+    told = [Observation(p, 1, by_id[c]) for c, p in points_of(spec, first).items()]
     for point in first + next_points(spec, told, first, 3, 1):
         assert 1e-6 <= point["learning_rate"] <= 1e-3
         assert 0.0 <= point["weight_decay"] <= 0.1
@@ -125,7 +125,12 @@ def test_a_round_is_a_line_and_a_torn_one_was_never_asked_for(tmp_path: Path) ->
         file.write(b'[{"learning_rate": 0.5')
     assert [len(points) for points in read_rounds(folder)] == [1, 2]
     append_round(folder, ({"learning_rate": 3e-4},))
-    assert [point["learning_rate"] for point in points_asked(folder)] == [1e-4, 2e-4, 1e-3, 3e-4]
+    assert [point["learning_rate"] for point in already_suggested(folder)] == [
+        1e-4,
+        2e-4,
+        1e-3,
+        3e-4,
+    ]
     folder.rounds.write_text('[{"learning_rate": 1}]\nnonsense\n', encoding="utf-8")
     with pytest.raises(RunFolderError, match=r"rounds\.jsonl is damaged: JSON in line 2 expected"):
         read_rounds(folder)
@@ -148,15 +153,15 @@ def test_an_interrupted_search_asks_for_what_an_undisturbed_one_does(
     whole, broken = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "broken")
     for folder in (whole, broken):
         folder.root.mkdir()
-    for drawn in asked_points(spec, whole):
+    for drawn in suggestions(spec, whole):
         answered(whole, spec, valley, drawn)
     for _ in range(3):  # Each time stopped after a round is asked for.
-        rounds: Iterator[list[Point]] = asked_points(spec, broken)
+        rounds: Iterator[list[Point]] = suggestions(spec, broken)
         drawn = next(rounds)
         answered(broken, spec, valley, drawn)
         next(rounds, None)
     assert [len(points) for points in read_rounds(whole)] == [4, 4, 3]
-    assert points_asked(broken) == points_asked(whole)
+    assert already_suggested(broken) == already_suggested(whole)
 
 
 def finished_run(root: Path, spec: SweepSpec, records: Records) -> Path:
@@ -184,7 +189,7 @@ def test_an_earlier_run_is_learned_from_but_never_counted_as_this_ones(
     assert {item.candidate.config_id for item in told} == {c.config_id for c in own}
     folder = RunFolder(tmp_path / "new")
     folder.root.mkdir()
-    first = next(asked_points(warm, folder))
+    first = next(suggestions(warm, folder))
     assert len(first) == 4
     best = find_front([r for items in valley.values() for r in items], space).members
     settings = {key(item.config) for item in best}

@@ -8,9 +8,9 @@ import pytest
 
 from sweeper.errors import SweeperError
 from sweeper.stats import (
-    Discordance,
+    DiscordantPairs,
     Interval,
-    discordance,
+    discordant_pairs,
     mcnemar,
     mean_difference_interval,
     paired_difference_interval,
@@ -20,18 +20,18 @@ from sweeper.stats.paired import constrained_share
 
 
 def test_discordant_prompts_are_counted_by_side() -> None:
-    assert discordance("11010", "10011") == Discordance(1, 1, 5)
-    assert discordance("111", "000").difference == 1.0
+    assert discordant_pairs("11010", "10011") == DiscordantPairs(1, 1, 5)
+    assert discordant_pairs("111", "000").difference == 1.0
     with pytest.raises(SweeperError, match="at least one, but got 3 and 2"):
-        discordance("110", "11")
+        discordant_pairs("110", "11")
     with pytest.raises(SweeperError, match="but got 0 and 0"):
-        discordance("", "")
+        discordant_pairs("", "")
 
 
 @pytest.mark.parametrize(("first", "second"), [(0, 0), (1, 0), (5, 5), (12, 2), (3, 40), (0, 300)])
 def test_mcnemar_is_a_binomial_test_of_a_fair_coin(first: int, second: int) -> None:
     stats = pytest.importorskip("scipy.stats")
-    pairs, total = Discordance(first, second, 1000), first + second
+    pairs, total = DiscordantPairs(first, second, 1000), first + second
     exact = stats.binomtest(first, total).pvalue if total else 1.0
     assert mcnemar(pairs, mid_p=False) == pytest.approx(exact, rel=1e-9)
     least = float(stats.binom.pmf(min(first, second), total, 0.5))
@@ -39,7 +39,7 @@ def test_mcnemar_is_a_binomial_test_of_a_fair_coin(first: int, second: int) -> N
     assert mcnemar(pairs) == pytest.approx(2 * below - least, rel=1e-9)
 
 
-def likelihood(pairs: Discordance, second: float, difference: float) -> float:
+def likelihood(pairs: DiscordantPairs, second: float, difference: float) -> float:
     cells = (second + difference, second, 1 - 2 * second - difference)
     counts = (pairs.first, pairs.second, pairs.n - pairs.first - pairs.second)
     return sum(
@@ -54,7 +54,7 @@ def likelihood(pairs: Discordance, second: float, difference: float) -> float:
 def test_the_constrained_share_is_the_likeliest(
     cells: tuple[int, int, int], difference: float
 ) -> None:
-    pairs = Discordance(*cells)
+    pairs = DiscordantPairs(*cells)
     found = constrained_share(pairs, difference)
     low, high = max(0.0, -difference), (1 - difference) / 2
     assert low <= found <= high
@@ -65,7 +65,7 @@ def test_the_constrained_share_is_the_likeliest(
 
 def test_tangos_interval_solves_the_score_equation() -> None:
     z = 1.959963984540054
-    pairs = Discordance(12, 2, 50)
+    pairs = DiscordantPairs(12, 2, 50)
     interval = paired_difference_interval(pairs)
     assert interval == pytest.approx((0.0611124, 0.3447087), abs=1e-6)
     for bound in interval:
@@ -76,17 +76,17 @@ def test_tangos_interval_solves_the_score_equation() -> None:
 
 def test_tangos_interval_mirrors_and_keeps_the_estimate() -> None:
     for first, second in itertools.product((0, 1, 7, 20), repeat=2):
-        low, high = paired_difference_interval(Discordance(first, second, 40))
-        mirrored = paired_difference_interval(Discordance(second, first, 40))
+        low, high = paired_difference_interval(DiscordantPairs(first, second, 40))
+        mirrored = paired_difference_interval(DiscordantPairs(second, first, 40))
         assert mirrored == pytest.approx((-high, -low), abs=1e-9)
         assert -1 <= low <= (first - second) / 40 <= high <= 1
-    assert paired_difference_interval(Discordance(5, 0, 5)).high == 1.0
+    assert paired_difference_interval(DiscordantPairs(5, 0, 5)).high == 1.0
 
 
 def test_zero_is_in_tangos_interval_where_mcnemars_chi_square_is_small() -> None:
     for first, second in itertools.product(range(0, 15, 2), range(1, 15, 2)):
         statistic = (first - second) ** 2 / (first + second)
-        interval = paired_difference_interval(Discordance(first, second, 60))
+        interval = paired_difference_interval(DiscordantPairs(first, second, 60))
         assert (interval.low <= 0 <= interval.high) == (statistic <= 1.959963984540054**2)
 
 
@@ -115,4 +115,4 @@ def test_impossible_pairs_are_refused() -> None:
     with pytest.raises(SweeperError, match="strictly between 0 and 1, but got 1"):
         mean_difference_interval([1.0, 2.0], [2.0, 1.0], 1)
     with pytest.raises(SweeperError, match="strictly between 0 and 1, but got 0"):
-        paired_difference_interval(Discordance(1, 2, 5), 0)
+        paired_difference_interval(DiscordantPairs(1, 2, 5), 0)

@@ -6,7 +6,7 @@ import pytest
 
 from sweeper.errors import SweeperError
 from sweeper.stats import (
-    Discordance,
+    DiscordantPairs,
     difference_sequence,
     rate_sequence,
     refutes_difference,
@@ -58,20 +58,20 @@ def test_bounds_are_where_rates_begin_to_be_refuted(k: int, n: int) -> None:
 def test_bounds_of_differences_are_where_they_begin_to_be_refuted(
     cells: tuple[int, int, int],
 ) -> None:
-    pairs = Discordance(*cells)
+    pairs = DiscordantPairs(*cells)
     low, high = difference_sequence(pairs)
     assert low <= pairs.difference <= high
     for bound, step in ((low, -1e-6), (high, 1e-6)):
         assert not refutes_difference(pairs, bound)
         if abs(bound) < 1:
             assert refutes_difference(pairs, bound + step)
-    swapped = difference_sequence(Discordance(pairs.second, pairs.first, pairs.n))
+    swapped = difference_sequence(DiscordantPairs(pairs.second, pairs.first, pairs.n))
     assert swapped == pytest.approx((-high, -low), abs=1e-9)
 
 
 def test_without_prompts_nothing_is_refuted() -> None:
     assert rate_sequence(0, 0) == (0.0, 1.0)
-    assert difference_sequence(Discordance(0, 0, 0)) == (-1.0, 1.0)
+    assert difference_sequence(DiscordantPairs(0, 0, 0)) == (-1.0, 1.0)
 
 
 def test_impossible_counts_are_refused() -> None:
@@ -80,4 +80,4 @@ def test_impossible_counts_are_refused() -> None:
     with pytest.raises(SweeperError, match="alpha lies strictly between"):
         refutes_rate(1, 2, 0.5, 0.0)
     with pytest.raises(SweeperError, match="cells of pairs"):
-        difference_sequence(Discordance(3, 3, 5))
+        difference_sequence(DiscordantPairs(3, 3, 5))

@@ -23,15 +23,15 @@ from sweeper.spec import SweepSpec, parse_spec
 from sweeper.store.folder import RunFolder
 from sweeper.store.mirror import Mirror, open_store
 from sweeper.store.records import TrialRecord, read_records
-from sweeper.store.retry import Patience
+from sweeper.store.retry import RetryPolicy
 from sweeper.sweep.run import run_sweep
 from sweeper.trial.run import run_trajectory
 
 URL = "s3://bucket/some/run"
-SOON = Patience(first_seconds=0.001, longest_seconds=0.001, total_seconds=0.005)
+SOON = RetryPolicy(first_seconds=0.001, longest_seconds=0.001, total_seconds=0.005)
 
 
-AT_ONCE = Patience(first_seconds=0.001, longest_seconds=0.001, total_seconds=0.001)
+AT_ONCE = RetryPolicy(first_seconds=0.001, longest_seconds=0.001, total_seconds=0.001)
 
 
 class Store:

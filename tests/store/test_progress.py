@@ -154,7 +154,7 @@ def test_within_a_stage_it_is_written_once_a_second_and_a_slow_disk_less(
         write_atomic(path, content, durable)
 
     monkeypatch.setattr(beats, "write_atomic", slow)
-    signs = beats.Beats([Member(task, storage, frozenset())], lambda: now[0])
+    signs = beats.Heartbeat([Member(task, storage, frozenset())], lambda: now[0])
 
     def beats_until(second: int) -> int:
         while now[0] < second:

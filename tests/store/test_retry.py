@@ -11,11 +11,18 @@ from support.small_disk import fill, small_disk
 from test_records import record
 
 from sweeper.errors import DiskFullError, RecordError, UnreachableError
-from sweeper.store.folder import write_patiently
+from sweeper.store.folder import write_with_retry
 from sweeper.store.records import RecordWriter, read_records
-from sweeper.store.retry import AWAY, FULL, PATIENCE, Patience, patiently, storage_refused
+from sweeper.store.retry import (
+    DISK_FULL_ERRORS,
+    RETRY_POLICY,
+    TEMPORARY_ERRORS,
+    RetryPolicy,
+    storage_refused,
+    with_retry,
+)
 
-SHORT = Patience(first_seconds=1.0, longest_seconds=4.0, total_seconds=12.0)
+SHORT = RetryPolicy(first_seconds=1.0, longest_seconds=4.0, total_seconds=12.0)
 
 
 def failing(times: int, code: int) -> Callable[[], str]:
@@ -32,15 +39,15 @@ def failing(times: int, code: int) -> Callable[[], str]:
 
 def test_pauses_double_up_to_a_longest_and_add_up_to_the_total() -> None:
     assert list(SHORT.pauses()) == [1.0, 2.0, 4.0, 4.0, 1.0]
-    assert sum(PATIENCE.pauses()) == PATIENCE.total_seconds == 300.0
-    assert max(PATIENCE.pauses()) == 30.0
+    assert sum(RETRY_POLICY.pauses()) == RETRY_POLICY.total_seconds == 300.0
+    assert max(RETRY_POLICY.pauses()) == 30.0
 
 
-@pytest.mark.parametrize("code", sorted(AWAY), ids=errno.errorcode.get)
+@pytest.mark.parametrize("code", sorted(TEMPORARY_ERRORS), ids=errno.errorcode.get)
 def test_a_storage_that_comes_back_is_waited_for(code: int) -> None:
     slept: list[float] = []
     action = failing(3, code)
-    assert patiently(action, Path("x"), patience=SHORT, sleep=slept.append) == "done"
+    assert with_retry(action, Path("x"), patience=SHORT, sleep=slept.append) == "done"
     assert slept == [1.0, 2.0, 4.0]
 
 
@@ -49,21 +56,21 @@ def test_a_storage_that_stays_away_ends_with_what_where_and_how_long() -> None:
     with pytest.raises(
         UnreachableError, match=r"of run/x did not answer for 12 s \(Stale file hand"
     ):
-        patiently(failing(99, errno.ESTALE), Path("run/x"), patience=SHORT, sleep=slept.append)
+        with_retry(failing(99, errno.ESTALE), Path("run/x"), patience=SHORT, sleep=slept.append)
     assert sum(slept) == 12.0
 
 
-@pytest.mark.parametrize("code", sorted(FULL), ids=errno.errorcode.get)
+@pytest.mark.parametrize("code", sorted(DISK_FULL_ERRORS), ids=errno.errorcode.get)
 def test_a_full_storage_is_not_waited_for(code: int, tmp_path: Path) -> None:
     slept: list[float] = []
     with pytest.raises(DiskFullError, match=r"\(7 bytes\); free there: [\d,]+ bytes, or a quota"):
-        patiently(failing(1, code), tmp_path / "x", 7, patience=SHORT, sleep=slept.append)
+        with_retry(failing(1, code), tmp_path / "x", 7, patience=SHORT, sleep=slept.append)
     assert slept == []
 
 
 def test_any_other_refusal_is_raised_as_it_is() -> None:
     with pytest.raises(PermissionError):
-        patiently(failing(1, errno.EACCES), Path("x"), patience=SHORT, sleep=lambda s: None)
+        with_retry(failing(1, errno.EACCES), Path("x"), patience=SHORT, sleep=lambda s: None)
 
 
 def test_what_an_error_says_about_a_storage() -> None:
@@ -75,9 +82,11 @@ def test_what_an_error_says_about_a_storage() -> None:
 
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries as many as ever, without their pauses."""
-    monkeypatch.setattr("sweeper.store.retry.PATIENCE", replace(PATIENCE, first_seconds=60.0))
+    monkeypatch.setattr(
+        "sweeper.store.retry.RETRY_POLICY", replace(RETRY_POLICY, first_seconds=60.0)
+    )
     monkeypatch.setattr("sweeper.store.retry.time.sleep", lambda seconds: None)
-    monkeypatch.setattr(patiently, "__kwdefaults__", {"patience": None, "sleep": lambda s: None})
+    monkeypatch.setattr(with_retry, "__kwdefaults__", {"patience": None, "sleep": lambda s: None})
 
 
 class Flaky:
@@ -134,7 +143,9 @@ def test_a_mount_that_vanishes_for_a_while_loses_no_record(
         if len(pauses) == 3:
             away.rename(folder)
 
-    monkeypatch.setattr(patiently, "__kwdefaults__", {"patience": SHORT, "sleep": back_after_three})
+    monkeypatch.setattr(
+        with_retry, "__kwdefaults__", {"patience": SHORT, "sleep": back_after_three}
+    )
     monkeypatch.setattr("sweeper.store.retry.os.fsync", Flaky(os.fsync, errno.EIO, 1, True))
     writer.append(record("c2"))
     writer.close()
@@ -187,9 +198,9 @@ def test_a_full_disk_takes_back_the_record_it_cut_and_goes_on_when_there_is_room
 def test_a_full_disk_keeps_the_old_file(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 64) as disk:
         path = disk / "a.jsonl"
-        write_patiently(path, "old")
+        write_with_retry(path, "old")
         fill(disk)
         with pytest.raises(DiskFullError, match=r"a\.jsonl \(50,000 bytes\); free there: 0 bytes"):
-            write_patiently(path, "n" * 50_000)
+            write_with_retry(path, "n" * 50_000)
         assert path.read_text() == "old"
         assert sorted(item.name for item in disk.iterdir()) == ["a.jsonl", "ballast"]

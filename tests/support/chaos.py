@@ -46,10 +46,10 @@ from sweeper.sweep.run import run_sweep
 from sweeper.task import TrajectoryTask
 from sweeper.trial import attempt
 from sweeper.trial.run import run_pack
-from sweeper.trial.train import Walker
+from sweeper.trial.train import PathTrainer
 from sweeper.trial.watchdog import Watchdog
 
-FINISHED, DISK_FULL, AWAY, REFUSED, OTHER = 0, 21, 22, 23, 24
+FINISHED, DISK_FULL, TEMPORARY_ERRORS, REFUSED, OTHER = 0, 21, 22, 23, 24
 """How a life ends, where no signal and no watchdog ends it."""
 
 HUNG = 1
@@ -161,7 +161,7 @@ def install(chaos: Chaos) -> None:
 
         setattr(owner, name, wrapped)
 
-    before(Walker, "finish", "train")
+    before(PathTrainer, "finish", "train")
     before(Scorer, "_scores", "score")
     before(attempt, "load_inputs", "load")
     before(sweeper.model.checkpoint, "_replace", "checkpoint")
@@ -194,7 +194,7 @@ def install(chaos: Chaos) -> None:
     sweeper.store.folder.write_atomic = atomic
     setattr(LineFile, "_write", line)  # noqa: B010 - mypy knows no other assignment
     Path.replace = replaced  # type: ignore[method-assign, assignment]
-    defaults = sweeper.store.retry.patiently.__kwdefaults__ or {}
+    defaults = sweeper.store.retry.with_retry.__kwdefaults__ or {}
     defaults["sleep"] = lambda seconds: None
     time.time = chaos.now
 
@@ -239,7 +239,7 @@ def live(spec: SweepSpec, root: Path, faults: Sequence[Fault], seed: int) -> int
     except DiskFullError:
         return DISK_FULL
     except UnreachableError:
-        return AWAY
+        return TEMPORARY_ERRORS
     except RunFolderError as error:
         return REFUSED if "is using" in str(error) else OTHER
     return FINISHED if ended.whole else OTHER
@@ -354,14 +354,14 @@ def prepare(root: Path) -> tuple[SweepSpec, Outcome]:
     return spec, outcome(root / "whole")
 
 
-class Told(NamedTuple):
+class Observation(NamedTuple):
     """What came of a seed: how its lives ended, and what differs."""
 
     ends: list[int]
     differences: list[str]
 
 
-def run_seed(seed: int, spec: SweepSpec, expected: Outcome, root: Path) -> Told:
+def run_seed(seed: int, spec: SweepSpec, expected: Outcome, root: Path) -> Observation:
     """Live through the faults of a seed, then to the end."""
     draw = random.Random(seed + 10**6)
     log = root.with_suffix(".log")
@@ -377,23 +377,23 @@ def run_seed(seed: int, spec: SweepSpec, expected: Outcome, root: Path) -> Told:
     return in_peace(spec, root, ends, expected)
 
 
-def in_peace(spec: SweepSpec, root: Path, ends: Sequence[int], expected: Outcome) -> Told:
+def in_peace(spec: SweepSpec, root: Path, ends: Sequence[int], expected: Outcome) -> Observation:
     """Let a run that was disturbed finish, and compare what it leaves."""
     log = root.with_suffix(".log")
     last = end_of(begin(spec, root, (), 0, log))
     wrong = [] if last == FINISHED else [f"left in peace it ended with {last}"]
     if OTHER in (*ends, last):
         wrong.append(f"a life ended in an unforeseen way: {log.read_text()[-2000:]}")
-    return Told([*ends, last], wrong + differences(outcome(root), expected))
+    return Observation([*ends, last], wrong + differences(outcome(root), expected))
 
 
 SCRIPT = (
     (Fault("responses", 1, "full"), DISK_FULL),
     (Fault("outbox", 1, "full"), DISK_FULL),
     (Fault("record", 1, "full"), DISK_FULL),
-    (Fault("responses", 1, "lost"), AWAY),
-    (Fault("outbox", 1, "lost"), AWAY),
-    (Fault("record", 1, "lost"), AWAY),
+    (Fault("responses", 1, "lost"), TEMPORARY_ERRORS),
+    (Fault("outbox", 1, "lost"), TEMPORARY_ERRORS),
+    (Fault("record", 1, "lost"), TEMPORARY_ERRORS),
     (Fault("load", 1, "kill"), -signal.SIGKILL),
     (Fault("train", 2, "kill"), -signal.SIGKILL),
     (Fault("checkpoint", 2, "kill"), -signal.SIGKILL),
@@ -423,7 +423,7 @@ HARMLESS = (
 """Faults that end no life."""
 
 
-def run_script(spec: SweepSpec, expected: Outcome, root: Path) -> Told:
+def run_script(spec: SweepSpec, expected: Outcome, root: Path) -> Observation:
     """Live through SCRIPT and what is HARMLESS, then to the end; says of each fault what came of it."""
     log, ends = root.with_suffix(".log"), []
     wrong = []
@@ -434,7 +434,7 @@ def run_script(spec: SweepSpec, expected: Outcome, root: Path) -> Told:
     ends.append(end_of(begin(spec, root, HARMLESS, 0, log)))
     print(f"what is harmless: ended {ends[-1]}", flush=True)
     told = in_peace(spec, root, ends, expected)
-    return Told(told.ends, wrong + told.differences)
+    return Observation(told.ends, wrong + told.differences)
 
 
 RAY_PATIENCE_SECONDS = 240.0
@@ -459,7 +459,7 @@ def workers_of(driver: int) -> list[int]:
     return found
 
 
-def run_ray_seed(seed: int, expected: Outcome, root: Path) -> Told:
+def run_ray_seed(seed: int, expected: Outcome, root: Path) -> Observation:
     """The command line on a real local Ray; workers and driver are killed, then it is left in peace."""
     draw = random.Random(seed)
     spec, out, ends = root.parent / "spec.yaml", root, []
@@ -484,7 +484,7 @@ def run_ray_seed(seed: int, expected: Outcome, root: Path) -> Told:
             time.sleep(0.01)
         ends.append(process.wait(RAY_PATIENCE_SECONDS))
         damaged(out, draw.choice(DAMAGES), draw) if life < 3 else None
-    return Told(ends, differences(outcome(out), expected))
+    return Observation(ends, differences(outcome(out), expected))
 
 
 def main() -> int:
@@ -500,7 +500,7 @@ def main() -> int:
         root = Path(folder)
         spec, expected = prepare(root)
         print(f"undisturbed: {len(expected.records)} records", flush=True)
-        runs: list[tuple[str, Callable[[], Told]]] = []
+        runs: list[tuple[str, Callable[[], Observation]]] = []
         if asked.script:
             runs.append(("script", partial(run_script, spec, expected, root / "script")))
         for seed in range(asked.first, asked.first + asked.seeds):

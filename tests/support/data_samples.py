@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from conftest import write_jsonl
 
-from sweeper.task import DataSettings, DataSource, Dialogue, Template
+from sweeper.task import ChatFormat, DataSettings, DataSource, Template
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
@@ -34,7 +34,7 @@ def settings_of(train: Path | DataSource, **fields: Any) -> DataSettings:
     given: dict[str, Any] = {
         "heldout": None,
         "heldout_rows": 3,
-        "template": Template(Dialogue("chat"), Dialogue("chat")),
+        "template": Template(ChatFormat("chat"), ChatFormat("chat")),
         "max_length": 64,
     }
     train = train if isinstance(train, DataSource) else source(train)

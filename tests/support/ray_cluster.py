@@ -14,14 +14,25 @@ from pathlib import Path
 
 PATIENCE_SECONDS = 120.0
 
-ALONE = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc"]
+SINGLE_PROCESS = [
+    "unshare",
+    "--user",
+    "--map-root-user",
+    "--pid",
+    "--fork",
+    "--kill-child",
+    "--mount-proc",
+]
 """Everything started below ends with the process that this starts."""
 
 
 def can_be_alone() -> bool:
     """Whether this machine lets a test keep its processes apart."""
     try:
-        return subprocess.run([*ALONE, "true"], capture_output=True, check=False).returncode == 0
+        return (
+            subprocess.run([*SINGLE_PROCESS, "true"], capture_output=True, check=False).returncode
+            == 0
+        )
     except OSError:
         return False
 
@@ -47,7 +58,7 @@ def ray_cluster(folder: Path, **environment: str) -> Iterator[str]:
     search = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     own = {"HOME": str(home), "RAY_TMPDIR": str(home), "PATH": search, "OMP_NUM_THREADS": "1"}
     command = [
-        *(*ALONE, "ray", "start", "--head", "--block", "--num-cpus=1", "--num-gpus=0"),
+        *(*SINGLE_PROCESS, "ray", "start", "--head", "--block", "--num-cpus=1", "--num-gpus=0"),
         *("--node-ip-address=127.0.0.1", f"--port={port}", "--include-dashboard=true"),
         *("--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"),
         *(

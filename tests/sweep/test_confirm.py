@@ -13,7 +13,7 @@ from sweeper.cli.app import _run
 from sweeper.data.suites import half_of
 from sweeper.errors import RunFolderError, SpecError, SweeperError
 from sweeper.planning import make_plan, trajectory_axes
-from sweeper.search.rounds import append_round, points_asked
+from sweeper.search.rounds import already_suggested, append_round
 from sweeper.spec import SweepSpec, load_spec, spec_hash
 from sweeper.stats import difference_lower_bound
 from sweeper.store.folder import RunFolder
@@ -250,7 +250,7 @@ def test_what_an_adaptive_search_asked_for_is_known_to_the_confirmation(
     run = RunFolder(tmp_path / "run")
     run.create()
     append_round(run, ({"learning_rate": 0.00123, **{n: a.grid()[0] for n, a in others.items()}},))
-    drawn = points_asked(run)
+    drawn = already_suggested(run)
     chosen = next(c for c in make_plan(spec, drawn).configurations if c.role == "candidate")
     with pytest.raises(SpecError, match="are not among"):
         make_plan(spec, only={chosen.config_id})

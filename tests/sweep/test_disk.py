@@ -32,7 +32,7 @@ from sweeper.store.folder import RUN_VERSION, RunFolder, TrialStorage
 from sweeper.store.lock import DriverLock
 from sweeper.store.records import RecordWriter, TrialRecord, read_records
 from sweeper.sweep.disk import SHARE, Paced, check_disk, free_bytes, used_bytes, within_quota
-from sweeper.sweep.retention import KeptWeights, kept_ids, ruled_out, weight_files
+from sweeper.sweep.retention import WeightRetention, kept_ids, ruled_out, weight_files
 from sweeper.sweep.run import run_sweep
 from sweeper.task import TrajectoryTask
 from sweeper.trial.run import run_trajectory
@@ -262,7 +262,7 @@ Weighty = tuple[RunFolder, SweepSpec, list[TrialRecord]]
 def test_weights_go_as_records_come_and_the_front_stays(weighty: Weighty) -> None:
     folder, spec, records = weighty
     half = len(records) // 2
-    with KeptWeights(spec, folder).pruning(lambda record: None, lambda: False) as told:
+    with WeightRetention(spec, folder).pruning(lambda record: None, lambda: False) as told:
         for record in records[:half]:
             told(record)
     unknown = {record.config_id for record in records[half:]}
@@ -276,7 +276,7 @@ def test_weights_go_as_records_come_and_the_front_stays(weighty: Weighty) -> Non
     torn.write_bytes(b"half")
     storage.weights(records[0].config_id).write_bytes(b"an orphan, or of the front")
     seen: list[TrialRecord] = []
-    with KeptWeights(spec, folder).pruning(seen.append, lambda: True) as told:
+    with WeightRetention(spec, folder).pruning(seen.append, lambda: True) as told:
         assert not torn.exists()
         for record in records[half:]:
             told(record)
@@ -291,7 +291,7 @@ def test_weights_go_as_records_come_and_the_front_stays(weighty: Weighty) -> Non
 def test_nothing_is_deleted_where_nothing_is_to_be(weighty: Weighty, keep: str) -> None:
     folder, _, records = weighty
     spec = make_spec(f"compute.keep_weights={keep}")
-    with KeptWeights(spec, folder).pruning(lambda record: None, lambda: True) as told:
+    with WeightRetention(spec, folder).pruning(lambda record: None, lambda: True) as told:
         for record in records:
             told(record)
     assert names(folder) == {record.config_id for record in records}

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from sweeper.data.encode import Encoded
-from sweeper.model.adapters import Adapter, Slots, new_adapter
+from sweeper.model.adapters import Adapter, AdapterStack, new_adapter
 from sweeper.model.batches import RowOrder, collate
 from sweeper.model.load import load_model, resident_model
 from sweeper.planning import make_packs, make_plan, make_tasks
@@ -24,7 +24,7 @@ from sweeper.store.records import TrialRecord
 from sweeper.task import OptimizerSettings, Segment, TrajectoryTask, Tuning
 from sweeper.trial import attempt as trial_run
 from sweeper.trial.run import run_pack, run_trajectory
-from sweeper.trial.train import Walker, learning_rate_schedule, step_seed, step_together
+from sweeper.trial.train import PathTrainer, learning_rate_schedule, step_seed, step_together
 
 RATES = (1e-3, 2e-3, 4e-3, 8e-3)
 
@@ -126,9 +126,9 @@ def trained(
     tuning = Tuning("lora", 4, 8, 0.0, ("q_proj", "v_proj", "down_proj"))
     settings = [OptimizerSettings(rate, 4) for rate in rates]
     adapters: list[Adapter] = [new_adapter(model, tuning, 3) for _ in rates]
-    walkers = [Walker(a.parameters(), s, []) for a, s in zip(adapters, settings, strict=True)]
+    walkers = [PathTrainer(a.parameters(), s, []) for a, s in zip(adapters, settings, strict=True)]
     schedules = [learning_rate_schedule(s, Segment(0, steps, steps)) for s in settings]
-    slots = Slots(model, adapters[0].factors)
+    slots = AdapterStack(model, adapters[0].factors)
     order = RowOrder(len(rows), 4, 3)
     for step in range(steps):
         torch.manual_seed(step_seed(3, step))
@@ -158,15 +158,15 @@ def test_a_diverging_member_does_not_touch_the_others(
 ) -> None:
     tasks = tasks_with(tiny_world)[:3]
     solo = alone(tasks, tmp_path / "solo")
-    finish = Walker.finish
+    finish = PathTrainer.finish
 
-    def poisoned(self: Walker, *args: object) -> None:
+    def poisoned(self: PathTrainer, *args: object) -> None:
         finish(self, *args)  # type: ignore[arg-type]
         if self.step == 3 and self._settings.learning_rate == RATES[1]:
             with torch.no_grad():
                 self.parameters[1].fill_(math.nan)
 
-    monkeypatch.setattr(Walker, "finish", poisoned)
+    monkeypatch.setattr(PathTrainer, "finish", poisoned)
     packed = together(tasks, tmp_path / "pack")
     assert packed.keys() == solo.keys()
     for key, record in packed.items():
@@ -183,7 +183,9 @@ def test_where_a_pack_fails_its_members_go_on_alone(
     tasks = tasks_with(tiny_world)[:2]
     solo = alone(tasks, tmp_path / "solo")
 
-    def too_much(model: object, walkers: list[Walker], *args: object, **more: object) -> object:
+    def too_much(
+        model: object, walkers: list[PathTrainer], *args: object, **more: object
+    ) -> object:
         if len(walkers) > 1 and walkers[0].step == 2:
             raise torch.OutOfMemoryError("planted")
         return step_together(model, walkers, *args, **more)  # type: ignore[arg-type]

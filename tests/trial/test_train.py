@@ -13,7 +13,7 @@ from sweeper.model.averaging import Shadow, interpolate, swapped
 from sweeper.model.batches import Batch, collate
 from sweeper.task import Average, Feedback, OptimizerSettings, Segment
 from sweeper.trial.train import (
-    Walker,
+    PathTrainer,
     learning_rate_schedule,
     step_seed,
     step_together,
@@ -48,7 +48,7 @@ def split(rows: list[Encoded], size: int) -> list[Batch]:
     return [collate([rows[i : i + size]], 0) for i in range(0, len(rows), size)]
 
 
-class Solo(Walker):
+class Solo(PathTrainer):
     """A path that brings its model along."""
 
     model: Tiny
@@ -73,7 +73,7 @@ def walk(path: Solo, settings: OptimizerSettings, until: int, size: int = 4) -> 
     return path.losses
 
 
-def weights(made: Walker) -> list[torch.Tensor]:
+def weights(made: PathTrainer) -> list[torch.Tensor]:
     return [parameter.detach().clone() for parameter in made.parameters]
 
 

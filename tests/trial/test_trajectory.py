@@ -23,7 +23,7 @@ from sweeper.store.records import TrialRecord, measured
 from sweeper.task import ModelSource, TrajectoryTask, Tuning
 from sweeper.trial import attempt as trial_run
 from sweeper.trial.run import run_trajectory
-from sweeper.trial.train import Schedule, Walker
+from sweeper.trial.train import PathTrainer, Schedule
 
 
 def spec_with(world: World, **space: object) -> SweepSpec:
@@ -187,15 +187,15 @@ def test_a_diverging_path_ends_failed_with_its_step_and_keeps_what_came_before(
 ) -> None:
     spec = spec_with(tiny_world, learning_rate=4e-3)
     task = next(t for t in tasks_of(spec) if len(t.readouts) > 3)
-    finish = Walker.finish
+    finish = PathTrainer.finish
 
-    def poisoned(self: Walker, loss: torch.Tensor, schedule: Schedule) -> None:
+    def poisoned(self: PathTrainer, loss: torch.Tensor, schedule: Schedule) -> None:
         finish(self, loss, schedule)
         if self.step == 2:
             with torch.no_grad():
                 self.parameters[1].fill_(float("nan"))
 
-    monkeypatch.setattr(Walker, "finish", poisoned)
+    monkeypatch.setattr(PathTrainer, "finish", poisoned)
     records = run_all(task, tmp_path).values()
     early = [record for record in records if record.readout["step"] == 2]
     late = [record for record in records if record.readout["step"] == 4]

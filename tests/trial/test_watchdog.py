@@ -75,7 +75,7 @@ from sweeper.store.folder import TrialStorage
 from sweeper.task import TrajectoryTask
 from sweeper.trial.run import run_trajectory
 from sweeper.scoring.score import Scorer
-from sweeper.trial.train import Walker
+from sweeper.trial.train import PathTrainer
 from sweeper.trial.watchdog import Watchdog
 
 task, root, where = TrajectoryTask.read(Path(sys.argv[1])), Path(sys.argv[2]), sys.argv[3]
@@ -85,13 +85,13 @@ def hang(*arguments):
     watchdog.beat()
     time.sleep(1000)
 count = 0
-finish = Walker.finish
+finish = PathTrainer.finish
 def third_step(self, *arguments):
     global count
     count += 1
     return hang() if count == 3 else finish(self, *arguments)
 if where == "train":
-    Walker.finish = third_step
+    PathTrainer.finish = third_step
 if where == "evaluate":
     Scorer._scores = hang
 for record in run_trajectory(task, TrialStorage(root, task.trajectory_id)):

@@ -7,7 +7,15 @@ import html
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sweeper.analysis import CANDIDATE_ROLE, Candidate, Certainty, Front, Standing, shown, varying
+from sweeper.analysis import (
+    CANDIDATE_ROLE,
+    Candidate,
+    Certainty,
+    Front,
+    FrontMembership,
+    shown,
+    varying,
+)
 from sweeper.spec import SweepSpec
 from sweeper.stats import Interval, largest_passing_count
 
@@ -208,7 +216,7 @@ def _hover(
     utility: str,
     interval: Interval,
     on_front: bool,
-    standing: Standing | None,
+    standing: FrontMembership | None,
 ) -> str:
     """Escaped lines: what varies, what was measured, and what was decided."""
     head = "untouched model" if item.role == "base" else item.config_id
