@@ -46,13 +46,8 @@ EXTRAS = {
     "transformers": "train",
     "peft": "train",
     "safetensors": "train",
-    "requests": "judges",
-    "ray": "ray",
-    "optuna": "ray",
-    "sqlalchemy": "ray",
-    "pandas": "report",
-    "plotly": "report",
-    "jinja2": "report",
+    "requests": "eval",
+    "ray": "cluster",
     "starlette": "serve",
     "uvicorn": "serve",
 }
@@ -64,7 +59,7 @@ def root(
 ) -> None:
     """Sweep fine-tuning hyperparameters for safety and utility at once."""
     if version:
-        show.line(metadata.version("sweeper"))
+        show.line(metadata.version("sweeper-llm"))
         raise typer.Exit
 
 
@@ -93,7 +88,7 @@ def _run() -> int:
         extra = EXTRAS.get((error.name or "").partition(".")[0])
         if extra is None:
             raise
-        show.error(f"this needs {error.name}; install it with `pip install 'sweeper[{extra}]'`")
+        show.error(f"this needs {error.name}; install it with `pip install 'sweeper-llm[{extra}]'`")
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         show.error(f"{error.strerror or error}{where}")

@@ -197,7 +197,7 @@ def _datasets() -> Any:
     except ImportError:
         raise MissingExtraError(
             "data sets of the hub and folders of data files need the package datasets; install "
-            "`sweeper[data]`, or give a local .json, .jsonl or .csv file"
+            "`sweeper-llm[train]`, or give a local .json, .jsonl or .csv file"
         ) from None
     return datasets
 

@@ -202,7 +202,7 @@ def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
         from pyarrow import parquet
     except ImportError:
         raise MissingExtraError(
-            f"{path}: .parquet files need the package pyarrow; install `sweeper[data]`"
+            f"{path}: .parquet files need the package pyarrow; install `sweeper-llm[train]`"
         ) from None
     try:
         yield from parquet.read_table(path).to_pylist()

@@ -260,7 +260,7 @@ def _skypilot(launch: _Launch) -> Prepared:
     files, copies = _sent(launch, found)
     check_size({str(path.relative_to(launch.staged)): old for path, old in copies.items()})
     name = _short(launch.spec.name, 40)
-    version = metadata.version("sweeper")
+    version = metadata.version("sweeper-llm")
     values: Values = {
         "NAME": name,
         "ACCELERATORS": options.accelerators,
@@ -272,7 +272,7 @@ def _skypilot(launch: _Launch) -> Prepared:
         "STORAGE": storage,
         "BUCKET": options.bucket,
         "VOLUME": options.volume,
-        "PACKAGE": options.package or f"sweeper[train,data,judges,ray]=={version}",
+        "PACKAGE": options.package or f"sweeper-llm[train,cluster,eval]=={version}",
         "OUT": out,
         "COMMAND": Shell(_run_command(out)),
     }

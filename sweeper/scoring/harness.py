@@ -194,7 +194,7 @@ def load_tasks(settings: HarnessSettings) -> dict[str, Any]:
         from lm_eval.tasks import TaskManager
     except ImportError as error:
         raise MissingExtraError(
-            f"{WHERE} needs the package lm-eval ({error}); install `sweeper[eval]`, or leave the "
+            f"{WHERE} needs the package lm-eval ({error}); install `sweeper-llm[eval]`, or leave the "
             "block out"
         ) from None
     if settings.include_path is not None and not Path(settings.include_path).is_dir():

@@ -188,7 +188,7 @@ def _rouge_l(pairs: Sequence[tuple[str, str]]) -> list[float]:
         from rouge_score.rouge_scorer import RougeScorer
     except ImportError:
         raise MissingExtraError(
-            "the metric rouge_l needs the package rouge-score; install `sweeper[train]`, or leave "
+            "the metric rouge_l needs the package rouge-score; install `sweeper-llm[train]`, or leave "
             "rouge_l out of evaluation.utility_metrics"
         ) from None
     scorer = RougeScorer(["rougeL"], use_stemmer=False)

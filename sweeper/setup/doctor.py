@@ -50,25 +50,26 @@ PACKAGES = {
     "tokenizers": Package("0.23.3", "0.22", "train"),
     "accelerate": Package("1.15.0", "1.10", "train"),
     "rouge-score": Package("0.1.2", "0.1.2", "train"),
-    "ray": Package("2.60.0", "2.50", "ray"),
-    "optuna": Package("5.0.0", "5.0", "ray"),
-    "scipy": Package("1.17.1", "1.14", "ray"),
-    "sqlalchemy": Package("2.1.9", "2.0", "ray"),
-    "datasets": Package("5.2.0", "4.0", "data"),
+    "ray": Package("2.60.0", "2.50", "cluster"),
+    "optuna": Package("5.0.0", "5.0"),
+    "scipy": Package("1.17.1", "1.14"),
+    "datasets": Package("5.2.0", "4.0", "train"),
+    "packaging": Package("26.3", "24"),
+    "tenacity": Package("9.2.1", "9"),
+    "openai": Package("3.57.0", "2.0", "eval"),
     "lm-eval": Package("0.4.13", "0.4.9", "eval"),
-    "requests": Package("2.34.2", "2.32", "judges"),
-    "pandas": Package("3.1.1", "2.2", "report"),
-    "plotly": Package("7.1.0", "6.0", "report"),
-    "jinja2": Package("3.1.6", "3.1", "report"),
+    "pandas": Package("3.1.1", "2.2"),
+    "plotly": Package("7.1.0", "6.0"),
+    "jinja2": Package("3.1.6", "3.1"),
     "starlette": Package("1.10.0", "1.0", "serve"),
     "uvicorn": Package("0.54.0", "0.40", "serve"),
-    "tensorboardx": Package("2.6.5", "2.6", "tensorboard"),
-    "mlflow-skinny": Package("3.17.2", "3.5", "mlflow"),
-    "wandb": Package("0.31.0", "0.25", "wandb"),
+    "tensorboardx": Package("2.6.5", "2.6", "trackers"),
+    "mlflow-skinny": Package("3.17.2", "3.5", "trackers"),
+    "wandb": Package("0.31.0", "0.25", "trackers"),
 }
 """The dependencies of pyproject.toml, with the versions of constraints.txt; a test holds them together."""
 
-NEEDED = ("", "train", "ray")
+NEEDED = ("", "train", "cluster")
 """The extras without which no sweep runs; the others are for some sweeps, or for reading results."""
 
 LEAST_FREE_BYTES = GIB
@@ -127,7 +128,7 @@ def _package(name: str, package: Package, version: str) -> Check:
 
 def _install(package: Package) -> str:
     extra = f"[{package.extra}]" if package.extra else ""
-    return f"pip install 'sweeper{extra}'"
+    return f"pip install 'sweeper-llm{extra}'"
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -230,7 +231,9 @@ def _cluster(address: str | None) -> Check:
         resources = cluster_resources(address)
     except ModuleNotFoundError as error:
         found = f"{error.name} is not installed"
-        return Check("Ray cluster", "problem", found, expected, "pip install 'sweeper[ray]'")
+        return Check(
+            "Ray cluster", "problem", found, expected, "pip install 'sweeper-llm[cluster]'"
+        )
     except SweeperError as error:
         return Check("Ray cluster", "problem", str(error), expected, remedy)
     counted = ", ".join(f"{resources.get(kind, 0):g} {kind}" for kind in ("CPU", "GPU"))

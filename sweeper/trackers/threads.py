@@ -83,7 +83,7 @@ def check(name: str) -> None:
     if importlib.util.find_spec(package) is None:
         raise MissingExtraError(
             f"compute.loggers names {name}, which needs {package}; install it with "
-            f"`pip install 'sweeper[{name}]'`, or leave {name} out"
+            f"`pip install 'sweeper-llm[trackers]'`, or leave {name} out"
         )
     away = os.environ.get("WANDB_MODE", "online") in ("offline", "dryrun", "disabled")
     if name == "wandb" and not away and not os.environ.get("WANDB_API_KEY"):

@@ -596,7 +596,7 @@ def test_markup_in_a_message_is_printed_as_it_is(command: Command) -> None:
 def test_the_version_is_the_installed_one(command: Command) -> None:
     answer = command("--version")
     assert answer == (0, f"{metadata.version('sweeper')}\n", "")
-    assert sweeper.__version__ == metadata.version("sweeper")
+    assert sweeper.__version__ == metadata.version("sweeper-llm")
 
 
 def test_plan_json_carries_the_numbers_and_every_configuration(

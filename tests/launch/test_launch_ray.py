@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
         importlib.util.find_spec("aiohttp_cors") is None,
-        reason="no dashboard takes jobs without ray[default]: pip install 'sweeper[cluster]'",
+        reason="no dashboard takes jobs without ray[default]: pip install 'sweeper-llm[cluster]'",
     ),
     pytest.mark.skipif(not can_be_alone(), reason="this machine allows no namespaces of one's own"),
 ]

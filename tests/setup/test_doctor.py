@@ -111,13 +111,16 @@ def test_versions_are_held_against_the_tested_and_the_oldest(
     found = find("torch")
     assert (found.state, found.found) == (state, version)
     if state == "problem":
-        assert (found.expected, found.remedy) == ("at least 2.8", "pip install 'sweeper[train]'")
+        assert (found.expected, found.remedy) == (
+            "at least 2.8",
+            "pip install 'sweeper-llm[train]'",
+        )
     if state == "note":
         assert found.expected == "2.13.0 (tested)"
 
 
 @pytest.mark.parametrize(
-    ("name", "state", "extra"), [("ray", "problem", "ray"), ("plotly", "note", "report")]
+    ("name", "state", "extra"), [("ray", "problem", "cluster"), ("lm-eval", "note", "eval")]
 )
 def test_a_missing_package_is_a_problem_only_where_no_sweep_runs_without(
     monkeypatch: pytest.MonkeyPatch, command: Command, name: str, state: str, extra: str
@@ -132,7 +135,7 @@ def test_a_missing_package_is_a_problem_only_where_no_sweep_runs_without(
     monkeypatch.setattr(metadata, "version", version)
     found = find(name)
     assert (found.state, found.found) == (state, "not installed")
-    assert found.remedy == f"pip install 'sweeper[{extra}]'"
+    assert found.remedy == f"pip install 'sweeper-llm[{extra}]'"
     code, out, _ = command("doctor")
     assert code == (1 if state == "problem" else 0)
     assert f"{state}: {name}: found not installed; expected {PACKAGES[name].tested}" in out

@@ -57,7 +57,7 @@ def missing() -> str | None:
     try:
         import playwright.sync_api  # noqa: F401
     except ImportError:
-        return "Playwright is not installed: pip install 'sweeper[dev]'"
+        return "Playwright is not installed: pip install 'sweeper-llm[dev]'"
     if not any(map(shutil.which, NAMES)):
         return f"none of {', '.join(NAMES)} is installed: apt-get install chromium"
     return None
