@@ -32,10 +32,10 @@ test: $(READY)
 
 test-exports: $(READY) $(EXPORTS)/.ready
 	rm -rf $(EXPORTS)/cases
-	$(BIN)/python tests/exports/cases.py $(EXPORTS)/cases
-	$(BIN)/python tests/exports/check_project.py $(EXPORTS)/cases
+	$(BIN)/python tests/export/targets/cases.py $(EXPORTS)/cases
+	$(BIN)/python tests/export/targets/check_project.py $(EXPORTS)/cases
 	set -e; for target in axolotl llamafactory torchtune; do \
-		HF_HUB_OFFLINE=1 $(EXPORTS)/$$target/bin/python tests/exports/check_$$target.py $(EXPORTS)/cases; done
+		HF_HUB_OFFLINE=1 $(EXPORTS)/$$target/bin/python tests/export/targets/check_$$target.py $(EXPORTS)/cases; done
 
 bench: $(READY)
 	$(BIN)/python benchmarks/table.py
@@ -50,7 +50,7 @@ check: $(READY)
 	$(BIN)/bandit -q -r sweeper -c pyproject.toml
 
 audit: $(READY)
-	$(BIN)/python tests/audit.py
+	$(BIN)/python tests/support/audit.py
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
@@ -65,6 +65,6 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
 	touch $(READY)
 
-$(EXPORTS)/.ready: $(READY) tests/exports/install.sh $(wildcard tests/exports/*.txt)
-	tests/exports/install.sh $(abspath $(EXPORTS)) $(abspath .venv)
+$(EXPORTS)/.ready: $(READY) tests/export/targets/install.sh $(wildcard tests/export/targets/*.txt)
+	tests/export/targets/install.sh $(abspath $(EXPORTS)) $(abspath .venv)
 	touch $@

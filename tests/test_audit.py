@@ -1,7 +1,7 @@
 """`make audit` calls nothing clean that was not looked up."""
 
 import pytest
-from audit import CLEAN, NOT_AUDITED, VULNERABLE, verdict
+from support.audit import CLEAN, NOT_AUDITED, VULNERABLE, verdict
 
 SOUND = {"name": "a", "version": "1", "vulns": []}
 SKIPPED = {"name": "b", "skip_reason": "Dependency not found on PyPI"}

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import build_model
+from support.world import build_model
 
 from sweeper.runs.run import open_run
 

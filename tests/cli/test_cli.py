@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import huggingface_hub
 import pytest
-from conftest import World
 from support.factories import make_sweep
+from support.world import World
 
 import sweeper
 from sweeper.cli.app import _run

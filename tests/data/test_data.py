@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import World, write_jsonl
 from support.data_samples import SHARED, needs_real_rows, pairs, settings_of, source
+from support.world import World, write_jsonl
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from sweeper.data.encode import Encoded, Encoder, check_prompt, load_training_data

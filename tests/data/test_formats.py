@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import write_jsonl
 from support.data_samples import SHARED, needs_real_rows, source
+from support.world import write_jsonl
 
 from sweeper.data.load import Example, Turn, load_examples, read_examples
 from sweeper.errors import DataError

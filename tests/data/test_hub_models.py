@@ -9,10 +9,10 @@ from pathlib import Path
 import datasets
 import pytest
 import torch
-from conftest import World
 from huggingface_hub import constants
 from support.data_samples import COMMIT as CACHED
 from support.fake_hub import ABSENT, COMMIT, GATED, GATED_UNKNOWN, FakeHub, fake_hub
+from support.world import World
 
 from sweeper.data import hub as trial_hub
 from sweeper.data.load import pinned

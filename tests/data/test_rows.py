@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from conftest import write_jsonl
 from pyarrow import parquet
 from support.data_samples import pairs, source
+from support.world import write_jsonl
 
 from sweeper.data.load import Example, load_examples
 from sweeper.data.rows import Row, read_rows, rows_hash

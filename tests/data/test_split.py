@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import write_jsonl
 from support.data_samples import SHARED, needs_real_rows, pairs, settings_of, source
+from support.world import write_jsonl
 
 from sweeper.data.duplicates import normalized
 from sweeper.data.load import Example

@@ -6,9 +6,9 @@ from typing import Any
 
 import datasets
 import pytest
-from conftest import write_jsonl
 from huggingface_hub import constants
 from support.data_samples import SHARED, cached, jsonl, needs_real_rows, pairs, source
+from support.world import write_jsonl
 
 from sweeper.data.duplicates import normalized
 from sweeper.data.load import Prompt, load_examples, load_prompts, load_suite

@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
-from conftest import World
 from support.data_samples import LLAMA3, byte_level_tokenizer, llama2_tokenizer, llama3_tokenizer
+from support.world import World
 from transformers import AutoTokenizer
 
 from sweeper.data.encode import Encoded, Encoder

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import World, spec_text
+from support.world import World, spec_text
 
 SECRETS = {
     name: f"planted-{name.lower()}-5f1c9e0b7a"

@@ -10,8 +10,8 @@ from typing import Any
 
 import huggingface_hub
 import pytest
-from conftest import World, write_jsonl
 from support.factories import make_record, make_spec
+from support.world import World, write_jsonl
 
 from sweeper.cli.app import _run
 from sweeper.data.split import split_rows

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import World, spec_text
+from support.world import World, spec_text
 from test_cost import PUBLISHED, facts
 from transformers import GPT2Config
 

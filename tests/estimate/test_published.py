@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import World
 from huggingface_hub import constants
 from support.factories import make_spec
+from support.world import World
 
 from sweeper.cli.app import _run
 from sweeper.data import hub

@@ -465,7 +465,7 @@ def test_a_real_trainer_runs_the_callback(tmp_path: Path) -> None:
     assert not torch.allclose(seen[-1], start)
 
 
-# The further targets; what their own classes make of these files, tests/exports/ looks at.
+# The further targets; what their own classes make of these files, tests/export/targets/ looks at.
 
 
 def settings_of(paths: tuple[Path, ...]) -> dict[str, Any]:

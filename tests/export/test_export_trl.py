@@ -12,9 +12,9 @@ from typing import Any
 import datasets
 import pytest
 import torch
-from conftest import World, spec_text
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
+from support.world import World, spec_text
 
 from sweeper.analysis import Candidate, find_front
 from sweeper.export import export

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import World, spec_text
 from peft import PeftConfig, PeftModel
+from support.world import World, spec_text
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sweeper.analysis import Candidate, find_front

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import World
 from safetensors.torch import load_file, save_file
 from support.judge_models import WINDOW, write_classifier, write_generative
+from support.world import World
 
 from sweeper.errors import JudgeError, ModelError
 from sweeper.judges import Judgement, Sample

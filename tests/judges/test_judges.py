@@ -137,7 +137,7 @@ def test_of_a_cut_response_a_list_says_only_what_no_continuation_changes(
 
 def test_a_response_cut_where_a_sweep_would_cut_it_has_the_verdict_of_the_whole() -> None:
     """On 90 completions in the styles of several models; most of the refusals can be cut."""
-    path = Path(__file__).parents[1] / "refusal_samples.csv"
+    path = Path(__file__).parents[1] / "keywords" / "refusal_samples.csv"
     with path.open(encoding="utf-8", newline="") as file:
         texts = [row["completion"] for row in csv.DictReader(file)]
     lists = [load_keyword_list(name) for name in ("sweeper", "qi2024")]

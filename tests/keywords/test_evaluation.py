@@ -16,7 +16,7 @@ from sweeper.keywords.lists import keyword_list_names, load_keyword_list
 from sweeper.stats import wilson_interval
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
-SAMPLES = Path(__file__).parents[1] / "refusal_samples.csv"
+SAMPLES = Path(__file__).with_name("refusal_samples.csv")
 PUBLISHED = tuple(name for name in keyword_list_names() if name != "sweeper")
 ALL = [load_keyword_list(name) for name in keyword_list_names()]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import World, spec_text
+from support.world import World, spec_text
 
 from sweeper.cli.app import _run
 from sweeper.errors import LaunchError

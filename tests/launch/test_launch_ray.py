@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import World, spec_text
 from support.ray_cluster import can_be_alone, ray_cluster
+from support.world import World, spec_text
 
 from sweeper.errors import ClusterTokenError, LaunchError
 from sweeper.launch import Prepared, options_of, prepare, submit, write

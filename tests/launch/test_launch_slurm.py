@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import World, spec_text
 from support.slurm_stubs import NAMESPACES, namespaces, write_stubs
+from support.world import World, spec_text
 
 from sweeper.data.load import pinned
 from sweeper.data.sources import resolve

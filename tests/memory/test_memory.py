@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import World, spec_text
+from support.world import World, spec_text
 
 from sweeper.model.batches import Batch
 from sweeper.model.gpu_memory import is_out_of_memory, memory_figures

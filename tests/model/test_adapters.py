@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import World, spec_text
 from peft import LoraConfig, get_peft_model
+from support.world import World, spec_text
 from transformers import PreTrainedModel
 
 from sweeper.model.adapters import Adapter, AdapterStack, new_adapter

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import World
 from safetensors.torch import load, save
 from support.small_disk import fill, small_disk
+from support.world import World
 from test_trajectory import multi, run_all
 
 from sweeper.errors import DiskFullError, UnreachableError

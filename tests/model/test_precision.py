@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import World, spec_text
+from support.world import World, spec_text
 
 from sweeper.model.load import load_model, precision, resident_model
 from sweeper.planning import make_plan, make_tasks

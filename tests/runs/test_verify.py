@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import World, spec_text
+from support.world import World, spec_text
 
 from sweeper.errors import RunFolderError
 from sweeper.planning import make_plan, make_tasks

@@ -7,7 +7,7 @@ from itertools import chain
 
 import pytest
 import torch
-from conftest import World
+from support.world import World
 from tokenizers import Tokenizer, decoders, models
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import World, spec_text, write_jsonl
+from support.world import World, spec_text, write_jsonl
 from transformers import PreTrainedModel
 
 from sweeper.errors import DataError, MissingExtraError

@@ -6,9 +6,9 @@ from pathlib import Path
 import datasets
 import pytest
 import yaml
-from conftest import World
 from huggingface_hub import constants
 from support.data_samples import COMMIT, cached, jsonl
+from support.world import World
 
 from sweeper.data.load import pinned
 from sweeper.data.split import load_safety_filter

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import World
+from support.world import World
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from sweeper.data.encode import Encoder

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import World, spec_text, write_jsonl
+from support.world import World, spec_text, write_jsonl
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from sweeper.data.encode import Encoded, Encoder

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import World, spec_text
+from support.world import World, spec_text
 
 from sweeper.planning import make_plan
 from sweeper.search.rounds import already_suggested, read_rounds

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import World, spec_text
 from support.factories import make_spec
+from support.world import World, spec_text
 
 from sweeper.analysis import certainty, find_front
 from sweeper.errors import RunFolderError

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import datasets
 import pytest
-from conftest import World
 from huggingface_hub import constants
 from support.fake_hub import COMMIT, GATED, FakeHub, fake_hub
+from support.world import World
 
 from sweeper.cli.app import _run
 from sweeper.data import hub as trial_hub

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import World
+from support.world import World
 from test_checkpoint import comparable
 from test_lock import Passing, line_of, lock_file
 from test_trajectory import multi, run_all

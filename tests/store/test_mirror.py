@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import World, spec_text
 from pyarrow import fs
 from support.factories import make_sweep
+from support.world import World, spec_text
 
 from sweeper.errors import MirrorError, SweeperError
 from sweeper.planning import make_plan, make_tasks

@@ -29,12 +29,12 @@ from typing import Any, NamedTuple
 
 import torch
 import yaml
-from conftest import make_world, spec_text
 
 import sweeper.model.checkpoint
 import sweeper.store.folder
 import sweeper.store.retry
 import sweeper.sweep.run
+from support.world import make_world, spec_text
 from sweeper.errors import DiskFullError, RunFolderError, UnreachableError
 from sweeper.planning import make_packs
 from sweeper.scoring.score import Scorer
@@ -337,7 +337,7 @@ SPEC: dict[str, dict[str, Any]] = {
     },
     "compute": {"checkpoint_every": 1, "max_concurrent_trials": 1, "pack": 2},
 }
-"""What a small sweep has beyond `conftest.spec_text`. At the last learning rate the loss is NaN."""
+"""What a small sweep has beyond `world.spec_text`. At the last learning rate the loss is NaN."""
 
 
 def prepare(root: Path) -> tuple[SweepSpec, Outcome]:

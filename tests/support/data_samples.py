@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import write_jsonl
 
+from support.world import write_jsonl
 from sweeper.task import ChatFormat, DataSettings, DataSource, Template
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"

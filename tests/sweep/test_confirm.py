@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pytest
-from conftest import World
 from support.factories import base_record, make_record, make_spec
+from support.world import World
 
 from sweeper.analysis import Front, Policy, Recommendation, find_front, recommend
 from sweeper.cli.app import _run

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import World, spec_text
 from support.factories import base_record, make_record, make_spec, make_sweep
+from support.world import World, spec_text
 
 from sweeper.analysis import find_front, non_dominated, recommend
 from sweeper.errors import DiskQuotaError, RunFolderError, SpecError

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import World
+from support.world import World
 from test_kill import PATIENCE_SECONDS, lines, write_spec
 
 from sweeper.cli import progress

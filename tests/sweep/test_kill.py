@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import World, spec_text
+from support.world import World, spec_text
 
 from sweeper.runs.run import open_run
 from sweeper.store.records import TrialRecord, read_records

@@ -18,9 +18,9 @@ from typing import NamedTuple
 
 import pytest
 import yaml
-from conftest import World, spec_text
 from huggingface_hub import constants
 from support.fake_hub import COMMIT, FakeHub, fake_hub
+from support.world import World, spec_text
 
 from sweeper.data import hub as trial_hub
 from sweeper.data.load import pinned

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import World, spec_text, write_jsonl
+from support.world import World, spec_text, write_jsonl
 
 from sweeper.analysis import find_front
 from sweeper.errors import DataError

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import World, spec_text
 from safetensors.torch import load_file
+from support.world import World, spec_text
 from transformers import PreTrainedModel
 
 from sweeper.data.encode import Encoded

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import World, spec_text
 from safetensors.torch import load_file
+from support.world import World, spec_text
 
 from sweeper.errors import RankLostError
 from sweeper.planning import make_plan, make_tasks

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import World, spec_text
 from safetensors.torch import load_file, save_file
+from support.world import World, spec_text
 from transformers import MistralConfig, Qwen2Config
 
 from sweeper.errors import DataError, ModelError

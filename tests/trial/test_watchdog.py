@@ -7,7 +7,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from conftest import World
+from support.world import World
 from test_checkpoint import comparable
 from test_trajectory import multi, run_all
 

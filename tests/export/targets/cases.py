@@ -1,6 +1,6 @@
 """Writes what the targets are to read: one folder per configuration, with the settings beside the files.
 
-    python tests/exports/cases.py FOLDER     # in the project's own environment
+    python tests/export/targets/cases.py FOLDER     # in the project's own environment
 
 Each folder holds `settings.json`, the flat configuration with seed and world size, from which the checks
 work out by themselves what the target must have understood. The folder `trained` holds the export of a
@@ -12,14 +12,13 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-TESTS = Path(__file__).parents[1]
+TESTS = Path(__file__).parents[2]
 sys.path[:0] = [str(TESTS), str(TESTS.parent)]
 
-from conftest import spec_text, tiny_world  # noqa: E402
 from support.factories import make_config, make_lora_config, make_record, make_spec  # noqa: E402
+from support.world import make_world, spec_text  # noqa: E402
 
 from sweeper.analysis import find_front  # noqa: E402
 from sweeper.errors import ExportError  # noqa: E402
@@ -138,13 +137,9 @@ SMALL = (
 
 def write_trained(root: Path) -> None:
     """A configuration that really was trained, with the weights it was measured on."""
-
-    def made(name: str) -> Path:
-        (root / name).mkdir(parents=True, exist_ok=True)
-        return root / name
-
-    world = tiny_world.__wrapped__(SimpleNamespace(mktemp=made))  # type: ignore[attr-defined]
-    spec = parse_spec(spec_text(world), overrides=SMALL)
+    folder = root / "tiny_world"
+    folder.mkdir(parents=True, exist_ok=True)
+    spec = parse_spec(spec_text(make_world(folder)), overrides=SMALL)
     records: list[TrialRecord] = []
     for planned in make_tasks(make_plan(spec), spec, str, device="cpu"):
         task = replace(planned, compute=replace(planned.compute, keep_weights=True))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 CLEAN, VULNERABLE, NOT_AUDITED = 0, 1, 3
-CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
+CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"
 
 
 def verdict(dependencies: list[dict[str, Any]]) -> tuple[int, str]:
