@@ -23,7 +23,7 @@ demo: $(READY)
 
 example: $(READY)
 	$(BIN)/sweeper run miniature --out reports/miniature
-	$(BIN)/sweeper report reports/miniature --out reports/example/report.html --plotly-beside --samples 0.5
+	$(BIN)/sweeper report reports/miniature --out reports/example/report.html --external-plotly --max-response-mib 0.5
 	$(BIN)/sweeper export reports/miniature --out reports/example
 	$(BIN)/python reports/picture.py reports/example/report.html reports/example/report.png
 

@@ -29,7 +29,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "ls": ("sweeper ls runs",),
     "report": ("sweeper report runs/miniature --out report.html",),
     "serve": ("sweeper serve runs", "sweeper serve runs/miniature --port 0"),
-    "study": ("sweeper study runs/miniature --storage sqlite:///study.sqlite3",),
+    "export-study": ("sweeper export-study runs/miniature --storage sqlite:///study.sqlite3",),
     "export": (
         "sweeper export runs/miniature --format axolotl --world-size 4 --rows",
         "sweeper export runs/miniature --format card --weights",

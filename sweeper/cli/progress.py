@@ -202,7 +202,7 @@ def interrupted(folder: RunFolder) -> None:
     Raises:
         typer.Exit: always, with INTERRUPTED.
     """
-    again = shlex.join(["sweeper", *(word for word in sys.argv[1:] if word != "--fresh")])
+    again = shlex.join(["sweeper", *(word for word in sys.argv[1:] if word != "--overwrite")])
     show.note("")
     if folder.info.exists():
         show.note(f"interrupted: {_progress(folder)}; nothing of it is lost")

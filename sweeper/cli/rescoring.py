@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # It needs a package that reading commands do without.
 OPTIONS: dict[str, tuple[str, ...]] = {
     "keyword": (),
     "local": ("format", "revision", "device", "batch_size", "labels", "response_only"),
-    "http": ("format", "base_url", "api_key_env", "concurrency", "rate", "timeout"),
+    "http": ("format", "base_url", "api_key_env", "concurrency", "requests_per_minute", "timeout"),
 }
 """Kind of judge -> the options that mean something to it."""
 
@@ -46,7 +46,7 @@ def rescore(
     concurrency: Annotated[
         int | None, typer.Option(min=1, max=256, help="http: requests at once; 8.")
     ] = None,
-    rate: Annotated[
+    requests_per_minute: Annotated[
         float | None, typer.Option(min=0.001, help="http: requests a minute; no limit.")
     ] = None,
     timeout: Annotated[
@@ -75,7 +75,7 @@ def rescore(
         "base_url": base_url,
         "api_key_env": api_key_env,
         "concurrency": concurrency,
-        "rate": rate,
+        "requests_per_minute": requests_per_minute,
         "timeout": timeout,
         "revision": revision,
         "device": device,
@@ -188,7 +188,7 @@ def _http(model: str, options: dict[str, Any]) -> Judge:
             "an http judge needs --base-url, the address of an OpenAI-compatible API with its /v1: "
             "prompts and responses are sent there"
         )
-    names = {"format": "format_", "rate": "per_minute"}
+    names = {"format": "format_", "requests_per_minute": "per_minute"}
     return HttpJudge(model, **{names.get(name, name): value for name, value in options.items()})
 
 

@@ -56,17 +56,19 @@ def report(
     ] = None,
     judge: JudgeOption = None,
     min_coverage: CoverageOption = MIN_COVERAGE,
-    samples: Annotated[
+    max_response_mib: Annotated[
         float,
-        typer.Option(metavar="MIB", min=0.0, max=256.0, help="MiB of responses in it; 0 for none."),
+        typer.Option(
+            metavar="MIB", min=0.0, max=256.0, help="The most MiB of responses in it; 0 for none."
+        ),
     ] = 4.0,
     redact: Annotated[
         bool, typer.Option("--redact", help="Leave prompts and responses of harmful suites out.")
     ] = False,
-    plotly_beside: Annotated[
+    external_plotly: Annotated[
         bool,
         typer.Option(
-            "--plotly-beside", help="plotly.js (4.8 MB) as a file beside the page, not inside it."
+            "--external-plotly", help="plotly.js (4.8 MB) as a file beside the page, not inside it."
         ),
     ] = False,
 ) -> None:
@@ -85,9 +87,9 @@ def report(
         path,
         opened.estimate,
         judged,
-        samples=int(samples * 1024**2),
+        samples=int(max_response_mib * 1024**2),
         redact=redact,
-        plotly_beside=plotly_beside,
+        external_plotly=external_plotly,
     )
     show_judges.overlay(judged)
     show.line(f"wrote {path}: open it in a browser")
@@ -96,8 +98,8 @@ def report(
         show.line(f"next: sweeper export {shlex.quote(str(run))}{by} --format trl --rows")
 
 
-@app.command()
-def study(
+@app.command("export-study")
+def export_study(
     run: RunArgument,
     storage: Annotated[
         str | None,

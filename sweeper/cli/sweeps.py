@@ -137,7 +137,9 @@ def run(
         Path | None, typer.Option(help="The run folder; runs/NAME where not given.")
     ] = None,
     set_: SetOption = None,
-    fresh: Annotated[bool, typer.Option(help="Delete an earlier run in the folder first.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Delete an earlier run in the folder first.")
+    ] = False,
     memory_check: Annotated[
         bool, typer.Option(help="Refuse what does not fit this machine's GPUs by the estimate.")
     ] = True,
@@ -156,7 +158,7 @@ def run(
         ended = run_sweep(
             loaded,
             folder.root,
-            fresh=fresh,
+            fresh=overwrite,
             memory_check=memory_check,
             disk_check=disk_check,
             needed=lambda need: show.disk(

@@ -99,12 +99,12 @@ def write_report(
     judged: RejudgedRecords | None = None,
     samples: int = BUDGET,
     redact: bool = False,
-    plotly_beside: bool = False,
+    external_plotly: bool = False,
 ) -> ReportData:
     """Write the report of a run to `path`, whole or not at all; see `report_data` and `gather`.
 
     Of responses it holds at most `samples` bytes, and with `redact` no text of harmful suites. With
-    `plotly_beside`, plotly.js is a file beside the page: many reports in a folder share it.
+    `external_plotly`, plotly.js is a file beside the page: many reports in a folder share it.
 
     Returns:
         What the page says.
@@ -114,10 +114,10 @@ def write_report(
     """
     records = tuple(records)
     data = report_data(run, records, spec, accounting, estimate, judged)
-    page = render(data, gather(run, records, spec, data, samples, redact), plotly_beside)
+    page = render(data, gather(run, records, spec, data, samples, redact), external_plotly)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if plotly_beside:
+        if external_plotly:
             write_atomic(path.with_name(PLOTLY_FILE), plotly_source())
         write_atomic(path, page)
     except OSError as error:

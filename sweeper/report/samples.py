@@ -17,8 +17,8 @@ from sweeper.store.records import TrialRecord, read_records
 BUDGET = 4 * 1024**2
 """How many bytes of the page responses may take unless told otherwise."""
 
-FULL = "the page holds no more (`sweeper report --samples MIB` sets how much)"
-NONE = "it holds no responses (`--samples 0`)"
+FULL = "the page holds no more (`sweeper report --max-response-mib MIB` sets how much)"
+NONE = "it holds no responses (`--max-response-mib 0`)"
 MISSING = "no stored responses"
 LARGE = "too large for the rest of the budget"
 

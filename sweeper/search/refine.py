@@ -78,7 +78,7 @@ def read_refinements(folder: RunFolder) -> tuple[Refinement, ...]:
         return tuple(map(_from_data, read_lines(folder.refinements)))
     except (KeyError, TypeError, ValueError):
         raise RunFolderError(
-            f"{folder.refinements} is damaged: refinements expected; start over with --fresh"
+            f"{folder.refinements} is damaged: refinements expected; start over with --overwrite"
         ) from None
 
 

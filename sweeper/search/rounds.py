@@ -82,4 +82,4 @@ def _whole_lines(path: Path) -> list[bytes]:
 
 
 def _damaged(path: Path, expected: str) -> RunFolderError:
-    return RunFolderError(f"{path} is damaged: {expected} expected; start over with --fresh")
+    return RunFolderError(f"{path} is damaged: {expected} expected; start over with --overwrite")

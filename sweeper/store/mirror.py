@@ -105,7 +105,7 @@ class Mirror:
         if fresh:
             if there:
                 raise MirrorError(
-                    f"{self._url} holds a run, and --fresh would start over beside it; nothing is ever "
+                    f"{self._url} holds a run, and --overwrite would start over beside it; nothing is ever "
                     "deleted there: give another prefix as compute.mirror"
                 )
             return 0

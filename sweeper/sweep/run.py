@@ -237,7 +237,7 @@ def _check_same_run(
     info = folder.read_info()
     if info is None:
         return
-    remedy = "choose another folder with --out, or start over with --fresh"
+    remedy = "choose another folder with --out, or start over with --overwrite"
     if info.get("spec_hash") != spec_hash(spec):
         changed = _changed_keys(folder, spec)
         raise RunFolderError(

@@ -365,7 +365,9 @@ def test_a_run_of_another_spec_is_refused_with_the_keys_that_differ(
 ) -> None:
     words = ["--set", "evaluation.max_new_tokens=5", "--set", "tuning.lora_r=2"]
     answer = command("run", sweep, "--out", begun, *words)
-    refused(answer, r"differs in: tuning\.lora_r, evaluation\.max_new_tokens\)", "--out", "--fresh")
+    refused(
+        answer, r"differs in: tuning\.lora_r, evaluation\.max_new_tokens\)", "--out", "--overwrite"
+    )
 
 
 def test_a_run_of_other_file_contents_is_refused_by_file(
@@ -377,7 +379,7 @@ def test_a_run_of_other_file_contents_is_refused_by_file(
     with pytest.raises(AssertionError, match="Ray was started"):
         command(*words)
     train.write_text(train.read_text() + '{"prompt": "new", "completion": "row"}\n')
-    refused(command(*words), r"begun with other contents of .*train\.jsonl", "--fresh")
+    refused(command(*words), r"begun with other contents of .*train\.jsonl", "--overwrite")
 
 
 def test_where_trials_are_placed_may_change_in_a_begun_run(

@@ -286,7 +286,10 @@ BAD_LINES: list[tuple[list[str], str]] = [
     (["--judge", "gpt"], "--judge must be keyword:LIST, local:MODEL or http:MODEL, but got `gpt`"),
     (["--judge", "keyword:"], "--judge must be"),
     (["--judge", "keyword:none"], "neither a file nor a shipped keyword list"),
-    (["--judge", "keyword:sweeper", "--rate", "5"], "--rate: no options of a keyword judge"),
+    (
+        ["--judge", "keyword:sweeper", "--requests-per-minute", "5"],
+        "--requests-per-minute: no options of a keyword judge",
+    ),
     (["--judge", "local:x"], "needs --format, one of llama-guard-3, .*, classifier, but got none"),
     (["--judge", "local:x", "--format", "gpt"], "but got `gpt`"),
     (["--judge", "local:./x", "--format", "harmbench"], "no such model folder"),

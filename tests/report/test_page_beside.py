@@ -17,7 +17,7 @@ MISSING = "This figure needs plotly.min.js beside the page; the tables need noth
 def page(tmp_path: Path) -> Path:
     path = tmp_path / "example" / "report.html"
     run = RunFolder(tmp_path / "run")
-    write_report(run, make_sweep(), make_spec(), None, path, plotly_beside=True)
+    write_report(run, make_sweep(), make_spec(), None, path, external_plotly=True)
     return path
 
 

@@ -365,7 +365,11 @@ def test_a_suite_nobody_knows_is_taken_to_be_harmful(tmp_path: Path) -> None:
 def test_the_command_writes_and_leaves_out(tmp_path: Path) -> None:
     run = viewer_run(tmp_path / "run")
     pages = {}
-    for name, options in {"all": [], "redacted": ["--redact"], "none": ["--samples", "0"]}.items():
+    for name, options in {
+        "all": [],
+        "redacted": ["--redact"],
+        "none": ["--max-response-mib", "0"],
+    }.items():
         path = tmp_path / f"{name}.html"
         result = CliRunner().invoke(app, ["report", str(run.root), "--out", str(path), *options])
         assert result.exit_code == 0, result.output
@@ -375,7 +379,7 @@ def test_the_command_writes_and_leaves_out(tmp_path: Path) -> None:
     assert [HARMLESS_TEXT in page for page in pages.values()] == [True, True, False]
     assert "are left out of this file" in pages["redacted"]
     assert "No response is in this page." in pages["none"]
-    assert "--samples 0" in pages["none"]
+    assert "--max-response-mib 0" in pages["none"]
 
 
 def test_what_judges_said_stands_beside_the_lists(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def test_records_are_typed(folder: Path) -> None:
 def test_the_study_command_writes_the_study_and_says_how_to_open_it(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sys.argv", ["sweeper", "study", str(folder)])
+    monkeypatch.setattr("sys.argv", ["sweeper", "export-study", str(folder)])
     assert _run() == 0
     path = RunFolder(folder).study
     study = optuna.load_study(study_name="synthetic", storage=f"sqlite:///{path}")

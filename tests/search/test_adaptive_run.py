@@ -61,5 +61,5 @@ def test_a_search_runs_in_rounds_continues_and_is_read_like_any_sweep(
 
     assert "1 of 1 with equal verdicts" in sweeper("verify", str(folder.root), "--sample", "1")
     journal = tmp_path / "studies.log"
-    out = sweeper("study", str(folder.root), "--storage", f"journal:{journal}")
+    out = sweeper("export-study", str(folder.root), "--storage", f"journal:{journal}")
     assert f"{len(records) - 1} trials" in out

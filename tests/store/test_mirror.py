@@ -160,7 +160,7 @@ def test_two_runs_are_never_mixed(store: Store, tmp_path: Path) -> None:
         mirror(store, other).pull("k")
     with pytest.raises(MirrorError, match=r"another spec \(k, this one is z\)"):
         mirror(store, RunFolder(tmp_path / "third")).pull("z")
-    with pytest.raises(MirrorError, match="--fresh would start over"):
+    with pytest.raises(MirrorError, match="--overwrite would start over"):
         mirror(store, here).pull("k", fresh=True)
     assert (contents(store.root), contents(other.root)) == before
     copied = RunFolder(tmp_path / "copied")

@@ -46,7 +46,7 @@ def test_an_interrupted_sweep_keeps_its_records_and_its_own_command_finishes_it(
     out = tmp_path / "runs" / "a run"
     out.parent.mkdir()
     spec = write_spec(tiny_world, tmp_path / "spec.yaml")
-    words = ["run", str(spec), "--fresh", "--out", str(out)]
+    words = ["run", str(spec), "--overwrite", "--out", str(out)]
     kept = 0
     for number in (signal.SIGINT, signal.SIGTERM):
         text = interrupt_after(1, number, words, out)
@@ -58,7 +58,7 @@ def test_an_interrupted_sweep_keeps_its_records_and_its_own_command_finishes_it(
         assert "stopping: trials are brought down" in text
         assert "Traceback" not in text
         (found,) = re.findall("^continue: *sweeper (.*)$", text, re.MULTILINE)
-        assert shlex.split(found) == [word for word in words if word != "--fresh"]
+        assert shlex.split(found) == [word for word in words if word != "--overwrite"]
         words = shlex.split(found)
     process = start(words, tmp_path / "last.txt")
     assert process.wait(PATIENCE_SECONDS) == 0, (tmp_path / "last.txt").read_text()
