@@ -42,15 +42,14 @@ COMMANDS = (
 """The modules whose import registers commands, in the order `--help` lists them."""
 
 EXTRAS = {
-    "torch": "train",
-    "transformers": "train",
-    "peft": "train",
-    "safetensors": "train",
-    "requests": "eval",
+    **dict.fromkeys(("torch", "transformers", "peft", "safetensors", "tokenizers"), "train"),
+    **dict.fromkeys(("accelerate", "datasets", "rouge_score"), "train"),
+    **dict.fromkeys(("lm_eval", "openai", "requests"), "eval"),
     "ray": "cluster",
-    "starlette": "serve",
-    "uvicorn": "serve",
+    **dict.fromkeys(("starlette", "uvicorn"), "serve"),
+    **dict.fromkeys(("mlflow", "tensorboardX", "wandb"), "trackers"),
 }
+"""A package that may be missing -> the extra it comes with."""
 
 
 @app.callback(invoke_without_command=True, epilog=f"Example: {EXAMPLES[''][0]}")

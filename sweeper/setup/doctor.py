@@ -1,15 +1,19 @@
 """Whether this machine can run a sweep: packages, devices, folders, the hub, a Ray cluster."""
 
+import itertools
 import os
-import re
 import shutil
 import socket
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from importlib import metadata
+from importlib import metadata, resources
 from pathlib import Path
 from typing import Literal, NamedTuple
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 from sweeper.errors import SweeperError
 from sweeper.estimate.inputs import Machine, this_machine
@@ -29,48 +33,16 @@ class Check(NamedTuple):
     remedy: str = ""
 
 
-class Package(NamedTuple):
-    """The version of a package that was tested, the oldest one allowed, and the extra it comes with."""
+DISTRIBUTION = "sweeper-llm"
 
-    tested: str
-    least: str
-    extra: str = ""
+BASE = "base"
+"""What is installed without any extra."""
 
-
-PACKAGES = {
-    "numpy": Package("2.4.6", "2.0"),
-    "pydantic": Package("2.14.3", "2.11"),
-    "pyyaml": Package("6.0.3", "6.0"),
-    "rich": Package("15.0.0", "14"),
-    "typer": Package("0.29.2", "0.16"),
-    "torch": Package("2.13.0", "2.8", "train"),
-    "transformers": Package("5.23.0", "5.20", "train"),
-    "peft": Package("0.21.2", "0.18", "train"),
-    "safetensors": Package("0.8.0", "0.6", "train"),
-    "tokenizers": Package("0.23.3", "0.22", "train"),
-    "accelerate": Package("1.15.0", "1.10", "train"),
-    "rouge-score": Package("0.1.2", "0.1.2", "train"),
-    "ray": Package("2.60.0", "2.50", "cluster"),
-    "optuna": Package("5.0.0", "5.0"),
-    "scipy": Package("1.17.1", "1.14"),
-    "datasets": Package("5.2.0", "4.0", "train"),
-    "packaging": Package("26.3", "24"),
-    "tenacity": Package("9.2.1", "9"),
-    "openai": Package("3.57.0", "2.0", "eval"),
-    "lm-eval": Package("0.4.13", "0.4.9", "eval"),
-    "pandas": Package("3.1.1", "2.2"),
-    "plotly": Package("7.1.0", "6.0"),
-    "jinja2": Package("3.1.6", "3.1"),
-    "starlette": Package("1.10.0", "1.0", "serve"),
-    "uvicorn": Package("0.54.0", "0.40", "serve"),
-    "tensorboardx": Package("2.6.5", "2.6", "trackers"),
-    "mlflow-skinny": Package("3.17.2", "3.5", "trackers"),
-    "wandb": Package("0.31.0", "0.25", "trackers"),
-}
-"""The dependencies of pyproject.toml, with the versions of constraints.txt; a test holds them together."""
-
-NEEDED = ("", "train", "cluster")
+NEEDED = (BASE, "train", "cluster")
 """The extras without which no sweep runs; the others are for some sweeps, or for reading results."""
+
+COLLECTIONS = ("all", "dev")
+"""Extras that repeat the others, or are for people who change sweeper."""
 
 LEAST_FREE_BYTES = GIB
 
@@ -102,42 +74,64 @@ def _python() -> Check:
     return Check("python", "ok", version)
 
 
+def requirements() -> dict[str, tuple[Requirement, str]]:
+    """What this installation requires: package -> its requirement, and the first extra it comes with.
+
+    Raises:
+        importlib.metadata.PackageNotFoundError: sweeper is not installed, only lies on the import path.
+    """
+    extras = metadata.metadata(DISTRIBUTION).get_all("Provides-Extra") or []
+    groups = [BASE, *(extra for extra in extras if extra not in COLLECTIONS)]
+    lines = [Requirement(line) for line in metadata.requires(DISTRIBUTION) or ()]
+    found: dict[str, tuple[Requirement, str]] = {}
+    for group, line in itertools.product(groups, lines):
+        extra = "" if group == BASE else group
+        if line.marker is None or line.marker.evaluate({"extra": extra}):
+            found.setdefault(line.name, (line, group))
+    return found
+
+
+def pinned_versions() -> dict[str, SpecifierSet]:
+    """The versions that were tested together, by canonical package name: constraints.txt of this release."""
+    packaged = Path(str(resources.files("sweeper")))
+    shipped = packaged / "constraints.txt"
+    path = shipped if shipped.is_file() else packaged.parent / "constraints.txt"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(pin.name): pin.specifier for pin in pins}
+
+
 def _packages() -> Iterator[Check]:
-    for name, package in PACKAGES.items():
-        try:
-            yield _package(name, package, metadata.version(name))
-        except metadata.PackageNotFoundError:
-            needed = package.extra in NEEDED
-            yield Check(
-                name,
-                "problem" if needed else "note",
-                "not installed",
-                f"{package.tested} (tested)" + ("" if needed else f", for `{package.extra}` alone"),
-                _install(package),
-            )
+    try:
+        required = requirements()
+    except metadata.PackageNotFoundError:
+        found, expected = "on the import path, but not installed", "an installed distribution"
+        yield Check(DISTRIBUTION, "problem", found, expected, _install(BASE))
+        return
+    tested = pinned_versions()
+    for name, (requirement, extra) in required.items():
+        yield _package(requirement, extra, tested.get(canonicalize_name(name), SpecifierSet()))
 
 
-def _package(name: str, package: Package, version: str) -> Check:
-    if _numbers(version) < _numbers(package.least):
-        return Check(name, "problem", version, f"at least {package.least}", _install(package))
-    if _numbers(version) != _numbers(package.tested):
-        expected = f"{package.tested} (tested)"
-        return Check(name, "note", version, expected, "use constraints.txt if something fails")
+def _package(requirement: Requirement, extra: str, tested: SpecifierSet) -> Check:
+    name = requirement.name
+    pin = f"{str(tested).removeprefix('==')} (tested)"
+    try:
+        version = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        needed = extra in NEEDED
+        expected = pin if needed else f"{pin}, only for the extra `{extra}`"
+        state: State = "problem" if needed else "note"
+        return Check(name, state, "not installed", expected, _install(extra))
+    if not requirement.specifier.contains(version, prereleases=True):
+        return Check(name, "problem", version, str(requirement.specifier), _install(extra))
+    if not tested.contains(version, prereleases=True):
+        return Check(name, "note", version, pin, "use constraints.txt if something fails")
     return Check(name, "ok", version)
 
 
-def _install(package: Package) -> str:
-    extra = f"[{package.extra}]" if package.extra else ""
-    return f"pip install 'sweeper-llm{extra}'"
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    """The release of a version, without what follows it: 2.13.0+cpu -> 2, 13; no zeros at its end."""
-    release = re.match(r"\d+(\.\d+)*", version)
-    numbers = [int(part) for part in release.group().split(".")] if release else []
-    while numbers and numbers[-1] == 0:
-        numbers.pop()
-    return tuple(numbers)
+def _install(extra: str) -> str:
+    return f"pip install '{DISTRIBUTION}{'' if extra == BASE else f'[{extra}]'}'"
 
 
 def _devices(machine: Machine) -> Iterator[Check]:
@@ -215,7 +209,7 @@ def _folder(name: str, folder: Path, setting: str, *, writes: bool = True) -> Ch
 
 def _cluster(address: str | None) -> Check:
     if address is None:
-        return Check("Ray cluster", "ok", "none asked for; a sweep starts a local one")
+        return Check("Ray cluster", "ok", "none given; a sweep starts a local one")
     expected = "a Ray cluster"
     remedy = "start one (`ray start --head`), or correct --address"
     host, _, port = address.rpartition("://")[2].rpartition(":")
@@ -231,9 +225,7 @@ def _cluster(address: str | None) -> Check:
         resources = cluster_resources(address)
     except ModuleNotFoundError as error:
         found = f"{error.name} is not installed"
-        return Check(
-            "Ray cluster", "problem", found, expected, "pip install 'sweeper-llm[cluster]'"
-        )
+        return Check("Ray cluster", "problem", found, expected, _install("cluster"))
     except SweeperError as error:
         return Check("Ray cluster", "problem", str(error), expected, remedy)
     counted = ", ".join(f"{resources.get(kind, 0):g} {kind}" for kind in ("CPU", "GPU"))

@@ -19,6 +19,7 @@ PACKAGES = (
     "rouge-score",
     "lm_eval",
 )
+"""What a number depends on. On the index `sweeper` is another program: ours is `sweeper-llm`."""
 
 
 def package_versions() -> dict[str, str]:
@@ -26,7 +27,7 @@ def package_versions() -> dict[str, str]:
     found = {}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            found[name] = metadata.version("sweeper-llm" if name == "sweeper" else name)
         except metadata.PackageNotFoundError:
             continue
     return found

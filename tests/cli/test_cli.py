@@ -578,9 +578,9 @@ def test_wrong_usage_ends_with_code_2_and_without_traceback(
 def test_a_missing_extra_names_what_to_install(
     command: Command, begun: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(sys.modules, "sweeper.runs.run", raising=False)
-    monkeypatch.setitem(sys.modules, "pandas", None)
-    refused(command("front", begun), r"this needs pandas; .*pip install 'sweeper\[report\]'")
+    monkeypatch.delitem(sys.modules, "sweeper.serve.app", raising=False)
+    monkeypatch.setitem(sys.modules, "starlette.applications", None)
+    refused(command("serve", begun), r"this needs starlette.*; .*'sweeper-llm\[serve\]'")
 
 
 def test_a_module_of_nobody_is_not_taken_for_an_extra(
@@ -597,7 +597,7 @@ def test_markup_in_a_message_is_printed_as_it_is(command: Command) -> None:
 
 def test_the_version_is_the_installed_one(command: Command) -> None:
     answer = command("--version")
-    assert answer == (0, f"{metadata.version('sweeper')}\n", "")
+    assert answer == (0, f"{metadata.version('sweeper-llm')}\n", "")
     assert sweeper.__version__ == metadata.version("sweeper-llm")
 
 

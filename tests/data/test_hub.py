@@ -250,7 +250,7 @@ def test_without_the_extra_one_message_names_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(MissingExtraError, match=r"install `sweeper\[data\]`, or give a local"):
+    with pytest.raises(MissingExtraError, match=r"install `sweeper-llm\[train\]`, or give a local"):
         read_rows(own())
     path = tmp_path / "a.parquet"
     path.touch()

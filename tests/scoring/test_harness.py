@@ -281,7 +281,7 @@ def test_a_missing_package_is_named(folder: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(builtins, "__import__", without)
     load_tasks.cache_clear()
-    with pytest.raises(MissingExtraError, match=r"install `sweeper\[eval\]`"):
+    with pytest.raises(MissingExtraError, match=r"install `sweeper-llm\[eval\]`"):
         load_tasks(settings_of(folder, "colours"))
 
 

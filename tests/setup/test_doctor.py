@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from sweeper.cli.app import _run
 from sweeper.estimate import GPUS
@@ -20,7 +22,7 @@ from sweeper.estimate import inputs as facts
 from sweeper.memory import hub_cache
 from sweeper.model.gpu_memory import seen_gpus
 from sweeper.setup import doctor
-from sweeper.setup.doctor import PACKAGES, Check, examine
+from sweeper.setup.doctor import Check, examine, requirements, pinned_versions
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "hf_averysecrettokenindeed"
@@ -59,24 +61,33 @@ def find(name: str, **given: object) -> Check:
     return check
 
 
-def test_the_packages_are_those_of_the_project_with_the_versions_that_were_tested() -> None:
+def test_the_requirements_are_those_of_the_project() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    asked = {extra: extras[extra] for extra in extras if extra not in ("all", "dev")}
-    wanted: dict[str, tuple[str, str]] = {}
-    for extra, lines in {"": project["dependencies"], **asked}.items():
-        for line in lines:
-            name, least = re.fullmatch(r"([\w-]+)(?:\[\w+\])?>=([\d.]+)", line).groups()  # type: ignore[union-attr]
-            wanted.setdefault(name, (least, extra))
-    assert {name: (p.least, p.extra) for name, p in PACKAGES.items()} == wanted
-    pins = dict(
-        line.lower().replace("_", "-").split("==")
-        for line in (ROOT / "constraints.txt").read_text().splitlines()
-        if "==" in line
-    )
-    assert {name: package.tested for name, package in PACKAGES.items()} == {
-        name: pins[name] for name in PACKAGES
-    }
+    groups = {extra: extras[extra] for extra in extras if extra not in ("all", "dev")}
+    wanted: dict[str, tuple[SpecifierSet, str]] = {}
+    for extra, lines in {"base": project["dependencies"], **groups}.items():
+        for requirement in map(Requirement, lines):
+            wanted.setdefault(requirement.name, (requirement.specifier, extra))
+    found = {name: (item.specifier, extra) for name, (item, extra) in requirements().items()}
+    assert found == wanted
+    assert {extra for _, extra in found.values()} == {"base", *groups}
+
+
+def test_every_requirement_has_a_tested_version_that_it_allows() -> None:
+    tested = pinned_versions()
+    pins = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    for name, (requirement, _) in requirements().items():
+        (pin,) = tested[name]
+        assert pin.operator == "==" and requirement.specifier.contains(pin.version)
+        assert re.search(rf"(?im)^{name.replace('-', '[-_]')}=={re.escape(pin.version)}$", pins)
+
+
+def test_sweeper_that_is_not_installed_is_one_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "DISTRIBUTION", "sweeper-that-is-nowhere")
+    checks = {check.name: check for check in examine(Path("runs"))}
+    assert checks["sweeper-that-is-nowhere"].state == "problem"
+    assert "torch" not in checks
 
 
 def test_a_sound_machine_has_no_problem_and_nothing_is_left_behind(
@@ -102,7 +113,7 @@ def test_a_sound_machine_has_no_problem_and_nothing_is_left_behind(
         ("1.13.0", "problem"),
     ],
 )
-def test_versions_are_held_against_the_tested_and_the_oldest(
+def test_versions_are_compared_with_the_tested_and_the_oldest_one(
     monkeypatch: pytest.MonkeyPatch, version: str, state: str
 ) -> None:
     real = metadata.version
@@ -111,16 +122,14 @@ def test_versions_are_held_against_the_tested_and_the_oldest(
     found = find("torch")
     assert (found.state, found.found) == (state, version)
     if state == "problem":
-        assert (found.expected, found.remedy) == (
-            "at least 2.8",
-            "pip install 'sweeper-llm[train]'",
-        )
+        assert (found.expected, found.remedy) == (">=2.8", "pip install 'sweeper-llm[train]'")
     if state == "note":
         assert found.expected == "2.13.0 (tested)"
 
 
 @pytest.mark.parametrize(
-    ("name", "state", "extra"), [("ray", "problem", "cluster"), ("lm-eval", "note", "eval")]
+    ("name", "state", "extra"),
+    [("ray", "problem", "cluster"), ("torch", "problem", "train"), ("lm-eval", "note", "eval")],
 )
 def test_a_missing_package_is_a_problem_only_where_no_sweep_runs_without(
     monkeypatch: pytest.MonkeyPatch, command: Command, name: str, state: str, extra: str
@@ -138,7 +147,8 @@ def test_a_missing_package_is_a_problem_only_where_no_sweep_runs_without(
     assert found.remedy == f"pip install 'sweeper-llm[{extra}]'"
     code, out, _ = command("doctor")
     assert code == (1 if state == "problem" else 0)
-    assert f"{state}: {name}: found not installed; expected {PACKAGES[name].tested}" in out
+    pin = str(pinned_versions()[name]).removeprefix("==")
+    assert f"{state}: {name}: found not installed; expected {pin}" in out
 
 
 def test_a_token_is_seen_and_never_told(

@@ -275,7 +275,7 @@ def test_what_a_tracker_needs_is_checked_before_the_sweep(
     with pytest.raises(SweeperError, match="has no WANDB_API_KEY; set it, or WANDB_MODE=offline"):
         Loggers(spec_with("wandb"), folder)
     monkeypatch.setitem(lanes.PACKAGES, "mlflow", "no_such_package")
-    with pytest.raises(MissingExtraError, match=r"pip install 'sweeper\[mlflow\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'sweeper-llm\[trackers\]'"):
         Loggers(spec_with("tensorboard", "mlflow"), folder)
     Loggers(spec_with("tensorboard"), folder)
 
