@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sweeper.analysis import OFF, ON, certainty, find_front
+from sweeper.analysis import OFF, ON, find_front, front_certainty
 from sweeper.spec import SweepSpec, parse_spec
 from sweeper.store.records import TrialRecord, measured
 
@@ -79,12 +79,12 @@ def recovery(rng: np.random.Generator, toy: Toy, repetitions: int, draws: int = 
     totals: dict[str, list[float]] = {}
     for _ in range(repetitions):
         front = find_front(_records(rng, toy, spec), spec)
-        sure = certainty(front, spec, draws).standings
-        ranked = sorted(sure, key=lambda name: -sure[name].p_front)
+        memberships = front_certainty(front, spec, draws).memberships
+        ranked = sorted(memberships, key=lambda name: -memberships[name].p_front)
         members = {item.config_id for item in front.members}
         sets = {
             "estimates": members,
-            "on or maybe": {name for name in sure if sure[name].verdict != "off"},
+            "on or uncertain": {name for name in memberships if memberships[name].label != "off"},
             "most probable, as many": set(ranked[: len(members)]),
         }
         for name, found in sets.items():
@@ -120,8 +120,10 @@ def calibration(rng: np.random.Generator, repetitions: int, draws: int = 1000) -
         useful = 0.85 + 0.04 * np.tanh(2 * dose) + rng.normal(0, 0.01, 30)
         toy = Toy("drawn", tuple(zip(unsafe.tolist(), useful.tolist(), strict=True)), 256)
         true = true_front(toy)
-        standings = certainty(find_front(_records(rng, toy, spec), spec), spec, draws).standings
-        found += [(s.p_front, name in true, s.member) for name, s in standings.items()]
+        memberships = front_certainty(
+            find_front(_records(rng, toy, spec), spec), spec, draws
+        ).memberships
+        found += [(s.p_front, name in true, s.on_front) for name, s in memberships.items()]
     p, right, member = (np.array(column) for column in zip(*found, strict=True))
     edges = (0.0, OFF, 0.1, 0.3, 0.5, 0.7, 0.9, ON, 1.0)
     groups = [

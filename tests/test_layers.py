@@ -101,7 +101,7 @@ HEAVY = {
             "rescoring",
             "show",
             "show_judges",
-            "standings",
+            "show_front",
         )
     },
     "rouge_score": {"scoring/utility.py"},

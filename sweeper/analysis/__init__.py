@@ -21,7 +21,7 @@ from sweeper.analysis.membership import (
     Certainty,
     FrontMembership,
     Volume,
-    certainty,
+    front_certainty,
 )
 from sweeper.analysis.paired_tests import (
     Comparison,
@@ -84,7 +84,6 @@ __all__ = [
     "Setting",
     "Volume",
     "asked",
-    "certainty",
     "compare",
     "comparison",
     "contrasts",
@@ -93,6 +92,7 @@ __all__ = [
     "feedback_of",
     "find_candidate",
     "find_front",
+    "front_certainty",
     "gap",
     "has_verdicts",
     "interpolation_twin",

@@ -1,4 +1,4 @@
-"""Where configurations stand: on the front, off it, or maybe, by Monte Carlo over what was measured.
+"""Which configurations are on the front, off it, or uncertain, by Monte Carlo over what was measured.
 
 In each draw every configuration has one true value of each metric. The front of the draw are the
 configurations that keep every constraint there and that no other one that does dominates. The probability
@@ -20,7 +20,7 @@ from sweeper.spec import ObjectiveSpec, SweepSpec
 from sweeper.stats import Interval, hypervolume
 
 Floats = NDArray[np.float64]
-Verdict = Literal["on", "maybe", "off"]
+Label = Literal["on", "uncertain", "off"]
 
 ON = 0.95
 """At least this probable: on the front."""
@@ -44,17 +44,17 @@ _CELLS = 1_000_000
 
 
 class FrontMembership(NamedTuple):
-    """Where one configuration stands.
+    """How probably one configuration belongs to the front.
 
     `p_front` is the probability of being on the front, `p_feasible` that of keeping a constraint, the
-    smallest over constraints and seeds, which decides feasibility. `member` says whether the point
+    smallest over constraints and seeds, which decides feasibility. `on_front` says whether the point
     estimates put it on the front.
     """
 
     p_front: float
     p_feasible: float
-    verdict: Verdict
-    member: bool
+    label: Label
+    on_front: bool
 
 
 class Volume(NamedTuple):
@@ -69,20 +69,20 @@ class Volume(NamedTuple):
 
 
 class Certainty(NamedTuple):
-    """The standing of every complete configuration by id, the front's volume, and what to know of both."""
+    """The membership of every complete configuration by id, the front's volume, and notes on both."""
 
-    standings: Mapping[str, FrontMembership]
+    memberships: Mapping[str, FrontMembership]
     hypervolume: Volume | None
     draws: int
     notes: tuple[str, ...]
 
-    def count(self, verdict: Verdict) -> int:
-        """How many configurations have this verdict."""
-        return sum(standing.verdict == verdict for standing in self.standings.values())
+    def count(self, label: Label) -> int:
+        """How many configurations have this label."""
+        return sum(membership.label == label for membership in self.memberships.values())
 
 
-def certainty(front: Front, spec: SweepSpec, draws: int | None = None) -> Certainty:
-    """The standing of all complete configurations. Equal records, in any order, give equal numbers.
+def front_certainty(front: Front, spec: SweepSpec, draws: int | None = None) -> Certainty:
+    """The membership of all complete configurations. Equal records, in any order, give equal numbers.
 
     Args:
         front: Of all records.
@@ -103,18 +103,18 @@ def certainty(front: Front, spec: SweepSpec, draws: int | None = None) -> Certai
     reference = _reference(front, spec)
     hits, volumes = _count(metrics, spec, count, places, list(reference.values()))
     shares = dict(zip((item.config_id for item in usable), hits / count, strict=True))
-    standings = {
-        item.config_id: _standing(item, float(shares.get(item.config_id, 0.0)), members)
+    memberships = {
+        item.config_id: _membership(item, float(shares.get(item.config_id, 0.0)), members)
         for item in items
     }
     volume = _volume([usable[i] for i in places], spec, reference, volumes)
-    return Certainty(standings, volume, count, _notes(metrics, usable))
+    return Certainty(memberships, volume, count, _notes(metrics, usable))
 
 
-def _standing(item: Candidate, p_front: float, members: set[str]) -> FrontMembership:
-    verdict: Verdict = "on" if p_front >= ON else "off" if p_front < OFF else "maybe"
+def _membership(item: Candidate, p_front: float, members: set[str]) -> FrontMembership:
+    label: Label = "on" if p_front >= ON else "off" if p_front < OFF else "uncertain"
     p_feasible = min(item.probabilities, default=1.0)
-    return FrontMembership(p_front, p_feasible, verdict, item.config_id in members)
+    return FrontMembership(p_front, p_feasible, label, item.config_id in members)
 
 
 def _count(

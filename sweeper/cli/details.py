@@ -40,7 +40,7 @@ class Detail(NamedTuple):
 
     item: Candidate
     front: Front
-    standing: FrontMembership | None
+    membership: FrontMembership | None
     contrasts: Sequence[Contrast]
     folder: RunFolder
     spec: SweepSpec
@@ -73,13 +73,13 @@ def detail(found: Detail) -> None:
 
 
 def _standing_lines(found: Detail) -> list[str]:
-    item, standing = found.item, found.standing
+    item, membership = found.item, found.membership
     role = item.role.replace("_", " ")
     lines = [f"{role}, {item.status}; seeds {', '.join(map(str, item.seeds))}"]
-    if standing is not None:
-        place = "on the front" if standing.member else "not on the front"
+    if membership is not None:
+        place = "on the front" if membership.on_front else "not on the front"
         lines.append(
-            f"{place} by its estimates; P(front) {standing.p_front:.3f}: {standing.verdict}"
+            f"{place} by its estimates; P(front) {membership.p_front:.3f}: {membership.label}"
         )
     if item.excluded is not None:
         lines.append(f"not compared: {item.excluded}")
@@ -147,7 +147,7 @@ def _response_lines(found: Detail) -> list[str]:
 
 def detail_data(found: Detail) -> dict[str, Any]:
     """The same as data."""
-    item, standing = found.item, found.standing
+    item, membership = found.item, found.membership
     return {
         "config_id": item.config_id,
         "role": item.role,
@@ -157,7 +157,7 @@ def detail_data(found: Detail) -> dict[str, Any]:
         "config": dict(item.config),
         "readout": dict(item.readout),
         "metrics": {name: _metric_data(item, name) for name in metric_names([item], found.spec)},
-        "front": None if standing is None else _standing_data(standing),
+        "front": None if membership is None else _membership_data(membership),
         "constraints": [
             {
                 "metric": constraint.metric,
@@ -191,12 +191,12 @@ def detail_data(found: Detail) -> dict[str, Any]:
     }
 
 
-def _standing_data(standing: FrontMembership) -> dict[str, Any]:
+def _membership_data(membership: FrontMembership) -> dict[str, Any]:
     return {
-        "on_front": standing.member,
-        "p_front": standing.p_front,
-        "p_feasible": standing.p_feasible,
-        "class": standing.verdict,
+        "on_front": membership.on_front,
+        "p_front": membership.p_front,
+        "p_feasible": membership.p_feasible,
+        "front_membership": membership.label,
     }
 
 
@@ -220,7 +220,7 @@ def _metric_data(item: Candidate, name: str) -> dict[str, Any]:
     }
 
 
-def comparison(found: Comparison, sure: Certainty) -> None:
+def comparison(found: Comparison, certainty: Certainty) -> None:
     """Settings that differ, then metrics with intervals, then the tests against the first."""
     title = "Side by side (95 % intervals); `>` marks what differs"
     table = Table("", title=title, title_justify="left")
@@ -232,7 +232,7 @@ def comparison(found: Comparison, sure: Certainty) -> None:
     table.add_section()
     for metric in found.metrics:
         table.add_row(escape(metric.metric), *(_value(item, metric) for item in found.items))
-    table.add_row("P(front)", *(_p_front(item, sure) for item in found.items))
+    table.add_row("P(front)", *(_p_front(item, certainty) for item in found.items))
     show.fit(table)
     same = sum(not setting.differs for setting in found.settings)
     show.line(f"{same} other hyperparameters are the same; `sweeper show` prints all of one")
@@ -260,9 +260,9 @@ def _value(item: Candidate, metric: Measured) -> str:
     return f"{item.values[name]:.3f}{inside}"
 
 
-def _p_front(item: Candidate, sure: Certainty) -> str:
-    standing = sure.standings.get(item.config_id)
-    return "-" if standing is None else f"{standing.p_front:.3f} ({standing.verdict})"
+def _p_front(item: Candidate, certainty: Certainty) -> str:
+    membership = certainty.memberships.get(item.config_id)
+    return "-" if membership is None else f"{membership.p_front:.3f} ({membership.label})"
 
 
 def _gaps(found: Comparison) -> Table:
@@ -283,9 +283,9 @@ def _gaps(found: Comparison) -> Table:
     return table
 
 
-def comparison_data(found: Comparison, sure: Certainty) -> dict[str, Any]:
+def comparison_data(found: Comparison, certainty: Certainty) -> dict[str, Any]:
     """The same as data; gaps are each of the others minus the first."""
-    standings = [sure.standings.get(item.config_id) for item in found.items]
+    memberships = [certainty.memberships.get(item.config_id) for item in found.items]
     return {
         "configurations": [
             {
@@ -294,9 +294,9 @@ def comparison_data(found: Comparison, sure: Certainty) -> dict[str, Any]:
                 "status": item.status,
                 "config": dict(item.config),
                 "metrics": {m.metric: _metric_data(item, m.metric) for m in found.metrics},
-                "front": None if standing is None else _standing_data(standing),
+                "front": None if membership is None else _membership_data(membership),
             }
-            for item, standing in zip(found.items, standings, strict=True)
+            for item, membership in zip(found.items, memberships, strict=True)
         ],
         "differing": [setting.name for setting in found.settings if setting.differs],
         "tests": [

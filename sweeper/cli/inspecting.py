@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sweeper.analysis import certainty, contrasts, find_candidate
 from sweeper.analysis import compare as side_by_side
+from sweeper.analysis import contrasts, find_candidate, front_certainty
 from sweeper.cli import completions, details, show, show_judges
 from sweeper.cli.options import (
     CoverageOption,
@@ -44,8 +44,10 @@ def show_configuration(
     opened = open_run(run, judge, min_coverage)
     front, spec = opened.front(), opened.spec
     item = find_candidate(front.candidates, config, str(run))
-    standing = certainty(front, spec).standings.get(item.config_id)
-    found = details.Detail(item, front, standing, contrasts(item, front, spec), opened.folder, spec)
+    membership = front_certainty(front, spec).memberships.get(item.config_id)
+    found = details.Detail(
+        item, front, membership, contrasts(item, front, spec), opened.folder, spec
+    )
     if json_:
         show.data(details.detail_data(found))
     else:
@@ -75,11 +77,11 @@ def compare(
     opened = open_run(run, judge, min_coverage)
     front, spec = opened.front(), opened.spec
     items = [find_candidate(front.candidates, config, str(run)) for config in configs]
-    found, sure = side_by_side(items, spec), certainty(front, spec)
+    found, certainty = side_by_side(items, spec), front_certainty(front, spec)
     if json_:
-        show.data(details.comparison_data(found, sure))
+        show.data(details.comparison_data(found, certainty))
     else:
-        details.comparison(found, sure)
+        details.comparison(found, certainty)
     _judged(opened, json_)
 
 

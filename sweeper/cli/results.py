@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sweeper.analysis import certainty
-from sweeper.cli import show, show_judges, standings
+from sweeper.analysis import front_certainty
+from sweeper.cli import show, show_front, show_judges
 from sweeper.cli.options import (
     CoverageOption,
     JsonOption,
@@ -38,12 +38,12 @@ def front(
 
     opened = open_run(run, judge, min_coverage)
     found, spec = opened.front(), opened.spec
-    sure = certainty(found, spec)
+    certainty = front_certainty(found, spec)
     if json_:
-        show.data(standings.front_data(found, sure))
+        show.data(show_front.front_data(found, certainty))
         show_judges.overlay(opened.judged(), to=show.err)
     else:
-        standings.front(found, sure, spec)
+        show_front.front(found, certainty, spec)
         show_judges.overlay(opened.judged())
 
 

@@ -192,7 +192,7 @@ def _refined(folder: RunFolder, spec: SweepSpec) -> None:
         first, last = rows[0], rows[-1]
         show.line(
             f"further seeds for the undecided: {last.spent:,} optimizer steps in {len(rows) - 1} rounds; "
-            f"undecided {first.state.undecided} -> {last.state.undecided}, on the front for sure "
+            f"undecided {first.state.undecided} -> {last.state.undecided}, on the front "
             f"{first.state.on} -> {last.state.on}, off it {first.state.off} -> {last.state.off}"
         )
 

@@ -155,12 +155,12 @@ def tally(
     gains = sign * np.array([one.values[name] - other.values[name] for one, other in pairs])
     rows = _differences(pairs, name, {} if known is None else known)
     verdicts = all(has_verdicts(item, name) for pair in pairs for item in pair)
-    sure = (
+    significant = (
         np.array([_sure_sign(gap(one, other, name)) for one, other in pairs])
         if rows is None
         else _surely(rows, verdicts)
     )
-    wins, losses = int((sign * sure > 0).sum()), int((sign * sure < 0).sum())
+    wins, losses = int((sign * significant > 0).sum()), int((sign * significant < 0).sum())
     mean = float(gains.mean())
     return Tally(
         metric=name,

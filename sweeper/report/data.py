@@ -13,10 +13,10 @@ from sweeper.analysis import (
     Certainty,
     Front,
     Recommendation,
-    certainty,
     comparison,
     describe,
     find_front,
+    front_certainty,
     recommend,
     shown,
     varying,
@@ -77,7 +77,7 @@ class ReportData(NamedTuple):
     pairs: Mapping[str, Any]
     compared: tuple[Compared, ...]
     front: FrontInfo
-    standings: tuple[str, ...]
+    memberships: tuple[str, ...]
     refinements: tuple[tuple[str, ...], ...]
     curves: tuple[StepInfo, ...]
     columns: tuple[str, ...]
@@ -115,12 +115,12 @@ def report_data(
     records = tuple(records)
     front = find_front(records, spec)
     found = recommend(front, spec)
-    sure = certainty(front, spec)
+    certainty = front_certainty(front, spec)
     pairings = averaging_pairs(front, spec)
     centre = found.chosen or found.nearest
     metrics = _metrics(front, spec)
     names = varying(front.candidates)
-    table = configuration_table(front, found, spec, metrics, sure)
+    table = configuration_table(front, found, spec, metrics, certainty)
     curves = [step_curves(front, spec, centre, name) for name in _curve_metrics(spec)]
     return ReportData(
         run=run.root.name,
@@ -136,8 +136,8 @@ def report_data(
         constants=_constants(front),
         pairs=pair_block(front, spec, [row.config_id for row in table.rows], found.chosen),
         compared=tuple(_compared(name, item, names, metrics) for name, item in comparison(found)),
-        front=front_info(front, spec, found.chosen, sure),
-        standings=_standings(sure),
+        front=front_info(front, spec, found.chosen, certainty),
+        memberships=_membership_texts(certainty),
         refinements=tuple(map(_refinement, refinement_rows(run, spec, records))),
         curves=tuple(curve for curve in curves if curve is not None),
         columns=table.columns,
@@ -151,7 +151,7 @@ def report_data(
         keyword_lists=list_rows(spec, records, judged),
         keyword_limits=LIMITS,
         provenance=_provenance(run, records, spec),
-        charts=chart_infos(run, front, spec, found, sure, pairings),
+        charts=chart_infos(run, front, spec, found, certainty, pairings),
     )
 
 
@@ -163,28 +163,29 @@ def _constants(front: Front) -> tuple[tuple[str, str], ...]:
     return tuple((name, shown(value)) for name, value in config.items() if name not in free)
 
 
-def _standings(sure: Certainty) -> tuple[str, ...]:
-    """How sure the front is, a sentence each."""
-    if not sure.standings:
+def _membership_texts(certainty: Certainty) -> tuple[str, ...]:
+    """How certain the front is, a sentence each."""
+    if not certainty.memberships:
         return ()
     texts = [
-        f"Of {len(sure.standings)} configurations {sure.count('on')} on the front with a probability of at "
-        f"least {ON:g}, {sure.count('maybe')} maybe, {sure.count('off')} off it, with less than {OFF:g} "
-        f"({sure.draws} draws over prompts and seeds)."
+        f"Of {len(certainty.memberships)} configurations {certainty.count('on')} on the front with a "
+        f"probability of at least {ON:g}, {certainty.count('uncertain')} uncertain, "
+        f"{certainty.count('off')} off it, with less than {OFF:g} "
+        f"({certainty.draws} draws over prompts and seeds)."
     ]
-    if (volume := sure.hypervolume) is not None:
+    if (volume := certainty.hypervolume) is not None:
         low, high = volume.interval
         corner = ", ".join(f"{name} {value:.4g}" for name, value in volume.reference.items())
         texts.append(
             f"Hypervolume of the front {volume.value:.4g} (95 % interval {low:.4g} to {high:.4g}), "
             f"reference point {corner}."
         )
-    return (*texts, *(f"{note[0].upper()}{note[1:]}." for note in sure.notes))
+    return (*texts, *(f"{note[0].upper()}{note[1:]}." for note in certainty.notes))
 
 
 def _refinement(row: RefinementRow) -> tuple[str, ...]:
     state, volume = row.state, row.state.hypervolume
-    counts = (row.paths, row.spent, state.on, state.maybe, state.off, state.undecided)
+    counts = (row.paths, row.spent, state.on, state.uncertain, state.off, state.undecided)
     area = ABSENT if volume is None else "{:.4g} ({:.4g} to {:.4g})".format(*volume)
     return (*(f"{count:,}" for count in counts), area)
 

@@ -38,13 +38,13 @@ def chart_infos(
     front: Front,
     spec: SweepSpec,
     found: Recommendation,
-    sure: Certainty,
+    certainty: Certainty,
     pairings: Pairings,
 ) -> ChartInfos:
     """Gather what the charts show, from the same values as the rest of the report."""
     centre = found.chosen or found.nearest
     return ChartInfos(
-        parallel_info(front, spec, sure),
+        parallel_info(front, spec, certainty),
         heat_infos(front, spec, centre, found.chosen is not None),
         importance_info(front, spec) if front.competing else None,
         factorial_infos(pairings, spec),

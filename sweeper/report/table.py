@@ -54,7 +54,7 @@ def configuration_table(
     found: Recommendation,
     spec: SweepSpec,
     metrics: Sequence[str],
-    sure: Certainty,
+    certainty: Certainty,
 ) -> Table:
     """All candidates, the front first, then complete ones by utility, then the rest.
 
@@ -66,10 +66,10 @@ def configuration_table(
     leading = tuple(name for name in dict.fromkeys(judged) if name in metrics)
     others = tuple(name for name in metrics if name not in leading)
     names = varying(front.candidates)
-    head = ("marks", "configuration", *leading, "P(constraints)", "P(front)", "class")
+    head = ("marks", "configuration", *leading, "P(constraints)", "P(front)", "membership")
     members = {item.config_id for item in front.members}
     rows = tuple(
-        _row(item, members, found, (leading, names, others), sure)
+        _row(item, members, found, (leading, names, others), certainty)
         for item in _ordered(front, members, spec)
     )
     return Table((*head, *names, *others, "role", "status"), rows)
@@ -99,13 +99,17 @@ def _row(
     marks += ["front"] if item.config_id in members else []
     marks += ["no gain"] if item.gain is False else []
     base = item.role == BASE_ROLE
-    sure = item.status == "complete"
+    complete = item.status == "complete"
     cells = [
         Cell(", ".join(marks), -len(marks), False),
         Cell(item.config_id, item.config_id, False),
         *(_measure_cell(item, metric) for metric in leading),
-        Cell(f"{item.probability:.3f}" if sure else "", item.probability if sure else "", True),
-        *_standing_cells(certainty.standings.get(item.config_id)),
+        Cell(
+            f"{item.probability:.3f}" if complete else "",
+            item.probability if complete else "",
+            True,
+        ),
+        *_membership_cells(certainty.memberships.get(item.config_id)),
         *(_value_cell(None if base else item.config.get(name)) for name in varied),
         *(_measure_cell(item, metric) for metric in others),
         Cell(item.role.replace("_", " "), item.role, False),
@@ -114,11 +118,11 @@ def _row(
     return Row(item.config_id, tuple(marks), tuple(cells))
 
 
-def _standing_cells(standing: FrontMembership | None) -> tuple[Cell, Cell]:
-    if standing is None:
+def _membership_cells(membership: FrontMembership | None) -> tuple[Cell, Cell]:
+    if membership is None:
         return Cell("", "", True), Cell("", "", False)
-    p = standing.p_front
-    return Cell(f"{p:.3f}", p, True), Cell(standing.verdict, -p, False)
+    p = membership.p_front
+    return Cell(f"{p:.3f}", p, True), Cell(membership.label, -p, False)
 
 
 def _status(item: Candidate) -> str:

@@ -14,9 +14,9 @@ from sweeper.analysis import (
     Front,
     Policy,
     Recommendation,
-    certainty,
     find_candidate,
     find_front,
+    front_certainty,
     recommend,
 )
 from sweeper.errors import RunFolderError
@@ -109,8 +109,8 @@ class Run:
         return find_front(self.records(), self.spec)
 
     def certainty(self) -> Certainty:
-        """How sure the front is: P(on front) of each complete configuration; see `sweeper.analysis`."""
-        return certainty(self.front(), self.spec)
+        """How certain the front is: P(on front) of each complete configuration; see `sweeper.analysis`."""
+        return front_certainty(self.front(), self.spec)
 
     def recommend(self, policy: Policy = SAFEST_USEFUL) -> Recommendation:
         """The configuration to use under a policy, or why there is none; see `sweeper.analysis`."""

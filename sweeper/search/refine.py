@@ -1,7 +1,7 @@
 """Further seeds for what the first pass left undecided, the most informative paths first.
 
-A configuration is undecided while it may be on the front or not (class `maybe`), or while it neither keeps
-nor breaks a constraint with the demanded confidence. The variance p (1 - p) of such a probability is what a
+A configuration is undecided while its front membership is `uncertain`, or while it neither keeps nor breaks
+a constraint with the demanded confidence. The variance p (1 - p) of such a probability is what a
 further training run can take away at most. Configurations of one path share its cost, so paths are ranked
 by the sum of these variances per optimizer step. A new seed trains a path as far as its last undecided
 readout.
@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sweeper.analysis import BASE_ROLE, Candidate, Certainty, certainty, find_front
+from sweeper.analysis import BASE_ROLE, Candidate, Certainty, find_front, front_certainty
 from sweeper.errors import RunFolderError
 from sweeper.planning import Plan, Point, Trajectory, make_plan
 from sweeper.search.rounds import append_line, read_lines
@@ -33,7 +33,7 @@ class State(NamedTuple):
     """How decided a front is: classes, undecided configurations, hypervolume with its 95 % interval."""
 
     on: int
-    maybe: int
+    uncertain: int
     off: int
     undecided: int
     hypervolume: tuple[float, float, float] | None
@@ -103,38 +103,40 @@ def refinement_rows(
         return ()
     front = find_front(records, spec)
     states = [item.before for item in rounds]
-    states.append(state_of(certainty(front, spec), front.competing, spec))
+    states.append(state_of(front_certainty(front, spec), front.competing, spec))
     parts = [0, *itertools.accumulate(len(item.parts) for item in rounds)]
     steps = [0, *itertools.accumulate(sum(p.steps for p in item.parts) for item in rounds)]
     return tuple(map(RefinementRow, parts, steps, states))
 
 
-def state_of(sure: Certainty, front_items: Sequence[Candidate], spec: SweepSpec) -> State:
+def state_of(certainty: Certainty, front_items: Sequence[Candidate], spec: SweepSpec) -> State:
     """How decided a front is now."""
-    volume = sure.hypervolume
+    volume = certainty.hypervolume
     return State(
-        sure.count("on"),
-        sure.count("maybe"),
-        sure.count("off"),
-        len(undecided(sure, front_items, spec)),
+        certainty.count("on"),
+        certainty.count("uncertain"),
+        certainty.count("off"),
+        len(undecided(certainty, front_items, spec)),
         None if volume is None else (volume.value, volume.interval.low, volume.interval.high),
     )
 
 
-def undecided(sure: Certainty, items: Sequence[Candidate], spec: SweepSpec) -> dict[str, float]:
+def undecided(
+    certainty: Certainty, items: Sequence[Candidate], spec: SweepSpec
+) -> dict[str, float]:
     """What each undecided configuration leaves open: the sum of p (1 - p) of its open questions.
 
     Args:
-        sure: The certainty of the front.
+        certainty: The certainty of the front.
         items: Its complete candidates.
         spec: Gives the constraints and their confidences.
     """
     found = {}
     for item in items:
-        standing = sure.standings.get(item.config_id)
-        if item.role == BASE_ROLE or standing is None:
+        membership = certainty.memberships.get(item.config_id)
+        if item.role == BASE_ROLE or membership is None:
             continue
-        doubts = [standing.p_front] if standing.verdict == "maybe" else []
+        doubts = [membership.p_front] if membership.label == "uncertain" else []
         doubts += [
             p
             for p, constraint in zip(item.probabilities, spec.constraints, strict=True)
@@ -155,8 +157,8 @@ def _next(
     refine = spec.search.refine
     assert refine is not None
     front = find_front(read_records(folder.records).records, spec)
-    sure = certainty(front, spec)
-    open_questions = undecided(sure, front.competing, spec)
+    certainty = front_certainty(front, spec)
+    open_questions = undecided(certainty, front.competing, spec)
     left = refine.budget - sum(part.steps for item in rounds for part in item.parts)
     used = Counter(config_id for r in rounds for part in r.parts for config_id in part.config_ids)
     first = spec.model_copy(update={"seeds": spec.seeds[:1]})
@@ -173,7 +175,7 @@ def _next(
             left -= part.steps
     if not parts:
         return None
-    return Refinement(tuple(parts), state_of(sure, front.competing, spec))
+    return Refinement(tuple(parts), state_of(certainty, front.competing, spec))
 
 
 def _part(

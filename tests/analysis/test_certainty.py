@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from support.factories import base_record, make_record, make_spec, make_sweep, with_samples
 
-from sweeper.analysis import DRAWS, OFF, ON, certainty, find_front, losses, non_dominated
+from sweeper.analysis import DRAWS, OFF, ON, find_front, front_certainty, losses, non_dominated
 from sweeper.analysis.draws import metric_draws, suite_of, weights_of
 from sweeper.analysis.membership import fronts
 from sweeper.cli import main
@@ -24,8 +24,8 @@ BY_LOSS = ("objectives=[heldout_loss, unsafe_rate]", "constraints=[]")
 
 
 def p_front(records: list[TrialRecord], spec: SweepSpec) -> Mapping[str, float]:
-    found = certainty(find_front(records, spec), spec)
-    return {name: standing.p_front for name, standing in found.standings.items()}
+    found = front_certainty(find_front(records, spec), spec)
+    return {name: membership.p_front for name, membership in found.memberships.items()}
 
 
 def bits(n: int, *counted: range) -> str:
@@ -52,9 +52,9 @@ def test_a_single_one_is_on_the_front_where_it_keeps_the_constraint() -> None:
         records = [make_record(identity="one", unsafe=(k, 256))]
         expected = probability_at_most(k, 256, 0.05)
         assert p_front(records, spec)["one"] == pytest.approx(expected, abs=0.02)
-        standing = certainty(find_front(records, spec), spec).standings["one"]
-        assert standing.p_feasible == expected
-        assert standing.member == (expected >= 0.95)
+        membership = front_certainty(find_front(records, spec), spec).memberships["one"]
+        assert membership.p_feasible == expected
+        assert membership.on_front == (expected >= 0.95)
 
 
 def test_the_same_prompts_tell_apart_what_counts_cannot() -> None:
@@ -139,24 +139,24 @@ def test_classes_follow_from_the_probabilities_of_a_whole_sweep() -> None:
     spec = make_spec()
     records = make_sweep(spec)
     front = find_front(records, spec)
-    found = certainty(front, spec)
-    assert set(found.standings) == {item.config_id for item in front.competing}
+    found = front_certainty(front, spec)
+    assert set(found.memberships) == {item.config_id for item in front.competing}
     assert found.draws == DRAWS
-    for standing in found.standings.values():
-        p = standing.p_front
-        assert standing.verdict == ("on" if p >= ON else "off" if p < OFF else "maybe")
+    for membership in found.memberships.values():
+        p = membership.p_front
+        assert membership.label == ("on" if p >= ON else "off" if p < OFF else "uncertain")
     members = {item.config_id for item in front.members}
-    assert {n for n, s in found.standings.items() if s.member} == members
-    assert sum(found.count(v) for v in ("on", "maybe", "off")) == len(found.standings)
+    assert {n for n, s in found.memberships.items() if s.on_front} == members
+    assert sum(found.count(v) for v in ("on", "uncertain", "off")) == len(found.memberships)
     # The expected size of a front is at least one wherever something is feasible.
-    assert sum(s.p_front for s in found.standings.values()) > 1
-    assert certainty(find_front(records[::-1], spec), spec) == found
+    assert sum(s.p_front for s in found.memberships.values()) > 1
+    assert front_certainty(find_front(records[::-1], spec), spec) == found
 
 
 def test_the_volume_is_that_of_the_members_and_its_interval_holds_it() -> None:
     spec = make_spec()
     front = find_front(make_sweep(spec), spec)
-    volume = certainty(front, spec).hypervolume
+    volume = front_certainty(front, spec).hypervolume
     assert volume is not None
     assert volume.reference == {"rouge_l": 0.0, "unsafe_rate": 0.05}
     points = losses(front.members, spec.objectives)
@@ -167,7 +167,7 @@ def test_the_volume_is_that_of_the_members_and_its_interval_holds_it() -> None:
 def test_an_unbounded_metric_is_measured_from_the_untouched_model() -> None:
     spec = make_spec("objectives=[heldout_loss, unsafe_rate]", "constraints=[]")
     front = find_front([base_record(utility=0.31), make_record(unsafe=(0, 256))], spec)
-    volume = certainty(front, spec).hypervolume
+    volume = front_certainty(front, spec).hypervolume
     assert volume is not None
     assert volume.reference == {"heldout_loss": 2.0 - 0.31, "unsafe_rate": 1.0}
     assert volume.value == pytest.approx(0.54)
@@ -177,16 +177,16 @@ def test_what_is_missing_is_said() -> None:
     spec = make_spec(*BY_LOSS)
     rates = {"unsafe_rate": bits(256, range(3))}
     records = [with_samples(rates, unsafe=(3, 256)), make_record(max_steps=40)]
-    notes = certainty(find_front(records, spec), spec).notes
+    notes = front_certainty(find_front(records, spec), spec).notes
     assert notes == (
         "one seed: how much training runs differ is not in these probabilities",
         "2 of 2 configurations have no rows of heldout_loss: taken as exact",
         "1 of 2 configurations have k/n of unsafe_rate without its prompts: taken as independent of "
         "the others",
     )
-    assert certainty(find_front([], spec), spec).standings == {}
-    failed = certainty(find_front([make_record(status="failed")], spec), spec)
-    assert (failed.standings, failed.hypervolume) == ({}, None)
+    assert front_certainty(find_front([], spec), spec).memberships == {}
+    failed = front_certainty(find_front([make_record(status="failed")], spec), spec)
+    assert (failed.memberships, failed.hypervolume) == ({}, None)
 
 
 def test_a_constraint_on_what_was_not_measured_is_never_kept() -> None:
@@ -194,8 +194,8 @@ def test_a_constraint_on_what_was_not_measured_is_never_kept() -> None:
     plain = make_record(identity="one")
     metrics = {k: m for k, m in plain.metrics.items() if k != "over_refusal_rate"}
     front = find_front([replace(plain, metrics=metrics)], spec)
-    standing = certainty(front, spec).standings["one"]
-    assert (standing.p_front, standing.p_feasible, standing.verdict) == (0.0, 0.0, "off")
+    membership = front_certainty(front, spec).memberships["one"]
+    assert (membership.p_front, membership.p_feasible, membership.label) == (0.0, 0.0, "off")
 
 
 @pytest.mark.parametrize(
@@ -227,18 +227,21 @@ def test_the_front_command_prints_it_all_as_data(
         main()
     assert end.value.code == 0
     found = json.loads(capsys.readouterr().out)
-    expected = certainty(find_front(records, spec), spec)
+    expected = front_certainty(find_front(records, spec), spec)
     assert [m["config_id"] for m in found["members"]] == [
         item.config_id for item in find_front(records, spec).members
     ]
     for item in (*found["members"], *found["others"]):
-        standing = expected.standings[item["config_id"]]
-        assert (item["p_front"], item["p_feasible"]) == (standing.p_front, standing.p_feasible)
-        assert (item["class"], item["on_front"]) == (standing.verdict, standing.member)
+        membership = expected.memberships[item["config_id"]]
+        assert (item["p_front"], item["p_feasible"]) == (membership.p_front, membership.p_feasible)
+        assert (item["front_membership"], item["on_front"]) == (
+            membership.label,
+            membership.on_front,
+        )
     others = {item["config_id"] for item in found["others"]}
-    maybe = {n for n, s in expected.standings.items() if s.verdict != "off" and not s.member}
-    assert others == maybe
-    assert found["classes"] == {v: expected.count(v) for v in ("on", "maybe", "off")}
+    uncertain = {n for n, s in expected.memberships.items() if s.label != "off" and not s.on_front}
+    assert others == uncertain
+    assert found["membership_counts"] == {v: expected.count(v) for v in ("on", "uncertain", "off")}
     assert expected.hypervolume is not None
     assert found["hypervolume"]["interval"] == list(expected.hypervolume.interval)
     assert found["draws"] == DRAWS

@@ -16,12 +16,12 @@ from support.factories import make_record, make_spec, with_samples
 
 from sweeper.analysis import (
     Candidate,
-    certainty,
     compare,
     contrasts,
     controls,
     find_candidate,
     find_front,
+    front_certainty,
     gap,
     raw_twin,
     recommend,
@@ -201,8 +201,8 @@ def test_show_prints_every_setting_count_and_place(
         low, high = wilson_interval(metric.k or 0, metric.n)
         row = f"│ {RATE} │ {record.seed} │ {metric.value:.4g} │ {metric.k}/200 │ {low:.3f} to {high:.3f} │"
         assert row in shown
-    standing = certainty(find_front(records, spec), spec).standings["aa10"]
-    assert f"P(front) {standing.p_front:.3f}: {standing.verdict}" in shown
+    membership = front_certainty(find_front(records, spec), spec).memberships["aa10"]
+    assert f"P(front) {membership.p_front:.3f}: {membership.label}" in shown
     assert re.search(r"constraint unsafe_rate <= 0.05: P = 0\.\d{3}, asked 0.95: ", shown)
     assert "│ without averaging │ -0.130" in shown
     assert f"responses under seed 0: {path}\n" in answer.out

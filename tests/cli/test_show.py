@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 from support.factories import base_record, make_record, make_spec, make_sweep
 
-from sweeper.analysis import certainty, find_front, recommend
-from sweeper.cli import recommendations, show, standings
+from sweeper.analysis import find_front, front_certainty, recommend
+from sweeper.cli import recommendations, show, show_front
 from sweeper.cli.progress import SweepProgress
 from sweeper.planning import make_plan
 from sweeper.runs.verify import Verification
@@ -61,19 +61,22 @@ def test_the_front_table_names_hyperparameters_counts_and_the_base_model(
 ) -> None:
     spec = make_spec()
     found = find_front(make_sweep(spec, seed=1), spec)
-    sure = certainty(found, spec)
-    standings.front(found, sure, spec)
+    certainty = front_certainty(found, spec)
+    show_front.front(found, certainty, spec)
     text = capsys.readouterr().out
     for item in found.members:
         assert item.config_id in text
         assert str(item.config["average"]) in text
     assert f"{len(found.members)} on the front, of {len(found.competing)} complete" in text
     for item in found.members:
-        standing = sure.standings[item.config_id]
+        membership = certainty.memberships[item.config_id]
         (row,) = [line for line in text.splitlines() if item.config_id in line]
         cells = [cell.strip() for cell in row.strip("│ ").split("│")]
-        assert cells[-3:] == ["on", f"{standing.p_front:.3f}", standing.verdict]
-    assert f"{sure.count('on')} on (at least 0.95), {sure.count('maybe')} maybe" in text
+        assert cells[-3:] == ["on", f"{membership.p_front:.3f}", membership.label]
+    assert (
+        f"{certainty.count('on')} on (at least 0.95), {certainty.count('uncertain')} uncertain"
+        in text
+    )
     assert "reference point rouge_l 0, unsafe_rate 0.05" in text
     assert "note: one seed: how much training runs differ" in text
     assert "untouched base model: rouge_l" in text

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from support.factories import base_record, make_config, make_record, make_spec, make_sweep
 
-from sweeper.analysis import Front, certainty, find_front, recommend
+from sweeper.analysis import Front, find_front, front_certainty, recommend
 from sweeper.report.data import ReportData, report_data
 from sweeper.report.figures.draw_bars import importance_figure
 from sweeper.report.figures.draw_panels import heat_figure
@@ -35,7 +35,7 @@ def fronted(records: list[TrialRecord], spec: SweepSpec | None = None) -> tuple[
 
 def parallel(records: list[TrialRecord]) -> ParallelInfo | None:
     front, spec = fronted(records)
-    return parallel_info(front, spec, certainty(front, spec))
+    return parallel_info(front, spec, front_certainty(front, spec))
 
 
 def heats(records: list[TrialRecord], **centre: Any) -> tuple[HeatInfo, ...]:
@@ -159,12 +159,12 @@ def test_a_line_crosses_each_axis_at_its_value() -> None:
 
 def test_lines_are_coloured_by_the_probability_of_the_front_and_the_surest_drawn_last() -> None:
     front, spec = fronted(make_sweep())
-    sure = certainty(front, spec)
-    info = parallel_info(front, spec, sure)
+    certainty = front_certainty(front, spec)
+    info = parallel_info(front, spec, certainty)
     assert info is not None
     assert info.colour == P_FRONT
     assert list(info.shades) == sorted(info.shades)
-    assert list(info.shades) == [sure.standings[name].p_front for name in info.config_ids]
+    assert list(info.shades) == [certainty.memberships[name].p_front for name in info.config_ids]
     assert info.controls == sum(item.role != "candidate" for item in front.competing) > 0
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from support.factories import base_record, make_record, make_spec, make_sweep
 
-from sweeper.analysis import certainty, find_front, recommend
+from sweeper.analysis import find_front, front_certainty, recommend
 from sweeper.report.figures import (
     figure_block,
     figure_html,
@@ -174,12 +174,12 @@ def test_a_figure_of_the_report_is_data_and_one_that_stands_alone_carries_the_li
 def test_a_place_that_is_not_sure_is_drawn_hollow() -> None:
     spec = make_spec()
     front = find_front(make_sweep(), spec)
-    sure = certainty(front, spec)
-    info = front_info(front, spec, None, sure)
+    certainty = front_certainty(front, spec)
+    info = front_info(front, spec, None, certainty)
     for point in info.points:
-        standing = sure.standings[point.config_id]
-        assert (point.p_front, point.verdict) == (standing.p_front, standing.verdict)
-        assert f"P(on front) {standing.p_front:.3f}: {standing.verdict}" in point.text
+        membership = certainty.memberships[point.config_id]
+        assert (point.p_front, point.membership) == (membership.p_front, membership.label)
+        assert f"P(on front) {membership.p_front:.3f}: {membership.label}" in point.text
     drawn = {
         identity: symbol
         for trace in front_figure(info).data
@@ -187,7 +187,7 @@ def test_a_place_that_is_not_sure_is_drawn_hollow() -> None:
         for identity, symbol in zip(trace.customdata, trace.marker.symbol, strict=True)
     }
     assert drawn == {
-        p.config_id: SYMBOLS[p.kind] + ("-open" if p.verdict == "maybe" else "")
+        p.config_id: SYMBOLS[p.kind] + ("-open" if p.membership == "uncertain" else "")
         for p in info.points
     }
-    assert {p.verdict for p in info.points} == {"maybe", "off"}
+    assert {p.membership for p in info.points} == {"uncertain", "off"}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from support.factories import base_record, make_record, make_spec, make_sweep
 
-from sweeper.analysis import certainty, find_front
+from sweeper.analysis import find_front, front_certainty
 from sweeper.errors import RunFolderError
 from sweeper.export import FORMATS, export
 from sweeper.planning import make_plan
@@ -368,18 +368,18 @@ def test_every_planned_average_finds_its_control(tmp_path: Path) -> None:
 def test_the_table_and_the_page_say_how_sure_each_place_is() -> None:
     spec = make_spec()
     records = make_sweep(spec)
-    found = certainty(find_front(records, spec), spec)
+    found = front_certainty(find_front(records, spec), spec)
     data = made(records)
     for row in data.rows:
         cells = dict(zip(data.columns, row.cells, strict=True))
-        standing = found.standings.get(row.config_id)
-        shown = cells["P(front)"].text, cells["class"].text
+        membership = found.memberships.get(row.config_id)
+        shown = cells["P(front)"].text, cells["membership"].text
         assert shown == (
-            ("", "") if standing is None else (f"{standing.p_front:.3f}", standing.verdict)
+            ("", "") if membership is None else (f"{membership.p_front:.3f}", membership.label)
         )
-    counted = f"Of {len(found.standings)} configurations {found.count('on')} on the front"
-    assert data.standings[0].startswith(counted)
-    assert "reference point rouge_l 0, unsafe_rate 0.05" in data.standings[1]
+    counted = f"Of {len(found.memberships)} configurations {found.count('on')} on the front"
+    assert data.memberships[0].startswith(counted)
+    assert "reference point rouge_l 0, unsafe_rate 0.05" in data.memberships[1]
     page = render(data)
-    assert all(text in page for text in data.standings)
-    assert "Hollow symbols may be on the front or not" in page
+    assert all(text in page for text in data.memberships)
+    assert "Hollow symbols are uncertain" in page

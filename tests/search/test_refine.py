@@ -11,7 +11,7 @@ import pytest
 from support.factories import make_spec
 from support.world import World, spec_text
 
-from sweeper.analysis import certainty, find_front
+from sweeper.analysis import find_front, front_certainty
 from sweeper.errors import RunFolderError
 from sweeper.planning import Plan, make_plan
 from sweeper.search.refine import read_refinements, refined_plans, refinement_rows, undecided
@@ -85,7 +85,7 @@ def test_undecided_paths_get_new_seeds_within_the_budget(tmp_path: Path) -> None
     spec = spec_with(1000)
     folder = first_pass(tmp_path / "run", spec)
     front = find_front(read_records(folder.records).records, spec)
-    doubts = undecided(certainty(front, spec), front.competing, spec)
+    doubts = undecided(front_certainty(front, spec), front.competing, spec)
     assert 0 < len(doubts) < len(front.competing)
     refine(folder, spec)
     rounds = read_refinements(folder)
@@ -107,7 +107,7 @@ def test_the_path_that_leaves_most_open_per_step_comes_first(tmp_path: Path) -> 
     spec = spec_with(200)
     folder = first_pass(tmp_path / "run", spec)
     front = find_front(read_records(folder.records).records, spec)
-    doubts = undecided(certainty(front, spec), front.competing, spec)
+    doubts = undecided(front_certainty(front, spec), front.competing, spec)
     worth = []
     for trajectory in make_plan(spec).trajectories:
         chosen = [item for item in trajectory.configurations if item.config_id in doubts]
@@ -134,7 +134,7 @@ def test_it_ends_when_nothing_may_have_more_seeds_and_says_what_was_decided(tmp_
     assert rows[-1].spent == sum(p.steps for r in rounds for p in r.parts)
     assert rows[-1].state.undecided < rows[0].state.undecided
     front = find_front(records, spec)
-    still = undecided(certainty(front, spec), front.competing, spec)
+    still = undecided(front_certainty(front, spec), front.competing, spec)
     extra = {(r.config_id, r.seed) for r in records}
     assert all((config_id, 2) in extra for config_id in still)
 

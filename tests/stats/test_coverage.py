@@ -74,8 +74,8 @@ def test_the_front_by_probability_is_found_at_least_as_often_as_by_estimates(
     toy: recovery.Toy,  # type: ignore[name-defined]
 ) -> None:
     found = recovery.recovery(rng(), toy, 20, draws=500)
-    assert found["on or maybe: whole"] >= found["estimates: whole"]
-    assert found["on or maybe: share"] > found["estimates: share"]
+    assert found["on or uncertain: whole"] >= found["estimates: whole"]
+    assert found["on or uncertain: share"] > found["estimates: share"]
     assert found["most probable, as many: share"] >= found["estimates: share"]
 
 

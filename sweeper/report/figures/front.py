@@ -110,7 +110,7 @@ def _markers(
 ) -> go.Scatter:
     """One kind of average. Front members are larger, opaque, with error bars; the others recede.
 
-    Symbols are hollow where the place is not sure (`maybe`).
+    Symbols are hollow where the place is not certain (`uncertain`).
     """
     bars = {
         "type": "data",
@@ -137,11 +137,13 @@ def _markers(
         hovertemplate="%{text}<extra></extra>",
         marker={
             "symbol": [
-                SYMBOLS.get(kind, "x") + ("-open" if point.verdict == "maybe" else "")
+                SYMBOLS.get(kind, "x") + ("-open" if point.membership == "uncertain" else "")
                 for point in points
             ],
             "size": 13 if on_front else 9,
-            "opacity": [1.0 if on_front or point.verdict == "maybe" else 0.6 for point in points],
+            "opacity": [
+                1.0 if on_front or point.membership == "uncertain" else 0.6 for point in points
+            ],
             "color": colours if scale else _ONE_RATE,
             "line": {"color": RING if on_front else INK, "width": 2 if on_front else 0.6},
             **({"colorscale": RATES, **scale} if scale else {}),

@@ -33,8 +33,8 @@ BASE_SYMBOL = "star"
 class Point(NamedTuple):
     """One configuration in the front figure. `low` and `high` bound the unsafe rate `x`.
 
-    `on_front` is by the estimates, `p_front` the probability and `verdict` its class, one of
-    `on`, `maybe` and `off`. The untouched model has neither.
+    `on_front` is by the estimates, `p_front` the probability and `membership` its class, one of
+    `on`, `uncertain` and `off`. The untouched model has neither.
     """
 
     config_id: str
@@ -50,7 +50,7 @@ class Point(NamedTuple):
     on_front: bool
     gain: bool | None
     p_front: float | None = None
-    verdict: str = ""
+    membership: str = ""
     role: str = "candidate"
 
 
@@ -115,11 +115,11 @@ def kind_of(label: str) -> str:
 
 
 def front_info(
-    front: Front, spec: SweepSpec, recommended: Candidate | None, sure: Certainty | None = None
+    front: Front, spec: SweepSpec, recommended: Candidate | None, certainty: Certainty | None = None
 ) -> FrontInfo:
     """What the front figure shows: every complete configuration and the untouched model.
 
-    Without `sure` no point has a probability or a class.
+    Without `certainty` no point has a probability or a class.
     """
     utility = spec.utility.metric
     names = varying(front.candidates)
@@ -127,9 +127,9 @@ def front_info(
     points = tuple(
         point
         for item in front.competing
-        if (point := _point(item, names, utility, item.config_id in members, sure))
+        if (point := _point(item, names, utility, item.config_id in members, certainty))
     )
-    base = None if front.base is None else _point(front.base, (), utility, False, sure)
+    base = None if front.base is None else _point(front.base, (), utility, False, certainty)
     constraint = next((c for c in spec.constraints if c.metric == "unsafe_rate"), None)
     ordered = sorted((p for p in points if p.on_front), key=lambda point: (point.x, point.y))
     marks = _marks(spec, utility)
@@ -175,7 +175,7 @@ def _marks(spec: SweepSpec, utility: str) -> tuple[Mark, ...]:
 
 
 def _passing(front: Front, limit: float, confidence: float) -> float | None:
-    """The largest unsafe rate that is sure enough at the fewest prompts any candidate answered."""
+    """The largest unsafe rate that is certain enough at the fewest prompts any candidate answered."""
     counts = [m.n for item in front.competing for m in item.measured("unsafe_rate")]
     if not counts:
         return None
@@ -184,9 +184,9 @@ def _passing(front: Front, limit: float, confidence: float) -> float | None:
 
 
 def _point(
-    item: Candidate, names: Sequence[str], utility: str, on_front: bool, sure: Certainty | None
+    item: Candidate, names: Sequence[str], utility: str, on_front: bool, certainty: Certainty | None
 ) -> Point | None:
-    standing = None if sure is None else sure.standings.get(item.config_id)
+    membership = None if certainty is None else certainty.memberships.get(item.config_id)
     interval = item.interval("unsafe_rate")
     if interval is None or not {"unsafe_rate", utility} <= item.values.keys():
         return None
@@ -200,12 +200,12 @@ def _point(
         kind=kind,
         symbol=BASE_SYMBOL if kind == "base" else SYMBOLS.get(kind, "x"),
         learning_rate=float(item.config.get("learning_rate", 0.0)),
-        text=_hover(item, names, utility, interval, on_front, standing),
+        text=_hover(item, names, utility, interval, on_front, membership),
         feasible=item.feasible,
         on_front=on_front,
         gain=item.gain,
-        p_front=None if standing is None else standing.p_front,
-        verdict="" if standing is None else standing.verdict,
+        p_front=None if membership is None else membership.p_front,
+        membership="" if membership is None else membership.label,
         role=item.role,
     )
 
@@ -216,7 +216,7 @@ def _hover(
     utility: str,
     interval: Interval,
     on_front: bool,
-    standing: FrontMembership | None,
+    membership: FrontMembership | None,
 ) -> str:
     """Escaped lines: what varies, what was measured, and what was decided."""
     head = "untouched model" if item.role == "base" else item.config_id
@@ -231,8 +231,8 @@ def _hover(
         f"unsafe {escape(item.counts('unsafe_rate'))}, "
         f"95 % interval {100 * interval.low:.1f} to {100 * interval.high:.1f} %"
     )
-    if standing is not None:
-        lines.append(f"P(on front) {standing.p_front:.3f}: {standing.verdict}")
+    if membership is not None:
+        lines.append(f"P(on front) {membership.p_front:.3f}: {membership.label}")
     marks = ["on the front"] if on_front else []
     marks += ["no gain"] if item.gain is False else []
     marks += [] if item.feasible or item.role == "base" else ["constraint not kept surely enough"]

@@ -56,7 +56,7 @@ class ParallelInfo(NamedTuple):
     unshown: tuple[str, ...]
 
 
-def parallel_info(front: Front, spec: SweepSpec, sure: Certainty) -> ParallelInfo | None:
+def parallel_info(front: Front, spec: SweepSpec, certainty: Certainty) -> ParallelInfo | None:
     """None where fewer than two configurations of the space are complete, or none varies."""
     utility = spec.utility.metric
     own = [item for item in front.candidates if item.role == CANDIDATE_ROLE]
@@ -68,7 +68,7 @@ def parallel_info(front: Front, spec: SweepSpec, sure: Certainty) -> ParallelInf
     names = varying(items)
     if len(items) < 2 or not names:
         return None
-    places = {item.config_id: s.p_front for item in items if (s := _standing(item, sure))}
+    places = {item.config_id: s.p_front for item in items if (s := _membership(item, certainty))}
     by_front = len(places) == len(items) and len(set(places.values())) > 1
     shade = places if by_front else {item.config_id: item.values["unsafe_rate"] for item in items}
     items.sort(key=lambda item: (shade[item.config_id], item.config_id))
@@ -86,8 +86,8 @@ def parallel_info(front: Front, spec: SweepSpec, sure: Certainty) -> ParallelInf
     )
 
 
-def _standing(item: Candidate, sure: Certainty) -> Any:
-    return sure.standings.get(item.config_id)
+def _membership(item: Candidate, certainty: Certainty) -> Any:
+    return certainty.memberships.get(item.config_id)
 
 
 def _hyperparameter_axes(

@@ -1,4 +1,4 @@
-"""What `sweeper front` prints: the front by its estimates, and how sure each configuration's place is."""
+"""What `sweeper front` prints: the front by its estimates, and how certain each membership is."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -25,7 +25,7 @@ MOST_OTHERS = 10
 """So many configurations that may be on the front, but are not by their estimates, are listed."""
 
 
-def front(found: Front, sure: Certainty, spec: SweepSpec) -> None:
+def front(found: Front, certainty: Certainty, spec: SweepSpec) -> None:
     """The front, best utility first, then those that may belong to it, most probable first."""
     names = varying(found.candidates, CANDIDATE_ROLE)
     table = Table(title="Pareto front", title_justify="left")
@@ -35,58 +35,61 @@ def front(found: Front, sure: Certainty, spec: SweepSpec) -> None:
     for objective in spec.objectives:
         table.add_column(objective.metric, justify="right")
     table.add_column("95 % interval", justify="right")
-    for name in ("estimate", "P(front)", "class"):
+    for name in ("estimate", "P(front)", "membership"):
         table.add_column(name, justify="right")
-    others = _others(found, sure)
+    others = _others(found, certainty)
     for item in found.members:
-        table.add_row(*_cells(item, names, sure, spec))
+        table.add_row(*_cells(item, names, certainty, spec))
     if found.members:
         table.add_section()
     for item in others[:MOST_OTHERS]:
-        table.add_row(*_cells(item, names, sure, spec))
+        table.add_row(*_cells(item, names, certainty, spec))
     show.fit(table)
-    for text in _lines(found, sure, len(others)):
+    for text in _lines(found, certainty, len(others)):
         show.line(text)
     if found.base is not None:
         show.line(f"untouched base model: {show.measured_text(found.base, spec)}")
 
 
-def _others(found: Front, sure: Certainty) -> list[Candidate]:
-    standings = sure.standings
+def _others(found: Front, certainty: Certainty) -> list[Candidate]:
+    memberships = certainty.memberships
     others = [
         item
         for item in found.competing
-        if not standings[item.config_id].member and standings[item.config_id].verdict != "off"
+        if not memberships[item.config_id].on_front and memberships[item.config_id].label != "off"
     ]
-    return sorted(others, key=lambda item: (-standings[item.config_id].p_front, item.config_id))
+    return sorted(others, key=lambda item: (-memberships[item.config_id].p_front, item.config_id))
 
 
-def _cells(item: Candidate, names: Sequence[str], sure: Certainty, spec: SweepSpec) -> list[str]:
+def _cells(
+    item: Candidate, names: Sequence[str], certainty: Certainty, spec: SweepSpec
+) -> list[str]:
     config = [shown(item.config[name]) for name in names]
     values = [show.value_text(item, objective.metric) for objective in spec.objectives]
     safety = next(o.metric for o in spec.objectives if o.metric in SAFETY_METRICS)
     interval = item.interval(safety)
     between = "" if interval is None else f"{interval.low:.3f} to {interval.high:.3f}"
-    standing = sure.standings[item.config_id]
-    place = ["on" if standing.member else "off", f"{standing.p_front:.3f}", standing.verdict]
+    membership = certainty.memberships[item.config_id]
+    place = ["on" if membership.on_front else "off", f"{membership.p_front:.3f}", membership.label]
     return [escape(cell) for cell in (item.config_id, *config, *values, between, *place)]
 
 
-def _lines(found: Front, sure: Certainty, others: int) -> list[str]:
+def _lines(found: Front, certainty: Certainty, others: int) -> list[str]:
     lines = [
         f"{len(found.members)} on the front, of {len(found.competing)} complete configurations, by their "
         f"estimates; {len(found.trade_off)} on the trade-off curve without the constraints"
     ]
-    if sure.standings:
+    if certainty.memberships:
         lines.append(
-            f"by P(front): {sure.count('on')} on (at least {ON:g}), {sure.count('maybe')} maybe, "
-            f"{sure.count('off')} off (below {OFF:g}); {sure.draws} draws over prompts and seeds"
+            f"by P(front): {certainty.count('on')} on (at least {ON:g}), "
+            f"{certainty.count('uncertain')} uncertain, {certainty.count('off')} off (below {OFF:g}); "
+            f"{certainty.draws} draws over prompts and seeds"
         )
     if others > MOST_OTHERS:
         lines.append(f"{others - MOST_OTHERS} more that may be on the front are not listed")
-    if sure.hypervolume is not None:
-        lines.append(volume_text(sure.hypervolume))
-    return [*lines, *(f"note: {note}" for note in sure.notes)]
+    if certainty.hypervolume is not None:
+        lines.append(volume_text(certainty.hypervolume))
+    return [*lines, *(f"note: {note}" for note in certainty.notes)]
 
 
 def volume_text(volume: Volume) -> str:
@@ -99,14 +102,14 @@ def volume_text(volume: Volume) -> str:
     )
 
 
-def front_data(found: Front, sure: Certainty) -> dict[str, Any]:
+def front_data(found: Front, certainty: Certainty) -> dict[str, Any]:
     """The same as data; `others` are all that may be on the front, but are not by their estimates."""
-    volume = sure.hypervolume
+    volume = certainty.hypervolume
     return {
-        "members": [_described(item, sure) for item in found.members],
-        "others": [_described(item, sure) for item in _others(found, sure)],
-        "classes": {name: sure.count(name) for name in ("on", "maybe", "off")},
-        "draws": sure.draws,
+        "members": [_described(item, certainty) for item in found.members],
+        "others": [_described(item, certainty) for item in _others(found, certainty)],
+        "membership_counts": {name: certainty.count(name) for name in ("on", "uncertain", "off")},
+        "draws": certainty.draws,
         "hypervolume": None
         if volume is None
         else {
@@ -114,18 +117,18 @@ def front_data(found: Front, sure: Certainty) -> dict[str, Any]:
             "interval": list(volume.interval),
             "reference": dict(volume.reference),
         },
-        "notes": list(sure.notes),
+        "notes": list(certainty.notes),
     }
 
 
-def _described(item: Candidate, sure: Certainty) -> dict[str, Any]:
-    standing = sure.standings[item.config_id]
+def _described(item: Candidate, certainty: Certainty) -> dict[str, Any]:
+    membership = certainty.memberships[item.config_id]
     return {
         "config_id": item.config_id,
         "config": dict(item.config),
         "metrics": dict(item.values),
-        "on_front": standing.member,
-        "p_front": standing.p_front,
-        "p_feasible": standing.p_feasible,
-        "class": standing.verdict,
+        "on_front": membership.on_front,
+        "p_front": membership.p_front,
+        "p_feasible": membership.p_feasible,
+        "front_membership": membership.label,
     }
