@@ -108,4 +108,6 @@ def _print(prepared: Prepared) -> None:
         show.line(text.rstrip("\n"))
     for path, origin in prepared.copies.items():
         show.line(f"--- {path}: a copy of {origin}")
+    if prepared.wheel is not None:
+        show.line(f"--- {prepared.wheel.name}: a wheel of {prepared.wheel.source}")
     show.line(f"--- then: {shlex.join(prepared.step.command)}")

@@ -15,6 +15,7 @@ from sweeper.errors import LaunchError
 from sweeper.launch.inputs import Located, check_size, located, sent_files
 from sweeper.launch.options import PLAIN_PATH, Options, Target
 from sweeper.launch.templates import Shell, Values, fill_script, fill_yaml, template
+from sweeper.launch.wheel import Wheel, build_wheel, released, wheel_of_source
 from sweeper.spec import SweepSpec, dump_spec
 from sweeper.store.folder import RunFolder, write_atomic
 
@@ -25,6 +26,11 @@ STORAGE = {"kuberay": "/mnt/sweeper", "skypilot": "/sweeper"}
 """Where pods and cloud machines mount what they share."""
 
 RETRIES = {"slurm": 20, "kuberay": 3, "skypilot": 3}
+
+CLOUD_EXTRAS = ("train", "cluster", "eval")
+
+SENT = "sweeper-launch"
+"""Where a cloud machine has the folder that is sent, below its home."""
 
 CPUS_PER_GPU = 4
 
@@ -53,6 +59,7 @@ class Prepared:
     """What a launch will write, and how it is submitted.
 
     `files` are texts by path; `copies` are files and folders of this machine by the path they go to.
+    `wheel` is built of the running sweeper into the folder that is sent, where the machines get it from.
     """
 
     target: Target
@@ -62,6 +69,7 @@ class Prepared:
     copies: Mapping[Path, Path]
     step: Step
     entrypoint: str = ""
+    wheel: Wheel | None = None
 
 
 @dataclass(frozen=True)
@@ -115,10 +123,12 @@ def write(prepared: Prepared) -> None:
 
     Raises:
         RunFolderError: the run folder cannot be written to.
+        LaunchError: no wheel of the running sweeper can be built.
     """
     folder = RunFolder(prepared.run)
     folder.create()
-    shutil.rmtree(folder.launch / "working_dir", ignore_errors=True)
+    staged = folder.launch / "working_dir"
+    shutil.rmtree(staged, ignore_errors=True)
     for path, text in prepared.files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, text)
@@ -128,6 +138,8 @@ def write(prepared: Prepared) -> None:
             shutil.copytree(origin, path)
         else:
             shutil.copyfile(origin, path)
+    if prepared.wheel is not None:
+        build_wheel(prepared.wheel, staged)
 
 
 def _run_command(out: str) -> str:
@@ -260,7 +272,7 @@ def _skypilot(launch: _Launch) -> Prepared:
     files, copies = _sent(launch, found)
     check_size({str(path.relative_to(launch.staged)): old for path, old in copies.items()})
     name = _short(launch.spec.name, 40)
-    version = metadata.version("sweeper-llm")
+    wheel = None if options.package else wheel_of_source()
     values: Values = {
         "NAME": name,
         "ACCELERATORS": options.accelerators,
@@ -272,7 +284,7 @@ def _skypilot(launch: _Launch) -> Prepared:
         "STORAGE": storage,
         "BUCKET": options.bucket,
         "VOLUME": options.volume,
-        "PACKAGE": options.package or f"sweeper-llm[train,cluster,eval]=={version}",
+        "PACKAGE": options.package or _package(launch.spec, wheel),
         "OUT": out,
         "COMMAND": Shell(_run_command(out)),
     }
@@ -284,7 +296,17 @@ def _skypilot(launch: _Launch) -> Prepared:
     task = launch.folder / "skypilot.yaml"
     files[task] = fill_yaml(launch.text("skypilot.yaml"), values, without=tuple(unused))
     words = ("sky", "jobs", "launch", "--yes", "--name", name, *secret, str(task))
-    return Prepared("skypilot", launch.run, out, files, copies, Step("sky", words))
+    step = Step("sky", words)
+    return Prepared("skypilot", launch.run, out, files, copies, step, wheel=wheel)
+
+
+def _package(spec: SweepSpec, wheel: Wheel | None) -> str:
+    """What pip installs on a machine that has no sweeper, with the extras that a sweep needs."""
+    extras = ",".join((*CLOUD_EXTRAS, *(("trackers",) if spec.compute.loggers else ())))
+    if wheel is None:
+        name, _, version = released().partition("==")
+        return f"{name}[{extras}]=={version}"
+    return Shell(f'"$HOME"/{SENT}/{shlex.quote(f"{wheel.name}[{extras}]")}')
 
 
 def _installed(package: str) -> str | None:

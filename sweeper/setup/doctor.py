@@ -92,7 +92,7 @@ def requirements() -> dict[str, tuple[Requirement, str]]:
 
 
 def pinned_versions() -> dict[str, SpecifierSet]:
-    """The versions that were tested together, by canonical package name: constraints.txt of this release."""
+    """The versions that were tested together, of constraints.txt, by canonical package name."""
     packaged = Path(str(resources.files("sweeper")))
     shipped = packaged / "constraints.txt"
     path = shipped if shipped.is_file() else packaged.parent / "constraints.txt"

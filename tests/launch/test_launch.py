@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from support.world import World, spec_text
 from sweeper.cli.app import _run
 from sweeper.errors import LaunchError
 from sweeper.launch import TARGETS, Options, Prepared, Target, options_of, prepare, write
+from sweeper.launch import wheel as wheels
 from sweeper.launch.inputs import sent_files
 from sweeper.launch.templates import Shell, fill_script, fill_yaml
+from sweeper.launch.wheel import build_wheel
 from sweeper.spec import SweepSpec, parse_spec, spec_hash
 
 ROOT = Path(__file__).parents[2]
@@ -315,6 +318,69 @@ def test_the_sky_task_is_one_by_the_schema(tmp_path: Path, monkeypatch: pytest.M
     assert prepared.step.command[-3:-1] == ("--secret", "HF_TOKEN")
 
 
+def installed_by(prepared: Prepared) -> str:
+    """What the machines of a SkyPilot task are to install, as their shell reads it."""
+    (task,) = documents(prepared, "skypilot.yaml")
+    script = task["setup"].replace("pip install", "printf '%s\\n'")
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, check=True, env={"HOME": "/root"}
+    )
+    return done.stdout.strip()
+
+
+def test_cloud_machines_install_a_wheel_of_the_sweeper_that_runs_here(tmp_path: Path) -> None:
+    prepared = rendered("skypilot", tmp_path)
+    wheel = f"sweeper_llm-{metadata.version('sweeper-llm')}-py3-none-any.whl"
+    assert installed_by(prepared) == f"/root/sweeper-launch/{wheel}[train,cluster,eval]"
+    write(prepared)
+    built = tmp_path / "launch" / "working_dir" / wheel
+    where = tmp_path / "site"
+    pip = [sys.executable, "-m", "pip", "install", "--no-index", "--no-deps", "--target"]
+    done = subprocess.run([*pip, str(where), str(built)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (found,) = metadata.distributions(path=[str(where)])
+    assert found.metadata["Name"] == "sweeper-llm"
+    assert set(found.requires or ()) == set(metadata.requires("sweeper-llm") or ())
+    assert (where / "sweeper" / "jobs" / "skypilot.yaml").is_file()
+
+
+def test_trackers_of_a_sweep_are_installed_with_it(tmp_path: Path) -> None:
+    spec = hub_spec()
+    compute = spec.compute.model_copy(update={"loggers": ("mlflow",)})
+    prepared = rendered("skypilot", tmp_path, spec.model_copy(update={"compute": compute}))
+    assert installed_by(prepared).endswith(".whl[train,cluster,eval,trackers]")
+
+
+def test_what_to_install_can_be_given(tmp_path: Path) -> None:
+    prepared = rendered("skypilot", tmp_path, package="git+https://example.org/a?b=$(id)")
+    assert installed_by(prepared) == "git+https://example.org/a?b=$(id)"
+    assert prepared.wheel is None
+
+
+def test_an_installed_sweeper_is_installed_from_the_index_in_the_same_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wheels, "SOURCE", tmp_path / "site-packages")
+    version = metadata.version("sweeper-llm")
+    wanted = f"sweeper-llm[train,cluster,eval]=={version}"
+    assert installed_by(rendered("skypilot", tmp_path)) == wanted
+
+
+def test_a_source_tree_without_hatchling_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wheels, "find_spec", lambda name: None)
+    with pytest.raises(LaunchError, match="pip install hatchling`, or give --package"):
+        rendered("skypilot", tmp_path)
+    assert rendered("skypilot", tmp_path, package="x").wheel is None
+
+
+def test_a_wheel_that_cannot_be_built_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[project]\n", encoding="utf-8")
+    with pytest.raises(LaunchError, match="no wheel can be built of"):
+        build_wheel(wheels.Wheel(tmp_path, "sweeper_llm-1-py3-none-any.whl"), tmp_path / "to")
+
+
 def test_several_cloud_machines_share_a_volume(tmp_path: Path) -> None:
     options = options_of("skypilot", {"accelerators": "H100:8", "volume": "v", "nodes": 4})
     (task,) = documents(prepare(hub_spec(), "skypilot", options, tmp_path), "skypilot.yaml")
@@ -520,7 +586,7 @@ def test_a_token_in_the_environment_is_in_nothing_that_is_written(
     prepared = rendered(target, tmp_path)
     write(prepared)
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert len(written) == len(prepared.files)
+    assert len(written) == len(prepared.files) + (prepared.wheel is not None)
     assert not [path for path in written if b"planted" in path.read_bytes()]
     assert "planted" not in " ".join(prepared.step.command)
 

@@ -22,7 +22,7 @@ from sweeper.estimate import inputs as facts
 from sweeper.memory import hub_cache
 from sweeper.model.gpu_memory import seen_gpus
 from sweeper.setup import doctor
-from sweeper.setup.doctor import Check, examine, requirements, pinned_versions
+from sweeper.setup.doctor import Check, examine, pinned_versions, requirements
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "hf_averysecrettokenindeed"
