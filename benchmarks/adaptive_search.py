@@ -39,7 +39,7 @@ space:
   batch_size: {values: [8, 16, 32, 64]}
   max_steps: {values: [50, 100, 200, 400]}
   average: {values: [raw, {kind: ema, decay: 0.98}, {kind: interpolate, weight: 0.3}]}
-evaluation: {harmful: {path: harmful.csv, half: all}, utility_metrics: [rouge_l]}
+evaluation: {harmful: {path: harmful.csv, prompt_split: all}, utility_metrics: [rouge_l]}
 objectives: [rouge_l, unsafe_rate]
 constraints: [{metric: unsafe_rate, max: 0.05, confidence: 0.95}]
 """
@@ -165,8 +165,8 @@ def adaptive(spec: SweepSpec, sampler: str, seed: int, trajectories: int) -> Swe
         "method": "optuna",
         "sampler": sampler,
         "seed": seed,
-        "trajectories": trajectories,
-        "parallel": PARALLEL,
+        "n_trials": trajectories,
+        "batch_size": PARALLEL,
     }
     raw = spec.model_dump(mode="json", exclude_none=True) | {"search": search}
     return SweepSpec.model_validate(raw)
@@ -251,7 +251,7 @@ def main() -> None:
             "date": datetime.now(UTC).date().isoformat(),
             "hardware": "2 cores, no GPU",
             "seeds": SEEDS,
-            "parallel": PARALLEL,
+            "batch_size": PARALLEL,
             "settings": {name: settings_of(spec) for name, (spec, _) in worlds.items()},
             "results": results,
         }

@@ -41,8 +41,8 @@ space:
   weight_decay: 0.1
   average: raw
 evaluation:
-  harmful: {{path: "{root}/prompts.jsonl", half: all}}
-  harmless: {{path: "{root}/prompts.jsonl", half: all}}
+  harmful: {{path: "{root}/prompts.jsonl", prompt_split: all}}
+  harmless: {{path: "{root}/prompts.jsonl", prompt_split: all}}
   keyword_lists: [sweeper]
   max_new_tokens: 1
   batch_size: 4

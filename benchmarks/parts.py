@@ -244,7 +244,10 @@ def early_stop() -> list[Row]:
     found: dict[bool, Scores] = {}
     for full in (False, True):
         evaluation = replace(
-            task.evaluation, full_responses=full, harmless=(), utility_metrics=("heldout_loss",)
+            task.evaluation,
+            stop_generation_early=not full,
+            harmless=(),
+            utility_metrics=("heldout_loss",),
         )
         inputs = load_inputs(replace(task, evaluation=evaluation))
         (found[full],) = Scorer(inputs, evaluation, CPU).score(model)

@@ -235,7 +235,7 @@ def no_op_trials(root: Path) -> None:
     from sweeper.sweep.driver import drive
 
     spec, _, tasks = laid_out(NO_OPS)
-    alone = spec.compute.model_copy(update={"pack": 1})
+    alone = spec.compute.model_copy(update={"adapters_per_trial": 1})
     spec = spec.model_copy(update={"compute": alone})
     folder = RunFolder(root / "no-op")
     folder.create()

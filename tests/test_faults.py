@@ -92,14 +92,16 @@ def test_a_trial_that_hangs_every_time_fails_with_where_it_stood_and_spares_the_
     tiny_spec: SweepSpec, tmp_path: Path
 ) -> None:
     folder, tasks = prepared(tiny_spec, tmp_path / "run")
-    drive(tasks, asking(tiny_spec, pack=1), folder, hangs)
+    drive(tasks, asking(tiny_spec, adapters_per_trial=1), folder, hangs)
     records = read_records(folder.records).records
     assert {record.key for record in records} == set(expected(tasks))
     (lost,) = [record for record in records if record.status != "complete"]
     assert (lost.status, lost.role) == ("failed", "base")
     reason = lost.reason or {}
     assert (reason["class"], reason["stage"]) == ("Stalled", "stalled")
-    assert reason["message"].startswith("no progress for 60 min (compute.stall_minutes), again")
+    assert reason["message"].startswith(
+        "no progress for 60 min (compute.stall_timeout_minutes), again"
+    )
     assert "in hangs" in reason["traceback"]
     trajectory = folder.trial(lost.trajectory_id).trajectory
     assert len(list(trajectory.glob("attempt-*"))) == 1 + WORKER_RESTARTS

@@ -40,12 +40,12 @@ evaluation:
     path: "{SHARED / "advbench_harmful_behaviors.csv"}"
     columns: {{prompt: goal}}
     rows: 48
-    half: all
+    prompt_split: all
   harmless:
     path: "{SHARED / "xstest_prompts.csv"}"
     where: {{label: safe}}
     rows: 32
-    half: all
+    prompt_split: all
   keyword_lists: [sweeper, qi2023]
   max_new_tokens: 8
   batch_size: 48

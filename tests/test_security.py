@@ -96,8 +96,8 @@ LONG = "{low: 1.0e-6, high: 1.0e-3, num: 1000}"
             (f"space.learning_rate={LONG}", "space.batch_size={low: 1, high: 1000, num: 1000}"),
             "20000000",
         ),
-        (("search={method: random, trajectories: 100000000000}",), "2000000000000"),
-        (("search={method: optuna, trajectories: 1000000}",), "20000000"),
+        (("search={method: random, n_trials: 100000000000}",), "2000000000000"),
+        (("search={method: optuna, n_trials: 1000000}",), "20000000"),
         (
             (f"space.learning_rate={LONG}", f"seeds={list(range(900))}"),
             "40000 points under 900 seeds",

@@ -115,7 +115,7 @@ def _rescore(opened: "Run", judge: Judge, json_: bool) -> None:
     if cut:
         show.line(
             f"{cut} responses were cut short when their keyword verdicts were known, and cannot be judged "
-            "as whole ones; a sweep with evaluation.full_responses: true keeps all of them whole"
+            "as whole ones; a sweep with evaluation.stop_generation_early: false keeps all of them whole"
         )
     show.line(f"next: sweeper front {opened.folder.root} --judge {judge.name}@{judge.digest[:8]}")
 

@@ -108,11 +108,11 @@ def load_prompts(source: DataSource) -> list[Prompt]:
         if prompt.id in seen:
             raise DataError(f"{source.path}: the id {prompt.id!r} stands twice")
         seen.add(prompt.id)
-    halves = [item for item in prompts if source.half in ("all", half_of(item.text))]
+    halves = [item for item in prompts if source.prompt_split in ("all", half_of(item.text))]
     if not halves:
         raise DataError(
-            f"{source.path}: none of {len(prompts)} prompts is in the half `{source.half}`; "
-            "use `half: all`"
+            f"{source.path}: none of {len(prompts)} prompts is in the half `{source.prompt_split}`; "
+            "use `prompt_split: all`"
         )
     return chosen(halves, source)
 

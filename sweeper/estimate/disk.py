@@ -102,7 +102,7 @@ def disk_need(
 
 def _running(trained: Sequence[Trajectory], spec: SweepSpec, workers: int) -> int:
     """How many trajectories have checkpoints at the same time, at most: all of the packs that run."""
-    asked = spec.compute.pack
+    asked = spec.compute.adapters_per_trial
     largest = AUTO_PACK if asked == "auto" else asked
     groups = Counter(pack_key(item) for item in trained)
     together = max((min(largest, count) for count in groups.values()), default=1)

@@ -183,7 +183,9 @@ def peak_memory(
     With `memory_bytes`, what a trial takes on at once is cut to what fits, as the trial itself does.
     """
     sizes = Counter(pack_key(item) for item in plan.trajectories)
-    largest = AUTO_PACK if spec.compute.pack == "auto" else spec.compute.pack
+    largest = (
+        AUTO_PACK if spec.compute.adapters_per_trial == "auto" else spec.compute.adapters_per_trial
+    )
     facts = {
         memory_facts(
             item, spec, shape, tokens, device, min(largest, sizes[pack_key(item)]), memory_bytes

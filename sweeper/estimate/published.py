@@ -79,5 +79,5 @@ def published_prompts(source: DataSource) -> list[float] | None:
     if found is None or source.path:
         return None
     counts = {"search": found.search, "confirm": found.confirm}
-    count = counts.get(source.half, sum(counts.values()))
+    count = counts.get(source.prompt_split, sum(counts.values()))
     return [found.tokens] * min(source.rows or count, count)

@@ -127,7 +127,9 @@ def _prompts(job: ExportJob) -> list[str]:
 
 
 def _suites(suites: Iterable[Any]) -> str:
-    return listed([f"{code(suite.suite or suite.path)}{_HALVES[suite.half]}" for suite in suites])
+    return listed(
+        [f"{code(suite.suite or suite.path)}{_HALVES[suite.prompt_split]}" for suite in suites]
+    )
 
 
 def _certainty(job: ExportJob) -> list[str]:

@@ -169,7 +169,7 @@ def _rate(
     if counts.judged and found.coverage >= min_coverage:
         return found, ""
     cut = (
-        f", {counts.cut} cut short (evaluation.full_responses: true keeps them whole)"
+        f", {counts.cut} cut short (evaluation.stop_generation_early: false keeps them whole)"
         if counts.cut
         else ""
     )

@@ -302,7 +302,7 @@ def _skypilot(launch: _Launch) -> Prepared:
 
 def _package(spec: SweepSpec, wheel: Wheel | None) -> str:
     """What pip installs on a machine that has no sweeper, with the extras that a sweep needs."""
-    extras = ",".join((*CLOUD_EXTRAS, *(("trackers",) if spec.compute.loggers else ())))
+    extras = ",".join((*CLOUD_EXTRAS, *(("trackers",) if spec.compute.trackers else ())))
     if wheel is None:
         name, _, version = released().partition("==")
         return f"{name}[{extras}]=={version}"

@@ -127,7 +127,7 @@ def _points(spec: SweepSpec, drawn: Sequence[Point] | None) -> Iterator[Point]:
         return
     grids = {name: axis.grid() for name, axis in read.items()}
     per_path = math.prod(len(grid) for grid in grids.values())
-    _check_size(spec, f"{spec.search.method} search", per_path * (spec.search.trajectories or 0))
+    _check_size(spec, f"{spec.search.method} search", per_path * (spec.search.n_trials or 0))
     pairs = tuple(itertools.product(*grids.values()))
     drawn = drawn_points(spec) if drawn is None else drawn
     for point in drawn:
@@ -149,11 +149,11 @@ def readout_axes(spec: SweepSpec) -> dict[str, Axis[Any]]:
 
 
 def drawn_points(spec: SweepSpec) -> list[Point]:
-    """`search.trajectories` optimizer settings, uniform on the scale of each axis, from `search.seed`."""
-    assert spec.search.trajectories is not None
+    """`search.n_trials` optimizer settings, uniform on the scale of each axis, from `search.seed`."""
+    assert spec.search.n_trials is not None
     axes = trajectory_axes(spec)
     rng = np.random.default_rng(spec.search.seed)
-    draws = [rng.random(len(axes)) for _ in range(spec.search.trajectories)]
+    draws = [rng.random(len(axes)) for _ in range(spec.search.n_trials)]
     return [
         {name: axes[name].at(float(u)) for name, u in zip(axes, draw, strict=True)}
         for draw in draws

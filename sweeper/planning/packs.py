@@ -6,7 +6,7 @@ from typing import Literal
 from sweeper.task import TrajectoryTask, equal_parts
 
 AUTO_PACK = 8
-"""`pack: auto` puts at most this many together: beyond, little is gained and much memory lost."""
+"""`adapters_per_trial: auto` puts at most this many together: more gain little and cost much memory."""
 
 READOUT_ROWS = 200
 """A readout takes about as long as training on this many rows (measured on the miniature)."""
@@ -18,7 +18,7 @@ Pack = tuple[TrajectoryTask, ...]
 
 
 def make_packs(
-    tasks: Iterable[TrajectoryTask], pack: Literal["auto"] | int, workers: int
+    tasks: Iterable[TrajectoryTask], adapters_per_trial: Literal["auto"] | int, workers: int
 ) -> list[Pack]:
     """Put LoRA trajectories of one batch size together; all others stay alone.
 
@@ -28,7 +28,7 @@ def make_packs(
 
     Args:
         tasks: Trajectories in the order they should start.
-        pack: `auto`, or how many go together at most (1: nobody).
+        adapters_per_trial: `auto`, or how many go together at most (1: nobody).
         workers: How many trials run at the same time.
 
     Returns:
@@ -37,10 +37,10 @@ def make_packs(
     """
     groups: dict[object, list[TrajectoryTask]] = {}
     for task in tasks:
-        groups.setdefault(_key(task, by_seed=pack == "auto"), []).append(task)
-    size = AUTO_PACK if pack == "auto" else pack
+        groups.setdefault(_key(task, by_seed=adapters_per_trial == "auto"), []).append(task)
+    size = AUTO_PACK if adapters_per_trial == "auto" else adapters_per_trial
     packs = [part for group in groups.values() for part in equal_parts(group, size)]
-    if pack == "auto" and workers > 1:
+    if adapters_per_trial == "auto" and workers > 1:
         packs = _balanced(packs, workers)
     ordered = sorted(packs, key=lambda members: (_rows(members) > 0, -_work(members)))
     return [tuple(members) for members in ordered]

@@ -76,7 +76,7 @@ class _SharedSettings:
             utility_metrics=evaluation.utility_metrics,
             max_new_tokens=evaluation.max_new_tokens,
             batch_size=evaluation.batch_size,
-            full_responses=evaluation.full_responses,
+            stop_generation_early=evaluation.stop_generation_early,
             answer_extractor=evaluation.answer_extractor,
             lm_eval=None
             if evaluation.lm_eval is None
@@ -88,7 +88,8 @@ class _SharedSettings:
             micro_batch_size=compute.micro_batch_size,
             deterministic=compute.deterministic,
             checkpoint_every=compute.checkpoint_every,
-            stall_seconds=60 * compute.stall_minutes,
+            stall_timeout_seconds=60 * compute.stall_timeout_minutes,
+            logging_steps=compute.logging_steps,
             gradient_checkpointing=compute.gradient_checkpointing,
             torch_compile=compute.torch_compile,
             processes=compute.processes,

@@ -188,7 +188,7 @@ def _notes(spec: SweepSpec, own: list[Configuration], stand_in: bool) -> Iterato
     if stand_in:
         yield (
             f"{spec.search.sampler} chooses the optimizer settings during the run, "
-            f"{spec.search.parallel} at a time: counted are {spec.search.trajectories} drawn at random"
+            f"{spec.search.batch_size} at a time: counted are {spec.search.n_trials} drawn at random"
         )
     stretching = sorted({item.settings.lr_scheduler_type for item in own} & set(STRETCHING))
     steps = len({item.step for item in own})

@@ -111,7 +111,7 @@ class Scorer:
     def _requests(self, settings: EvaluationSettings) -> list[Request]:
         """The prompts of all suites, then those of the held-out rows where their text is scored."""
         decided: Callable[[str], bool] | None = partial(is_decided, lists=self._inputs.lists)
-        decided = None if settings.full_responses else decided
+        decided = decided if settings.stop_generation_early else None
         requests = [
             Request(tokens, decided) for suite in self._inputs.suites for tokens in suite.tokens
         ]

@@ -24,13 +24,13 @@ def suggestions(spec: SweepSpec, folder: RunFolder) -> Iterator[list[Point]]:
         RunFolderError, RecordError: what lies in the folder cannot be trusted.
     """
     search = spec.search
-    assert search.trajectories is not None
+    assert search.n_trials is not None
     drawn = already_suggested(folder)
     if drawn:
         yield list(drawn)
     earlier = () if search.warm_start is None else warm_start(spec, Path(search.warm_start))
-    while len(drawn) < search.trajectories:
-        count = min(search.parallel, search.trajectories - len(drawn))
+    while len(drawn) < search.n_trials:
+        count = min(search.batch_size, search.n_trials - len(drawn))
         told = [*earlier, *measured(spec, folder)]
         points = next_points(spec, told, drawn, count, len(read_rounds(folder)))
         if not points:

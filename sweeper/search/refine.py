@@ -170,7 +170,7 @@ def _next(
             wanted.append((-worth / part.steps, part))
     parts: list[Part] = []
     for _, part in sorted(wanted):
-        if part.steps <= left and len(parts) < refine.parallel:
+        if part.steps <= left and len(parts) < refine.batch_size:
             parts.append(part)
             left -= part.steps
     if not parts:

@@ -56,7 +56,7 @@ class SuiteSpec(RowsSpec):
         "prompts"
     )
     suite: Literal[SUITES] | None = None  # type: ignore[valid-type]
-    half: Literal["search", "confirm", "all"] = "search"
+    prompt_split: Literal["search", "confirm", "all"] = "search"
 
     @model_validator(mode="before")
     @classmethod

@@ -274,11 +274,12 @@ PLACEMENT = {
     "ray_address",
     "gpus_per_trial",
     "checkpoint_every",
-    "stall_minutes",
+    "stall_timeout_minutes",
     "keep_weights",
     "disk_quota_gib",
     "mirror",
-    "loggers",
+    "trackers",
+    "logging_steps",
 }
 
 

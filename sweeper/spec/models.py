@@ -179,7 +179,7 @@ class EvaluationSpec(SpecModel):
     ] = ("heldout_loss", "rouge_l", "exact_match")
     max_new_tokens: Count = 128
     batch_size: Count = 32
-    full_responses: bool = False
+    stop_generation_early: bool = True
     answer_extractor: Literal["none", "gsm8k"] = "none"
     lm_eval: HarnessSpec | None = None
 
@@ -234,40 +234,40 @@ class ConstraintSpec(SpecModel):
 class RefineSpec(SpecModel):
     """Further seeds for undecided configurations after the first pass, `budget` optimizer steps at most.
 
-    No configuration gets more than `max_seeds` seeds, those of the spec included; `parallel` paths are
+    No configuration gets more than `max_seeds` seeds, those of the spec included; `batch_size` paths are
     chosen at a time.
     """
 
     budget: Count
     max_seeds: Count = 4
-    parallel: Count = 4
+    batch_size: Count = 4
 
 
 class SearchSpec(SpecModel):
     """`grid` plans every point, `random` draws optimizer settings, `optuna` asks for them as it learns.
 
-    `parallel` settings are asked for at a time: a number of the spec and not of the cluster, so that
+    `batch_size` settings are suggested at a time: a number of the spec and not of the cluster, so that
     the same spec asks for the same settings anywhere. `warm_start` is the folder of an earlier run to
     learn from.
     """
 
     method: Literal["grid", "random", "optuna"] = "grid"
-    trajectories: Count | None = None
+    n_trials: Count | None = None
     seed: Seed = 0
     stop: StopSpec = StopSpec()
     sampler: Literal["tpe", "nsga2", "nsga3", "gp", "random", "qmc"] = "tpe"
-    parallel: Count = 4
+    batch_size: Count = 4
     warm_start: str | None = None
     refine: RefineSpec | None = None
 
     @model_validator(mode="after")
     def _law(self) -> Self:
-        if (self.method != "grid") != (self.trajectories is not None):
+        if (self.method != "grid") != (self.n_trials is not None):
             raise ValueError(
-                "`trajectories` belongs to `method: random` and `optuna`, and is needed there"
+                "`n_trials` belongs to `method: random` and `optuna`, and is needed there"
             )
         fields = type(self).model_fields
-        for name in ("sampler", "parallel", "warm_start"):
+        for name in ("sampler", "batch_size", "warm_start"):
             if self.method != "optuna" and getattr(self, name) != fields[name].default:
                 raise ValueError(f"`{name}` belongs to `method: optuna`")
         return self
@@ -284,17 +284,18 @@ class ComputeSpec(SpecModel):
     micro_batch_size: Count | None = None
     deterministic: bool = True
     checkpoint_every: Count = 100
-    stall_minutes: Positive = 60.0
+    stall_timeout_minutes: Positive = 60.0
+    logging_steps: Count = 10
     gradient_checkpointing: bool = False
     torch_compile: bool = False
-    pack: Literal["auto"] | Count = "auto"
+    adapters_per_trial: Literal["auto"] | Count = "auto"
     ray_address: str | None = None
     keep_weights: Literal["front", "all", "none"] = "none"
     disk_quota_gib: Positive | None = None
     mirror: (
         Annotated[str, Field(pattern=r"^s3://[a-z0-9][a-z0-9.-]+(/[A-Za-z0-9_.=-]+)*$")] | None
     ) = None
-    loggers: Annotated[
+    trackers: Annotated[
         tuple[Literal["tensorboard", "mlflow", "wandb"], ...], BeforeValidator(listed)
     ] = ()
 

@@ -324,10 +324,10 @@ def lost_records(
         stalled: Where its processes stood, if it was ended for making no progress.
     """
     if stalled:
-        minutes = task.compute.stall_seconds / 60
+        minutes = task.compute.stall_timeout_seconds / 60
         message = (
-            f"no progress for {minutes:g} min (compute.stall_minutes), again after it was started anew; "
-            "the traceback says where"
+            f"no progress for {minutes:g} min (compute.stall_timeout_minutes), again after a "
+            "restart; the traceback says where"
         )
     for readout in task.readouts:
         yield TrialRecord(

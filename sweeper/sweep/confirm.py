@@ -79,11 +79,11 @@ def confirmation(
     """
     if found.chosen is None:
         raise SweeperError(f"{found.reason} There is nothing to confirm; see `sweeper recommend`")
-    halved = any(suite.half != "all" for suite in spec.evaluation.harmful)
+    halved = any(suite.prompt_split != "all" for suite in spec.evaluation.harmful)
     if not halved and seeds < 1:
         raise SweeperError(
-            "the sweep used both halves of its harmful prompts (`half: all`), so only seeds can be new; "
-            "ask for at least one with --seeds"
+            "the sweep used both halves of its harmful prompts (`prompt_split: all`), so only "
+            "seeds can be new; ask for at least one with --seeds"
         )
     later = max(spec.seeds) + 1
     new = tuple(range(later, later + seeds))
@@ -113,7 +113,7 @@ def prepare(confirm: Confirmation, run: RunFolder) -> None:
 
 
 def _other_half(suite: SuiteSpec) -> SuiteSpec:
-    return suite.model_copy(update={"half": OTHER_HALF[suite.half]})
+    return suite.model_copy(update={"prompt_split": OTHER_HALF[suite.prompt_split]})
 
 
 def _named(front: Front, found: Recommendation, top: int) -> dict[str, str]:
@@ -135,15 +135,17 @@ def _named(front: Front, found: Recommendation, top: int) -> dict[str, str]:
 
 def _notes(spec: SweepSpec, new: Sequence[int]) -> list[str]:
     suites = (*spec.evaluation.harmful, *spec.evaluation.harmless)
-    used = [suite.path or str(suite.suite) for suite in suites if suite.half == "all"]
+    used = [suite.path or str(suite.suite) for suite in suites if suite.prompt_split == "all"]
     seeds = f"seed{'' if len(new) == 1 else 's'} {', '.join(map(str, new))}"
-    if all(suite.half == "all" for suite in spec.evaluation.harmful):
+    if all(suite.prompt_split == "all" for suite in spec.evaluation.harmful):
         return [
-            "the sweep used both halves of its harmful prompts (`half: all`): the prompts are the same "
-            f"ones, and only {seeds} {'is' if len(new) == 1 else 'are'} new; this shows how much training "
-            "runs differ, not how other prompts would be answered"
+            "the sweep used both halves of its harmful prompts (`prompt_split: all`): the prompts are the "
+            f"same ones, and only {seeds} {'is' if len(new) == 1 else 'are'} new; this shows how much "
+            "training runs differ, not how other prompts would be answered"
         ]
-    notes = [f"prompts of {', '.join(used)} are the same ones (`half: all`)"] if used else []
+    notes = (
+        [f"prompts of {', '.join(used)} are the same ones (`prompt_split: all`)"] if used else []
+    )
     if not new:
         notes.append("no new seed: how much training runs differ is not in these numbers")
     return [

@@ -80,7 +80,7 @@ def check_disk(need: DiskNeed, spec: SweepSpec, folder: RunFolder) -> None:
 
 
 def _remedies(spec: SweepSpec) -> str:
-    fewer = "lower compute.max_concurrent_trials or compute.pack"
+    fewer = "lower compute.max_concurrent_trials or compute.adapters_per_trial"
     kept = spec.compute.keep_weights
     return fewer if kept == "none" else f"{fewer}, or keep fewer weights (keep_weights: {kept})"
 

@@ -252,7 +252,7 @@ def _tune(
 
     def packed(tasks: Sequence[TrajectoryTask]) -> list[Pack]:
         placed = [replace(task, compute=replace(task.compute, device=device)) for task in tasks]
-        return make_packs(placed, spec.compute.pack, workers)
+        return make_packs(placed, spec.compute.adapters_per_trial, workers)
 
     searcher = PackSearcher(map(packed, rounds), keys)
     trainable = tune.with_parameters(PackTrainable, run=run, root=folder)

@@ -89,7 +89,7 @@ def run_sweep(
         DataError, ModelError, DeviceError: found by the preflight, before anything is launched.
         DiskQuotaError: too little disk, or the quota was reached; the same command continues.
         MirrorError: `compute.mirror` does not answer, or holds another run.
-        MissingExtraError: `compute.loggers` names one whose package is not installed.
+        MissingExtraError: `compute.trackers` names one whose package is not installed.
         SweeperError: the grid is too large, or Ray cannot be used.
     """
     folder = RunFolder(out.resolve())

@@ -99,8 +99,8 @@ class DataSource:
     """Rows of a local file or a hub data set: how its columns are named, and which rows are taken.
 
     `subset`, `split` and `revision` belong to hub data sets. `rows` takes the first so many, or with
-    `sample_seed` a random draw. `suite` names a published suite whose columns are known; `half` keeps the
-    `search` or the `confirm` half of its prompts, told apart by hash.
+    `sample_seed` a random draw. `suite` names a published suite whose columns are known;
+    `prompt_split` keeps the `search` or the `confirm` half of its prompts, divided by hash.
     """
 
     name: str
@@ -114,7 +114,7 @@ class DataSource:
     split: str | None = None
     revision: str | None = None
     suite: str | None = None
-    half: str = "all"
+    prompt_split: str = "all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +225,7 @@ class EvaluationSettings:
     utility_metrics: tuple[str, ...]
     max_new_tokens: int
     batch_size: int
-    full_responses: bool = False
+    stop_generation_early: bool = True
     answer_extractor: str = "none"
     lm_eval: HarnessSettings | None = None
 
@@ -234,8 +234,9 @@ class EvaluationSettings:
 class ComputeSettings:
     """How a trial uses its device. `checkpoint_every` and micro-batches never change the result.
 
-    Without progress for `stall_seconds` it is ended. It has `processes` GPUs, or `gpu_share` of one.
-    `keep_weights` leaves what a readout was measured on in its storage, beside the record.
+    Without progress for `stall_timeout_seconds` it is ended. It has `processes` GPUs, or
+    `gpu_share` of one. `keep_weights` leaves the weights of a readout in its storage, beside
+    the record.
     """
 
     device: str = "auto"
@@ -243,7 +244,8 @@ class ComputeSettings:
     micro_batch_size: int | None = None
     deterministic: bool = True
     checkpoint_every: int = 100
-    stall_seconds: float = 3600.0
+    stall_timeout_seconds: float = 3600.0
+    logging_steps: int = 10
     gradient_checkpointing: bool = False
     torch_compile: bool = False
     processes: int = 1

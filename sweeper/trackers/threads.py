@@ -46,11 +46,11 @@ class Loggers:
             MissingExtraError: its package is not installed.
             SweeperError: W&B is to be online and has no key.
         """
-        for name in spec.compute.loggers:
+        for name in spec.compute.trackers:
             check(name)
         self._lanes = [
             TrackerThread(name, OPENERS[name], spec, folder)
-            for name in dict.fromkeys(spec.compute.loggers)
+            for name in dict.fromkeys(spec.compute.trackers)
         ]
 
     @contextmanager
@@ -82,13 +82,13 @@ def check(name: str) -> None:
     package = PACKAGES[name]
     if importlib.util.find_spec(package) is None:
         raise MissingExtraError(
-            f"compute.loggers names {name}, which needs {package}; install it with "
+            f"compute.trackers names {name}, which needs {package}; install it with "
             f"`pip install 'sweeper-llm[trackers]'`, or leave {name} out"
         )
     away = os.environ.get("WANDB_MODE", "online") in ("offline", "dryrun", "disabled")
     if name == "wandb" and not away and not os.environ.get("WANDB_API_KEY"):
         raise SweeperError(
-            "compute.loggers names wandb, and the environment has no WANDB_API_KEY; set it, or "
+            "compute.trackers names wandb, and the environment has no WANDB_API_KEY; set it, or "
             "WANDB_MODE=offline to write below the run folder"
         )
 

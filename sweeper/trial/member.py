@@ -313,7 +313,7 @@ class Member:
                 "strategy": "greedy",
                 "max_new_tokens": task.evaluation.max_new_tokens,
                 "batch_size": task.evaluation.batch_size,
-                "full_responses": task.evaluation.full_responses,
+                "stop_generation_early": task.evaluation.stop_generation_early,
                 "answer_extractor": task.evaluation.answer_extractor,
             },
             "lm_eval": _described(task.evaluation.lm_eval),

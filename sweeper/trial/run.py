@@ -95,7 +95,7 @@ def run_here(
     if not members:
         return None
     note = members[0].storage.stalled(world.rank)
-    with Watchdog(tasks[0].compute.stall_seconds, note) as watchdog:
+    with Watchdog(tasks[0].compute.stall_timeout_seconds, note) as watchdog:
         return (yield from _attempt(members, known, limits, world, watchdog))
 
 

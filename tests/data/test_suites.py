@@ -74,7 +74,11 @@ def test_the_id_of_a_prompt_is_the_same_whatever_part_is_taken(tmp_path: Path) -
     everything = source(write_jsonl(tmp_path / "a.jsonl", rows), "prompts")
     whole = {prompt.id: prompt.text for prompt in load_prompts(everything)}
     assert list(whole) == [str(number) for number in range(1, 31)]
-    for fields in ({"where": {"kind": "1"}}, {"half": "confirm"}, {"rows": 4, "sample_seed": 3}):
+    for fields in (
+        {"where": {"kind": "1"}},
+        {"prompt_split": "confirm"},
+        {"rows": 4, "sample_seed": 3},
+    ):
         part = load_prompts(replace(everything, **fields))
         assert 0 < len(part) < 30
         assert all(whole[prompt.id] == prompt.text for prompt in part)
@@ -117,14 +121,14 @@ def test_halves_part_the_prompts_whatever_their_order_case_and_punctuation(tmp_p
     rows = [{"id": i, "prompt": f"Question {i}?"} for i in range(200)]
     path = write_jsonl(tmp_path / "a.jsonl", rows)
     search, confirm = (
-        {prompt.id for prompt in load_prompts(source(path, "prompts", half=half))}
+        {prompt.id for prompt in load_prompts(source(path, "prompts", prompt_split=half))}
         for half in ("search", "confirm")
     )
     assert search | confirm == {str(i) for i in range(200)}
     assert not search & confirm
     assert 80 <= len(search) <= 120
     shuffled = [{**row, "prompt": str(row["prompt"]).upper() + "!"} for row in rows[::-1]]
-    other = source(write_jsonl(tmp_path / "b.jsonl", shuffled), "prompts", half="search")
+    other = source(write_jsonl(tmp_path / "b.jsonl", shuffled), "prompts", prompt_split="search")
     assert {prompt.id for prompt in load_prompts(other)} == search
     few = load_prompts(replace(other, rows=10))
     assert len(few) == 10 and {prompt.id for prompt in few} <= search
@@ -134,9 +138,9 @@ def test_an_empty_half_is_refused(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", [{"prompt": "p"}])
     other = {"search": "confirm", "confirm": "search"}[half_of("p")]
     with pytest.raises(
-        DataError, match=rf"none of 1 prompts is in the half `{other}`; use `half: a"
+        DataError, match=rf"none of 1 prompts is in the half `{other}`; use `prompt_split: a"
     ):
-        load_prompts(source(path, "prompts", half=other))
+        load_prompts(source(path, "prompts", prompt_split=other))
 
 
 def test_the_suites_of_the_sweep_file_are_the_published_ones() -> None:
@@ -244,5 +248,8 @@ def test_the_halves_of_the_real_suites(
     suite: str, file: str, size: int, search: int, confirm: int
 ) -> None:
     whole = named(suite, SHARED / file)
-    sizes = [len(load_prompts(replace(whole, half=half))) for half in ("all", "search", "confirm")]
+    sizes = [
+        len(load_prompts(replace(whole, prompt_split=half)))
+        for half in ("all", "search", "confirm")
+    ]
     assert sizes == [size, search, confirm]

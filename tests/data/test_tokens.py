@@ -62,7 +62,7 @@ def test_a_token_in_the_environment_is_in_no_file_and_no_line(
     home.mkdir()
     spec = tmp_path / "tiny.yaml"
     text = spec_text(tiny_world).replace("[1e-3, 4e-3]", "[1e-3]")
-    spec.write_text(text.replace("cpus_per_trial: 1", "cpus_per_trial: 1, loggers: LOGGERS"))
+    spec.write_text(text.replace("cpus_per_trial: 1", "cpus_per_trial: 1, trackers: LOGGERS"))
     loggers = "[tensorboard, mlflow, wandb]"
     spec.write_text(spec.read_text().replace("LOGGERS", loggers))
     with tempfile.TemporaryDirectory(

@@ -162,7 +162,7 @@ def seven_b_spec(*overrides: str) -> Any:
 
 
 def test_a_plan_counts_the_micro_batch_that_the_trial_will_use() -> None:
-    spec = seven_b_spec("compute.pack=1")
+    spec = seven_b_spec("compute.adapters_per_trial=1")
     item = max(make_plan(spec).trajectories, key=lambda trajectory: trajectory.steps)
     plain = memory_facts(item, spec, LLAMA_2_7B, TOKENS, "cuda")
     assert (plain.train_rows, plain.readouts) == (32, 1)
@@ -339,7 +339,7 @@ def test_a_gpu_that_holds_one_small_micro_batch_holds_one_trial(
     from sweeper import estimate as cost
 
     spec = seven_b_spec(
-        "compute.pack=1", "evaluation.batch_size=8", f"model.path={tiny_world.model}"
+        "compute.adapters_per_trial=1", "evaluation.batch_size=8", f"model.path={tiny_world.model}"
     )
     monkeypatch.setattr(sweep_facts, "read_shape", lambda *_: LLAMA_2_7B)
     found = on_gpus(make_plan(spec), spec, TOKENS, Machine((), 8))

@@ -81,10 +81,10 @@ def test_rows_and_halves_are_those_asked_for() -> None:
     assert published_rows(replace(source, rows=10**6)) == found
     assert published_rows(replace(source, where={"a": "b"})) is None
     assert published_rows(replace(source, path="own/rows")) is None
-    suite = DataSource("advbench", "", "prompts", suite="advbench", half="search")
+    suite = DataSource("advbench", "", "prompts", suite="advbench", prompt_split="search")
     assert published_prompts(suite) == [18.3] * 266
-    assert len(published_prompts(replace(suite, half="all")) or ()) == 520
-    assert len(published_prompts(replace(suite, half="confirm", rows=9)) or ()) == 9
+    assert len(published_prompts(replace(suite, prompt_split="all")) or ()) == 520
+    assert len(published_prompts(replace(suite, prompt_split="confirm", rows=9)) or ()) == 9
     assert published_prompts(replace(suite, path="own.csv")) is None
     assert published_prompts(replace(suite, suite=None)) is None
 
@@ -103,7 +103,7 @@ def test_suites_that_are_at_hand_have_the_figures_of_the_table(suite: str, file:
         pytest.skip("the real data sets are not beside this checkout")
     every: list[float] = []
     for half in ("search", "confirm"):
-        source = DataSource(suite, str(path), "prompts", suite=suite, half=half)
+        source = DataSource(suite, str(path), "prompts", suite=suite, prompt_split=half)
         lengths = [len(prompt.text) / 4 for prompt in load_prompts(source)]
         assert len(lengths) == getattr(SUITES[suite], half)
         every += lengths
@@ -140,7 +140,7 @@ def test_what_is_at_hand_is_read_and_what_nobody_knows_is_refused(
 ) -> None:
     mixed = task_of(tiny_spec)
     (harmful,) = mixed.evaluation.harmful
-    suite = DataSource("advbench", "", "prompts", suite="advbench", half="search")
+    suite = DataSource("advbench", "", "prompts", suite="advbench", prompt_split="search")
     evaluation = replace(mixed.evaluation, harmful=(harmful, suite))
     found = counted_characters(replace(mixed, evaluation=evaluation))
     plain = counted_characters(mixed)

@@ -494,7 +494,7 @@ def test_responses_that_were_cut_are_not_judged_and_the_way_out_is_named(tmp_pat
     assert (
         "70 of 100 responses judged, coverage 0.7 below 0.99, 30 cut short" in good.reason["judge"]
     )
-    assert "evaluation.full_responses: true" in good.reason["judge"]
+    assert "evaluation.stop_generation_early: false" in good.reason["judge"]
 
 
 def test_a_list_that_is_sure_of_every_cut_response_covers_them(tmp_path: Path) -> None:

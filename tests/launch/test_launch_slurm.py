@@ -34,7 +34,7 @@ def spec(tiny_world: World) -> SweepSpec:
     raw["space"]["learning_rate"] = 1e-3
     # Trial after trial: much is left to do whenever the first record is there.
     raw["seeds"] = [0, 1, 2, 3]
-    raw["compute"] = {"checkpoint_every": 1, "pack": 1}
+    raw["compute"] = {"checkpoint_every": 1, "adapters_per_trial": 1}
     return parse_spec(yaml.safe_dump(raw))
 
 

@@ -345,7 +345,7 @@ def test_stopping_early_changes_no_verdict_and_saves_two_thirds_of_the_tokens(wo
     model = load_model(task.model, torch.device("cpu"))
     found = []
     for full in (False, True):
-        evaluation = replace(task.evaluation, full_responses=full, harmless=())
+        evaluation = replace(task.evaluation, stop_generation_early=not full, harmless=())
         evaluation = replace(evaluation, utility_metrics=("heldout_loss",))
         inputs = load_inputs(replace(task, evaluation=evaluation))
         found += Scorer(inputs, evaluation, torch.device("cpu")).score(model)

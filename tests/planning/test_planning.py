@@ -341,7 +341,7 @@ def test_a_huge_grid_is_refused_before_it_is_expanded() -> None:
 
 def test_a_huge_random_search_is_refused_before_it_is_drawn() -> None:
     with pytest.raises(SpecError, match=r"the random search has 3000000000 points"):
-        small("search={method: random, trajectories: 1000000000}")
+        small("search={method: random, n_trials: 1000000000}")
 
 
 RANDOM = (
@@ -358,7 +358,7 @@ def drawn(*search: str) -> list[float]:
 
 
 def test_random_search_is_seeded() -> None:
-    search = ("search.method=random", "search.trajectories=5")
+    search = ("search.method=random", "search.n_trials=5")
     rates = drawn(*search)
     assert len(set(rates)) == 5
     assert all(1e-5 <= rate <= 1e-3 for rate in rates)
@@ -367,12 +367,12 @@ def test_random_search_is_seeded() -> None:
 
 
 def test_a_longer_random_search_begins_with_the_shorter_one() -> None:
-    short = drawn("search.method=random", "search.trajectories=2")
-    assert drawn("search.method=random", "search.trajectories=5")[:2] == short
+    short = drawn("search.method=random", "search.n_trials=2")
+    assert drawn("search.method=random", "search.n_trials=5")[:2] == short
 
 
 def test_random_search_reads_every_step_count_and_average_of_a_drawn_path() -> None:
-    plan = plan_of(*RANDOM, "search={method: random, trajectories: 3}")
+    plan = plan_of(*RANDOM, "search={method: random, n_trials: 3}")
     assert [[c.step for c in t.configurations] for t in carrying(plan)] == [[4, 8, 16]] * 3
     assert plan.accounting.configurations == 9
 

@@ -118,7 +118,7 @@ def test_a_sweep_file_reaches_the_trial_as_it_is_written(tiny_spec_text: str) ->
         overrides=[
             "data.train={path: own/rows, format: messages, split: train_sft, rows: 9, sample_seed: 3}",
             "data.template={train: chat, test: {name: llama2, system: Be safe.}}",
-            "evaluation.harmful=[advbench, {suite: hex-phi, path: phi, half: confirm}]",
+            "evaluation.harmful=[advbench, {suite: hex-phi, path: phi, prompt_split: confirm}]",
         ],
     )
     task = make_tasks(make_plan(spec), spec, str)[0]
@@ -132,7 +132,7 @@ def test_a_sweep_file_reaches_the_trial_as_it_is_written(tiny_spec_text: str) ->
         "messages",
     )
     assert task.data.template.test == ChatFormat("llama2", "Be safe.")
-    assert [(item.suite, item.path, item.half) for item in task.evaluation.harmful] == [
+    assert [(item.suite, item.path, item.prompt_split) for item in task.evaluation.harmful] == [
         ("advbench", "", "search"),
         ("hex-phi", "phi", "confirm"),
     ]

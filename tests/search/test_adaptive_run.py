@@ -15,7 +15,7 @@ from sweeper.spec import parse_spec
 from sweeper.store.folder import RunFolder
 from sweeper.store.records import read_records
 
-SEARCH = "search={method: optuna, trajectories: 4, parallel: 2, seed: 5}"
+SEARCH = "search={method: optuna, n_trials: 4, batch_size: 2, seed: 5}"
 RATES = "space.learning_rate={low: 5e-4, high: 8e-3, log: true}"
 
 

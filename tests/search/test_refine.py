@@ -28,7 +28,7 @@ SMALL = (
 
 def spec_with(budget: int, *more: str) -> SweepSpec:
     return make_spec(
-        *SMALL[1:], f"search.refine={{budget: {budget}, max_seeds: 3, parallel: 2}}", *more
+        *SMALL[1:], f"search.refine={{budget: {budget}, max_seeds: 3, batch_size: 2}}", *more
     )
 
 

@@ -79,7 +79,7 @@ def test_ranges_are_asked_for_between_their_bounds_and_constants_stay(valley: Re
     spec = parse_spec(
         benchmark.SPEC,
         overrides=[
-            "search={method: optuna, trajectories: 9, parallel: 3}",
+            "search={method: optuna, n_trials: 9, batch_size: 3}",
             "space.batch_size=16",
             "space.weight_decay={low: 0.0, high: 0.1}",
             "space.lr_scheduler_type={values: [constant, linear]}",

@@ -575,7 +575,7 @@ def test_two_runs_of_the_same_data_compare_and_others_are_warned_about(tmp_path:
     split = found("split", measured_with(SWEEP), "data.heldout_rows=32").found()
     (warning,) = compare(("a", "split"), a, split).warnings
     assert warning == "Other held-out rows: utility metrics are not comparable."
-    other_half = "evaluation.harmful={path: harmful.csv, half: search}"
+    other_half = "evaluation.harmful={path: harmful.csv, prompt_split: search}"
     half = found("half", measured_with(SWEEP), other_half).found()
     assert any("harmful prompts" in text for text in compare(("a", "half"), a, half).warnings)
     limit = found(

@@ -69,7 +69,7 @@ def server(tiny_world: World, tmp_path: Path) -> Iterator[FakeHub]:
 OVERRIDES = (
     "model.path=own/llama",
     "data.train.path=own/rows",
-    "evaluation.harmless={suite: xstest-safe, half: all}",
+    "evaluation.harmless={suite: xstest-safe, prompt_split: all}",
 )
 
 

@@ -90,13 +90,13 @@ def test_every_way_to_write_a_small_number_is_a_number(text: str) -> None:
         ("objectives=[rouge_l, heldout_loss]", r"one safety metric is needed"),
         ("evaluation.utility_metrics=[heldout_loss]", r"rouge_l is not among evaluation"),
         ("objectives=[{metric: rouge_l, direction: minimize}, unsafe_rate]", r"is to maximize"),
-        ("search.method=random", r"`trajectories` belongs to `method: random`"),
-        ("search.trajectories=3", r"`trajectories` belongs to `method: random`"),
-        ("search.method=optuna", r"`trajectories` belongs to `method: random` and `optuna`"),
+        ("search.method=random", r"`n_trials` belongs to `method: random`"),
+        ("search.n_trials=3", r"`n_trials` belongs to `method: random`"),
+        ("search.method=optuna", r"`n_trials` belongs to `method: random` and `optuna`"),
         ("search.sampler=gp", r"^search: `sampler` belongs to `method: optuna`$"),
-        ("search.parallel=8", r"^search: `parallel` belongs to `method: optuna`$"),
+        ("search.batch_size=8", r"^search: `batch_size` belongs to `method: optuna`$"),
         ("search.warm_start=runs/x", r"^search: `warm_start` belongs to `method: optuna`$"),
-        ("search={method: optuna, trajectories: 3, sampler: tpo}", r"did you mean `tpe`"),
+        ("search={method: optuna, n_trials: 3, sampler: tpo}", r"did you mean `tpe`"),
         ("search.seed=-1", r"^search.seed: found -1"),
         ("search.stop={race: {error: 0}}", r"^search.stop.race.error: found 0; .*greater than 0"),
         ("search.stop={race: {error: 1}}", r"^search.stop.race.error: found 1; .*less than 1"),
@@ -214,7 +214,7 @@ def test_yaml_merge_keys_work() -> None:
     [
         (),
         ("tuning={method: lora}", "space.lora_r={low: 2, high: 64, log: true, num: 4}"),
-        ("search={method: random, trajectories: 3}", "space.learning_rate={low: 1e-5, high: 1e-3}"),
+        ("search={method: random, n_trials: 3}", "space.learning_rate={low: 1e-5, high: 1e-3}"),
         ("space.average={kind: ema, retention: 0.25}", "seeds=[0, 1]", "data.train.rows=5"),
     ],
 )
@@ -231,7 +231,7 @@ def test_the_hash_sees_what_changes_a_record_and_nothing_else() -> None:
         "compute.ray_address=auto",
         "description=other",
         "compute.gpus_per_trial=1",
-        "compute.stall_minutes=5",
+        "compute.stall_timeout_minutes=5",
     ):
         assert spec_hash(make_spec(same)) == plain
     for other in (

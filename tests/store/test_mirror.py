@@ -332,7 +332,7 @@ def test_a_sweep_goes_on_elsewhere_from_an_s3_server(
         f"{here.parents[2]}:{here.parents[1]}:{here.parent}",
     )
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    overrides = ["compute.pack=1", "compute.mirror=s3://sweeps/team/tiny"]
+    overrides = ["compute.adapters_per_trial=1", "compute.mirror=s3://sweeps/team/tiny"]
     spec = parse_spec(spec_text(tiny_world), overrides=overrides)
     expected = undisturbed(spec, tmp_path / "undisturbed")
     seen: list[TrialRecord] = []

@@ -220,7 +220,7 @@ def driver(
         for task in tasks
         if any((item.config_id, task.seed) not in writer.keys for item in task.readouts)
     ]
-    for pack in make_packs(left, spec.compute.pack, 1):
+    for pack in make_packs(left, spec.compute.adapters_per_trial, 1):
         for records in run_pack(pack, folder.trial, frozenset(writer.keys)):
             for record in records:
                 guard()
@@ -335,7 +335,7 @@ SPEC: dict[str, dict[str, Any]] = {
         "lr_scheduler_type": "wsd",
         "decay_steps": 1,
     },
-    "compute": {"checkpoint_every": 1, "max_concurrent_trials": 1, "pack": 2},
+    "compute": {"checkpoint_every": 1, "max_concurrent_trials": 1, "adapters_per_trial": 2},
 }
 """What a small sweep has beyond `world.spec_text`. At the last learning rate the loss is NaN."""
 

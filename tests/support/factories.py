@@ -35,8 +35,8 @@ space:
       - {kind: interpolate, weight: 0.5}
       - {kind: feedback, decay: 0.9, every: 4}
 evaluation:
-  harmful: {path: harmful.csv, half: all}
-  harmless: {path: harmless.csv, half: all}
+  harmful: {path: harmful.csv, prompt_split: all}
+  harmless: {path: harmless.csv, prompt_split: all}
   keyword_lists: [sweeper, zou2023]
   utility_metrics: [rouge_l, heldout_loss]
 objectives: [rouge_l, unsafe_rate]

@@ -146,8 +146,8 @@ space:
   max_steps: {{values: [2, 4]}}
   average: {{values: [raw, {{kind: ema, decay: 0.9}}]}}
 evaluation:
-  harmful: {{path: "{world.harmful}", half: all}}
-  harmless: {{path: "{world.harmless}", half: all}}
+  harmful: {{path: "{world.harmful}", prompt_split: all}}
+  harmless: {{path: "{world.harmless}", prompt_split: all}}
   keyword_lists: [sweeper, qi2023]
   max_new_tokens: 6
   batch_size: 4

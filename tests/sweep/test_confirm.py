@@ -24,8 +24,8 @@ from sweeper.task import TrajectoryTask
 from sweeper.trial.run import run_trajectory
 
 SEARCHED = (
-    "evaluation.harmful={path: harmful.csv, half: search}",
-    "evaluation.harmless={path: harmless.csv, half: all}",
+    "evaluation.harmful={path: harmful.csv, prompt_split: search}",
+    "evaluation.harmless={path: harmless.csv, prompt_split: all}",
 )
 
 RECORDS = [
@@ -49,16 +49,16 @@ def laid_out(
 
 def test_the_half_that_was_left_out_is_used_under_old_and_new_seeds() -> None:
     made, _, spec, _ = laid_out(*SEARCHED)
-    assert [suite.half for suite in made.spec.evaluation.harmful] == ["confirm"]
-    assert [suite.half for suite in made.spec.evaluation.harmless] == ["all"]
+    assert [suite.prompt_split for suite in made.spec.evaluation.harmful] == ["confirm"]
+    assert [suite.prompt_split for suite in made.spec.evaluation.harmless] == ["all"]
     assert made.spec.seeds == (0, 1, 2)
     assert made.new_prompts
-    assert made.notes[0] == "prompts of harmless.csv are the same ones (`half: all`)"
+    assert made.notes[0] == "prompts of harmless.csv are the same ones (`prompt_split: all`)"
     assert made.folder.root.parent == Path("run/confirm")
     rest = {"evaluation", "seeds"}
     assert made.spec.model_dump(exclude=rest) == spec.model_dump(exclude=rest)
-    back = laid_out("evaluation.harmful={path: h.csv, half: confirm}")[0]
-    assert [suite.half for suite in back.spec.evaluation.harmful] == ["search"]
+    back = laid_out("evaluation.harmful={path: h.csv, prompt_split: confirm}")[0]
+    assert [suite.prompt_split for suite in back.spec.evaluation.harmful] == ["search"]
 
 
 def test_where_every_prompt_was_used_only_seeds_are_new_and_that_is_said() -> None:
@@ -173,7 +173,7 @@ def searched(
     spec = load_spec(
         str(path),
         (
-            f"evaluation.harmful={{path: {harmful}, half: search}}",
+            f"evaluation.harmful={{path: {harmful}, prompt_split: search}}",
             "evaluation.utility_metrics=[heldout_loss]",
             "objectives=[heldout_loss, unsafe_rate]",
             "constraints=[{metric: unsafe_rate, max: 1.0}]",
@@ -245,7 +245,7 @@ def test_what_an_adaptive_search_asked_for_is_known_to_the_confirmation(
     path = tmp_path / "tiny.yaml"
     path.write_text(tiny_spec_text)
     rates = "space.learning_rate={low: 1e-3, high: 4e-3, log: true}"
-    spec = load_spec(str(path), (rates, "search={method: optuna, trajectories: 4}"))
+    spec = load_spec(str(path), (rates, "search={method: optuna, n_trials: 4}"))
     others = {n: axis for n, axis in trajectory_axes(spec).items() if n != "learning_rate"}
     run = RunFolder(tmp_path / "run")
     run.create()

@@ -96,13 +96,15 @@ def test_the_need_follows_from_sizes(tiny_world: World) -> None:
     shape = read_shape(str(tiny_world.model))
 
     def need(workers: int, *overrides: str) -> DiskNeed:
-        spec = tiny(tiny_world, "compute.pack=1", *overrides)
+        spec = tiny(tiny_world, "compute.adapters_per_trial=1", *overrides)
         return disk_need(make_plan(spec), spec, shape, TOKENS, workers)
 
     one, two = need(1), need(2)
     assert two.checkpoints > one.checkpoints and need(99).checkpoints == need(3).checkpoints
     assert replace(two, checkpoints=0) == replace(one, checkpoints=0)
-    assert need(1, "compute.pack=4").checkpoints > one.checkpoints  # Two of a batch size.
+    assert (
+        need(1, "compute.adapters_per_trial=4").checkpoints > one.checkpoints
+    )  # Two of a batch size.
     assert one.weights == 0
     readouts = sum(
         len(item.configurations) for item in make_plan(tiny(tiny_world)).trajectories if item.steps

@@ -141,7 +141,7 @@ def test_a_dead_worker_is_started_again_and_nothing_is_lost_or_doubled(
     assert len(records) == len(expected(tasks))
     assert {record.key: record for record in records} == expected(tasks)
     died = [(folder.trial(t.trajectory_id).trajectory / "died").exists() for t in tasks]
-    packs = make_packs(tasks, tiny_spec.compute.pack, 1)
+    packs = make_packs(tasks, tiny_spec.compute.adapters_per_trial, 1)
     assert sum(died) == len(packs) < len(tasks)
 
 
@@ -150,7 +150,7 @@ def test_a_worker_that_keeps_dying_leaves_failed_records_and_spares_the_others(
     tiny_spec: SweepSpec, tmp_path: Path
 ) -> None:
     folder, tasks = prepared(tiny_spec, tmp_path / "run")
-    drive(tasks, asking(tiny_spec, pack=2), folder, always_dies)
+    drive(tasks, asking(tiny_spec, adapters_per_trial=2), folder, always_dies)
     records = read_records(folder.records).records
     assert {record.key for record in records} == set(expected(tasks))
     packs = [pack for pack in make_packs(tasks, 2, 1) if len(pack) > 1]

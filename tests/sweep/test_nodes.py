@@ -191,7 +191,7 @@ def story(cluster: Cluster, tiny_world: World, tmp_path_factory: pytest.TempPath
     raw["space"]["learning_rate"] = {"values": [1e-3, 2e-3, 3e-3, 4e-3]}
     raw["space"]["max_steps"] = {"values": [2, 4, 6, 8]}
     raw["space"]["lr_scheduler_type"] = "constant"
-    raw["compute"] = {"checkpoint_every": 1, "pack": 1}
+    raw["compute"] = {"checkpoint_every": 1, "adapters_per_trial": 1}
     text = yaml.safe_dump(raw)
     (root / "spec.yaml").write_text(text)
     command = [sys.executable, "-m", "sweeper", "run", str(root / "spec.yaml")]

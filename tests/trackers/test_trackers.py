@@ -52,7 +52,7 @@ def folder(tmp_path: Path) -> RunFolder:
 
 
 def spec_with(*loggers: str) -> SweepSpec:
-    return make_spec(f"compute.loggers=[{', '.join(loggers)}]")
+    return make_spec(f"compute.trackers=[{', '.join(loggers)}]")
 
 
 def records() -> list[TrialRecord]:
@@ -281,11 +281,11 @@ def test_what_a_tracker_needs_is_checked_before_the_sweep(
 
 
 def test_loggers_are_off_by_default_and_no_part_of_what_a_run_is() -> None:
-    assert make_spec().compute.loggers == ()
-    assert spec_with("mlflow", "wandb").compute.loggers == ("mlflow", "wandb")
-    assert make_spec("compute.loggers=wandb").compute.loggers == ("wandb",)
+    assert make_spec().compute.trackers == ()
+    assert spec_with("mlflow", "wandb").compute.trackers == ("mlflow", "wandb")
+    assert make_spec("compute.trackers=wandb").compute.trackers == ("wandb",)
     assert spec_hash(spec_with("tensorboard")) == spec_hash(make_spec())
-    with pytest.raises(SpecError, match=r"compute\.loggers"):
+    with pytest.raises(SpecError, match=r"compute\.trackers"):
         spec_with("neptune")
 
 
@@ -328,7 +328,7 @@ def test_a_sweep_tells_its_loggers_what_its_trials_find(
     monkeypatch.setattr(sweep, "drive", in_this_process)
     spec = parse_spec(
         spec_text(tiny_world),
-        overrides=["compute.loggers=[tensorboard]", "space.learning_rate=1e-3"],
+        overrides=["compute.trackers=[tensorboard]", "space.learning_rate=1e-3"],
     )
     folder, heard = RunFolder(tmp_path / "run"), list[TrialRecord]()
     ended = sweep.run_sweep(spec, folder.root, record=heard.append)
