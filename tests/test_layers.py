@@ -70,7 +70,12 @@ HEAVY = {
     "jinja2": {"report/page.py", "serve/pages.py", "data/chat_format.py", "scoring/harness.py"},
     "mlflow": {"trackers/to_mlflow.py"},
     "lm_eval": {"scoring/harness.py"},
-    "optuna": {"search/suggest.py", "search/storages.py", "search/study.py"},
+    "optuna": {
+        "report/figures/importance.py",
+        "search/suggest.py",
+        "search/storages.py",
+        "search/study.py",
+    },
     "pandas": {"runs/run.py"},
     "peft": {"model/adapters.py"},
     "plotly": {

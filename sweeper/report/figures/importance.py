@@ -1,15 +1,30 @@
-"""How much each hyperparameter has to do with being among the best, metric by metric."""
+"""How much each hyperparameter has to do with being among the best, metric by metric: Optuna's PED-ANOVA.
 
-from collections.abc import Sequence
-from typing import NamedTuple
+Watanabe, Bansal and Hutter, "PED-ANOVA: Efficiently Quantifying Hyperparameter Importance in Arbitrary
+Subspaces", IJCAI 2023 (arXiv:2304.10255).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+import optuna
 from numpy.typing import NDArray
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
 from sweeper.analysis import CANDIDATE_ROLE, Candidate, Front, loss, shown, varying
 from sweeper.report.figures.levels import MOST_LEVELS, is_log, is_number, levels
 from sweeper.spec import ObjectiveSpec, SweepSpec
-from sweeper.stats.importance import QUANTILE, Column, best, importances
+
+QUANTILE = 0.1
+"""The share of configurations that count as the best: the evaluator's default."""
 
 FEWEST = 50
 """Below, the best tenth has fewer than the five configurations that Optuna's documentation asks for."""
@@ -56,25 +71,25 @@ def importance_info(front: Front, spec: SweepSpec) -> ImportanceInfo:
             f"{len(items)} configurations are complete; of fewer than {FEWEST} the best tenth is "
             "too small to say anything",
         )
-    columns = [_column(name, items, spec) for name in names]
+    columns = {name: _column(name, items, spec) for name in names}
     bars: list[ImportanceBar] = []
-    told = []
+    compared = []
     for objective in front.objectives:
         losses = np.array([loss(item, objective) for item in items])
         chosen = best(losses)
-        shares = None if chosen.all() else importances(columns, chosen)
-        if shares is not None:
-            told.append((objective.metric, int(chosen.sum()), _cut(losses, chosen, objective)))
+        if not chosen.all():
+            shares = importances(columns, losses)
+            compared.append((objective.metric, int(chosen.sum()), _cut(losses, chosen, objective)))
             bars += [
-                ImportanceBar(objective.metric, name, float(share), *_typical(name, items, chosen))
-                for name, share in zip(names, shares, strict=True)
+                ImportanceBar(objective.metric, name, shares[name], *_typical(name, items, chosen))
+                for name in names
             ]
     if not bars:
         return _refused(items, "all configurations are equal in every objective")
     total = {name: sum(b.share for b in bars if b.hyperparameter == name) for name in names}
-    order = [metric for metric, _, _ in told]
+    order = [metric for metric, _, _ in compared]
     bars.sort(key=lambda b: (order.index(b.metric), -total[b.hyperparameter], b.hyperparameter))
-    return ImportanceInfo(tuple(bars), len(items), tuple(told), "")
+    return ImportanceInfo(tuple(bars), len(items), tuple(compared), "")
 
 
 def _refused(items: Sequence[Candidate], text: str) -> ImportanceInfo:
@@ -86,6 +101,40 @@ def _cut(losses: NDArray[np.float64], chosen: NDArray[np.bool_], objective: Obje
     return sign * float(losses[chosen].max())
 
 
+def best(losses: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which of the losses, shape (n,), are among the lowest QUANTILE; equal ones all are."""
+    place = math.ceil(QUANTILE * losses.size) - 1
+    chosen: NDArray[np.bool_] = losses <= np.partition(losses, place)[place]
+    return chosen
+
+
+class Column(NamedTuple):
+    """One hyperparameter of n configurations, and its distribution between the bounds that were seen."""
+
+    values: Sequence[Any]
+    distribution: BaseDistribution
+
+
+def importances(columns: Mapping[str, Column], losses: NDArray[np.float64]) -> dict[str, float]:
+    """The share of each column in what the best tenth of the losses, shape (n,), has to do with all of them.
+
+    Not all losses may be among the best. A column with one value has no share.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(direction="minimize")
+    distributions = {name: column.distribution for name, column in columns.items()}
+    study.add_trials(
+        optuna.create_trial(
+            params={name: column.values[row] for name, column in columns.items()},
+            distributions=distributions,
+            value=float(value),
+        )
+        for row, value in enumerate(losses)
+    )
+    evaluator = PedAnovaImportanceEvaluator(target_quantile=QUANTILE)
+    return get_param_importances(study, evaluator=evaluator, params=list(columns))
+
+
 def _column(name: str, items: Sequence[Candidate], spec: SweepSpec) -> Column:
     """Numbers of many values as a range, on the scale of their axis; everything else as choices.
 
@@ -93,13 +142,13 @@ def _column(name: str, items: Sequence[Candidate], spec: SweepSpec) -> Column:
     density of two thirds at one of three points is wide or a spike, as the quartiles happen to fall.
     """
     values = [item.config.get(name) for item in items]
-    if len(set(map(repr, values))) > MOST_LEVELS and all(map(is_number, values)):
-        numbers = np.array(values, dtype=np.float64)
-        whole = all(isinstance(value, int) for value in values)
-        return Column(numbers, log=is_log(name, numbers.tolist(), spec), whole=whole)
-    known = {repr(value): code for code, value in enumerate(levels(values))}
-    codes = np.array([known[repr(value)] for value in values], dtype=np.float64)
-    return Column(codes, levels=len(known))
+    numbers = [value for value in values if is_number(value)]
+    if len(set(map(repr, values))) <= MOST_LEVELS or len(numbers) < len(values):
+        choices = [repr(value) for value in levels(values)]
+        return Column([repr(value) for value in values], CategoricalDistribution(choices))
+    log = is_log(name, numbers, spec)
+    kind = IntDistribution if all(isinstance(v, int) for v in numbers) else FloatDistribution
+    return Column(numbers, kind(min(numbers), max(numbers), log=log))
 
 
 def _typical(
