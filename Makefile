@@ -34,7 +34,7 @@ test-exports: $(READY) $(EXPORTS)/.ready
 	rm -rf $(EXPORTS)/cases
 	$(BIN)/python tests/export/targets/cases.py $(EXPORTS)/cases
 	$(BIN)/python tests/export/targets/check_project.py $(EXPORTS)/cases
-	set -e; for target in axolotl llamafactory torchtune; do \
+	set -e; for target in axolotl llamafactory; do \
 		HF_HUB_OFFLINE=1 $(EXPORTS)/$$target/bin/python tests/export/targets/check_$$target.py $(EXPORTS)/cases; done
 
 bench: $(READY)

@@ -136,8 +136,8 @@ def export(
         typer.Option(
             "--format",
             metavar="NAME",
-            help="trl, transformers, accelerate, llamafactory, axolotl, torchtune, yaml (the default), "
-            "card, or all; may be repeated.",
+            help="trl, transformers, accelerate, llamafactory, axolotl, yaml (the default), card, "
+            "or all; may be repeated.",
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write; export/ in the run.")] = None,

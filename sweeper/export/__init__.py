@@ -4,36 +4,30 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from sweeper.analysis import Candidate
-from sweeper.errors import RunFolderError, SweeperError
+from sweeper.errors import SweeperError
 from sweeper.export import (
     accelerate,
     axolotl,
     card,
+    hyperparameters,
     llamafactory,
-    plain,
-    torchtune,
-    transformers_args,
-    trl_config,
+    transformers,
+    trl,
 )
-from sweeper.export.callback import CALLBACK_NAME, callback_source
-from sweeper.export.job import UNKNOWN, ExportJob, Origin, make_job
+from sweeper.export.averaging import CALLBACK_NAME, callback_source
+from sweeper.export.job import UNKNOWN, ExportJob, Origin, make_job, write_files
 from sweeper.spec import SweepSpec
-from sweeper.store.folder import write_atomic
 
 FORMATS: Mapping[str, Callable[[ExportJob], dict[str, str]]] = {
-    "trl": trl_config.files,
-    "transformers": transformers_args.files,
+    "trl": trl.files,
+    "transformers": transformers.files,
     "accelerate": accelerate.files,
     "llamafactory": llamafactory.files,
     "axolotl": axolotl.files,
-    "torchtune": torchtune.files,
-    "yaml": plain.files,
+    "yaml": hyperparameters.files,
     "card": card.files,
 }
 """What each format writes: file name to content."""
-
-WITHOUT_CALLBACK = ("torchtune", "card")
-"""Formats that have no use for the callback: no trainer, or one that takes none."""
 
 __all__ = ["FORMATS", "Origin", "export", "formats_of"]
 
@@ -81,16 +75,6 @@ def export(
     (fmt,) = formats_of([fmt])
     job = make_job(candidate, spec, world_size, micro_batch, origin)
     contents = FORMATS[fmt](job)
-    if job.averaging is not None and fmt not in WITHOUT_CALLBACK:
+    if job.averaging is not None and fmt != "card":
         contents[CALLBACK_NAME] = callback_source(job)
-    paths = []
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in contents.items():
-            write_atomic(folder / name, content)
-            paths.append(folder / name)
-    except OSError as error:
-        raise RunFolderError(
-            f"cannot write the export to {folder}: {error.strerror}; choose another with --out"
-        ) from None
-    return tuple(paths)
+    return write_files(folder, contents, "the export")

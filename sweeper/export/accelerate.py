@@ -2,19 +2,19 @@
 
 from typing import Any
 
-from sweeper.export import trl_config
+from sweeper.export import trl
 from sweeper.export.header import header
 from sweeper.export.job import ExportJob, dump
 
 
 def files(job: ExportJob) -> dict[str, str]:
-    """`<stem>.accelerate.yaml`, and what `trl_config.files` writes, which it launches."""
+    """`<stem>.accelerate.yaml`, and what `trl.files` writes, which it launches."""
     name = f"{job.stem}.accelerate.yaml"
     script = f"`accelerate launch --config_file {name} {job.stem}.trl.py --dataset_name FILE`"
     callback = f"WITHOUT ema_callback.py THE NUMBERS DO NOT HOLD; {job.stem}.trl.py passes it on."
     return {
         name: header(job, f"accelerate: {script}", callback) + dump(values(job)),
-        **trl_config.files(job),
+        **trl.files(job),
     }
 
 

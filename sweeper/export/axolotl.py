@@ -4,7 +4,7 @@ from typing import Any
 
 from sweeper.export.header import header
 from sweeper.export.job import ExportJob, adapter_fields, dump, openable, whole_alpha
-from sweeper.export.transformers_args import COPIED
+from sweeper.export.transformers import COPIED
 from sweeper.task import ALL_LINEAR
 
 PLUGIN_NAME = "ema_plugin.py"

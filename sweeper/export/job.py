@@ -3,14 +3,16 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import yaml
 
 from sweeper.analysis import BASE_ROLE, Candidate, feedback_of
-from sweeper.errors import DataError, ExportError, SweeperError
+from sweeper.errors import DataError, ExportError, RunFolderError, SweeperError
 from sweeper.estimate.inputs import local_path
 from sweeper.spec import SweepSpec
+from sweeper.store.folder import write_atomic
 from sweeper.task import ALL_LINEAR
 
 DEFAULT_MICRO_BATCH = 8
@@ -211,6 +213,23 @@ def whole_alpha(alpha: float) -> int:
             "transformers, whose peft takes any"
         )
     return int(alpha)
+
+
+def write_files(folder: Path, contents: Mapping[str, str], what: str) -> tuple[Path, ...]:
+    """Write files, name to content, into a folder that is made where it is missing.
+
+    Raises:
+        RunFolderError: one of them cannot be written; `what` says of which part of the export.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in contents.items():
+            write_atomic(folder / name, content)
+    except OSError as error:
+        raise RunFolderError(
+            f"cannot write {what} to {folder}: {error.strerror}; choose another with --out"
+        ) from None
+    return tuple(folder / name for name in contents)
 
 
 def dump(values: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from sweeper.export.header import header
 from sweeper.export.job import ExportJob, adapter_fields, dump, openable, whole_alpha
-from sweeper.export.transformers_args import arguments
+from sweeper.export.transformers import arguments
 from sweeper.task import ALL_LINEAR
 
 _SCRIPT = "llamafactory_script.py.txt"

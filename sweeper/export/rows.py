@@ -6,11 +6,10 @@ from typing import Any
 
 from sweeper.analysis import Candidate
 from sweeper.data.sources import resolve
-from sweeper.errors import RunFolderError, SweeperError
-from sweeper.export.job import check_exportable, stem
+from sweeper.errors import SweeperError
+from sweeper.export.job import check_exportable, stem, write_files
 from sweeper.planning import make_plan, make_tasks
 from sweeper.spec import SweepSpec
-from sweeper.store.folder import write_atomic
 from sweeper.trial.texts import Text, ordered_texts
 
 
@@ -47,15 +46,10 @@ def export_rows(
     contents = {f"{name}.rows.jsonl": [text._asdict() for text in texts]}
     if segments:
         contents[f"{name}.segments.jsonl"] = [_segments(text) for text in texts]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for file, rows in contents.items():
-            write_atomic(folder / file, "".join(f"{json.dumps(row)}\n" for row in rows))
-    except OSError as error:
-        raise RunFolderError(
-            f"cannot write the rows to {folder}: {error.strerror}; choose another with --out"
-        ) from None
-    return tuple(folder / file for file in contents)
+    lines = {
+        file: "".join(f"{json.dumps(row)}\n" for row in rows) for file, rows in contents.items()
+    }
+    return write_files(folder, lines, "the rows")
 
 
 def _segments(text: Text) -> dict[str, Any]:

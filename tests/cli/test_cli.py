@@ -498,7 +498,7 @@ def test_formats_can_be_repeated_and_all_leaves_out_what_a_trainer_cannot_have(
     assert {tuple(part["label"] for part in row["segments"]) for row in segments} == {(False, True)}
     answer = command(*words, "--format", "all")
     assert answer.code == 0
-    assert {"trl", "transformers", "accelerate", "llamafactory", "torchtune"} <= {
+    assert {"trl", "transformers", "accelerate", "llamafactory", "axolotl"} <= {
         path.name.split(".")[1] for path in (tmp_path / "ex").glob(f"{stem}.*")
     }
     assert f"run {finished.name}." in (tmp_path / "ex" / f"{stem}.trl.yaml").read_text()

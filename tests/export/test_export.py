@@ -253,12 +253,10 @@ def test_headers_say_what_was_measured_and_what_it_takes(
     assert f"Verdicts by the keyword list sweeper ({load_keyword_list('sweeper').digest})" in text
     assert "Measured with torch 2.13.0, transformers 5.23.0" in text
     averaged = average != "raw"
-    brings = fmt not in ("card", "torchtune")
-    assert (tmp_path / "ema_callback.py").exists() == (averaged and brings)
+    assert (tmp_path / "ema_callback.py").exists() == (averaged and fmt != "card")
     if fmt != "card":
         assert "Effective batch 8 = 4 per device x 1 accumulated x 2 device(s)" in text
         assert ("THE NUMBERS DO NOT HOLD" in text) == averaged
-    assert ("HAS NO HOOK FOR THAT" in text) == (averaged and fmt == "torchtune")
 
 
 def test_comments_cannot_be_left(tmp_path: Path) -> None:
@@ -553,23 +551,6 @@ def test_accelerate_launches_with_the_sharding_that_is_written(tmp_path: Path) -
     assert args.fsdp_auto_wrap_policy == "TRANSFORMER_BASED_WRAP"
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"lr_scheduler_type": "inverse_sqrt"}, "cannot follow the schedule inverse_sqrt"),
-        ({"lora_target_modules": ["q_proj", "up_proj"]}, "cannot adapt just q_proj, up_proj"),
-        ({"lora_target_modules": ["embed"]}, "cannot adapt just embed"),
-    ],
-)
-def test_what_torchtune_cannot_have_is_refused(
-    tmp_path: Path, changes: dict[str, Any], said: str
-) -> None:
-    item = candidate(config=make_lora_config(**changes))
-    with pytest.raises(ExportError, match=said):
-        export(item, make_spec(), "torchtune", tmp_path)
-    assert not list(tmp_path.iterdir())
-
-
 @pytest.mark.parametrize("fmt", ["trl", "llamafactory", "axolotl"])
 def test_a_broken_alpha_is_refused_where_only_whole_ones_are_taken(
     tmp_path: Path, fmt: str
@@ -580,30 +561,23 @@ def test_a_broken_alpha_is_refused_where_only_whole_ones_are_taken(
 
 
 @pytest.mark.parametrize(
-    ("method", "dtype", "axolotl", "torchtune"),
+    ("method", "dtype", "differs"),
     [
-        ("full", "mixed_bf16", True, True),
-        ("full", "pure_bf16", False, False),
-        ("full", "float32", False, False),
-        ("lora", "mixed_bf16", False, True),
-        ("lora", "pure_bf16", False, True),
-        ("lora", "float32", False, False),
+        ("full", "mixed_bf16", True),
+        ("full", "pure_bf16", False),
+        ("full", "float32", False),
+        ("lora", "mixed_bf16", False),
+        ("lora", "pure_bf16", False),
+        ("lora", "float32", False),
     ],
 )
-def test_a_target_that_holds_weights_otherwise_says_so(
-    tmp_path: Path, method: str, dtype: str, axolotl: bool, torchtune: bool
+def test_axolotl_says_where_it_holds_weights_otherwise(
+    tmp_path: Path, method: str, dtype: str, differs: bool
 ) -> None:
     made = make_lora_config if method == "lora" else make_config
     item = candidate(config=made(dtype=dtype))
-    for fmt, differs in (("axolotl", axolotl), ("torchtune", torchtune)):
-        text = text_of(export(item, make_spec(), fmt, tmp_path)[:1], ".yaml")
-        assert ("THE NUMBERS NEED NOT HOLD" in text) is differs
-
-
-def test_rank_stabilised_lora_is_scaled_alike_in_torchtune(tmp_path: Path) -> None:
-    item = candidate(config=make_lora_config(use_rslora=True, lora_r=16, lora_alpha=8.0))
-    model = settings_of(export(item, make_spec(), "torchtune", tmp_path))["model"]
-    assert model["lora_alpha"] / model["lora_rank"] == 8.0 / 16**0.5
+    text = text_of(export(item, make_spec(), "axolotl", tmp_path)[:1], ".yaml")
+    assert ("THE NUMBERS NEED NOT HOLD" in text) is differs
 
 
 def test_the_recommended_configuration_has_a_name_of_its_own(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ class Column(NamedTuple):
 
 
 def importances(columns: Mapping[str, Column], losses: NDArray[np.float64]) -> dict[str, float]:
-    """The share of each column in what the best tenth of the losses, shape (n,), has to do with all of them.
+    """The share of each column in what sets the best tenth of the losses, shape (n,), apart from all.
 
     Not all losses may be among the best. A column with one value has no share.
     """
