@@ -142,7 +142,7 @@ def _column(name: str, items: Sequence[Candidate], spec: SweepSpec) -> Column:
     density of two thirds at one of three points is wide or a spike, as the quartiles happen to fall.
     """
     values = [item.config.get(name) for item in items]
-    numbers = [value for value in values if is_number(value)]
+    numbers: list[Any] = [value for value in values if is_number(value)]
     if len(set(map(repr, values))) <= MOST_LEVELS or len(numbers) < len(values):
         choices = [repr(value) for value in levels(values)]
         return Column([repr(value) for value in values], CategoricalDistribution(choices))
