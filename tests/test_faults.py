@@ -5,17 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from support.fake_trials import Records, Storages, asking, expected, prepared, sound
 from support.small_disk import fill, small_disk
-from test_driver import (  # noqa: F401 - the fixture is used by its name
-    Records,
-    Storages,
-    asking,
-    expected,
-    measured,
-    prepared,
-    sound,
-    workers_find_this_module,
-)
 
 from sweeper.errors import DiskFullError
 from sweeper.spec import SweepSpec
@@ -24,7 +15,7 @@ from sweeper.sweep.driver import WORKER_RESTARTS, Keys, drive
 from sweeper.task import TrajectoryTask
 from sweeper.trial.watchdog import Watchdog
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("workers_import_tests")]
 
 
 def refused_once(tasks: Sequence[TrajectoryTask], storage_of: Storages, done: Keys) -> Records:

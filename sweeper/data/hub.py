@@ -51,8 +51,8 @@ def is_hub_id(path: str) -> bool:
     return _HUB_ID.fullmatch(path) is not None and not Path(path).exists()
 
 
-_FOUND: dict[tuple[Kind, str, str | None], Path] = {}
-"""Where snapshots lie, by kind, id and revision, as far as this process knows."""
+snapshots: dict[tuple[Kind, str, str | None], Path] = {}
+"""Folders of the snapshots that this process has found, by kind, id and revision."""
 
 
 def fetch(path: str, revision: str | None, kind: Kind = DATA, *, download: bool = True) -> Path:
@@ -71,9 +71,9 @@ def fetch(path: str, revision: str | None, kind: Kind = DATA, *, download: bool 
         DataError, ModelError: no such repository or revision, gated, or neither cached nor reachable.
     """
     key = (kind, path, revision)
-    if key not in _FOUND:
-        _FOUND[key] = _snapshot(path, revision, kind, download)
-    return _FOUND[key]
+    if key not in snapshots:
+        snapshots[key] = _snapshot(path, revision, kind, download)
+    return snapshots[key]
 
 
 def _snapshot(path: str, revision: str | None, kind: Kind, download: bool) -> Path:

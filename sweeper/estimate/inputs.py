@@ -44,10 +44,11 @@ class OnGpu(NamedTuple):
 
 def this_machine() -> Machine:
     """Look at this machine. GPUs are those `nvidia-smi` names; without it there are none."""
-    return Machine(_present_gpus(), len(os.sched_getaffinity(0)))
+    return Machine(present_gpus(), len(os.sched_getaffinity(0)))
 
 
-def _present_gpus() -> tuple[Device, ...]:
+def present_gpus() -> tuple[Device, ...]:
+    """The GPUs that nvidia-smi lists; none where there is no such program."""
     command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)  # noqa: S603

@@ -10,15 +10,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
 
 import huggingface_hub
 import pytest
+from support.command import Command, refused
 from support.factories import make_sweep
 from support.world import World
 
 import sweeper
-from sweeper.cli.app import _run
 from sweeper.planning import make_plan, make_tasks
 from sweeper.spec import SweepSpec, dump_spec, parse_spec
 from sweeper.store.folder import RunFolder
@@ -28,58 +27,14 @@ from sweeper.sweep.driver import TrialFunction
 from sweeper.task import TrajectoryTask
 
 
-class Answer(NamedTuple):
-    """What a command gave back."""
+@pytest.fixture(autouse=True)
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Starting Ray is a failure."""
 
-    code: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Answer]
-
-
-@pytest.fixture
-def command(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Command:
-    """Runs `sweeper ...` in this process, in an empty folder, where starting Ray is a failure."""
-
-    def no_ray(address: str | None) -> None:
+    def refuse(address: str | None) -> None:
         raise AssertionError("Ray was started")
 
-    monkeypatch.setattr("sweeper.sweep.driver._start_ray", no_ray)
-    monkeypatch.chdir(tmp_path)
-
-    def call(*words: str | Path) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["sweeper", *map(str, words)])
-        capsys.readouterr()
-        code = _run()
-        return Answer(code, *capsys.readouterr())
-
-    return call
-
-
-@pytest.fixture
-def sweep(tiny_spec_text: str, tmp_path: Path) -> Path:
-    """The tiny sweep as a file."""
-    path = tmp_path / "tiny.yaml"
-    path.write_text(tiny_spec_text)
-    return path
-
-
-def refused(answer: Answer, *patterns: str) -> None:
-    """One message on standard error that says all of this, and exit code 2.
-
-    Standard output is for results: at most the lines that `run` begins with stand there.
-    """
-    assert answer.code == 2
-    assert re.fullmatch(r"(checking model, data and .*\n(disk: .*\n)?)?", answer.out), answer.out
-    assert answer.err.startswith("error: ")
-    assert answer.err.count("error: ") == 1
-    assert "Traceback" not in answer.err
-    for pattern in patterns:
-        assert re.search(pattern, answer.err), answer.err
+    monkeypatch.setattr("sweeper.sweep.driver._start_ray", refuse)
 
 
 BAD_SPECS = [

@@ -4,14 +4,13 @@ import fcntl
 import json
 import os
 import re
-import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
+from support.command import Command
 from support.factories import make_record, make_spec, with_samples
 
 from sweeper.analysis import (
@@ -26,7 +25,6 @@ from sweeper.analysis import (
     raw_twin,
     recommend,
 )
-from sweeper.cli.app import _run
 from sweeper.errors import RunFolderError, SweeperError
 from sweeper.runs.listing import list_runs
 from sweeper.spec import SweepSpec, dump_spec
@@ -38,28 +36,6 @@ from sweeper.store.samples import Samples
 
 SEEDS = (0, 1)
 RATE, USE = "unsafe_rate", "rouge_l"
-
-
-class Answer(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Answer]
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs `sweeper ...` in this process."""
-
-    def call(*words: str | Path) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["sweeper", *map(str, words)])
-        capsys.readouterr()
-        code = _run()
-        return Answer(code, *capsys.readouterr())
-
-    return call
 
 
 def records_of(identity: str, unsafe: int, utility: float, **changes: Any) -> list[TrialRecord]:

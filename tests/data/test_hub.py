@@ -31,15 +31,7 @@ from sweeper.task import DataSource
 OTHER = "f" * 40
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty hub cache, offline."""
-    hub = tmp_path / "hub"
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(hub))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "arrow")
-    monkeypatch.setattr("sweeper.data.hub._FOUND", {})
-    return hub
+pytestmark = pytest.mark.usefixtures("offline_hub")
 
 
 def own(name: str = "own/rows", **fields: Any) -> DataSource:
@@ -82,20 +74,20 @@ def test_what_exists_here_is_no_id(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert not is_hub_id("data/rows")
 
 
-def test_a_cached_data_set_is_read_without_network(cache: Path, tmp_path: Path) -> None:
-    cached(cache, "own/rows", {"train.jsonl": jsonl(pairs(5), tmp_path)})
+def test_a_cached_data_set_is_read_without_network(offline_hub: Path, tmp_path: Path) -> None:
+    cached(offline_hub, "own/rows", {"train.jsonl": jsonl(pairs(5), tmp_path)})
     found = read_rows(own(rows=2, where={"completion": "c3"}))
     assert [(row.number, row.cells) for row in found] == [(4, pairs(4)[3])]
     assert [row.prompt for row in load_examples(own())] == ["p0", "p1", "p2", "p3", "p4"]
     assert data_hash(own()) == f"own/rows@{COMMIT}"
     drawn = [row.number for row in read_rows(own(rows=3, sample_seed=0))]
-    local = source(cache / "datasets--own--rows/snapshots" / COMMIT / "train.jsonl")
+    local = source(offline_hub / "datasets--own--rows/snapshots" / COMMIT / "train.jsonl")
     assert drawn == [row.number for row in read_rows(replace(local, rows=3, sample_seed=0))]
 
 
-def test_turns_survive_the_way_through_datasets(cache: Path, tmp_path: Path) -> None:
+def test_turns_survive_the_way_through_datasets(offline_hub: Path, tmp_path: Path) -> None:
     turns = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "r", "weight": 1}]
-    cached(cache, "own/talks", {"data.jsonl": jsonl([{"conversations": turns}], tmp_path)})
+    cached(offline_hub, "own/talks", {"data.jsonl": jsonl([{"conversations": turns}], tmp_path)})
     (example,) = load_examples(own("own/talks", format="orca"))
     assert (example.prompt, example.completion) == ("q", "r")
     table = pa.Table.from_pylist([{"messages": [{"role": "user", "content": "q"}]}] * 2)
@@ -104,9 +96,9 @@ def test_turns_survive_the_way_through_datasets(cache: Path, tmp_path: Path) -> 
         load_examples(source(tmp_path / "a.parquet", "messages"))
 
 
-def test_a_revision_is_read_as_it_was(cache: Path, tmp_path: Path) -> None:
-    cached(cache, "own/rows", {"train.jsonl": jsonl(pairs(5), tmp_path)})
-    cached(cache, "own/rows", {"train.jsonl": jsonl(pairs(2), tmp_path)}, OTHER, "v1")
+def test_a_revision_is_read_as_it_was(offline_hub: Path, tmp_path: Path) -> None:
+    cached(offline_hub, "own/rows", {"train.jsonl": jsonl(pairs(5), tmp_path)})
+    cached(offline_hub, "own/rows", {"train.jsonl": jsonl(pairs(2), tmp_path)}, OTHER, "v1")
     sizes = {name: len(read_rows(own(revision=name))) for name in (None, "v1", OTHER, COMMIT)}
     assert sizes == {None: 5, "v1": 2, OTHER: 2, COMMIT: 5}
     assert data_hash(own(revision="v1")) == f"own/rows@{OTHER}"
@@ -114,13 +106,15 @@ def test_a_revision_is_read_as_it_was(cache: Path, tmp_path: Path) -> None:
         read_rows(own(revision="v2"))
 
 
-def test_subset_and_split_choose_and_wrong_ones_are_named(cache: Path, tmp_path: Path) -> None:
+def test_subset_and_split_choose_and_wrong_ones_are_named(
+    offline_hub: Path, tmp_path: Path
+) -> None:
     files = {
         "README.md": CARD,
         "plain/train.jsonl": jsonl(pairs(5), tmp_path),
         "plain/test.jsonl": jsonl(pairs(2), tmp_path),
     }
-    cached(cache, "own/rows", files)
+    cached(offline_hub, "own/rows", files)
     assert len(read_rows(own(subset="plain"))) == 5
     assert len(read_rows(own(subset="plain", split="test"))) == 2
     assert len(read_rows(own(subset="other"))) == 2
@@ -158,14 +152,14 @@ def test_a_folder_of_files_is_a_data_set(tmp_path: Path) -> None:
         read_rows(source(folder))
 
 
-def test_a_data_set_that_is_not_cached_names_id_cache_and_command(cache: Path) -> None:
+def test_a_data_set_that_is_not_cached_names_id_cache_and_command(offline_hub: Path) -> None:
     for ask in (read_rows, load_prompts, data_hash, need_cached):
         with pytest.raises(DataError) as caught:
             ask(own("own/none"))
         for text in (
             "`own/none` is no local file or folder, and as a data set of the hub it is not in the cache",
             "if this is what you mean, run `sweeper prefetch SPEC` where there is a network",
-            f"the cache is {cache} (under HF_HOME)",
+            f"the cache is {offline_hub} (under HF_HOME)",
         ):
             assert text in str(caught.value)
     with pytest.raises(DataError, match="walledai/AdvBench` is no local file or folder"):
@@ -224,7 +218,7 @@ def test_what_the_hub_refuses_is_one_message(
 
 
 def test_nothing_but_data_is_fetched_and_a_plan_fetches_nothing(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    offline_hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[dict[str, Any]] = []
     real: Callable[..., str] = huggingface_hub.snapshot_download
@@ -236,8 +230,8 @@ def test_nothing_but_data_is_fetched_and_a_plan_fetches_nothing(
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", spy)
-    cached(cache, "own/rows", {"train.jsonl": jsonl(pairs(2), tmp_path)})
-    cached(cache, "own/other", {"train.jsonl": jsonl(pairs(3), tmp_path)})
+    cached(offline_hub, "own/rows", {"train.jsonl": jsonl(pairs(2), tmp_path)})
+    cached(offline_hub, "own/other", {"train.jsonl": jsonl(pairs(3), tmp_path)})
     need_cached(own())
     assert len(read_rows(own())) == 2
     assert len(read_rows(own("own/other"))) == len(read_rows(own("own/other"))) == 3

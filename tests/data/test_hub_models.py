@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import datasets
 import pytest
 import torch
 from huggingface_hub import constants
 from support.data_samples import COMMIT as CACHED
 from support.fake_hub import ABSENT, COMMIT, GATED, GATED_UNKNOWN, FakeHub, fake_hub
+from support.hub_cache import use_cache, use_hub
 from support.world import World
 
-from sweeper.data import hub as trial_hub
+from sweeper.data import hub as model_hub
 from sweeper.data.load import pinned
 from sweeper.errors import DataError, ModelError
 from sweeper.model.load import check_model, load_model, load_tokenizer, model_commit, opened
@@ -33,21 +33,16 @@ TOKEN = "hf_secretsecretsecret"
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty hub cache."""
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "arrow")
-    monkeypatch.setattr(trial_hub, "_FOUND", {})
+    """An empty hub cache, and a token."""
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    return tmp_path / "hub"
+    return use_cache(monkeypatch, tmp_path / "hub", offline=False)
 
 
 @pytest.fixture
 def server(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     """A hub that is reached, with the tiny model in it."""
     with fake_hub() as hub:
-        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-        template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        use_hub(monkeypatch, hub)
         yield hub
 
 
@@ -99,7 +94,7 @@ def test_a_model_is_fetched_at_its_commit_and_scored_from_the_cache_alone(
     assert _input_hashes(task)["own/llama"] == f"own/llama@{COMMIT}"
     assert load_inputs(task).hashes["model"] == f"own/llama@{COMMIT}"
 
-    monkeypatch.setattr(trial_hub, "_FOUND", {})
+    monkeypatch.setattr(model_hub, "snapshots", {})
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     server.asked.clear()
     (record,) = run_trajectory(task, TrialStorage(tmp_path / "run", task.trajectory_id))
@@ -137,7 +132,7 @@ def test_a_run_keeps_its_commit_when_the_hub_moves_on(
     server.repositories["models/own/llama"] = repository
     task = pinned(hub_task(tiny_spec))
     server.commit = "d" * 40
-    monkeypatch.setattr(trial_hub, "_FOUND", {})
+    monkeypatch.setattr(model_hub, "snapshots", {})
     assert model_commit(task.model) == COMMIT
     assert model_commit(OWN) == "d" * 40
 

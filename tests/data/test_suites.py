@@ -4,9 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pytest
-from huggingface_hub import constants
 from support.data_samples import SHARED, cached, jsonl, needs_real_rows, pairs, source
 from support.world import write_jsonl
 
@@ -16,16 +14,6 @@ from sweeper.data.suites import PUBLISHED, half_of
 from sweeper.errors import DataError
 from sweeper.spec.data import SUITES
 from sweeper.task import DataSource
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty hub cache, offline."""
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "arrow")
-    monkeypatch.setattr("sweeper.data.hub._FOUND", {})
-    return tmp_path / "hub"
 
 
 def named(suite: str, path: Path | str = "", **fields: Any) -> DataSource:
@@ -195,7 +183,7 @@ def test_what_the_sweep_file_says_of_a_suite_comes_first(tmp_path: Path) -> None
         load_prompts(named("advbench", path))
 
 
-def test_suites_are_found_on_the_hub(cache: Path, tmp_path: Path) -> None:
+def test_suites_are_found_on_the_hub(offline_hub: Path, tmp_path: Path) -> None:
     card = "---\nconfigs:\n- config_name: behaviors\n  data_files:\n"
     card += "  - {split: harmful, path: harmful.csv}\n  - {split: benign, path: benign.csv}\n---\n"
     files = {
@@ -203,8 +191,8 @@ def test_suites_are_found_on_the_hub(cache: Path, tmp_path: Path) -> None:
         "harmful.csv": "Index,Goal\n0,bad\n",
         "benign.csv": "Index,Goal\n0,good\n",
     }
-    cached(cache, "JailbreakBench/JBB-Behaviors", files)
-    cached(cache, "Paul/XSTest", {"train.jsonl": jsonl(XSTEST, tmp_path)})
+    cached(offline_hub, "JailbreakBench/JBB-Behaviors", files)
+    cached(offline_hub, "Paul/XSTest", {"train.jsonl": jsonl(XSTEST, tmp_path)})
     assert texts(named("jailbreakbench")) == ["bad"]
     assert texts(named("jailbreakbench-benign")) == ["good"]
     assert texts(named("xstest-safe")) == ["safe 1", "safe 3"]
@@ -216,9 +204,9 @@ def test_suites_are_found_on_the_hub(cache: Path, tmp_path: Path) -> None:
         load_prompts(named("strongreject"))
 
 
-def test_hex_phi_has_files_without_a_header(cache: Path, tmp_path: Path) -> None:
+def test_hex_phi_has_files_without_a_header(offline_hub: Path, tmp_path: Path) -> None:
     files = {"category_1.csv": '"a, b"\nc\n', "category_10.csv": "d\n", "README.md": "x"}
-    cached(cache, "LLM-Tuning-Safety/HEx-PHI", files)
+    cached(offline_hub, "LLM-Tuning-Safety/HEx-PHI", files)
     expected = [Prompt("1", "a, b"), Prompt("2", "c"), Prompt("3", "d")]
     assert load_prompts(named("hex-phi")) == expected
     with pytest.raises(DataError, match="one column and no splits; leave `where` out"):

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 from support.factories import make_record, make_spec
+from support.shapes import PUBLISHED, facts
 
 from sweeper.errors import ModelError, SweeperError
 from sweeper.estimate import (
     GIB,
     GPUS,
-    MemoryFacts,
     ModelShape,
     Rates,
     Tokens,
@@ -54,13 +54,6 @@ VARIANTS: list[dict[str, Any]] = [
     {"mlp_bias": True, "tie_word_embeddings": True},
 ]
 
-PUBLISHED = {
-    "Llama-2-7B": (ModelShape(32, 4096, 11008, 32, 32, 128, 32000), 6_738_415_616),
-    "Llama-3.2-1B": (ModelShape(16, 2048, 8192, 32, 8, 64, 128256, tied=True), 1_235_814_400),
-    "Llama-3.2-3B": (ModelShape(28, 3072, 8192, 24, 8, 128, 128256, tied=True), 3_212_749_824),
-    "Llama-3.1-8B": (ModelShape(32, 4096, 14336, 32, 8, 128, 128256), 8_030_261_248),
-    "Llama-3.1-70B": (ModelShape(80, 8192, 28672, 64, 8, 128, 128256), 70_553_706_496),
-}
 """Shapes of the published config.json files and the parameter counts of their model cards' weights."""
 
 TOKENS = Tokens(50.0, 60, 10, 200.0, 30, 80.0, 300.0, "given")
@@ -78,25 +71,6 @@ def rates(**changes: Any) -> Rates:
         "device": "given",
     }
     return Rates(**{**given, **changes})
-
-
-def facts(**changes: Any) -> MemoryFacts:
-    given: dict[str, Any] = {
-        "shape": ModelShape(2, 8, 16, 2, 1, 4, 10),
-        "tuning": Tuning("full"),
-        "paths": 1,
-        "dtype": "float32",
-        "device": "cuda",
-        "shadows": 2,
-        "interpolates": True,
-        "forks": False,
-        "train_rows": 3,
-        "train_length": 5,
-        "evaluation_rows": 2,
-        "heldout_length": 6,
-        "generation_length": 7,
-    }
-    return MemoryFacts(**{**given, **changes})
 
 
 def test_a_pack_multiplies_what_every_path_owns_and_nothing_else() -> None:

@@ -3,21 +3,19 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
 import pytest
+from support.command import Command
 from support.factories import make_record, make_spec
 from support.world import World, write_jsonl
 
-from sweeper.cli.app import _run
 from sweeper.data.split import split_rows
 from sweeper.errors import DataError, ModelError, SweeperError
 from sweeper.estimate import GPUS, cpu
-from sweeper.estimate import inputs as facts
 from sweeper.estimate.inputs import (
     Machine,
     counted_characters,
@@ -38,29 +36,11 @@ from sweeper.store.folder import RunFolder
 NO_GPU = Machine((), 2)
 TWO_GPUS = Machine(GPUS[2:3] * 2, 16)
 
-Command = Callable[..., tuple[int, str, str]]
-
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+def command(no_gpu: None, command: Command) -> Command:
     """Runs `sweeper ...` on a machine without a GPU."""
-    monkeypatch.setattr(facts, "_present_gpus", tuple)
-
-    def call(*words: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["sweeper", *map(str, words)])
-        capsys.readouterr()
-        code = _run()
-        return code, *capsys.readouterr()
-
-    return call
-
-
-@pytest.fixture
-def sweep(tiny_spec_text: str, tmp_path: Path) -> Path:
-    """The tiny sweep as a file."""
-    path = tmp_path / "tiny.yaml"
-    path.write_text(tiny_spec_text)
-    return path
+    return command
 
 
 def test_a_trial_runs_on_a_gpu_where_there_is_one_and_it_is_wanted() -> None:

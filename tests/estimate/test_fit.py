@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from support.shapes import PUBLISHED, facts
 from support.world import World, spec_text
-from test_cost import PUBLISHED, facts
 from transformers import GPT2Config
 
 from sweeper.errors import DeviceError
@@ -318,7 +318,7 @@ def test_a_refusal_proposes_what_would_fit(tmp_path: Path) -> None:
 def test_a_run_is_refused_before_ray_starts_and_runs_when_told_to(
     tiny_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep_facts, "_present_gpus", lambda: small_gpu(0.5).gpus)
+    monkeypatch.setattr(sweep_facts, "present_gpus", lambda: small_gpu(0.5).gpus)
     driven: list[int] = []
 
     def drive(*arguments: Any, guard: object) -> None:

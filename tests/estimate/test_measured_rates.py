@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.factories import make_record
+from support.trials import tasks_of
 
 from sweeper.cli.app import _run
 from sweeper.errors import SweeperError
@@ -22,7 +23,7 @@ from sweeper.estimate.measured_rates import (
     shortened,
     unmeasured,
 )
-from sweeper.planning import make_plan, make_tasks
+from sweeper.planning import make_plan
 from sweeper.scoring.inputs import load_inputs
 from sweeper.spec import SweepSpec
 from sweeper.store.folder import TrialStorage
@@ -32,10 +33,6 @@ from sweeper.trial.run import Keys
 
 GUESS = Rates(1e-5, 1e-2, 1e-4, 0.1, 1.0, 10.0, "analytic", "guess")
 TOKENS = Tokens(20.0, 30, 100, 1000.0, 20, 600.0, 120.0, "given")
-
-
-def tasks_of(spec: SweepSpec) -> tuple[TrajectoryTask, ...]:
-    return make_tasks(make_plan(spec), spec, str, "cpu")
 
 
 class FakeTrial:

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from huggingface_hub import constants
 from support.factories import make_spec
+from support.hub_cache import use_cache
 from support.world import World
 
 from sweeper.cli.app import _run
-from sweeper.data import hub
 from sweeper.data.formats import examples_of
 from sweeper.data.load import load_prompts
 from sweeper.data.rows import read_rows
@@ -27,7 +26,6 @@ from sweeper.estimate import (
     published_prompts,
     published_rows,
 )
-from sweeper.estimate import inputs as facts
 from sweeper.estimate.inputs import Machine, counted_characters, on_gpus, plan_estimate
 from sweeper.planning import make_plan, make_tasks
 from sweeper.spec import SweepSpec
@@ -39,12 +37,10 @@ H100 = GPUS[2]
 
 
 @pytest.fixture
-def empty_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def empty_cache(no_gpu: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No model and no data set is on this machine, and there is no GPU."""
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(facts, "_present_gpus", tuple)
-    monkeypatch.setattr(hub, "_FOUND", {})
+    use_cache(monkeypatch, tmp_path / "hub", offline=False)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
 
 
 def task_of(spec: SweepSpec) -> TrajectoryTask:

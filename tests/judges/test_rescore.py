@@ -9,14 +9,13 @@ import threading
 from pathlib import Path
 
 import pytest
+from support.command import Command, refused
 from support.factories import make_record
 from support.judge_models import write_classifier, write_generative
 from support.judge_server import Asked, Reply, serving
 from support.judged_run import ANSWERS, KIND, SNEAKY, standard_run, write_list, write_run
-from test_cli import Answer, Command, refused
 
 import sweeper
-from sweeper.cli.app import _run
 from sweeper.errors import JudgeError
 from sweeper.judges import read_scored
 from sweeper.judges.store import Counts
@@ -26,21 +25,10 @@ from sweeper.store.records import Metric
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
 
-@pytest.fixture
-def command(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Command:
-    """Runs `sweeper ...` in this process, in an empty folder, without a key in the environment."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(autouse=True)
+def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No key of an API is in the environment."""
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-
-    def call(*words: str | Path) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["sweeper", *map(str, words)])
-        capsys.readouterr()
-        code = _run()
-        return Answer(code, *capsys.readouterr())
-
-    return call
 
 
 @pytest.fixture

@@ -2,14 +2,12 @@
 
 import csv
 import json
-import sys
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.command import Command
 
-from sweeper.cli.app import _run
 from sweeper.errors import DataError
 from sweeper.keywords.evaluation import Labelled, calibrate, read_labelled
 from sweeper.keywords.lists import keyword_list_names, load_keyword_list
@@ -28,22 +26,6 @@ SMALL = """id,prompt,completion,final_label
 5,p,,2_full_refusal
 6,p,no no no no no no,1_full_compliance
 """
-
-Answer = tuple[int, str, str]
-Command = Callable[..., Answer]
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs `sweeper judges calibrate ...` in this process: exit code, output, errors."""
-
-    def call(*words: str | Path) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["sweeper", "judges", "calibrate", *map(str, words)])
-        code = _run()
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 @pytest.fixture
@@ -90,7 +72,7 @@ def test_a_share_of_none_is_no_number() -> None:
 
 
 def test_the_command_prints_a_table(command: Command, small: Path) -> None:
-    code, out, err = command(small)
+    code, out, err = command("judges", "calibrate", small)
     assert (code, err) == (0, "")
     rows = [
         [cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if "│" in line
@@ -102,7 +84,7 @@ def test_the_command_prints_a_table(command: Command, small: Path) -> None:
 
 
 def test_the_command_prints_data(command: Command, small: Path) -> None:
-    code, out, err = command(small, "--json")
+    code, out, err = command("judges", "calibrate", small, "--json")
     assert (code, err) == (0, "")
     found = json.loads(out)
     assert list(found) == ["version", "lists"]
@@ -160,7 +142,7 @@ def test_a_file_that_cannot_be_used_is_refused_in_one_message(
         path.write_bytes(content)
     with pytest.raises(DataError, match=message):
         calibrate(read_labelled(path), ALL)
-    code, out, err = command(path)
+    code, out, err = command("judges", "calibrate", path)
     assert (code, out) == (2, "")
     assert err.startswith("error: ") and err.count("\n") == 1
 

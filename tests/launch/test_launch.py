@@ -6,7 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from importlib import metadata
 from pathlib import Path
@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 import yaml
+from support.command import Command, in_process
 from support.world import World, spec_text
 
-from sweeper.cli.app import _run
 from sweeper.errors import LaunchError
 from sweeper.launch import TARGETS, Options, Prepared, Target, options_of, prepare, write
 from sweeper.launch import wheel as wheels
@@ -593,23 +593,15 @@ def test_a_token_in_the_environment_is_in_nothing_that_is_written(
 
 # -- the command --------------------------------------------------------------------------------------
 
-Call = Callable[..., tuple[int, str, str]]
-
 
 @pytest.fixture
-def command(
+def launch(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Call:
+) -> Command:
     """`sweeper launch ...` in an empty folder, with no cluster's tool on PATH."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path / "no-tools"))
-
-    def call(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["sweeper", "launch", *words])
-        code = _run()
-        return code, *capsys.readouterr()
-
-    return call
+    return in_process(monkeypatch, capsys, "launch")
 
 
 def words_of(target: Target) -> list[str]:
@@ -619,9 +611,9 @@ def words_of(target: Target) -> list[str]:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_dry_run_prints_all_and_writes_nothing(
-    command: Call, target: Target, tmp_path: Path
+    launch: Command, target: Target, tmp_path: Path
 ) -> None:
-    code, out, err = command(HUB_SPEC, "--on", target, "--dry-run", *words_of(target))
+    code, out, err = launch(HUB_SPEC, "--on", target, "--dry-run", *words_of(target))
     assert (code, err) == (0, "")
     prepared = prepare(
         hub_spec(), target, options_of(target, ENOUGH[target]), tmp_path / "runs" / HUB_SPEC
@@ -634,9 +626,9 @@ def test_a_dry_run_prints_all_and_writes_nothing(
 
 @pytest.mark.parametrize("target", ["slurm", "kuberay", "skypilot"])
 def test_without_the_tool_the_files_are_written_and_the_command_is_said(
-    command: Call, target: Target, tmp_path: Path
+    launch: Command, target: Target, tmp_path: Path
 ) -> None:
-    code, _, err = command(HUB_SPEC, "--on", target, "--out", "here", *words_of(target))
+    code, _, err = launch(HUB_SPEC, "--on", target, "--out", "here", *words_of(target))
     assert code == 2
     assert "nothing was submitted" in err
     assert str(tmp_path / "here" / "launch") in err
@@ -644,7 +636,7 @@ def test_without_the_tool_the_files_are_written_and_the_command_is_said(
 
 
 def test_a_tool_that_refuses_is_quoted(
-    command: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    launch: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tools = tmp_path / "tools"
     tools.mkdir()
@@ -653,13 +645,13 @@ def test_a_tool_that_refuses_is_quoted(
     )
     (tools / "sbatch").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin")
-    code, _, err = command(HUB_SPEC, "--on", "slurm")
+    code, _, err = launch(HUB_SPEC, "--on", "slurm")
     assert code == 2
     assert "sbatch refused, with code 1: invalid partition" in err
 
 
-def test_an_unknown_target_is_named(command: Call) -> None:
-    code, _, err = command(HUB_SPEC, "--on", "lsf")
+def test_an_unknown_target_is_named(launch: Command) -> None:
+    code, _, err = launch(HUB_SPEC, "--on", "lsf")
     assert code == 2
     assert "--on: found 'lsf', expected one of ray, slurm, kuberay, skypilot" in err
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load, save
 from support.small_disk import fill, small_disk
+from support.trials import comparable, multi, run_all
 from support.world import World
-from test_trajectory import multi, run_all
 
 from sweeper.errors import DiskFullError, UnreachableError
 from sweeper.model.checkpoint import (
@@ -148,10 +148,6 @@ def test_a_crash_between_the_two_renames_leaves_the_one_before(
     monkeypatch.undo()
     assert done == [previous(path)]
     assert steps_found(path) == [1]
-
-
-def comparable(records: dict[str, TrialRecord]) -> dict[str, TrialRecord]:
-    return {key: item.comparable() for key, item in records.items()}
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-import datasets
 import pytest
 import yaml
-from huggingface_hub import constants
 from support.data_samples import COMMIT, cached, jsonl
 from support.world import World
 
@@ -24,16 +22,6 @@ from sweeper.task import ChatFormat, DataSource, Template, TrajectoryTask
 @pytest.fixture
 def task(tiny_spec: SweepSpec) -> TrajectoryTask:
     return make_tasks(make_plan(tiny_spec), tiny_spec, str)[0]
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty hub cache, offline."""
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "arrow")
-    monkeypatch.setattr("sweeper.data.hub._FOUND", {})
-    return tmp_path / "hub"
 
 
 def test_training_rows_have_the_train_template_and_all_that_is_scored_the_test_one(
@@ -65,13 +53,13 @@ def test_a_template_that_fills_the_window_of_either_side_is_found_by_the_preflig
 
 
 def test_records_name_commits_files_and_the_filter(
-    task: TrajectoryTask, cache: Path, tmp_path: Path, tiny_world: World
+    task: TrajectoryTask, offline_hub: Path, tmp_path: Path, tiny_world: World
 ) -> None:
     rows = [{"prompt": f"Paint {n}.", "completion": "done"} for n in range(4)]
     rows.append({"prompt": "Paint.", "completion": "I cannot do that."})
-    cached(cache, "own/rows", {"train.jsonl": jsonl(rows, tmp_path)})
+    cached(offline_hub, "own/rows", {"train.jsonl": jsonl(rows, tmp_path)})
     cached(
-        cache,
+        offline_hub,
         "Paul/XSTest",
         {"a.jsonl": jsonl([{"prompt": "Kill it?", "label": "safe"}], tmp_path)},
     )

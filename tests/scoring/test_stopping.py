@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_coverage import load
+from support.benchmarks import benchmark
 
 from sweeper.errors import SweeperError
 from sweeper.scoring.stopping import Count, above, inferred, prompt_order, stop_reason
@@ -13,7 +13,7 @@ from sweeper.stats import decided, probability_at_most, rate_sequence
 from sweeper.task import Average, Readout
 from sweeper.task.stop_rules import ASSUMPTION, RateLimit, StopRules
 
-stops = load("stops")
+stops = benchmark("stops")
 
 
 def verdict(outcomes: tuple[int, ...], limit: float, confidence: float) -> bool:

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,17 +10,12 @@ from tempfile import mkdtemp
 import optuna
 import pytest
 from support.factories import make_spec, make_sweep
+from support.ray_cluster import free_port
 
 from sweeper.analysis import find_front
 from sweeper.errors import StorageError
 from sweeper.search.storages import open_storage, shown_url
 from sweeper.search.study import project_into
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def postgres_programs() -> Path | None:

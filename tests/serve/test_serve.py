@@ -7,10 +7,8 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -18,93 +16,21 @@ from pathlib import Path
 
 import pytest
 from support.factories import make_record, make_spec, make_sweep
+from support.run_folders import append
+from support.served import HOSTILE, Served, add_run
 
 from sweeper.analysis import find_front
 from sweeper.errors import SweeperError
 from sweeper.serve import state
-from sweeper.serve.app import Site, make_app
 from sweeper.serve.compare import compare, spec_differences
 from sweeper.serve.files import open_plain
 from sweeper.serve.live import live_data, thinned
-from sweeper.serve.server import bind, make_server
 from sweeper.serve.state import RunView
-from sweeper.spec import dump_spec, spec_hash
-from sweeper.store.folder import RunFolder
 from sweeper.store.progress import TrajectoryProgress
 from sweeper.store.records import GrowingRecords, TrialRecord, read_records
 
 SWEEP = make_sweep()
-HOSTILE = "</script><script>alert(1)</script>"
 SECRET = "not for anybody"
-
-
-def write_run(
-    root: Path, name: str, records: list[TrialRecord], *overrides: str, planned: int = 139
-) -> RunFolder:
-    """A run folder as a driver leaves it."""
-    folder = RunFolder(root / name)
-    folder.root.mkdir(parents=True)
-    spec = make_spec(*overrides)
-    folder.spec.write_text(dump_spec(spec))
-    accounting = {"configurations": 135, "readouts": planned, "notes": []}
-    folder.plan.write_text(json.dumps({"accounting": accounting, "estimate": None}))
-    info = {"version": 1, "name": name, "spec_hash": spec_hash(spec), "only": None, "inputs": {}}
-    folder.info.write_text(json.dumps(info))
-    append(folder, records)
-    return folder
-
-
-def append(folder: RunFolder, records: list[TrialRecord]) -> None:
-    with folder.records.open("a", encoding="utf-8") as file:
-        file.writelines(record.to_json() + "\n" for record in records)
-
-
-@dataclass(frozen=True)
-class Answer:
-    status: int
-    headers: dict[str, str]
-    text: str
-
-
-class Served:
-    """The real server in a thread, asked with requests as they are written here."""
-
-    def __init__(self, root: Path, with_generations: bool = False, redact: bool = False) -> None:
-        self._bound = bind("127.0.0.1", 0)
-        self.port = int(self._bound.getsockname()[1])
-        self._server = make_server(make_app(Site(root, with_generations, redact)))
-        self._thread = threading.Thread(target=self._server.run, args=([self._bound],), daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._server.should_exit = True
-        self._thread.join(20)
-        self._bound.close()
-
-    def ask(
-        self, target: str, method: str = "GET", host: str | None = "127.0.0.1", **headers: str
-    ) -> Answer:
-        """One request; the target goes out byte by byte as it is."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
-        if host is not None:
-            connection.putheader("Host", host)
-        for name, value in headers.items():
-            connection.putheader(name.replace("_", "-"), value)
-        connection.endheaders()
-        found = connection.getresponse()
-        text = found.read().decode("utf-8", "replace")
-        connection.close()
-        return Answer(found.status, {k.lower(): v for k, v in found.getheaders()}, text)
-
-    def raw(self, request: bytes) -> bytes:
-        with socket.create_connection(("127.0.0.1", self.port), timeout=30) as connection:
-            connection.sendall(request)
-            connection.shutdown(socket.SHUT_WR)
-            return b"".join(iter(lambda: connection.recv(1 << 16), b""))
-
-    def live(self, name: str) -> dict[str, object]:
-        return dict(json.loads(self.ask(f"/runs/{name}/live.json").text))
 
 
 Serve = Callable[..., Served]
@@ -128,10 +54,10 @@ def serve() -> Iterator[Serve]:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two runs and things that are none; do not change them."""
     root = tmp_path_factory.mktemp("serve") / "runs"
-    done = write_run(root, "done", SWEEP)
+    done = add_run(root, "done", SWEEP)
     done.generations.mkdir()
     (done.generations / "abc-0.jsonl").write_text('{"response": "' + HOSTILE + '"}\n')
-    write_run(root, "going on", SWEEP[:60], "seeds=[0]")
+    add_run(root, "going on", SWEEP[:60], "seeds=[0]")
     (root / "notes").mkdir()
     (root / "secret.txt").write_text(SECRET)
     (done.root / "secret.txt").write_text(SECRET)
@@ -322,7 +248,7 @@ def test_responses_are_sent_only_where_that_was_asked_for(runs: Path, serve: Ser
 
 
 def test_redacted_is_redacted_everywhere(tmp_path: Path, serve: Serve) -> None:
-    folder = write_run(tmp_path, "run", SWEEP[:1])
+    folder = add_run(tmp_path, "run", SWEEP[:1])
     record, told = SWEEP[0], "how to do what nobody should"
     folder.generations.mkdir()
     line = {"suite": "harmful.csv", "id": "1", "prompt": told, "response": told, "verdicts": {}}
@@ -337,9 +263,9 @@ def test_redacted_is_redacted_everywhere(tmp_path: Path, serve: Serve) -> None:
 
 def test_links_out_of_the_folder_are_named_and_not_followed(tmp_path: Path, serve: Serve) -> None:
     root = tmp_path / "runs"
-    outside = write_run(tmp_path / "elsewhere", "outside", SWEEP[:5])
+    outside = add_run(tmp_path / "elsewhere", "outside", SWEEP[:5])
     for name in ("records", "responses", "kept"):
-        write_run(root, name, SWEEP[:5])
+        add_run(root, name, SWEEP[:5])
     (root / "records" / "records.jsonl").unlink()
     (root / "records" / "records.jsonl").symlink_to(outside.records)
     (root / "responses" / "generations").mkdir()
@@ -366,7 +292,7 @@ def test_links_out_of_the_folder_are_named_and_not_followed(tmp_path: Path, serv
 
 
 def test_a_pipe_in_the_place_of_a_file_makes_nobody_wait(tmp_path: Path, serve: Serve) -> None:
-    folder = write_run(tmp_path, "run", SWEEP[:5])
+    folder = add_run(tmp_path, "run", SWEEP[:5])
     folder.plan.unlink()
     os.mkfifo(folder.plan)
     server = serve(tmp_path)
@@ -384,8 +310,8 @@ def test_hostile_names_and_records_stay_text(tmp_path: Path, serve: Serve) -> No
         reason={"class": HOSTILE, "message": HOSTILE, "traceback": "", "stage": "train"},
     )
     record = make_record(identity=HOSTILE[:20], average=HOSTILE)
-    write_run(tmp_path, "<img src=x onerror=alert(1)>", [*SWEEP[:20], failed, record])
-    folder = write_run(tmp_path, "broken", [])
+    add_run(tmp_path, "<img src=x onerror=alert(1)>", [*SWEEP[:20], failed, record])
+    folder = add_run(tmp_path, "broken", [])
     folder.records.write_text(f'{{"version": "{HOSTILE.replace("/", "")}"}}\n')
     server = serve(tmp_path)
     index = server.ask("/").text
@@ -402,7 +328,7 @@ def test_hostile_names_and_records_stay_text(tmp_path: Path, serve: Serve) -> No
 
 
 def test_live_says_how_far_a_run_is(tmp_path: Path) -> None:
-    folder = write_run(tmp_path, "run", [*SWEEP[:12], make_record(status="failed", identity="f")])
+    folder = add_run(tmp_path, "run", [*SWEEP[:12], make_record(status="failed", identity="f")])
     now = time.time()
 
     def trajectory(name: str, stage: str, losses: tuple[float, ...], age: float) -> None:
@@ -438,7 +364,7 @@ def test_live_says_how_far_a_run_is(tmp_path: Path) -> None:
 def test_a_slow_front_is_not_found_for_every_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = write_run(tmp_path, "run", SWEEP[:20])
+    folder = add_run(tmp_path, "run", SWEEP[:20])
     view, now = RunView(folder), [0.0]
 
     def slow(*arguments: object) -> object:
@@ -466,7 +392,7 @@ def test_runs_come_grow_break_and_go_while_the_server_stays(tmp_path: Path, serv
     root.mkdir()
     server = serve(root)
     assert "No run has begun here" in server.ask("/").text
-    folder = write_run(root, "new", SWEEP[:20])
+    folder = add_run(root, "new", SWEEP[:20])
     assert server.live("new")["records"] == 20
     first = server.ask("/runs/new/").text
     append(folder, SWEEP[20:50])
@@ -503,7 +429,7 @@ def test_runs_come_grow_break_and_go_while_the_server_stays(tmp_path: Path, serv
 
 
 def test_a_single_run_folder_is_shown_at_once(tmp_path: Path, serve: Serve) -> None:
-    folder = write_run(tmp_path, "only", SWEEP[:8])
+    folder = add_run(tmp_path, "only", SWEEP[:8])
     server = serve(folder.root)
     answer = server.ask("/")
     assert (answer.status, answer.headers["location"]) == (302, "/runs/only/")
@@ -555,7 +481,7 @@ def measured_with(records: list[TrialRecord], **hashes: str) -> list[TrialRecord
 
 def test_two_runs_of_the_same_data_compare_and_others_are_warned_about(tmp_path: Path) -> None:
     def found(name: str, records: list[TrialRecord], *overrides: str) -> RunView:
-        return RunView(write_run(tmp_path, name, records, *overrides))
+        return RunView(add_run(tmp_path, name, records, *overrides))
 
     a = found("a", measured_with(SWEEP)).found()
     same = found("same", measured_with(SWEEP[:60]), "space.batch_size={values: [8, 16, 64]}")
@@ -638,7 +564,7 @@ def started(*words: str | Path) -> Process:
 def test_the_command_prints_its_address_and_ends_on_ctrl_c_even_while_asked(
     tmp_path: Path,
 ) -> None:
-    write_run(tmp_path, "run", SWEEP)
+    add_run(tmp_path, "run", SWEEP)
     one = started(tmp_path, "--port", "0")
     try:
         connection = http.client.HTTPConnection("127.0.0.1", one.port, timeout=30)

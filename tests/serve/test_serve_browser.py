@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 from support.factories import make_record, make_sweep
-from test_serve import HOSTILE, Served, append, write_run
+from support.run_folders import append
+from support.served import HOSTILE, Served, add_run
 
 from sweeper.store.progress import TrajectoryProgress
 
@@ -43,7 +44,7 @@ def test_records_that_are_written_meanwhile_are_offered_and_shown(
     page: Page, complaints: list[str], tmp_path: Path
 ) -> None:
     sweep = make_sweep()
-    folder = write_run(tmp_path, "growing", sweep[:30])
+    folder = add_run(tmp_path, "growing", sweep[:30])
     progress = folder.trial("abc123").progress
     progress.parent.mkdir(parents=True)
     server = Served(tmp_path)
@@ -87,8 +88,8 @@ def test_index_and_comparison_work_without_a_complaint(
     page: Page, complaints: list[str], tmp_path: Path
 ) -> None:
     sweep = make_sweep()
-    write_run(tmp_path, "one", sweep)
-    write_run(tmp_path, "two", sweep[:50])
+    add_run(tmp_path, "one", sweep)
+    add_run(tmp_path, "two", sweep[:50])
     server = Served(tmp_path)
     try:
         page.goto(f"http://127.0.0.1:{server.port}/")
@@ -96,7 +97,7 @@ def test_index_and_comparison_work_without_a_complaint(
         expect(page.locator("h1")).to_have_text("one and two")
         expect(page.locator("#fronts .main-svg").first).to_be_visible()
         page.goto(f"http://127.0.0.1:{server.port}/")
-        write_run(tmp_path, "three", sweep[:10])
+        add_run(tmp_path, "three", sweep[:10])
         expect(page.get_by_role("link", name="three")).to_be_visible(timeout=15_000)
         assert complaints == []
     finally:

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -15,8 +15,8 @@ import pytest
 from huggingface_hub import constants
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from support.command import Command
 
-from sweeper.cli.app import _run
 from sweeper.estimate import GPUS
 from sweeper.estimate import inputs as facts
 from sweeper.memory import hub_cache
@@ -27,13 +27,10 @@ from sweeper.setup.doctor import Check, examine, pinned_versions, requirements
 ROOT = Path(__file__).parents[2]
 TOKEN = "hf_averysecrettokenindeed"
 
-Command = Callable[..., tuple[int, str, str]]
-
 
 @pytest.fixture(autouse=True)
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def machine(no_gpu: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine without GPUs, token and flags, whose folders are all in one place."""
-    monkeypatch.setattr(facts, "_present_gpus", tuple)
     for name in (*doctor.OFFLINE_FLAGS, "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_CACHE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("HF_TOKEN_PATH", raising=False)
@@ -41,19 +38,6 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SWEEPER_CACHE", str(tmp_path / "own"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs `sweeper ...` in this process."""
-
-    def call(*words: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["sweeper", *map(str, words)])
-        capsys.readouterr()
-        code = _run()
-        return code, *capsys.readouterr()
-
-    return call
 
 
 def find(name: str, **given: object) -> Check:
@@ -223,7 +207,7 @@ def test_offline_flags_are_shown(monkeypatch: pytest.MonkeyPatch, name: str) -> 
 
 def test_gpus_that_torch_does_not_see_are_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     assert find("GPUs")[1:3] == ("ok", f"none ({seen_gpus().build})")
-    monkeypatch.setattr(facts, "_present_gpus", lambda: GPUS[2:3] * 2)
+    monkeypatch.setattr(facts, "present_gpus", lambda: GPUS[2:3] * 2)
     found = find("GPUs")
     assert found.state == "problem"
     gpu = "H100 80 GB 75 GiB"

@@ -6,45 +6,20 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import datasets
 import pytest
-from huggingface_hub import constants
+from support.command import Command
 from support.fake_hub import COMMIT, GATED, FakeHub, fake_hub
+from support.hub_cache import use_cache, use_hub
 from support.world import World
 
-from sweeper.cli.app import _run
-from sweeper.data import hub as trial_hub
 from sweeper.data.load import pinned
 from sweeper.data.sources import resolve
 from sweeper.planning import make_plan, make_tasks
 from sweeper.scoring.inputs import preflight
 from sweeper.spec import SweepSpec, load_spec
-
-Command = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs `sweeper ...` in this process."""
-
-    def call(*words: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["sweeper", *map(str, words)])
-        capsys.readouterr()
-        code = _run()
-        return code, *capsys.readouterr()
-
-    return call
-
-
-@pytest.fixture
-def sweep(tiny_spec_text: str, tmp_path: Path) -> Path:
-    """The tiny sweep as a file."""
-    path = tmp_path / "tiny.yaml"
-    path.write_text(tiny_spec_text)
-    return path
 
 
 @pytest.fixture
@@ -135,10 +110,7 @@ def test_a_sweep_of_the_hub_is_fetched_and_then_needs_no_network(
     assert "hf_secret" not in done.stdout + done.stderr
 
     server.asked.clear()
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", home / "datasets")
-    monkeypatch.setattr(trial_hub, "_FOUND", {})
+    use_cache(monkeypatch, home / "hub")
     spec = on_hub(sweep)
     task = pinned(make_tasks(make_plan(spec), spec, resolve)[0])
     assert preflight(task)["train_rows"] == 24
@@ -151,9 +123,8 @@ def test_a_gated_model_is_one_message(
     server: FakeHub, command: Command, sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.repositories["models/own/llama"] = GATED
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(constants, "ENDPOINT", server.url)
-    monkeypatch.setattr(trial_hub, "_FOUND", {})
+    use_cache(monkeypatch, tmp_path / "hub", offline=False)
+    use_hub(monkeypatch, server)
     code, out, err = command("prefetch", sweep, "--set", "model.path=own/llama")
     assert (code, out) == (2, "")
     for text in ("is gated: accept its terms at https://huggingface.co/own/llama", "hf auth login"):

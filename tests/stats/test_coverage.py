@@ -1,29 +1,12 @@
 """The simulations of benchmarks/coverage.py, smaller: levels hold, and the front is found more often."""
 
-import importlib.util
-import sys
-from pathlib import Path
-from types import ModuleType
-
 import numpy as np
 import pytest
+from support.benchmarks import benchmark
 
 from sweeper.stats import clopper_pearson_interval, credible_interval, wilson_interval
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-
-def load(name: str) -> ModuleType:
-    """A benchmark as a module, without its folder on the path."""
-    found = importlib.util.spec_from_file_location(f"benchmark_{name}", BENCHMARKS / f"{name}.py")
-    assert found is not None and found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    sys.modules[found.name] = module
-    found.loader.exec_module(module)
-    return module
-
-
-simulations, recovery = load("simulations"), load("recovery")
+simulations, recovery = benchmark("simulations"), benchmark("recovery")
 
 
 def rng() -> np.random.Generator:

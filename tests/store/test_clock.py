@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.locks import Passing, line_of, lock_file
+from support.trials import comparable, multi, run_all
 from support.world import World
-from test_checkpoint import comparable
-from test_lock import Passing, line_of, lock_file
-from test_trajectory import multi, run_all
 
 from sweeper.store.folder import RunFolder, TrialStorage
 from sweeper.store.lock import DriverLock

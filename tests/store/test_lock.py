@@ -7,10 +7,10 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.locks import Passing, line_of, lock_file
 
 from sweeper.errors import RunFolderError
 from sweeper.store.folder import RunFolder
@@ -56,26 +56,6 @@ def test_the_lock_of_a_killed_process_is_free_again(tmp_path: Path) -> None:
         holder.wait()
     with DriverLock(RunFolder(tmp_path)) as lock:
         assert isinstance(lock, DriverLock)
-
-
-def line_of(host: str, beat: int, process: int = 4711) -> Holder:
-    return Holder(host, "other-boot", process, "other-token", beat)
-
-
-def lock_file(folder: Path) -> Path:
-    return RunFolder(folder).lock
-
-
-class Passing:
-    """A sleep that takes no time, in which something happens."""
-
-    def __init__(self, happens: Callable[[int], None] = lambda number: None) -> None:
-        self.slept: list[float] = []
-        self._happens = happens
-
-    def __call__(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self._happens(len(self.slept))
 
 
 def test_the_line_of_a_live_driver_on_another_machine_is_respected(tmp_path: Path) -> None:

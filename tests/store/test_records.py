@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.factories import METRICS
+from support.factories import small_record as record
 
 from sweeper.errors import DiskFullError, RecordError
 from sweeper.store.records import (
@@ -22,34 +23,7 @@ from sweeper.store.records import (
     read_records,
 )
 
-OBJECTIVES = ("rouge_l", "unsafe_rate")
-METRICS = {"rouge_l": Metric(0.25, 6), "unsafe_rate": Metric.rate(2, 8)}
 FAILURE = {"class": "ValueError", "message": "no", "traceback": "", "stage": "train"}
-
-
-def record(
-    config_id: str = "c1",
-    seed: int = 0,
-    *,
-    status: Status = "complete",
-    metrics: Mapping[str, Metric] | None = None,
-    reason: Mapping[str, Any] | None = None,
-    config: Mapping[str, Any] | None = None,
-    provenance: Mapping[str, Any] | None = None,
-) -> TrialRecord:
-    return TrialRecord(
-        config_id=config_id,
-        trajectory_id="t1",
-        seed=seed,
-        role="candidate",
-        status=status,
-        config={"learning_rate": 1e-4} if config is None else config,
-        readout={"step": 4, "kind": "raw", "decay": None, "weight": None, "label": "raw"},
-        metrics=METRICS if metrics is None else metrics,
-        objectives=OBJECTIVES,
-        provenance={} if provenance is None else provenance,
-        reason=reason,
-    )
 
 
 def test_a_rate_is_k_over_n() -> None:

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.factories import small_record as record
 from support.small_disk import fill, small_disk
-from test_records import record
 
 from sweeper.errors import DiskFullError, RecordError, UnreachableError
 from sweeper.store.folder import write_with_retry

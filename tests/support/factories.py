@@ -161,6 +161,38 @@ def make_record(
     )
 
 
+OBJECTIVES = ("rouge_l", "unsafe_rate")
+
+
+METRICS = {"rouge_l": Metric(0.25, 6), "unsafe_rate": Metric.rate(2, 8)}
+
+
+def small_record(
+    config_id: str = "c1",
+    seed: int = 0,
+    *,
+    status: Status = "complete",
+    metrics: Mapping[str, Metric] | None = None,
+    reason: Mapping[str, Any] | None = None,
+    config: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> TrialRecord:
+    """A record with two metrics and hardly a configuration."""
+    return TrialRecord(
+        config_id=config_id,
+        trajectory_id="t1",
+        seed=seed,
+        role="candidate",
+        status=status,
+        config={"learning_rate": 1e-4} if config is None else config,
+        readout={"step": 4, "kind": "raw", "decay": None, "weight": None, "label": "raw"},
+        metrics=METRICS if metrics is None else metrics,
+        objectives=OBJECTIVES,
+        provenance={} if provenance is None else provenance,
+        reason=reason,
+    )
+
+
 def with_samples(samples: Samples, **changes: Any) -> TrialRecord:
     """A record whose metrics follow from samples, where it has them."""
     metrics = measured([*samples, "heldout_loss", "perplexity", "token_accuracy"], samples)

@@ -1,62 +1,24 @@
 """The driver on a real local Ray, with fake trial functions."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 from ray._private.utils import read_ray_address
+from support.fake_trials import Records, Storages, asking, expected, measured, prepared, sound
 
 from sweeper.errors import SweeperError
 from sweeper.planning import make_packs, make_plan, make_tasks
 from sweeper.spec import SweepSpec
-from sweeper.store.folder import RunFolder, TrialStorage
-from sweeper.store.records import Metric, RecordWriter, TrialRecord, lost_records, read_records
+from sweeper.store.records import RecordWriter, TrialRecord, lost_records, read_records
 from sweeper.sweep.driver import Keys, drive
 from sweeper.sweep.placement import trial_resources, worker_count
-from sweeper.task import Readout, TrajectoryTask
+from sweeper.task import TrajectoryTask
 
-
-@pytest.fixture(autouse=True)
-def workers_find_this_module(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The fakes travel to Ray's workers by reference."""
-    tests = Path(__file__).parents[1]
-    monkeypatch.setenv("PYTHONPATH", f"{tests / 'sweep'}:{tests}")
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-
-
-def measured(task: TrajectoryTask, readout: Readout) -> TrialRecord:
-    """A complete record whose numbers follow from the configuration."""
-    k = int(readout.config_id, 16) % 9
-    return TrialRecord(
-        config_id=readout.config_id,
-        trajectory_id=task.trajectory_id,
-        seed=task.seed,
-        role=readout.role,
-        status="complete",
-        config=readout.config,
-        readout={"step": readout.step, "kind": "raw", "decay": None, "weight": None, "label": ""},
-        metrics={"rouge_l": Metric(k / 10, 10), "unsafe_rate": Metric.rate(k, 8)},
-        objectives=task.objectives,
-    )
-
-
-Records = Iterator[list[TrialRecord]]
-Storages = Callable[[str], TrialStorage]
-
-
-def sound(tasks: Sequence[TrajectoryTask], storage_of: Storages, done: Keys) -> Records:
-    """Leaves a mark per call, then reports every readout."""
-    for task in tasks:
-        storage = storage_of(task.trajectory_id)
-        storage.create()
-        (storage.trajectory / f"call-{len(list(storage.trajectory.glob('call-*')))}").touch()
-        for readout in task.readouts:
-            if (readout.config_id, task.seed) not in done:
-                (storage.trajectory / readout.config_id).touch()
-                yield [measured(task, readout)]
+pytestmark = pytest.mark.usefixtures("workers_import_tests")
 
 
 def dies_once(tasks: Sequence[TrajectoryTask], storage_of: Storages, done: Keys) -> Records:
@@ -79,20 +41,6 @@ def always_dies(tasks: Sequence[TrajectoryTask], storage_of: Storages, done: Key
             yield [measured(task, readout)]
             if len(tasks) > 1:
                 os._exit(9)
-
-
-def prepared(spec: SweepSpec, root: Path) -> tuple[RunFolder, tuple[TrajectoryTask, ...]]:
-    folder = RunFolder(root)
-    folder.create()
-    return folder, make_tasks(make_plan(spec), spec, lambda path: path)
-
-
-def expected(tasks: tuple[TrajectoryTask, ...]) -> dict[tuple[str, int], TrialRecord]:
-    return {
-        (readout.config_id, task.seed): measured(task, readout)
-        for task in tasks
-        for readout in task.readouts
-    }
 
 
 @pytest.mark.slow
@@ -233,10 +181,6 @@ def test_workers_are_counted_by_the_scarcest_resource() -> None:
     assert worker_count({"CPU": 2.0, "GPU": 1.0}, cluster, None) == 4
     assert worker_count({"CPU": 8.0, "GPU": 0.5}, cluster, None) == 2
     assert worker_count({"CPU": 1.0, "GPU": 0.0}, cluster, 3) == 3
-
-
-def asking(spec: SweepSpec, **compute: object) -> SweepSpec:
-    return spec.model_copy(update={"compute": spec.compute.model_copy(update=compute)})
 
 
 def full_disk(self: RecordWriter, record: TrialRecord) -> None:

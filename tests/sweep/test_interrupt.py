@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
+from support.driver_process import PATIENCE_SECONDS, lines, write_spec
 from support.world import World
-from test_kill import PATIENCE_SECONDS, lines, write_spec
 
 from sweeper.cli import progress
 from sweeper.store.folder import RunFolder

@@ -2,41 +2,18 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-import yaml
-from support.world import World, spec_text
+from support.driver_process import PATIENCE_SECONDS, lines, start, write_spec
+from support.run_folders import records_of
+from support.world import World
 
 from sweeper.runs.run import open_run
-from sweeper.store.records import TrialRecord, read_records
 
 MOMENTS = (1, 9, 17)
 """The driver is killed as soon as this many records are on disk."""
-
-PATIENCE_SECONDS = 240.0
-
-
-def write_spec(world: World, path: Path) -> Path:
-    raw = yaml.safe_load(spec_text(world))
-    raw["space"]["learning_rate"] = {"values": [1e-3, 2e-3, 4e-3]}
-    raw["space"]["max_steps"] = {"values": [2, 4, 6]}
-    raw["compute"] = {"checkpoint_every": 1, "max_concurrent_trials": 1}
-    path.write_text(yaml.safe_dump(raw), encoding="utf-8")
-    return path
-
-
-def start(spec: Path, out: Path) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", "sweeper", "run", str(spec), "--out", str(out)]
-    with (out.parent / "log.txt").open("ab") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-
-
-def lines(path: Path) -> int:
-    return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def kill_at(count: int, spec: Path, out: Path) -> int:
@@ -50,12 +27,6 @@ def kill_at(count: int, spec: Path, out: Path) -> int:
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     return lines(out / "records.jsonl")
-
-
-def records_of(out: Path) -> dict[tuple[str, int], TrialRecord]:
-    records = read_records(out / "records.jsonl").records
-    assert len({record.key for record in records}) == len(records)
-    return {record.key: record.comparable() for record in records}
 
 
 @pytest.mark.slow

@@ -8,7 +8,6 @@ Every node lives in a process namespace of its own, so that it goes at once and 
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,11 +17,11 @@ from typing import NamedTuple
 
 import pytest
 import yaml
-from huggingface_hub import constants
 from support.fake_hub import COMMIT, FakeHub, fake_hub
+from support.hub_cache import use_cache, use_hub
+from support.ray_cluster import free_port
 from support.world import World, spec_text
 
-from sweeper.data import hub as trial_hub
 from sweeper.data.load import pinned
 from sweeper.planning import make_plan, make_tasks
 from sweeper.spec import parse_spec
@@ -39,12 +38,6 @@ MODEL = "own/llama"
 NAMESPACE = [
     *("unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc")
 ]
-
-
-def free_port() -> int:
-    with socket.socket() as opened:
-        opened.bind(("127.0.0.1", 0))
-        return int(opened.getsockname()[1])
 
 
 def wait_for(happened: Callable[[], bool], log: Path) -> None:
@@ -132,11 +125,8 @@ def hub(tiny_world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     """A hub with the tiny model, which this process reaches too."""
     with pytest.MonkeyPatch.context() as patch, fake_hub() as hub:
         hub.repositories[f"models/{MODEL}"] = tiny_world.model
-        template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
-        patch.setattr(constants, "ENDPOINT", hub.url)
-        patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        patch.setattr(constants, "HF_HUB_CACHE", str(tmp_path_factory.mktemp("hub")))
-        patch.setattr(trial_hub, "_FOUND", {})
+        use_hub(patch, hub)
+        use_cache(patch, tmp_path_factory.mktemp("hub"), offline=False)
         yield hub
 
 

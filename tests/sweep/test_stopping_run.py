@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import yaml
+from support.trials import tasks_of
 from support.world import World, spec_text, write_jsonl
 
 from sweeper.analysis import find_front
 from sweeper.errors import DataError
 from sweeper.estimate import saved
-from sweeper.planning import make_plan, make_tasks
 from sweeper.report.cost import cost_rows
 from sweeper.runs.verify import solo_task
 from sweeper.scoring.inputs import preflight
@@ -56,10 +56,6 @@ def sweep_text(tiny_world: World, tmp_path_factory: pytest.TempPathFactory) -> s
 def spec_of(text: str, stop: Mapping[str, Any]) -> SweepSpec:
     raw = yaml.safe_load(text)
     return parse_spec(yaml.safe_dump({**raw, "search": {"seed": 5, "stop": dict(stop)}}))
-
-
-def tasks_of(spec: SweepSpec) -> tuple[TrajectoryTask, ...]:
-    return make_tasks(make_plan(spec), spec, lambda path: path, device="cpu")
 
 
 def run(text: str, stop: Mapping[str, Any], root: Path) -> Found:

@@ -9,36 +9,22 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
+from support.trials import multi, run_all, spec_with, tasks_of
 from support.world import World, spec_text
 from transformers import MistralConfig, Qwen2Config
 
 from sweeper.errors import DataError, ModelError
 from sweeper.model.load import check_tuning
-from sweeper.planning import make_plan, make_tasks
+from sweeper.planning import make_plan
 from sweeper.runs.verify import solo_task
 from sweeper.scoring.inputs import preflight
-from sweeper.spec import SweepSpec, parse_spec
+from sweeper.spec import parse_spec
 from sweeper.store.folder import RunFolder, TrialStorage
-from sweeper.store.records import TrialRecord, measured
+from sweeper.store.records import measured
 from sweeper.task import ModelSource, TrajectoryTask, Tuning
 from sweeper.trial import attempt as trial_run
 from sweeper.trial.run import run_trajectory
 from sweeper.trial.train import PathTrainer, Schedule
-
-
-def spec_with(world: World, **space: object) -> SweepSpec:
-    raw = yaml.safe_load(spec_text(world))
-    raw["space"] |= space
-    return parse_spec(yaml.safe_dump(raw))
-
-
-def tasks_of(spec: SweepSpec) -> tuple[TrajectoryTask, ...]:
-    return make_tasks(make_plan(spec), spec, lambda path: path, device="cpu")
-
-
-def run_all(task: TrajectoryTask, root: Path) -> dict[str, TrialRecord]:
-    storage = TrialStorage(root, task.trajectory_id)
-    return {record.config_id: record for record in run_trajectory(task, storage)}
 
 
 def generations(task: TrajectoryTask, root: Path, config_id: str) -> str:
@@ -125,13 +111,6 @@ def test_training_lowers_the_loss_on_its_task(tiny_world: World, tmp_path: Path)
         for record in run_all(task, tmp_path).values():
             values[record.role, record.readout["label"]] = record.metrics["heldout_loss"].value
     assert values["candidate", "raw"] < values["base", "raw"] - 0.5
-
-
-def multi(tiny_world: World) -> TrajectoryTask:
-    space = {"lr_scheduler_type": "wsd", "decay_steps": 1, "max_steps": {"values": [2, 4]}}
-    spec = spec_with(tiny_world, learning_rate=4e-3, **space)
-    task = next(t for t in tasks_of(spec) if len(t.readouts) > 3)
-    return replace(task, compute=replace(task.compute, checkpoint_every=1))
 
 
 def test_an_interrupted_trajectory_goes_on_to_the_same_records(

@@ -7,9 +7,8 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from support.trials import comparable, multi, run_all
 from support.world import World
-from test_checkpoint import comparable
-from test_trajectory import multi, run_all
 
 from sweeper.store.folder import TrialStorage
 from sweeper.store.records import lost_records
