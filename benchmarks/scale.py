@@ -200,7 +200,7 @@ def resume_through_drive(root: Path) -> None:
     from sweeper.sweep.driver import drive
 
     spec, _, tasks = laid_out(RunFolder(root).spec.read_text(encoding="utf-8"))
-    drive(tasks, spec, RunFolder(root), no_op)
+    drive([tasks], spec, RunFolder(root), no_op)
 
 
 def progress(root: Path) -> None:
@@ -240,7 +240,7 @@ def no_op_trials(root: Path) -> None:
     folder = RunFolder(root / "no-op")
     folder.create()
     begin = time.perf_counter()
-    drive(tasks, spec, folder, scale.no_op)
+    drive([tasks], spec, folder, scale.no_op)
     seconds = time.perf_counter() - begin
     assert len(read_records(folder.records).records) == len(tasks)
     print(json.dumps({"trials": len(tasks), "seconds": seconds}))

@@ -34,14 +34,14 @@ def test_a_trial_whose_disk_is_full_ends_the_run_and_the_same_command_continues(
 ) -> None:
     folder, tasks = prepared(tiny_spec, tmp_path / "run")
     with pytest.raises(DiskFullError) as refusal:
-        drive(tasks, tiny_spec, folder, refused_once)
+        drive([tasks], tiny_spec, folder, refused_once)
     assert str(refusal.value).startswith(
         "no space left to write generations/x.jsonl (4,096 bytes); free there: 12 bytes"
     )
     kept = read_records(folder.records).records
     assert 0 < len(kept) < len(expected(tasks))
     assert {record.status for record in kept} == {"complete"}
-    drive(tasks, tiny_spec, folder, refused_once)
+    drive([tasks], tiny_spec, folder, refused_once)
     records = read_records(folder.records).records
     assert len(records) == len(expected(tasks))
     assert {record.key: record for record in records} == expected(tasks)
@@ -62,7 +62,7 @@ def test_a_disk_that_fills_up_under_the_driver_loses_nothing(
         with pytest.raises(
             DiskFullError, match=r"records\.jsonl \([\d,]+ bytes\); free there: 0 b"
         ):
-            drive(tasks, asking(tiny_spec, max_concurrent_trials=1), folder, sound, listen)
+            drive([tasks], asking(tiny_spec, max_concurrent_trials=1), folder, sound, listen)
         found = read_records(folder.records)
         assert (list(found.records), found.torn) == (heard, b"")
         assert 3 <= len(heard) < len(expected(tasks))
@@ -83,7 +83,7 @@ def test_a_trial_that_hangs_every_time_fails_with_where_it_stood_and_spares_the_
     tiny_spec: SweepSpec, tmp_path: Path
 ) -> None:
     folder, tasks = prepared(tiny_spec, tmp_path / "run")
-    drive(tasks, asking(tiny_spec, adapters_per_trial=1), folder, hangs)
+    drive([tasks], asking(tiny_spec, adapters_per_trial=1), folder, hangs)
     records = read_records(folder.records).records
     assert {record.key for record in records} == set(expected(tasks))
     (lost,) = [record for record in records if record.status != "complete"]

@@ -76,23 +76,18 @@ def recommend(
 
 def _run(laid_out: Confirmation, of: RunFolder, *, quiet: bool) -> None:
     """Run what is laid out, or what is left of it; an interruption ends the command."""
-    from sweeper.sweep.run import run_sweep
+    from sweeper.sweep.run import SweepCallbacks, SweepOptions, run_sweep
 
     root, only = laid_out.folder.root, tuple(laid_out.names)
+    options = SweepOptions(only=only, part_of=of)
     with progress.resumable(laid_out.folder):
         if quiet:
-            ended = run_sweep(laid_out.spec, root, only=only, part_of=of)
+            ended = run_sweep(laid_out.spec, root, options)
         else:
             show.line(f"confirming {len(only)} configurations in {root}")
             with progress.SweepProgress(laid_out.spec) as shown:
-                ended = run_sweep(
-                    laid_out.spec,
-                    root,
-                    only=only,
-                    part_of=of,
-                    begin=shown.begin,
-                    record=shown.record,
-                )
+                callbacks = SweepCallbacks(on_plan=shown.begin, on_record=shown.record)
+                ended = run_sweep(laid_out.spec, root, options, callbacks)
     records = read_records(laid_out.folder.records).records
-    if not ended.whole or ended.plan.keys() - {record.key for record in records}:
+    if not ended.completed or ended.plan.keys() - {record.key for record in records}:
         progress.interrupted(laid_out.folder)

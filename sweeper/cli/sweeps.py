@@ -148,7 +148,7 @@ def run(
     ] = True,
 ) -> None:
     """Run a sweep on Ray, or continue it after any interruption with the same command."""
-    from sweeper.sweep.run import run_sweep
+    from sweeper.sweep.run import SweepCallbacks, SweepOptions, run_sweep
 
     loaded = load_spec(spec, set_ or ())
     folder = RunFolder(out or Path("runs") / loaded.name)
@@ -158,18 +158,18 @@ def run(
         ended = run_sweep(
             loaded,
             folder.root,
-            fresh=overwrite,
-            memory_check=memory_check,
-            disk_check=disk_check,
-            needed=lambda need: show.disk(
-                need, free_bytes(folder.root), loaded.compute.disk_quota_gib
+            SweepOptions(overwrite=overwrite, memory_check=memory_check, disk_check=disk_check),
+            SweepCallbacks(
+                on_rows=show.rows,
+                on_disk_need=lambda need: show.disk(
+                    need, free_bytes(folder.root), loaded.compute.disk_quota_gib
+                ),
+                on_plan=shown.begin,
+                on_record=shown.record,
             ),
-            counted=show.rows,
-            begin=shown.begin,
-            record=shown.record,
         )
     records = read_records(folder.records).records
-    if not ended.whole or ended.keys - {record.key for record in records}:
+    if not ended.completed or ended.keys - {record.key for record in records}:
         progress.interrupted(folder)
     show.line(f"{len(records)} records in {folder.records}")
     if (less := saved(records)) is not None:

@@ -22,7 +22,7 @@ from pyarrow import fs
 
 from sweeper.errors import MirrorError
 from sweeper.store.folder import RunFolder, write_atomic
-from sweeper.store.records import TrialRecord
+from sweeper.store.records import RecordObserver, TrialRecord
 from sweeper.store.retry import RetryPolicy
 
 PUSH_SECONDS = 30.0
@@ -38,7 +38,6 @@ _OURS = re.compile(
 
 _log = logging.getLogger("sweeper.store.mirror")
 
-Listener = Callable[[TrialRecord], None]
 Result = TypeVar("Result")
 
 
@@ -63,7 +62,7 @@ def open_store(url: str) -> tuple[fs.FileSystem, str]:
 
 
 class Mirror:
-    """The mirror of one run folder. `pull` at the beginning, then `following` while a sweep runs."""
+    """The mirror of one run folder. `pull` at the beginning, then `observing` while a sweep runs."""
 
     def __init__(
         self,
@@ -154,27 +153,26 @@ class Mirror:
         return True
 
     @contextmanager
-    def following(self, listener: Listener) -> Iterator[Listener]:
-        """A listener that tells `listener` and has the mirror follow, in a thread of its own.
+    def observing(self) -> Iterator[RecordObserver]:
+        """An observer that has the mirror follow the records, in a thread of its own.
 
         A store that does not answer holds nothing up: it is tried again, and at the end for a while. What
         it lacks then is said, and sent by the next run of the same command.
 
         Raises:
-            MirrorError: from the listener: somebody else has written records there.
+            MirrorError: from the observer: somebody else has written records there.
         """
         changed, ended = threading.Event(), threading.Event()
         thread = threading.Thread(target=self._follow, args=(changed, ended), daemon=True)
 
-        def told(record: TrialRecord) -> None:
-            listener(record)
+        def on_record(record: TrialRecord) -> None:
             changed.set()
             if self._failed is not None:
                 raise self._failed
 
         thread.start()
         try:
-            yield told
+            yield on_record
         finally:
             ended.set()
             changed.set()

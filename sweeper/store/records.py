@@ -7,7 +7,7 @@ every other one says why it is not complete, and a metric is what its samples ma
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
@@ -160,6 +160,10 @@ class TrialRecord:
         passing = ("seconds", "shared")
         kept = {name: value for name, value in self.provenance.items() if name not in passing}
         return replace(self, provenance=kept)
+
+
+RecordObserver = Callable[[TrialRecord], None]
+"""What is called with every new record of a sweep, in the driver's process, once it is on disk."""
 
 
 def _agree(metric: Metric, found: Metric) -> bool:

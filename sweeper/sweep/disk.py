@@ -3,20 +3,18 @@
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from sweeper.errors import DiskQuotaError
 from sweeper.estimate import GIB, DiskNeed
 from sweeper.spec import SweepSpec
 from sweeper.store.folder import RunFolder
-from sweeper.store.records import TrialRecord
+from sweeper.store.records import RecordObserver, TrialRecord
 
 SHARE = 0.05
 """What is done beside the records takes at most this share of the driver's time."""
 
-Listener = Callable[[TrialRecord], None]
 Clock = Callable[[], float]
 
 
@@ -85,13 +83,12 @@ def _remedies(spec: SweepSpec) -> str:
     return fewer if kept == "none" else f"{fewer}, or keep fewer weights (keep_weights: {kept})"
 
 
-@contextmanager
-def within_quota(
-    spec: SweepSpec, folder: RunFolder, listener: Listener, seconds: Clock = time.monotonic
-) -> Iterator[Listener]:
-    """A listener that tells `listener`, and raises once the run folder is larger than its quota.
+def quota_check(
+    spec: SweepSpec, folder: RunFolder, seconds: Clock = time.monotonic
+) -> RecordObserver:
+    """An observer that raises DiskQuotaError once the run folder is larger than its quota.
 
-    The record it is told of is on disk by then, so that the same command continues with a higher quota.
+    The record it is called with is on disk by then, so the same command continues with a higher quota.
     """
     quota = spec.compute.disk_quota_gib
 
@@ -100,18 +97,17 @@ def within_quota(
         if quota is not None and used > quota * GIB:
             raise DiskQuotaError(
                 f"{folder.root} has {_gib(used)}, and compute.disk_quota_gib allows {quota:g} GiB; "
-                "nothing recorded is lost: raise it, or delete what `sweeper clean` names, and the "
-                "same command continues"
+                "all finished results are saved: raise the quota, or delete what `sweeper clean` "
+                "lists; the same command continues"
             )
 
     paced = Paced(check, seconds)
 
-    def told(record: TrialRecord) -> None:
-        listener(record)
+    def on_record(record: TrialRecord) -> None:
         if quota is not None:
             paced()
 
-    yield told
+    return on_record
 
 
 def _gib(count: int) -> str:

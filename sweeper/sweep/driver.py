@@ -27,23 +27,22 @@ from sweeper.errors import ClusterTokenError, SweeperError
 from sweeper.planning import Pack, make_packs
 from sweeper.spec import SweepSpec
 from sweeper.store.folder import RunFolder
-from sweeper.store.records import RecordWriter, TrialRecord, lost_records
+from sweeper.store.records import RecordObserver, RecordWriter, TrialRecord, lost_records
 from sweeper.store.retry import with_retry
 from sweeper.sweep.placement import trial_resources, worker_count
 from sweeper.sweep.trials import (
     RECORDS,
     REFUSED,
     Keys,
+    PackFunction,
     PackSearcher,
     PackTrainable,
-    TrialFunction,
     tasks_of,
 )
 from sweeper.task import TrajectoryTask
 
-__all__ = ["Keys", "Listener", "TrialFunction", "cluster_resources", "drive"]
+__all__ = ["Keys", "PackFunction", "cluster_resources", "drive"]
 
-Listener = Callable[[TrialRecord], None]
 Guard = Callable[[], None]
 
 WORKER_RESTARTS = 2
@@ -69,12 +68,12 @@ class _Recorder(tune.Callback):
     """Appends what comes back, and writes `failed` records for trials whose worker is lost for good."""
 
     def __init__(
-        self, folder: RunFolder, writer: RecordWriter, listener: Listener, guard: Guard
+        self, folder: RunFolder, writer: RecordWriter, on_record: RecordObserver, guard: Guard
     ) -> None:
         self._folder = folder
         self._guard = guard
         self._writer = writer
-        self._listener = listener
+        self._on_record = on_record
         self.failure: OSError | SweeperError | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -114,7 +113,7 @@ class _Recorder(tune.Callback):
         try:
             self._guard()
             self._writer.append(record)
-            self._listener(record)
+            self._on_record(record)
         except (OSError, SweeperError) as error:  # Tune would wrap it beyond recognition.
             self.failure = error
             raise
@@ -125,25 +124,26 @@ def _text(path: Path) -> str:
 
 
 def drive(
-    tasks: Sequence[TrajectoryTask],
+    rounds: Iterable[Sequence[TrajectoryTask]],
     spec: SweepSpec,
     folder: RunFolder,
-    run: TrialFunction,
-    listener: Listener = lambda record: None,
-    later: Iterable[Sequence[TrajectoryTask]] = (),
+    run: PackFunction,
+    on_record: RecordObserver = lambda record: None,
     guard: Guard = lambda: None,
-) -> None:
+) -> bool:
     """Run the tasks whose records are not all there, and append every new record.
 
     Args:
-        tasks: All trajectories of the sweep, in the order they should start.
+        rounds: The trajectories of the sweep in the order they should start, round by round. A round is
+            taken from the iterator when every record of the rounds before is on disk.
         spec: Its `compute` block says what one trial may use and which cluster to join.
         folder: The run folder; the caller holds its lock.
         run: What does one pack.
-        listener: Called in this process after each record is on disk.
-        later: Further tasks, round by round. Each round is asked for when every record of the ones before
-            is on disk.
+        on_record: Called in this process after each record is on disk; what it raises ends the run.
         guard: Called before each record is written; raises where the folder is no longer ours.
+
+    Returns:
+        Whether all rounds were done. After an interruption they were not.
 
     Raises:
         SweeperError: Ray cannot be started or joined.
@@ -152,14 +152,15 @@ def drive(
     """
     writer = RecordWriter(folder.records)
     try:
-        rounds = _unfinished(itertools.chain([tasks], later), writer, folder)
-        first = next(rounds, None)
+        unfinished = _unfinished(rounds, writer, folder)
+        first = next(unfinished, None)
         if first is None:
-            return
+            return True
         _start_ray(spec.compute.ray_address)
         try:
-            recorder = _Recorder(folder, writer, listener, guard)
-            _tune(itertools.chain([first], rounds), spec, folder, run, recorder, writer.keys)
+            recorder = _Recorder(folder, writer, on_record, guard)
+            left = itertools.chain([first], unfinished)
+            return _tune(left, spec, folder, run, recorder, writer.keys)
         finally:
             ray.shutdown()
     finally:
@@ -241,10 +242,10 @@ def _tune(
     rounds: Iterator[Sequence[TrajectoryTask]],
     spec: SweepSpec,
     folder: RunFolder,
-    run: TrialFunction,
+    run: PackFunction,
     recorder: _Recorder,
     keys: Set[tuple[str, int]],
-) -> None:
+) -> bool:
     cluster = ray.cluster_resources()
     resources = trial_resources(spec, cluster)
     device = "cuda" if resources["GPU"] else "cpu"
@@ -277,6 +278,7 @@ def _tune(
         tuner.fit()
         if searcher.failure is not None:
             raise searcher.failure
+        return searcher.exhausted
     except tune.TuneError as error:
         if recorder.failure is not None:
             raise recorder.failure from None

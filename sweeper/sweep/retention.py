@@ -1,65 +1,58 @@
 """Which weights a run keeps: those of configurations that are, or may still come, on its front."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from sweeper.analysis import Candidate, Front, find_front, recommend
 from sweeper.spec import SweepSpec
 from sweeper.store.folder import RunFolder
 from sweeper.store.records import TrialRecord, read_records
-from sweeper.sweep.disk import Clock, Listener, Paced
+from sweeper.sweep.disk import Clock, Paced
 
 
 class WeightRetention:
-    """Deletes weights that are of no use any more, as `compute.keep_weights: front` asks for.
+    """Deletes weights that are no longer needed, where `compute.keep_weights` is `front`.
 
-    With `all` and `none` nothing is deleted: `sweeper clean` does it when it is told to.
+    With `all` and `none` nothing is deleted here; `sweeper clean` deletes on request.
     """
 
     def __init__(self, spec: SweepSpec, folder: RunFolder, seconds: Clock = time.monotonic) -> None:
         self._spec = spec
         self._folder = folder
-        self._prunes = spec.compute.keep_weights == "front"
+        self._keeps_front = spec.compute.keep_weights == "front"
         self._records: list[TrialRecord] = []
-        self._gone: set[tuple[str, int]] = set()
-        self._paced = Paced(self._prune, seconds)
+        self._deleted: set[tuple[str, int]] = set()
+        self._paced = Paced(self._delete_ruled_out, seconds)
 
-    @contextmanager
-    def pruning(self, listener: Listener, ended: Callable[[], bool]) -> Iterator[Listener]:
-        """A listener that tells `listener`, and deletes weights as records come in.
+    def start(self) -> None:
+        """Look through what earlier drivers left."""
+        if self._keeps_front:
+            drop_unfinished(self._folder)
+            self._records = list(read_records(self._folder.records).records)
+            self._delete_ruled_out()
 
-        Before the first record what earlier drivers left is looked through. At the end, if all of the
-        sweep was done (`ended`), what stays is the front and the recommended configuration.
-        """
-        if not self._prunes:
-            yield listener
-            return
-        drop_unfinished(self._folder)
-        self._records = list(read_records(self._folder.records).records)
-        self._prune()
-
-        def told(record: TrialRecord) -> None:
+    def on_record(self, record: TrialRecord) -> None:
+        """Delete what the records so far rule out."""
+        if self._keeps_front:
             self._records.append(record)
-            listener(record)
             self._paced()
 
-        yield told
-        self._prune(final=ended())
-
-    def _prune(self, final: bool = False) -> None:
-        found = find_front(self._records, self._spec)
-        if final:
-            keep = kept_ids(found, self._spec)
+    def finish(self, completed: bool) -> None:
+        """Delete what is ruled out in the end; of a completed sweep only the front and the choice stay."""
+        if self._keeps_front and not completed:
+            self._delete_ruled_out()
+        elif self._keeps_front:
+            keep = kept_ids(find_front(self._records, self._spec), self._spec)
             for config_id, path in weight_files(self._folder):
                 if config_id not in keep:
                     path.unlink(missing_ok=True)
-            return
-        for item in ruled_out(found, self._spec):
+
+    def _delete_ruled_out(self) -> None:
+        for item in ruled_out(find_front(self._records, self._spec), self._spec):
             for record in item.records:
-                if record.key not in self._gone:
-                    self._gone.add(record.key)
+                if record.key not in self._deleted:
+                    self._deleted.add(record.key)
                     storage = self._folder.trial(record.trajectory_id)
                     storage.weights(record.config_id).unlink(missing_ok=True)
 

@@ -18,7 +18,7 @@ from sweeper.store.records import TrialRecord
 from sweeper.task import TrajectoryTask
 
 Keys = frozenset[tuple[str, int]]
-TrialFunction = Callable[
+PackFunction = Callable[
     [Sequence[TrajectoryTask], Callable[[str], TrialStorage], Keys], Iterator[Sequence[TrialRecord]]
 ]
 
@@ -30,8 +30,8 @@ REFUSED = "storage_refused"
 class PackSearcher(Searcher):
     """Hands out packs in order, each with the configurations it may skip; knows nothing of metrics.
 
-    The packs come in rounds. The next round is asked for when nothing of the one before is running, so
-    that it can build on all its records.
+    The packs come in rounds. The next round is taken when nothing of the one before is running, so that
+    it can build on all its records. `exhausted` says that there is no further round.
     """
 
     def __init__(self, rounds: Iterator[Sequence[Pack]], keys: Set[tuple[str, int]]) -> None:
@@ -40,6 +40,7 @@ class PackSearcher(Searcher):
         self._keys = keys
         self._waiting: deque[Pack] = deque()
         self._running: set[str] = set()
+        self.exhausted = False
         self.failure: SweeperError | None = None
 
     def suggest(self, trial_id: str) -> Any:
@@ -50,6 +51,7 @@ class PackSearcher(Searcher):
             while not self._waiting:
                 self._waiting.extend(next(self._rounds))
         except StopIteration:
+            self.exhausted = True
             return Searcher.FINISHED
         except SweeperError as error:  # Tune would wrap it beyond recognition.
             self.failure = error
@@ -93,7 +95,7 @@ class PackTrainable(tune.Trainable):
     """One Tune trial: every step carries some records back; the actor is reused by the next trial."""
 
     def setup(  # type: ignore[override]  # `with_parameters` fills in the last two
-        self, config: dict[str, Any], run: TrialFunction, root: RunFolder
+        self, config: dict[str, Any], run: PackFunction, root: RunFolder
     ) -> None:
         """Start on the pack in `config`."""
         self._run = run

@@ -13,7 +13,7 @@ from sweeper.errors import MissingExtraError, SweeperError
 from sweeper.spec import SweepSpec
 from sweeper.store.folder import RunFolder
 from sweeper.store.progress import read_trajectory
-from sweeper.store.records import TrialRecord
+from sweeper.store.records import RecordObserver, TrialRecord
 from sweeper.trackers.logged import Tracker, Trajectory, configuration_of
 
 CLOSE_SECONDS = 60.0
@@ -32,7 +32,6 @@ _ENVIRONMENT = {
 
 _log = logging.getLogger("sweeper.trackers")
 
-Listener = Callable[[TrialRecord], None]
 Opener = Callable[[SweepSpec, RunFolder], Tracker]
 
 
@@ -54,16 +53,15 @@ class Loggers:
         ]
 
     @contextmanager
-    def telling(self, listener: Listener) -> Iterator[Listener]:
-        """A listener that tells `listener` and every tracker; at the end, trackers may finish."""
+    def observing(self) -> Iterator[RecordObserver]:
+        """An observer that passes records on to every tracker; at the end, trackers may finish."""
 
-        def told(record: TrialRecord) -> None:
-            listener(record)
+        def on_record(record: TrialRecord) -> None:
             for lane in self._lanes:
                 lane.record(record)
 
         try:
-            yield told
+            yield on_record
         finally:
             until = time.monotonic() + CLOSE_SECONDS
             for lane in self._lanes:

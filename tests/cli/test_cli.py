@@ -23,7 +23,6 @@ from sweeper.spec import SweepSpec, dump_spec, parse_spec
 from sweeper.store.folder import RunFolder
 from sweeper.store.lock import DriverLock
 from sweeper.store.records import TrialRecord, read_records
-from sweeper.sweep.driver import TrialFunction
 from sweeper.task import TrajectoryTask
 
 
@@ -295,16 +294,9 @@ def test_a_second_driver_is_refused(command: Command, sweep: Path, tmp_path: Pat
 def begun(command: Command, sweep: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A folder in which a run of the tiny sweep was begun and interrupted at once."""
 
-    def nothing(
-        tasks: Sequence[TrajectoryTask],
-        spec: SweepSpec,
-        folder: RunFolder,
-        run: TrialFunction,
-        listener: Callable[[TrialRecord], None],
-        later: Iterable[Sequence[TrajectoryTask]],
-        guard: Callable[[], None],
-    ) -> None:
-        next(iter(later))
+    def nothing(rounds: Iterable[Sequence[TrajectoryTask]], *rest: object) -> bool:
+        next(iter(rounds))
+        return False
 
     with monkeypatch.context() as patch:
         patch.setattr("sweeper.sweep.run.drive", nothing)

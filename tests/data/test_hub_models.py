@@ -22,7 +22,7 @@ from sweeper.planning import make_plan, make_tasks
 from sweeper.scoring.inputs import load_inputs, preflight
 from sweeper.spec import SweepSpec
 from sweeper.store.folder import TrialStorage
-from sweeper.sweep.run import _input_hashes
+from sweeper.sweep.prepare import input_hashes
 from sweeper.task import ModelSource, TrajectoryTask
 from sweeper.trial.run import run_trajectory
 
@@ -91,7 +91,7 @@ def test_a_model_is_fetched_at_its_commit_and_scored_from_the_cache_alone(
     skipped = ("pytorch_model.bin", "modeling_own.py", "original", "consolidated.safetensors")
     assert fetched.isdisjoint(skipped)
     assert not [line for line in server.asked if line.endswith(skipped)]
-    assert _input_hashes(task)["own/llama"] == f"own/llama@{COMMIT}"
+    assert input_hashes(task)["own/llama"] == f"own/llama@{COMMIT}"
     assert load_inputs(task).hashes["model"] == f"own/llama@{COMMIT}"
 
     monkeypatch.setattr(model_hub, "snapshots", {})

@@ -33,7 +33,7 @@ from sweeper.scoring.inputs import load_inputs
 from sweeper.spec import parse_spec
 from sweeper.store.folder import TrialStorage
 from sweeper.store.records import TrialRecord
-from sweeper.sweep.run import run_sweep
+from sweeper.sweep.run import SweepOptions, run_sweep
 from sweeper.task import Tuning
 from sweeper.trial import attempt as trial_attempt
 from sweeper.trial.memory_budget import gpu_memory_budget
@@ -321,15 +321,16 @@ def test_a_run_is_refused_before_ray_starts_and_runs_when_told_to(
     monkeypatch.setattr(sweep_facts, "present_gpus", lambda: small_gpu(0.5).gpus)
     driven: list[int] = []
 
-    def drive(*arguments: Any, guard: object) -> None:
-        driven.append(len(next(iter(arguments[-1]))))
+    def drive(rounds: Any, *rest: object) -> bool:
+        driven.append(len(next(iter(rounds))))
+        return False
 
     monkeypatch.setattr("sweeper.sweep.run.drive", drive)
     spec = world_spec(tiny_world)
     with pytest.raises(DeviceError, match=r"A10 24 GB has 0\.5 GiB"):
         run_sweep(spec, tmp_path / "run")
     assert driven == [] and not (tmp_path / "run" / "run.json").exists()
-    run_sweep(spec, tmp_path / "run", memory_check=False)
+    run_sweep(spec, tmp_path / "run", SweepOptions(memory_check=False))
     assert driven == [len(make_plan(spec).trajectories)]
 
 

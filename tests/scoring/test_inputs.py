@@ -15,7 +15,7 @@ from sweeper.planning import make_plan, make_tasks
 from sweeper.scoring.inputs import load_inputs, preflight
 from sweeper.spec import SweepSpec, parse_spec
 from sweeper.store.provenance import file_hash
-from sweeper.sweep.run import _input_hashes
+from sweeper.sweep.prepare import input_hashes
 from sweeper.task import ChatFormat, DataSource, Template, TrajectoryTask
 
 
@@ -79,8 +79,8 @@ def test_records_name_commits_files_and_the_filter(
     assert found.data.counts["dropped_safety_rows"] == 1
     assert found.data.counts["train_rows"] == 4
     assert "safety_filter" not in load_inputs(task).hashes
-    assert _input_hashes(on_hub)["own/rows"] == f"own/rows@{COMMIT}"
-    assert _input_hashes(on_hub)["xstest-safe"] == f"Paul/XSTest@{COMMIT}"
+    assert input_hashes(on_hub)["own/rows"] == f"own/rows@{COMMIT}"
+    assert input_hashes(on_hub)["xstest-safe"] == f"Paul/XSTest@{COMMIT}"
 
     fixed = pinned(on_hub)
     assert fixed.data.train == replace(on_hub.data.train, revision=COMMIT)

@@ -24,7 +24,7 @@ from sweeper.store.folder import RunFolder
 from sweeper.store.mirror import Mirror, open_store
 from sweeper.store.records import TrialRecord, read_records
 from sweeper.store.retry import RetryPolicy
-from sweeper.sweep.run import run_sweep
+from sweeper.sweep.run import SweepCallbacks, run_sweep
 from sweeper.trial.run import run_trajectory
 
 URL = "s3://bucket/some/run"
@@ -204,18 +204,17 @@ class _either:
 def test_an_outage_holds_nothing_up_and_is_made_up_for(
     store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    here, told = begun(tmp_path / "here"), list[TrialRecord]()
+    here = begun(tmp_path / "here")
     sending = mirror(store, here)
     sending.pull("k")
     store.away = True
-    with caplog.at_level(logging.WARNING), sending.following(told.append) as listener:
+    with caplog.at_level(logging.WARNING), sending.observing() as on_record:
         for record in RECORDS:
             add(here, [record])
-            listener(record)
+            on_record(record)
         _until(lambda: "the sweep goes on" in caplog.text)
         store.away = False
         _until(lambda: "up to date again" in caplog.text)
-    assert told == RECORDS
     assert (store.root / "records.jsonl").read_bytes() == here.records.read_bytes()
     assert caplog.text.count("the sweep goes on") == 1
 
@@ -234,10 +233,10 @@ def test_a_store_that_stays_away_is_said_and_sent_to_by_the_next_run(
     here = begun(tmp_path / "here")
     sending = mirror(store, here)
     sending.pull("k")
-    with caplog.at_level(logging.WARNING), sending.following(lambda record: None) as listener:
+    with caplog.at_level(logging.WARNING), sending.observing() as on_record:
         store.away = True
         add(here, RECORDS)
-        listener(RECORDS[-1])
+        on_record(RECORDS[-1])
     assert "The same command sends what is missing" in caplog.text
     assert not (store.root / "records.jsonl").exists()
     pauses: list[float] = []
@@ -247,7 +246,7 @@ def test_a_store_that_stays_away_is_said_and_sent_to_by_the_next_run(
     store.away = False
     again = mirror(store, here)
     again.pull("k")
-    with again.following(lambda record: None):
+    with again.observing():
         pass
     assert (store.root / "records.jsonl").read_bytes() == here.records.read_bytes()
 
@@ -256,13 +255,13 @@ def test_another_driver_ends_the_sweep_at_its_next_record(store: Store, tmp_path
     here = begun(tmp_path / "here")
     sending = mirror(store, here)
     sending.pull("k")
-    with pytest.raises(MirrorError, match="another driver"), sending.following(print) as listener:
+    with pytest.raises(MirrorError, match="another driver"), sending.observing() as on_record:
         store.root.mkdir(parents=True)
         (store.root / "records.jsonl").write_text("theirs\n", encoding="utf-8")
         add(here, RECORDS[:1])
         end = time.monotonic() + 30
         while time.monotonic() < end:
-            listener(RECORDS[0])
+            on_record(RECORDS[0])
     assert (store.root / "records.jsonl").read_text(encoding="utf-8") == "theirs\n"
 
 
@@ -343,20 +342,20 @@ def test_a_sweep_goes_on_elsewhere_from_an_s3_server(
             raise SweeperError("the machine goes away")
 
     with pytest.raises(SweeperError, match="the machine goes away"):
-        run_sweep(spec, tmp_path / "first", record=preempted)
+        run_sweep(spec, tmp_path / "first", callbacks=SweepCallbacks(on_record=preempted))
     first = (tmp_path / "first" / "records.jsonl").read_bytes()
     with s3.open_input_stream("sweeps/team/tiny/records.jsonl") as file:
         assert file.read() == first
     (tmp_path / "first").rename(tmp_path / "gone")
     more: list[TrialRecord] = []
-    ended = run_sweep(spec, tmp_path / "second", record=more.append)
+    ended = run_sweep(spec, tmp_path / "second", callbacks=SweepCallbacks(on_record=more.append))
     second = RunFolder(tmp_path / "second")
     records = read_records(second.records).records
-    assert ended.whole and second.records.read_bytes().startswith(first)
+    assert ended.completed and second.records.read_bytes().startswith(first)
     assert len(more) == len(records) - first.count(b"\n") < len(records)
     assert {record.key: record.comparable() for record in records} == expected
     none: list[TrialRecord] = []
-    run_sweep(spec, tmp_path / "third", record=none.append)
+    run_sweep(spec, tmp_path / "third", callbacks=SweepCallbacks(on_record=none.append))
     third = RunFolder(tmp_path / "third")
     assert none == [] and third.records.read_bytes() == second.records.read_bytes()
     names = {path.name for path in second.generations.iterdir()}

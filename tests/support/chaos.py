@@ -204,17 +204,16 @@ def void(anything: object) -> None:
 
 
 def driver(
-    first: Sequence[TrajectoryTask],
+    rounds: Iterable[Sequence[TrajectoryTask]],
     spec: SweepSpec,
     folder: RunFolder,
     run: object,
-    listener: Callable[[TrialRecord], None],
-    later: Iterable[Sequence[TrajectoryTask]],
+    on_record: Callable[[TrialRecord], None],
     guard: Callable[[], None],
-) -> None:
+) -> bool:
     """What `sweeper.sweep.driver` does, in this process and without Ray."""
     writer = RecordWriter(folder.records)
-    tasks = [task for tasks in (first, *later) for task in tasks]
+    tasks = [task for tasks in rounds for task in tasks]
     left = [
         task
         for task in tasks
@@ -225,9 +224,10 @@ def driver(
             for record in records:
                 guard()
                 writer.append(record)
-                listener(record)
+                on_record(record)
         for task in pack:
             folder.trial(task.trajectory_id).drop_checkpoints()
+    return True
 
 
 def live(spec: SweepSpec, root: Path, faults: Sequence[Fault], seed: int) -> int:
@@ -242,7 +242,7 @@ def live(spec: SweepSpec, root: Path, faults: Sequence[Fault], seed: int) -> int
         return TEMPORARY_ERRORS
     except RunFolderError as error:
         return REFUSED if "is using" in str(error) else OTHER
-    return FINISHED if ended.whole else OTHER
+    return FINISHED if ended.completed else OTHER
 
 
 def begin(spec: SweepSpec, root: Path, faults: Sequence[Fault], seed: int, log: Path) -> int:

@@ -19,7 +19,7 @@ from sweeper.stats import difference_lower_bound
 from sweeper.store.folder import RunFolder
 from sweeper.store.records import RecordWriter, TrialRecord, read_records
 from sweeper.sweep.confirm import HOLDS, Confirmation, confirmation, prepare, shrinkages
-from sweeper.sweep.run import run_sweep
+from sweeper.sweep.run import SweepOptions, run_sweep
 from sweeper.task import TrajectoryTask
 from sweeper.trial.run import run_trajectory
 
@@ -140,24 +140,24 @@ def test_nothing_is_confirmed_where_nothing_was_chosen() -> None:
         laid_out(policy=Policy("max-utility-at", limit=0.001))
 
 
-def trained_here(most: int | None = None) -> Callable[..., None]:
+def trained_here(most: int | None = None) -> Callable[..., bool]:
     """A driver without Ray: trains the first tasks in this process, one after the other."""
 
     def drive(
-        first: Sequence[TrajectoryTask],
+        rounds: Iterable[Sequence[TrajectoryTask]],
         spec: SweepSpec,
         folder: RunFolder,
         run: object,
-        listener: object,
-        later: Iterable[Sequence[TrajectoryTask]],
+        on_record: object,
         guard: Callable[[], None],
-    ) -> None:
+    ) -> bool:
         writer = RecordWriter(folder.records)
-        tasks = [*first, *(task for tasks in later for task in tasks)]
+        tasks = [task for tasks in rounds for task in tasks]
         for task in tasks[:most]:
             for record in run_trajectory(task, folder.trial(task.trajectory_id)):
                 writer.append(record)
         writer.close()
+        return most is None or most >= len(tasks)
 
     return drive
 
@@ -236,7 +236,7 @@ def test_the_choice_is_measured_again_through_ray_and_goes_on_after_an_interrupt
     other = load_spec(str(folder / "spec.yaml"), ())
     assert info["spec_hash"] == spec_hash(other) != spec_hash(spec)
     with pytest.raises(RunFolderError, match="a run of other configurations"):
-        run_sweep(other, folder, only=named[:1])
+        run_sweep(other, folder, SweepOptions(only=named[:1]))
 
 
 def test_what_an_adaptive_search_asked_for_is_known_to_the_confirmation(
@@ -257,18 +257,17 @@ def test_what_an_adaptive_search_asked_for_is_known_to_the_confirmation(
 
     asked: list[str] = []
 
-    def drive(first: object, *rest: object, guard: object) -> None:
-        later = rest[-1]
-        assert isinstance(later, Iterable)
-        asked.extend(r.config_id for tasks in later for task in tasks for r in task.readouts)
+    def drive(rounds: Iterable[Sequence[TrajectoryTask]], *rest: object) -> bool:
+        asked.extend(r.config_id for tasks in rounds for task in tasks for r in task.readouts)
+        return True
 
     monkeypatch.setattr("sweeper.sweep.run.drive", drive)
     again = spec.model_copy(update={"seeds": (7,)})
     made = Confirmation(again, {chosen.config_id: ""}, RunFolder(run.confirm / "a"), False, ())
     prepare(made, run)
-    ended = run_sweep(again, made.folder.root, only=made.names)
+    ended = run_sweep(again, made.folder.root, SweepOptions(only=made.names))
     assert asked == [chosen.config_id]
-    assert ended.whole and ended.plan.keys() == {(chosen.config_id, 7)}
+    assert ended.completed and ended.plan.keys() == {(chosen.config_id, 7)}
 
 
 def test_other_input_files_than_those_of_the_sweep_are_refused(
@@ -282,4 +281,4 @@ def test_other_input_files_than_those_of_the_sweep_are_refused(
     with pytest.raises(
         RunFolderError, match=r"begun with other contents of .*train\.jsonl; restore"
     ):
-        run_sweep(spec, tmp_path / "again", only=only, part_of=RunFolder(run))
+        run_sweep(spec, tmp_path / "again", SweepOptions(only=only, part_of=RunFolder(run)))

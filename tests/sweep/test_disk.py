@@ -31,9 +31,9 @@ from sweeper.spec import SweepSpec, dump_spec, parse_spec, spec_hash
 from sweeper.store.folder import RUN_VERSION, RunFolder, TrialStorage
 from sweeper.store.lock import DriverLock
 from sweeper.store.records import RecordWriter, TrialRecord, read_records
-from sweeper.sweep.disk import SHARE, Paced, check_disk, free_bytes, used_bytes, within_quota
+from sweeper.sweep.disk import SHARE, Paced, check_disk, free_bytes, quota_check, used_bytes
 from sweeper.sweep.retention import WeightRetention, kept_ids, ruled_out, weight_files
-from sweeper.sweep.run import run_sweep
+from sweeper.sweep.run import SweepCallbacks, SweepOptions, run_sweep
 from sweeper.task import TrajectoryTask
 from sweeper.trial.run import run_trajectory
 
@@ -169,19 +169,16 @@ def test_what_is_kept_and_where_does_not_make_another_run() -> None:
         assert parse_spec(dump_spec(spec)) == spec
 
 
-def test_the_quota_stops_a_run_after_the_record_is_told(tmp_path: Path) -> None:
-    folder, told = RunFolder(tmp_path), list[TrialRecord]()
+def test_the_quota_stops_a_run_once_the_folder_is_larger(tmp_path: Path) -> None:
+    folder, record = RunFolder(tmp_path), make_record()
     spec = make_spec("compute.disk_quota_gib=0.001")
-    record = make_record()
-    with within_quota(spec, folder, told.append, iter(range(0, 9999, 30)).__next__) as listener:
-        listener(record)
-        (tmp_path / "large").write_bytes(b"x" * 1_100_000)
-        with pytest.raises(DiskQuotaError, match=r"1\.05 MiB.*allows 0\.001 GiB.*sweeper clean"):
-            while len(told) < 99:
-                listener(record)
-    assert len(told) >= 2
-    with within_quota(make_spec(), folder, told.append) as listener:
-        listener(record)
+    on_record = quota_check(spec, folder, iter(range(0, 9999, 30)).__next__)
+    on_record(record)
+    (tmp_path / "large").write_bytes(b"x" * 1_100_000)
+    with pytest.raises(DiskQuotaError, match=r"1\.05 MiB.*allows 0\.001 GiB.*sweeper clean"):
+        for _ in range(99):
+            on_record(record)
+    quota_check(make_spec(), folder)(record)
 
 
 def test_what_takes_long_is_done_seldom() -> None:
@@ -264,9 +261,11 @@ Weighty = tuple[RunFolder, SweepSpec, list[TrialRecord]]
 def test_weights_go_as_records_come_and_the_front_stays(weighty: Weighty) -> None:
     folder, spec, records = weighty
     half = len(records) // 2
-    with WeightRetention(spec, folder).pruning(lambda record: None, lambda: False) as told:
-        for record in records[:half]:
-            told(record)
+    weights = WeightRetention(spec, folder)
+    weights.start()
+    for record in records[:half]:
+        weights.on_record(record)
+    weights.finish(completed=False)
     unknown = {record.config_id for record in records[half:]}
     assert unknown <= names(folder) and len(names(folder)) < len(records)
     writer = RecordWriter(folder.records)  # That driver was killed; the next finds what it left.
@@ -277,12 +276,12 @@ def test_weights_go_as_records_come_and_the_front_stays(weighty: Weighty) -> Non
     torn = storage.trajectory / f".{records[0].config_id}.weights.safetensors.77.tmp"
     torn.write_bytes(b"half")
     storage.weights(records[0].config_id).write_bytes(b"an orphan, or of the front")
-    seen: list[TrialRecord] = []
-    with WeightRetention(spec, folder).pruning(seen.append, lambda: True) as told:
-        assert not torn.exists()
-        for record in records[half:]:
-            told(record)
-    assert seen == records[half:]
+    weights = WeightRetention(spec, folder)
+    weights.start()
+    assert not torn.exists()
+    for record in records[half:]:
+        weights.on_record(record)
+    weights.finish(completed=True)
     found = find_front(records, spec)
     chosen = recommend(found, spec).chosen
     assert chosen is not None and found.members
@@ -293,9 +292,11 @@ def test_weights_go_as_records_come_and_the_front_stays(weighty: Weighty) -> Non
 def test_nothing_is_deleted_where_nothing_is_to_be(weighty: Weighty, keep: str) -> None:
     folder, _, records = weighty
     spec = make_spec(f"compute.keep_weights={keep}")
-    with WeightRetention(spec, folder).pruning(lambda record: None, lambda: True) as told:
-        for record in records:
-            told(record)
+    weights = WeightRetention(spec, folder)
+    weights.start()
+    for record in records:
+        weights.on_record(record)
+    weights.finish(completed=True)
     assert names(folder) == {record.config_id for record in records}
 
 
@@ -359,15 +360,22 @@ def test_a_sweep_keeps_to_its_quota_then_keeps_its_front_and_exports_it(
     with pytest.raises(DiskQuotaError, match="the run needs about"):
         run_sweep(tight, folder.root)
     with pytest.raises(DiskQuotaError, match="the same command continues"):
-        run_sweep(tight, folder.root, disk_check=False, needed=needs.append)
+        run_sweep(
+            tight,
+            folder.root,
+            SweepOptions(disk_check=False),
+            SweepCallbacks(on_disk_need=needs.append),
+        )
     begun = read_records(folder.records).records
     spec = tiny(tiny_world, *overrides, "compute.disk_quota_gib=1")
     peaks: list[int] = []
     ended = run_sweep(
-        spec, folder.root, record=lambda record: peaks.append(used_bytes(folder.root))
+        spec,
+        folder.root,
+        callbacks=SweepCallbacks(on_record=lambda record: peaks.append(used_bytes(folder.root))),
     )
     records = read_records(folder.records).records
-    assert ended.whole and len(begun) >= 1 and records[: len(begun)] == begun
+    assert ended.completed and len(begun) >= 1 and records[: len(begun)] == begun
     assert {record.key for record in records} == ended.keys
     front = find_front(records, spec)
     kept = {item.config_id for item in front.members}

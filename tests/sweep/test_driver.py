@@ -49,12 +49,12 @@ def test_every_record_is_written_once_and_a_second_run_has_nothing_to_do(
 ) -> None:
     folder, tasks = prepared(tiny_spec, tmp_path / "run")
     heard: list[TrialRecord] = []
-    drive(tasks, tiny_spec, folder, sound, heard.append)
+    drive([tasks], tiny_spec, folder, sound, heard.append)
     records = read_records(folder.records).records
     assert {record.key: record for record in records} == expected(tasks)
     assert heard == list(records)
     before = folder.records.read_bytes()
-    drive(tasks, tiny_spec, folder, sound, heard.append)
+    drive([tasks], tiny_spec, folder, sound, heard.append)
     assert folder.records.read_bytes() == before
     calls = [len(list(folder.trial(t.trajectory_id).trajectory.glob("call-*"))) for t in tasks]
     assert calls == [1] * len(tasks)
@@ -69,7 +69,7 @@ def test_only_trajectories_with_missing_records_run_again_and_a_torn_line_is_mea
     kept.append(measured(tasks[1], tasks[1].readouts[0]))
     lines = [record.to_json() for record in kept]
     folder.records.write_text("\n".join(lines) + "\n" + lines[0][:40], encoding="utf-8")
-    drive(tasks, tiny_spec, folder, sound)
+    drive([tasks], tiny_spec, folder, sound)
     found = read_records(folder.records)
     assert found.torn == b""
     assert {record.key: record for record in found.records} == expected(tasks)
@@ -84,7 +84,7 @@ def test_a_dead_worker_is_started_again_and_nothing_is_lost_or_doubled(
     tiny_spec: SweepSpec, tmp_path: Path
 ) -> None:
     folder, tasks = prepared(tiny_spec, tmp_path / "run")
-    drive(tasks, asking(tiny_spec, max_concurrent_trials=1), folder, dies_once)
+    drive([tasks], asking(tiny_spec, max_concurrent_trials=1), folder, dies_once)
     records = read_records(folder.records).records
     assert len(records) == len(expected(tasks))
     assert {record.key: record for record in records} == expected(tasks)
@@ -98,7 +98,7 @@ def test_a_worker_that_keeps_dying_leaves_failed_records_and_spares_the_others(
     tiny_spec: SweepSpec, tmp_path: Path
 ) -> None:
     folder, tasks = prepared(tiny_spec, tmp_path / "run")
-    drive(tasks, asking(tiny_spec, adapters_per_trial=2), folder, always_dies)
+    drive([tasks], asking(tiny_spec, adapters_per_trial=2), folder, always_dies)
     records = read_records(folder.records).records
     assert {record.key for record in records} == set(expected(tasks))
     packs = [pack for pack in make_packs(tasks, 2, 1) if len(pack) > 1]
@@ -126,7 +126,7 @@ def test_a_note_that_a_dead_cluster_left_is_not_followed(
         note.parent.mkdir()
         note.write_text("127.0.0.1:9", encoding="utf-8")
         assert read_ray_address() == "127.0.0.1:9"
-        drive(tasks[:1], tiny_spec, folder, sound)
+        drive([tasks[:1]], tiny_spec, folder, sound)
     records = read_records(folder.records).records
     assert {record.key: record for record in records} == expected(tasks[:1])
 
@@ -138,7 +138,8 @@ def test_a_round_is_asked_for_when_every_record_of_the_ones_before_is_on_disk(
     folder, tasks = prepared(tiny_spec, tmp_path / "run")
     seen: list[int] = []
 
-    def later() -> Iterator[Sequence[TrajectoryTask]]:
+    def rounds() -> Iterator[Sequence[TrajectoryTask]]:
+        yield tasks[:1]
         for stop in range(2, len(tasks) + 1):
             seen.append(len(read_records(folder.records).records))
             yield tasks[:stop]  # What is finished may come again.
@@ -146,7 +147,7 @@ def test_a_round_is_asked_for_when_every_record_of_the_ones_before_is_on_disk(
         raise SweeperError("the search has no more to ask")
 
     with pytest.raises(SweeperError, match="no more to ask"):
-        drive(tasks[:1], tiny_spec, folder, sound, later=later())
+        drive(rounds(), tiny_spec, folder, sound)
     sizes = [len(task.readouts) for task in tasks]
     assert seen == [sum(sizes[:stop]) for stop in range(1, len(tasks) + 1)]
     records = read_records(folder.records).records
@@ -194,7 +195,7 @@ def test_a_full_disk_stops_the_driver_with_the_systems_own_words(
     folder, tasks = prepared(tiny_spec, tmp_path / "run")
     monkeypatch.setattr(RecordWriter, "append", full_disk)
     with pytest.raises(OSError, match="No space left on device"):
-        drive(tasks, tiny_spec, folder, sound)
+        drive([tasks], tiny_spec, folder, sound)
 
 
 @pytest.mark.slow
@@ -206,7 +207,7 @@ def test_one_actor_starts_the_processes_of_a_spread_trial(
     folder, tasks = prepared(tiny_spec, tmp_path / "run")
     base = next(task for task in tasks if task.readouts[0].role == "base")
     spread = replace(base, compute=replace(base.compute, processes=2))
-    drive([spread], tiny_spec, folder, run_pack)
+    drive([[spread]], tiny_spec, folder, run_pack)
     (record,) = read_records(folder.records).records
     assert (record.status, record.provenance["processes"]) == ("complete", 2)
     trial = folder.trial(base.trajectory_id)

@@ -6,7 +6,7 @@ import logging
 import struct
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +74,13 @@ def end_trajectories(folder: RunFolder, found: Sequence[TrialRecord], stage: str
 
 
 def tell(spec: SweepSpec, folder: RunFolder, found: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Send records through, as the driver does; returns what its own listener was told."""
-    heard: list[TrialRecord] = []
-    with Loggers(spec, folder).telling(heard.append) as told:
+    """Send records through, as the driver does; returns those that were passed on."""
+    passed: list[TrialRecord] = []
+    with Loggers(spec, folder).observing() as on_record:
         for record in found:
-            told(record)
-    return heard
+            on_record(record)
+            passed.append(record)
+    return passed
 
 
 def events(path: Path) -> EventAccumulator:
@@ -308,22 +309,22 @@ def test_a_sweep_tells_its_loggers_what_its_trials_find(
     from sweeper.sweep import run as sweep
 
     def in_this_process(
-        tasks: Sequence[TrajectoryTask],
+        rounds: Iterable[Sequence[TrajectoryTask]],
         spec: SweepSpec,
         folder: RunFolder,
         run: Any,
-        listener: Any,
-        later: Iterator[Sequence[TrajectoryTask]],
+        on_record: Any,
         guard: Any,
-    ) -> None:
+    ) -> bool:
         """What `drive` does, without Ray."""
         writer = RecordWriter(folder.records)
-        for task in itertools.chain(tasks, *later):
+        for task in itertools.chain.from_iterable(rounds):
             for part in run([task], folder.trial, frozenset()):
                 for record in part:
                     writer.append(record)
-                    listener(record)
+                    on_record(record)
         writer.close()
+        return True
 
     monkeypatch.setattr(sweep, "drive", in_this_process)
     spec = parse_spec(
@@ -331,9 +332,11 @@ def test_a_sweep_tells_its_loggers_what_its_trials_find(
         overrides=["compute.trackers=[tensorboard]", "space.learning_rate=1e-3"],
     )
     folder, heard = RunFolder(tmp_path / "run"), list[TrialRecord]()
-    ended = sweep.run_sweep(spec, folder.root, record=heard.append)
+    ended = sweep.run_sweep(
+        spec, folder.root, callbacks=sweep.SweepCallbacks(on_record=heard.append)
+    )
     found = read_records(folder.records).records
-    assert ended.whole and list(found) == heard
+    assert ended.completed and list(found) == heard
     assert {record.status for record in found} == {"complete"}
     root = folder.root / "tensorboard"
     named = {f"{record.config_id}-{record.seed}" for record in found}
