@@ -6,6 +6,7 @@ import pytest
 from support.browser import chromium, opened  # noqa: F401  Fixtures of every test.
 from support.command import Command, in_process
 from support.hub_cache import use_cache
+from support.snapshot import Snapshot
 from support.world import World, make_world, spec_text
 
 from sweeper.estimate import inputs
@@ -65,3 +66,9 @@ def workers_import_tests(request: pytest.FixtureRequest, monkeypatch: pytest.Mon
     folders = {str(request.path.parent), str(Path(__file__).parent)}
     monkeypatch.setenv("PYTHONPATH", ":".join(sorted(folders)))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+
+@pytest.fixture
+def snapshot(request: pytest.FixtureRequest) -> Snapshot:
+    """Compares the wording of a surface with a file in `snapshots` beside the test."""
+    return Snapshot(request.path.parent / "snapshots")
