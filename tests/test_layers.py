@@ -72,9 +72,7 @@ HEAVY = {
     "lm_eval": {"scoring/harness.py"},
     "optuna": {
         "report/figures/importance.py",
-        "search/suggest.py",
-        "search/storages.py",
-        "search/study.py",
+        *(f"search/{name}.py" for name in ("live_study", "storages", "study", "suggest")),
     },
     "pandas": {"runs/run.py"},
     "peft": {"model/adapters.py"},

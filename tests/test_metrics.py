@@ -26,7 +26,7 @@ from sweeper.metrics import (
 )
 from sweeper.planning import make_plan, make_tasks
 from sweeper.report import render, report_data
-from sweeper.search.study import project
+from sweeper.search.study import write_study
 from sweeper.spec import SweepSpec
 from sweeper.stats import wilson_interval
 from sweeper.store.folder import RunFolder
@@ -233,7 +233,7 @@ def test_optuna_and_exports_know_the_metric() -> None:
     records = [make_record(identity="a", metrics={HARNESS: Metric.rate(30, 40)})]
     spec = spec_for(HARNESS)
     front = find_front(records, spec)
-    study = project(front, spec, None)
+    study = write_study(front, spec)
     assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE"]
     assert study.best_trials[0].values == [0.75, 2 / 256]
     assert "lm_eval/arc/acc 0.75 (95 % interval 0.5981 to 0.8581, n=40)" in measured(

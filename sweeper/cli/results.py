@@ -104,24 +104,25 @@ def export_study(
     storage: Annotated[
         str | None,
         typer.Option(
-            help="journal:PATH, sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME instead of a "
-            "file in the run; a password belongs into PGPASSWORD."
+            help="copy it to journal:PATH, sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME; a "
+            "password belongs into PGPASSWORD."
         ),
     ] = None,
 ) -> None:
-    """Make an Optuna study from the records and say how to open it."""
+    """Bring the Optuna study of a run up to date, or copy it to a database, and say how to open it."""
     from sweeper.runs.run import open_run
+    from sweeper.search.live_study import update_journal
     from sweeper.search.storages import shown_url
-    from sweeper.search.study import project, project_into
+    from sweeper.search.study import copy_study
 
     opened = open_run(run)
     if storage is None:
-        path = opened.folder.study
-        project(opened.front(), opened.spec, path)
-        show.line(f"wrote {path}")
-        address = f"sqlite:///{path}"
+        address = str(opened.folder.study)
+        if not opened.folder.is_driven():  # A driver keeps it up to date itself.
+            update_journal(opened.folder.study, opened.front(), opened.spec)
+        show.line(f"wrote {address}")
     else:
-        made = project_into(opened.front(), opened.spec, storage)
+        made = copy_study(opened.front(), opened.spec, storage)
         address = shown_url(storage).removeprefix("journal:")
         show.line(f"wrote the study {made.study_name} of {len(made.trials)} trials into {address}")
     show.line(f"next: optuna-dashboard {address}   (pip install optuna-dashboard)")

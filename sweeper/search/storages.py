@@ -1,6 +1,8 @@
-"""Where a study can be kept besides a file of its own: SQLite, PostgreSQL, a journal."""
+"""Where a study can be kept: a journal beside the records, or a storage that others use, too."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import optuna
 import sqlalchemy
@@ -10,6 +12,32 @@ from optuna.storages.journal import JournalFileBackend
 from sweeper.errors import StorageError
 
 JOURNAL = "journal:"
+
+
+class _UnsyncedJournal(JournalFileBackend):
+    """A journal that is not waited for: it can be made again, and its one writer needs no lock.
+
+    Optuna's own writer makes a lock file that a crash leaves behind, and waits for the disk for each line.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self._path = path
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Append whole lines in one write."""
+        lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
+        with self._path.open("ab") as file:
+            file.write(lines.encode("utf-8"))
+
+
+def open_journal(path: Path) -> JournalStorage:
+    """Open a journal that this process alone adds trials to.
+
+    Raises:
+        OSError, ValueError, LookupError, TypeError: it cannot be read, or is no journal.
+    """
+    return JournalStorage(_UnsyncedJournal(path))
 
 
 def open_storage(url: str) -> BaseStorage:
@@ -22,21 +50,23 @@ def open_storage(url: str) -> BaseStorage:
     Raises:
         StorageError: no such kind, no driver, or nothing that answers there. A password is not repeated.
     """
-    if url.startswith(JOURNAL):
-        path = Path(url.removeprefix(JOURNAL))
-        try:
-            return JournalStorage(JournalFileBackend(str(path)))
-        except OSError as error:
-            raise StorageError(f"cannot open the journal {path}: {error.strerror}") from None
     shown = shown_url(url)
     try:
+        if url.startswith(JOURNAL):
+            return JournalStorage(JournalFileBackend(url.removeprefix(JOURNAL)))
         return RDBStorage(url)
     except ImportError as error:
         raise StorageError(
             f"{shown} needs a driver that is not installed ({error.name}); for PostgreSQL: "
             "pip install 'psycopg[binary]' and a URL that begins with postgresql+psycopg://"
         ) from None
-    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError) as error:
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        sqlalchemy.exc.SQLAlchemyError,
+        optuna.exceptions.OptunaError,
+    ) as error:
         first = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
         raise StorageError(f"{shown} cannot be used: {first}") from None
 

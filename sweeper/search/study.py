@@ -1,12 +1,12 @@
-"""An Optuna study of a sweep, for Optuna's own tools. Never the source of truth.
+"""A sweep as an Optuna study, for Optuna's own tools: a projection of the records, never their source.
 
-The study is rebuilt from candidates each time: one trial for each configuration that has ended.
+A study holds one trial for each configuration, with its means over the seeds, once every seed has a record.
+Its best trials, for Optuna and for optuna-dashboard, are the members of the front.
 """
 
 import json
 import warnings
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import optuna
@@ -16,64 +16,44 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from sweeper.analysis import BASE_ROLE, Candidate, Front, varying
-from sweeper.errors import RunFolderError, StorageError
+from sweeper.analysis import BASE_ROLE, CANDIDATE_ROLE, Candidate, Front, varying
+from sweeper.errors import StorageError
+from sweeper.planning import readout_axes, trajectory_axes
 from sweeper.search.storages import open_storage, shown_url
 from sweeper.spec import ConstraintSpec, SweepSpec
 
 _STATES = {"failed": TrialState.FAIL, "unscored": TrialState.FAIL, "pruned": TrialState.PRUNED}
 """Optuna knows no `unscored`; like a failure it has no values. `status` keeps them apart."""
 
+_DERIVED = ("warmup_steps", "decay_steps")
+"""A configuration holds steps where the spec may hold a share of `max_steps`."""
+
 MADE_BY = "sweeper"
 """The user attribute of studies that may be replaced."""
+
+CONSTRAINTS = "constraints"
+"""The trial attribute that Optuna and optuna-dashboard both read. The dashboard does not read the one that
+`Trial.set_constraint` writes. The names, in the same order, are in the study's attribute of this name."""
 
 Choice = str | int | float | bool | None
 
 
-def project(front: Front, spec: SweepSpec, path: Path | None) -> optuna.Study:
-    """Rebuild the study of a sweep.
+def copy_study(front: Front, spec: SweepSpec, url: str) -> optuna.Study:
+    """Copy the study of a sweep into a storage that other programs may use, too.
 
-    `study.best_trials` are the members of the front. The untouched base model is no trial, since it
-    competes with nothing: its values stand in the study's user attribute `base`. A configuration
-    that still misses a seed is left out.
+    An earlier study of this sweep is replaced; one that sweeper did not make is left alone.
 
     Args:
         front: What the records say.
-        spec: Gives the directions, the constraints and the scales of the axes.
-        path: An SQLite file to replace as a whole, or None for a study in memory.
-
-    Raises:
-        RunFolderError: the file cannot be written.
-    """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    if path is None:
-        return _fill(optuna.storages.InMemoryStorage(), front, spec)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.unlink(missing_ok=True)
-        storage = optuna.storages.RDBStorage(_url(temporary))
-        # Half the time is one fsync per trial; a file that is renamed only when whole needs none.
-        with storage.engine.connect() as connection:
-            connection.exec_driver_sql("PRAGMA synchronous = OFF")
-        _fill(storage, front, spec)
-        storage.engine.dispose()
-        temporary.replace(path)
-    except OSError as error:
-        raise RunFolderError(f"cannot write the study {path}: {error.strerror}") from None
-    return open_study(path, spec.name)
-
-
-def project_into(front: Front, spec: SweepSpec, url: str) -> optuna.Study:
-    """Rebuild the study of a sweep in a storage that others may use, too; see `project`.
-
-    An earlier study of this sweep is replaced; one that sweeper did not make is left alone.
+        spec: Gives the name, the directions, the constraints and the axes.
+        url: See `open_storage`.
 
     Raises:
         StorageError: the storage cannot be used, or holds another study of this name.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = open_storage(url)
     known = {item.study_name: item for item in optuna.get_all_study_summaries(storage)}
     if spec.name in known:
@@ -83,48 +63,104 @@ def project_into(front: Front, spec: SweepSpec, url: str) -> optuna.Study:
                 "give the sweep another name, or use another storage"
             )
         optuna.delete_study(study_name=spec.name, storage=storage)
-    return _fill(storage, front, spec)
+    return write_study(front, spec, storage)
 
 
-def open_study(path: Path, name: str) -> optuna.Study:
-    """Open what `project` wrote.
+def write_study(front: Front, spec: SweepSpec, storage: BaseStorage | None = None) -> optuna.Study:
+    """Make the study of a sweep in a storage that has none of its name; in memory without a storage."""
+    study = create_study(spec, storage)
+    describe_base(study, front)
+    study.add_trials(study_trials(front, spec).values())
+    return study
+
+
+def create_study(spec: SweepSpec, storage: BaseStorage | None = None) -> optuna.Study:
+    """An empty study with the names and directions of the objectives.
 
     Raises:
-        RunFolderError: there is no such file.
+        optuna.exceptions.DuplicatedStudyError: there is one of the sweep's name.
     """
-    if not path.is_file():
-        raise RunFolderError(f"there is no study {path}; rebuild it from the records first")
-    return optuna.load_study(study_name=name, storage=_url(path))
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    directions = [objective.direction for objective in spec.objectives]
+    study = optuna.create_study(study_name=spec.name, storage=storage, directions=directions)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names([objective.metric for objective in spec.objectives])
+    study.set_user_attr(MADE_BY, True)
+    study.set_user_attr(CONSTRAINTS, [constraint_name(item) for item in spec.constraints])
+    return study
 
 
-def distributions(candidates: Sequence[Candidate], spec: SweepSpec) -> dict[str, BaseDistribution]:
-    """One distribution for each hyperparameter that varies, over the union of all values.
+def describe_base(study: optuna.Study, front: Front) -> None:
+    """Note the values of the untouched base model, which is no trial, as it competes with nothing."""
+    if front.base is not None:
+        values = dict(front.base.values)
+        if study.user_attrs.get(BASE_ROLE) != values:
+            study.set_user_attr(BASE_ROLE, values)
 
-    Numbers become a range with both bounds included, on a log scale for `learning_rate` and for
-    axes with `log: true`; everything else becomes a choice.
+
+def study_trials(front: Front, spec: SweepSpec) -> dict[str, FrozenTrial]:
+    """The trials of a sweep by configuration id.
+
+    Controls lie outside the space and would stretch every axis of a plot: they are trials only where they
+    are on the front.
     """
-    trained = [item for item in candidates if item.role != BASE_ROLE]
-    found: dict[str, BaseDistribution] = {}
-    for name in varying(trained):
-        values = [item.config[name] for item in trained if name in item.config]
-        found[name] = _distribution(name, values, spec)
-    return found
+    items = list(_shown(front, spec))
+    ranges = distributions(items, spec)
+    return {item.config_id: trial_of(item, spec, ranges) for item in items}
 
 
-def to_choice(value: Any) -> Choice:
-    """A value as Optuna can hold it as a choice: lists and blocks become canonical JSON."""
-    if value is None or isinstance(value, str | int | float | bool):
-        return value
-    return json.dumps(value, sort_keys=True)
+def _shown(front: Front, spec: SweepSpec) -> Iterator[Candidate]:
+    on_front = {item.config_id for item in front.members}
+    for item in front.candidates:
+        shown = item.role == CANDIDATE_ROLE or item.config_id in on_front
+        if shown and has_ended(item, spec):
+            yield item
 
 
-def constraint_name(constraint: ConstraintSpec) -> str:
-    """The name of a constraint in the study."""
-    return f"P({constraint.metric} <= {constraint.max:g}) >= {constraint.confidence:g}"
+def has_ended(item: Candidate, spec: SweepSpec) -> bool:
+    """Whether every seed of the spec has a record of it."""
+    return set(spec.seeds) <= set(item.seeds)
+
+
+def trial_of(item: Candidate, spec: SweepSpec, ranges: dict[str, BaseDistribution]) -> FrozenTrial:
+    """A configuration that has ended, as a finished trial.
+
+    Complete trials are those that are measured under every seed and feasible. What is measured and breaks a
+    constraint is `PRUNED` and keeps its values, because optuna-dashboard looks at no constraint when it
+    lists the best of the complete trials.
+
+    Raises:
+        ValueError: a hyperparameter lies outside its range.
+    """
+    present = {name: ranges[name] for name in ranges if name in item.config}
+    params = {
+        name: to_choice(item.config[name])
+        if isinstance(distribution, CategoricalDistribution)
+        else item.config[name]
+        for name, distribution in present.items()
+    }
+    result = outcome(item, spec)
+    infeasible = result.state == TrialState.COMPLETE and not item.feasible
+    violations = None if result.violations is None else [*result.violations.values()]
+    return create_trial(
+        state=TrialState.PRUNED if infeasible else result.state,
+        values=result.values,
+        params=params,
+        distributions=present,
+        user_attrs={
+            "config_id": item.config_id,
+            "role": item.role,
+            "status": item.status,
+            "excluded": item.excluded,
+            "feasible": item.excluded is None and item.feasible,
+        },
+        system_attrs=None if violations is None else {CONSTRAINTS: violations},
+    )
 
 
 class Outcome(NamedTuple):
-    """What Optuna is told of a configuration. It calls a trial feasible when no violation exceeds 0."""
+    """A configuration as Optuna sees it. A trial is feasible when no violation exceeds 0."""
 
     state: TrialState
     values: list[float] | None
@@ -136,11 +172,12 @@ def outcome(item: Candidate, spec: SweepSpec) -> Outcome:
 
     A constraint that is kept has the violation confidence - P(rate <= max), at most 0. To one that is
     broken the excess of the rate over the limit is added: the probability alone is 0 everywhere far
-    from it and would not tell a sampler which way is better. What a rule stopped has no values, and the
+    from it and would not show a sampler which way is better. What a rule stopped has no values, and the
     violations that its evidence shows.
     """
     if item.excluded is not None:
-        return Outcome(_STATES.get(item.status, TrialState.FAIL), None, _shown(item, spec))
+        state = _STATES.get(item.status, TrialState.FAIL)
+        return Outcome(state, None, _violations_of_evidence(item, spec))
     violations = {}
     for constraint, probability in zip(spec.constraints, item.probabilities, strict=True):
         short = constraint.confidence - probability
@@ -150,7 +187,7 @@ def outcome(item: Candidate, spec: SweepSpec) -> Outcome:
     return Outcome(TrialState.COMPLETE, values, violations)
 
 
-def _shown(item: Candidate, spec: SweepSpec) -> dict[str, float] | None:
+def _violations_of_evidence(item: Candidate, spec: SweepSpec) -> dict[str, float] | None:
     """The violations that the evidence of a rule shows, counted as if P(rate <= max) were 0.
 
     Without them a sampler would take what was stopped for better than what was measured and breaks a limit.
@@ -168,56 +205,41 @@ def _shown(item: Candidate, spec: SweepSpec) -> dict[str, float] | None:
     }
 
 
-def _url(path: Path) -> str:
-    return f"sqlite:///{path.resolve()}"
+def constraint_name(constraint: ConstraintSpec) -> str:
+    """The name of a constraint in the study."""
+    return f"P({constraint.metric} <= {constraint.max:g}) >= {constraint.confidence:g}"
 
 
-def _fill(storage: optuna.storages.BaseStorage, front: Front, spec: SweepSpec) -> optuna.Study:
-    study = optuna.create_study(
-        study_name=spec.name,
-        storage=storage,
-        directions=[objective.direction for objective in front.objectives],
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study.set_metric_names([objective.metric for objective in front.objectives])
-    study.set_user_attr(MADE_BY, True)
-    if front.base is not None:
-        study.set_user_attr(BASE_ROLE, dict(front.base.values))
-    ranges = distributions(front.candidates, spec)
-    trials = [_trial(item, spec, ranges) for item in front.candidates if _has_ended(item)]
-    study.add_trials(trials)
-    return study
+def distributions(items: Sequence[Candidate], spec: SweepSpec) -> dict[str, BaseDistribution]:
+    """One distribution for each hyperparameter that varies in the spec or among the configurations.
 
-
-def _has_ended(item: Candidate) -> bool:
-    """Whether Optuna has a final state for it: not the base model, nor where a seed is missing."""
-    return item.role != BASE_ROLE and (item.excluded is None or item.status in _STATES)
-
-
-def _trial(item: Candidate, spec: SweepSpec, ranges: dict[str, BaseDistribution]) -> FrozenTrial:
-    present = {name: ranges[name] for name in ranges if name in item.config}
-    params = {
-        name: to_choice(item.config[name])
-        if isinstance(distribution, CategoricalDistribution)
-        else item.config[name]
-        for name, distribution in present.items()
+    Numbers become a range with both bounds included, on a log scale for `learning_rate` and for axes with
+    `log: true`; everything else, averages by their labels, becomes a choice. As the values of the spec are
+    all in it, further configurations of the space change nothing.
+    """
+    axes = {**trajectory_axes(spec), **readout_axes(spec)}
+    values: dict[str, list[Any]] = {}
+    for name, axis in axes.items():
+        ends = (axis.low, axis.high) if axis.values is None else axis.values
+        values[name] = [getattr(value, "label", value) for value in ends]
+    fixed = [name for name in _DERIVED if len(values.get(name, ())) == 1]
+    values |= {name: [] for name in _DERIVED}
+    for name in varying(items):
+        values.setdefault(name, [])
+    for name, known in values.items():
+        known += [item.config[name] for item in items if name in item.config]
+    return {
+        name: _distribution(name, known, spec)
+        for name, known in values.items()
+        if name not in fixed and len({repr(value) for value in known}) > 1
     }
-    result = outcome(item, spec)
-    attributes = {
-        "config_id": item.config_id,
-        "role": item.role,
-        "status": item.status,
-        "excluded": item.excluded,
-    }
-    return create_trial(
-        state=result.state,
-        values=result.values,
-        params=params,
-        distributions=present,
-        user_attrs=attributes,
-        constraints=result.violations,
-    )
+
+
+def to_choice(value: Any) -> Choice:
+    """A value as Optuna can hold it as a choice: lists and blocks become canonical JSON."""
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    return json.dumps(value, sort_keys=True)
 
 
 def _distribution(name: str, values: Sequence[Any], spec: SweepSpec) -> BaseDistribution:

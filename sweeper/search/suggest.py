@@ -1,9 +1,9 @@
 """Which optimizer settings to train next, given what every readout so far has measured.
 
-The first round is spread over the space by a Sobol sequence, because a model of nothing knows nothing.
-Later ones are asked of an Optuna sampler. Its study is made anew for each round: every readout of every
-trained path is a finished trial with its constraints, every setting asked for in the same round a running
-one, so that the sampler spreads a round out (`constant_liar`). Same spec and records, same points.
+The first round is spread over the space by a Sobol sequence, because there is nothing to model yet. Later
+ones come from an Optuna sampler. Its study is made anew for each round: every readout of every trained path
+is a finished trial with its constraints, every setting suggested in the same round a running one, so that
+the sampler spreads a round out (`constant_liar`). Same spec and records, same suggestions.
 """
 
 import itertools
@@ -31,11 +31,11 @@ from sweeper.search.study import outcome
 from sweeper.spec import Axis, SweepSpec
 
 SPREAD = 4096
-"""A space with more points than this is taken to hold no point twice."""
+"""A space with more points than this is treated as if no point could be suggested twice."""
 
 
 class Observation(NamedTuple):
-    """What one configuration has measured: the full point, the round it was asked in, the result."""
+    """What one configuration has measured: the full point, the round that suggested it, the result."""
 
     point: Point
     round: int
@@ -43,15 +43,19 @@ class Observation(NamedTuple):
 
 
 def next_points(
-    spec: SweepSpec, told: Sequence[Observation], taken: Sequence[Point], count: int, index: int
+    spec: SweepSpec,
+    observations: Sequence[Observation],
+    already_suggested: Sequence[Point],
+    count: int,
+    index: int,
 ) -> list[Point]:
     """The optimizer settings to train next.
 
     Args:
         spec: Gives the axes, the sampler, the objectives and the constraints.
-        told: Every configuration that has ended, earlier runs included, in an order that does not depend
-            on which worker was first.
-        taken: The settings asked for so far; none is asked for twice.
+        observations: Every configuration that has ended, earlier runs included, in an order that does not
+            depend on which worker was first.
+        already_suggested: The settings suggested so far; none is suggested twice.
         count: How many are wanted.
         index: The number of this round, from 0.
 
@@ -59,9 +63,10 @@ def next_points(
         At most `count` settings: fewer where the space holds no others.
     """
     axes = {name: _Scale(axis) for name, axis in trajectory_axes(spec).items()}
-    if spec.search.sampler in ("random", "qmc") or not told:
-        return _unlearned(spec, axes, taken, count)
-    return _learned(spec, axes, told, taken, count, index)
+    seen = {_key(point) for point in already_suggested}
+    if spec.search.sampler in ("random", "qmc") or not observations:
+        return _spread_points(spec, axes, seen, count)
+    return _sampled_points(spec, axes, observations, seen, count, index)
 
 
 class _Scale:
@@ -134,12 +139,11 @@ def _key(point: Point) -> str:
     return repr(sorted(point.items()))
 
 
-def _unlearned(spec: SweepSpec, axes: Scales, taken: Sequence[Point], count: int) -> list[Point]:
+def _spread_points(spec: SweepSpec, axes: Scales, seen: set[str], count: int) -> list[Point]:
     """The next points of a sequence that looks at no result: Sobol's, or uniform draws."""
-    seen = {_key(point) for point in taken}
     free = _free(axes, seen)
     wanted = count if free is None else min(count, len(free))
-    found: list[Point] = []
+    points: list[Point] = []
     if spec.search.sampler == "random":
         rng = np.random.default_rng(spec.search.seed)
         draws = (rng.random(len(axes)) for _ in itertools.count())
@@ -148,24 +152,24 @@ def _unlearned(spec: SweepSpec, axes: Scales, taken: Sequence[Point], count: int
         draws = (sobol.random(1)[0] for _ in itertools.count())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # Its balance needs powers of two.
-        while len(found) < wanted:
+        while len(points) < wanted:
             draw = next(draws)
             point = {n: s.axis.at(float(u)) for (n, s), u in zip(axes.items(), draw, strict=True)}
             if _key(point) not in seen:
                 seen.add(_key(point))
-                found.append(point)
-    return found
+                points.append(point)
+    return points
 
 
-def _learned(
+def _sampled_points(
     spec: SweepSpec,
     axes: Scales,
-    told: Sequence[Observation],
-    taken: Sequence[Point],
+    observations: Sequence[Observation],
+    seen: set[str],
     count: int,
     index: int,
 ) -> list[Point]:
-    """Points asked of the sampler; one that is taken gives way to the nearest that is free."""
+    """Suggestions of the sampler; the nearest free setting where one was suggested before."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     sampler = _sampler(spec, index, count)
     readouts = {name: _Scale(axis) for name, axis in readout_axes(spec).items()}
@@ -173,35 +177,36 @@ def _learned(
     study = optuna.create_study(
         directions=[objective.direction for objective in spec.objectives], sampler=sampler
     )
-    study.add_trials([trial for item in told if (trial := _trial(item, varying, spec, sampler))])
-    seen = {_key(point) for point in taken}
+    study.add_trials(
+        [trial for item in observations if (trial := _trial(item, varying, spec, sampler))]
+    )
     fixed = {name: axes[name].axis.at(0.0) for name in axes if name not in varying}
     space = {name: scale.distribution() for name, scale in varying.items()}
-    found: list[Point] = []
+    points: list[Point] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         for _ in range(count):
             free = _free(axes, seen)
             if free == []:
                 break
-            asked = study.ask(space)
-            chosen = {n: varying[n].outer(asked.params[n]) for n in axes if n in varying}
+            suggested = study.ask(space)
+            chosen = {n: varying[n].outer(suggested.params[n]) for n in axes if n in varying}
             point: Point = {name: {**fixed, **chosen}[name] for name in axes}
             if _key(point) in seen and free is not None:
-                study.tell(asked, state=TrialState.FAIL)
+                study.tell(suggested, state=TrialState.FAIL)
                 point = min(free, key=lambda other: _distance(axes, point, other))
                 inner = {n: varying[n].inner(point[n]) for n in axes if n in varying}
-                params = {**asked.params, **inner}
+                params = {**suggested.params, **inner}
                 study.add_trial(
                     create_trial(state=TrialState.RUNNING, params=params, distributions=space)
                 )
             seen.add(_key(point))
-            found.append(point)
-    return found
+            points.append(point)
+    return points
 
 
 def _free(axes: Scales, seen: set[str]) -> list[Point] | None:
-    """The settings not asked for yet, or None where they are too many to run out of."""
+    """The settings not suggested yet, or None where they are too many to run out of."""
     listed = [scale.listed for scale in axes.values()]
     if any(values is None for values in listed):
         return None
@@ -250,7 +255,7 @@ def _trial(
         params=params,
         distributions={name: scale.distribution() for name, scale in varying.items()},
         constraints=result.violations,
-        # What a genetic sampler writes down itself, were it asked within one process.
+        # What a genetic sampler writes down itself, in a study of one process.
         system_attrs={sampler._get_generation_key(): item.round}
         if isinstance(sampler, BaseGASampler)
         else None,

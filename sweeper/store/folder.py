@@ -157,7 +157,7 @@ class RunFolder:
         self.generations = root / "generations"
         self.judgements = root / "judgements.jsonl"
         self.trajectories = root / "trajectories"
-        self.study = root / "study.sqlite3"
+        self.study = root / "study.journal"
         self.ray = root / "ray"
         self.report = root / "report.html"
         self.confirm = root / "confirm"

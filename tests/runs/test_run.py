@@ -8,6 +8,7 @@ from pathlib import Path
 import optuna
 import pandas as pd
 import pytest
+from optuna.storages.journal import JournalFileBackend
 from support.factories import make_spec, make_sweep
 
 import sweeper
@@ -122,6 +123,7 @@ def test_the_study_command_writes_the_study_and_says_how_to_open_it(
     monkeypatch.setattr("sys.argv", ["sweeper", "export-study", str(folder)])
     assert _run() == 0
     path = RunFolder(folder).study
-    study = optuna.load_study(study_name="synthetic", storage=f"sqlite:///{path}")
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(path)))
+    study = optuna.load_study(study_name="synthetic", storage=storage)
     assert len(study.trials) > 100
-    assert f"optuna-dashboard sqlite:///{path}" in capsys.readouterr().out.replace("\n", "")
+    assert f"optuna-dashboard {path}" in capsys.readouterr().out.replace("\n", "")

@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import optuna
 import pytest
+from optuna.storages.journal import JournalFileBackend
 from support.world import World, spec_text
 
 from sweeper.planning import make_plan
@@ -62,4 +64,12 @@ def test_a_search_runs_in_rounds_continues_and_is_read_like_any_sweep(
     assert "1 of 1 with equal verdicts" in sweeper("verify", str(folder.root), "--sample", "1")
     journal = tmp_path / "studies.log"
     out = sweeper("export-study", str(folder.root), "--storage", f"journal:{journal}")
-    assert f"{len(records) - 1} trials" in out
+    copied = optuna.load_study(
+        study_name=spec.name,
+        storage=optuna.storages.JournalStorage(JournalFileBackend(str(journal))),
+    )
+    assert f"{len(copied.trials)} trials" in out
+    front = json.loads(sweeper("front", str(folder.root), "--json"))["members"]
+    assert {trial.user_attrs["config_id"] for trial in copied.best_trials} == {
+        item["config_id"] for item in front
+    }

@@ -15,7 +15,7 @@ from support.ray_cluster import free_port
 from sweeper.analysis import find_front
 from sweeper.errors import StorageError
 from sweeper.search.storages import open_storage, shown_url
-from sweeper.search.study import project_into
+from sweeper.search.study import copy_study
 
 
 def postgres_programs() -> Path | None:
@@ -57,9 +57,9 @@ def check(url: str) -> None:
     """A study is there whole, is replaced by the next one, and another's is left alone."""
     spec = make_spec()
     records = make_sweep()[:40]
-    project_into(find_front(records[:7], spec), spec, url)
+    copy_study(find_front(records[:7], spec), spec, url)
     front = find_front(records, spec)
-    project_into(front, spec, url)
+    copy_study(front, spec, url)
     read = optuna.load_study(study_name="synthetic", storage=open_storage(url))
     ended = [item.config_id for item in front.candidates if item.role != "base"]
     assert sorted(t.user_attrs["config_id"] for t in read.trials) == sorted(ended)
@@ -67,7 +67,7 @@ def check(url: str) -> None:
     assert sorted(t.user_attrs["config_id"] for t in read.best_trials) == best
     optuna.create_study(study_name="mine", storage=open_storage(url))
     with pytest.raises(StorageError, match="holds a study `mine` that sweeper did not make"):
-        project_into(front, spec.model_copy(update={"name": "mine"}), url)
+        copy_study(front, spec.model_copy(update={"name": "mine"}), url)
     assert {s.study_name for s in optuna.get_all_study_summaries(open_storage(url))} == {
         "synthetic",
         "mine",
