@@ -105,7 +105,7 @@ def run_sweep(
         DataError, ModelError, DeviceError: found by the preflight, before anything is launched.
         DiskQuotaError: too little disk, or the quota was reached; the same command continues.
         MirrorError: `compute.mirror` does not answer, or holds another run.
-        MissingExtraError: `compute.loggers` names one whose package is not installed.
+        MissingExtraError: `compute.trackers` names one whose package is not installed.
         SweeperError: the grid is too large, or Ray cannot be used.
     """
     folder = RunFolder(out.resolve())
@@ -164,7 +164,8 @@ def _check(
         clear(folder)
     check_same_run(folder, spec, task, options.only)
     describe_run(folder, spec, plan, task, options.only)
+    found = read_records(folder.records)
     callbacks.on_rows(rows)
     if need is not None:
         callbacks.on_disk_need(need)
-    callbacks.on_plan(plan, read_records(folder.records))
+    callbacks.on_plan(plan, found)
