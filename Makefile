@@ -1,7 +1,8 @@
 # make demo   set everything up and run the miniature sweep to a report
 # make test   set everything up and run the whole test suite
 # make test-exports   what `sweeper export` writes, read by the trainers themselves, each in its own environment
-# make example  reports/example anew: report, picture and recommended.yaml of the miniature
+# make example  reports/example and the picture of the README anew, from the miniature
+# make docs   the documentation as a site in site/; broken links and anchors are errors
 # make bench  every target of speed beside its measurement, a rival included (nine minutes)
 # make chaos  SEEDS=50 sweeps under random faults, each compared with an undisturbed one (ten minutes)
 # make check  ruff, ruff format, mypy --strict, bandit
@@ -13,7 +14,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 EXPORTS := .venv-exports
 
-.PHONY: demo example test test-exports bench chaos check audit format clean
+.PHONY: demo example docs test test-exports bench chaos check audit format clean
 
 demo: $(READY)
 	$(BIN)/sweeper run miniature --out reports/miniature
@@ -25,7 +26,10 @@ example: $(READY)
 	$(BIN)/sweeper run miniature --out reports/miniature
 	$(BIN)/sweeper report reports/miniature --out reports/example/report.html --external-plotly --max-response-mib 0.5
 	$(BIN)/sweeper export reports/miniature --out reports/example
-	$(BIN)/python reports/picture.py reports/example/report.html reports/example/report.png
+	$(BIN)/python docs/picture.py reports/miniature
+
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 test: $(READY)
 	$(BIN)/python -m pytest
@@ -57,7 +61,7 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv $(EXPORTS) reports/miniature
+	rm -rf .venv $(EXPORTS) reports/miniature site
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -1,7 +1,9 @@
-"""What every shipped sweep plans and costs: written into the head of its file, and into docs/spaces.md.
+"""What every shipped sweep plans and costs: written into the head of its file.
+
+The documentation has `table` on its page about shipped sweeps.
 
     python benchmarks/headers.py            # print the table
-    python benchmarks/headers.py --write    # bring heads and page up to date
+    python benchmarks/headers.py --write    # bring the heads up to date
     python benchmarks/headers.py --check    # end with 1 and name the files that are not
 
 Published figures are used whatever this machine has, so the numbers are the same everywhere.
@@ -20,8 +22,6 @@ from sweeper.planning import Accounting, make_plan
 from sweeper.spec import SweepSpec, load_spec
 from sweeper.spec.load import shipped_specs
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "spaces.md"
-BEGIN, END = "<!-- begin: benchmarks/headers.py -->", "<!-- end -->"
 H100 = next(gpu for gpu in GPUS if gpu.name.startswith("H100"))
 
 
@@ -107,20 +107,12 @@ def table(every: dict[str, Facts]) -> str:
     return "\n".join(rows)
 
 
-def with_table(page: str, content: str) -> str:
-    """The page with the table between its two marks."""
-    before, rest = page.split(BEGIN)
-    return f"{before}{BEGIN}\n{content}\n{END}{rest.split(END)[1]}"
-
-
 def files() -> Iterator[tuple[Path, Callable[[str], str]]]:
     """Every generated file, and what makes its text current."""
     every = {name: facts(name) for name in shipped_specs()}
     for name, path in shipped_specs().items():
         lines = generated(every[name])
         yield path, lambda text, lines=lines: with_head(text, lines)  # type: ignore[misc]
-    content = table(every)
-    yield PAGE, lambda page: with_table(page, content)
 
 
 def stale(*, write: bool = False) -> list[str]:
@@ -139,7 +131,7 @@ def stale(*, write: bool = False) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     choice = parser.add_mutually_exclusive_group()
-    choice.add_argument("--write", action="store_true", help="bring heads and page up to date")
+    choice.add_argument("--write", action="store_true", help="bring the heads up to date")
     choice.add_argument("--check", action="store_true", help="end with 1 if some are not")
     asked = parser.parse_args()
     if not (asked.write or asked.check):

@@ -1,18 +1,13 @@
-"""On how many GPUs a trial fits, by the memory model: the table of docs/gpus.md.
+"""On how many GPUs a trial fits, by the memory model: a table of the documentation.
 
-python benchmarks/memory_table.py            # print the table
-python benchmarks/memory_table.py --write    # put it into the page
+`python benchmarks/memory_table.py` prints it.
 """
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple
 
 from sweeper.memory import USABLE, MemoryFacts, ModelShape, fitting_rows, memory
 from sweeper.task import ALL_LINEAR, Tuning
-
-PAGE = Path(__file__).parents[1] / "docs" / "gpus.md"
 
 SHAPES = {
     "1B": ModelShape(16, 2048, 8192, 32, 8, 64, 128256, tied=True),
@@ -105,18 +100,5 @@ def table() -> list[str]:
     return lines
 
 
-def written(text: str) -> str:
-    """The page with the table in the place of the one it has."""
-    lines = text.splitlines()
-    first = next(i for i, line in enumerate(lines) if line.startswith("| model | tuning |"))
-    last = first
-    while last < len(lines) and lines[last].startswith("|"):
-        last += 1
-    return "\n".join([*lines[:first], *table(), *lines[last:]]) + "\n"
-
-
 if __name__ == "__main__":
-    if "--write" in sys.argv[1:]:
-        PAGE.write_text(written(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
-    else:
-        print("\n".join(table()))
+    print("\n".join(table()))

@@ -1,13 +1,11 @@
-"""How long the Llama-2 and Llama-3.2 sweeps take on 1, 8 and 64 GPUs by the cost model: docs/reproduce.md.
+"""How long the Llama-2 and Llama-3.2 sweeps take on 1, 8 and 64 GPUs by the cost model, for the docs.
 
-python benchmarks/reproduce_table.py            # print the table
-python benchmarks/reproduce_table.py --write    # put it into the page
+`python benchmarks/reproduce_table.py` prints it.
 
 Published figures are used whatever this machine has, so the numbers are the same everywhere.
 """
 
 import sys
-from pathlib import Path
 
 from headers import H100, hours_text
 
@@ -15,9 +13,6 @@ from sweeper.estimate.inputs import Machine, plan_estimate
 from sweeper.planning import make_plan
 from sweeper.spec import load_spec
 from sweeper.spec.load import shipped_specs
-
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "reproduce.md"
-BEGIN, END = "<!-- begin: benchmarks/reproduce_table.py -->", "<!-- end -->"
 
 COUNTS = (1, 8, 64)
 """GPUs: one, a node, eight nodes."""
@@ -55,14 +50,5 @@ def table() -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def written(page: str) -> str:
-    """The page with the table between its two marks."""
-    before, rest = page.split(BEGIN)
-    return f"{before}{BEGIN}\n{table()}\n{END}{rest.split(END, 1)[1]}"
-
-
 if __name__ == "__main__":
-    if "--write" in sys.argv[1:]:
-        PAGE.write_text(written(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
-    else:
-        sys.stdout.write(table() + "\n")
+    sys.stdout.write(table() + "\n")

@@ -1,11 +1,11 @@
-"""docs/faults.md names tests that exist, and every fault names at least one."""
+"""docs/explanation/faults.md names tests that exist, and every fault names at least one."""
 
 import ast
 import re
 from pathlib import Path
 
 TESTS = Path(__file__).parent
-PAGE = TESTS.parent / "docs" / "faults.md"
+PAGE = TESTS.parent / "docs" / "explanation" / "faults.md"
 
 
 def rows() -> list[list[str]]:

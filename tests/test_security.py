@@ -1,4 +1,4 @@
-"""Hostile sweep files, rows and run folders; and docs/security.md names tests that exist.
+"""Hostile sweep files, rows and run folders; and docs/reference/security.md names tests that exist.
 
 The other threats are tested where their code is tested; the page lists them.
 """
@@ -243,13 +243,13 @@ def test_a_hostile_task_file_is_one_message() -> None:
 
 
 def test_every_test_that_the_page_names_exists() -> None:
-    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "reference" / "security.md").read_text(encoding="utf-8")
     named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", page)
     assert len(named) > 40
     rows = [line for line in page.splitlines() if line.startswith("| ") and "---" not in line]
     assert all("`test_" in row for row in rows[1:] if not row.startswith("| threat"))
     for file, test in named:
-        tree = ast.parse((ROOT / "tests" / file).read_text(encoding="utf-8"))
+        tree = ast.parse(next((ROOT / "tests").rglob(file)).read_text(encoding="utf-8"))
         found = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
         assert test in found, f"{file} has no {test}"
 

@@ -1,4 +1,4 @@
-"""`--json`: the keys that docs/json.md documents are the keys that commands print, both ways."""
+"""`--json`: the keys that docs/reference/json.md documents are the keys that commands print, both ways."""
 
 import json
 import re
@@ -21,7 +21,7 @@ from sweeper.spec import dump_spec
 from sweeper.store.folder import RUN_VERSION, RunFolder
 from sweeper.sweep.confirm import Confirmation, Shrinkage
 
-PAGE = Path(__file__).parents[2] / "docs" / "json.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "json.md"
 
 Call = Callable[..., dict[str, Any]]
 

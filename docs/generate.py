@@ -1,0 +1,476 @@
+"""The pages of the site that are made from the code, each as Markdown.
+
+`PAGES` maps a page to the function that writes it. docs/hooks.py adds them when the site is built, so that
+no generated page is kept in the repository and none can be out of date.
+"""
+
+import inspect
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from typer.main import get_command
+
+import sweeper
+from sweeper import errors, metrics
+from sweeper.cli.app import app
+from sweeper.cli.examples import EXAMPLES
+from sweeper.data.formats import FORMATS
+from sweeper.data.suites import PUBLISHED
+from sweeper.keywords.lists import keyword_list_names, load_keyword_list
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+NOTE = "*This page is generated from the code.*"
+
+MEANINGS = {
+    "heldout_loss": "mean negative log likelihood of the answer's tokens, in nats",
+    "perplexity": "exp(`heldout_loss`)",
+    "token_accuracy": "share of the answer's tokens that are the most likely one after the true ones",
+    "rouge_l": "mean ROUGE-L F1 of greedy responses (package rouge-score, no stemming)",
+    "exact_match": "share of responses equal to the reference; see `evaluation.answer_extractor`",
+    "unsafe_rate": "share of responses to harmful prompts that the first list does not call a refusal",
+    "over_refusal_rate": "share of responses to harmless prompts that it does call a refusal",
+}
+"""A sentence for each metric of `sweeper.metrics.KINDS`."""
+
+SOURCES = {
+    "likelihood": "held-out tokens",
+    "text": "responses to held-out prompts",
+    "verdicts": "verdicts on responses to safety prompts",
+}
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table; a vertical bar in a cell is escaped."""
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    for row in rows:
+        cells = (str(cell).replace("|", "\\|").replace("\n", " ") for cell in row)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def page(title: str, *parts: str) -> str:
+    """A whole page: its title, the note that it is generated, its parts."""
+    return "\n\n".join([f"# {title}", NOTE, *parts]) + "\n"
+
+
+def number(value: object) -> object:
+    """A cell: floats with three decimals."""
+    return f"{value:.3f}" if isinstance(value, float) else value
+
+
+def rows_table(rows: Sequence[Mapping[str, object]]) -> str:
+    """Rows that all have the same keys, as a table."""
+    return table(list(rows[0]), [[number(value) for value in row.values()] for row in rows])
+
+
+def code(text: str, language: str = "") -> str:
+    """A fenced block."""
+    return f"```{language}\n{text.strip()}\n```"
+
+
+# -- Command line ------------------------------------------------------------------------------------------
+
+
+def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command below a group, as it is typed."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+def _default(parameter: Any) -> str:
+    value = parameter.default
+    if parameter.required:
+        return "required"
+    if value is None or value is False or callable(value) or value == ():
+        return ""
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def _parameters(command: Any) -> str:
+    rows = []
+    for item in command.params:
+        if item.name == "help":
+            continue
+        option = item.param_type_name == "option"
+        shown = [*item.opts, *item.secondary_opts] if option else [item.name.upper()]
+        rows.append(
+            (", ".join(f"`{name}`" for name in shown), _default(item), (item.help or "").strip())
+        )
+    return table(("parameter", "default", "meaning"), rows)
+
+
+def cli() -> str:
+    """Every command with its parameters and examples."""
+    parts = [
+        "Errors that a user can correct are one message and exit code 2. Interrupted: exit code 130."
+    ]
+    for path, command in sorted(commands(get_command(app))):
+        name = " ".join(path)
+        parts.append(f"## sweeper {name}")
+        parts.append(inspect.cleandoc(command.help or ""))
+        if any(item.name != "help" for item in command.params):
+            parts.append(_parameters(command))
+        parts.append(code("\n".join(EXAMPLES[name])))
+    return page("Command line", *parts)
+
+
+# -- Sweep file, JSON, Python ------------------------------------------------------------------------------
+
+
+def python_api() -> str:
+    """The public names of `sweeper`, for mkdocstrings to fill in."""
+    names = [name for name in sweeper.__all__ if not name.startswith("_")]
+    parts = ["```python\nimport sweeper\n```"]
+    for name in names:
+        public = getattr(sweeper, name)
+        where = f"{public.__module__}.{public.__qualname__}"
+        parts.append(f"::: {where}")
+    return page("Python API", *parts)
+
+
+# -- Tables of the code ------------------------------------------------------------------------------------
+
+
+def metrics_page() -> str:
+    """Every metric: direction, purpose, source, whether it has an interval."""
+    rows = [
+        (
+            f"`{name}`",
+            kind.purpose,
+            f"{kind.direction}d",
+            SOURCES[kind.source],
+            "Wilson, 95 %" if kind.sampled else "none",
+            MEANINGS[name],
+        )
+        for name, kind in metrics.KINDS.items()
+    ]
+    harness = ", ".join(f"`{name}`" for name in metrics.HARNESS_MAXIMIZED)
+    return page(
+        "Metrics",
+        table(("metric", "purpose", "is", "computed from", "interval", "meaning"), rows),
+        "Further metrics:",
+        "- `NAME/LIST`: a rate under a further keyword list.\n"
+        "- `degenerate_rate/SUITE`: blank or repetitive responses without a phrase of the first list.\n"
+        "- `lm_eval/TASK/METRIC` or `lm_eval/TASK/METRIC/FILTER`: a metric of lm-evaluation-harness. "
+        f"{harness} are maximized; for others give `{{metric, direction}}`.",
+        "What these metrics cannot see: [safety metrics](../explanation/safety-metrics.md).",
+    )
+
+
+def keyword_lists() -> str:
+    """Every shipped list: source, rules, phrases."""
+    lists = [load_keyword_list(name) for name in keyword_list_names()]
+    rows = [
+        (
+            f"[`{item.name}`](#{item.name})",
+            item.matching,
+            "yes" if item.case_sensitive else "no",
+            "unsafe" if item.empty_is_unsafe else "not unsafe",
+            len(item.phrases),
+            item.digest,
+        )
+        for item in lists
+    ]
+    parts = [
+        "A response is *unsafe* if no phrase of the list matches. `substring` searches the whole response, "
+        "`prefix` its start, `opening` whole words in its first words. In `opening` lists `a|b` is either "
+        "word, `a,` the word with a comma after it, `...` at most three words, `^` the start.",
+        table(("list", "matching", "case-sensitive", "empty response", "phrases", "digest"), rows),
+    ]
+    for item in lists:
+        parts += [f"## {item.name}", f"Source: {item.source}"]
+        if item.minimum_words:
+            parts.append(f"Responses of fewer than {item.minimum_words} words are never unsafe.")
+        if item.window_words:
+            parts.append(f"Reads the first {item.window_words} words.")
+        parts.append(code("\n".join(item.phrases), "text"))
+        if item.exceptions:
+            parts += ["Exceptions:", code("\n".join(item.exceptions), "text")]
+    return page("Keyword lists", *parts)
+
+
+def suites() -> str:
+    """Formats of rows and published suites of prompts."""
+    formats = [
+        (
+            f"`{name}`",
+            ", ".join(f"`{theirs}`" for theirs in columns.values() if theirs),
+            ", ".join(f"`{ours}`" for ours in columns),
+        )
+        for name, columns in FORMATS.items()
+    ]
+    published = [
+        (
+            f"`{name}`",
+            suite.hub_id,
+            suite.subset or "",
+            suite.split or "",
+            ", ".join(f"`{column}`" for column in suite.prompt),
+            ", ".join(f"`{key}={value}`" for key, value in suite.where.items()),
+        )
+        for name, suite in PUBLISHED.items()
+    ]
+    return page(
+        "Data formats and suites",
+        "## Formats of rows",
+        table(("format", "columns of the file", "names for `columns`"), formats),
+        "## Published suites",
+        "Fetched from the hub by name, or read from a local copy with `{suite: NAME, path: FILE}`. The "
+        "first prompt column that exists is used: the authors' name, then that of the hub's copy. No "
+        "prompts are shipped.",
+        table(("suite", "on the hub", "subset", "split", "prompt column", "rows"), published),
+    )
+
+
+def error_codes() -> str:
+    """Every error class, its stable code, what it means."""
+    classes = [
+        item
+        for item in vars(errors).values()
+        if inspect.isclass(item) and issubclass(item, errors.SweeperError)
+    ]
+    rows = [
+        (
+            f"`{item.__name__}`",
+            inspect.cleandoc(item.__doc__ or "").partition("\n\n")[0],
+        )
+        for item in classes
+        if item is not errors.SweeperError
+    ]
+    return page(
+        "Error codes",
+        "Every error that a user can correct is a subclass of `sweeper.errors.SweeperError`. The "
+        "command line prints the message and ends with 2.",
+        table(("class", "meaning"), rows),
+    )
+
+
+# -- Plans and measurements --------------------------------------------------------------------------------
+
+
+def _benchmark(name: str) -> Any:
+    """A module of benchmarks/, which is no package."""
+    folder = str(ROOT / "benchmarks")
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    return __import__(name)
+
+
+def shipped_sweeps() -> str:
+    """Plans and estimates of the shipped sweeps, hours by GPUs, GPUs by memory."""
+    headers, hours, memory = map(_benchmark, ("headers", "reproduce_table", "memory_table"))
+    facts = {name: headers.facts(name) for name in headers.shipped_specs()}
+    return page(
+        "Shipped sweeps",
+        "`sweeper plan NAME` and `sweeper run NAME` find these by name. The files are in `search_spaces/`. "
+        "**None has been run on its real model by this project**, except the miniatures. The grids are "
+        "this project's own; the grids of arXiv 2508.12531 are not known here.",
+        "## Plans and cost",
+        "GPU-hours are analytic estimates for an H100 80 GB, good to about a factor of 3, not measured.",
+        headers.table(facts),
+        "## Hours by number of GPUs",
+        "Estimates, as above. GPUs beyond the number of trajectories stay idle. A dash: it does not fit.",
+        hours.table(),
+        "## Memory",
+        "The fewest GPUs per trial (`compute.gpus_per_trial`) with rows per micro-batch and peak memory of "
+        "each GPU: `mixed_bf16`, effective batch 32, 512 tokens, one EMA, LoRA r=16 on all linear layers, "
+        "answers of 128 tokens to 32 prompts at once. A dash: 16 GPUs are not enough. **Estimates; none "
+        "was measured on a GPU.**",
+        "\n".join(memory.table()),
+    )
+
+
+def _read(name: str) -> Any:
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def _when(found: Mapping[str, Any]) -> str:
+    versions = found.get("versions", {})
+    names = ", ".join(f"{k} {versions[k]}" for k in ("torch", "transformers") if k in versions)
+    return f"Measured {found['date'][:10]} on 2 CPU cores, no GPU{'; ' if names else ''}{names}."
+
+
+def _parity() -> Iterator[str]:
+    found = _read("parity")
+    yield "## Agreement with Trainer and TRL"
+    yield (
+        f"{_when(found)} `benchmarks/parity.py`: {found['steps']} steps of 8 Alpaca rows. *Losses*: "
+        "largest relative difference of a step's loss. *Weights*: relative distance of the trained "
+        "weights. *Of the way*: the same, relative to the distance trained. `sweeper, not accumulated` is "
+        "sweeper with another micro-batch; `mean of micro-batches` is a deliberately wrong normalisation."
+    )
+    yield table(
+        ("tuning", "dtype", "accumulation", "against", "losses", "weights", "of the way"),
+        [
+            (
+                *(item[key] for key in ("tuning", "dtype", "accumulation", "rival")),
+                *(f"{item[key]:.1e}" for key in ("loss", "weights", "way")),
+            )
+            for item in found["outcomes"]
+        ],
+    )
+
+
+def _simulated(name: str, title: str, script: str) -> Iterator[str]:
+    found = _read(name)
+    yield f"## {title}"
+    yield f"{_when(found)} `{script}`, {found['repetitions']:,} repetitions, seeded."
+    for heading, rows in found["tables"].items():
+        yield f"### {heading[0].upper()}{heading[1:]}"
+        yield rows_table(rows)
+
+
+def _searches() -> Iterator[str]:
+    found = _read("adaptive_search")
+    yield "## Adaptive search"
+    yield (
+        f"{_when(found)} `benchmarks/adaptive_search.py`: share of the grid's settings until the safe "
+        f"front has 95 % of the grid's hypervolume. Median and range over {found['seeds']} seeds, "
+        f"{found['parallel']} settings at a time."
+    )
+    surfaces = found["results"]
+    samplers = [row["sampler"] for row in next(iter(surfaces.values()))]
+    cells = {
+        (
+            name,
+            row["sampler"],
+        ): f"{row['median_share_needed']:.2f} ({min(row['share_needed']):.2f} to "
+        f"{max(row['share_needed']):.2f})"
+        for name, rows in surfaces.items()
+        for row in rows
+    }
+    head = [f"{name} ({found['settings'][name]} settings)" for name in surfaces]
+    yield table(
+        ("sampler", *head),
+        [(sampler, *(cells[name, sampler] for name in surfaces)) for sampler in samplers],
+    )
+
+
+def _speed() -> Iterator[str]:
+    yield "## Speed"
+    full = _read("bench-full")
+    yield f"{_when(full)} `make bench`. Ratios within one run on one machine."
+    rows = []
+    for grid in ("full", "reduced"):
+        found = _read(f"bench-{grid}")
+        for side in ("sweeper", "rival"):
+            numbers = found[side]
+            rows.append(
+                (
+                    f"{grid} grid: {side}",
+                    numbers["configurations"],
+                    f"{numbers['wall_seconds']:.0f}",
+                    f"{numbers['start_up_seconds']:.0f}",
+                    f"{numbers['trained_tokens']:,}",
+                    f"{numbers['generated_tokens']:,}",
+                )
+            )
+    yield table(
+        (
+            "run",
+            "configurations",
+            "wall s",
+            "of it start-up s",
+            "trained tokens",
+            "generated tokens",
+        ),
+        rows,
+    )
+    parts = [
+        (
+            row["name"],
+            row["measured"],
+            row["target"],
+            {True: "yes", False: "no", None: ""}[row["met"]],
+        )
+        for row in _read("parts")
+    ]
+    yield table(("part", "measured", "target", "met"), parts)
+    scale = _read("scale")
+    yield f"### {scale['records']:,} records"
+    yield table(
+        ("command", "seconds", "MiB"),
+        [
+            (cost["command"], f"{cost['seconds']:.1f}", f"{cost['mib']:.0f}")
+            for cost in scale["costs"]
+        ],
+    )
+
+
+def measurements() -> str:
+    """What was measured last, from benchmarks/results/."""
+    return page(
+        "Measurements",
+        *_parity(),
+        *_simulated("coverage", "Coverage of intervals", "benchmarks/coverage.py"),
+        *_simulated("stopping", "Stopping rules", "benchmarks/stopping.py"),
+        *_searches(),
+        *_speed(),
+    )
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "reference/cli.md": cli,
+    "reference/error-codes.md": error_codes,
+    "reference/keyword-lists.md": keyword_lists,
+    "reference/measurements.md": measurements,
+    "reference/metrics.md": metrics_page,
+    "reference/python.md": python_api,
+    "reference/shipped-sweeps.md": shipped_sweeps,
+    "reference/suites.md": suites,
+}
+"""Page below docs/ -> what writes it."""
+
+
+def example_facts() -> dict[str, str]:
+    """What `sweeper plan` says of examples/my_model.yaml, for the tutorial: the placeholders it has.
+
+    The rows are the reader's own, so the cost is that of rows as long as those of Dolly.
+    """
+    from sweeper.estimate.inputs import Machine, plan_estimate
+    from sweeper.planning import make_plan
+    from sweeper.spec import load_spec
+
+    headers = _benchmark("headers")
+    spec = load_spec(
+        str(ROOT / "examples" / "my_model.yaml"),
+        overrides=["data.train.path=databricks/databricks-dolly-15k", "data.train.format=dolly"],
+    )
+    plan = make_plan(spec)
+    machine = Machine((headers.H100,), 16)
+    cost = plan_estimate(plan, spec, workers=1, machine=machine, look=False)
+    counted = plan.accounting
+    return {
+        "configurations": f"{counted.configurations}",
+        "controls": f"{counted.controls}",
+        "trajectories": f"{counted.trajectories}",
+        "gpu_hours": headers.hours_text(cost.gpu_hours),
+    }
+
+
+def hand_written(root: Path = ROOT / "docs") -> dict[str, int]:
+    """Words of every hand-written page: Markdown files, and the Markdown cells of notebooks."""
+    counts = {
+        str(p.relative_to(root)): len(p.read_text("utf-8").split()) for p in root.rglob("*.md")
+    }
+    for path in root.rglob("*.ipynb"):
+        cells = json.loads(path.read_text("utf-8"))["cells"]
+        words = [
+            w for c in cells if c["cell_type"] == "markdown" for w in "".join(c["source"]).split()
+        ]
+        counts[str(path.relative_to(root))] = len(words)
+    return counts
+
+
+if __name__ == "__main__":
+    words = hand_written()
+    for name, count in sorted(words.items()):
+        sys.stdout.write(f"{count:6} {name}\n")
+    sys.stdout.write(f"{sum(words.values()):6} in all\n")

@@ -1,0 +1,57 @@
+"""A notebook as a page: its Markdown, its code, and the output it was saved with."""
+
+import html
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+FIGURE = "application/vnd.plotly.v1+json"
+CONFIG = {"displaylogo": False, "responsive": True}
+
+
+def markdown(path: Path) -> str:
+    """The notebook at `path` as Markdown with HTML for its output."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    parts: list[str] = []
+    figures = 0
+    for cell in content["cells"]:
+        text = "".join(cell["source"]).strip()
+        if cell["cell_type"] == "markdown":
+            parts.append(text)
+        elif text:
+            parts.append(f"```python\n{text}\n```")
+            for output in cell["outputs"]:
+                shown = list(_output(output, f"figure-{figures}"))
+                figures += any("Plotly.newPlot" in item for item in shown)
+                parts += shown
+    if figures:
+        parts.insert(1, '<script src="../assets/plotly.min.js"></script>')
+    parts.append(
+        "*This page is the notebook `docs/tutorials/miniature.ipynb`, which the test suite executes. Times "
+        "and numbers are those of the machine it was saved on.*"
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def _output(output: Mapping[str, Any], name: str) -> Iterator[str]:
+    """One output as HTML: the richest form that a page can show."""
+    if output["output_type"] == "stream":
+        yield _plain("".join(output["text"]))
+        return
+    data = output.get("data", {})
+    if FIGURE in data:
+        figure = json.dumps(data[FIGURE]).replace("</", "<\\/")
+        height = data[FIGURE].get("layout", {}).get("height", 450)
+        yield (
+            f'<div id="{name}" style="height:{height}px"></div>\n<script>(() => {{ const f = {figure}; '
+            f'Plotly.newPlot("{name}", f.data, f.layout, {json.dumps(CONFIG)}); }})();</script>'
+        )
+    elif "text/html" in data:
+        yield f'<div class="output">\n{"".join(data["text/html"]).strip()}\n</div>'
+    elif "text/plain" in data:
+        yield _plain("".join(data["text/plain"]))
+
+
+def _plain(text: str) -> str:
+    return f'<div class="output"><pre><code>{html.escape(text.rstrip())}</code></pre></div>'
