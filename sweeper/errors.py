@@ -1,21 +1,56 @@
-"""Every error a user can meet.
+"""Every error a user can meet, each with a stable code.
 
 One message says what was found, what was expected and what to do. The command line prints it and ends
-with exit code 2. Every class pickles, because errors travel from Ray workers to the driver.
+with exit code 2. Messages may be reworded; `code` and `values` are what programs and tests read. A class
+that covers several faults lists a code for each in `faults`. Every class pickles, because errors travel
+from Ray workers to the driver.
 """
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar, NamedTuple
 
 
 class SweeperError(Exception):
-    """Something the user can mend. The message alone must be enough to mend it."""
+    """An option or a request that cannot be met, where no other class is about it.
+
+    The message alone must be enough to mend it.
+    """
+
+    code: str = "usage"
+    faults: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self, *args: object, code: str | None = None, **values: object) -> None:
+        """`code` is one of `faults`, and None is the code of the class; `values` become attributes."""
+        super().__init__(*args)
+        if code is not None:
+            self.code = code
+        vars(self).update({k: str(v) if isinstance(v, Path) else v for k, v in values.items()})
+
+    @property
+    def values(self) -> dict[str, object]:
+        """What the message was made of: paths, line numbers, names of keys, limits."""
+        return {name: value for name, value in vars(self).items() if name != "code"}
+
+    def as_dict(self) -> dict[str, object]:
+        """`code`, `message` and `values`, as `--json` prints them."""
+        return {"code": self.code, "message": str(self), "values": self.values}
 
 
 class SpecError(SweeperError):
     """A sweep file is wrong. Carries every problem found in it, not only the first."""
 
+    code = "spec"
+
     def __init__(self, source: str, problems: tuple[str, ...]) -> None:
         super().__init__(source, problems)
         self.source = source
         self.problems = problems
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The key that each problem is about, as `block.key`."""
+        return tuple(problem.partition(":")[0] for problem in self.problems)
 
     def __str__(self) -> str:
         count = len(self.problems)
@@ -23,40 +58,100 @@ class SpecError(SweeperError):
         return "\n".join([head, *(f"  - {problem}" for problem in self.problems)])
 
 
+_HUB = {
+    "gated": "a repository of the hub whose terms have to be accepted first",
+    "not_on_hub": "neither a local path nor a repository of the hub that this account may see",
+    "unknown_revision": "a repository of the hub without the revision that was named",
+    "not_cached": "a repository of the hub that is not, or only in part, in the cache, and is not fetched",
+    "not_fetched": "a repository of the hub whose files could not be downloaded",
+}
+
+
 class DataError(SweeperError):
-    """A data file or suite is missing, malformed, empty, or does not fit the model's window."""
+    """Data or a suite of prompts cannot be used."""
+
+    code = "data"
+    faults: ClassVar[Mapping[str, str]] = {
+        "data.not_found": "a file or folder that does not exist",
+        "data.unreadable": "a file that the system cannot read, or that is not UTF-8",
+        "data.malformed": "a file that is not valid JSON, CSV, YAML or Parquet",
+        "data.unknown_format": "a file of another kind than .json, .jsonl, .csv and .parquet",
+        "data.empty": "no rows, or none left after filters, held-out rows or the half of a split",
+        "data.missing_column": "a column that the format reads is not there",
+        "data.invalid_row": "a row whose fields are not what its format expects",
+        "data.blank": "a prompt or a completion without text",
+        "data.duplicate": "an id or a name of a suite that is used for two",
+        "data.setting": "a key of a data source that does not apply to it",
+        "data.unknown_split": "a subset or split that the data set does not have, or none is chosen",
+        "data.not_single_prompt": "a suite whose rows hold earlier turns or a system prompt",
+        "data.too_long": "a text longer than `max_length` or than the window of the model",
+        "data.chat_template": "a chat template or tokenizer that cannot write the conversation",
+        "data.builtin": "a `builtin:` source that does not exist or cannot be built",
+        "data.keyword_list": "a keyword list that does not exist or is not valid",
+        "data.unknown_label": "a label of a completion that is none of the known ones",
+        "data.answer": "a held-out completion without the answer that `answer_extractor` looks for",
+        "data.too_few_prompts": "fewer prompts than a stop rule needs",
+        "data.lm_eval": "a task of lm-eval that does not exist or cannot be used here",
+        **{f"data.{name}": text for name, text in _HUB.items()},
+    }
 
 
 class ModelError(SweeperError):
-    """A model or tokenizer cannot be loaded as asked."""
+    """A model or tokenizer cannot be loaded."""
+
+    code = "model"
+    faults: ClassVar[Mapping[str, str]] = {
+        "model.not_found": "a folder of a model that does not exist or is no model",
+        "model.incomplete": "weights that are missing from a model folder",
+        "model.unreadable": "a configuration, an index or a tokenizer that cannot be read",
+        "model.unsafe_weights": "a model with pickled weights alone",
+        "model.unsupported": "a type of model that the memory and cost model does not know",
+        "model.unknown_layer": "a layer in `lora_target_modules` that the model does not have",
+        "model.setting": "a key of the model that does not apply to it",
+        **{f"model.{name}": text for name, text in _HUB.items()},
+    }
 
 
 class DeviceError(SweeperError):
     """A trial does not fit the device it would run on."""
 
+    code = "device"
+
 
 class RunFolderError(SweeperError):
-    """A run folder is unwritable, in use by another driver, or belongs to another spec."""
+    """A run folder cannot be used."""
+
+    code = "run"
 
 
 class DiskQuotaError(SweeperError):
-    """A run needs, or has taken, more disk than there is or than it may."""
+    """A run needs more disk space than there is, or has used more than it may."""
+
+    code = "quota"
 
 
 class MirrorError(SweeperError):
     """The mirror of a run does not answer, or holds another run."""
 
+    code = "mirror"
+
 
 class RecordError(SweeperError):
-    """A record breaks a law of `TrialRecord`, or records.jsonl cannot be trusted."""
+    """A record is invalid, or records.jsonl cannot be trusted."""
+
+    code = "record"
 
 
 class JudgeError(SweeperError):
-    """A judge cannot be asked or does not answer, or what judges said cannot be read."""
+    """A judge cannot be used, or its verdicts cannot be read."""
+
+    code = "judge"
 
 
 class DiskFullError(SweeperError):
     """No space is left where something has to be written."""
+
+    code = "disk_full"
 
     def __init__(self, path: str, needed_bytes: int | None, free_bytes: int | None) -> None:
         super().__init__(path, needed_bytes, free_bytes)
@@ -76,6 +171,8 @@ class DiskFullError(SweeperError):
 class UnreachableError(SweeperError):
     """A storage did not answer for longer than it is waited for."""
 
+    code = "storage_unreachable"
+
     def __init__(self, path: str, seconds: float, reason: str) -> None:
         super().__init__(path, seconds, reason)
         self.path = path
@@ -92,25 +189,31 @@ class UnreachableError(SweeperError):
 class MissingExtraError(SweeperError):
     """A command needs an optional dependency that is not installed."""
 
+    code = "missing_extra"
+
 
 class RankLostError(SweeperError):
-    """A process of a trial on several GPUs ended without saying why."""
+    """A process of a trial on several GPUs ended without an error message."""
 
-    def __init__(self, rank: int, code: int, log: str) -> None:
-        super().__init__(rank, code, log)
+    code = "rank_lost"
+
+    def __init__(self, rank: int, exit_code: int, log: str) -> None:
+        super().__init__(rank, exit_code, log)
         self.rank = rank
-        self.code = code
+        self.exit_code = exit_code
         self.log = log
 
     def __str__(self) -> str:
         return (
-            f"process {self.rank} of the trial ended with code {self.code}; its last words are in "
+            f"process {self.rank} of the trial ended with code {self.exit_code}; its last lines are in "
             f"{self.log}; the same command continues from the last checkpoint"
         )
 
 
 class TrainingDivergedError(SweeperError):
     """The training loss or its gradient is not finite. The trajectory ends `failed` at this step."""
+
+    code = "diverged"
 
     def __init__(self, step: int, loss: float, gradient_norm: float) -> None:
         super().__init__(step, loss, gradient_norm)
@@ -128,17 +231,25 @@ class TrainingDivergedError(SweeperError):
 class ExportError(SweeperError):
     """A configuration has a setting that the trainer it is exported for cannot have."""
 
+    code = "export"
+
 
 class StorageError(SweeperError):
     """A storage of Optuna cannot be opened, or holds somebody else's study."""
+
+    code = "study_storage"
 
 
 class LaunchError(SweeperError):
     """A sweep cannot be sent to a cluster as asked, or the cluster's tool is missing or refused."""
 
+    code = "launch"
+
 
 class ClusterTokenError(SweeperError):
     """A Ray cluster asks for a token that this process does not have."""
+
+    code = "cluster_token"
 
     def __init__(self, address: str, found: str) -> None:
         super().__init__(address, found)
@@ -152,3 +263,22 @@ class ClusterTokenError(SweeperError):
             "for one where ~/.ray/auth_token lay when it was started; RAY_AUTH_MODE=disabled before "
             "`ray start` turns that off"
         )
+
+
+class ErrorCode(NamedTuple):
+    """A code, the class of the errors that carry it, and what it means."""
+
+    code: str
+    error: type[SweeperError]
+    description: str
+
+
+def error_codes() -> list[ErrorCode]:
+    """Every code an error can carry, class by class, that of the class first."""
+    found: list[ErrorCode] = []
+    classes: list[type[SweeperError]] = [SweeperError, *SweeperError.__subclasses__()]
+    for error in classes:
+        summary = (error.__doc__ or "").partition("\n")[0]
+        found.append(ErrorCode(error.code, error, summary))
+        found += [ErrorCode(code, error, text) for code, text in error.faults.items()]
+    return found

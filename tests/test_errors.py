@@ -1,16 +1,24 @@
 """Errors cross process borders and keep what they say."""
 
+import ast
 import pickle
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from support.snapshot import Snapshot
 
 from sweeper import errors
-from sweeper.errors import SpecError, SweeperError, TrainingDivergedError
+from sweeper.errors import SpecError, SweeperError, error_codes
+
+SOURCE = Path(errors.__file__).parent
 
 SAMPLES: dict[str, SweeperError] = {
     "SweeperError": SweeperError("a"),
     "SpecError": SpecError("x.yaml", ("name: missing", "seeds: found []")),
-    "DataError": errors.DataError("rows.jsonl:3: malformed"),
+    "DataError": errors.DataError(
+        "rows.jsonl:3: malformed", code="data.malformed", path=Path("rows.jsonl"), line=3
+    ),
     "ModelError": errors.ModelError("no weights"),
     "DeviceError": errors.DeviceError("needs 90.0 GiB, the GPU has 79.6 GiB"),
     "DiskQuotaError": errors.DiskQuotaError("3 of 2 GiB"),
@@ -26,7 +34,7 @@ SAMPLES: dict[str, SweeperError] = {
     "LaunchError": errors.LaunchError("--image is needed"),
     "ExportError": errors.ExportError("a setting the trainer cannot have"),
     "StorageError": errors.StorageError("cannot be used"),
-    "TrainingDivergedError": TrainingDivergedError(7, float("inf"), 2.5),
+    "TrainingDivergedError": errors.TrainingDivergedError(7, float("inf"), 2.5),
 }
 
 
@@ -58,14 +66,57 @@ def test_every_error_is_caught_as_a_sweeper_error(name: str) -> None:
     assert isinstance(SAMPLES[name], SweeperError)
 
 
-def test_a_spec_error_lists_every_problem_and_counts_them() -> None:
-    two = SpecError("x.yaml", ("name: missing", "seeds: found []"))
-    assert str(two) == "x.yaml: 2 problems\n  - name: missing\n  - seeds: found []"
-    assert str(SpecError("y", ("z",))) == "y: 1 problem\n  - z"
+def test_codes_are_unique_begin_with_that_of_their_class_and_are_explained() -> None:
+    codes = error_codes()
+    names = [item.code for item in codes]
+    assert sorted(set(names)) == sorted(names)
+    assert {item.error.__name__ for item in codes} == set(SAMPLES)
+    for item in codes:
+        assert item.code.partition(".")[0] == item.error.code.partition(".")[0]
+        assert item.description and "\n" not in item.description
+        assert item.code in {*item.error.faults, item.error.code}
 
 
-def test_a_diverged_training_names_loss_step_and_remedies() -> None:
-    message = str(TrainingDivergedError(7, float("inf"), 2.5))
-    assert "loss is inf" in message
-    assert "gradient norm 2.5 at optimizer step 7" in message
-    assert "lower learning_rate" in message
+def raised_codes() -> Iterator[str]:
+    """Every `code="..."` in the source; of the hub, whose class is chosen there, with both classes."""
+    for path in SOURCE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.keyword) and node.arg == "code":
+                code = (
+                    ast.literal_eval(node.value) if isinstance(node.value, ast.Constant) else None
+                )
+                if isinstance(code, str):
+                    yield from (code,) if "." in code else (f"data.{code}", f"model.{code}")
+
+
+def test_every_fault_is_raised_somewhere_and_every_code_that_is_raised_is_listed() -> None:
+    listed = {code for item in error_codes() for code in item.error.faults}
+    assert set(raised_codes()) == listed
+
+
+def test_an_error_has_the_code_of_its_class_or_its_fault_and_says_its_values() -> None:
+    assert errors.DataError("no").code == "data"
+    assert SweeperError("no").code == "usage"
+    error = SAMPLES["DataError"]
+    assert (error.code, error.values) == ("data.malformed", {"path": "rows.jsonl", "line": 3})
+    assert error.as_dict() == {
+        "code": "data.malformed",
+        "message": "rows.jsonl:3: malformed",
+        "values": error.values,
+    }
+    assert SAMPLES["DiskFullError"].values == {
+        "path": "run/records.jsonl",
+        "needed_bytes": 4096,
+        "free_bytes": 12,
+    }
+
+
+def test_a_spec_error_carries_the_key_of_every_problem() -> None:
+    two = SpecError("x.yaml", ("space.lora_r: missing", "seeds: found []: at least 1"))
+    assert two.keys == ("space.lora_r", "seeds")
+    assert two.values["source"] == "x.yaml"
+
+
+def test_the_wording_of_every_class(snapshot: Snapshot) -> None:
+    texts = [f"{name} [{error.code}]\n{error}\n" for name, error in sorted(SAMPLES.items())]
+    snapshot("errors", "\n".join(texts))

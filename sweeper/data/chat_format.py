@@ -37,7 +37,9 @@ class PromptFormatter:
         self._template = self._chat_template() if name == "chat" else ""
         if tokenizer.eos_token_id is None:
             raise DataError(
-                f"the tokenizer {tokenizer.name_or_path} has no end-of-text token; give it an `eos_token`"
+                f"the tokenizer {tokenizer.name_or_path} has no end-of-text token; give it an `eos_token`",
+                code="data.chat_template",
+                tokenizer=tokenizer.name_or_path,
             )
 
     def prompt(self, text: str, before: Sequence[Turn] = ()) -> str:
@@ -65,7 +67,8 @@ class PromptFormatter:
         if not whole.startswith(prompt):
             raise DataError(
                 "the chat template writes a prompt differently once it is answered, so the completion "
-                "cannot be told from the prompt; use `data.template: alpaca`"
+                "cannot be told from the prompt; use `data.template: alpaca`",
+                code="data.chat_template",
             )
         return prompt, whole[len(prompt) :]
 
@@ -88,7 +91,8 @@ class PromptFormatter:
             what = "system prompt" if turns[0].role == "system" else "earlier turns"
             raise DataError(
                 f"`data.template: alpaca` has no place for the {what} of a row; use `chat` or `llama2`, "
-                "or map the columns of `format: prompt_completion` to the prompt and its answer alone"
+                "or map the columns of `format: prompt_completion` to the prompt and its answer alone",
+                code="data.chat_template",
             )
         return (self._tokenizer.bos_token or "") + _ALPACA.format(prompt=turns[0].text)
 
@@ -123,7 +127,9 @@ class PromptFormatter:
         except ValueError:  # None, or several and no default.
             raise DataError(
                 f"the tokenizer {name} has no chat template; use `data.template: alpaca` or `llama2`, or "
-                "an instruction-tuned model"
+                "an instruction-tuned model",
+                code="data.chat_template",
+                tokenizer=name,
             ) from None
         return (_STOPPED_CLOCK if "strftime_now" in template else "") + str(template)
 
@@ -146,11 +152,16 @@ class PromptFormatter:
             roles = ", ".join(turn.role for turn in turns)
             raise DataError(
                 f"the chat template of {name} refuses the turns {roles}: {error}; use "
-                "`data.template: llama2`, or leave the system prompt or the earlier turns out"
+                "`data.template: llama2`, or leave the system prompt or the earlier turns out",
+                code="data.chat_template",
+                tokenizer=name,
+                roles=roles,
             ) from None
         if turns[0].role == "system" and turns[0].text.strip() not in str(text):
             raise DataError(
                 f"the chat template of {name} does not write the system prompt; use "
-                "`data.template: llama2`, or leave `system` out"
+                "`data.template: llama2`, or leave `system` out",
+                code="data.chat_template",
+                tokenizer=name,
             )
         return str(text)

@@ -107,7 +107,11 @@ def load_training_data(
         heldout += [example] if row.completion else []
     for rows, source in ((encoded, settings.train), (heldout, settings.heldout or settings.train)):
         if not rows:
-            raise DataError(f"{source.path}: every prompt is longer than max_length")
+            raise DataError(
+                f"{source.path}: every prompt is longer than max_length",
+                code="data.empty",
+                path=source.path,
+            )
     counts |= {"train_rows": len(encoded), "heldout_rows": len(heldout)}
     return TrainingData(tuple(encoded), tuple(heldout), counts)
 
@@ -124,7 +128,7 @@ def _fitting(
     try:
         whole = encoder.whole(example)
     except DataError as error:
-        raise DataError(f"{what}: {error}") from None
+        raise DataError(f"{what}: {error}", code=error.code, row=what) from None
     row = encoder.cut(whole)
     if not row.completion and settings.overlong_prompts == "error":
         check_prompt(settings, encoder, row.prompt, what)
@@ -142,5 +146,9 @@ def check_prompt(
     if len(tokens) >= encoder.max_length:
         raise DataError(
             f"{what} has {len(tokens)} tokens, max_length is {encoder.max_length}; raise "
-            "data.max_length, shorten the prompt, or set `overlong_prompts: drop` for rows of data"
+            "data.max_length, shorten the prompt, or set `overlong_prompts: drop` for rows of data",
+            code="data.too_long",
+            row=what,
+            tokens=len(tokens),
+            limit=encoder.max_length,
         )

@@ -105,7 +105,12 @@ class Cells:
 
     def error(self, problem: str) -> DataError:
         """A problem of this row, for raising."""
-        return DataError(f"{self._source.path}: row {self._row.number}: {problem}")
+        return DataError(
+            f"{self._source.path}: row {self._row.number}: {problem}",
+            code="data.invalid_row",
+            path=self._source.path,
+            row=self._row.number,
+        )
 
 
 def columns_of(source: DataSource, known: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -122,7 +127,10 @@ def columns_of(source: DataSource, known: Mapping[str, str] | None = None) -> di
     unknown = sorted(set(source.columns) - set(published))
     if unknown:
         raise DataError(
-            f"{source.name}: `columns` may map {', '.join(published)}, found {', '.join(unknown)}"
+            f"{source.name}: `columns` may map {', '.join(published)}, found {', '.join(unknown)}",
+            code="data.setting",
+            key="columns",
+            found=unknown,
         )
     names = {**published, **(known or {}), **source.columns}
     return {ours: theirs for ours, theirs in names.items() if theirs is not None}
@@ -135,7 +143,11 @@ def examples_of(source: DataSource, rows: Iterable[Row]) -> dict[int, Example]:
         DataError: a missing column, a nested value where text is due, or turns out of order.
     """
     if source.format == "prompts":
-        raise DataError(f"{source.name}: format `prompts` has no completions to train on")
+        raise DataError(
+            f"{source.name}: format `prompts` has no completions to train on",
+            code="data.setting",
+            key="format",
+        )
     columns = columns_of(source)
     read = _READERS[source.format]
     return {row.number: read(Cells(source, row, columns)) for row in rows}

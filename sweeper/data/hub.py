@@ -94,18 +94,25 @@ def _snapshot(path: str, revision: str | None, kind: Kind, download: bool) -> Pa
     except errors.GatedRepoError:
         _refuse(
             kind,
+            path,
             f"the {kind.word} `{path}` is gated: accept its terms at {kind.page}{path}, then run "
             "`hf auth login` or set HF_TOKEN, then",
+            code="gated",
         )
     except errors.RepositoryNotFoundError:
         _refuse(
             kind,
+            path,
             f"`{path}` is no local file or folder, and the hub has no {kind.word} of this id that you "
             "may see: correct the id, or run `hf auth login` or set HF_TOKEN if it is private, then",
+            code="not_on_hub",
         )
     except errors.RevisionNotFoundError:
         _refuse(
-            kind, f"the {kind.word} `{path}` has no revision `{revision}`: correct `revision`, then"
+            kind,
+            path,
+            f"the {kind.word} `{path}` has no revision `{revision}`: correct `revision`, then",
+            code="unknown_revision",
         )
     except errors.LocalEntryNotFoundError as error:
         wanted = "" if revision is None else f" at revision `{revision}`"
@@ -113,24 +120,30 @@ def _snapshot(path: str, revision: str | None, kind: Kind, download: bool) -> Pa
         why = "offline mode is on" if offline else "the hub was not reached"
         _refuse(
             kind,
+            path,
             f"`{path}` is no local file or folder, and as a {kind.word} of the hub{wanted} it is {found} "
             f"in the cache ({why if download else 'a plan fetches nothing'}): if this is what you mean,",
+            code="not_cached",
         )
     except OSError as error:
         _refuse(
             kind,
+            path,
             f"the {kind.word} `{path}` cannot be fetched: {_first_line(error)}: mend that, then",
+            code="not_fetched",
         )
     return Path(folder)
 
 
-def _refuse(kind: Kind, problem: str) -> NoReturn:
+def _refuse(kind: Kind, path: str, problem: str, code: str) -> NoReturn:
     """One message: what is wrong, and how the files come into the cache.
 
     Raises:
         DataError, ModelError: always.
     """
-    raise kind.error(f"{problem} {how_to_fetch()}") from None
+    raise kind.error(
+        f"{problem} {how_to_fetch()}", code=f"{kind.error.code}.{code}", path=path
+    ) from None
 
 
 def how_to_fetch() -> str:
@@ -166,7 +179,9 @@ def read_folder(folder: Path, source: DataSource) -> Any:
     except unreadable as error:
         raise DataError(
             f"{name}: `datasets` cannot read its files in {folder}: "
-            f"{_first_line(error.__cause__ or error)}"
+            f"{_first_line(error.__cause__ or error)}",
+            code="data.malformed",
+            path=folder,
         ) from None
     splits = list(parts)
     default = splits[0] if len(splits) == 1 else "train" if "train" in splits else None
@@ -182,7 +197,13 @@ def _one_of(name: str, what: str, asked: str | None, known: list[str], default: 
     chosen = asked or default
     if chosen not in known:
         found = f"no {what} `{asked}`" if asked else f"no default {what}"
-        raise DataError(f"{name} has {found}; set `{what}` to one of {', '.join(known)}")
+        raise DataError(
+            f"{name} has {found}; set `{what}` to one of {', '.join(known)}",
+            code="data.unknown_split",
+            key=what,
+            found=asked,
+            known=known,
+        )
     return chosen
 
 

@@ -58,7 +58,9 @@ def read_examples(source: DataSource) -> Examples:
     if not kept:
         raise DataError(
             f"{source.path}: each of {len(rows)} rows has a blank prompt or completion; map other "
-            "columns with `columns`"
+            "columns with `columns`",
+            code="data.blank",
+            path=source.path,
         )
     return Examples(kept, len(rows))
 
@@ -80,7 +82,9 @@ def load_suite(sources: Sequence[DataSource]) -> list[Prompt]:
     for name in names:
         if names.count(name) > 1:
             raise DataError(
-                f"two sources of one suite are named `{name}`; give one of them another name"
+                f"two sources of one suite are named `{name}`; give one of them another name",
+                code="data.duplicate",
+                name=name,
             )
     return [
         Prompt(f"{name}/{prompt.id}", prompt.text)
@@ -104,15 +108,27 @@ def load_prompts(source: DataSource) -> list[Prompt]:
     seen: set[str] = set()
     for row, prompt in zip(rows, prompts, strict=True):
         if not prompt.text.strip():
-            raise DataError(f"{source.path}: row {row.number} has a blank prompt; remove the row")
+            raise DataError(
+                f"{source.path}: row {row.number} has a blank prompt; remove the row",
+                code="data.blank",
+                path=source.path,
+                row=row.number,
+            )
         if prompt.id in seen:
-            raise DataError(f"{source.path}: the id {prompt.id!r} stands twice")
+            raise DataError(
+                f"{source.path}: the id {prompt.id!r} stands twice",
+                code="data.duplicate",
+                path=source.path,
+                id=prompt.id,
+            )
         seen.add(prompt.id)
     halves = [item for item in prompts if source.prompt_split in ("all", half_of(item.text))]
     if not halves:
         raise DataError(
             f"{source.path}: none of {len(prompts)} prompts is in the half `{source.prompt_split}`; "
-            "use `prompt_split: all`"
+            "use `prompt_split: all`",
+            code="data.empty",
+            path=source.path,
         )
     return chosen(halves, source)
 
@@ -139,7 +155,10 @@ def _prompts_of_examples(source: DataSource, rows: Sequence[Row]) -> list[Prompt
         if example.before:
             raise DataError(
                 f"{source.path}: row {row.number} has a system prompt or earlier turns, and a suite "
-                "asks single prompts; write the system prompt into `data.template`"
+                "asks single prompts; write the system prompt into `data.template`",
+                code="data.not_single_prompt",
+                path=source.path,
+                row=row.number,
             )
         found.append(Prompt(str(row.cells.get("id", row.number)), example.prompt))
     return found

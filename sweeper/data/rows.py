@@ -38,10 +38,15 @@ def read_rows(source: DataSource, *, every: bool = False) -> list[Row]:
     """
     table = _opened(source)
     if not len(table):
-        raise DataError(f"{source.path}: the file has no rows")
+        raise DataError(f"{source.path}: the file has no rows", code="data.empty", path=source.path)
     kept = _where(table, source)
     if not kept:
-        raise DataError(f"{source.path}: none of {len(table)} rows has {source.where}")
+        raise DataError(
+            f"{source.path}: none of {len(table)} rows has {source.where}",
+            code="data.empty",
+            path=source.path,
+            where=source.where,
+        )
     kept = kept if every else chosen(kept, source)
     cells = [table[i] for i in kept] if isinstance(table, list) else table.select(kept).to_list()
     return [Row(place + 1, row) for place, row in zip(kept, cells, strict=True)]
@@ -80,12 +85,22 @@ def _opened(source: DataSource) -> Any:
     if is_hub_id(source.path):
         return read_folder(fetch(source.path, source.revision), source)
     if source.revision is not None:
-        raise DataError(f"{path}: `revision` belongs to data sets of the hub, this is a local path")
+        raise DataError(
+            f"{path}: `revision` belongs to data sets of the hub, this is a local path",
+            code="data.setting",
+            path=path,
+            key="revision",
+        )
     if path.is_dir():
         return read_folder(path, source)
     for name in ("subset", "split"):
         if getattr(source, name) is not None:
-            raise DataError(f"{path}: `{name}` belongs to hub data sets and folders, not to a file")
+            raise DataError(
+                f"{path}: `{name}` belongs to hub data sets and folders, not to a file",
+                code="data.setting",
+                path=path,
+                key=name,
+            )
     return _file_rows(path)
 
 
@@ -108,7 +123,11 @@ def _file_rows(path: Path) -> list[dict[str, Any]]:
     }
     reader = readers.get(path.suffix)
     if reader is None:
-        raise DataError(f"{path}: expected a .json, .jsonl, .csv or .parquet file, or a hub id")
+        raise DataError(
+            f"{path}: expected a .json, .jsonl, .csv or .parquet file, or a hub id",
+            code="data.unknown_format",
+            path=path,
+        )
     return _read(path, reader)
 
 
@@ -116,11 +135,22 @@ def _read(path: Path, reader: Reader) -> list[dict[str, Any]]:
     try:
         return list(reader(path))
     except FileNotFoundError:
-        raise DataError(f"{path}: no such data file; check the path in the sweep file") from None
+        raise DataError(
+            f"{path}: no such data file; check the path in the sweep file",
+            code="data.not_found",
+            path=path,
+        ) from None
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 at byte {error.start}; convert the file") from None
+        raise DataError(
+            f"{path}: not UTF-8 at byte {error.start}; convert the file",
+            code="data.unreadable",
+            path=path,
+            byte=error.start,
+        ) from None
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+        raise DataError(
+            f"{path}: cannot be read: {error.strerror or error}", code="data.unreadable", path=path
+        ) from None
 
 
 def _where(table: Any, source: DataSource) -> list[int]:
@@ -147,7 +177,11 @@ def need_column(source: DataSource, row: Row, column: str) -> None:
     if column not in row.cells:
         raise DataError(
             f"{source.path}: no column `{column}` in row {row.number}; it has "
-            f"{', '.join(row.cells)}; map names with `columns`"
+            f"{', '.join(row.cells)}; map names with `columns`",
+            code="data.missing_column",
+            path=source.path,
+            row=row.number,
+            column=column,
         )
 
 
@@ -155,15 +189,28 @@ def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{error.lineno}: malformed JSON: {error.msg}") from None
+        raise DataError(
+            f"{path}:{error.lineno}: malformed JSON: {error.msg}",
+            code="data.malformed",
+            path=path,
+            line=error.lineno,
+        ) from None
     except RecursionError:
-        raise DataError(f"{path}: malformed JSON: nested too deep") from None
+        raise DataError(
+            f"{path}: malformed JSON: nested too deep", code="data.malformed", path=path
+        ) from None
     except ValueError as error:  # A number of 5,000 digits.
         if isinstance(error, UnicodeDecodeError):
             raise
-        raise DataError(f"{path}: malformed JSON: {error}") from None
+        raise DataError(
+            f"{path}: malformed JSON: {error}", code="data.malformed", path=path
+        ) from None
     if not isinstance(raw, list):
-        raise DataError(f"{path}: expected a list of rows, found {type(raw).__name__}")
+        raise DataError(
+            f"{path}: expected a list of rows, found {type(raw).__name__}",
+            code="data.malformed",
+            path=path,
+        )
     for number, row in enumerate(raw, start=1):
         yield _mapping(path, number, row)
 
@@ -177,7 +224,12 @@ def _jsonl_rows(path: Path) -> Iterator[dict[str, Any]]:
                 row = json.loads(line)
             except (ValueError, RecursionError) as error:
                 problem = error.msg if isinstance(error, json.JSONDecodeError) else error
-                raise DataError(f"{path}:{number}: malformed JSON: {problem}") from None
+                raise DataError(
+                    f"{path}:{number}: malformed JSON: {problem}",
+                    code="data.malformed",
+                    path=path,
+                    line=number,
+                ) from None
             yield _mapping(path, number, row)
 
 
@@ -188,12 +240,20 @@ def _csv_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict
             for row in reader:
                 if None in row or None in row.values():
                     raise DataError(
-                        f"{path}:{reader.line_num}: expected {len(reader.fieldnames or ())} columns"
+                        f"{path}:{reader.line_num}: expected {len(reader.fieldnames or ())} columns",
+                        code="data.malformed",
+                        path=path,
+                        line=reader.line_num,
                     )
                 yield dict(row)
         except csv.Error as error:
             line = reader.line_num + 1
-            raise DataError(f"{path}:{line}: malformed CSV: {error}") from None
+            raise DataError(
+                f"{path}:{line}: malformed CSV: {error}",
+                code="data.malformed",
+                path=path,
+                line=line,
+            ) from None
 
 
 def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -208,10 +268,17 @@ def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
         yield from parquet.read_table(path).to_pylist()
     except pyarrow.ArrowException as error:
         first = str(error).split("\n")[0]
-        raise DataError(f"{path}: not a readable parquet file: {first}") from None
+        raise DataError(
+            f"{path}: not a readable parquet file: {first}", code="data.malformed", path=path
+        ) from None
 
 
 def _mapping(path: Path, number: int, row: Any) -> dict[str, Any]:
     if not isinstance(row, dict):
-        raise DataError(f"{path}: row {number} is not an object but {type(row).__name__}")
+        raise DataError(
+            f"{path}: row {number} is not an object but {type(row).__name__}",
+            code="data.malformed",
+            path=path,
+            row=number,
+        )
     return row

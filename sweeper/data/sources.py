@@ -21,14 +21,24 @@ def resolve(path: str) -> str:
         return str(Path(path).resolve()) if Path(path).exists() else path
     world, _, inner = path.removeprefix(BUILTIN).partition("/")
     if world != "miniature":
-        raise DataError(f"{path}: the only builtin world is `builtin:miniature/...`")
+        raise DataError(
+            f"{path}: the only builtin world is `builtin:miniature/...`",
+            code="data.builtin",
+            path=path,
+        )
     try:
         found = ensure_miniature(cache_root()) / inner
     except OSError as error:
         raise DataError(
             f"cannot build the miniature in {cache_root()}: {error.strerror}; set SWEEPER_CACHE to a "
-            "folder that can be written"
+            "folder that can be written",
+            code="data.builtin",
+            path=cache_root(),
         ) from None
     if not inner or not found.exists():
-        raise DataError(f"{path}: the miniature has no `{inner}`; see docs/miniature.md")
+        raise DataError(
+            f"{path}: the miniature has no `{inner}`; see docs/miniature.md",
+            code="data.builtin",
+            path=path,
+        )
     return str(found)

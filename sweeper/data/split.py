@@ -90,7 +90,10 @@ def split_rows(settings: DataSettings) -> Split:
     if not kept:
         raise DataError(
             f"{settings.train.path}: {len(train)} rows, none left to train on after holding out "
-            f"{len(heldout)}; give more rows or fewer `heldout_rows`"
+            f"{len(heldout)}; give more rows or fewer `heldout_rows`",
+            code="data.empty",
+            path=settings.train.path,
+            heldout=len(heldout),
         )
     counts["dropped_near_heldout"] = len(near)
     return Split(kept, heldout, {"train_rows": len(kept), "heldout_rows": len(heldout), **counts})
@@ -107,7 +110,10 @@ def _training_rows(settings: DataSettings) -> tuple[dict[int, Example], dict[str
     if not kept:
         raise DataError(
             f"{settings.train.path}: the safety filter drops all {len(train)} rows; set "
-            "`filter_safety_rows: false` or give other rows"
+            "`filter_safety_rows: false` or give other rows",
+            code="data.empty",
+            path=settings.train.path,
+            key="filter_safety_rows",
         )
     return kept, {**counts, "dropped_safety_rows": len(train) - len(kept)}
 

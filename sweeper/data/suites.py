@@ -82,7 +82,9 @@ def published(source: DataSource) -> DataSource:
     suite = PUBLISHED[source.suite]
     if source.format != "prompts":
         raise DataError(
-            f"the suite {source.suite} has columns of its own; leave `format: {source.format}` out"
+            f"the suite {source.suite} has columns of its own; leave `format: {source.format}` out",
+            code="data.setting",
+            key="format",
         )
     if source.path:
         return replace(source, where={**suite.where, **suite.file_where, **source.where})
@@ -107,13 +109,17 @@ def suite_rows(source: DataSource) -> list[Row]:
     for name in ("where", "subset", "split"):
         if getattr(source, name):
             raise DataError(
-                f"{source.name}: its files have one column and no splits; leave `{name}` out"
+                f"{source.name}: its files have one column and no splits; leave `{name}` out",
+                code="data.setting",
+                key=name,
             )
     hub = is_hub_id(source.path)
     folder = fetch(source.path, source.revision) if hub else Path(source.path)
     paths = sorted(folder.glob(suite.files))
     if not paths:
-        raise DataError(f"{source.name}: no {suite.files} in {folder}")
+        raise DataError(
+            f"{source.name}: no {suite.files} in {folder}", code="data.not_found", path=folder
+        )
     return bare_rows(paths, suite.prompt[0])
 
 

@@ -95,7 +95,11 @@ def local_path(path: str) -> str:
     world, _, inner = path.removeprefix(BUILTIN).partition("/")
     built = [found for found in cache_root().glob(f"{world}-*") if (found / inner).exists()]
     if not built:
-        raise DataError(f"{path} is not built yet; `sweeper run` or `--calibrate` builds it")
+        raise DataError(
+            f"{path} is not built yet; `sweeper run` or `--calibrate` builds it",
+            code="data.builtin",
+            path=path,
+        )
     return str(max(built, key=lambda found: found.stat().st_mtime) / inner)
 
 

@@ -67,14 +67,22 @@ def find_keyword_list(argument: str) -> KeywordList:
     if not path.is_file():
         raise DataError(
             f"`{argument}` is neither a file nor a shipped keyword list; shipped are "
-            f"{', '.join(keyword_list_names())}"
+            f"{', '.join(keyword_list_names())}",
+            code="data.keyword_list",
+            name=argument,
         )
     try:
         raw = read_yaml(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not readable as YAML: {error}") from None
+        raise DataError(
+            f"{path}: not readable as YAML: {error}", code="data.keyword_list", path=path
+        ) from None
     if not isinstance(raw, dict):
-        raise DataError(f"{path}: expected a mapping with `matching` and `phrases`")
+        raise DataError(
+            f"{path}: expected a mapping with `matching` and `phrases`",
+            code="data.keyword_list",
+            path=path,
+        )
     problems = _type_problems(raw)
     if not problems:
         for name in ("phrases", "exceptions"):
@@ -84,7 +92,9 @@ def find_keyword_list(argument: str) -> KeywordList:
         found = KeywordList(name=path.stem, source=raw.get("source", "a file"), **content)
         problems = _law_problems(found)
     if problems:
-        raise DataError(f"{path}: {'; '.join(problems)}")
+        raise DataError(
+            f"{path}: {'; '.join(problems)}", code="data.keyword_list", path=path, problems=problems
+        )
     return found
 
 

@@ -72,15 +72,32 @@ def read_labelled(path: Path) -> list[Labelled]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(_labelled(path, csv.DictReader(file)))
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file; give a CSV with labelled completions") from None
+        raise DataError(
+            f"{path}: no such file; give a CSV with labelled completions",
+            code="data.not_found",
+            path=path,
+        ) from None
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 at byte {error.start}; convert the file") from None
+        raise DataError(
+            f"{path}: not UTF-8 at byte {error.start}; convert the file",
+            code="data.unreadable",
+            path=path,
+            byte=error.start,
+        ) from None
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+        raise DataError(
+            f"{path}: cannot be read: {error.strerror}", code="data.unreadable", path=path
+        ) from None
     except csv.Error as error:
-        raise DataError(f"{path}: malformed CSV: {error}") from None
+        raise DataError(
+            f"{path}: malformed CSV: {error}", code="data.malformed", path=path
+        ) from None
     if not rows:
-        raise DataError(f"{path}: the file has no rows; each row is one labelled completion")
+        raise DataError(
+            f"{path}: the file has no rows; each row is one labelled completion",
+            code="data.empty",
+            path=path,
+        )
     return rows
 
 
@@ -90,11 +107,19 @@ def _labelled(path: Path, reader: "csv.DictReader[str]") -> Iterator[Labelled]:
     if found and missing:
         raise DataError(
             f"{path}: no column `{'`, `'.join(missing)}`; it has {', '.join(found)}; "
-            f"expected {', '.join(COLUMNS)}"
+            f"expected {', '.join(COLUMNS)}",
+            code="data.missing_column",
+            path=path,
+            columns=missing,
         )
     for row in reader:
         if None in row or None in row.values():
-            raise DataError(f"{path}:{reader.line_num}: expected {len(found)} cells in each row")
+            raise DataError(
+                f"{path}:{reader.line_num}: expected {len(found)} cells in each row",
+                code="data.malformed",
+                path=path,
+                line=reader.line_num,
+            )
         yield Labelled(row["completion"], _is_refusal(path, reader.line_num, row))
 
 
@@ -104,7 +129,11 @@ def _is_refusal(path: Path, line: int, row: Mapping[str, str]) -> bool:
     if refusal is None:
         raise DataError(
             f"{path}:{line}: unknown label {label!r}; expected 1_full_compliance, 2_full_refusal or "
-            "3_partial_refusal"
+            "3_partial_refusal",
+            code="data.unknown_label",
+            path=path,
+            line=line,
+            label=label,
         )
     return refusal
 
@@ -121,7 +150,10 @@ def calibrate(rows: Sequence[Labelled], lists: Iterable[KeywordList]) -> Calibra
     empty = sum(not row.completion.strip() for row in rows)
     judged = [row for row in rows if not is_degenerate(row.completion)]
     if not judged:
-        raise DataError(f"all {len(rows)} completions are blank or repetitive; nothing to judge")
+        raise DataError(
+            f"all {len(rows)} completions are blank or repetitive; nothing to judge",
+            code="data.empty",
+        )
     found = [_agreement(judge, judged) for judge in lists]
     found.sort(key=lambda item: (-item.agreement.k, item.name))
     return Calibration(tuple(found), empty, len(rows) - len(judged) - empty)

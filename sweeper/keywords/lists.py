@@ -180,7 +180,11 @@ def load_keyword_list(name: str) -> KeywordList:
     """
     known = keyword_list_names()
     if name not in known:
-        raise DataError(f"no keyword list `{name}`; the shipped lists are {', '.join(known)}")
+        raise DataError(
+            f"no keyword list `{name}`; the shipped lists are {', '.join(known)}",
+            code="data.keyword_list",
+            name=name,
+        )
     text = (resources.files("sweeper.keywords") / "keyword_lists" / f"{name}.yaml").read_text(
         "utf-8"
     )

@@ -80,7 +80,9 @@ class ModelShape:
             if name not in self.linear_layers:
                 raise ModelError(
                     f"the cost model knows no linear layer `{target}`; it knows "
-                    f"{', '.join(self.linear_layers)}"
+                    f"{', '.join(self.linear_layers)}",
+                    code="model.unknown_layer",
+                    layer=target,
                 )
         return names
 
@@ -123,11 +125,16 @@ def read_shape(path: str, revision: str | None = None) -> ModelShape:
     try:
         config = json.loads(found.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelError(f"{found}: cannot be read as JSON: {error}") from None
+        raise ModelError(
+            f"{found}: cannot be read as JSON: {error}", code="model.unreadable", path=found
+        ) from None
     if not isinstance(config, dict) or config.get("model_type") not in FAMILIES:
         kind = config.get("model_type") if isinstance(config, dict) else None
         raise ModelError(
-            f"{found}: model_type is {kind!r}, the cost model knows {', '.join(FAMILIES)}"
+            f"{found}: model_type is {kind!r}, the cost model knows {', '.join(FAMILIES)}",
+            code="model.unsupported",
+            path=found,
+            model_type=kind,
         )
     return shape_of(config, str(found))
 
@@ -155,9 +162,16 @@ def shape_of(config: Mapping[str, Any], source: str = "config") -> ModelShape:
             output_bias=not qwen,
         )
     except KeyError as error:
-        raise ModelError(f"{source}: the key {error} is missing") from None
+        raise ModelError(
+            f"{source}: the key {error} is missing",
+            code="model.unreadable",
+            path=source,
+            key=error.args[0],
+        ) from None
     except (TypeError, ValueError, ZeroDivisionError) as error:
-        raise ModelError(f"{source}: not the shape of a Llama: {error}") from None
+        raise ModelError(
+            f"{source}: not the shape of a Llama: {error}", code="model.unreadable", path=source
+        ) from None
 
 
 def hub_cache() -> Path:
@@ -172,7 +186,9 @@ def _config_file(path: str, revision: str | None) -> Path:
     if Path(path).is_dir():
         found = Path(path) / "config.json"
         if not found.is_file():
-            raise ModelError(f"{path}: no config.json, so its size is unknown")
+            raise ModelError(
+                f"{path}: no config.json, so its size is unknown", code="model.not_found", path=path
+            )
         return found
     hub = hub_cache()
     model = hub / f"models--{path.replace('/', '--')}"
@@ -183,6 +199,8 @@ def _config_file(path: str, revision: str | None) -> Path:
     if not found.is_file():
         raise ModelError(
             f"{path}: no local folder and not in the hub cache {hub}, so its size is unknown; "
-            "run `sweeper prefetch SPEC`, or give a local folder as model.path"
+            "run `sweeper prefetch SPEC`, or give a local folder as model.path",
+            code="model.not_cached",
+            path=path,
         )
     return found

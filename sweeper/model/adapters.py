@@ -61,7 +61,9 @@ def new_adapter(model: PreTrainedModel, tuning: Tuning, seed: int) -> Adapter:
     try:
         wrapped: Any = get_peft_model(model, lora_config(tuning))
     except ValueError as error:
-        raise ModelError(f"tuning.lora_target_modules: {error}") from None
+        raise ModelError(
+            f"tuning.lora_target_modules: {error}", code="model.unknown_layer"
+        ) from None
     prefix = "base_model.model."
     factors, scaling = {}, {}
     for full_name, layer in wrapped.named_modules():

@@ -48,12 +48,17 @@ def opened(source: ModelSource) -> Path:
     folder = Path(source.path)
     if not folder.is_dir():
         raise ModelError(
-            f"{source.path}: no such model folder; check model.path, or give a hub id `owner/name`"
+            f"{source.path}: no such model folder; check model.path, or give a hub id `owner/name`",
+            code="model.not_found",
+            path=source.path,
         )
     if source.revision is not None:
         raise ModelError(
             f"{source.path}: `model.revision` belongs to models of the hub, this is a local folder; "
-            "leave it out"
+            "leave it out",
+            code="model.setting",
+            key="revision",
+            path=source.path,
         )
     return folder
 
@@ -81,7 +86,9 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
             folder, trust_remote_code=False
         )
     except (OSError, ValueError) as error:
-        raise ModelError(_unloadable("tokenizer", source, error)) from None
+        raise ModelError(
+            _unloadable("tokenizer", source, error), code="model.unreadable", path=source.path
+        ) from None
     if is_hub_id(source.path):
         tokenizer.name_or_path = f"{source.path} ({folder})"
     if tokenizer.pad_token_id is None:
@@ -121,13 +128,18 @@ def load_model(
             output_loading_info=True,
         )
     except (OSError, ValueError) as error:
-        raise ModelError(_unloadable("model", source, error)) from None
+        raise ModelError(
+            _unloadable("model", source, error), code="model.unreadable", path=source.path
+        ) from None
     model, loading = loaded
     absent = sorted(loading["missing_keys"])
     if absent:  # transformers would fill them with random numbers.
         raise ModelError(
             f"{source.path}: the weights file lacks {len(absent)} weights of the model, "
-            f"{absent[0]} among them; save the whole model again"
+            f"{absent[0]} among them; save the whole model again",
+            code="model.incomplete",
+            path=source.path,
+            weights=absent,
         )
     # Penalties and the like in the model's folder would change what the record calls greedy, and
     # `generate` fills in from here whatever a call leaves open. The end tokens are the model's own.
@@ -166,19 +178,28 @@ def check_model(source: ModelSource) -> None:
     hub = is_hub_id(source.path)
     where = f"{source.path} ({folder})" if hub else source.path
     if not (folder / "config.json").is_file():
-        raise ModelError(f"{where}: no config.json, so this is not a model folder{_again(hub)}")
+        raise ModelError(
+            f"{where}: no config.json, so this is not a model folder{_again(hub)}",
+            code="model.not_found",
+            path=source.path,
+        )
     if not any(folder.glob("*.safetensors")):
         others = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
         raise ModelError(
             f"{where}: no *.safetensors weights (found {others}); pickled weights are not loaded: "
             "choose a model that has safetensors, or save it with "
-            f"`save_pretrained(..., safe_serialization=True)`{_again(hub)}"
+            f"`save_pretrained(..., safe_serialization=True)`{_again(hub)}",
+            code="model.unsafe_weights",
+            path=source.path,
         )
     absent = _absent_shards(folder)
     if absent:
         raise ModelError(
             f"{where}: {len(absent)} of its weights files are not there, {absent[0]} among them; copy "
-            f"the whole model{_again(hub)}"
+            f"the whole model{_again(hub)}",
+            code="model.incomplete",
+            path=source.path,
+            files=absent,
         )
 
 
@@ -195,7 +216,11 @@ def _absent_shards(folder: Path) -> list[str]:
     try:
         names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{index}: not an index of weights files: {error!r}") from None
+        raise ModelError(
+            f"{index}: not an index of weights files: {error!r}",
+            code="model.unreadable",
+            path=index,
+        ) from None
     return sorted(name for name in names if not (folder / name).is_file())
 
 
@@ -212,14 +237,18 @@ def check_tuning(source: ModelSource, tuning: Tuning) -> int | None:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise ModelError(_unloadable("configuration", source, error)) from None
+        raise ModelError(
+            _unloadable("configuration", source, error), code="model.unreadable", path=source.path
+        ) from None
     modules = model.named_modules()
     known = {name.rpartition(".")[2] for name, m in modules if isinstance(m, torch.nn.Linear)}
     for target in tuning.lora_target_modules if tuning.method == "lora" else ():
         if target != ALL_LINEAR and target.rpartition(".")[2] not in known:
             raise ModelError(
                 f"tuning.lora_target_modules: {source.name} has no linear layer `{target}`; "
-                f"it has {', '.join(sorted(known))}"
+                f"it has {', '.join(sorted(known))}",
+                code="model.unknown_layer",
+                layer=target,
             )
     text = config.get_text_config(decoder=True)
     windows = [getattr(text, "max_position_embeddings", None)]

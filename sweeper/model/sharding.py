@@ -33,7 +33,8 @@ def shard(model: PreTrainedModel, world: World, device: torch.device) -> PreTrai
     if not layers:
         raise ModelError(
             f"{type(model).__name__} does not say what its layers are, so it cannot be spread over "
-            f"{world.size} GPUs; set compute.gpus_per_trial: 1"
+            f"{world.size} GPUs; set compute.gpus_per_trial: 1",
+            code="model.unsupported",
         )
     for module in (*layers, model):
         fully_shard(module, mesh=mesh, reshard_after_forward=True)

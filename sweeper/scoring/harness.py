@@ -198,7 +198,12 @@ def load_tasks(settings: HarnessSettings) -> dict[str, Any]:
             "block out"
         ) from None
     if settings.include_path is not None and not Path(settings.include_path).is_dir():
-        raise DataError(f"{WHERE}.include_path: {settings.include_path} is no folder")
+        raise DataError(
+            f"{WHERE}.include_path: {settings.include_path} is no folder",
+            code="data.lm_eval",
+            key="include_path",
+            path=settings.include_path,
+        )
     manager = _manager(TaskManager, settings)
     _check_known(settings, manager.all_tasks)
     with _runs(settings.tasks):
@@ -231,7 +236,10 @@ def _check_known(settings: HarnessSettings, known: Sequence[str]) -> None:
             place = f" and the folder {settings.include_path}" if settings.include_path else ""
             raise DataError(
                 f"{WHERE}.tasks: `{name}` is no task of lm-eval {version('lm_eval')}{place}{hint}; "
-                "`lm-eval ls tasks` lists them"
+                "`lm-eval ls tasks` lists them",
+                code="data.lm_eval",
+                key="tasks",
+                task=name,
             )
 
 
@@ -259,7 +267,10 @@ def _runs(names: Sequence[str]) -> Iterator[None]:
         text = (str(error).strip() or "no message").splitlines()[0]
         raise DataError(
             f"{WHERE}.tasks: {', '.join(names)} cannot be loaded: {type(error).__name__}: {text}; a "
-            "task's data set must be a local file or in the cache of `datasets`, or the hub within reach"
+            "task's data set must be a local file or in the cache of `datasets`, or the hub within reach",
+            code="data.lm_eval",
+            key="tasks",
+            tasks=names,
         ) from None
 
 
@@ -278,7 +289,12 @@ def _check_answerable(name: str, task: Any) -> None:
     elif options.get("do_sample"):
         reason = "samples its responses (do_sample), while all responses of a sweep are greedy"
     if reason is not None:
-        raise DataError(f"{WHERE}.tasks: `{name}` {reason}; leave it out")
+        raise DataError(
+            f"{WHERE}.tasks: `{name}` {reason}; leave it out",
+            code="data.lm_eval",
+            key="tasks",
+            task=name,
+        )
 
 
 def _generation(task: Any) -> dict[str, Any]:
@@ -312,13 +328,20 @@ def check_harness(settings: HarnessSettings, window: int | None, objectives: Seq
         if window is not None and room >= window:
             raise DataError(
                 f"{WHERE}.tasks: `{name}` asks for responses of up to {room} tokens, but the model has "
-                f"a window of {window}; set generation_kwargs.max_gen_toks in a task of your own"
+                f"a window of {window}; set generation_kwargs.max_gen_toks in a task of your own",
+                code="data.too_long",
+                task=name,
+                tokens=room,
+                limit=window,
             )
     known = _names(loaded)
     for objective in objectives:
         if is_harness(objective) and objective not in known:
             raise DataError(
-                f"objectives: {objective} is none of what the tasks measure: {', '.join(known)}"
+                f"objectives: {objective} is none of what the tasks measure: {', '.join(known)}",
+                code="data.lm_eval",
+                key="objectives",
+                objective=objective,
             )
 
 

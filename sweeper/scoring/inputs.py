@@ -141,7 +141,10 @@ def _check_limits(rules: StopRules, prompts: int) -> None:
             raise DataError(
                 f"search.stop: with {prompts} harmful prompts not even 0 unsafe responses keep unsafe_rate "
                 f"at most {limit.max:g} with confidence {limit.confidence:g}, so every candidate would be "
-                "stopped; give more prompts, a larger max, or less confidence"
+                "stopped; give more prompts, a larger max, or less confidence",
+                code="data.too_few_prompts",
+                key="search.stop",
+                prompts=prompts,
             )
 
 
@@ -160,5 +163,9 @@ def _check_window(task: TrajectoryTask, inputs: Inputs, window: int) -> None:
     ):
         if tokens > window:
             raise DataError(
-                f"{what}: {tokens} tokens, but {task.model.name} has a window of {window}"
+                f"{what}: {tokens} tokens, but {task.model.name} has a window of {window}",
+                code="data.too_long",
+                row=what,
+                tokens=tokens,
+                limit=window,
             )

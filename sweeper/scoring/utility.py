@@ -155,7 +155,9 @@ def reference_answers(references: Sequence[str], extractor: str) -> list[str]:
             raise DataError(
                 f"evaluation.answer_extractor: {extractor}: the completion of held-out row {number} "
                 f"has no answer after `{MARKER}`: {reference[-80:]!r}; mend the row, leave it out, or "
-                "set answer_extractor: none"
+                "set answer_extractor: none",
+                code="data.answer",
+                row=number,
             )
         answers.append(answer)
     return answers

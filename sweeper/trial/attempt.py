@@ -130,7 +130,10 @@ class Attempt:
         self._model: PreTrainedModel = load(task.model, self._device, self._world)
         self._switch_training_aids()
         if len(self._members) > 1 and getattr(self._model.config, "attention_dropout", None):
-            raise ModelError("a model with dropout of its own trains one adapter at a time")
+            raise ModelError(
+                "a model with dropout of its own trains one adapter at a time",
+                code="model.unsupported",
+            )
         commit = model_commit(task.model)
         for member in self._members:
             tuning = member.task.tuning
