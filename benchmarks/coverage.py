@@ -17,8 +17,9 @@ from recovery import TOYS, calibration, recovery
 from simulations import (
     RUNS,
     Row,
+    clopper_pearson_interval,
     counts_coverage,
-    difference_errors,
+    credible_interval,
     differences_coverage,
     means_coverage,
     pairs_coverage,
@@ -26,12 +27,7 @@ from simulations import (
     seeds_coverage,
 )
 
-from sweeper.stats import (
-    Interval,
-    clopper_pearson_interval,
-    credible_interval,
-    wilson_interval,
-)
+from sweeper.stats import Interval, wilson_interval
 from sweeper.store.provenance import git_commit, hardware, package_versions
 
 RESULTS = Path(__file__).resolve().parent / "results" / "coverage.json"
@@ -69,10 +65,6 @@ def tables(repetitions: int) -> dict[str, list[Row]]:
         "ever wrong about a rate, looking after each of 1000 prompts": [
             {"rate": rate} | rate_errors(rng(5), rate, 1000, few)
             for rate in (0.01, 0.05, 0.16, 0.5)
-        ],
-        "ever wrong about a difference, looking after each of 1000 prompts": [
-            {"first alone": a, "second alone": b} | difference_errors(rng(6), (a, b), 1000, few)
-            for a, b in ((0.02, 0.02), (0.1, 0.02), (0.3, 0.2))
         ],
         "front recovery": [
             {"toy": toy.name, "prompts": toy.prompts} | recovery(rng(7), toy, few) for toy in TOYS

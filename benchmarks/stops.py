@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
 from sweeper.scoring.stopping import Count, above, stop_reason
-from sweeper.stats import clopper_pearson_interval, probability_at_most
+from sweeper.stats import probability_at_most
 from sweeper.task.stop_rules import RateLimit, StopRules
 
 Row = dict[str, float | int | str]
@@ -49,8 +50,9 @@ def race_errors(
     for _ in range(repetitions):
         seen = batches(rng, rate, prompts, size, finite=finite)
         dropped += any(_above(count, most, error) for count in seen)
-        peeking += any(
-            clopper_pearson_interval(count.k, count.n, 1 - 2 * error).low > most for count in seen
+        peeking += any(  # The lower end of Clopper and Pearson's one-sided interval.
+            count.k and special.betaincinv(count.k, count.n - count.k + 1, error) > most
+            for count in seen
         )
     return {"dropped": dropped / repetitions, "peeking": peeking / repetitions}
 

@@ -108,7 +108,7 @@ HEAVY = {
         )
     },
     "rouge_score": {"scoring/utility.py"},
-    "scipy": {"search/suggest.py"},
+    "scipy": {"search/suggest.py", "stats/distributions.py"},
     "starlette": {"serve/app.py", "serve/guard.py", "serve/server.py"},
     "sqlalchemy": {"search/storages.py"},
     "uvicorn": {"serve/server.py"},

@@ -1,6 +1,5 @@
 """Two candidates on the same prompts or rows: how far apart they are, and how sure that is."""
 
-import math
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -10,15 +9,14 @@ from numpy.typing import NDArray
 from sweeper.analysis.candidate import Candidate
 from sweeper.metrics import LIKELIHOOD_METRICS
 from sweeper.stats import (
-    Balance,
     DiscordantPairs,
     Interval,
     difference_lower_bound,
     discordant_pairs,
     mcnemar,
+    mean_interval,
     paired_difference_interval,
 )
-from sweeper.stats.beta import t_quantile
 from sweeper.store.records import TrialRecord
 from sweeper.store.samples import CORRECT, LOSS, TOKENS
 
@@ -73,9 +71,9 @@ def gap(
     between = (
         interval_of_verdicts(apart, confidence)
         if has_verdicts(first, metric) and has_verdicts(second, metric)
-        else interval_of_mean(ends[0] - ends[1], apart, confidence)
+        else mean_interval(ends[0] - ends[1], apart, confidence)
     )
-    p_value = max(mcnemar(pair, mid_p=False) for pair in pairs) if pairs else None
+    p_value = max(mcnemar(pair) for pair in pairs) if pairs else None
     return Gap(metric, *ends, ends[0] - ends[1], between, True, len(rows[0]), pairs, p_value)
 
 
@@ -119,18 +117,11 @@ def numbers(samples: str | tuple[float, ...]) -> Floats:
     return np.array(samples, dtype=np.float64)
 
 
-def interval_of_mean(mean: float, rows: Floats, confidence: float) -> Interval:
-    """Student's t interval of a mean, from rows that have it as their mean; at least two."""
-    n = len(rows)
-    half = t_quantile(0.5 + confidence / 2, n - 1) * float(rows.std(ddof=1)) / math.sqrt(n)
-    return Interval(mean - half, mean + half)
-
-
 def interval_of_verdicts(apart: Floats, confidence: float) -> Interval:
     """Tango's interval of a mean difference of verdicts, each in [-1, 1]; never of width zero."""
     first, second = apart[apart > 0].sum(), -apart[apart < 0].sum()
-    balance = Balance(float(first), float(second), len(apart))
-    return paired_difference_interval(balance, confidence)
+    pairs = DiscordantPairs(float(first), float(second), len(apart))
+    return paired_difference_interval(pairs, confidence)
 
 
 def has_verdicts(item: Candidate, metric: str) -> bool:
@@ -175,7 +166,7 @@ def lower_bound_of(item: Candidate, metric: str, sign: int, confidence: float) -
     rows = rows_of(item, metric)
     two_sided = 2 * confidence - 1
     if rows is not None and len(rows) > 1 and len(set(rows.tolist())) > 1:
-        return interval_of_mean(value, rows, two_sided).low
+        return mean_interval(value, rows, two_sided).low
     between = item.interval(metric, two_sided)
     if between is None:
         return value

@@ -15,7 +15,6 @@ from sweeper.analysis import (
     gap,
     has_verdicts,
     interpolation_twin,
-    interval_of_mean,
     interval_of_verdicts,
     learning_rate_twin,
     raw_twin,
@@ -23,8 +22,7 @@ from sweeper.analysis import (
 )
 from sweeper.report.related import RelatedConfigurations
 from sweeper.spec import ObjectiveSpec, SweepSpec
-from sweeper.stats import Interval
-from sweeper.stats.beta import t_quantile
+from sweeper.stats import Interval, mean_interval, t_quantile
 
 AGAINST = {
     "ema": "interpolation twin",
@@ -200,7 +198,7 @@ def _mean_interval(mean: float, rows: Floats, verdicts: bool) -> Interval:
     """Of a mean over pairs, by prompt or row; verdicts that never differ do not make it certain."""
     if verdicts and not rows.any():
         return interval_of_verdicts(rows, 0.95)
-    return interval_of_mean(mean, rows, 0.95)
+    return mean_interval(mean, rows, 0.95)
 
 
 def _differences(

@@ -9,7 +9,7 @@ import numpy as np
 
 from sweeper.analysis import CANDIDATE_ROLE, Candidate, Front, has_verdicts, rows_of
 from sweeper.spec import SweepSpec
-from sweeper.stats.beta import t_quantile
+from sweeper.stats import t_quantile
 
 CONFIDENCE = 0.95
 BUDGET = 2_500_000

@@ -1,33 +1,26 @@
 """Two configurations on the same prompts or rows: what differs between them, prompt by prompt."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
-from statistics import NormalDist, fmean, stdev
+from statistics import NormalDist
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sweeper.errors import SweeperError
-from sweeper.stats.beta import t_quantile
+from sweeper.stats.distributions import t_quantile
 from sweeper.stats.rates import Interval
 
 _BISECTIONS = 50
 
 
 class DiscordantPairs(NamedTuple):
-    """On how many of n prompts only the first, or only the second, of two is counted."""
+    """On how many of n prompts only the first, or only the second, of two is counted.
 
-    first: int
-    second: int
-    n: int
-
-    @property
-    def difference(self) -> float:
-        """The first rate minus the second."""
-        return (self.first - self.second) / self.n
-
-
-class Balance(NamedTuple):
-    """Of verdicts averaged over seeds: what the first, and the second, has more, summed over n prompts."""
+    Of verdicts averaged over seeds: what the first, and the second, has more, summed over the prompts.
+    """
 
     first: float
     second: float
@@ -57,30 +50,22 @@ def discordant_pairs(first: str, second: str) -> DiscordantPairs:
     return DiscordantPairs(pairs.count(("1", "0")), pairs.count(("0", "1")), len(pairs))
 
 
-def mcnemar(pairs: DiscordantPairs, *, mid_p: bool = True) -> float:
-    """Two-sided p of equal rates: the discordant prompts are a fair coin's (McNemar 1947).
+def mcnemar(pairs: DiscordantPairs) -> float:
+    """Exact two-sided p of equal rates, from whole numbers of discordant prompts (McNemar 1947).
 
-    The exact p is 2 P(X <= min(first, second)), at most 1, with X ~ Binomial(first + second, 1/2). The
-    mid-p takes P(X = min) off once; it is nearer to its level and very rarely above it (Fagerland, Lydersen
-    and Laake 2013, doi:10.1186/1471-2288-13-91).
+    2 P(X <= min(first, second)), at most 1, with X ~ Binomial(first + second, 1/2), in whole numbers.
     """
-    total, least = pairs.first + pairs.second, min(pairs.first, pairs.second)
-    whole = 1 << total
-    doubled = 2 * sum(math.comb(total, i) for i in range(least + 1))
-    if mid_p:
-        return (doubled - math.comb(total, least)) / whole
-    return min(1.0, doubled / whole)
+    total, least = int(pairs.first + pairs.second), int(min(pairs.first, pairs.second))
+    return min(1.0, 2 * sum(math.comb(total, i) for i in range(least + 1)) / (1 << total))
 
 
 @lru_cache(maxsize=65536)
-def paired_difference_interval(
-    pairs: DiscordantPairs | Balance, confidence: float = 0.95
-) -> Interval:
+def paired_difference_interval(pairs: DiscordantPairs, confidence: float = 0.95) -> Interval:
     """The score interval of a difference of two rates on the same prompts, within [-1, 1].
 
     Tango 1998 (Statistics in Medicine 17:891-908): all differences that the score test keeps. At zero
-    that test is McNemar's without continuity correction. A balance is treated as if each prompt differed
-    wholly or not at all, which is the largest variance its sums can have.
+    that test is McNemar's without continuity correction. Averages over seeds are treated as if each prompt
+    differed wholly or not at all, which is the largest variance their sums can have.
 
     Raises:
         SweeperError: a confidence outside (0, 1).
@@ -95,7 +80,7 @@ def paired_difference_interval(
     return Interval(low, high)
 
 
-def constrained_share(pairs: DiscordantPairs | Balance, difference: float) -> float:
+def constrained_share(pairs: DiscordantPairs, difference: float) -> float:
     """The likeliest share of `second` prompts where the shares of both kinds differ by `difference`.
 
     The root of Tango's quadratic, in [max(0, -difference), (1 - difference) / 2].
@@ -109,7 +94,7 @@ def constrained_share(pairs: DiscordantPairs | Balance, difference: float) -> fl
     return min(max(share, 0.0, -difference), (1 - difference) / 2)
 
 
-def _score(pairs: DiscordantPairs | Balance, difference: float) -> float:
+def _score(pairs: DiscordantPairs, difference: float) -> float:
     gap = pairs.first - pairs.second - pairs.n * difference
     share = constrained_share(pairs, difference)
     variance = pairs.n * (2 * share + difference * (1 - difference))
@@ -135,21 +120,8 @@ def kept_end(inside: float, outermost: float, keeps: Callable[[float], bool]) ->
     return inside
 
 
-def mean_difference_interval(
-    first: Sequence[float], second: Sequence[float], confidence: float = 0.95
-) -> Interval:
-    """Student's t interval of the mean of `first - second`, row by row. Any scale.
-
-    Raises:
-        SweeperError: fewer than two rows, not equally many, or a confidence outside (0, 1).
-    """
-    if len(first) != len(second) or len(first) < 2:
-        raise SweeperError(
-            f"pairs need the same rows, at least two, but got {len(first)} and {len(second)}"
-        )
-    if not 0 < confidence < 1:
-        raise SweeperError(f"a confidence lies strictly between 0 and 1, but got {confidence}")
-    gaps = [a - b for a, b in zip(first, second, strict=True)]
-    n, mean = len(gaps), fmean(gaps)
-    half = t_quantile(0.5 + confidence / 2, n - 1) * stdev(gaps) / math.sqrt(n)
+def mean_interval(mean: float, rows: NDArray[np.float64], confidence: float) -> Interval:
+    """Student's t interval of a mean, from at least two rows, shape (n,), that have it as their mean."""
+    n = len(rows)
+    half = t_quantile(0.5 + confidence / 2, n - 1) * float(rows.std(ddof=1)) / math.sqrt(n)
     return Interval(mean - half, mean + half)

@@ -9,11 +9,8 @@ from functools import lru_cache
 from statistics import NormalDist
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from sweeper.errors import SweeperError
-from sweeper.stats.beta import beta_quantile, incomplete_beta
+from sweeper.stats.distributions import beta_cdf, beta_quantile
 
 
 class Interval(NamedTuple):
@@ -46,43 +43,8 @@ def wilson_interval(k: float, n: int, confidence: float = 0.95) -> Interval:
 
 
 @lru_cache(maxsize=65536)
-def clopper_pearson_interval(k: int, n: int, confidence: float = 0.95) -> Interval:
-    """The exact interval of k successes in n, two-sided: its coverage is never below `confidence`.
-
-    Clopper and Pearson 1934, doi:10.1093/biomet/26.4.404: the quantiles of Beta(k, n - k + 1) and
-    Beta(k + 1, n - k). Wider than Wilson's, because a discrete count cannot meet a level exactly.
-
-    Raises:
-        SweeperError: not 0 <= k <= n, n < 1, or a confidence outside (0, 1).
-    """
-    _check(k, n)
-    tail = (1 - _share(confidence)) / 2
-    low = 0.0 if k == 0 else beta_quantile(k, n - k + 1, tail)
-    high = 1.0 if k == n else beta_quantile(k + 1, n - k, 1 - tail)
-    return Interval(low, high)
-
-
-@lru_cache(maxsize=65536)
-def credible_interval(k: int, n: int, confidence: float = 0.95) -> Interval:
-    """The equal-tailed interval of Beta(k + 1/2, n - k + 1/2), with the ends 0 and 1 at k = 0 and k = n.
-
-    Brown, Cai and DasGupta 2001, doi:10.1214/ss/1009213286, who close the ends in this way.
-
-    Raises:
-        SweeperError: not 0 <= k <= n, n < 1, or a confidence outside (0, 1).
-    """
-    _check(k, n)
-    tail = (1 - _share(confidence)) / 2
-    low = 0.0 if k == 0 else beta_quantile(k + 0.5, n - k + 0.5, tail)
-    high = 1.0 if k == n else beta_quantile(k + 0.5, n - k + 0.5, 1 - tail)
-    return Interval(low, high)
-
-
-@lru_cache(maxsize=65536)
 def probability_at_most(k: int, n: int, limit: float) -> float:
     """P(rate <= limit) under Beta(k + 1/2, n - k + 1/2), in [0, 1].
-
-    Absolute error below 1e-10 up to n = 10,000; beyond, `lgamma` loses about a digit per decade.
 
     Raises:
         SweeperError: not 0 <= k <= n, n < 1, or a limit outside [0, 1].
@@ -90,14 +52,14 @@ def probability_at_most(k: int, n: int, limit: float) -> float:
     _check(k, n)
     if not 0 <= limit <= 1:
         raise SweeperError(f"a limit of a rate lies in [0, 1], but got {limit}")
-    return incomplete_beta(k + 0.5, n - k + 0.5, limit)
+    return beta_cdf(k + 0.5, n - k + 0.5, limit)
 
 
 @lru_cache(maxsize=65536)
 def upper_bound(k: int, n: int, confidence: float) -> float:
     """The rate that is not exceeded with probability `confidence`: the posterior's quantile.
 
-    The inverse of `probability_at_most` in its limit; accurate to 1e-12.
+    The inverse of `probability_at_most` in its limit.
 
     Raises:
         SweeperError: not 0 <= k <= n, n < 1, or a confidence outside (0, 1).
@@ -124,16 +86,6 @@ def largest_passing_count(n: int, limit: float, confidence: float) -> int | None
         else:
             failing = middle
     return passing
-
-
-def sample_rate(k: int, n: int, draws: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Draws from Beta(k + 1/2, n - k + 1/2), shape (draws,).
-
-    Raises:
-        SweeperError: not 0 <= k <= n, or n < 1.
-    """
-    _check(k, n)
-    return rng.beta(k + 0.5, n - k + 0.5, size=draws)
 
 
 def difference_lower_bound(

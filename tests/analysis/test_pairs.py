@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 from support.factories import base_record, make_record, make_spec, with_samples
+from support.oracles import mean_difference_interval
 
 from sweeper.analysis import (
     Candidate,
     Gap,
     find_front,
     gap,
-    interval_of_mean,
     lower_bound_of,
     rows_of,
 )
@@ -18,7 +18,7 @@ from sweeper.stats import (
     difference_lower_bound,
     discordant_pairs,
     mcnemar,
-    mean_difference_interval,
+    mean_interval,
     paired_difference_interval,
     wilson_interval,
 )
@@ -54,7 +54,7 @@ def test_verdicts_of_one_seed_get_tangos_interval_and_mcnemars_exact_p() -> None
     assert found.paired and found.n == 120
     assert found.discordant == (pairs,)
     assert found.interval == pytest.approx(paired_difference_interval(pairs))
-    assert found.p_value == mcnemar(pairs, mid_p=False)
+    assert found.p_value == mcnemar(pairs)
     assert found.difference == pytest.approx((first.count("1") - second.count("1")) / 120)
 
 
@@ -102,7 +102,7 @@ def test_verdicts_averaged_over_seeds_are_never_certain_and_are_wider_than_stude
     assert found.p_value == 1.0 and len(found.discordant) == 2
     apart = np.array([0.5, -0.5, 1.0, *[0.0] * 77])
     wide = interval_of_verdicts(apart, 0.95)
-    student = interval_of_mean(float(apart.mean()), apart, 0.95)
+    student = mean_interval(float(apart.mean()), apart, 0.95)
     assert wide.high - wide.low > student.high - student.low
     assert wide.low < apart.mean() < wide.high
 
@@ -115,7 +115,7 @@ def test_the_p_over_seeds_is_the_largest() -> None:
     one, other = candidates(*records, seeds="[0, 1]")
     found = gap(one, other, "unsafe_rate")
     assert found is not None
-    each = [mcnemar(pair, mid_p=False) for pair in found.discordant]
+    each = [mcnemar(pair) for pair in found.discordant]
     assert each == [2 / 2**8, 2 / 2**2]
     assert found.p_value == 0.5
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.factories import base_record, make_record, make_spec, make_sweep, with_samples
+from support.oracles import mean_difference_interval
 
 from sweeper.analysis import UNSAFE, find_front, gap
 from sweeper.report import render, report_data
 from sweeper.report.averaging import Effect, averaging_effects, effect_rows, tally
-from sweeper.stats import mean_difference_interval
 from sweeper.store.folder import RunFolder
 from sweeper.store.records import TrialRecord
 from sweeper.store.samples import Samples

@@ -15,7 +15,7 @@ from sweeper.judges import RejudgedRecords
 from sweeper.judges.rejudged import InsufficientCoverage
 from sweeper.report import ReportData, pairs, render, report_data
 from sweeper.report.figures import MANY, front_figure, front_info
-from sweeper.stats.beta import t_quantile
+from sweeper.stats import t_quantile
 from sweeper.store.folder import RunFolder
 from sweeper.store.records import TrialRecord
 

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 from support.benchmarks import benchmark
+from support.oracles import rate_sequence
 
 from sweeper.errors import SweeperError
 from sweeper.scoring.stopping import Count, above, inferred, prompt_order, stop_reason
-from sweeper.stats import decided, probability_at_most, rate_sequence
+from sweeper.stats import decided, probability_at_most
 from sweeper.task import Average, Readout
 from sweeper.task.stop_rules import ASSUMPTION, RateLimit, StopRules
 
