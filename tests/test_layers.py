@@ -94,7 +94,8 @@ HEAVY = {
         f"spec/{name}.py" for name in ("axes", "data", "fields", "load", "models", "references")
     },
     "ray": {"sweep/driver.py", "sweep/trials.py", "launch/ray_jobs.py"},
-    "requests": {"judges/remote.py", "launch/ray_jobs.py"},
+    "openai": {"judges/remote.py"},
+    "requests": {"launch/ray_jobs.py"},
     "rich": {
         f"cli/{name}.py"
         for name in (

@@ -6,15 +6,20 @@ growing pauses or as long as it asks. The API key is read from the environment a
 
 import json
 import os
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
-import requests
-from requests.auth import AuthBase
+from openai import (
+    APIConnectionError,
+    APIStatusError,
+    APITimeoutError,
+    DefaultHttpxClient,
+    Omit,
+    OpenAI,
+)
 
 from sweeper.errors import JudgeError
 from sweeper.judges.base import (
@@ -33,6 +38,9 @@ from sweeper.judges.formats import (
     shortened,
 )
 from sweeper.judges.pace import Clock, Turns, retry_after
+
+if TYPE_CHECKING:
+    from openai.types.chat import ChatCompletionMessageParam
 
 API_KEY = "OPENAI_API_KEY"
 
@@ -77,18 +85,6 @@ class _Try(NamedTuple):
     pause: float | None = None
 
 
-class _Bearer(AuthBase):
-    """The key in the header. Given as `auth`, it keeps requests from looking into a netrc file."""
-
-    def __init__(self, key: str | None) -> None:
-        self._key = key
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if self._key is not None:
-            request.headers["Authorization"] = f"Bearer {self._key}"
-        return request
-
-
 class HttpJudge:
     """A chat model behind `BASE_URL/chat/completions`, asked at temperature 0.
 
@@ -128,13 +124,13 @@ class HttpJudge:
             raise JudgeError(
                 f"`{format_}` is no format of an http judge; known are {', '.join(REMOTE_FORMATS)}"
             )
-        self._url = f"{_checked(base_url)}/chat/completions"
+        self._base_url = _checked(base_url)
+        self._url = f"{self._base_url}/chat/completions"
         self._key = _key(api_key_env)
         self._model, self._format, self._timeout = model, format_, timeout
         self._concurrency, self._first_pause = concurrency, first_pause
         self._clock = clock or Clock()
         self._turns = Turns(per_minute, self._clock)
-        self._sessions = threading.local()
         self._answered = False
         guard = format_ == LLAMA_GUARD_3.name
         self._parse = parse_llama_guard if guard else parse_word
@@ -154,13 +150,13 @@ class HttpJudge:
         failure: JudgeError | None = None
         failed, last = 0, ""
         self._clock.stopped.clear()
-        pool = ThreadPoolExecutor(self._concurrency)
+        client, pool = self._client(), ThreadPoolExecutor(self._concurrency)
         waiting: dict[Future[Judgement], int] = {}
         try:
             while True:
                 free = 0 if failure else self._concurrency - len(waiting)
                 for number in islice(numbers, free):
-                    waiting[pool.submit(self._ask, samples[number])] = number
+                    waiting[pool.submit(self._ask, client, samples[number])] = number
                 if not waiting:
                     break
                 done, _ = wait(waiting, return_when=FIRST_COMPLETED)
@@ -180,12 +176,23 @@ class HttpJudge:
         finally:
             self._clock.stopped.set()
             pool.shutdown(cancel_futures=True)
+            client.close()
         if failure is None and failed and not self._answered:
             failure = self._down(failed, last)
         if failure is not None:
             raise failure
 
-    def _ask(self, sample: Sample) -> Judgement:
+    def _client(self) -> OpenAI:
+        """The client, without retries of its own (they would pass by the rate) and without redirects."""
+        return OpenAI(
+            api_key=self._key or "none",
+            base_url=self._base_url,
+            timeout=self._timeout,
+            max_retries=0,
+            http_client=DefaultHttpxClient(follow_redirects=False),
+        )
+
+    def _ask(self, client: OpenAI, sample: Sample) -> Judgement:
         """Send one request until it is answered, in a thread.
 
         Raises:
@@ -196,7 +203,7 @@ class HttpJudge:
             self._turns.wait()
             if self._clock.stopped.is_set():
                 return abstention(found.problem, final=False)
-            found = self._try(sample)
+            found = self._try(client, sample)
             if found.judgement is not None:
                 return found.judgement
             garbage += found.garbage
@@ -210,28 +217,31 @@ class HttpJudge:
             raise self._down(1, found.problem)
         return abstention(found.problem, final=False)
 
-    def _try(self, sample: Sample) -> _Try:
+    def _try(self, client: OpenAI, sample: Sample) -> _Try:
         """Send one request once.
 
         Raises:
             JudgeError: an answer that every other request would get too.
         """
         try:
-            response = self._post(sample)
-        except requests.ConnectionError as error:  # Connecting may time out, too.
-            return _Try(problem=f"cannot be reached: {self._plain(error)}", unreached=True)
-        except requests.Timeout:
-            return _Try(problem=f"said nothing for {self._timeout:g} seconds")
-        except requests.RequestException as error:  # A broken body, say.
-            return _Try(problem=self._plain(error))
-        return self._read(response) if response.status_code == 200 else self._refused(response)
-
-    def _read(self, response: requests.Response) -> _Try:
-        """What the model said."""
+            answer = client.chat.completions.with_raw_response.create(
+                model=self._model,
+                messages=self._messages(sample),
+                temperature=0,
+                max_tokens=ANSWER_TOKENS,
+                extra_headers=None if self._key else {"Authorization": Omit()},
+            )
+        except APIStatusError as error:
+            return self._refused(error)
+        except APIConnectionError as error:
+            cause = error.__cause__ or error
+            if isinstance(error, APITimeoutError) and type(cause).__name__ != "ConnectTimeout":
+                return _Try(problem=f"said nothing for {self._timeout:g} seconds")
+            return _Try(problem=f"cannot be reached: {self._plain(cause)}", unreached=True)
         try:
-            text = str(response.json()["choices"][0]["message"]["content"] or "")
-        except (ValueError, LookupError, TypeError):
-            problem = f"sent what is no chat completion: {self._plain(response.text)!r}"
+            text = answer.parse().choices[0].message.content or ""
+        except (ValueError, LookupError, TypeError, AttributeError):
+            problem = f"sent what is no chat completion: {self._plain(answer.text)!r}"
             return _Try(problem=problem)
         self._answered = True
         answers = self._parse(text.strip())
@@ -239,23 +249,7 @@ class HttpJudge:
             return _Try(problem=f"unreadable output: {self._plain(text)!r}", garbage=True)
         return _Try(Judgement(answers.unsafe, answers.refusal, self._plain(text)))
 
-    def _post(self, sample: Sample) -> requests.Response:
-        session = getattr(self._sessions, "session", None)
-        if session is None:
-            session = self._sessions.session = requests.Session()
-            session.auth = _Bearer(self._key)
-        body = {
-            "model": self._model,
-            "messages": self._messages(sample),
-            "temperature": 0,
-            "max_tokens": ANSWER_TOKENS,
-        }
-        found: requests.Response = session.post(
-            self._url, json=body, timeout=self._timeout, allow_redirects=False
-        )
-        return found
-
-    def _messages(self, sample: Sample) -> list[dict[str, str]]:
+    def _messages(self, sample: Sample) -> "list[ChatCompletionMessageParam]":
         if self._format == LLAMA_GUARD_3.name:
             return [
                 {"role": "user", "content": sample.prompt},
@@ -264,14 +258,14 @@ class HttpJudge:
         shown = _as_json(sample)
         return [{"role": "system", "content": RUBRIC}, {"role": "user", "content": shown}]
 
-    def _refused(self, response: requests.Response) -> _Try:
+    def _refused(self, error: APIStatusError) -> _Try:
         """What to do about a status that is no success.
 
         Raises:
             JudgeError: every other request would get it too, or the server wants a very long pause.
         """
-        status = response.status_code
-        problem = f"HTTP {status}: {self._plain(response.text) or response.reason}"
+        response, status = error.response, error.status_code
+        problem = f"HTTP {status}: {self._plain(response.text) or response.reason_phrase}"
         if status in _REFUSED:
             # Too long, or filtered: a matter of this sample, if others were answered.
             return _Try(abstention(problem, final=self._answered))

@@ -61,6 +61,7 @@ def serving(script: Callable[[Asked], Reply]) -> Iterator[Server]:
             self.send_response(reply.status)
             for name, value in reply.headers:
                 self.send_header(name, value)
+            self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)
