@@ -169,7 +169,7 @@ class DiskFullError(SweeperError):
 
 
 class UnreachableError(SweeperError):
-    """A storage did not answer for longer than it is waited for."""
+    """A storage is temporarily unavailable, for longer than it is retried; or it has become read-only."""
 
     code = "storage_unreachable"
 
@@ -181,8 +181,9 @@ class UnreachableError(SweeperError):
 
     def __str__(self) -> str:
         return (
-            f"the storage of {self.path} did not answer for {self.seconds:g} s ({self.reason}); no record "
-            "is lost: once it is back the same command continues"
+            f"the storage of {self.path} is temporarily unavailable ({self.reason}; retried for "
+            f"{self.seconds:g} s); all finished results are saved: once it is back, the same command "
+            "continues"
         )
 
 

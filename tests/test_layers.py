@@ -113,6 +113,7 @@ HEAVY = {
     "starlette": {"serve/app.py", "serve/guard.py", "serve/server.py"},
     "sqlalchemy": {"search/storages.py"},
     "uvicorn": {"serve/server.py"},
+    "tenacity": {"store/retry.py", "store/mirror.py"},
     "tensorboardX": {"trackers/to_tensorboard.py"},
     "wandb": {"trackers/to_wandb.py"},
     "typer": {f"cli/{name}.py" for name in CLI},

@@ -103,10 +103,6 @@ class SweepProgress:
         self._begun = self._seconds()
         self._total = plan.accounting.readouts
         show.accounting(self._spec.name, plan.accounting)
-        if found.torn:
-            show.line(
-                f"cut {len(found.torn)} bytes of a line torn by a crash; it is measured again"
-            )
         if before:
             show.line(f"resuming: {len(before)} of {self._total} records are there already")
         self._bar.update(self._task, total=self._total, completed=len(before))

@@ -18,11 +18,11 @@ from sweeper.judges.store import (
     NO,
     YES,
     Counts,
-    Journal,
     Kept,
     Scored,
+    open_journal,
+    read_scored,
     record_hash,
-    scored_of,
     verdicts_path,
 )
 from sweeper.store.folder import RunFolder, open_plain
@@ -78,9 +78,9 @@ def rescore(
             a file is damaged, or another `rescore` is at work.
     """
     with ExitStack() as stack:
-        written = stack.enter_context(Journal(folder.judgements))
+        written = stack.enter_context(open_journal(folder.judgements))
         kept = Kept(
-            stack.enter_context(Journal(verdicts_path(folder, judge.digest)))
+            stack.enter_context(open_journal(verdicts_path(folder, judge.digest)))
             if judge.kept
             else None
         )
@@ -95,12 +95,12 @@ def rescore(
                 "run that has finished at least one configuration"
             )
         _judge_new(folder, with_responses, judge, keyword_list, kept, progress)
-        before = scored_of(folder.judgements, written.lines)
+        before = read_scored(folder)
         found = []
         for record in with_responses:
             item = _scored(folder, record, judge, keyword_list, kept)
             if before.get(item.key) != item:
-                written.append(item.to_line())
+                written.append_json(item.to_line())
             found.append(item)
     return found
 

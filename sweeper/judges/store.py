@@ -4,18 +4,15 @@
 line of the same three holds. `verdicts/DIGEST.jsonl` keeps what a dear judge said of each content.
 """
 
-import fcntl
 import hashlib
-import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 from sweeper.errors import JudgeError
 from sweeper.judges.base import Judgement
 from sweeper.store.folder import RunFolder
+from sweeper.store.journal import Journal, read_json_lines
 from sweeper.store.records import TrialRecord
 
 SCORED_VERSION = 1
@@ -84,72 +81,27 @@ def record_hash(record: TrialRecord) -> str:
     return hashlib.sha256(record.to_json().encode("utf-8")).hexdigest()[:16]
 
 
-class Journal:
-    """An append-only file of JSON lines with one writer at a time. Opening cuts a torn last line.
+def open_journal(path: Path) -> Journal:
+    """Open a file of verdicts or judgements for appending.
 
     Raises:
-        JudgeError: another process is writing to it, or a line is damaged.
+        JudgeError: another process is writing to it.
     """
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self.lines, whole = read_lines(path)
-        except BlockingIOError:
-            os.close(self._descriptor)
-            raise JudgeError(f"another `rescore` is writing to {path}; wait for it") from None
-        except JudgeError:
-            os.close(self._descriptor)
-            raise
-        os.ftruncate(self._descriptor, whole)
-
-    def append(self, line: Mapping[str, Any]) -> None:
-        """Write one line durably.
-
-        Raises:
-            OSError: the disk refused it; nothing of it is left in the file.
-        """
-        data = json.dumps(line, sort_keys=True).encode("ascii") + b"\n"
-        end = os.fstat(self._descriptor).st_size
-        written = os.write(self._descriptor, data)
-        if written != len(data):
-            os.ftruncate(self._descriptor, end)
-            raise OSError(f"wrote {written} of {len(data)} bytes of a verdict: is the disk full?")
-        os.fsync(self._descriptor)
-
-    def __enter__(self) -> "Journal":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        os.close(self._descriptor)
+    return Journal(path, JudgeError)
 
 
-def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The whole lines of a file and how many bytes they take; a missing file has none.
+def read_objects(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a file; a missing file has none.
 
     Raises:
         JudgeError: with file and line number: a line that is no JSON object.
     """
-    try:
-        whole, _, _torn = path.read_bytes().rpartition(b"\n")
-    except FileNotFoundError:
-        return [], 0
-    found = []
-    for number, line in enumerate(whole.split(b"\n") if whole else [], start=1):
-        try:
-            found.append(dict(json.loads(line)))
-        except (ValueError, TypeError, RecursionError):
-            raise JudgeError(
-                f"{path}:{number}: not a JSON object; remove the line, and `rescore` again"
-            ) from None
-    return found, len(whole) + 1 if found else 0
+    remedy = "remove the line, and `rescore` again"
+    found = read_json_lines(path, damaged=JudgeError, remedy=remedy)
+    for number, line in enumerate(found, start=1):
+        if not isinstance(line, dict):
+            raise JudgeError(f"{path}:{number}: not a JSON object; {remedy}")
+    return found
 
 
 class Kept:
@@ -158,7 +110,8 @@ class Kept:
     def __init__(self, journal: Journal | None) -> None:
         self._journal = journal
         self._found: dict[str, Judgement] = {}
-        for number, line in enumerate(() if journal is None else journal.lines, start=1):
+        lines = () if journal is None else read_objects(journal.path)
+        for number, line in enumerate(lines, start=1):
             unsafe, refusal = line.get("unsafe"), line.get("refusal")
             if "key" not in line or not {type(unsafe), type(refusal)} <= {bool, type(None)}:
                 raise JudgeError(f"line {number} of the kept verdicts is damaged; remove it")
@@ -176,7 +129,7 @@ class Kept:
         self._found[key] = judgement
         if self._journal is not None and judgement.final:
             unsafe, refusal, evidence, _ = judgement
-            self._journal.append(
+            self._journal.append_json(
                 {"key": key, "unsafe": unsafe, "refusal": refusal, "evidence": evidence}
             )
 
@@ -193,7 +146,7 @@ def read_scored(folder: RunFolder) -> dict[tuple[str, str, str, int], Scored]:
         JudgeError: the file is damaged, or of another version.
     """
     path = folder.judgements
-    return scored_of(path, read_lines(path)[0])
+    return scored_of(path, read_objects(path))
 
 
 def scored_of(

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from sweeper.analysis import BASE_ROLE, Candidate, Certainty, find_front, front_certainty
 from sweeper.errors import RunFolderError
 from sweeper.planning import Plan, Point, Trajectory, make_plan
-from sweeper.search.rounds import append_line, read_lines
+from sweeper.search.rounds import append_decision, read_decisions
 from sweeper.spec import SweepSpec
 from sweeper.store.folder import RunFolder
 from sweeper.store.records import TrialRecord, read_records
@@ -64,7 +64,7 @@ def refined_plans(
         yield _plans(spec, drawn, rounds)
     while (parts := _next(spec, folder, drawn, rounds)) is not None:
         rounds.append(parts)
-        append_line(folder.refinements, _to_data(parts))
+        append_decision(folder.refinements, _to_data(parts))
         yield _plans(spec, drawn, rounds)
 
 
@@ -75,7 +75,7 @@ def read_refinements(folder: RunFolder) -> tuple[Refinement, ...]:
         RunFolderError: the file is damaged or cannot be read.
     """
     try:
-        return tuple(map(_from_data, read_lines(folder.refinements)))
+        return tuple(map(_from_data, read_decisions(folder.refinements)))
     except (KeyError, TypeError, ValueError):
         raise RunFolderError(
             f"{folder.refinements} is damaged: refinements expected; start over with --overwrite"

@@ -1,13 +1,12 @@
 """What a sweep decided while it ran: a JSON line for each decision, written before it is acted on."""
 
-import json
-import os
 from pathlib import Path
 from typing import Any
 
 from sweeper.errors import RunFolderError
 from sweeper.planning import Point
 from sweeper.store.folder import RunFolder
+from sweeper.store.journal import Journal, read_json_lines
 
 Round = tuple[Point, ...]
 
@@ -18,7 +17,7 @@ def read_rounds(folder: RunFolder) -> tuple[Round, ...]:
     Raises:
         RunFolderError: the file is damaged or cannot be read.
     """
-    lines = read_lines(folder.rounds)
+    lines = read_decisions(folder.rounds)
     try:
         return tuple(tuple(dict(point) for point in line) for line in lines)
     except (ValueError, TypeError):
@@ -34,51 +33,28 @@ def append_round(folder: RunFolder, points: Round) -> None:
     """Write one round down, for good, before any of it is trained.
 
     Raises:
-        RunFolderError: it cannot be written.
+        RunFolderError, DiskFullError, UnreachableError, OSError: it cannot be written.
     """
-    append_line(folder.rounds, list(points))
+    append_decision(folder.rounds, list(points))
 
 
-def read_lines(path: Path) -> list[Any]:
+def read_decisions(path: Path) -> list[Any]:
     """The decisions in a file, none where there is no file. A torn last line was never acted on.
 
     Raises:
         RunFolderError: the file is damaged or cannot be read.
     """
-    found = []
-    for number, line in enumerate(_whole_lines(path), start=1):
-        try:
-            found.append(json.loads(line))
-        except (ValueError, RecursionError):
-            raise _damaged(path, f"JSON in line {number}") from None
-    return found
+    return read_json_lines(path, remedy="start over with --overwrite")
 
 
-def append_line(path: Path, content: Any) -> None:
+def append_decision(path: Path, content: Any) -> None:
     """Append one decision and wait until it is on disk; a torn line before it is cut off.
 
     Raises:
-        RunFolderError: it cannot be written.
+        RunFolderError, DiskFullError, UnreachableError, OSError: see `sweeper.store.journal`.
     """
-    whole = sum(len(line) + 1 for line in _whole_lines(path))
-    line = json.dumps(content, sort_keys=True, allow_nan=False) + "\n"
-    try:
-        with path.open("ab") as file:
-            file.truncate(whole)
-            file.write(line.encode("utf-8"))
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise RunFolderError(f"cannot write {path}: {error.strerror}") from None
-
-
-def _whole_lines(path: Path) -> list[bytes]:
-    try:
-        return path.read_bytes().split(b"\n")[:-1]
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise RunFolderError(f"cannot read {path}: {error.strerror}") from None
+    with Journal(path) as journal:
+        journal.append_json(content)
 
 
 def _damaged(path: Path, expected: str) -> RunFolderError:

@@ -34,3 +34,16 @@ Count = Annotated[int, Number, Field(ge=1)]
 Share = Annotated[float, Number, Field(gt=0, lt=1)]
 Dropout = Annotated[float, Number, Field(ge=0, lt=1)]
 Seed = Annotated[int, Number, Field(ge=0, lt=2**32)]
+
+
+MirrorUrl = Annotated[
+    str,
+    Field(
+        pattern=(
+            r"^((s3|gs)://[a-z0-9][a-z0-9._-]+"
+            r"|abfss?://[a-z0-9-]+@[a-z0-9]+\.dfs\.core\.windows\.net"
+            r"|file://(/[A-Za-z0-9_.=-]+))(/[A-Za-z0-9_.=-]+)*$"
+        )
+    ),
+]
+"""A bucket of S3 or Google, a container of Azure, or a folder; and a prefix in it."""

@@ -19,6 +19,7 @@ from sweeper.spec.data import DataSpec, Suites
 from sweeper.spec.fields import (
     Count,
     Dropout,
+    MirrorUrl,
     NonNegative,
     Number,
     Positive,
@@ -292,9 +293,7 @@ class ComputeSpec(SpecModel):
     ray_address: str | None = None
     keep_weights: Literal["front", "all", "none"] = "none"
     disk_quota_gib: Positive | None = None
-    mirror: (
-        Annotated[str, Field(pattern=r"^s3://[a-z0-9][a-z0-9.-]+(/[A-Za-z0-9_.=-]+)*$")] | None
-    ) = None
+    mirror: MirrorUrl | None = None
     trackers: Annotated[
         tuple[Literal["tensorboard", "mlflow", "wandb"], ...], BeforeValidator(listed)
     ] = ()

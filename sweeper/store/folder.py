@@ -38,7 +38,7 @@ def write_atomic(path: Path, content: str | bytes, durable: bool = True) -> None
 
 
 def write_with_retry(path: Path, content: str | bytes) -> None:
-    """`write_atomic`, waiting for a storage that is away (`sweeper.store.retry`).
+    """`write_atomic`, retried while the storage is temporarily unavailable.
 
     Raises:
         DiskFullError, UnreachableError, OSError: it cannot be written; the old file is untouched.

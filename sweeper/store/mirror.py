@@ -1,4 +1,4 @@
-"""A copy of a run in an object store, for machines that go away: `compute.mirror: s3://BUCKET/PREFIX`.
+"""A copy of a run elsewhere, for machines that go away: `compute.mirror: s3://BUCKET/PREFIX`.
 
 The run folder stays where records are appended, synced and locked, because an object store can do neither.
 What makes a record is copied from it while the sweep runs, and on an empty disk the copy comes back first.
@@ -8,20 +8,28 @@ copy is a run folder at every moment. Checkpoints and weights stay behind: they 
 
 import json
 import logging
-import os
 import re
 import threading
 import time
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit
 
-from pyarrow import fs
+from pyarrow import ArrowException, fs
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    sleep_using_event,
+    stop_when_event_set,
+    wait_exponential,
+)
 
 from sweeper.errors import MirrorError
 from sweeper.store.folder import RunFolder, write_atomic
+from sweeper.store.journal import read_lines
 from sweeper.store.records import RecordObserver, TrialRecord
 from sweeper.store.retry import RetryPolicy
 
@@ -41,24 +49,51 @@ _log = logging.getLogger("sweeper.store.mirror")
 Result = TypeVar("Result")
 
 
-def open_store(url: str) -> tuple[fs.FileSystem, str]:
-    """The file system of a mirror, and the path in it: a bucket and a prefix.
+UNAVAILABLE = (OSError, ArrowException)
+"""What pyarrow raises where a store does not answer as it should."""
 
-    Credentials, region and, for another server than Amazon's, the endpoint are those of the environment
-    (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL) or of the machine's role.
+_REFUSED = re.compile(
+    r"ACCESS_DENIED|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH|EXPIRED_TOKEN|PERMISSION_DENIED|"
+    r"UNAUTHENTICATED|OAuth2 access token|Authentication(Exception|Failed)|Authorization\w+"
+)
+"""How S3, Google and Azure say that they do not take the credentials. Trying again does not help."""
+
+_AZURE = (
+    "AZURE_CLIENT_ID, AZURE_TENANT_ID and AZURE_CLIENT_SECRET, `az login`, or a managed identity"
+)
+
+CREDENTIALS = {
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, ~/.aws, or the role of the machine",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS, `gcloud auth login`, or the role of the machine",
+    "abfs": _AZURE,
+    "abfss": _AZURE,
+    "file": "the permissions of the folder",
+}
+"""Where the file system of a scheme finds its credentials."""
+
+
+def open_store(url: str) -> tuple[fs.FileSystem, str]:
+    """The file system of a mirror and the path in it, by the scheme of its address.
+
+    Credentials, region and endpoint (AWS_REGION, AWS_ENDPOINT_URL) are those of the environment.
+
+    Args:
+        url: s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, abfs://CONTAINER@ACCOUNT.dfs.core.windows.net/PREFIX,
+            or file:///FOLDER.
+
+    Raises:
+        MirrorError: the address is of no such form, or this build of pyarrow has no such file system.
+        OSError: the store does not answer.
     """
-    given = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    place = url.removeprefix("s3://")
-    if not given:
-        return fs.S3FileSystem(region=region), place
-    endpoint = urlsplit(given)
-    made = fs.S3FileSystem(
-        region=region or "us-east-1",
-        scheme=endpoint.scheme,
-        endpoint_override=endpoint.netloc,
-    )
-    return made, place
+    limit = "?retry_limit_seconds=10" if url.startswith("gs://") else ""  # Else fifteen minutes.
+    try:
+        store, place = fs.FileSystem.from_uri(url + limit)
+    except (ValueError, NotImplementedError) as error:
+        raise MirrorError(
+            f"compute.mirror cannot be {url}: {_first_line(error)}; expected s3://BUCKET/PREFIX, "
+            "gs://BUCKET/PREFIX, abfs://CONTAINER@ACCOUNT.dfs.core.windows.net/PREFIX or file:///FOLDER"
+        ) from None
+    return store, place
 
 
 class Mirror:
@@ -70,19 +105,23 @@ class Mirror:
         url: str,
         *,
         open_store: Callable[[str], tuple[fs.FileSystem, str]] = open_store,
-        patience: RetryPolicy = RETRY_POLICY,
+        policy: RetryPolicy = RETRY_POLICY,
         push_seconds: float = PUSH_SECONDS,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._folder = folder
         self._url = url
-        self._patience = patience
+        self._policy = policy
         self._push_seconds = push_seconds
         self._sleep = sleep
-        self._store, self._place = open_store(url)
+        self._open_store = open_store
         self._sent: dict[str, tuple[int, int]] = {}
         self._records_there = 0
         self._failed: MirrorError | None = None
+
+    @cached_property
+    def _opened(self) -> tuple[fs.FileSystem, str]:
+        return self._open_store(self._url)
 
     def pull(self, spec_hash: str, fresh: bool = False) -> int:
         """Fetch what the mirror has and the run folder has not; returns how many files that were.
@@ -94,11 +133,9 @@ class Mirror:
         Raises:
             MirrorError: the store does not answer, or holds records that this folder's do not agree with.
         """
-        there = self._patiently(self._listing)
+        there = self._retried(self._listing)
         theirs = (
-            self._patiently(lambda: self._read("records.jsonl"))
-            if "records.jsonl" in there
-            else b""
+            self._retried(lambda: self._read("records.jsonl")) if "records.jsonl" in there else b""
         )
         self._records_there = len(theirs)
         if fresh:
@@ -131,7 +168,7 @@ class Mirror:
         """Refuse a mirror of another sweep."""
         if self._folder.info.name not in there:
             return
-        raw = self._patiently(lambda: self._read(self._folder.info.name))
+        raw = self._retried(lambda: self._read(self._folder.info.name))
         try:
             found = json.loads(raw)["spec_hash"]
         except (ValueError, TypeError, KeyError):
@@ -147,7 +184,7 @@ class Mirror:
         path = self._folder.root / name
         if _state(path)[0] == size:
             return False
-        data = self._patiently(lambda: self._read(name))
+        data = self._retried(lambda: self._read(name))
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, data)
         return True
@@ -181,36 +218,46 @@ class Mirror:
                 self._finish()
 
     def _follow(self, changed: threading.Event, ended: threading.Event) -> None:
-        lost, pauses = False, self._patience.pauses()
+        lost = False
+
+        def warn(state: RetryCallState) -> None:
+            nonlocal lost
+            if not lost and state.outcome is not None:
+                _log.warning(
+                    "%s does not take the records; the sweep goes on, and it is tried again: %s",
+                    self._url,
+                    _first_line(state.outcome.exception()),
+                )
+            lost = True
+
+        pushing = Retrying(
+            retry=retry_if_exception_type(UNAVAILABLE),
+            wait=wait_exponential(self._policy.first_seconds, self._policy.longest_seconds),
+            stop=stop_when_event_set(ended),
+            sleep=sleep_using_event(ended),
+            before_sleep=warn,
+            reraise=True,
+        )
         while not ended.is_set():
             changed.wait()
+            changed.clear()
             if ended.is_set():
                 return
-            changed.clear()
             try:
-                self.push()
+                pushing(self.push)
             except MirrorError as error:
                 self._failed = error
                 return
-            except OSError as error:
-                if not lost:
-                    _log.warning(
-                        "%s does not take the records; the sweep goes on, and it is tried again: %s",
-                        self._url,
-                        _first_line(error),
-                    )
-                lost = True
-                changed.set()
-                ended.wait(next(pauses, self._patience.longest_seconds))
-                continue
+            except UNAVAILABLE:  # The sweep has ended; `_finish` tries again.
+                return
             if lost:
                 _log.warning("%s is up to date again", self._url)
-            lost, pauses = False, self._patience.pauses()
+            lost = False
             ended.wait(self._push_seconds)
 
     def _finish(self) -> None:
         try:
-            self._patiently(self.push)
+            self._retried(self.push)
         except MirrorError as error:
             _log.warning(
                 "the mirror is not up to date: %s. The same command sends what is missing", error
@@ -224,7 +271,8 @@ class Mirror:
             MirrorError: somebody else has written records there since.
         """
         records = _whole_lines(self._folder.records)
-        there = self._store.get_file_info(f"{self._place}/records.jsonl")
+        store, place = self._opened
+        there = store.get_file_info(f"{place}/records.jsonl")
         if (there.size or 0) != self._records_there:
             raise MirrorError(
                 f"{self._url} has other records than this run has sent there: another driver uses the same "
@@ -251,40 +299,54 @@ class Mirror:
 
     def _listing(self) -> dict[str, int]:
         """The objects below the prefix that a mirror has: name -> bytes. No other one is ever fetched."""
-        bucket = self._place.partition("/")[0]
-        if self._store.get_file_info(bucket).type == fs.FileType.NotFound:
+        store, place = self._opened
+        bucket = place.partition("/")[0]
+        if bucket and store.get_file_info(bucket).type == fs.FileType.NotFound:
             raise MirrorError(f"{self._url}: there is no bucket {bucket}; make it, or name another")
-        selector = fs.FileSelector(self._place, allow_not_found=True, recursive=True)
+        selector = fs.FileSelector(place, allow_not_found=True, recursive=True)
         found = {
-            item.path.removeprefix(f"{self._place}/"): item.size
-            for item in self._store.get_file_info(selector)
+            item.path.removeprefix(f"{place}/"): item.size
+            for item in store.get_file_info(selector)
             if item.type == fs.FileType.File
         }
         return {name: size for name, size in found.items() if _OURS.fullmatch(name)}
 
     def _read(self, name: str) -> bytes:
-        with self._store.open_input_stream(f"{self._place}/{name}") as file:
+        store, place = self._opened
+        with store.open_input_stream(f"{place}/{name}") as file:
             return bytes(file.read())
 
     def _write(self, name: str, data: bytes) -> None:
-        with self._store.open_output_stream(f"{self._place}/{name}") as file:
+        store, place = self._opened
+        if isinstance(store, fs.LocalFileSystem):
+            path = Path(place, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, data)
+            return
+        with store.open_output_stream(f"{place}/{name}") as file:
             file.write(data)
 
-    def _patiently(self, act: Callable[[], Result]) -> Result:
-        pauses = self._patience.pauses()
-        while True:
-            try:
-                return act()
-            except OSError as error:
-                pause = next(pauses, None)
-                if pause is None:
-                    raise MirrorError(
-                        f"{self._url} did not answer as it should for "
-                        f"{self._patience.total_seconds:g} s: {_first_line(error)}; check the network, "
-                        "AWS_ENDPOINT_URL and the credentials in the environment, or leave "
-                        "compute.mirror out"
-                    ) from None
-                self._sleep(pause)
+    def _retried(self, action: Callable[[], Result]) -> Result:
+        try:
+            return self._policy.retrying(_is_worth_a_retry, self._sleep)(action)
+        except UNAVAILABLE as error:
+            said = _first_line(error)
+            credentials = CREDENTIALS[self._url.partition("://")[0]]
+            if not _is_worth_a_retry(error):
+                raise MirrorError(
+                    f"{self._url} does not take the credentials it is given: {said}; set {credentials}"
+                ) from None
+            raise MirrorError(
+                f"{self._url} did not answer as it should for {self._policy.total_seconds:g} s: {said}; "
+                f"check the network, AWS_ENDPOINT_URL where it is set, and the credentials "
+                f"({credentials}), or leave compute.mirror out"
+            ) from None
+
+
+def _is_worth_a_retry(error: BaseException) -> bool:
+    return isinstance(error, UNAVAILABLE) and not (
+        isinstance(error, PermissionError) or _REFUSED.search(str(error))
+    )
 
 
 def _mirrored(folder: RunFolder) -> Iterator[Path]:
@@ -312,12 +374,8 @@ def _state(path: Path) -> tuple[int, int]:
 
 def _whole_lines(path: Path) -> bytes:
     """A file without a torn last line."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return b""
-    return data[: data.rfind(b"\n") + 1]
+    return b"".join(line + b"\n" for line in read_lines(path).lines)
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def _first_line(error: BaseException | None) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

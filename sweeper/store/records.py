@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
 from sweeper.errors import RecordError
-from sweeper.store.retry import LineFile
+from sweeper.store.journal import Journal
 from sweeper.store.samples import ROWS, TOLERANCE, Samples, value_of
 from sweeper.task import TrajectoryTask
 
@@ -297,10 +297,10 @@ class RecordWriter:
         self.torn = found.torn
         self.records: list[TrialRecord] = list(found.records)
         self.keys = {record.key for record in found.records}
-        self._lines = LineFile(path, found.whole_bytes)
+        self._journal = Journal(path, RecordError)
 
     def append(self, record: TrialRecord) -> None:
-        """Write one record durably, waiting for a storage that is away (`sweeper.store.retry`).
+        """Write one record durably, retrying while the storage is temporarily unavailable.
 
         Raises:
             RecordError: this configuration and seed already has a record, or records are gone.
@@ -308,13 +308,13 @@ class RecordWriter:
         """
         if record.key in self.keys:
             raise RecordError(f"configuration {record.config_id} seed {record.seed} has a record")
-        self._lines.append(record.to_json().encode("utf-8") + b"\n")
+        self._journal.append(record.to_json().encode("utf-8"))
         self.records.append(record)
         self.keys.add(record.key)
 
     def close(self) -> None:
         """Release the file."""
-        self._lines.close()
+        self._journal.close()
 
 
 def lost_records(

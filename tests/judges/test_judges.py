@@ -43,7 +43,7 @@ from sweeper.judges.formats import (
     parse_wildguard,
     parse_word,
 )
-from sweeper.judges.store import Counts, Journal, verdicts_path
+from sweeper.judges.store import Counts, open_journal, verdicts_path
 from sweeper.keywords.lists import keyword_list_names, load_keyword_list
 from sweeper.scoring.verdicts import is_decided
 from sweeper.store.folder import RunFolder
@@ -394,7 +394,7 @@ def test_a_judge_is_not_asked_what_it_never_answers(tmp_path: Path) -> None:
 
 def test_a_second_rescore_at_the_same_time_is_refused(tmp_path: Path) -> None:
     folder = standard_run(tmp_path)
-    with Journal(folder.judgements), pytest.raises(JudgeError, match="another `rescore`"):
+    with open_journal(folder.judgements), pytest.raises(JudgeError, match="another process"):
         rescore(folder, records_of(folder), ScriptedJudge({}), "sweeper")
 
 
@@ -418,7 +418,7 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
     with pytest.raises(JudgeError, match=r"judgements\.jsonl:1: not the expected fields"):
         read_scored(folder)
     folder.judgements.write_text("[1\n", "utf-8")
-    with pytest.raises(JudgeError, match=r"judgements\.jsonl:1: not a JSON object"):
+    with pytest.raises(JudgeError, match=r"judgements\.jsonl:1: not JSON; remove"):
         read_scored(folder)
 
 

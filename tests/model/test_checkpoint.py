@@ -255,7 +255,7 @@ def test_a_storage_that_is_away_for_a_while_changes_no_record(
 ) -> None:
     task, expected = whole
     pauses: list[float] = []
-    monkeypatch.setattr(with_retry, "__kwdefaults__", {"patience": None, "sleep": pauses.append})
+    monkeypatch.setattr(with_retry, "__kwdefaults__", {"policy": None, "sleep": pauses.append})
     opened, failures = Path.open, [4]
 
     def flaky(self: Path, mode: str = "r", *args: object, **more: object) -> object:
@@ -276,7 +276,7 @@ def test_a_storage_that_stays_away_ends_the_trial_without_a_failed_record(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     task, expected = whole
-    monkeypatch.setattr(with_retry, "__kwdefaults__", {"patience": None, "sleep": lambda s: None})
+    monkeypatch.setattr(with_retry, "__kwdefaults__", {"policy": None, "sleep": lambda s: None})
     opened = Path.open
 
     def gone(self: Path, mode: str = "r", *args: object, **more: object) -> object:
@@ -286,7 +286,7 @@ def test_a_storage_that_stays_away_ends_the_trial_without_a_failed_record(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", gone)
-        with pytest.raises(UnreachableError, match="did not answer for 300 s"):
+        with pytest.raises(UnreachableError, match="retried for 300 s"):
             list(run_trajectory(task, TrialStorage(tmp_path, task.trajectory_id)))
     assert comparable(run_all(task, tmp_path)) == expected
 
@@ -303,5 +303,5 @@ def test_input_files_that_cannot_be_read_now_are_no_failure_of_a_configuration(
 
     monkeypatch.setattr("sweeper.trial.attempt.load_inputs", unreadable)
     again = replace(task, seed=task.seed)
-    with pytest.raises(UnreachableError, match=r"train\.jsonl did not answer"):
+    with pytest.raises(UnreachableError, match=r"train\.jsonl is temporarily unavailable"):
         list(run_trajectory(again, TrialStorage(tmp_path, task.trajectory_id)))

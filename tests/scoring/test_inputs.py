@@ -90,7 +90,9 @@ def test_records_name_commits_files_and_the_filter(
 
 
 def test_the_example_of_the_docs_is_a_sweep(tiny_spec_text: str) -> None:
-    text = (Path(__file__).parents[2] / "docs/how-to/own-model-and-data.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs/how-to/own-model-and-data.md").read_text(
+        encoding="utf-8"
+    )
     example = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])
     whole = yaml.safe_load(tiny_spec_text)
     whole["evaluation"] |= example["evaluation"]

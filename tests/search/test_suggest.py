@@ -132,7 +132,7 @@ def test_a_round_is_a_line_and_a_torn_one_was_never_asked_for(tmp_path: Path) ->
         3e-4,
     ]
     folder.rounds.write_text('[{"learning_rate": 1}]\nnonsense\n', encoding="utf-8")
-    with pytest.raises(RunFolderError, match=r"rounds\.jsonl is damaged: JSON in line 2 expected"):
+    with pytest.raises(RunFolderError, match=r"rounds\.jsonl:2: not JSON; start over"):
         read_rounds(folder)
 
 

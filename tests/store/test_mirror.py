@@ -8,16 +8,17 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pyarrow import fs
-from support.factories import make_sweep
+from support.factories import make_spec, make_sweep
 from support.world import World, spec_text
 
-from sweeper.errors import MirrorError, SweeperError
+from sweeper.errors import MirrorError, SpecError, SweeperError
 from sweeper.planning import make_plan, make_tasks
 from sweeper.spec import SweepSpec, parse_spec
 from sweeper.store.folder import RunFolder
@@ -42,11 +43,12 @@ class Store:
         self._real = fs.SubTreeFileSystem(str(root), fs.LocalFileSystem())
         self.root = root / "bucket" / "some" / "run"
         self.away = False
+        self.message = "AWS Error NETWORK_CONNECTION: could not connect"
         self.writes_left = -1
 
     def _ask(self) -> None:
         if self.away:
-            raise OSError("AWS Error NETWORK_CONNECTION: could not connect")
+            raise OSError(self.message)
 
     def get_file_info(self, what: Any) -> Any:
         self._ask()
@@ -71,7 +73,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def mirror(store: Store, folder: RunFolder, url: str = URL, **options: Any) -> Mirror:
-    options = {"patience": SOON, "push_seconds": 0.0, "sleep": lambda seconds: None, **options}
+    options = {"policy": SOON, "push_seconds": 0.0, "sleep": lambda seconds: None, **options}
     return Mirror(folder, url, open_store=lambda url: (store, url.removeprefix("s3://")), **options)
 
 
@@ -242,7 +244,7 @@ def test_a_store_that_stays_away_is_said_and_sent_to_by_the_next_run(
     pauses: list[float] = []
     with pytest.raises(MirrorError, match=r"did not answer.*NETWORK_CONNECTION.*AWS_ENDPOINT_URL"):
         mirror(store, here, sleep=pauses.append).pull("k")
-    assert pauses == list(SOON.pauses()) and sum(pauses) == pytest.approx(SOON.total_seconds)
+    assert pauses == pytest.approx([0.001] * 5)
     store.away = False
     again = mirror(store, here)
     again.pull("k")
@@ -268,6 +270,62 @@ def test_another_driver_ends_the_sweep_at_its_next_record(store: Store, tmp_path
 def test_a_bucket_has_to_be_there(store: Store, tmp_path: Path) -> None:
     with pytest.raises(MirrorError, match="there is no bucket elsewhere"):
         mirror(store, begun(tmp_path / "here"), "s3://elsewhere/run").pull("k")
+
+
+def test_a_folder_can_be_the_mirror(tmp_path: Path) -> None:
+    url = (tmp_path / "share" / "run").as_uri()
+    here, back = begun(tmp_path / "here"), RunFolder(tmp_path / "back")
+    add(here, RECORDS)
+    sending = Mirror(here, url)
+    assert sending.pull("k") == 0 and sending.push() > len(RECORDS) and sending.push() == 0
+    assert contents(tmp_path / "share" / "run") == contents(here.root)
+    back.create()
+    assert Mirror(back, url).pull("k") > len(RECORDS)
+    assert contents(back.root) == contents(here.root)
+    with pytest.raises(MirrorError, match="another spec"):
+        Mirror(RunFolder(tmp_path / "other"), url).pull("z")
+
+
+@pytest.mark.parametrize(
+    ("url", "kind", "place"),
+    [
+        ("gs://bucket/some/run", fs.GcsFileSystem, "bucket/some/run"),
+        ("abfs://box@account.dfs.core.windows.net/run", fs.AzureFileSystem, "box/run"),
+        ("abfss://box@account.dfs.core.windows.net/run", fs.AzureFileSystem, "box/run"),
+        ("file:///share/run", fs.LocalFileSystem, "/share/run"),
+    ],
+)
+def test_the_scheme_of_an_address_says_what_store_it_is(url: str, kind: type, place: str) -> None:
+    store, found = open_store(url)
+    assert (type(store), found) == (kind, place)
+    assert make_spec(f"compute.mirror={url}").compute.mirror == url
+
+
+@pytest.mark.parametrize("url", ["ftp://host/run", "abfs://box/run", "bucket/run", "file://run"])
+def test_an_address_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(MirrorError, match="expected s3://BUCKET/PREFIX, gs://BUCKET"):
+        open_store(url)
+    with pytest.raises(SpecError, match=r"compute\.mirror"):
+        make_spec(f"compute.mirror={url}")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "AWS Error ACCESS_DENIED during HeadBucket operation: No response body.",
+        "google::cloud::Status(UNAVAILABLE: Could not create a OAuth2 access token",
+        "Unknown error: N5Azure4Core11Credentials23AuthenticationExceptionE: Failed to get token",
+    ],
+)
+def test_credentials_that_are_refused_are_not_tried_again(
+    store: Store, tmp_path: Path, said: str
+) -> None:
+    pauses: list[float] = []
+    refusing = mirror(store, begun(tmp_path / "here"), sleep=pauses.append)
+    store.message, store.away = said, True
+    with pytest.raises(MirrorError, match=r"does not take the credentials .* AWS_ACCESS_KEY_ID"):
+        refusing.pull("k")
+    assert pauses == []
 
 
 SECRET = "not-a-real-secret-6f1d"
@@ -365,21 +423,39 @@ def test_a_sweep_goes_on_elsewhere_from_an_s3_server(
             assert not path.is_file() or SECRET.encode() not in path.read_bytes(), path
 
 
+def test_an_s3_server_that_refuses_the_credentials_is_not_asked_again(
+    s3: fs.FileSystem, s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unchecked_requests(number: str) -> None:
+        url = f"{s3_endpoint}/moto-api/reset-auth"
+        headers = {"Content-Type": "text/plain"}
+        urllib.request.urlopen(urllib.request.Request(url, number.encode(), headers))
+
+    here = begun(tmp_path / "here")
+    unchecked_requests("0")
+    try:
+        with pytest.raises(MirrorError, match="does not take the credentials"):
+            Mirror(here, "s3://sweeps/secret/run").pull("k")  # At once, not after a minute.
+    finally:
+        unchecked_requests("inf")
+    assert Mirror(here, "s3://sweeps/secret/run", policy=AT_ONCE).pull("k") == 0
+
+
 def test_an_s3_server_that_ends_is_missed_and_said(
     s3: fs.FileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = begun(tmp_path / "here")
     add(here, RECORDS[:2])
-    sending = Mirror(here, "s3://sweeps/other/run", patience=AT_ONCE)
+    sending = Mirror(here, "s3://sweeps/other/run", policy=AT_ONCE)
     assert sending.pull("k") == 0 and sending.push() > 2 and sending.push() == 0
     back = RunFolder(tmp_path / "back")
     back.create()
     Mirror(back, "s3://sweeps/other/run").pull("k")
     assert contents(back.root) == contents(here.root)
     with pytest.raises(MirrorError, match="no bucket"):
-        Mirror(here, "s3://nowhere/run", patience=AT_ONCE).pull("k")
+        Mirror(here, "s3://nowhere/run", policy=AT_ONCE).pull("k")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     assert open_store("s3://sweeps/x")[1] == "sweeps/x"
     with pytest.raises(MirrorError, match=r"s3://sweeps/other/run did not answer"):
-        Mirror(back, "s3://sweeps/other/run", patience=AT_ONCE).pull("k")
+        Mirror(back, "s3://sweeps/other/run", policy=AT_ONCE).pull("k")
     assert os.environ["AWS_SECRET_ACCESS_KEY"] == SECRET

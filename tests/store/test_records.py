@@ -239,7 +239,7 @@ def test_a_line_the_disk_cuts_short_is_taken_back(
     def write_half(descriptor: int, data: bytes) -> int:
         return write_all(descriptor, data[: len(data) // 2])
 
-    monkeypatch.setattr("sweeper.store.retry.os.write", write_half)
+    monkeypatch.setattr("sweeper.store.journal.os.write", write_half)
     with pytest.raises(
         DiskFullError, match=r"no space left to write .*records\.jsonl \(\d+ bytes\)"
     ):

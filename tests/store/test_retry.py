@@ -1,4 +1,4 @@
-"""A storage that is away is waited for, a bounded while; a full one is not."""
+"""A storage that is temporarily unavailable is retried for a bounded while; a full one is not."""
 
 import errno
 import os
@@ -38,25 +38,31 @@ def failing(times: int, code: int) -> Callable[[], str]:
 
 
 def test_pauses_double_up_to_a_longest_and_add_up_to_the_total() -> None:
-    assert list(SHORT.pauses()) == [1.0, 2.0, 4.0, 4.0, 1.0]
-    assert sum(RETRY_POLICY.pauses()) == RETRY_POLICY.total_seconds == 300.0
-    assert max(RETRY_POLICY.pauses()) == 30.0
+    for policy in (SHORT, RETRY_POLICY):
+        slept: list[float] = []
+        with pytest.raises(UnreachableError):
+            with_retry(failing(99, errno.EIO), Path("x"), policy=policy, sleep=slept.append)
+        assert sum(slept) == policy.total_seconds
+        assert slept[:3] == [policy.first_seconds * 2**n for n in range(3)]
+        assert max(slept) == policy.longest_seconds
+        assert slept[-1] <= policy.longest_seconds
+    assert (RETRY_POLICY.total_seconds, RETRY_POLICY.longest_seconds) == (300.0, 30.0)
 
 
 @pytest.mark.parametrize("code", sorted(TEMPORARY_ERRORS), ids=errno.errorcode.get)
 def test_a_storage_that_comes_back_is_waited_for(code: int) -> None:
     slept: list[float] = []
     action = failing(3, code)
-    assert with_retry(action, Path("x"), patience=SHORT, sleep=slept.append) == "done"
+    assert with_retry(action, Path("x"), policy=SHORT, sleep=slept.append) == "done"
     assert slept == [1.0, 2.0, 4.0]
 
 
 def test_a_storage_that_stays_away_ends_with_what_where_and_how_long() -> None:
     slept: list[float] = []
     with pytest.raises(
-        UnreachableError, match=r"of run/x did not answer for 12 s \(Stale file hand"
+        UnreachableError, match=r"of run/x is .*unavailable \(Stale file hand.* 12 s"
     ):
-        with_retry(failing(99, errno.ESTALE), Path("run/x"), patience=SHORT, sleep=slept.append)
+        with_retry(failing(99, errno.ESTALE), Path("run/x"), policy=SHORT, sleep=slept.append)
     assert sum(slept) == 12.0
 
 
@@ -64,13 +70,23 @@ def test_a_storage_that_stays_away_ends_with_what_where_and_how_long() -> None:
 def test_a_full_storage_is_not_waited_for(code: int, tmp_path: Path) -> None:
     slept: list[float] = []
     with pytest.raises(DiskFullError, match=r"\(7 bytes\); free there: [\d,]+ bytes, or a quota"):
-        with_retry(failing(1, code), tmp_path / "x", 7, patience=SHORT, sleep=slept.append)
+        with_retry(failing(1, code), tmp_path / "x", 7, policy=SHORT, sleep=slept.append)
     assert slept == []
 
 
-def test_any_other_refusal_is_raised_as_it_is() -> None:
-    with pytest.raises(PermissionError):
-        with_retry(failing(1, errno.EACCES), Path("x"), patience=SHORT, sleep=lambda s: None)
+def test_any_other_refusal_is_raised_at_once_and_names_the_file() -> None:
+    slept: list[float] = []
+    with pytest.raises(PermissionError) as caught:
+        with_retry(failing(1, errno.EACCES), Path("run/x"), policy=SHORT, sleep=slept.append)
+    assert (caught.value.filename, slept) == ("run/x", [])
+
+
+def test_a_storage_that_has_become_read_only_is_named_and_not_waited_for() -> None:
+    slept: list[float] = []
+    with pytest.raises(UnreachableError) as caught:
+        with_retry(failing(1, errno.EROFS), Path("run/x"), policy=SHORT, sleep=slept.append)
+    assert (caught.value.path, caught.value.seconds, slept) == ("run/x", 0.0, [])
+    assert isinstance(storage_refused(OSError(errno.EROFS, "read-only", "a")), UnreachableError)
 
 
 def test_what_an_error_says_about_a_storage() -> None:
@@ -86,7 +102,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
         "sweeper.store.retry.RETRY_POLICY", replace(RETRY_POLICY, first_seconds=60.0)
     )
     monkeypatch.setattr("sweeper.store.retry.time.sleep", lambda seconds: None)
-    monkeypatch.setattr(with_retry, "__kwdefaults__", {"patience": None, "sleep": lambda s: None})
+    monkeypatch.setattr(with_retry, "__kwdefaults__", {"policy": None, "sleep": lambda s: None})
 
 
 class Flaky:
@@ -115,7 +131,7 @@ def test_a_record_whose_storage_was_away_is_there_once(
     writer = RecordWriter(path)
     writer.append(record("c1"))
     flaky = Flaky(getattr(os, call), code, 3, after)
-    monkeypatch.setattr(f"sweeper.store.retry.os.{call}", flaky)
+    monkeypatch.setattr(f"sweeper.store.journal.os.{call}", flaky)
     writer.append(record("c2"))
     writer.append(record("c3"))
     writer.close()
@@ -143,10 +159,8 @@ def test_a_mount_that_vanishes_for_a_while_loses_no_record(
         if len(pauses) == 3:
             away.rename(folder)
 
-    monkeypatch.setattr(
-        with_retry, "__kwdefaults__", {"patience": SHORT, "sleep": back_after_three}
-    )
-    monkeypatch.setattr("sweeper.store.retry.os.fsync", Flaky(os.fsync, errno.EIO, 1, True))
+    monkeypatch.setattr(with_retry, "__kwdefaults__", {"policy": SHORT, "sleep": back_after_three})
+    monkeypatch.setattr("sweeper.store.journal.os.fsync", Flaky(os.fsync, errno.EIO, 1, True))
     writer.append(record("c2"))
     writer.close()
     assert pauses == [1.0, 2.0, 4.0]
@@ -166,9 +180,9 @@ def test_records_that_a_storage_forgot_are_not_written_over(
         os.truncate(path, len(record("c1").to_json()) + 1)
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("sweeper.store.retry.os.fsync", forgets)
-    monkeypatch.setattr("sweeper.store.retry.os.ftruncate", lambda *a: None)
-    with pytest.raises(RecordError, match="its storage has lost some; the same command measures"):
+    monkeypatch.setattr("sweeper.store.journal.os.fsync", forgets)
+    monkeypatch.setattr("sweeper.store.journal.os.ftruncate", lambda *a: None)
+    with pytest.raises(RecordError, match="its storage has lost lines; the same command measures"):
         writer.append(record("c3"))
     assert [item.config_id for item in read_records(path).records] == ["c1"]
 

@@ -40,8 +40,8 @@ from sweeper.planning import make_packs
 from sweeper.scoring.score import Scorer
 from sweeper.spec import SweepSpec, parse_spec
 from sweeper.store.folder import RunFolder
+from sweeper.store.journal import Journal
 from sweeper.store.records import RecordWriter, TrialRecord, read_records
-from sweeper.store.retry import LineFile
 from sweeper.sweep.run import run_sweep
 from sweeper.task import TrajectoryTask
 from sweeper.trial import attempt
@@ -167,7 +167,7 @@ def install(chaos: Chaos) -> None:
     before(sweeper.model.checkpoint, "_replace", "checkpoint")
     write_atomic, write_line, rename = (
         sweeper.store.folder.write_atomic,
-        LineFile._write,
+        Journal._write,
         Path.replace,
     )
 
@@ -177,9 +177,9 @@ def install(chaos: Chaos) -> None:
             chaos.at(point, lambda: void(path.with_name(f".{path.name}.1.tmp").write_bytes(b"{")))
         write_atomic(path, content, durable)
 
-    def line(self: LineFile, data: bytes) -> None:
+    def line(self: Journal, data: bytes) -> None:
         def tear() -> None:
-            with self._path.open("ab") as file:
+            with self.path.open("ab") as file:
                 file.write(data[: len(data) // 2])
 
         chaos.at("record", tear)
@@ -192,7 +192,7 @@ def install(chaos: Chaos) -> None:
         return rename(self, target)
 
     sweeper.store.folder.write_atomic = atomic
-    setattr(LineFile, "_write", line)  # noqa: B010 - mypy knows no other assignment
+    setattr(Journal, "_write", line)  # noqa: B010 - mypy knows no other assignment
     Path.replace = replaced  # type: ignore[method-assign, assignment]
     defaults = sweeper.store.retry.with_retry.__kwdefaults__ or {}
     defaults["sleep"] = lambda seconds: None
