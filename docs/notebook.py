@@ -1,13 +1,34 @@
-"""A notebook as a page: its Markdown, its code, and the output it was saved with."""
+"""A notebook as a page: its Markdown, its code, and the output it was saved with.
+
+`python docs/notebook.py` executes docs/tutorials/miniature.ipynb in a fresh kernel and saves its output.
+"""
 
 import html
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import nbformat
+from nbclient import NotebookClient
+
+MINIATURE = Path(__file__).parent / "tutorials" / "miniature.ipynb"
 FIGURE = "application/vnd.plotly.v1+json"
 CONFIG = {"displaylogo": False, "responsive": True}
+
+
+def execute(path: Path, folder: Path, timeout: int = 900) -> Any:
+    """Run every cell of a notebook in a fresh kernel that works in `folder`; the notebook with its output.
+
+    Raises:
+        CellExecutionError: a cell raised.
+        CellTimeoutError: a cell took longer than `timeout` seconds.
+    """
+    content = nbformat.read(path, as_version=4)
+    where = {"metadata": {"path": str(folder)}}
+    NotebookClient(content, timeout=timeout, kernel_name="python3", resources=where).execute()
+    return content
 
 
 def markdown(path: Path) -> str:
@@ -55,3 +76,11 @@ def _output(output: Mapping[str, Any], name: str) -> Iterator[str]:
 
 def _plain(text: str) -> str:
     return f'<div class="output"><pre><code>{html.escape(text.rstrip())}</code></pre></div>'
+
+
+if __name__ == "__main__":
+    with TemporaryDirectory() as scratch:
+        executed = execute(MINIATURE, Path(scratch))
+    for cell in executed.cells:
+        cell.metadata.pop("execution", None)
+    nbformat.write(executed, MINIATURE)
