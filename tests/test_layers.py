@@ -32,14 +32,14 @@ RANKS = {
     "trial": 6,
     "estimate": 7,
     "sweep": 8,
+    "runs": 9,
     "setup": 9,
     "export": 10,
     "report": 11,
-    "runs": 12,
-    "serve": 13,
-    "cli": 14,
-    "__main__": 15,
-    "": 15,
+    "serve": 12,
+    "cli": 13,
+    "__main__": 14,
+    "": 14,
 }
 """The unit (a module or a package directly below `sweeper`) -> its rank; "" is `sweeper` itself.
 
@@ -52,12 +52,12 @@ CLI = (
     "completions",
     "examples",
     "inspecting",
-    "interrupts",
     "judging",
     "launching",
     "machine",
     "migrating",
     "options",
+    "progress",
     "recommending",
     "rescoring",
     "results",
@@ -74,10 +74,9 @@ HEAVY = {
         "report/figures/importance.py",
         *(f"search/{name}.py" for name in ("live_study", "storages", "study", "suggest")),
     },
-    "pandas": {f"runs/{name}.py" for name in ("frames", "plans", "responses", "results", "run")},
+    "pandas": {"runs/run.py"},
     "peft": {"model/adapters.py"},
-    "plotly": {"runs/plots.py", "runs/results.py", "runs/run.py"}
-    | {
+    "plotly": {
         f"report/figures/{name}.py"
         for name in (
             "draw",
@@ -91,16 +90,17 @@ HEAVY = {
         )
     },
     "pyarrow": {"store/mirror.py", "data/hub.py", "data/rows.py"},
-    "pydantic": {"runs/outputs.py", "runs/command_outputs.py"}
-    | {f"spec/{name}.py" for name in ("axes", "data", "fields", "load", "models", "references")},
+    "pydantic": {
+        f"spec/{name}.py" for name in ("axes", "data", "fields", "load", "models", "references")
+    },
     "ray": {"sweep/driver.py", "sweep/trials.py", "launch/ray_jobs.py"},
     "openai": {"judges/remote.py"},
     "requests": {"launch/ray_jobs.py"},
-    "rich": {"runs/progress.py", "runs/terminal.py"}
-    | {
+    "rich": {
         f"cli/{name}.py"
         for name in (
             "details",
+            "progress",
             "recommendations",
             "rescoring",
             "show",

@@ -27,7 +27,6 @@ from sweeper.cli import show
 from sweeper.cli.recommendations import gap_data, gap_text, p_text, tests
 from sweeper.metrics import is_sampled
 from sweeper.runs.listing import RunLine
-from sweeper.runs.progress import value_text
 from sweeper.spec import SweepSpec
 from sweeper.stats import Interval, wilson_interval
 from sweeper.store.folder import RunFolder
@@ -108,7 +107,7 @@ def _metric_rows(found: Detail) -> Iterable[tuple[str, ...]]:
             text = "" if between is None else f"{between[0]:.3f} to {between[1]:.3f}"
             yield name, f"{record.seed}", f"{metric.value:.4g}", counts, text
         if len(item.records) > 1:
-            yield name, "mean", value_text(item, name), "", ""
+            yield name, "mean", show.value_text(item, name), "", ""
 
 
 def _interval(name: str, metric: Metric) -> Interval | None:

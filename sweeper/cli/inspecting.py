@@ -42,7 +42,7 @@ def show_configuration(
     from sweeper.runs.run import open_run
 
     opened = open_run(run, judge, min_coverage)
-    front, spec = opened.front().analysis, opened.spec
+    front, spec = opened.front(), opened.spec
     item = find_candidate(front.candidates, config, str(run))
     membership = front_certainty(front, spec).memberships.get(item.config_id)
     found = details.Detail(
@@ -75,7 +75,7 @@ def compare(
     from sweeper.runs.run import open_run
 
     opened = open_run(run, judge, min_coverage)
-    front, spec = opened.front().analysis, opened.spec
+    front, spec = opened.front(), opened.spec
     items = [find_candidate(front.candidates, config, str(run)) for config in configs]
     found, certainty = side_by_side(items, spec), front_certainty(front, spec)
     if json_:

@@ -8,7 +8,6 @@ from rich.table import Table
 
 from sweeper.analysis import Candidate, Contrast, Gap, Recommendation, comparison, multiplicity
 from sweeper.cli import show
-from sweeper.runs.progress import value_text
 from sweeper.spec import SweepSpec
 from sweeper.sweep.confirm import HOLDS, Confirmation, Shrinkage
 
@@ -23,7 +22,7 @@ def recommendation(found: Recommendation, spec: SweepSpec) -> None:
     for objective in spec.objectives:
         table.add_column(objective.metric, justify="right")
     for name, item in comparison(found):
-        values = [value_text(item, objective.metric) for objective in spec.objectives]
+        values = [show.value_text(item, objective.metric) for objective in spec.objectives]
         table.add_row(name, item.config_id, *values)
     show.fit(table)
     if found.contrasts:
@@ -134,7 +133,7 @@ def shrinkage(found: Sequence[Shrinkage], confirm: Confirmation, spec: SweepSpec
     for item in found:
         again = "not measured" if item.again is None else _rate(item.again)
         cells = (_rate(item.search), again, gap_text(item.unsafe, mark=not confirm.new_prompts))
-        useful = value_text(item.search, name), gap_text(item.utility)
+        useful = show.value_text(item.search, name), gap_text(item.utility)
         table.add_row(*map(escape, (item.name, *cells, *useful)))
     show.fit(table)
     for item in found:

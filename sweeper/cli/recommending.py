@@ -6,7 +6,7 @@ import typer
 
 from sweeper.analysis import NAMES, asked, policy_of
 from sweeper.analysis import recommend as choose
-from sweeper.cli import completions, interrupts, recommendations, show, show_judges
+from sweeper.cli import completions, progress, recommendations, show, show_judges
 from sweeper.cli.options import (
     CoverageOption,
     JsonOption,
@@ -15,12 +15,8 @@ from sweeper.cli.options import (
     app,
     uncollected,
 )
-from sweeper.cli.sweeps import begin
 from sweeper.errors import SweeperError
 from sweeper.judges import MIN_COVERAGE
-from sweeper.runs.measure import run_to_end
-from sweeper.runs.progress import SweepProgress
-from sweeper.runs.terminal import Terminal
 from sweeper.store.folder import RunFolder
 from sweeper.store.records import read_records
 from sweeper.sweep.confirm import Confirmation, confirmation, prepare, shrinkages
@@ -59,7 +55,7 @@ def recommend(
         )
     opened = open_run(run, judge, min_coverage)
     with uncollected():
-        front, spec = opened.front().analysis, opened.spec
+        front, spec = opened.front(), opened.spec
         found = choose(front, spec, wanted)
     if not json_:
         recommendations.recommendation(found, spec)
@@ -80,19 +76,18 @@ def recommend(
 
 def _run(laid_out: Confirmation, of: RunFolder, *, quiet: bool) -> None:
     """Run what is laid out, or what is left of it; an interruption ends the command."""
+    from sweeper.sweep.run import SweepCallbacks, SweepOptions, run_sweep
+
     root, only = laid_out.folder.root, tuple(laid_out.names)
-    if not quiet:
-        show.line(f"confirming {len(only)} configurations in {root}")
-    console = Terminal(quiet=True) if quiet else show.err
-    with (
-        interrupts.resumable(laid_out.folder),
-        SweepProgress(laid_out.spec, console, console if quiet else show.out) as shown,
-    ):
-        run_to_end(
-            laid_out.spec,
-            root,
-            only=only,
-            part_of=of,
-            on_plan=shown.begin if quiet else lambda plan, found: begin(shown, plan, found),
-            on_record=shown.record,
-        )
+    options = SweepOptions(only=only, part_of=of)
+    with progress.resumable(laid_out.folder):
+        if quiet:
+            ended = run_sweep(laid_out.spec, root, options)
+        else:
+            show.line(f"confirming {len(only)} configurations in {root}")
+            with progress.SweepProgress(laid_out.spec) as shown:
+                callbacks = SweepCallbacks(on_plan=shown.begin, on_record=shown.record)
+                ended = run_sweep(laid_out.spec, root, options, callbacks)
+    records = read_records(laid_out.folder.records).records
+    if not ended.completed or ended.plan.keys() - {record.key for record in records}:
+        progress.interrupted(laid_out.folder)

@@ -93,7 +93,7 @@ def rescore(
 
 
 def _rescore(opened: "Run", judge: Judge, json_: bool) -> None:
-    records = opened.records
+    records = opened.records()
     first = opened.spec.evaluation.keyword_lists[0]
     with Progress(console=show.err, disable=not show.err.is_terminal) as bar:
         task = bar.add_task(escape(f"asking {judge.name}"), total=None)
@@ -121,7 +121,7 @@ def _rescore(opened: "Run", judge: Judge, json_: bool) -> None:
 
 
 def _show_judges(opened: "Run", json_: bool) -> None:
-    scored, records = read_scored(opened.folder).values(), opened.records
+    scored, records = read_scored(opened.folder).values(), opened.records()
     if json_:
         show.data({"judges": show_judges.judge_rows(scored, records)})
     elif scored:

@@ -37,7 +37,7 @@ def front(
     from sweeper.runs.run import open_run
 
     opened = open_run(run, judge, min_coverage)
-    found, spec = opened.front().analysis, opened.spec
+    found, spec = opened.front(), opened.spec
     certainty = front_certainty(found, spec)
     if json_:
         show.data(show_front.front_data(found, certainty))
@@ -81,7 +81,7 @@ def report(
     judged = opened.judged()
     data = write_report(
         opened.folder,
-        opened.records,
+        opened.records(),
         opened.spec,
         opened.accounting,
         path,
@@ -119,10 +119,10 @@ def export_study(
     if storage is None:
         address = str(opened.folder.study)
         if not opened.folder.is_driven():  # A driver keeps it up to date itself.
-            update_journal(opened.folder.study, opened.front().analysis, opened.spec)
+            update_journal(opened.folder.study, opened.front(), opened.spec)
         show.line(f"wrote {address}")
     else:
-        made = copy_study(opened.front().analysis, opened.spec, storage)
+        made = copy_study(opened.front(), opened.spec, storage)
         address = shown_url(storage).removeprefix("journal:")
         show.line(f"wrote the study {made.study_name} of {len(made.trials)} trials into {address}")
     show.line(f"next: optuna-dashboard {address}   (pip install optuna-dashboard)")
@@ -169,7 +169,7 @@ def export(
 
     opened = open_run(run, judge, min_coverage)
     formats = formats_of(format_ or ["yaml"])
-    recommended = opened.recommend().analysis
+    recommended = opened.recommend()
     chosen = opened.candidate(config) if config else recommended.chosen
     if chosen is None:
         raise SweeperError(

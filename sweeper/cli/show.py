@@ -2,31 +2,73 @@
 
 import json
 import os
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
 from rich.measure import Measurement
 from rich.padding import Padding
+from rich.segment import Segment
 from rich.table import Table
+from rich.text import Text
 
+from sweeper.analysis import Candidate
 from sweeper.estimate import GIB, DiskNeed, Estimate, duration_text
 from sweeper.estimate.inputs import OnGpu
 from sweeper.keywords.evaluation import Calibration, Share
 from sweeper.planning import Accounting
-from sweeper.runs.terminal import Terminal
+from sweeper.spec import SweepSpec
 
 if TYPE_CHECKING:  # It imports torch, which reading commands do without.
-    from sweeper.sweep.verify import Verification
+    from sweeper.runs.verify import Verification
 
 JSON_VERSION = 1
 """Of what `--json` prints (docs/json.md): a key that goes or changes its meaning makes a new one."""
 
 UNBOUNDED = 1000
 """Columns of a file or a pipe, which have no edge to wrap at."""
+
+_ORDERS = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+    r"\ud800-\udfff\U000e0000-\U000e007f]"
+)
+"""What moves the cursor, reorders, hides or cannot be encoded: C0 but tab and line end, DEL, C1, marks and
+overrides of writing direction, invisible characters, lone surrogates, tags."""
+
+
+def safe(text: str) -> str:
+    """The text with everything a terminal would obey written out: ESC becomes `x1b` after a backslash."""
+    return _ORDERS.sub(lambda found: _written(ord(found[0])), text)
+
+
+def _written(code: int) -> str:
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+class Terminal(Console):
+    """A console that shows text and obeys none: `safe` is applied to whatever it is given.
+
+    Strings are made safe before they are laid out, so that columns stay straight; other renderables when
+    they have become segments. What rich itself adds, colours and the movement of bars, is no text.
+    """
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """See `rich.console.Console`."""
+        return super().render_str(safe(text), **options)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterator[Segment]:
+        """See `rich.console.Console`."""
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else safe(text), style, control)
+
 
 out = Terminal(highlight=False, emoji=False)
 if not out.is_terminal and "COLUMNS" not in os.environ:
@@ -186,6 +228,22 @@ def size(count: int) -> str:
     if count < 2**20 / 10:
         return f"{count / 2**10:.1f} KiB"
     return f"{count / GIB:.1f} GiB" if count >= GIB / 10 else f"{count / 2**20:.1f} MiB"
+
+
+def value_text(item: Candidate, metric: str) -> str:
+    """A metric as the tables show it."""
+    value = item.values.get(metric)
+    return "not measured" if value is None else f"{value:.3f}"
+
+
+def measured_text(item: Candidate, spec: SweepSpec) -> str:
+    """The objectives of a candidate, with the counts of rates."""
+    parts = []
+    for objective in spec.objectives:
+        counts = item.counts(objective.metric)
+        suffix = f" ({counts})" if counts else ""
+        parts.append(f"{objective.metric} {value_text(item, objective.metric)}{suffix}")
+    return ", ".join(parts)
 
 
 def verifications(found: "Sequence[Verification]") -> None:

@@ -19,7 +19,6 @@ from sweeper.analysis import (
 )
 from sweeper.cli import show
 from sweeper.metrics import SAFETY_METRICS
-from sweeper.runs.progress import objectives_text, value_text
 from sweeper.spec import SweepSpec
 
 MOST_OTHERS = 10
@@ -49,7 +48,7 @@ def front(found: Front, certainty: Certainty, spec: SweepSpec) -> None:
     for text in _lines(found, certainty, len(others)):
         show.line(text)
     if found.base is not None:
-        show.line(f"untouched base model: {objectives_text(found.base, spec)}")
+        show.line(f"untouched base model: {show.measured_text(found.base, spec)}")
 
 
 def _others(found: Front, certainty: Certainty) -> list[Candidate]:
@@ -66,7 +65,7 @@ def _cells(
     item: Candidate, names: Sequence[str], certainty: Certainty, spec: SweepSpec
 ) -> list[str]:
     config = [shown(item.config[name]) for name in names]
-    values = [value_text(item, objective.metric) for objective in spec.objectives]
+    values = [show.value_text(item, objective.metric) for objective in spec.objectives]
     safety = next(o.metric for o in spec.objectives if o.metric in SAFETY_METRICS)
     interval = item.interval(safety)
     between = "" if interval is None else f"{interval.low:.3f} to {interval.high:.3f}"

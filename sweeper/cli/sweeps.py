@@ -6,18 +6,16 @@ from typing import Annotated
 
 import typer
 
-from sweeper.cli import interrupts, show
+from sweeper.cli import progress, show
 from sweeper.cli.options import JsonOption, RunArgument, SetOption, SpecArgument, app
 from sweeper.errors import SweeperError
 from sweeper.estimate import DiskNeed, Estimate, Tokens, disk_data, saved
 from sweeper.estimate.inputs import on_gpus, plan_disk, plan_estimate, planned_tokens, this_machine
 from sweeper.planning import Plan, make_plan, make_tasks
-from sweeper.runs.measure import run_to_end
-from sweeper.runs.progress import SweepProgress
 from sweeper.search.refine import refinement_rows
 from sweeper.spec import SweepSpec, load_spec
 from sweeper.store.folder import RunFolder, write_atomic
-from sweeper.store.records import RecordsRead, read_records
+from sweeper.store.records import read_records
 from sweeper.sweep.disk import free_bytes
 
 
@@ -150,25 +148,29 @@ def run(
     ] = True,
 ) -> None:
     """Run a sweep on Ray, or continue it after any interruption with the same command."""
+    from sweeper.sweep.run import SweepCallbacks, SweepOptions, run_sweep
+
     loaded = load_spec(spec, set_ or ())
     folder = RunFolder(out or Path("runs") / loaded.name)
     builds = ", and building the miniature (a minute, once)" if _is_builtin(loaded) else ""
     show.line(f"checking model, data and {folder.root}{builds}")
-    with interrupts.resumable(folder), SweepProgress(loaded, show.err, show.out) as shown:
-        run_to_end(
+    with progress.resumable(folder), progress.SweepProgress(loaded) as shown:
+        ended = run_sweep(
             loaded,
             folder.root,
-            overwrite=overwrite,
-            memory_check=memory_check,
-            disk_check=disk_check,
-            on_rows=show.rows,
-            on_disk_need=lambda need: show.disk(
-                need, free_bytes(folder.root), loaded.compute.disk_quota_gib
+            SweepOptions(overwrite=overwrite, memory_check=memory_check, disk_check=disk_check),
+            SweepCallbacks(
+                on_rows=show.rows,
+                on_disk_need=lambda need: show.disk(
+                    need, free_bytes(folder.root), loaded.compute.disk_quota_gib
+                ),
+                on_plan=shown.begin,
+                on_record=shown.record,
             ),
-            on_plan=lambda plan, found: begin(shown, plan, found),
-            on_record=shown.record,
         )
     records = read_records(folder.records).records
+    if not ended.completed or ended.keys - {record.key for record in records}:
+        progress.interrupted(folder)
     show.line(f"{len(records)} records in {folder.records}")
     if (less := saved(records)) is not None:
         show.line(f"stopped early: {less.text}")
@@ -181,12 +183,6 @@ def run(
             f"mended, remove their lines from {folder.records}: the same command measures them again"
         )
         raise typer.Exit(1)
-
-
-def begin(progress: SweepProgress, plan: Plan, found: RecordsRead) -> None:
-    """Say what will be done, and start counting."""
-    show.accounting(progress.spec.name, plan.accounting)
-    progress.begin(plan, found)
 
 
 def _refined(folder: RunFolder, spec: SweepSpec) -> None:
@@ -235,7 +231,7 @@ def verify(
 ) -> None:
     """Retrain configurations alone and check that they equal what the sweep recorded, bit for bit."""
     from sweeper.runs.run import open_run
-    from sweeper.sweep.verify import verify as run_verification
+    from sweeper.runs.verify import verify as run_verification
 
     opened = open_run(run)
     found = []

@@ -20,6 +20,7 @@ from sweeper.estimate.preflight import check_memory
 from sweeper.model.load import opened
 from sweeper.planning import Plan, make_plan, make_tasks
 from sweeper.scoring.inputs import preflight
+from sweeper.search.live_study import LiveStudy
 from sweeper.search.rounds import already_suggested
 from sweeper.spec import SweepSpec, spec_hash
 from sweeper.store.folder import RunFolder
@@ -124,7 +125,9 @@ def run_sweep(
         with ExitStack() as stack:
             weights = WeightRetention(spec, folder)
             weights.start()
+            found = read_records(folder.records).records
             observers: list[RecordObserver] = [
+                stack.enter_context(LiveStudy(spec, folder.study, found)).on_record,
                 callbacks.on_record,
                 stack.enter_context(trackers.observing()),
                 *([] if mirror is None else [stack.enter_context(mirror.observing())]),

@@ -8,15 +8,15 @@ from support.factories import base_record, make_record, make_spec, make_sweep
 
 from sweeper.analysis import find_front, front_certainty, recommend
 from sweeper.cli import recommendations, show, show_front
+from sweeper.cli.progress import SweepProgress
 from sweeper.planning import make_plan
-from sweeper.runs.progress import SweepProgress
+from sweeper.runs.verify import Verification
 from sweeper.spec import SweepSpec
 from sweeper.store.records import RecordsRead, TrialRecord
-from sweeper.sweep.verify import Verification
 
 
 def progress_of(spec: SweepSpec, found: RecordsRead, new: list[TrialRecord]) -> None:
-    with SweepProgress(spec, show.err, show.out) as progress:
+    with SweepProgress(spec) as progress:
         progress.begin(make_plan(spec), found)
         for record in new:
             progress.record(record)
@@ -32,7 +32,7 @@ def test_a_pipe_gets_a_plain_line_per_tenth_with_the_best_feasible(
     progress_of(spec, RecordsRead((), b"", 0), records)
     lines = [line for line in capsys.readouterr().out.splitlines() if "records" in line]
     first = f"{max(1, total // 10)}/{total} records, "
-    times = r"\S+ s elapsed, about \S+ s left; best feasible: rouge_l 0.8"
+    times = r"\S+ s so far, about \S+ s left; best feasible: rouge_l 0.8"
     assert re.match(first + times, lines[0])
     assert lines[-1].startswith(f"{total}/{total} records")
     assert "unsafe_rate 0.000 (0/256)" in lines[-1]

@@ -1,6 +1,7 @@
 """Trial functions that train nothing, for the driver on a real local Ray."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from sweeper.planning import make_plan, make_tasks
@@ -41,6 +42,14 @@ def sound(tasks: Sequence[TrajectoryTask], storage_of: Storages, done: Keys) -> 
             if (readout.config_id, task.seed) not in done:
                 (storage.trajectory / readout.config_id).touch()
                 yield [measured(task, readout)]
+
+
+def graded(tasks: Sequence[TrajectoryTask], storage_of: Storages, done: Keys) -> Records:
+    """The small learning rate is safe and learns with the steps, the large one is unsafe."""
+    for (record,) in sound(tasks, storage_of, done):
+        safe = record.config["learning_rate"] < 2e-3
+        unsafe, learned = Metric.rate(1 if safe else 6, 8), Metric(record.readout["step"] / 10, 10)
+        yield [replace(record, metrics={"unsafe_rate": unsafe, "rouge_l": learned})]
 
 
 def prepared(spec: SweepSpec, root: Path) -> tuple[RunFolder, tuple[TrajectoryTask, ...]]:
