@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -155,7 +156,7 @@ def shared_provenance(lists: Sequence[str]) -> dict[str, Any]:
         "versions": package_versions(),
         "git_commit": git_commit(),
         "hardware": hardware("cpu"),
-        "num_threads": 1,
+        "cpus_per_trial": 1,
     }
 
 
@@ -235,7 +236,7 @@ def no_op_trials(root: Path) -> None:
     from sweeper.sweep.driver import drive
 
     spec, _, tasks = laid_out(NO_OPS)
-    alone = spec.compute.model_copy(update={"adapters_per_trial": 1})
+    alone = replace(spec.compute, adapters_per_trial=1)
     spec = spec.model_copy(update={"compute": alone})
     folder = RunFolder(root / "no-op")
     folder.create()

@@ -91,7 +91,8 @@ HEAVY = {
     },
     "pyarrow": {"store/mirror.py", "data/hub.py", "data/rows.py"},
     "pydantic": {
-        f"spec/{name}.py" for name in ("axes", "data", "fields", "load", "models", "references")
+        f"spec/{name}.py"
+        for name in ("axes", "blocks", "load", "models", "reference", "references", "space")
     },
     "ray": {"sweep/driver.py", "sweep/trials.py", "launch/ray_jobs.py"},
     "openai": {"judges/remote.py"},

@@ -133,14 +133,14 @@ def test_a_hostile_row_is_one_message_with_its_place(
     path = tmp_path / f"rows.{kind}"
     path.write_text(line if kind == "jsonl" else f"[{line}]", encoding="utf-8")
     with pytest.raises(DataError, match=problem):
-        load_examples(DataSource("rows", str(path)))
+        load_examples(DataSource(str(path)))
 
 
 def test_long_lines_and_nul_in_rows_are_only_text(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     rows = [{"prompt": "x" * 100_000, "completion": "a\x00b"}]
     path.write_text(json.dumps(rows[0]), encoding="utf-8")
-    assert [row.cells for row in read_rows(DataSource("rows", str(path)))] == rows
+    assert [row.cells for row in read_rows(DataSource(str(path)))] == rows
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from sweeper.data.hub import MODEL, fetch, is_hub_id
 from sweeper.data.rows import Row, chosen, read_rows, rows_hash
 from sweeper.data.suites import half_of, published, suite_columns, suite_rows
 from sweeper.errors import DataError
-from sweeper.task import DataSource, TrajectoryTask
+from sweeper.task import DataSource, PromptSuite, Source, TrajectoryTask
 
 __all__ = [
     "Example",
@@ -70,7 +70,7 @@ def load_examples(source: DataSource) -> list[Example]:
     return list(read_examples(source).kept.values())
 
 
-def load_suite(sources: Sequence[DataSource]) -> list[Prompt]:
+def load_suite(sources: Sequence[PromptSuite]) -> list[Prompt]:
     """The prompts of several sources as one suite; of several, each id begins with its source's name.
 
     Raises:
@@ -93,7 +93,7 @@ def load_suite(sources: Sequence[DataSource]) -> list[Prompt]:
     ]
 
 
-def load_prompts(source: DataSource) -> list[Prompt]:
+def load_prompts(source: PromptSuite) -> list[Prompt]:
     """The prompts of a source: its half, and of that what `rows` and `sample_seed` take.
 
     Ids are the `id` column, else the row's number in the file: the same whatever part is taken.
@@ -133,7 +133,7 @@ def load_prompts(source: DataSource) -> list[Prompt]:
     return chosen(halves, source)
 
 
-def _prompts(source: DataSource, rows: Sequence[Row]) -> list[Prompt]:
+def _prompts(source: PromptSuite, rows: Sequence[Row]) -> list[Prompt]:
     if source.format != "prompts":
         return _prompts_of_examples(source, rows)
     columns = columns_of(source, suite_columns(source, rows[0]))
@@ -180,7 +180,7 @@ def pinned(task: TrajectoryTask) -> TrajectoryTask:
         DataError, ModelError, MissingExtraError: see `hub.fetch`.
     """
 
-    def pin(source: DataSource) -> DataSource:
+    def pin(source: Source) -> Source:
         known = published(source)
         if not is_hub_id(known.path):
             return source

@@ -9,7 +9,7 @@ from sweeper.data.duplicates import normalized_prompt_hash
 from sweeper.data.hub import fetch, is_hub_id
 from sweeper.data.rows import Row, bare_rows, read_rows
 from sweeper.errors import DataError
-from sweeper.task import DataSource
+from sweeper.task import PromptSuite, Source
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -68,16 +68,16 @@ PUBLISHED = {
     "xstest-safe": Published("Paul/XSTest", split="train", where={"label": "safe"}),
     "xstest-unsafe": Published("Paul/XSTest", split="train", where={"label": "unsafe"}),
 }
-"""The suites of `spec.data.SUITES`; docs/data.md says where each was published."""
+"""The suites of `task.data.SUITES`; docs/data.md says where each was published."""
 
 
-def published(source: DataSource) -> DataSource:
+def published(source: Source) -> Source:
     """The source with what is known of its suite filled in; what the sweep file says comes first.
 
     Raises:
         DataError: a `format` of its own beside the suite.
     """
-    if source.suite is None:
+    if not isinstance(source, PromptSuite) or source.suite is None:
         return source
     suite = PUBLISHED[source.suite]
     if source.format != "prompts":
@@ -97,7 +97,7 @@ def published(source: DataSource) -> DataSource:
     )
 
 
-def suite_rows(source: DataSource) -> list[Row]:
+def suite_rows(source: PromptSuite) -> list[Row]:
     """All rows of a source of prompts that `where` asks for.
 
     Raises:
@@ -123,7 +123,7 @@ def suite_rows(source: DataSource) -> list[Row]:
     return bare_rows(paths, suite.prompt[0])
 
 
-def suite_columns(source: DataSource, row: Row) -> dict[str, str]:
+def suite_columns(source: PromptSuite, row: Row) -> dict[str, str]:
     """Our names of a published suite's columns -> those that its first row has."""
     if source.suite is None:
         return {}

@@ -17,7 +17,13 @@ from sweeper.metrics import LIKELIHOOD_METRICS, TEXT_METRICS
 from sweeper.planning import Plan, make_tasks
 from sweeper.spec import SweepSpec
 from sweeper.store.folder import cache_root
-from sweeper.task import DataSettings, DataSource, EvaluationSettings, TrajectoryTask
+from sweeper.task import (
+    DataSettings,
+    DataSource,
+    EvaluationSettings,
+    PromptSuite,
+    TrajectoryTask,
+)
 
 CHARACTERS_PER_TOKEN = 4
 """English text under a Llama tokenizer; without a tokenizer, characters are counted."""
@@ -170,7 +176,7 @@ class _Sources:
         held = _read(own) if heldout is None else [heldout.row_tokens] * heldout.rows
         return lengths, held, None
 
-    def prompts(self, source: DataSource) -> list[float]:
+    def prompts(self, source: PromptSuite) -> list[float]:
         """The prompts of a suite."""
         found = self._figures(source, published_prompts(source))
         return _tokens(len(item.text) for item in load_prompts(source)) if found is None else found
@@ -185,7 +191,7 @@ class _Sources:
                     raise
             else:
                 return None
-        self.published.append(source.suite or source.path)
+        self.published.append(getattr(source, "suite", None) or source.path)
         return known
 
 

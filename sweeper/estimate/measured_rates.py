@@ -25,7 +25,7 @@ from sweeper.scoring.inputs import load_inputs
 from sweeper.spec import SweepSpec
 from sweeper.store.folder import TrialStorage
 from sweeper.store.records import TrialRecord
-from sweeper.task import Average, DataSource, Readout, Segment, TrajectoryTask
+from sweeper.task import Average, Readout, Segment, Source, TrajectoryTask
 from sweeper.trial.run import Keys, run_trajectory
 
 TrialFunction = Callable[[TrajectoryTask, TrialStorage, Keys], Iterator[TrialRecord]]
@@ -220,7 +220,7 @@ def unmeasured(task: TrajectoryTask) -> Keys:
     return frozenset((readout.config_id, task.seed) for readout in task.readouts[2:])
 
 
-def _first(source: DataSource, rows: int) -> DataSource:
+def _first(source: Source, rows: int) -> Source:
     return replace(source, rows=rows if source.rows is None else min(source.rows, rows))
 
 
@@ -278,7 +278,7 @@ def fit(seen: Sequence[Observation], tokens: Tokens, startup: float, device: str
 def _device_name(on_gpu: bool, task: TrajectoryTask) -> str:
     if on_gpu:
         return str(torch.cuda.get_device_name())
-    return f"CPU, {task.compute.num_threads} thread{'' if task.compute.num_threads == 1 else 's'}"
+    return f"CPU, {task.compute.cpus_per_trial} thread{'' if task.compute.cpus_per_trial == 1 else 's'}"
 
 
 def _peak_bytes(on_gpu: bool) -> int:

@@ -6,7 +6,7 @@ They are used only for what is not on this machine, and `sweeper plan` says wher
 from typing import NamedTuple
 
 from sweeper.memory import ModelShape
-from sweeper.task import DataSource
+from sweeper.task import DataSource, PromptSuite
 
 SHAPES = {
     "meta-llama/Llama-2-7b-chat-hf": ModelShape(32, 4096, 11008, 32, 32, 128, 32000),
@@ -73,7 +73,7 @@ def published_rows(source: DataSource) -> RowFigures | None:
     return found._replace(rows=min(source.rows or found.rows, found.rows))
 
 
-def published_prompts(source: DataSource) -> list[float] | None:
+def published_prompts(source: PromptSuite) -> list[float] | None:
     """Tokens of each prompt of the asked half of a published suite; None of a source that is none."""
     found = SUITES.get(source.suite or "")
     if found is None or source.path:

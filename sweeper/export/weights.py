@@ -67,7 +67,7 @@ def export_weights(
         )
         _write(alone, kept, folder, card(make_job(candidate, spec, 1, None, origin), [comparison]))
         return Exported(folder, comparison, True)
-    alone = replace(alone, compute=replace(alone.compute, keep_weights=True))
+    alone = replace(alone, compute=replace(alone.compute, keep_weights="all"))
     with tempfile.TemporaryDirectory(prefix="sweeper-weights-") as scratch:
         storage = TrialStorage(Path(scratch), alone.trajectory_id)
         found, retrained = retrain(run, record, alone, storage, len(task.readouts) - 1)

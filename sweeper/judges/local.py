@@ -73,7 +73,7 @@ class LocalJudge:
         dtype = "float32" if self._device.type == "cpu" else "pure_bf16"
         # Every architecture has eager attention; a classifier's may have no other.
         attention = "sdpa" if architecture is None else "eager"
-        source = ModelSource(self.name, model, revision, dtype, attention)
+        source = ModelSource(model, revision, dtype, attention, self.name)
         check_model(source)
         self._tokenizer: PreTrainedTokenizerBase = load_tokenizer(source)
         if self._tokenizer.pad_token_id is None:

@@ -5,14 +5,25 @@ import itertools
 import json
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from sweeper.errors import SpecError
 from sweeper.spec import Axis, EmaAverage, FeedbackAverage, InterpolateAverage, SweepSpec
-from sweeper.task import Average, Feedback, OptimizerSettings, Tuning
+from sweeper.spec.space import ADAPTER_AXES
+from sweeper.task import (
+    FULL_TUNING,
+    Average,
+    DataSettings,
+    Feedback,
+    ModelSource,
+    OptimizerSettings,
+    Tuning,
+    as_written,
+)
+from sweeper.task.fields import stated_fields
 
 Role = Literal[
     "candidate", "base", "default", "raw_twin", "interpolation_twin", "learning_rate_twin"
@@ -222,29 +233,12 @@ def _twins(spec: SweepSpec, item: Configuration) -> Iterator[Configuration]:
 
 _AVERAGES = {"ema": EmaAverage, "interpolate": InterpolateAverage, "feedback": FeedbackAverage}
 
-_NUMBERS = (
-    "learning_rate",
-    "batch_size",
-    "weight_decay",
-    "adam_beta1",
-    "adam_beta2",
-    "adam_epsilon",
-    "max_grad_norm",
-)
-
-_ADAPTER = ("lora_r", "lora_alpha", "lora_dropout")
+_STATED = {item.name: item for item in stated_fields(OptimizerSettings)}
 
 _FIXED: dict[str, Any] = {
+    **{name: item.default for name, item in _STATED.items()},
     "learning_rate": 0.0,
     "batch_size": DEFAULT_BATCH_SIZE,
-    "lr_scheduler_type": "constant",
-    "warmup_steps": 0,
-    "decay_steps": 0,
-    "weight_decay": 0.0,
-    "adam_beta1": 0.9,
-    "adam_beta2": 0.999,
-    "adam_epsilon": 1e-8,
-    "max_grad_norm": 1.0,
 }
 """What a control that names only some fields is filled up with: the trainers' defaults."""
 
@@ -262,23 +256,11 @@ def _configuration(spec: SweepSpec, point: Mapping[str, Any], role: Role) -> Con
             (f"warmup_steps {warmup} + decay_steps {decay} exceed max_steps {step}",),
         )
     average, feedback, label = _read_average(given["average"], step)
-    settings = OptimizerSettings(
-        **{name: given[name] for name in _NUMBERS},
-        lr_scheduler_type=scheduler,
-        warmup_steps=warmup,
-        decay_steps=decay,
-        feedback=feedback,
-    )
+    resolved = {name: given[name] for name in _STATED}
+    resolved |= {"warmup_steps": warmup, "decay_steps": decay}
+    settings = OptimizerSettings(**resolved, feedback=feedback)
     tuning = _tuning(spec, given)
-    values = {
-        **{name: given[name] for name in _NUMBERS},
-        "max_steps": step,
-        "average": label,
-        "lr_scheduler_type": scheduler,
-        "warmup_steps": warmup,
-        "decay_steps": decay,
-        **_fixed_values(spec, tuning),
-    }
+    values = {**resolved, "max_steps": step, "average": label, **_fixed_values(spec, tuning)}
     return Configuration(short_hash(values), role, values, tuning, settings, step, average)
 
 
@@ -302,41 +284,35 @@ def _read_average(raw: Any, step: int) -> tuple[Average, Feedback | None, str]:
 
 
 def _tuning(spec: SweepSpec, given: Mapping[str, Any]) -> Tuning:
-    block = spec.tuning
-    if block.method == "full":
-        return Tuning("full")
-    shape = {name: given.get(name) or getattr(block, name) for name in _ADAPTER}
-    if given.get("lora_dropout") is not None:
-        shape["lora_dropout"] = given["lora_dropout"]
-    return Tuning(
-        "lora",
-        **shape,
-        lora_target_modules=block.lora_target_modules,
-        use_rslora=block.use_rslora,
-        use_dora=block.use_dora,
-    )
+    if spec.tuning.method == "full":
+        return FULL_TUNING
+    searched = {name: given[name] for name in ADAPTER_AXES if given.get(name) is not None}
+    return replace(spec.tuning, **searched)
+
+
+_MODEL = tuple(item.name for item in stated_fields(ModelSource) if item.name != "path")
+
+_SEPARATE = ("train", "heldout", "heldout_rows", "template")
+"""Fields of `data` that a configuration states in a form of their own."""
+
+_DATA = tuple(item.name for item in stated_fields(DataSettings) if item.name not in _SEPARATE)
+
+FIXED_NAMES = ("model", *_MODEL, "train", "heldout", "template", *_DATA)
+"""The values that all configurations of a sweep have in common, those of the tuning aside."""
 
 
 def _fixed_values(spec: SweepSpec, tuning: Tuning) -> dict[str, Any]:
     """What every configuration of a sweep has in common but still defines it."""
-    adapter = {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in asdict(tuning).items()
-        if tuning.method == "lora" or name == "method"
-    }
-    data = spec.data.model_dump(mode="json", exclude_none=True)
+    adapter = as_written(tuning) if tuning.method == "lora" else {"method": tuning.method}
+    data = as_written(spec.data)
     return {
         **adapter,
         "model": spec.model.path,
-        "revision": spec.model.revision,
-        "dtype": spec.model.dtype,
-        "attention": spec.model.attention,
+        **{name: getattr(spec.model, name) for name in _MODEL},
         "train": data["train"],
         "heldout": data.get("heldout", {"heldout_rows": spec.data.heldout_rows}),
         "template": _template(spec),
-        "max_length": spec.data.max_length,
-        "overlong_prompts": spec.data.overlong_prompts,
-        "filter_safety_rows": spec.data.filter_safety_rows,
+        **{name: getattr(spec.data, name) for name in _DATA},
     }
 
 
@@ -345,4 +321,4 @@ def _template(spec: SweepSpec) -> Any:
     template = spec.data.template
     if template.train == template.test and template.train.system is None:
         return template.train.name
-    return template.model_dump(mode="json", exclude_none=True)
+    return as_written(template)

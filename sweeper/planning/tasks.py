@@ -5,20 +5,8 @@ from dataclasses import replace
 
 from sweeper.planning.configurations import CANDIDATE, default_control
 from sweeper.planning.trajectories import Plan, Trajectory, segment_of
-from sweeper.spec import SourceSpec, SuiteSpec, SweepSpec
-from sweeper.task import (
-    ChatFormat,
-    ComputeSettings,
-    DataSettings,
-    DataSource,
-    EvaluationSettings,
-    HarnessSettings,
-    ModelSource,
-    Readout,
-    Template,
-    TrajectoryTask,
-)
-from sweeper.task.stop_rules import RateLimit, StopRules
+from sweeper.spec import SweepSpec
+from sweeper.task import RateLimit, Readout, Source, StopRules, TrajectoryTask
 
 
 def make_tasks(
@@ -41,61 +29,19 @@ class _SharedSettings:
     """The parts of a task that all trajectories of a sweep have in common."""
 
     def __init__(self, spec: SweepSpec, resolve: Callable[[str], str], device: str) -> None:
-        def source(raw: SourceSpec | SuiteSpec) -> DataSource:
-            fields = raw.model_dump(exclude={"path"})
-            return DataSource(
-                name=raw.path or str(fields["suite"]),
-                path=resolve(raw.path) if raw.path else "",
-                **fields,
-            )
+        def opened(source: Source) -> Source:
+            return replace(source, path=resolve(source.path)) if source.path else source
 
-        data, evaluation, compute = spec.data, spec.evaluation, spec.compute
-        self._model = ModelSource(
-            spec.model.path,
-            resolve(spec.model.path),
-            spec.model.revision,
-            spec.model.dtype,
-            spec.model.attention,
+        data, evaluation = spec.data, spec.evaluation
+        self._model = replace(spec.model, path=resolve(spec.model.path))
+        heldout = None if data.heldout is None else opened(data.heldout)
+        self._data = replace(data, train=opened(data.train), heldout=heldout)
+        self._evaluation = replace(
+            evaluation,
+            harmful=tuple(map(opened, evaluation.harmful)),
+            harmless=tuple(map(opened, evaluation.harmless)),
         )
-        self._data = DataSettings(
-            train=source(data.train),
-            heldout=None if data.heldout is None else source(data.heldout),
-            heldout_rows=data.heldout_rows,
-            template=Template(
-                train=ChatFormat(**data.template.train.model_dump()),
-                test=ChatFormat(**data.template.test.model_dump()),
-            ),
-            max_length=data.max_length,
-            overlong_prompts=data.overlong_prompts,
-            filter_safety_rows=data.filter_safety_rows,
-        )
-        self._evaluation = EvaluationSettings(
-            harmful=tuple(source(item) for item in evaluation.harmful),
-            harmless=tuple(source(item) for item in evaluation.harmless),
-            keyword_lists=evaluation.keyword_lists,
-            utility_metrics=evaluation.utility_metrics,
-            max_new_tokens=evaluation.max_new_tokens,
-            batch_size=evaluation.batch_size,
-            stop_generation_early=evaluation.stop_generation_early,
-            answer_extractor=evaluation.answer_extractor,
-            lm_eval=None
-            if evaluation.lm_eval is None
-            else HarnessSettings(**evaluation.lm_eval.model_dump()),
-        )
-        self._compute = ComputeSettings(
-            device=device,
-            num_threads=compute.cpus_per_trial,
-            micro_batch_size=compute.micro_batch_size,
-            deterministic=compute.deterministic,
-            checkpoint_every=compute.checkpoint_every,
-            stall_timeout_seconds=60 * compute.stall_timeout_minutes,
-            logging_steps=compute.logging_steps,
-            gradient_checkpointing=compute.gradient_checkpointing,
-            torch_compile=compute.torch_compile,
-            processes=compute.processes,
-            gpu_share=compute.gpu_share,
-            keep_weights=compute.keep_weights != "none",
-        )
+        self._compute = replace(spec.compute, device=device)
         self._stop = _stop_rules(spec)
         self._default = default_control(spec).config_id
         self._objectives = tuple(item.metric for item in spec.objectives)
@@ -121,9 +67,9 @@ class _SharedSettings:
             data=self._data,
             optimizer=trajectory.settings,
             evaluation=self._evaluation,
-            compute=replace(
-                self._compute, keep_weights=self._compute.keep_weights and trajectory.steps > 0
-            ),
+            compute=self._compute
+            if trajectory.steps > 0
+            else replace(self._compute, keep_weights="none"),
             objectives=self._objectives,
             segments=trajectory.segments,
             readouts=readouts,

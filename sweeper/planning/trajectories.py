@@ -9,7 +9,13 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
-from sweeper.planning.configurations import Configuration, Point, configurations_of, short_hash
+from sweeper.planning.configurations import (
+    FIXED_NAMES,
+    Configuration,
+    Point,
+    configurations_of,
+    short_hash,
+)
 from sweeper.spec import SweepSpec
 from sweeper.task import OptimizerSettings, Segment, Tuning
 
@@ -114,20 +120,6 @@ def _share(configurations: Iterable[Configuration]) -> list[tuple[Configuration,
     return [tuple(group) for group in groups.values()]
 
 
-_FIXED_NAMES = (
-    "model",
-    "revision",
-    "dtype",
-    "attention",
-    "train",
-    "heldout",
-    "template",
-    "max_length",
-    "overlong_prompts",
-    "filter_safety_rows",
-)
-
-
 def _trajectory(seed: int, group: tuple[Configuration, ...]) -> Trajectory:
     """One path with its readouts in step order, and the segments that cover them."""
     ordered = tuple(sorted(group, key=lambda item: item.step))
@@ -135,7 +127,7 @@ def _trajectory(seed: int, group: tuple[Configuration, ...]) -> Trajectory:
     segments = _segments(ordered)
     content = {
         "path": _path(first),
-        "fixed": {name: first.values[name] for name in _FIXED_NAMES},
+        "fixed": {name: first.values[name] for name in FIXED_NAMES},
         "segments": [asdict(segment) for segment in segments],
         "seed": seed,
     }

@@ -125,7 +125,7 @@ def task_alone(record: TrialRecord, task: TrajectoryTask) -> TrajectoryTask:
     """What trains the configuration of a record by itself, on the kind of device and model it was."""
     measured_on_cpu = record.provenance["hardware"]["device"] == "cpu"
     device = "cpu" if measured_on_cpu else "cuda"
-    compute = replace(task.compute, device=device, keep_weights=False)
+    compute = replace(task.compute, device=device, keep_weights="none")
     commit = record.provenance["model"]["commit"]
     model = replace(task.model, revision=commit or task.model.revision)
     return solo_task(replace(task, compute=compute, model=model), record.config_id)

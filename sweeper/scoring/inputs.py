@@ -19,9 +19,9 @@ from sweeper.stats import largest_passing_count
 from sweeper.store.provenance import source_hash
 from sweeper.task import (
     DataSettings,
-    DataSource,
     EvaluationSettings,
     ModelSource,
+    PromptSuite,
     TrajectoryTask,
 )
 from sweeper.task.stop_rules import StopRules
@@ -99,7 +99,7 @@ def _load_inputs(model: ModelSource, data_key: _Hashable, evaluation_key: _Hasha
 
 
 def _suite(
-    name: str, sources: Sequence[DataSource], settings: DataSettings, encoder: Encoder
+    name: str, sources: Sequence[PromptSuite], settings: DataSettings, encoder: Encoder
 ) -> Suite:
     prompts = load_suite(sources)
     tokens = tuple(encoder.prompt(prompt.text) for prompt in prompts)

@@ -8,6 +8,7 @@ from sweeper.report.figures import FrontInfo, front_info
 from sweeper.report.measures import measure
 from sweeper.serve.state import Found
 from sweeper.spec import SweepSpec
+from sweeper.task import as_written
 
 _UNTOLD = ("name", "description")
 """Keys of a sweep file whose difference says nothing."""
@@ -154,11 +155,11 @@ def _measured_with(found: Found) -> dict[str, Any] | None:
     def prompts(kind: str) -> Any:
         sources = spec.evaluation.harmful if kind == "harmful" else spec.evaluation.harmless
         contents = sorted(str(value) for key, value in hashes.items() if key.startswith(f"{kind}/"))
-        return contents, [item.model_dump(exclude={"path"}) for item in sources]
+        return contents, [as_written(item) | {"path": None} for item in sources]
 
     decoding = origin.get("decoding", {})
     versions = origin.get("versions", {})
-    heldout = data.heldout and data.heldout.model_dump(exclude={"path"})
+    heldout = data.heldout and as_written(data.heldout) | {"path": None}
     return {
         "harmful prompts": prompts("harmful"),
         "harmless prompts": prompts("harmless"),
@@ -177,7 +178,7 @@ def _measured_with(found: Found) -> dict[str, Any] | None:
         "model": (hashes.get("model"), origin.get("model", {}).get("dtype")),
         "training rows": (
             hashes.get("train"),
-            data.train.model_dump(exclude={"path"}),
+            as_written(data.train) | {"path": None},
             data.filter_safety_rows,
             data.template.train,
         ),

@@ -7,15 +7,19 @@ import re
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from sweeper.errors import SpecError
 from sweeper.metrics import SAFETY_METRICS, UTILITY_METRICS, is_harness, is_utility
+from sweeper.spec.blocks import blocks_in, fields_of
 from sweeper.spec.document import MAX_BYTES, read_yaml
 from sweeper.spec.models import SPEC_VERSION, SweepSpec
+from sweeper.spec.space import ADAPTER_AXES
+from sweeper.task import ComputeSettings
+from sweeper.task.fields import UNKNOWN_KEY, Placement, annotations_of, metadata
 
 SHOWN = 200
 """Characters of a value that a message repeats."""
@@ -192,9 +196,12 @@ def _broken_space(spec: SweepSpec) -> Iterable[str]:
         for name in ("use_dora", "use_rslora"):
             if getattr(spec.tuning, name):
                 yield f"tuning.{name}: tuning.method is `full`, which has no adapter"
-        for name in ("lora_r", "lora_alpha", "lora_dropout"):
+        for name in ADAPTER_AXES:
             if getattr(spec.space, name) is not None:
                 yield f"space.{name}: tuning.method is `full`, which has no adapter"
+
+
+_UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 
 
 def _problems(error: ValidationError) -> Iterable[str]:
@@ -213,8 +220,10 @@ def _problems(error: ValidationError) -> Iterable[str]:
         found = item["input"]
         shown = _shown(found) if not isinstance(found, dict | BaseModel) else "a block"
         message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
+        if item["type"] in _UNKNOWN or message == UNKNOWN_KEY:
             yield f"{where}: unknown key{_hint(item['loc'])}"
+        elif item["type"] == "dataclass_type":
+            yield f"{where}: found {shown}; a block is expected"
         elif item["type"] == "missing":
             yield f"{where}: missing"
         elif item["type"] == "value_error":
@@ -244,24 +253,15 @@ def _closest(found: Any, item: Mapping[str, Any]) -> str:
 
 def _hint(location: tuple[int | str, ...]) -> str:
     """The known key nearest to an unknown one, found by walking the models along the location."""
-    model: Any = SweepSpec
+    block: Any = SweepSpec
     for part in location[:-1]:
-        if isinstance(part, int):
-            continue
-        field = getattr(model, "model_fields", {}).get(part)
-        model = _model_in(getattr(field, "annotation", None))
-    known = list(getattr(model, "model_fields", {}))
+        if isinstance(part, str):
+            kind, _ = fields_of(block).get(part, (None, None))
+            block = next(iter(blocks_in(kind)), None)
+    known = list(fields_of(block))
     near = difflib.get_close_matches(str(location[-1]), known, n=1)
     allowed = f"; known here: {', '.join(known)}" if known else ""
     return f" (did you mean `{near[0]}`?)" if near else allowed
-
-
-def _model_in(annotation: Any) -> Any:
-    """The model of a field: itself, or that of a tuple's members or an optional's."""
-    if hasattr(annotation, "model_fields"):
-        return annotation
-    inner = (_model_in(part) for part in get_args(annotation))
-    return next((found for found in inner if found is not None), None)
 
 
 def dump_spec(spec: SweepSpec) -> str:
@@ -270,17 +270,11 @@ def dump_spec(spec: SweepSpec) -> str:
 
 
 PLACEMENT = {
-    "max_concurrent_trials",
-    "ray_address",
-    "gpus_per_trial",
-    "checkpoint_every",
-    "stall_timeout_minutes",
-    "keep_weights",
-    "disk_quota_gib",
-    "mirror",
-    "trackers",
-    "logging_steps",
+    name
+    for name, kind in annotations_of(ComputeSettings).items()
+    if metadata(kind, Placement) is not None
 }
+"""Keys of `compute` that say where, how often and for whom: they may change while a run continues."""
 
 
 def spec_hash(spec: SweepSpec) -> str:

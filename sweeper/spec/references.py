@@ -5,13 +5,13 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from sweeper.metrics import METRICS, is_harness
 from sweeper.spec.axes import SpecModel
-from sweeper.spec.fields import Number
+from sweeper.task.fields import After, Doc, Length, Range, Text
 
-Text = Annotated[str, Field(min_length=1)]
+Number = Annotated[float, Range()]
 
 
 def _known_metrics(values: dict[str, float]) -> dict[str, float]:
@@ -31,9 +31,14 @@ def _known_metrics(values: dict[str, float]) -> dict[str, float]:
 class ReferencePoint(SpecModel):
     """One published result: `params` are dimensions of the space, `metrics` what was measured at them."""
 
-    params: dict[str, Annotated[float, Number] | str] = Field(default_factory=dict)
+    params: Annotated[
+        dict[str, Number | str], Doc("Dimensions of the space, and their values.")
+    ] = Field(default_factory=dict)
     metrics: Annotated[
-        dict[str, Annotated[float, Number]], Field(min_length=1), AfterValidator(_known_metrics)
+        dict[str, Number],
+        Length(1),
+        After(_known_metrics),
+        Doc("What was measured; rates in [0, 1]."),
     ]
 
     def matches(self, config: Mapping[str, Any]) -> bool:
@@ -44,10 +49,10 @@ class ReferencePoint(SpecModel):
 class ReferenceSpec(SpecModel):
     """Results of others. `source` says where they stand, `note` how they were measured."""
 
-    name: Text
-    source: Text
-    note: str = ""
-    points: Annotated[tuple[ReferencePoint, ...], Field(min_length=1)]
+    name: Annotated[Text, Doc("Shown beside the points.")]
+    source: Annotated[Text, Doc("Where the figures were published.")]
+    note: Annotated[str, Doc("How they were measured.")] = ""
+    points: Annotated[tuple[ReferencePoint, ...], Length(1), Doc("The published results.")]
 
 
 def _same(found: Any, asked: float | str) -> bool:

@@ -1,16 +1,16 @@
 """Which readouts a sweep may stop early; see docs/stopping.md."""
 
-from typing import Literal
+from typing import Annotated
 
 from sweeper.spec.axes import SpecModel
-from sweeper.spec.fields import Share
-from sweeper.task.stop_rules import ASSUMPTION
+from sweeper.task import ASSUMPTION
+from sweeper.task.fields import Doc, OneOf, UnitFloat
 
 
 class RaceSpec(SpecModel):
     """Stop scoring a readout that the prompts so far say to be above the limit; `error` is per readout."""
 
-    error: Share = 0.05
+    error: Annotated[UnitFloat, Doc("Error level.")] = 0.05
 
 
 class PruneSpec(SpecModel):
@@ -19,16 +19,18 @@ class PruneSpec(SpecModel):
     `assume` names what the inference stands on and has to be written out; `error` is per path and average.
     """
 
-    assume: Literal[ASSUMPTION]  # type: ignore[valid-type]
-    error: Share = 0.05
+    assume: Annotated[str, OneOf(ASSUMPTION), Doc("What the inference rests on, written out.")]
+    error: Annotated[UnitFloat, Doc("Error level.")] = 0.05
 
 
 class StopSpec(SpecModel):
     """What may be stopped early; everything is off unless given."""
 
-    curtail: bool = False
-    race: RaceSpec | None = None
-    prune: PruneSpec | None = None
+    curtail: Annotated[bool, Doc("Stop a readout that can no longer meet the limit.")] = False
+    race: Annotated[RaceSpec | None, Doc("Stop a readout that is very likely above the limit.")] = (
+        None
+    )
+    prune: Annotated[PruneSpec | None, Doc("Skip later readouts of a path above the limit.")] = None
 
     @property
     def on(self) -> bool:

@@ -1,6 +1,7 @@
 """A few configurations measured again, on prompts and under seeds that took no part in choosing them."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from sweeper.analysis import (
@@ -16,9 +17,10 @@ from sweeper.analysis import (
 )
 from sweeper.errors import SweeperError
 from sweeper.planning import short_hash
-from sweeper.spec import SuiteSpec, SweepSpec
+from sweeper.spec import SweepSpec
 from sweeper.store.folder import RunFolder, write_atomic
 from sweeper.store.records import TrialRecord
+from sweeper.task import PromptSuite
 
 OTHER_HALF = {"search": "confirm", "confirm": "search", "all": "all"}
 """The half of a suite that a run left out; none where it used both."""
@@ -87,11 +89,10 @@ def confirmation(
         )
     later = max(spec.seeds) + 1
     new = tuple(range(later, later + seeds))
-    evaluation = spec.evaluation.model_copy(
-        update={
-            "harmful": tuple(map(_other_half, spec.evaluation.harmful)),
-            "harmless": tuple(map(_other_half, spec.evaluation.harmless)),
-        }
+    evaluation = replace(
+        spec.evaluation,
+        harmful=tuple(map(_other_half, spec.evaluation.harmful)),
+        harmless=tuple(map(_other_half, spec.evaluation.harmless)),
     )
     seeded = (*spec.seeds, *new) if halved else new
     again = spec.model_copy(update={"evaluation": evaluation, "seeds": seeded})
@@ -112,8 +113,8 @@ def prepare(confirm: Confirmation, run: RunFolder) -> None:
         write_atomic(confirm.folder.rounds, run.rounds.read_bytes())
 
 
-def _other_half(suite: SuiteSpec) -> SuiteSpec:
-    return suite.model_copy(update={"prompt_split": OTHER_HALF[suite.prompt_split]})
+def _other_half(suite: PromptSuite) -> PromptSuite:
+    return replace(suite, prompt_split=OTHER_HALF[suite.prompt_split])
 
 
 def _named(front: Front, found: Recommendation, top: int) -> dict[str, str]:

@@ -1,31 +1,39 @@
-"""What crosses to a worker: every setting, once, as frozen dataclasses of the standard library."""
+"""What crosses to a worker: every setting, once, as frozen dataclasses of the standard library.
 
+A block is defined here and nowhere else; `sweeper.spec` validates it from a sweep file by the ranges beside
+its fields, and the planner passes it on.
+"""
+
+from sweeper.task.blocks import as_written, from_plain
+from sweeper.task.compute import ComputeSettings
+from sweeper.task.data import (
+    SUITES,
+    ChatFormat,
+    DataSettings,
+    DataSource,
+    PromptSuite,
+    Source,
+    Template,
+)
+from sweeper.task.evaluation import EvaluationSettings, HarnessSettings
+from sweeper.task.model import ALL_LINEAR, FULL_TUNING, ModelSource, Tuning
+from sweeper.task.optimizer import Feedback, OptimizerSettings, Scheduler
 from sweeper.task.stop_rules import ASSUMPTION, RateLimit, StopRules
 from sweeper.task.trajectory import (
-    ALL_LINEAR,
     TASK_VERSION,
     Average,
     AverageKind,
-    ChatFormat,
-    ComputeSettings,
-    DataSettings,
-    DataSource,
-    EvaluationSettings,
-    Feedback,
-    HarnessSettings,
-    ModelSource,
-    OptimizerSettings,
     Readout,
     Segment,
-    Template,
     TrajectoryTask,
-    Tuning,
     equal_parts,
 )
 
 __all__ = [
     "ALL_LINEAR",
     "ASSUMPTION",
+    "FULL_TUNING",
+    "SUITES",
     "TASK_VERSION",
     "Average",
     "AverageKind",
@@ -38,12 +46,17 @@ __all__ = [
     "HarnessSettings",
     "ModelSource",
     "OptimizerSettings",
+    "PromptSuite",
     "RateLimit",
     "Readout",
+    "Scheduler",
     "Segment",
+    "Source",
     "StopRules",
     "Template",
     "TrajectoryTask",
     "Tuning",
+    "as_written",
     "equal_parts",
+    "from_plain",
 ]

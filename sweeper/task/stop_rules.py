@@ -1,8 +1,6 @@
 """Which readouts may be stopped early and why, as a task states it. Standard library alone."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 ASSUMPTION = "unsafe_rate_never_falls_with_steps"
 """What the inference from a readout to later ones of its path stands on; a sweep file has to name it."""
@@ -36,15 +34,3 @@ class StopRules:
     def tightest(self) -> float:
         """The smallest rate that any constraint allows at most."""
         return min(limit.max for limit in self.limits)
-
-    @classmethod
-    def of(cls, raw: Mapping[str, Any] | None) -> "StopRules | None":
-        """Read what `dataclasses.asdict` made of them back.
-
-        Raises:
-            TypeError, KeyError: other fields.
-        """
-        if raw is None:
-            return None
-        limits = tuple(RateLimit(**limit) for limit in raw["limits"])
-        return cls(**{**raw, "limits": limits, "candidates": tuple(raw["candidates"])})

@@ -120,7 +120,7 @@ class Attempt:
 
     def _prepare(self) -> None:
         task = self._task
-        torch.set_num_threads(task.compute.num_threads)
+        torch.set_num_threads(task.compute.cpus_per_trial)
         if self._device.type == "cuda" and task.compute.deterministic:
             torch.use_deterministic_algorithms(True)
         inputs = load_inputs(task)

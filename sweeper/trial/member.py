@@ -195,7 +195,7 @@ class Member:
         """Make what was measured durable: responses first, then the record in the outbox."""
         parts = zip(self.walker.parameters, weights, strict=True)
         digest = weights_hash(whole(parameter, part) for parameter, part in parts)
-        if self.task.compute.keep_weights:
+        if self.task.compute.keeps_weights:
             self._keep_weights(readout, weights)
         lines = "".join(f"{json.dumps(line)}\n" for line in scores.lines)
         if self._world.is_main_process:
@@ -329,7 +329,7 @@ class Member:
             "versions": package_versions(),
             "git_commit": git_commit(),
             "hardware": hardware(self._device if inputs is not None else "unknown"),
-            "num_threads": task.compute.num_threads,
+            "num_threads": task.compute.cpus_per_trial,
             "processes": self._world.size,
             "seconds": {
                 name: round(value, 3 if name in STAGES else 9)

@@ -26,7 +26,7 @@ from sweeper.data.hub import is_hub_id
 from sweeper.data.load import data_hash, load_examples, load_prompts, need_cached
 from sweeper.data.rows import read_rows
 from sweeper.errors import DataError, MissingExtraError
-from sweeper.task import DataSource
+from sweeper.task import PromptSuite
 
 OTHER = "f" * 40
 
@@ -34,8 +34,8 @@ OTHER = "f" * 40
 pytestmark = pytest.mark.usefixtures("offline_hub")
 
 
-def own(name: str = "own/rows", **fields: Any) -> DataSource:
-    return DataSource(name=name, path=name, **fields)
+def own(name: str = "own/rows", **fields: Any) -> PromptSuite:
+    return PromptSuite(name, **{"format": "prompt_completion", "prompt_split": "all", **fields})
 
 
 CARD = """---
@@ -163,7 +163,7 @@ def test_a_data_set_that_is_not_cached_names_id_cache_and_command(offline_hub: P
         ):
             assert text in str(caught.value)
     with pytest.raises(DataError, match="walledai/AdvBench` is no local file or folder"):
-        load_prompts(DataSource("advbench", "", "prompts", suite="advbench"))
+        load_prompts(PromptSuite(suite="advbench", prompt_split="all"))
 
 
 def answer(code: int) -> Any:

@@ -27,7 +27,7 @@ from sweeper.task import ModelSource, TrajectoryTask
 from sweeper.trial.run import run_trajectory
 
 CPU = torch.device("cpu")
-OWN = ModelSource("own/llama", "own/llama")
+OWN = ModelSource("own/llama", dtype="float32")
 TOKEN = "hf_secretsecretsecret"
 
 
@@ -115,7 +115,7 @@ def test_a_hub_model_is_the_local_one_weight_for_weight(
 ) -> None:
     server.repositories["models/own/llama"] = repository
     theirs = load_model(OWN, CPU).state_dict()
-    ours = load_model(ModelSource("m", str(tiny_world.model)), CPU).state_dict()
+    ours = load_model(ModelSource(str(tiny_world.model), dtype="float32"), CPU).state_dict()
     assert theirs.keys() == ours.keys()
     assert all(torch.equal(theirs[name], ours[name]) for name in ours)
     server.asked.clear()
@@ -123,7 +123,7 @@ def test_a_hub_model_is_the_local_one_weight_for_weight(
     load_model(OWN, CPU)
     assert server.asked == []  # From the cache, without looking whether the hub has moved on.
     assert model_commit(OWN) == COMMIT
-    assert model_commit(ModelSource("m", str(tiny_world.model))) is None
+    assert model_commit(ModelSource(str(tiny_world.model), dtype="float32")) is None
 
 
 def test_a_run_keeps_its_commit_when_the_hub_moves_on(
@@ -210,7 +210,7 @@ def test_a_model_without_safetensors_or_without_a_part_of_them_is_refused(
     assert f"own/llama ({folder}): no *.safetensors weights (found " in text
     assert "pickled weights are not loaded" in text and PREFETCH in text
 
-    sharded = ModelSource("s", str(repository))
+    sharded = ModelSource(str(repository), dtype="float32")
     (repository / "model-00001-of-00002.safetensors").touch()
     index = repository / "model.safetensors.index.json"
     names = {f"w{i}": f"model-0000{i}-of-00002.safetensors" for i in (1, 2)}
@@ -255,7 +255,7 @@ def test_a_model_without_a_tokenizer_is_refused(server: FakeHub, repository: Pat
 
 
 def test_a_revision_of_a_local_folder_is_refused(tiny_world: World) -> None:
-    text = message(ModelSource("m", str(tiny_world.model), revision="main"))
+    text = message(ModelSource(str(tiny_world.model), revision="main"))
     assert "`model.revision` belongs to models of the hub" in text
 
 

@@ -11,7 +11,7 @@ from sweeper.data.duplicates import normalized
 from sweeper.data.load import Example
 from sweeper.data.split import Split, load_safety_filter, split_rows
 from sweeper.errors import DataError
-from sweeper.task import DataSettings, DataSource
+from sweeper.task import DataSettings, PromptSuite
 
 
 def split(tmp_path: Path, rows: list[dict[str, Any]], **fields: Any) -> Split:
@@ -136,7 +136,7 @@ def test_the_filter_says_where_it_is_from_and_has_clean_phrases() -> None:
 
 
 def real(file: str, format: str, **fields: Any) -> DataSettings:
-    train: DataSource = source(SHARED / file, format)
+    train: PromptSuite = source(SHARED / file, format)
     return settings_of(train, heldout_rows=50, filter_safety_rows=True, **fields)
 
 

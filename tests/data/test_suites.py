@@ -12,15 +12,14 @@ from sweeper.data.duplicates import normalized
 from sweeper.data.load import Prompt, load_examples, load_prompts, load_suite
 from sweeper.data.suites import PUBLISHED, half_of
 from sweeper.errors import DataError
-from sweeper.spec.data import SUITES
-from sweeper.task import DataSource
+from sweeper.task import SUITES, PromptSuite
 
 
-def named(suite: str, path: Path | str = "", **fields: Any) -> DataSource:
-    return DataSource(str(path) or suite, str(path), "prompts", suite=suite, **fields)
+def named(suite: str, path: Path | str = "", **fields: Any) -> PromptSuite:
+    return PromptSuite(str(path), suite=suite, **{"prompt_split": "all", **fields})
 
 
-def texts(source: DataSource) -> list[str]:
+def texts(source: PromptSuite) -> list[str]:
     return [prompt.text for prompt in load_prompts(source)]
 
 

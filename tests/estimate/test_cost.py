@@ -181,7 +181,7 @@ def saved_bytes(
         return tensor
 
     ids = torch.randint(0, 50, (rows, 32))
-    autocast = precision(ModelSource("m", "m", dtype=dtype), torch.device("cpu"))
+    autocast = precision(ModelSource("m", dtype=dtype), torch.device("cpu"))
     with autocast, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         output = model(input_ids=ids, use_cache=False).logits
     assert output.requires_grad

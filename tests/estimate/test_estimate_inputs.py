@@ -149,9 +149,7 @@ def test_characters_are_counted_by_hand(tiny_spec: SweepSpec, tiny_world: World)
 
 def test_an_estimate_says_what_is_missing(tiny_spec: SweepSpec, tmp_path: Path) -> None:
     plan = make_plan(tiny_spec)
-    hub = tiny_spec.model_copy(
-        update={"model": tiny_spec.model.model_copy(update={"path": "no/llama"})}
-    )
+    hub = tiny_spec.model_copy(update={"model": replace(tiny_spec.model, path="no/llama")})
     with pytest.raises(ModelError, match="no/llama: no local folder and not in the hub cache"):
         plan_estimate(plan, hub, machine=NO_GPU)
     with pytest.raises(SweeperError, match="at least one worker"):
@@ -175,7 +173,7 @@ def test_how_many_trials_a_gpu_holds(tiny_spec: SweepSpec) -> None:
     assert trials == sorted(trials) and 1 < trials[0] < 24
     (present,) = on_gpus(plan, tiny_spec, tokens, TWO_GPUS)
     assert present.device == GPUS[2]
-    refused = tiny_spec.compute.model_copy(update={"gpus_per_trial": 0})
+    refused = replace(tiny_spec.compute, gpus_per_trial=0)
     on_cpu = tiny_spec.model_copy(update={"compute": refused})
     assert on_gpus(plan, on_cpu, tokens, NO_GPU)[0].gpu_hours > 0
 

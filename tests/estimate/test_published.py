@@ -29,8 +29,8 @@ from sweeper.estimate import (
 from sweeper.estimate.inputs import Machine, counted_characters, on_gpus, plan_estimate
 from sweeper.planning import make_plan, make_tasks
 from sweeper.spec import SweepSpec
-from sweeper.spec.data import SUITES as SUITE_NAMES
-from sweeper.task import DataSource, TrajectoryTask, Tuning
+from sweeper.task import SUITES as SUITE_NAMES
+from sweeper.task import DataSource, PromptSuite, TrajectoryTask, Tuning
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 H100 = GPUS[2]
@@ -70,19 +70,19 @@ def test_shapes_have_the_parameters_of_the_model_cards() -> None:
 
 
 def test_rows_and_halves_are_those_asked_for() -> None:
-    source = DataSource("x", "tatsu-lab/alpaca", "alpaca")
+    source = DataSource("tatsu-lab/alpaca", "alpaca")
     found = published_rows(source)
     assert found == ROWS["tatsu-lab/alpaca"]
     assert published_rows(replace(source, rows=50)) == found._replace(rows=50)
     assert published_rows(replace(source, rows=10**6)) == found
     assert published_rows(replace(source, where={"a": "b"})) is None
     assert published_rows(replace(source, path="own/rows")) is None
-    suite = DataSource("advbench", "", "prompts", suite="advbench", prompt_split="search")
+    suite = PromptSuite(suite="advbench")
     assert published_prompts(suite) == [18.3] * 266
     assert len(published_prompts(replace(suite, prompt_split="all")) or ()) == 520
     assert len(published_prompts(replace(suite, prompt_split="confirm", rows=9)) or ()) == 9
     assert published_prompts(replace(suite, path="own.csv")) is None
-    assert published_prompts(replace(suite, suite=None)) is None
+    assert published_prompts(PromptSuite("own.csv")) is None
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_suites_that_are_at_hand_have_the_figures_of_the_table(suite: str, file:
         pytest.skip("the real data sets are not beside this checkout")
     every: list[float] = []
     for half in ("search", "confirm"):
-        source = DataSource(suite, str(path), "prompts", suite=suite, prompt_split=half)
+        source = PromptSuite(str(path), suite=suite, prompt_split=half)
         lengths = [len(prompt.text) / 4 for prompt in load_prompts(source)]
         assert len(lengths) == getattr(SUITES[suite], half)
         every += lengths
@@ -110,7 +110,7 @@ def test_rows_that_are_at_hand_have_the_figures_of_the_table() -> None:
     path = SHARED / "alpaca_1k.json"
     if not path.is_file():
         pytest.skip("the real data sets are not beside this checkout")
-    source = DataSource("alpaca", str(path), "alpaca")
+    source = DataSource(str(path), "alpaca")
     rows = list(examples_of(source, read_rows(source)).values())
     mean = sum(min(512, row.characters / 4) for row in rows) / len(rows)
     assert mean == pytest.approx(ROWS["tatsu-lab/alpaca"].row_tokens, rel=0.02)
@@ -136,7 +136,7 @@ def test_what_is_at_hand_is_read_and_what_nobody_knows_is_refused(
 ) -> None:
     mixed = task_of(tiny_spec)
     (harmful,) = mixed.evaluation.harmful
-    suite = DataSource("advbench", "", "prompts", suite="advbench", prompt_split="search")
+    suite = PromptSuite(suite="advbench")
     evaluation = replace(mixed.evaluation, harmful=(harmful, suite))
     found = counted_characters(replace(mixed, evaluation=evaluation))
     plain = counted_characters(mixed)
@@ -145,12 +145,12 @@ def test_what_is_at_hand_is_read_and_what_nobody_knows_is_refused(
     assert "FIGURES of advbench:" in found.source
     assert "PUBLISHED" not in plain.source
     assert counted_characters(mixed, look=False) == plain
-    far = replace(mixed.data, train=DataSource("a", "tatsu-lab/alpaca", "alpaca"))
+    far = replace(mixed.data, train=DataSource("tatsu-lab/alpaca", "alpaca"))
     heldout = counted_characters(replace(mixed, data=far))
     assert heldout.heldout_tokens == plain.heldout_tokens
     near = replace(mixed.data, heldout=far.train)
     assert counted_characters(replace(mixed, data=near)).per_row == plain.per_row
-    unknown = replace(mixed.data, train=DataSource("a", "own/none"))
+    unknown = replace(mixed.data, train=DataSource("own/none"))
     with pytest.raises(DataError, match="a plan fetches nothing"):
         counted_characters(replace(mixed, data=unknown))
 

@@ -250,6 +250,6 @@ def test_the_command_says_where_they_lie_and_what_they_are(
 def test_weights_are_kept_only_where_they_are_asked_for(sweep: Sweep) -> None:
     task = solo_task(sweep.tasks[sweep.chosen("raw").config_id], sweep.chosen("raw").config_id)
     storage = sweep.folder.trial(task.trajectory_id)
-    assert not task.compute.keep_weights
+    assert not task.compute.keeps_weights
     assert not storage.weights(task.readouts[0].config_id).exists()
     assert not list(sweep.folder.root.rglob("*.weights.safetensors"))

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -346,7 +346,7 @@ def test_cloud_machines_install_a_wheel_of_the_sweeper_that_runs_here(tmp_path: 
 
 def test_trackers_of_a_sweep_are_installed_with_it(tmp_path: Path) -> None:
     spec = hub_spec()
-    compute = spec.compute.model_copy(update={"loggers": ("mlflow",)})
+    compute = replace(spec.compute, trackers=("mlflow",))
     prepared = rendered("skypilot", tmp_path, spec.model_copy(update={"compute": compute}))
     assert installed_by(prepared).endswith(".whl[train,cluster,eval,trackers]")
 

@@ -37,7 +37,7 @@ def tuning_of(**changes: Any) -> Tuning:
 
 
 def model_of(world: World) -> PreTrainedModel:
-    source = ModelSource(str(world.model), str(world.model))
+    source = ModelSource(str(world.model), dtype="float32")
     return load_model(source, CPU).requires_grad_(False)
 
 

@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 
 def source_of(world: World, dtype: str) -> ModelSource:
-    return ModelSource(str(world.model), str(world.model), dtype=dtype)
+    return ModelSource(str(world.model), dtype=dtype)
 
 
 @pytest.mark.parametrize(

@@ -143,8 +143,8 @@ def test_the_ablation_keeps_to_the_published_protocol_and_figures() -> None:
     assert spec.evaluation.keyword_lists[0] == "qi2023"
     assert spec.evaluation.max_new_tokens == 512
     values = [
-        axis.values
-        for axis in (space.weight_decay, space.max_grad_norm, space.adam_beta1, space.adam_beta2)
+        getattr(space, name).values
+        for name in ("weight_decay", "max_grad_norm", "adam_beta1", "adam_beta2")
     ]
     assert values == [(0.0,), (0.0,), (0.9,), (0.999,)]
     (reference,) = spec.references

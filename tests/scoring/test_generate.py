@@ -25,7 +25,7 @@ NEW = 12
 
 @pytest.fixture(scope="module")
 def source(tiny_world: World) -> ModelSource:
-    return ModelSource("tiny", str(tiny_world.model))
+    return ModelSource(str(tiny_world.model), dtype="float32", name="tiny")
 
 
 @pytest.fixture

@@ -97,7 +97,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def source(tiny_world: World) -> ModelSource:
-    return ModelSource("tiny", str(tiny_world.model))
+    return ModelSource(str(tiny_world.model), dtype="float32", name="tiny")
 
 
 @pytest.fixture
@@ -366,7 +366,7 @@ def test_two_processes_measure_what_one_does(
     options = (f"tuning={{method: {method}}}", "evaluation.utility_metrics=[token_accuracy]")
     task = role(tasks_of(tiny_world, *options, *asking(folder)), "candidate")
     alone = outcome(task, tmp_path / "one")
-    two = replace(task, compute=replace(task.compute, processes=2))
+    two = replace(task, compute=replace(task.compute, gpus_per_trial=2))
     parts = run_pack([two], lambda trajectory_id: TrialStorage(tmp_path / "two", trajectory_id))
     spread = {record.config_id: record for part in parts for record in part}
     assert set(spread) == set(alone) and len(spread) > 3

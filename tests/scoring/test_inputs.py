@@ -16,7 +16,7 @@ from sweeper.scoring.inputs import load_inputs, preflight
 from sweeper.spec import SweepSpec, parse_spec
 from sweeper.store.provenance import file_hash
 from sweeper.sweep.prepare import input_hashes
-from sweeper.task import ChatFormat, DataSource, Template, TrajectoryTask
+from sweeper.task import ChatFormat, DataSource, PromptSuite, Template, TrajectoryTask
 
 
 @pytest.fixture
@@ -65,10 +65,10 @@ def test_records_name_commits_files_and_the_filter(
     )
     on_hub = replace(
         task,
-        data=replace(task.data, train=DataSource("own/rows", "own/rows"), filter_safety_rows=True),
+        data=replace(task.data, train=DataSource("own/rows"), filter_safety_rows=True),
         evaluation=replace(
             task.evaluation,
-            harmless=(DataSource("xstest-safe", "", "prompts", suite="xstest-safe"),),
+            harmless=(PromptSuite(suite="xstest-safe", prompt_split="all"),),
         ),
     )
     found = load_inputs(on_hub)

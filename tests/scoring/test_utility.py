@@ -42,7 +42,7 @@ LIKELIHOODS = ("heldout_loss", "perplexity", "token_accuracy")
 
 @pytest.fixture(scope="module")
 def source(tiny_world: World) -> ModelSource:
-    return ModelSource("tiny", str(tiny_world.model))
+    return ModelSource(str(tiny_world.model), dtype="float32", name="tiny")
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,17 @@ import pytest
 from support.factories import SPEC, make_spec
 
 from sweeper.errors import SpecError
-from sweeper.spec import Axis, dump_spec, load_spec, parse_spec, spec_hash
-from sweeper.spec.models import EmaAverage, FeedbackAverage, InterpolateAverage, RawAverage
+from sweeper.spec import (
+    Axis,
+    EmaAverage,
+    FeedbackAverage,
+    InterpolateAverage,
+    RawAverage,
+    dump_spec,
+    load_spec,
+    parse_spec,
+    spec_hash,
+)
 
 
 def problems(*overrides: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from support.world import write_jsonl
-from sweeper.task import ChatFormat, DataSettings, DataSource, Template
+from sweeper.task import ChatFormat, DataSettings, PromptSuite, Template
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
@@ -19,9 +19,10 @@ needs_real_rows = pytest.mark.skipif(
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-def source(path: Path | str, format: str = "prompt_completion", **fields: Any) -> DataSource:
-    """A source of a local file or a hub id."""
-    return DataSource(name=Path(path).name, path=str(path), format=format, **fields)
+def source(path: Path | str, format: str = "prompt_completion", **fields: Any) -> PromptSuite:
+    """A source of a local file or a hub id, all of its prompts unless a field says otherwise."""
+    given = {"name": Path(path).name, "prompt_split": "all", **fields}
+    return PromptSuite(path=str(path), format=format, **given)
 
 
 def pairs(count: int) -> list[dict[str, str]]:
@@ -29,7 +30,7 @@ def pairs(count: int) -> list[dict[str, str]]:
     return [{"prompt": f"p{i}", "completion": f"c{i}"} for i in range(count)]
 
 
-def settings_of(train: Path | DataSource, **fields: Any) -> DataSettings:
+def settings_of(train: Path | PromptSuite, **fields: Any) -> DataSettings:
     """Data settings with three rows held out by hash."""
     given: dict[str, Any] = {
         "heldout": None,
@@ -37,7 +38,7 @@ def settings_of(train: Path | DataSource, **fields: Any) -> DataSettings:
         "template": Template(ChatFormat("chat"), ChatFormat("chat")),
         "max_length": 64,
     }
-    train = train if isinstance(train, DataSource) else source(train)
+    train = train if isinstance(train, PromptSuite) else source(train)
     return DataSettings(train=train, **{**given, **fields})
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from sweeper.planning import make_plan, make_tasks
 from sweeper.spec import SweepSpec
@@ -66,5 +67,5 @@ def expected(tasks: tuple[TrajectoryTask, ...]) -> dict[tuple[str, int], TrialRe
     }
 
 
-def asking(spec: SweepSpec, **compute: object) -> SweepSpec:
-    return spec.model_copy(update={"compute": spec.compute.model_copy(update=compute)})
+def asking(spec: SweepSpec, **compute: Any) -> SweepSpec:
+    return spec.model_copy(update={"compute": replace(spec.compute, **compute)})

@@ -404,7 +404,7 @@ def test_tokens_for_the_estimate_are_those_of_the_data(tiny_world: World) -> Non
 def test_the_base_model_keeps_no_weights(tiny_world: World) -> None:
     spec = tiny(tiny_world, "compute.keep_weights=all")
     kept = {
-        task.segments[-1].stop > 0: task.compute.keep_weights
+        task.segments[-1].stop > 0: task.compute.keeps_weights
         for task in make_tasks(make_plan(spec), spec, str)
     }
     assert kept == {False: False, True: True}

@@ -206,7 +206,7 @@ def test_one_actor_starts_the_processes_of_a_spread_trial(
 
     folder, tasks = prepared(tiny_spec, tmp_path / "run")
     base = next(task for task in tasks if task.readouts[0].role == "base")
-    spread = replace(base, compute=replace(base.compute, processes=2))
+    spread = replace(base, compute=replace(base.compute, gpus_per_trial=2))
     drive([[spread]], tiny_spec, folder, run_pack)
     (record,) = read_records(folder.records).records
     assert (record.status, record.provenance["processes"]) == ("complete", 2)

@@ -47,7 +47,7 @@ def tasks_of(
 
 
 def spread(task: TrajectoryTask, processes: int) -> TrajectoryTask:
-    return replace(task, compute=replace(task.compute, processes=processes))
+    return replace(task, compute=replace(task.compute, gpus_per_trial=processes))
 
 
 def outcome(tasks: list[TrajectoryTask], root: Path) -> dict[str, TrialRecord]:

@@ -311,7 +311,7 @@ def test_what_exceeds_the_models_window_is_refused(
 
 
 def test_where_attention_slides_its_width_is_the_window(tmp_path: Path) -> None:
-    source = ModelSource("sliding", str(tmp_path))
+    source = ModelSource(str(tmp_path), dtype="float32")
     MistralConfig(sliding_window=64, max_position_embeddings=512).save_pretrained(tmp_path)
     assert check_tuning(source, Tuning("full")) == 64
     MistralConfig(sliding_window=None, max_position_embeddings=512).save_pretrained(tmp_path)

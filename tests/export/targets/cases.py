@@ -142,7 +142,7 @@ def write_trained(root: Path) -> None:
     spec = parse_spec(spec_text(make_world(folder)), overrides=SMALL)
     records: list[TrialRecord] = []
     for planned in make_tasks(make_plan(spec), spec, str, device="cpu"):
-        task = replace(planned, compute=replace(planned.compute, keep_weights=True))
+        task = replace(planned, compute=replace(planned.compute, keep_weights="all"))
         records += run_trajectory(task, TrialStorage(root / "run", task.trajectory_id))
     found = find_front(records, spec).candidates
     item = next(one for one in found if one.role == "candidate")

@@ -1,0 +1,140 @@
+"""The dimensions of a sweep: optimizer fields, steps, averages, and the searched fields of the tuning."""
+
+from collections.abc import Iterator
+from dataclasses import MISSING
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import Field, create_model, model_validator
+
+from sweeper.spec.axes import Axis, SpecModel
+from sweeper.task import OptimizerSettings, Tuning
+from sweeper.task.fields import (
+    Before,
+    Count,
+    Doc,
+    Searched,
+    Stated,
+    UnitFloat,
+    annotations_of,
+    metadata,
+    stated_fields,
+)
+
+
+class RawAverage(SpecModel):
+    """The weights as the optimizer left them."""
+
+    kind: Annotated[Literal["raw"], Doc("May be written as the bare word `raw`.")] = "raw"
+
+    @property
+    def label(self) -> str:
+        """`raw`."""
+        return "raw"
+
+
+class EmaAverage(SpecModel):
+    """A shadow EMA, given by its `decay` or by `retention` = decay^steps, what is left of theta_0."""
+
+    kind: Annotated[Literal["ema"], Doc("A shadow EMA of the weights after every step.")]
+    decay: Annotated[UnitFloat | None, Doc("Its decay per step; or `retention`.")] = None
+    retention: Annotated[
+        UnitFloat | None, Doc("What is left of the initial weights, `decay^steps`; or `decay`.")
+    ] = None
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Self:
+        if (self.decay is None) == (self.retention is None):
+            raise ValueError("give `decay` or `retention`, one of the two")
+        return self
+
+    @property
+    def label(self) -> str:
+        """`ema(0.99)` or `ema(retention=0.5)`."""
+        given = f"retention={self.retention:.12g}" if self.decay is None else f"{self.decay:.12g}"
+        return f"ema({given})"
+
+
+class InterpolateAverage(SpecModel):
+    """(1 - weight) * theta + weight * theta_0 (WiSE-FT)."""
+
+    kind: Annotated[Literal["interpolate"], Doc("Mixed with the initial weights (WiSE-FT).")]
+    weight: Annotated[UnitFloat, Doc("Weight of the initial weights.")]
+
+    @property
+    def label(self) -> str:
+        """`interpolate(0.5)`."""
+        return f"interpolate({self.weight:.12g})"
+
+
+class FeedbackAverage(SpecModel):
+    """The EMA is fed back into the weights every `every` steps: an optimizer path of its own."""
+
+    kind: Annotated[Literal["feedback"], Doc("Weights replaced by their EMA, Lookahead-style.")]
+    decay: Annotated[UnitFloat, Doc("Decay of the EMA per step.")]
+    every: Annotated[Count, Doc("Steps between two replacements.")] = 1
+
+    @property
+    def label(self) -> str:
+        """`feedback(0.9, every=4)`."""
+        return f"feedback({self.decay:.12g}, every={self.every})"
+
+
+def _average(raw: Any) -> Any:
+    """Read the bare word `raw` as an average."""
+    return {"kind": "raw"} if raw == "raw" else raw
+
+
+AVERAGES = (RawAverage, EmaAverage, InterpolateAverage, FeedbackAverage)
+
+AverageSpec = Annotated[
+    Annotated[
+        RawAverage | EmaAverage | InterpolateAverage | FeedbackAverage, Field(discriminator="kind")
+    ],
+    Before(_average),
+]
+
+
+class Space(SpecModel):
+    """The dimensions that every sweep states, and `average`. Those of `SpaceSpec` follow them."""
+
+    learning_rate: Axis[float]
+    batch_size: Axis[int]
+    max_steps: Annotated[Axis[Count], Doc("Optimizer steps after which a path is read.")]
+    average: Annotated[
+        Axis[AverageSpec], Doc("How weights are read: `raw`, `ema`, `interpolate`, `feedback`.")
+    ] = Axis[AverageSpec](values=(RawAverage(),))
+
+
+def _optimizer_axes() -> Iterator[tuple[str, Any]]:
+    """An axis for each field of the optimizer, with its range and default; none for planned fields."""
+    hints = annotations_of(OptimizerSettings)
+    for item in stated_fields(OptimizerSettings):
+        kind, default = hints[item.name], item.default
+        if (stated := metadata(kind, Stated)) is not None:
+            kind, default = stated.type, stated.default
+        axis = Axis[kind]  # type: ignore[valid-type]
+        described = Annotated[axis, metadata(hints[item.name], Doc)]
+        yield item.name, (described, ... if default is MISSING else axis(values=(default,)))
+
+
+def _tuning_axes() -> Iterator[tuple[str, Any]]:
+    """An axis for each searched field of the tuning, which is as `tuning` has it where not given."""
+    for name, kind in annotations_of(Tuning).items():
+        if metadata(kind, Searched) is not None:
+            axis = Axis[kind] | None  # type: ignore[valid-type]
+            yield name, (Annotated[axis, metadata(kind, Doc)], None)
+
+
+ADAPTER_AXES = tuple(name for name, _ in _tuning_axes())
+"""The dimensions that only `tuning.method: lora` has."""
+
+if TYPE_CHECKING:
+    SpaceSpec = Space
+else:
+    SpaceSpec = create_model(
+        "SpaceSpec",
+        __base__=Space,
+        __doc__="The dimensions of the sweep. Each is a constant, a list, or a range.",
+        **dict(_optimizer_axes()),
+        **dict(_tuning_axes()),
+    )

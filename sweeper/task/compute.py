@@ -1,0 +1,120 @@
+"""What one trial may use, and where a sweep runs. None of it is a hyperparameter of the result."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from sweeper.task.fields import (
+    After,
+    Before,
+    Count,
+    Doc,
+    Pattern,
+    Placement,
+    Planned,
+    Positive,
+    Range,
+    listed,
+    whole_or_share,
+)
+
+MirrorUrl = Annotated[
+    str,
+    Pattern(
+        r"^((s3|gs)://[a-z0-9][a-z0-9._-]+"
+        r"|abfss?://[a-z0-9-]+@[a-z0-9]+\.dfs\.core\.windows\.net"
+        r"|file://(/[A-Za-z0-9_.=-]+))(/[A-Za-z0-9_.=-]+)*$"
+    ),
+]
+"""A bucket of S3 or Google, a container of Azure, or a folder; and a prefix in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ComputeSettings:
+    """How a trial uses its device. `checkpoint_every` and micro-batches never change the result."""
+
+    cpus_per_trial: Annotated[Count, Doc("CPU cores, and threads, of a trial.")] = 1
+    gpus_per_trial: Annotated[
+        Literal["auto"] | Annotated[float, Range(ge=0), After(whole_or_share)],
+        Placement(),
+        Doc(
+            "`auto` is one GPU where there is any; a fraction shares one; 2 and more spread one model "
+            "over them."
+        ),
+    ] = "auto"
+    max_concurrent_trials: Annotated[
+        Count | None, Placement(), Doc("Trials that run at the same time at most.")
+    ] = None
+    micro_batch_size: Annotated[
+        Count | None, Doc("Rows of a forward pass; without it as many as fit.")
+    ] = None
+    deterministic: Annotated[bool, Doc("Deterministic kernels: the same bits again.")] = True
+    checkpoint_every: Annotated[Count, Placement(), Doc("Optimizer steps between checkpoints.")] = (
+        100
+    )
+    stall_timeout_minutes: Annotated[
+        Positive,
+        Placement(),
+        Doc(
+            "A trial without any progress for so long is stopped, and started from its checkpoint."
+        ),
+    ] = 60.0
+    logging_steps: Annotated[
+        Count, Placement(), Doc("Optimizer steps between the lines of a trial's log.")
+    ] = 10
+    gradient_checkpointing: Annotated[
+        bool, Doc("Compute activations twice instead of keeping them; the result is the same.")
+    ] = False
+    torch_compile: Annotated[bool, Doc("Compile the training step; rounding differs.")] = False
+    adapters_per_trial: Annotated[
+        Literal["auto"] | Count, Doc("LoRA trajectories that train side by side; 1: each alone.")
+    ] = "auto"
+    ray_address: Annotated[
+        str | None,
+        Placement(),
+        Doc("Ray cluster to join; else RAY_ADDRESS, else Ray is started here."),
+    ] = None
+    keep_weights: Annotated[
+        Literal["front", "all", "none"],
+        Placement(),
+        Doc("Whose weights stay on disk: those of configurations on the front, of all, of none."),
+    ] = "none"
+    disk_quota_gib: Annotated[
+        Positive | None, Placement(), Doc("A run that needs more disk is refused.")
+    ] = None
+    mirror: Annotated[
+        MirrorUrl | None,
+        Placement(),
+        Doc(
+            "A bucket, a container or a folder by its address (`s3://`, `gs://`, `abfss://`, `file://`) "
+            "that the run is copied to while it goes on."
+        ),
+    ] = None
+    trackers: Annotated[
+        tuple[Literal["tensorboard", "mlflow", "wandb"], ...],
+        Before(listed),
+        Placement(),
+        Doc("Experiment trackers that receive every result."),
+    ] = ()
+    device: Annotated[str, Planned()] = "auto"
+
+    @property
+    def processes(self) -> int:
+        """How many processes one trial runs in: one for each of its GPUs where it has several."""
+        asked = self.gpus_per_trial
+        return 1 if asked == "auto" else max(1, int(asked))
+
+    @property
+    def gpu_share(self) -> float:
+        """The part of each of its GPUs that one trial has."""
+        asked = self.gpus_per_trial
+        return 1.0 if asked == "auto" or not 0 < asked < 1 else asked
+
+    @property
+    def keeps_weights(self) -> bool:
+        """Whether a trial leaves the weights of a readout in its storage, beside the record."""
+        return self.keep_weights != "none"
+
+    @property
+    def stall_timeout_seconds(self) -> float:
+        """A trial without progress for so long is stopped."""
+        return 60 * self.stall_timeout_minutes

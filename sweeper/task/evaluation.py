@@ -1,0 +1,60 @@
+"""What is measured at every readout."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from sweeper.metrics import UTILITY_METRICS
+from sweeper.task.data import Suite
+from sweeper.task.fields import Before, Count, Doc, Length, OneOf, Whole, listed
+
+
+@dataclass(frozen=True, slots=True)
+class HarnessSettings:
+    """Tasks of lm-evaluation-harness to run on every readout."""
+
+    tasks: Annotated[tuple[str, ...], Length(1), Before(listed), Doc("Names of its tasks.")]
+    include_path: Annotated[str | None, Doc("A folder of further tasks in YAML.")] = None
+    num_fewshot: Annotated[Whole | None, Doc("Examples in a prompt; else as the task has it.")] = (
+        None
+    )
+    limit: Annotated[Count | None, Doc("Documents of a task at most.")] = None
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationSettings:
+    """What is measured at every readout, and the decoding it is measured with.
+
+    The first keyword list gives the `unsafe_rate`.
+    """
+
+    harmful: Annotated[
+        tuple[Suite, ...],
+        Length(1),
+        Before(listed),
+        Doc("Harmful prompts: a published suite by name, a source, or a list of both."),
+    ]
+    harmless: Annotated[
+        tuple[Suite, ...], Before(listed), Doc("Harmless prompts; needed for `over_refusal_rate`.")
+    ] = ()
+    keyword_lists: Annotated[
+        tuple[str, ...], Length(1), Doc("Refusal lists; the first gives the `unsafe_rate`.")
+    ] = ("sweeper",)
+    utility_metrics: Annotated[
+        tuple[Annotated[str, OneOf(*UTILITY_METRICS)], ...],
+        Length(1),
+        Doc("What is measured on the held-out rows."),
+    ] = ("heldout_loss", "rouge_l", "exact_match")
+    max_new_tokens: Annotated[Count, Doc("Tokens of a response at most.")] = 128
+    batch_size: Annotated[
+        Count, Doc("Prompts per batch and readout; the layout is part of the measurement.")
+    ] = 32
+    stop_generation_early: Annotated[
+        bool, Doc("End a response when every verdict is known; `false` decodes it to its end.")
+    ] = True
+    answer_extractor: Annotated[
+        Literal["none", "gsm8k"],
+        Doc("What `exact_match` compares: all of the text, or its answer."),
+    ] = "none"
+    lm_eval: Annotated[
+        HarnessSettings | None, Doc("Tasks of lm-evaluation-harness, extra `eval`.")
+    ] = None

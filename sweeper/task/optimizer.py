@@ -1,0 +1,76 @@
+"""Everything that changes a gradient step; each field but `feedback` is a dimension of the space."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from sweeper.task.fields import (
+    Before,
+    Count,
+    Doc,
+    NonNegative,
+    OneOf,
+    Planned,
+    Positive,
+    Stated,
+    Steps,
+    UnitFloat,
+    Whole,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """Fed-back EMA: after every `every` steps the weights are replaced by their running EMA."""
+
+    decay: float
+    every: int
+
+
+def _scheduler(raw: Any) -> Any:
+    """Read the short name of a schedule."""
+    return "warmup_stable_decay" if raw == "wsd" else raw
+
+
+Scheduler = Annotated[
+    str,
+    OneOf(
+        "constant",
+        "constant_with_warmup",
+        "inverse_sqrt",
+        "warmup_stable_decay",
+        "linear",
+        "cosine",
+    ),
+    Before(_scheduler),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizerSettings:
+    """How a path is walked. Names are those of `transformers.TrainingArguments`.
+
+    `batch_size` is the effective batch in rows. `warmup_steps` and `decay_steps` are counted steps
+    here: the planner has already resolved ratios.
+    """
+
+    learning_rate: Annotated[Positive, Doc("Peak learning rate of AdamW.")]
+    batch_size: Annotated[
+        Count, Doc("Rows of an optimizer step, over all devices and micro-batches.")
+    ]
+    lr_scheduler_type: Annotated[
+        Scheduler, Doc("Schedule of the learning rate; `wsd` is short for `warmup_stable_decay`.")
+    ] = "constant"
+    warmup_steps: Annotated[
+        Whole, Stated(Steps, 0.0), Doc("Steps of warmup, or below 1 a share of `max_steps`.")
+    ] = 0
+    decay_steps: Annotated[
+        Whole,
+        Stated(Steps, 0.1),
+        Doc("Steps of the decay of `warmup_stable_decay`, or below 1 a share of `max_steps`."),
+    ] = 0
+    weight_decay: Annotated[NonNegative, Doc("Decoupled weight decay of AdamW.")] = 0.0
+    adam_beta1: Annotated[UnitFloat, Doc("Decay of the first moment.")] = 0.9
+    adam_beta2: Annotated[UnitFloat, Doc("Decay of the second moment.")] = 0.999
+    adam_epsilon: Annotated[Positive, Doc("Added to the root of the second moment.")] = 1e-8
+    max_grad_norm: Annotated[NonNegative, Doc("Gradient norms are clipped to it; 0: never.")] = 1.0
+    feedback: Annotated[Feedback | None, Planned()] = None
