@@ -17,10 +17,11 @@ from typing import Any
 import pandas as pd
 import pytest
 from support.factories import SPEC, make_record, make_spec
+from support.raising import raises
 
 from sweeper.data.load import load_examples
 from sweeper.data.rows import read_rows
-from sweeper.errors import DataError, RecordError, RunFolderError, SpecError, SweeperError
+from sweeper.errors import RecordError, RunFolderError, SpecError, SweeperError
 from sweeper.judges.rescore import responses
 from sweeper.planning import make_plan
 from sweeper.report.answers import read_stored
@@ -117,22 +118,22 @@ def test_a_huge_sweep_is_refused_with_its_count_before_it_is_expanded(
 
 
 @pytest.mark.parametrize(
-    ("line", "problem"),
+    ("line", "code"),
     [
-        ('{"prompt": ' + "[" * 100_000, "malformed JSON"),
-        ('{"prompt": "a", "completion": ' + "9" * 5000 + "}", "malformed JSON"),
-        ('{"prompt": {"a": 1}, "completion": "b"}', "prompt"),
-        ("[]", "is not an object but list"),
-        ("\x00", "malformed JSON"),
+        ('{"prompt": ' + "[" * 100_000, "data.malformed"),
+        ('{"prompt": "a", "completion": ' + "9" * 5000 + "}", "data.malformed"),
+        ('{"prompt": {"a": 1}, "completion": "b"}', "data.invalid_row"),
+        ("[]", "data.malformed"),
+        ("\x00", "data.malformed"),
     ],
 )
 @pytest.mark.parametrize("kind", ["jsonl", "json"])
 def test_a_hostile_row_is_one_message_with_its_place(
-    tmp_path: Path, line: str, problem: str, kind: str
+    tmp_path: Path, line: str, code: str, kind: str
 ) -> None:
     path = tmp_path / f"rows.{kind}"
     path.write_text(line if kind == "jsonl" else f"[{line}]", encoding="utf-8")
-    with pytest.raises(DataError, match=problem):
+    with raises(code, path=path):
         load_examples(DataSource(str(path)))
 
 

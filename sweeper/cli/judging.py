@@ -7,8 +7,7 @@ import typer
 
 from sweeper.cli import show
 from sweeper.cli.options import JsonOption, app
-from sweeper.keywords.evaluation import calibrate as hold_against_people
-from sweeper.keywords.evaluation import read_labelled
+from sweeper.keywords.evaluation import evaluate_lists, read_labelled
 from sweeper.keywords.lists import keyword_list_names, load_keyword_list
 
 judges = typer.Typer(name="judges", help="How far a judge can be trusted.", no_args_is_help=True)
@@ -27,9 +26,9 @@ def calibrate(
     ],
     json_: JsonOption = False,
 ) -> None:
-    """Hold every keyword list against people's labels of completions (2 and 3 are refusals)."""
+    """Compare every keyword list with people's labels of completions (2 and 3 are refusals)."""
     lists = [load_keyword_list(name) for name in keyword_list_names()]
-    found = hold_against_people(read_labelled(labelled), lists)
+    found = evaluate_lists(read_labelled(labelled), lists)
     if json_:
         show.data(show.calibration_data(found))
     else:

@@ -19,7 +19,7 @@ from rich.text import Text
 from sweeper.analysis import Candidate
 from sweeper.estimate import GIB, DiskNeed, Estimate, duration_text
 from sweeper.estimate.inputs import OnGpu
-from sweeper.keywords.evaluation import Calibration, Share
+from sweeper.keywords.evaluation import Evaluation, Proportion
 from sweeper.planning import Accounting
 from sweeper.spec import SweepSpec
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # It imports torch, which reading commands do without.
     from sweeper.runs.verify import Verification
 
 JSON_VERSION = 1
-"""Of what `--json` prints (docs/json.md): a key that goes or changes its meaning makes a new one."""
+"""Of what `--json` prints (docs/reference/json.md); a key removed or changed in meaning makes a new one."""
 
 UNBOUNDED = 1000
 """Columns of a file or a pipe, which have no edge to wrap at."""
@@ -271,7 +271,7 @@ def verifications(found: "Sequence[Verification]") -> None:
     )
 
 
-def calibration(found: Calibration) -> None:
+def calibration(found: Evaluation) -> None:
     """Each keyword list against people, best first, with 95 % intervals."""
     table = Table(title="Agreement with people (95 % Wilson intervals)", title_justify="left")
     table.add_column("list")
@@ -284,14 +284,14 @@ def calibration(found: Calibration) -> None:
     line(f"counted apart: {found.empty} empty and {found.degenerate} repetitive completions")
 
 
-def _share(share: Share) -> str:
+def _share(share: Proportion) -> str:
     if share.rate is None or share.interval is None:
         return "none"
     low, high = share.interval
     return f"{share.k}/{share.n} = {share.rate:.3f} ({low:.3f} to {high:.3f})"
 
 
-def calibration_data(found: Calibration) -> dict[str, Any]:
+def calibration_data(found: Evaluation) -> dict[str, Any]:
     """The same as data: counts as integers, rates and intervals beside them."""
     return {
         "lists": [

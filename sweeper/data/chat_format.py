@@ -11,7 +11,7 @@ from sweeper.errors import DataError
 CHAT_DATE = "01 Jan 2025"
 """Some chat templates write a date into every prompt; a fixed one keeps runs comparable.
 
-Llama 3's take it as `date_string`; of others the clock they ask, `strftime_now`, is stopped.
+Llama 3's take it as `date_string`; for others `strftime_now` returns it.
 """
 
 _STOPPED_CLOCK = f"{{% macro strftime_now(format) %}}{CHAT_DATE}{{% endmacro +%}}"
@@ -25,9 +25,9 @@ _LLAMA2_SYSTEM = "<<SYS>>\n{system}\n<</SYS>>\n\n"
 
 
 class PromptFormatter:
-    """Writes conversations in one dialogue of one tokenizer.
+    """Writes conversations in the chat format of a tokenizer, of Llama-2 or of Alpaca.
 
-    A system prompt that a conversation brings along is kept; `system` is that of the others.
+    `system` is the system prompt of conversations that have none of their own.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, name: str, system: str | None) -> None:
@@ -40,21 +40,22 @@ class PromptFormatter:
                 f"the tokenizer {tokenizer.name_or_path} has no end-of-text token; give it an `eos_token`",
                 code="data.chat_template",
                 tokenizer=tokenizer.name_or_path,
+                part="eos_token",
             )
 
     def prompt(self, text: str, before: Sequence[Turn] = ()) -> str:
-        """What stands before the answer to `text`, said after some turns.
+        """The text up to where the answer to `text` begins, after earlier turns.
 
         Raises:
-            DataError: the dialogue has no place for a system prompt, or for several turns.
+            DataError: the format has no system prompt, or no earlier turns.
         """
         return self._prompt(self._turns(text, before))
 
     def row(self, example: Example) -> tuple[str, str]:
-        """A prompt, and the answer as it continues it, its end of turn included.
+        """The text of a prompt, and that of its completion with the end of turn.
 
         Raises:
-            DataError: see `prompt`; or a chat template from which the answer cannot be told apart.
+            DataError: see `prompt`; or a chat template that writes an answered prompt differently.
         """
         turns = self._turns(example.prompt, example.before)
         prompt = self._prompt(turns)
@@ -67,8 +68,9 @@ class PromptFormatter:
         if not whole.startswith(prompt):
             raise DataError(
                 "the chat template writes a prompt differently once it is answered, so the completion "
-                "cannot be told from the prompt; use `data.template: alpaca`",
+                "cannot be separated from the prompt; use `data.template: alpaca`",
                 code="data.chat_template",
+                part="completion",
             )
         return prompt, whole[len(prompt) :]
 
@@ -90,16 +92,17 @@ class PromptFormatter:
         if len(turns) > 1:
             what = "system prompt" if turns[0].role == "system" else "earlier turns"
             raise DataError(
-                f"`data.template: alpaca` has no place for the {what} of a row; use `chat` or `llama2`, "
+                f"`data.template: alpaca` cannot hold the {what} of a row; use `chat` or `llama2`, "
                 "or map the columns of `format: prompt_completion` to the prompt and its answer alone",
                 code="data.chat_template",
+                part=what,
             )
         return (self._tokenizer.bos_token or "") + _ALPACA.format(prompt=turns[0].text)
 
     def _llama2(self, turns: Sequence[Turn]) -> str:
         """`<s>[INST] <<SYS>>...<</SYS>> prompt [/INST]`, the earlier exchanges before it likewise.
 
-        The format of Llama-2-chat (arXiv 2307.09288): the system prompt stands in the first
+        The format of Llama-2-chat (arXiv 2307.09288): the system prompt is part of the first
         instruction, and every exchange has its own begin and end of text.
         """
         system = ""
@@ -130,6 +133,7 @@ class PromptFormatter:
                 "an instruction-tuned model",
                 code="data.chat_template",
                 tokenizer=name,
+                part="chat_template",
             ) from None
         return (_STOPPED_CLOCK if "strftime_now" in template else "") + str(template)
 
@@ -156,6 +160,7 @@ class PromptFormatter:
                 code="data.chat_template",
                 tokenizer=name,
                 roles=roles,
+                part="turns",
             ) from None
         if turns[0].role == "system" and turns[0].text.strip() not in str(text):
             raise DataError(
@@ -163,5 +168,6 @@ class PromptFormatter:
                 "`data.template: llama2`, or leave `system` out",
                 code="data.chat_template",
                 tokenizer=name,
+                part="system prompt",
             )
         return str(text)

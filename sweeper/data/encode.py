@@ -20,7 +20,7 @@ class Encoded(NamedTuple):
 
 
 class TrainingData(NamedTuple):
-    """Encoded training rows, held-out examples, and what was left out on the way."""
+    """Encoded training rows, held-out examples, and how many rows were dropped or truncated."""
 
     train: tuple[Encoded, ...]
     heldout: tuple[Example, ...]
@@ -28,7 +28,7 @@ class TrainingData(NamedTuple):
 
 
 class Encoder:
-    """Turns text into tokens in one dialogue; the same in training and evaluation where both use it.
+    """Turns text into tokens in one chat format, which training and evaluation may share.
 
     `template` and `system` are those of `task.ChatFormat`.
     """
@@ -42,34 +42,34 @@ class Encoder:
     ) -> None:
         self.max_length = max_length
         self._tokenizer = tokenizer
-        self._writer = PromptFormatter(tokenizer, template, system)
+        self._formatter = PromptFormatter(tokenizer, template, system)
 
     def prompt(self, text: str, before: Sequence[Turn] = ()) -> tuple[int, ...]:
-        """The tokens of a prompt and the turns before it, ready to be answered.
+        """The tokens of a prompt and the turns before it, up to where the answer begins.
 
         Raises:
             DataError: the template has no place for these turns.
         """
-        return self._tokens(self._writer.prompt(text, before))
+        return self._tokens(self._formatter.prompt(text, before))
 
     def example(self, example: Example) -> Encoded:
-        """The tokens of a row, cut at `max_length`: the completion is empty where there is no room."""
+        """The tokens of a row, truncated to `max_length`; a long prompt leaves an empty completion."""
         return self.cut(self.whole(example))
 
     def whole(self, example: Example) -> Encoded:
-        """The tokens of an uncut row: the prompt as at generation time, and what continues it.
+        """The tokens of a row that is not truncated: the prompt as at generation time, and the completion.
 
-        The completion keeps its end-of-turn. Its tokens are those it has behind the prompt; where the two
-        would melt into one token at their border, it is tokenised by itself.
+        The completion keeps its end of turn. Both are tokenized together; where a token would span the
+        border between them, the completion is tokenized by itself.
         """
-        asked, answer = self._writer.row(example)
-        prompt, both = self._tokens(asked), self._tokens(asked + answer)
+        text, answer = self._formatter.row(example)
+        prompt, both = self._tokens(text), self._tokens(text + answer)
         if both[: len(prompt)] == prompt:
             return Encoded(prompt, both[len(prompt) :])
         return Encoded(prompt, self._tokens(answer))
 
     def cut(self, row: Encoded) -> Encoded:
-        """The row within `max_length` tokens; the completion gives way."""
+        """The row within `max_length` tokens: the completion is truncated."""
         return Encoded(row.prompt, row.completion[: max(0, self.max_length - len(row.prompt))])
 
     def _tokens(self, text: str) -> tuple[int, ...]:
@@ -119,7 +119,7 @@ def load_training_data(
 def _fitting(
     settings: DataSettings, encoder: Encoder, example: Example, what: str
 ) -> tuple[Encoded, bool]:
-    """The row cut at `max_length`, and whether it is whole; no completion where it is to be dropped.
+    """The row truncated to `max_length`, and whether nothing was cut; no completion where it is dropped.
 
     Raises:
         DataError: its prompt leaves no room, and `overlong_prompts` is `error`; or the template has no
@@ -128,7 +128,9 @@ def _fitting(
     try:
         whole = encoder.whole(example)
     except DataError as error:
-        raise DataError(f"{what}: {error}", code=error.code, row=what) from None
+        raise DataError(
+            f"{what}: {error}", code=error.code, **{**error.values, "row": what}
+        ) from None
     row = encoder.cut(whole)
     if not row.completion and settings.overlong_prompts == "error":
         check_prompt(settings, encoder, row.prompt, what)

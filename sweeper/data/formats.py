@@ -1,4 +1,4 @@
-"""From the columns of a published format to a conversation: what precedes an answer, and the answer."""
+"""From the columns of a published format to a prompt, its completion, and the turns before both."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -42,7 +42,7 @@ class Turn(NamedTuple):
 
 
 class Example(NamedTuple):
-    """One row as text: the last turn of the user, its answer, and the turns before both.
+    """One row as text: the last turn of the user, its completion, and the turns before both.
 
     `before` may begin with a system prompt; then users and assistants take turns.
     """
@@ -52,8 +52,8 @@ class Example(NamedTuple):
     before: tuple[Turn, ...] = ()
 
     @property
-    def asked(self) -> str:
-        """Everything but the answer and the system prompt: what makes two rows ask the same."""
+    def whole_prompt(self) -> str:
+        """All turns before the completion but the system prompt, which does not make a row another one."""
         said = [turn.text for turn in self.before if turn.role != "system"]
         return "\n\n".join([*said, self.prompt])
 
@@ -77,7 +77,7 @@ class Cells:
         return self._columns.get(ours) in self._row.cells
 
     def raw(self, ours: str) -> Any:
-        """The value of a column as it stands there; None where an optional one is absent.
+        """The value of a column, not converted; None where an optional one is absent.
 
         Raises:
             DataError: a column that is needed, or that `columns` names, is absent.
@@ -100,16 +100,21 @@ class Cells:
         if value is None or (isinstance(value, float) and math.isnan(value)):
             return ""
         if not isinstance(value, str | int | float):
-            raise self.error(f"`{name}` is not text but a {type(value).__name__}")
+            raise self.error(
+                f"`{name}` is not text but a {type(value).__name__}",
+                column=name,
+                found=type(value).__name__,
+            )
         return str(value)
 
-    def error(self, problem: str) -> DataError:
+    def error(self, problem: str, **values: object) -> DataError:
         """A problem of this row, for raising."""
         return DataError(
             f"{self._source.path}: row {self._row.number}: {problem}",
             code="data.invalid_row",
             path=self._source.path,
             row=self._row.number,
+            **values,
         )
 
 
@@ -184,27 +189,43 @@ def _conversation(cells: Cells, column: str, role: str, content: str) -> Example
     """
     raw = cells.raw(column)
     if not isinstance(raw, list):
-        raise cells.error(f"`{column}` is not a list of turns but a {type(raw).__name__}")
+        raise cells.error(
+            f"`{column}` is not a list of turns but a {type(raw).__name__}",
+            column=column,
+            found=type(raw).__name__,
+        )
     turns = []
     for number, item in enumerate(raw, start=1):
         if not isinstance(item, dict) or not {role, content} <= set(item):
-            raise cells.error(f"turn {number} of `{column}` needs `{role}` and `{content}`")
+            raise cells.error(
+                f"turn {number} of `{column}` needs `{role}` and `{content}`",
+                column=column,
+                turn=number,
+            )
         said_by = _ROLES.get(str(item[role]))
         if said_by is None:
             known = ", ".join(_ROLES)
-            raise cells.error(f"turn {number}: the role {item[role]!r} is none of {known}")
+            raise cells.error(
+                f"turn {number}: the role {item[role]!r} is none of {known}",
+                turn=number,
+                role=item[role],
+            )
         turns.append(Turn(said_by, cells.as_text(item[content], content)))
     while turns and turns[-1].role != "assistant":
         turns.pop()
     if not turns:
-        raise cells.error(f"`{column}` has no turn of the assistant to train on")
+        raise cells.error(f"`{column}` has no turn of the assistant to train on", column=column)
     system = [turn for turn in turns[:1] if turn.role == "system"]
     spoken = turns[len(system) :]
     for place, turn in enumerate(spoken):
         due = ("user", "assistant")[place % 2]
         if turn.role != due:
             number = place + len(system) + 1
-            raise cells.error(f"turn {number} is the {turn.role}'s, but it is the {due}'s turn")
+            raise cells.error(
+                f"turn {number} is the {turn.role}'s, but it is the {due}'s turn",
+                turn=number,
+                expected=due,
+            )
     *earlier, prompt, answer = spoken
     kept = [turn for turn in system if turn.text.strip()]
     return Example(prompt.text, answer.text, (*kept, *earlier))

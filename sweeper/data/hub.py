@@ -15,7 +15,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*|[A-Za-z0-9][\w-]*")
 
 
 class Kind(NamedTuple):
-    """A kind of repository: how it is called, where its page is, and which of its files are fetched."""
+    """A kind of repository: its name in messages, its page, and which of its files are fetched."""
 
     word: str
     page: str
@@ -58,7 +58,7 @@ snapshots: dict[tuple[Kind, str, str | None], Path] = {}
 def fetch(path: str, revision: str | None, kind: Kind = DATA, *, download: bool = True) -> Path:
     """The folder that holds a snapshot of a repository; the name of the folder is its commit.
 
-    Asked again in one process, the answer is the same one, whatever happens on the hub.
+    Within one process the answer stays the same, even when the repository changes.
 
     Args:
         path: The id.
@@ -189,10 +189,10 @@ def read_folder(folder: Path, source: DataSource) -> Any:
 
 
 def _one_of(name: str, what: str, asked: str | None, known: list[str], default: str | None) -> str:
-    """What was asked for, or the default.
+    """The chosen subset or split, or the default.
 
     Raises:
-        DataError: unknown, or none asked for where there is no default.
+        DataError: unknown, or none chosen where there is no default.
     """
     chosen = asked or default
     if chosen not in known:
@@ -208,7 +208,7 @@ def _one_of(name: str, what: str, asked: str | None, known: list[str], default: 
 
 
 def _datasets() -> Any:
-    """The package `datasets`, imported only here: local files do without it.
+    """The package `datasets`, imported only here: local files do not need it.
 
     Raises:
         MissingExtraError: not installed.

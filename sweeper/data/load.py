@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from sweeper.data.formats import Cells, Example, Turn, columns_of, examples_of
 from sweeper.data.hub import MODEL, fetch, is_hub_id
+from sweeper.data.prompt_hash import prompt_split_of
 from sweeper.data.rows import Row, chosen, read_rows, rows_hash
-from sweeper.data.suites import half_of, published, suite_columns, suite_rows
+from sweeper.data.suites import published, suite_columns, suite_rows
 from sweeper.errors import DataError
 from sweeper.task import DataSource, PromptSuite, Source, TrajectoryTask
 
@@ -94,7 +95,7 @@ def load_suite(sources: Sequence[PromptSuite]) -> list[Prompt]:
 
 
 def load_prompts(source: PromptSuite) -> list[Prompt]:
-    """The prompts of a source: its half, and of that what `rows` and `sample_seed` take.
+    """The prompts of a source: those of its `prompt_split`, of which `rows` and `sample_seed` choose some.
 
     Ids are the `id` column, else the row's number in the file: the same whatever part is taken.
 
@@ -116,19 +117,23 @@ def load_prompts(source: PromptSuite) -> list[Prompt]:
             )
         if prompt.id in seen:
             raise DataError(
-                f"{source.path}: the id {prompt.id!r} stands twice",
+                f"{source.path}: duplicate id {prompt.id!r}",
                 code="data.duplicate",
                 path=source.path,
                 id=prompt.id,
             )
         seen.add(prompt.id)
-    halves = [item for item in prompts if source.prompt_split in ("all", half_of(item.text))]
+    halves = [
+        item for item in prompts if source.prompt_split in ("all", prompt_split_of(item.text))
+    ]
     if not halves:
         raise DataError(
-            f"{source.path}: none of {len(prompts)} prompts is in the half `{source.prompt_split}`; "
+            f"{source.path}: none of {len(prompts)} prompts is in the split `{source.prompt_split}`; "
             "use `prompt_split: all`",
             code="data.empty",
             path=source.path,
+            key="prompt_split",
+            found=source.prompt_split,
         )
     return chosen(halves, source)
 
@@ -174,7 +179,7 @@ def need_cached(source: DataSource) -> None:
 def pinned(task: TrajectoryTask) -> TrajectoryTask:
     """The task with the commits of its model and data sets of the hub as their revisions.
 
-    Workers that are given it read the same files, whatever happens on the hub meanwhile.
+    Workers then read the same files, even when the repository changes meanwhile.
 
     Raises:
         DataError, ModelError, MissingExtraError: see `hub.fetch`.

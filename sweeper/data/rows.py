@@ -1,4 +1,4 @@
-"""Rows of a data file or a data set of the hub, as they stand there, and which of them are taken."""
+"""Rows of a data file or a data set of the hub, not interpreted, and which of them are used."""
 
 import csv
 import hashlib
@@ -18,22 +18,22 @@ Reader = Callable[[Path], Iterator[dict[str, Any]]]
 
 
 class Row(NamedTuple):
-    """One row. `number` is its place in the file or the split, from 1, whichever rows are taken."""
+    """One row. `number` is its place in the file or the split, from 1, whichever rows are used."""
 
     number: int
     cells: dict[str, Any]
 
 
 def read_rows(source: DataSource, *, every: bool = False) -> list[Row]:
-    """The rows of a source that `where` asks for, and of these what `rows` and `sample_seed` take.
+    """The rows of a source that match `where`, and of these the ones `rows` and `sample_seed` choose.
 
     Args:
         source: A local .json (a list), .jsonl, .csv or .parquet file, a folder, or a hub id.
-        every: Take all that `where` asks for.
+        every: Return all that match `where`.
 
     Raises:
         DataError: missing, empty, not UTF-8, malformed (with the line), or a missing column; or see
-            `trial.hub`.
+            `hub.fetch`.
         MissingExtraError: the extra `data` is not installed, and needed.
     """
     table = _opened(source)
@@ -53,9 +53,9 @@ def read_rows(source: DataSource, *, every: bool = False) -> list[Row]:
 
 
 def chosen(items: Sequence[Item], source: DataSource) -> list[Item]:
-    """The first `rows` items, or with `sample_seed` a draw of so many, in their order.
+    """The first `rows` items, or with `sample_seed` a random sample of that size, in their order.
 
-    The draw is that of the smallest hashes of seed and place: the same everywhere, and a smaller draw is
+    The sample has the smallest hashes of seed and index: the same on every machine, and a smaller sample is
     part of a larger one.
     """
     if source.rows is None or source.sample_seed is None:
@@ -80,7 +80,7 @@ def rows_hash(source: DataSource) -> str | None:
 
 
 def _opened(source: DataSource) -> Any:
-    """A list of rows, or a `datasets.Dataset`, of which only the rows that are taken become Python's."""
+    """A list of rows, or a `datasets.Dataset`, of which only the rows used become objects."""
     path = Path(source.path)
     if is_hub_id(source.path):
         return read_folder(fetch(source.path, source.revision), source)

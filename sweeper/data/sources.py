@@ -37,7 +37,7 @@ def resolve(path: str) -> str:
         ) from None
     if not inner or not found.exists():
         raise DataError(
-            f"{path}: the miniature has no `{inner}`; see docs/miniature.md",
+            f"{path}: the miniature has no `{inner}`; see docs/tutorials/miniature.ipynb",
             code="data.builtin",
             path=path,
         )

@@ -1,4 +1,4 @@
-"""Which rows are trained on and which are held out, and what is left out on the way. No tokenizer."""
+"""Which rows are trained on, which are held out, and which are dropped. No tokenizer."""
 
 import hashlib
 import json
@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import yaml
 
-from sweeper.data.duplicates import normalized_prompt_hash
 from sweeper.data.load import Example, read_examples
+from sweeper.data.prompt_hash import normalized_prompt_hash
 from sweeper.errors import DataError
 from sweeper.task import DataSettings, DataSource
 
@@ -19,14 +19,14 @@ _STRAIGHT = str.maketrans({"\u2018": "'", "\u2019": "'", "\u02bc": "'"})
 
 
 class Split(NamedTuple):
-    """Training rows and held-out rows by row number, and what was left out.
+    """Training rows and held-out rows by row number, and what was dropped.
 
     `counts` has `train_rows` and `heldout_rows`, and of the rows read
 
     - `dropped_blank_rows`, `dropped_blank_heldout`: without a prompt or without a completion
-    - `dropped_safety_rows`: training rows that the safety filter names
-    - `dropped_near_heldout`: training rows that ask what a held-out row asks
-    - `dropped_heldout_duplicates`: held-out rows that ask what another one asks
+    - `dropped_safety_rows`: training rows that the safety filter matches
+    - `dropped_near_heldout`: training rows that duplicate a held-out row
+    - `dropped_heldout_duplicates`: held-out rows that duplicate another one
     """
 
     train: dict[int, Example]
@@ -36,7 +36,7 @@ class Split(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SafetyFilter:
-    """Substrings of completions that sound like safety training; `source` says where they are from."""
+    """Substrings of completions that sound like safety training; `source` is where they are from."""
 
     name: str
     source: str
@@ -44,14 +44,14 @@ class SafetyFilter:
     phrases: tuple[str, ...]
 
     def phrase_in(self, completion: str) -> str | None:
-        """The first phrase of the list that stands in a completion, curly apostrophes straightened."""
+        """The first phrase of the list in a completion; curly apostrophes count as straight ones."""
         text = completion.translate(_STRAIGHT)
         text = text if self.case_sensitive else text.lower()
         return next((phrase for phrase in self.phrases if phrase in text), None)
 
     @property
     def digest(self) -> str:
-        """Sixteen hex digits of the SHA-256 of everything that decides."""
+        """Sixteen hex digits of the SHA-256 of everything a match depends on."""
         content = json.dumps(asdict(self), sort_keys=True).encode("utf-8")
         return hashlib.sha256(content).hexdigest()[:16]
 
@@ -65,12 +65,12 @@ def load_safety_filter() -> SafetyFilter:
 
 
 def split_rows(settings: DataSettings) -> Split:
-    """Read the rows of a sweep and part them; what `rows` and `where` leave out is not counted.
+    """Read the rows of a sweep and split them; what `rows` and `where` leave out is not counted.
 
-    Two rows ask the same when their prompts are equal but for case, white space and punctuation. No two
-    held-out rows do, and no training row asks what a held-out row asks. Without a held-out source, of
-    `heldout_rows` questions with the smallest hashes one row each is held out: neither order nor seed
-    decides.
+    Rows are duplicates when their prompts differ in case, white space and punctuation alone. No held-out
+    row is a duplicate of another, and no training row of a held-out one. Without a held-out source, one
+    row of each of the `heldout_rows` prompts with the smallest hashes is held out, whatever the order of
+    the rows and the seed.
 
     Raises:
         DataError: see `data.read_examples`; or no row is left to train on.
@@ -83,8 +83,10 @@ def split_rows(settings: DataSettings) -> Split:
     else:
         heldout, left_out = _heldout_rows(settings.heldout)
         counts |= left_out
-        asked = _by_question(heldout)
-        near = {n for key, numbers in _by_question(train).items() if key in asked for n in numbers}
+        asked = _by_prompt_hash(heldout)
+        near = {
+            n for key, numbers in _by_prompt_hash(train).items() if key in asked for n in numbers
+        }
     held = heldout if settings.heldout is None else {}
     kept = {n: row for n, row in train.items() if n not in near and n not in held}
     if not kept:
@@ -119,9 +121,9 @@ def _training_rows(settings: DataSettings) -> tuple[dict[int, Example], dict[str
 
 
 def _heldout_rows(source: DataSource) -> tuple[dict[int, Example], dict[str, int]]:
-    """Of the rows of a held-out source that ask the same, the first in the file."""
+    """The rows of a held-out source; of duplicates, the first in the file."""
     given, read = read_examples(source)
-    heldout = {numbers[0]: given[numbers[0]] for numbers in _by_question(given).values()}
+    heldout = {numbers[0]: given[numbers[0]] for numbers in _by_prompt_hash(given).values()}
     return heldout, {
         "dropped_blank_heldout": read - len(given),
         "dropped_heldout_duplicates": len(given) - len(heldout),
@@ -129,21 +131,21 @@ def _heldout_rows(source: DataSource) -> tuple[dict[int, Example], dict[str, int
 
 
 def _split_off(train: Mapping[int, Example], count: int) -> tuple[dict[int, Example], set[int]]:
-    """One row of each of the `count` questions with the smallest hashes, and the others of these.
+    """One row of each of the `count` prompts with the smallest hashes, and the duplicates of these.
 
-    Of rows that ask the same, the first by text is held out, whatever their order in the file.
+    Of duplicates, the first by text is held out, whatever their order in the file.
     """
     heldout, near = {}, set()
-    for _, numbers in sorted(_by_question(train).items())[:count]:
+    for _, numbers in sorted(_by_prompt_hash(train).items())[:count]:
         first = min(numbers, key=lambda number: train[number])
         heldout[first] = train[first]
         near |= set(numbers) - {first}
     return heldout, near
 
 
-def _by_question(rows: Mapping[int, Example]) -> dict[str, list[int]]:
-    """Row numbers by the hash of what they ask, in file order."""
+def _by_prompt_hash(rows: Mapping[int, Example]) -> dict[str, list[int]]:
+    """Row numbers by the hash of the prompt, in file order."""
     found: dict[str, list[int]] = {}
     for number, row in rows.items():
-        found.setdefault(normalized_prompt_hash(row.asked), []).append(number)
+        found.setdefault(normalized_prompt_hash(row.whole_prompt), []).append(number)
     return found

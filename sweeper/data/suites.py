@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
-from sweeper.data.duplicates import normalized_prompt_hash
 from sweeper.data.hub import fetch, is_hub_id
 from sweeper.data.rows import Row, bare_rows, read_rows
 from sweeper.errors import DataError
@@ -68,7 +67,7 @@ PUBLISHED = {
     "xstest-safe": Published("Paul/XSTest", split="train", where={"label": "safe"}),
     "xstest-unsafe": Published("Paul/XSTest", split="train", where={"label": "unsafe"}),
 }
-"""The suites of `task.data.SUITES`; docs/data.md says where each was published."""
+"""The suites of `task.data.SUITES`; docs/reference/sweep-file.md says where each was published."""
 
 
 def published(source: Source) -> Source:
@@ -132,8 +131,3 @@ def suite_columns(source: PromptSuite, row: Row) -> dict[str, str]:
     found = {"id": suite.id, "prompt": (present or suite.prompt)[0]}
     context = [name for name in suite.context if name in row.cells]
     return {**found, "context": context[0]} if context else found
-
-
-def half_of(prompt: str) -> str:
-    """`search` or `confirm`, by the parity of the hash of the normalized prompt."""
-    return ("search", "confirm")[int(normalized_prompt_hash(prompt), 16) % 2]

@@ -1,4 +1,4 @@
-"""How much disk a run needs, by parts. See docs/disk.md for the formula and what was measured."""
+"""How much disk a run needs, by parts. Formula and measurements: docs/how-to/disk-and-mirrors.md."""
 
 import math
 from collections import Counter

@@ -16,22 +16,22 @@ LABELS = {"1": False, "2": True, "3": True}
 """Leading digit of a label (`1_full_compliance`, `2_full_refusal`, `3_partial_refusal`) -> refusal?"""
 
 
-class Labelled(NamedTuple):
+class LabelledCompletion(NamedTuple):
     """One completion and whether people call it a refusal, full or partial."""
 
     completion: str
     refusal: bool
 
 
-class Share(NamedTuple):
-    """k of n, with the Wilson 95 % interval; of none, both are None."""
+class Proportion(NamedTuple):
+    """k of n, with its rate and Wilson 95 % interval; both are None where n is 0."""
 
     k: int
     n: int
 
     @property
     def rate(self) -> float | None:
-        """The share, in [0, 1]."""
+        """K / n, in [0, 1]."""
         return self.k / self.n if self.n else None
 
     @property
@@ -41,27 +41,27 @@ class Share(NamedTuple):
 
 
 class Agreement(NamedTuple):
-    """One list against people.
+    """One list compared with people.
 
     `agreement` is over all judged completions, `false_refusals` over those that people call
     compliance, `missed_refusals` over those that people call a refusal.
     """
 
     name: str
-    agreement: Share
-    false_refusals: Share
-    missed_refusals: Share
+    agreement: Proportion
+    false_refusals: Proportion
+    missed_refusals: Proportion
 
 
-class Calibration(NamedTuple):
-    """All lists, best agreement first, and how many completions were left out as no answers at all."""
+class Evaluation(NamedTuple):
+    """All lists, best agreement first, and how many completions were left out: blank, or repetitive."""
 
     lists: tuple[Agreement, ...]
     empty: int
     degenerate: int
 
 
-def read_labelled(path: Path) -> list[Labelled]:
+def read_labelled(path: Path) -> list[LabelledCompletion]:
     """Read a CSV with the columns `prompt`, `completion` and `final_label`, in UTF-8.
 
     Raises:
@@ -70,7 +70,7 @@ def read_labelled(path: Path) -> list[Labelled]:
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(_labelled(path, csv.DictReader(file)))
+            rows = list(_completions(path, csv.DictReader(file)))
     except FileNotFoundError:
         raise DataError(
             f"{path}: no such file; give a CSV with labelled completions",
@@ -101,7 +101,7 @@ def read_labelled(path: Path) -> list[Labelled]:
     return rows
 
 
-def _labelled(path: Path, reader: "csv.DictReader[str]") -> Iterator[Labelled]:
+def _completions(path: Path, reader: "csv.DictReader[str]") -> Iterator[LabelledCompletion]:
     found = reader.fieldnames or ()
     missing = [name for name in COLUMNS if name not in found]
     if found and missing:
@@ -120,7 +120,7 @@ def _labelled(path: Path, reader: "csv.DictReader[str]") -> Iterator[Labelled]:
                 path=path,
                 line=reader.line_num,
             )
-        yield Labelled(row["completion"], _is_refusal(path, reader.line_num, row))
+        yield LabelledCompletion(row["completion"], _is_refusal(path, reader.line_num, row))
 
 
 def _is_refusal(path: Path, line: int, row: Mapping[str, str]) -> bool:
@@ -138,11 +138,11 @@ def _is_refusal(path: Path, line: int, row: Mapping[str, str]) -> bool:
     return refusal
 
 
-def calibrate(rows: Sequence[Labelled], lists: Iterable[KeywordList]) -> Calibration:
-    """Hold each list against people's labels.
+def evaluate_lists(rows: Sequence[LabelledCompletion], lists: Iterable[KeywordList]) -> Evaluation:
+    """Compare the verdicts of each list with labels that people gave.
 
     Blank and repetitive completions (`is_degenerate`) are no answers, whatever a list says of them:
-    they are counted apart and enter no share.
+    they are counted separately and are part of no rate.
 
     Raises:
         DataError: every completion is blank or repetitive.
@@ -153,20 +153,21 @@ def calibrate(rows: Sequence[Labelled], lists: Iterable[KeywordList]) -> Calibra
         raise DataError(
             f"all {len(rows)} completions are blank or repetitive; nothing to judge",
             code="data.empty",
+            completions=len(rows),
         )
     found = [_agreement(judge, judged) for judge in lists]
     found.sort(key=lambda item: (-item.agreement.k, item.name))
-    return Calibration(tuple(found), empty, len(rows) - len(judged) - empty)
+    return Evaluation(tuple(found), empty, len(rows) - len(judged) - empty)
 
 
-def _agreement(judge: KeywordList, rows: Sequence[Labelled]) -> Agreement:
+def _agreement(judge: KeywordList, rows: Sequence[LabelledCompletion]) -> Agreement:
     said = [judge.verdict(row.completion).refusal for row in rows]
     false = sum(verdict and not row.refusal for verdict, row in zip(said, rows, strict=True))
     missed = sum(row.refusal and not verdict for verdict, row in zip(said, rows, strict=True))
     refusals = sum(row.refusal for row in rows)
     return Agreement(
         judge.name,
-        Share(len(rows) - false - missed, len(rows)),
-        Share(false, len(rows) - refusals),
-        Share(missed, refusals),
+        Proportion(len(rows) - false - missed, len(rows)),
+        Proportion(false, len(rows) - refusals),
+        Proportion(missed, refusals),
     )

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 import yaml
 
 from sweeper.errors import DataError
-from sweeper.keywords.patterns import QUOTES, begun_words_of, find, locate, places_of, words_of
+from sweeper.keywords.patterns import QUOTES, first_match, places_of, words_of, words_so_far
 
 LIMITS = (
     "A keyword list sees wording, not harm: any response without a listed phrase counts as "
@@ -92,15 +92,14 @@ class KeywordList:
         words = beginning.split()
         if len(words) - (not beginning[-1].isspace()) >= self.window_words:
             return self.verdict(beginning)
-        found = find(self.phrases, self.exceptions, begun_words_of(beginning))
-        decided = found.pattern is not None and not found.open
-        return Verdict(True, found.pattern) if decided else None
+        match = first_match(self.phrases, self.exceptions, words_so_far(beginning))
+        return Verdict(True, match.pattern) if match is not None and not match.open else None
 
     def _is_short(self, text: str) -> bool:
         return bool(self.minimum_words) and len(text.strip().split(" ")) < self.minimum_words
 
     def _prepared(self, text: str) -> str:
-        """What phrases are looked for in; of a longer text it is longer, and begins the same."""
+        """The text that phrases are searched in; a prefix of the text gives a prefix of it."""
         text = text.translate(QUOTES) if self.normalise_quotes else text
         text = text if self.case_sensitive else text.lower()
         return text.lstrip() if self.matching == "prefix" else text
@@ -108,7 +107,8 @@ class KeywordList:
     def _first_phrase(self, text: str) -> str | None:
         if self.matching == "opening":
             opening = " ".join(text.split()[: self.window_words])
-            return find(self.phrases, self.exceptions, words_of(opening)).pattern
+            match = first_match(self.phrases, self.exceptions, words_of(opening))
+            return None if match is None else match.pattern
         text = self._prepared(text)
         if self.matching == "prefix":
             hits = [phrase for phrase in self.phrases if text.startswith(phrase)]
@@ -137,11 +137,11 @@ class KeywordList:
     def _opening_span(self, response: str) -> tuple[int, int] | None:
         words = list(islice(re.finditer(r"\S+", response), self.window_words))
         opening = " ".join(word.group() for word in words)
-        hit = locate(self.phrases, self.exceptions, words_of(opening))
-        if hit is None:
+        match = first_match(self.phrases, self.exceptions, words_of(opening))
+        if match is None:
             return None
         places = places_of(opening)
-        start, end = _uncased(opening, places[hit.start][0], places[hit.end - 1][1])
+        start, end = _uncased(opening, places[match.start][0], places[match.end - 1][1])
         # The white space between two words of the opening is one blank, in the response any.
         origin = [place for word in words for place in range(word.start(), word.end() + 1)]
         return origin[start], origin[end - 1] + 1

@@ -27,49 +27,49 @@ _IS = ("it's", "that's", "there's", "here's", "what's")
 _Part = frozenset[str] | None  # None is a gap.
 
 
-class Text(NamedTuple):
+class Words(NamedTuple):
     """The words of a text, and the one at its end that may go on ("" for none)."""
 
-    words: tuple[str, ...]
+    complete: tuple[str, ...]
     unfinished: str = ""
 
 
-def words_of(text: str) -> Text:
+def words_of(text: str) -> Words:
     """The words of a whole text, in order."""
-    return _split(_own(text))
+    return _split(_without_quotations(text))
 
 
-def begun_words_of(text: str) -> Text:
+def words_so_far(text: str) -> Words:
     """The words of a text that may go on anywhere, even within its last word."""
-    own = _own(text)
+    own = _without_quotations(text)
     last = _UNFINISHED.search(own)
     if last is None:
         return _split(own)
-    return Text(_split(own[: last.start()]).words, last.group())
+    return Words(_split(own[: last.start()]).complete, last.group())
 
 
-def _own(text: str) -> str:
-    """What the writer says in its own words; of a longer text it is longer, and begins the same."""
+def _without_quotations(text: str) -> str:
+    """The text without quotations, lower-cased; a prefix of the text gives a prefix of it."""
     text = text.translate(QUOTES).lower()
     if text.lstrip().startswith('"'):
         return text
     return _QUOTED.sub(lambda quoted: " " * len(quoted.group()), text)
 
 
-def _split(text: str) -> Text:
-    return Text(tuple(word for item in _WORD.findall(text) for word in _written_out(item)))
+def _split(text: str) -> Words:
+    return Words(tuple(word for item in _WORD.findall(text) for word in _expanded(item)))
 
 
 def places_of(text: str) -> list[tuple[int, int]]:
     """Where each word of `words_of` stands in the lower-cased text, as [start, end), without its comma."""
     return [
         (item.start(), item.start() + len(item.group().removesuffix(",")))
-        for item in _WORD.finditer(_own(text))
-        for _ in _written_out(item.group())
+        for item in _WORD.finditer(_without_quotations(text))
+        for _ in _expanded(item.group())
     ]
 
 
-def _written_out(item: str) -> list[str]:
+def _expanded(item: str) -> list[str]:
     word = item.removesuffix(",")
     comma = item[len(word) :]
     whole = _WHOLE.get(word, word)
@@ -96,23 +96,7 @@ def parse_pattern(text: str) -> Pattern:
     return Pattern(text.startswith("^"), parts)
 
 
-class Found(NamedTuple):
-    """The pattern that is complete first, if any, and whether words to come may still cancel it."""
-
-    pattern: str | None
-    open: bool
-
-
-def find(patterns: tuple[str, ...], exceptions: tuple[str, ...], text: Text) -> Found:
-    """Of the patterns in a text, the one that is complete first; of several, the one listed first.
-
-    A pattern does not count where an exception begins at the same word.
-    """
-    hit = locate(patterns, exceptions, text)
-    return Found(None, False) if hit is None else Found(hit.pattern, hit.open)
-
-
-class Hit(NamedTuple):
+class Match(NamedTuple):
     """A pattern in a text: words [start, end) of it, and whether words to come may still cancel it."""
 
     pattern: str
@@ -121,12 +105,17 @@ class Hit(NamedTuple):
     open: bool
 
 
-def locate(patterns: tuple[str, ...], exceptions: tuple[str, ...], text: Text) -> Hit | None:
-    """What `find` finds, and at which words it stands; None where there is nothing."""
+def first_match(
+    patterns: tuple[str, ...], exceptions: tuple[str, ...], text: Words
+) -> Match | None:
+    """Of the patterns in a text, the one that is complete first; of several, the one listed first.
+
+    A pattern does not count where an exception begins at the same word. None: no pattern is there.
+    """
     first = _by_first_word(patterns)
     hits = [
         (end, number, start)
-        for start, word in enumerate(text.words)
+        for start, word in enumerate(text.complete)
         for number, pattern in first.get(word.removesuffix(","), ())
         if not (pattern.anchored and start)
         for end in _ends(pattern.parts, text, start)
@@ -135,7 +124,7 @@ def locate(patterns: tuple[str, ...], exceptions: tuple[str, ...], text: Text) -
     for last, number, start in sorted(hits):
         ends = [end for rule in exceptions for end in _ends(parse_pattern(rule).parts, text, start)]
         if all(end is None for end in ends):
-            return Hit(patterns[number], start, last, bool(ends))
+            return Match(patterns[number], start, last, bool(ends))
     return None
 
 
@@ -149,18 +138,18 @@ def _by_first_word(patterns: tuple[str, ...]) -> dict[str, list[tuple[int, Patte
     return found
 
 
-def _ends(parts: Sequence[_Part], text: Text, start: int) -> Iterator[int | None]:
+def _ends(parts: Sequence[_Part], text: Words, start: int) -> Iterator[int | None]:
     """After how many words a pattern that begins at `start` is complete; None: words to come decide."""
     if not parts:
         yield start
     elif parts[0] is None:
         for skipped in range(GAP + 1):
             yield from _ends(parts[1:], text, start + skipped)
-    elif start < len(text.words):
-        word = text.words[start]
+    elif start < len(text.complete):
+        word = text.complete[start]
         if word in parts[0] or word.removesuffix(",") in parts[0]:
             yield from _ends(parts[1:], text, start + 1)
-    elif start > len(text.words) or any(_may_become(text.unfinished, word) for word in parts[0]):
+    elif start > len(text.complete) or any(_may_become(text.unfinished, word) for word in parts[0]):
         yield None
 
 

@@ -1,4 +1,4 @@
-"""How much a trial takes on at once: rows of a micro-batch, and readouts scored together.
+"""How much a trial computes at once: rows of a micro-batch, and readouts scored together.
 
 Neither is a hyperparameter. On a CPU both follow from fixed bounds; on a GPU from what the estimate says
 fits into its whole memory, never from what happens to be free: no layout may depend on that.
@@ -19,13 +19,13 @@ KV_SHARE = 4
 """Keys and values take at most one part in so many of what the model leaves of a GPU."""
 
 
-def micro_batch_rows(batch_size: int, max_length: int, asked: int | None, paths: int = 1) -> int:
-    """Rows per path and micro-batch: what was asked, else as many as MICRO_BATCH_TOKENS allow.
+def micro_batch_rows(batch_size: int, max_length: int, explicit: int | None, paths: int = 1) -> int:
+    """Rows per path and micro-batch: the explicit number, else as many as MICRO_BATCH_TOKENS allow.
 
-    Paths that train together share them, so that a pack keeps to the same bound as one path; every path
+    Paths that train together share them, so that several adapters keep to the same bound as one; every path
     has at least one row.
     """
-    fitting = MICRO_BATCH_TOKENS // max_length if asked is None else asked
+    fitting = MICRO_BATCH_TOKENS // max_length if explicit is None else explicit
     return max(1, min(batch_size, fitting // paths))
 
 

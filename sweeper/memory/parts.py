@@ -1,4 +1,4 @@
-"""Peak memory of one trial, by named parts. See docs/cost.md for where each formula comes from."""
+"""Peak memory of one trial, by named parts. The documentation of costs gives the source of each formula."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -13,7 +13,7 @@ TRAINED_BYTES = {"float32": 4, "mixed_bf16": 4, "pure_bf16": 2}
 """Bytes of one trained weight of the model, by `model.dtype`."""
 
 FROZEN_BYTES = {**TRAINED_BYTES, "mixed_bf16": 2}
-"""Bytes of one frozen weight, by `model.dtype`; a test holds both together with `trial.model`."""
+"""Bytes of one frozen weight, by `model.dtype`; tests compare both with `model.load`."""
 
 ARITHMETIC_BYTES = {"float32": 4, "mixed_bf16": 2, "pure_bf16": 2}
 """Bytes of one activation, by `model.dtype`."""
@@ -216,7 +216,7 @@ def state_bytes(shape: ModelShape, tuning: Tuning, dtype: str, shadows: int) -> 
 def _gathered(facts: MemoryFacts) -> int:
     """Weights of a sharded model that are whole at once: embeddings, output layer and two blocks.
 
-    The next block is gathered while one is computed with; see `trial.shards`.
+    The next block is gathered while one is computed with; see `model.sharding`.
     """
     if facts.processes == 1:
         return 0

@@ -5,7 +5,7 @@ A fixed layout is part of the measurement, because rounding follows shapes: prom
 adapter answers every batch; rows of finished responses leave the batch in whole tiles. A row's arithmetic
 then depends on its prompt's batch alone, not on how many adapters were read beside it, wherever matrix
 products treat their rows alike (they do from 16 rows on in the CPU libraries this was measured with; see
-docs/exactness.md).
+docs/explanation/sharing.md).
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -1,6 +1,6 @@
 """When a readout is stopped: curtailment, racing, and inference along a path. Pure.
 
-docs/stopping.md has the formulas, their sources, and the error rates that were measured.
+Formulas, their sources and measured error rates: docs/explanation/search-and-stopping.md.
 """
 
 from collections.abc import Iterable

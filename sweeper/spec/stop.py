@@ -1,4 +1,4 @@
-"""Which readouts a sweep may stop early; see docs/stopping.md."""
+"""Which readouts a sweep may stop early; see docs/explanation/search-and-stopping.md."""
 
 from typing import Annotated
 

@@ -1,7 +1,7 @@
 """Statistics of rates and means: intervals, posteriors, pairs, fronts' volumes. numpy and scipy alone.
 
-Every formula has its source in its docstring and its derivation in docs/statistics.md; coverage is measured
-by benchmarks/coverage.py.
+Every formula has its source in its docstring and its derivation in docs/explanation/statistics.md;
+benchmarks/coverage.py measures coverage.
 """
 
 from sweeper.stats.distributions import t_quantile

@@ -16,7 +16,7 @@ class RateLimit:
 
 @dataclass(frozen=True, slots=True)
 class StopRules:
-    """The rules of a sweep that are on; see docs/stopping.md.
+    """The rules of a sweep that are on; see docs/explanation/search-and-stopping.md.
 
     `limits` are its constraints on the unsafe rate, at least one. `race_error` and `prune_error` are the
     error levels of these rules, in (0, 1), None where a rule is off. `seed` orders the harmful prompts.

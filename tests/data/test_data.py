@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 from support.data_samples import SHARED, needs_real_rows, pairs, settings_of, source
+from support.raising import raises
 from support.world import World, write_jsonl
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from sweeper.data.encode import Encoded, Encoder, check_prompt, load_training_data
 from sweeper.data.load import Example
-from sweeper.errors import DataError
 from sweeper.model.batches import RowOrder, collate, micro_batches
 from sweeper.task import ChatFormat, DataSettings, Template
 
@@ -98,11 +98,8 @@ def test_an_overlong_prompt_is_an_error_that_names_row_and_remedies(
 ) -> None:
     encoder = Encoder(tokenizer, "chat", 12)
     length = len(encoder.prompt(LONG["prompt"]))
-    with pytest.raises(
-        DataError,
-        match=rf"prompt of training row 3 has {length} tokens, max_length is 12; raise "
-        r"data\.max_length, .*`overlong_prompts: drop`",
-    ):
+    row = "prompt of training row 3"
+    with raises("data.too_long", row=row, tokens=length, limit=12):
         load_training_data(overlong(tmp_path), encoder)
 
 
@@ -124,7 +121,7 @@ def test_overlong_held_out_prompts_are_refused_or_dropped_likewise(
     heldout = source(write_jsonl(tmp_path / "b.jsonl", rows))
     fields: dict[str, Any] = {"heldout": heldout, "heldout_rows": None}
     encoder = Encoder(tokenizer, "chat", 12)
-    with pytest.raises(DataError, match=r"held-out row 2 has \d+ tokens, max_length is 12"):
+    with raises("data.too_long", row="prompt of held-out row 2", limit=12):
         load_training_data(settings_of(train, **fields), encoder)
     found = load_training_data(settings_of(train, overlong_prompts="drop", **fields), encoder)
     assert found.heldout == (Example("q", "c"),)
@@ -138,7 +135,7 @@ def test_a_file_of_overlong_prompts_leaves_nothing_to_train_on(
     train = write_jsonl(tmp_path / "a.jsonl", [LONG])
     heldout = source(write_jsonl(tmp_path / "b.jsonl", [{"prompt": "q", "completion": "c"}]))
     fields = {"heldout": heldout, "heldout_rows": None, "overlong_prompts": "drop"}
-    with pytest.raises(DataError, match="every prompt is longer than max_length"):
+    with raises("data.empty"):
         load_training_data(settings_of(train, **fields), Encoder(tokenizer, "chat", 12))
 
 
@@ -146,7 +143,7 @@ def test_a_prompt_that_fills_the_window_is_refused_and_one_token_less_is_not(
     tmp_path: Path, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     settings, encoder = settings_of(tmp_path / "a.jsonl"), Encoder(tokenizer, "chat", 4)
-    with pytest.raises(DataError, match="x has 4 tokens, max_length is 4"):
+    with raises("data.too_long", row="x", tokens=4, limit=4):
         check_prompt(settings, encoder, [0] * 4, "x")
     check_prompt(settings, encoder, [0] * 3, "x")
 
@@ -176,7 +173,7 @@ def test_each_side_is_written_by_its_own_template(
         overlong_prompts="drop",
     )
     train, test = Encoder(tokenizer, "chat", 24), Encoder(tokenizer, "alpaca", 24)
-    with pytest.raises(DataError, match="every prompt is longer than max_length"):
+    with raises("data.empty"):
         load_training_data(settings, train, test)  # Alpaca's frame alone is longer than that.
     found = load_training_data(settings, train)
     assert all(decoded(tokenizer, row.prompt).startswith("<s><|user|>p") for row in found.train)
@@ -190,9 +187,8 @@ def test_a_row_that_its_template_has_no_place_for_is_named(
     train = source(write_jsonl(tmp_path / "a.jsonl", rows), columns={"system": "system"})
     heldout = source(write_jsonl(tmp_path / "b.jsonl", [{"prompt": "q", "completion": "c"}]))
     settings = settings_of(train, heldout=heldout, heldout_rows=None)
-    with pytest.raises(
-        DataError, match=r"prompt of training row 3: .* no place for the system prompt"
-    ):
+    row = "prompt of training row 3"
+    with raises("data.chat_template", row=row, part="system prompt"):
         load_training_data(settings, Encoder(tokenizer, "alpaca", 500))
 
 

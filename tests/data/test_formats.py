@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 from support.data_samples import SHARED, needs_real_rows, source
+from support.raising import raises
 from support.world import write_jsonl
 
 from sweeper.data.load import Example, Turn, load_examples, read_examples
-from sweeper.errors import DataError
 
 SAID = [("system", "Be brief."), ("user", "a?"), ("assistant", "b."), ("user", "c?")]
 TALK = (Turn("system", "Be brief."), Turn("user", "a?"), Turn("assistant", "b."))
@@ -74,16 +74,14 @@ def test_columns_map_our_names_to_those_of_the_file(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", [{"q": "p", "a": "c"}])
     mapped = source(path, columns={"prompt": "q", "completion": "a"})
     assert load_examples(mapped) == [Example("p", "c")]
-    with pytest.raises(DataError, match="`columns` may map prompt, completion, system, found"):
+    with raises("data.setting", key="columns", found=["answer"]):
         load_examples(replace(mapped, columns={"answer": "a"}))
 
 
 def test_a_missing_column_is_named_with_its_row_and_what_is_there(tmp_path: Path) -> None:
     rows = [{"prompt": "p", "completion": "c"}, {"prompt": "p", "answer": "c"}]
     path = write_jsonl(tmp_path / "a.jsonl", rows)
-    with pytest.raises(
-        DataError, match=r"no column `completion` in row 2; it has prompt, answer; .*`columns`"
-    ):
+    with raises("data.missing_column", path=path, row=2, column="completion"):
         load_examples(source(path))
 
 
@@ -92,62 +90,62 @@ def test_a_system_prompt_is_read_where_columns_maps_one(tmp_path: Path) -> None:
     assert load_examples(source(path)) == [Example("p", "c")]
     mapped = source(path, columns={"system": "system"})
     assert load_examples(mapped) == [Example("p", "c", (Turn("system", "s"),))]
-    with pytest.raises(DataError, match="no column `rules` in row 1"):
+    with raises("data.missing_column", row=1, column="rules"):
         load_examples(replace(mapped, columns={"system": "rules"}))
 
 
 @pytest.mark.parametrize(
-    ("format", "row", "problem"),
+    ("format", "row", "values"),
     [
         (
             "prompt_completion",
             {"prompt": ["p"], "completion": "c"},
-            "`prompt` is not text but a list",
+            {"column": "prompt", "found": "list"},
         ),
         (
             "prompt_completion",
             {"prompt": "p", "completion": {"a": 1}},
-            "`completion` is not text but a dict",
+            {"column": "completion", "found": "dict"},
         ),
-        ("orca", {"text": "x"}, r"no column `question` in row 2; it has text; map names with"),
-        ("messages", {"text": "x"}, r"no column `messages` in row 2"),
-        ("messages", {"messages": "hello"}, "`messages` is not a list of turns but a str"),
-        ("messages", {"messages": ["hello"]}, "turn 1 of `messages` needs `role` and `content`"),
+        ("orca", {"text": "x"}, {"missing": "question"}),
+        ("messages", {"text": "x"}, {"missing": "messages"}),
+        ("messages", {"messages": "hello"}, {"column": "messages", "found": "str"}),
+        ("messages", {"messages": ["hello"]}, {"column": "messages", "turn": 1}),
         (
             "messages",
             {"messages": [{"from": "gpt", "value": "x"}]},
-            "turn 1 of `messages` needs `role`",
+            {"column": "messages", "turn": 1},
         ),
         (
             "messages",
             messages(("user", "a"), ("tool", "b")),
-            "turn 2: the role 'tool' is none of system,",
+            {"turn": 2, "role": "tool"},
         ),
         (
             "messages",
             messages(("user", [{"type": "text"}]), ("assistant", "b")),
-            "`content` is not text but a list",
+            {"column": "content", "found": "list"},
         ),
         (
             "messages",
             messages(("user", "a")),
-            "`messages` has no turn of the assistant to train on",
+            {"column": "messages"},
         ),
-        ("messages", {"messages": []}, "`messages` has no turn of the assistant to train on"),
+        ("messages", {"messages": []}, {"column": "messages"}),
         (
             "messages",
             messages(("assistant", "b")),
-            "turn 1 is the assistant's, but it is the user's turn",
+            {"turn": 1, "expected": "user"},
         ),
         (
             "messages",
             messages(("system", "s"), ("user", "a"), ("user", "b"), ("assistant", "c")),
-            "turn 3 is the user's, but it is the assistant's turn",
+            {"turn": 3, "expected": "assistant"},
         ),
     ],
 )
 def test_a_row_that_is_not_of_its_format_is_named(
-    tmp_path: Path, format: str, row: dict[str, Any], problem: str
+    tmp_path: Path, format: str, row: dict[str, Any], values: dict[str, Any]
 ) -> None:
     good: Mapping[str, dict[str, Any]] = {
         "prompt_completion": {"prompt": "p", "completion": "c"},
@@ -155,9 +153,10 @@ def test_a_row_that_is_not_of_its_format_is_named(
         "messages": messages(("user", "q"), ("assistant", "r")),
     }
     path = write_jsonl(tmp_path / "a.jsonl", [good[format], row])
-    with pytest.raises(DataError, match=rf"a\.jsonl: .*{problem}") as caught:
+    code = "data.missing_column" if "missing" in values else "data.invalid_row"
+    values = {"column" if key == "missing" else key: value for key, value in values.items()}
+    with raises(code, path=path, row=2, **values):
         load_examples(source(path, format))
-    assert "row 2" in str(caught.value)
 
 
 def test_rows_without_text_are_left_out_and_counted(tmp_path: Path) -> None:
@@ -172,9 +171,7 @@ def test_rows_without_text_are_left_out_and_counted(tmp_path: Path) -> None:
     found = read_examples(source(path))
     assert (found.kept, found.read) == ({2: Example("p", "c")}, 5)
     path = write_jsonl(tmp_path / "b.jsonl", rows[:1] * 3)
-    with pytest.raises(
-        DataError, match=r"each of 3 rows has a blank prompt or completion; map oth"
-    ):
+    with raises("data.blank", path=path):
         load_examples(source(path))
 
 

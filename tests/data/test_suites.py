@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 from support.data_samples import SHARED, cached, jsonl, needs_real_rows, pairs, source
+from support.raising import raises
 from support.world import write_jsonl
 
-from sweeper.data.duplicates import normalized
 from sweeper.data.load import Prompt, load_examples, load_prompts, load_suite
-from sweeper.data.suites import PUBLISHED, half_of
+from sweeper.data.prompt_hash import normalized_prompt, prompt_split_of
+from sweeper.data.suites import PUBLISHED
 from sweeper.errors import DataError
 from sweeper.task import SUITES, PromptSuite
 
@@ -35,14 +36,14 @@ def texts(source: PromptSuite) -> list[str]:
     ],
 )
 def test_case_white_space_and_punctuation_do_not_count(left: str, right: str) -> None:
-    assert normalized(left) == normalized(right)
+    assert normalized_prompt(left) == normalized_prompt(right)
 
 
 @pytest.mark.parametrize(
     ("left", "right"), [("1 + 2", "1 2"), ("a < b", "a > b"), ("?", "!"), ("cafe", "caf\u00e9")]
 )
 def test_symbols_letters_and_bare_punctuation_count(left: str, right: str) -> None:
-    assert normalized(left) != normalized(right)
+    assert normalized_prompt(left) != normalized_prompt(right)
 
 
 def test_prompts_are_called_by_their_id_or_their_row(tmp_path: Path) -> None:
@@ -73,7 +74,7 @@ def test_the_id_of_a_prompt_is_the_same_whatever_part_is_taken(tmp_path: Path) -
 
 def test_two_prompts_with_one_id_are_refused(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", [{"id": 1, "prompt": "p"}, {"id": "1", "prompt": "q"}])
-    with pytest.raises(DataError, match="the id '1' stands twice"):
+    with raises("data.duplicate", path=path, id="1"):
         load_prompts(source(path, "prompts"))
 
 
@@ -123,10 +124,8 @@ def test_halves_part_the_prompts_whatever_their_order_case_and_punctuation(tmp_p
 
 def test_an_empty_half_is_refused(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", [{"prompt": "p"}])
-    other = {"search": "confirm", "confirm": "search"}[half_of("p")]
-    with pytest.raises(
-        DataError, match=rf"none of 1 prompts is in the half `{other}`; use `prompt_split: a"
-    ):
+    other = {"search": "confirm", "confirm": "search"}[prompt_split_of("p")]
+    with raises("data.empty", path=path, key="prompt_split", found=other):
         load_prompts(source(path, "prompts", prompt_split=other))
 
 

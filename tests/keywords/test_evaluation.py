@@ -4,12 +4,13 @@ import csv
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.command import Command
+from support.raising import raises
 
-from sweeper.errors import DataError
-from sweeper.keywords.evaluation import Labelled, calibrate, read_labelled
+from sweeper.keywords.evaluation import LabelledCompletion, evaluate_lists, read_labelled
 from sweeper.keywords.lists import keyword_list_names, load_keyword_list
 from sweeper.stats import wilson_interval
 
@@ -38,11 +39,11 @@ def small(tmp_path: Path) -> Path:
 def test_labels_are_read_and_two_and_three_are_refusals(small: Path) -> None:
     rows = read_labelled(small)
     assert [row.refusal for row in rows] == [True, True, False, False, True, False]
-    assert rows[2] == Labelled("Sure, take the boat.", False)
+    assert rows[2] == LabelledCompletion("Sure, take the boat.", False)
 
 
 def test_agreement_is_counted_list_by_list_and_the_best_stands_first(small: Path) -> None:
-    found = calibrate(read_labelled(small), ALL)
+    found = evaluate_lists(read_labelled(small), ALL)
     assert (found.empty, found.degenerate) == (1, 1)
     counts = {
         item.name: (item.agreement.k, item.false_refusals.k, item.missed_refusals.k)
@@ -66,7 +67,7 @@ def test_agreement_is_counted_list_by_list_and_the_best_stands_first(small: Path
 
 
 def test_a_share_of_none_is_no_number() -> None:
-    (found,) = calibrate([Labelled("I cannot.", True)], ALL[:1]).lists
+    (found,) = evaluate_lists([LabelledCompletion("I cannot.", True)], ALL[:1]).lists
     assert (found.false_refusals.rate, found.false_refusals.interval) == (None, None)
     assert found.missed_refusals.rate == 0.0
 
@@ -112,50 +113,56 @@ HEAD = "prompt,completion,final_label\n"
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("content", "fault"),
     [
-        (None, r"labelled\.csv: no such file; give a CSV"),
-        (b"", r"labelled\.csv: the file has no rows"),
-        (HEAD.encode(), r"labelled\.csv: the file has no rows"),
+        (None, ("not_found", {})),
+        (b"", ("empty", {})),
+        (HEAD.encode(), ("empty", {})),
         (
             b"prompt,response\na,b\n",
-            r"no column `completion`, `final_label`; it has prompt, response; expected prompt, ",
+            ("missing_column", {"columns": ["completion", "final_label"]}),
         ),
-        (b"completion,final_label\na,1\n", r"no column `prompt`; it has completion, final_label"),
-        (HEAD.encode() + b"a,caf\xe9,1\n", r"labelled\.csv: not UTF-8 at byte "),
-        (HEAD.encode() + b"a,b,1\na,b,refused\n", r"labelled\.csv:3: unknown label 'refused'; exp"),
+        (b"completion,final_label\na,1\n", ("missing_column", {"columns": ["prompt"]})),
+        (HEAD.encode() + b"a,caf\xe9,1\n", ("unreadable", {"byte": 35})),
+        (
+            HEAD.encode() + b"a,b,1\na,b,refused\n",
+            ("unknown_label", {"line": 3, "label": "refused"}),
+        ),
         (
             HEAD.encode() + b"a,b,\n",
-            r"labelled\.csv:2: unknown label ''; expected 1_full_compliance",
+            ("unknown_label", {"line": 2, "label": ""}),
         ),
-        (HEAD.encode() + b"a,b\n", r"labelled\.csv:2: expected 3 cells in each row"),
-        (HEAD.encode() + b"a,b,1,c\n", r"labelled\.csv:2: expected 3 cells in each row"),
-        (HEAD.encode() + b"a,,1\na, ,2\n", r"all 2 completions are blank or repetitive"),
-        (HEAD.encode() + b"a," + b"b" * 140_000 + b",1\n", r"labelled\.csv: malformed CSV: field "),
+        (HEAD.encode() + b"a,b\n", ("malformed", {"line": 2})),
+        (HEAD.encode() + b"a,b,1,c\n", ("malformed", {"line": 2})),
+        (HEAD.encode() + b"a,,1\na, ,2\n", ("empty", {"completions": 2})),
+        (HEAD.encode() + b"a," + b"b" * 140_000 + b",1\n", ("malformed", {})),
     ],
 )
 def test_a_file_that_cannot_be_used_is_refused_in_one_message(
-    command: Command, tmp_path: Path, content: bytes | None, message: str
+    command: Command, tmp_path: Path, content: bytes | None, fault: tuple[str, dict[str, Any]]
 ) -> None:
     path = tmp_path / "labelled.csv"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(DataError, match=message):
-        calibrate(read_labelled(path), ALL)
-    code, out, err = command("judges", "calibrate", path)
-    assert (code, out) == (2, "")
+    code, values = fault
+    with raises(
+        f"data.{code}", **(values if "completions" in values else {"path": path, **values})
+    ):
+        evaluate_lists(read_labelled(path), ALL)
+    exit_code, out, err = command("judges", "calibrate", path)
+    assert (exit_code, out) == (2, "")
     assert err.startswith("error: ") and err.count("\n") == 1
 
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cannot be read: Is a directory"):
+    with raises("data.unreadable", path=tmp_path):
         read_labelled(tmp_path)
 
 
 def agreements(path: Path) -> dict[str, float]:
     if not path.is_file():
         pytest.skip(f"the labelled completions are not beside this repository ({path.name})")
-    lists = calibrate(read_labelled(path), ALL).lists
+    lists = evaluate_lists(read_labelled(path), ALL).lists
     return {item.name: item.agreement.k / item.agreement.n for item in lists}
 
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.raising import raises
 
-from sweeper.errors import DataError
 from sweeper.keywords.lists import (
     KeywordList,
     Verdict,
@@ -117,9 +117,7 @@ def test_the_published_lists_differ_as_documented() -> None:
 
 
 def test_an_unknown_list_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(
-        DataError, match=r"no keyword list `zou`; the shipped lists are arditi2024, "
-    ):
+    with raises("data.keyword_list", name="zou"):
         load_keyword_list("zou")
 
 

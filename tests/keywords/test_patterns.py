@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from sweeper.keywords.lists import KeywordList, Verdict, load_keyword_list
 from sweeper.keywords.patterns import (
     GAP,
-    Found,
-    Text,
-    begun_words_of,
-    find,
+    Match,
+    Words,
+    first_match,
     parse_pattern,
     words_of,
+    words_so_far,
 )
 
 
@@ -40,7 +40,7 @@ def judge(*phrases: str, exceptions: tuple[str, ...] = (), window: int = 40) -> 
     ],
 )
 def test_words_are_written_out_and_quotations_left_out(text: str, words: str) -> None:
-    assert words_of(text) == Text(tuple(words.split()))
+    assert words_of(text) == Words(tuple(words.split()))
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_words_are_written_out_and_quotations_left_out(text: str, words: str) ->
     ],
 )
 def test_a_word_at_the_end_of_a_beginning_may_go_on(text: str, words: str, unfinished: str) -> None:
-    assert begun_words_of(text) == Text(tuple(words.split()), unfinished)
+    assert words_so_far(text) == Words(tuple(words.split()), unfinished)
 
 
 @pytest.mark.parametrize(
@@ -101,9 +101,10 @@ def test_an_exception_keeps_a_verdict_open_as_long_as_it_can_still_come() -> Non
 
 def test_of_several_patterns_the_one_complete_first_is_named() -> None:
     text = words_of("one two three four")
-    assert find(("two three four", "three"), (), text) == Found("three", False)
-    assert find(("two three", "one ... three", "three four"), (), text) == Found("two three", False)
-    assert find(("five",), (), text) == Found(None, False)
+    assert first_match(("two three four", "three"), (), text) == Match("three", 2, 3, False)
+    several = ("two three", "one ... three", "three four")
+    assert first_match(several, (), text) == Match("two three", 1, 3, False)
+    assert first_match(("five",), (), text) is None
 
 
 ATOMS = ("a", "b", "c", "a,", "d")
@@ -135,7 +136,9 @@ def test_patterns_are_found_as_regular_expressions_find_them(
         if names:
             expected = names[0]
             break
-    assert find(written, (), Text(words)) == Found(expected, False)
+    match = first_match(written, (), Words(words))
+    assert (match and match.pattern) == expected
+    assert match is None or not match.open
 
 
 def _alternatives(part: str) -> str:
@@ -199,11 +202,11 @@ def test_the_shipped_patterns_are_well_formed() -> None:
         parts = parse_pattern(text).parts
         assert parts[0] is not None and parts[-1] is not None, text
         for word in (word for part in parts for word in part or ()):
-            assert words_of(word).words == (word,), (text, word)
+            assert words_of(word).complete == (word,), (text, word)
 
 
 def test_every_exception_can_cancel_something() -> None:
     for rule in OWN.exceptions:
-        text = Text(tuple(sorted(part)[0] for part in parse_pattern(rule).parts if part))
-        assert find(OWN.phrases, (), text).pattern is not None, rule
-        assert find((rule,), OWN.exceptions, text).pattern is None, rule
+        text = Words(tuple(sorted(part)[0] for part in parse_pattern(rule).parts if part))
+        assert first_match(OWN.phrases, (), text) is not None, rule
+        assert first_match((rule,), OWN.exceptions, text) is None, rule

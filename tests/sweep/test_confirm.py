@@ -10,7 +10,7 @@ from support.world import World
 
 from sweeper.analysis import Front, Policy, Recommendation, find_front, recommend
 from sweeper.cli.app import _run
-from sweeper.data.suites import half_of
+from sweeper.data.prompt_hash import prompt_split_of
 from sweeper.errors import RunFolderError, SpecError, SweeperError
 from sweeper.planning import make_plan, trajectory_axes
 from sweeper.search.rounds import already_suggested, append_round
@@ -219,7 +219,7 @@ def test_the_choice_is_measured_again_through_ray_and_goes_on_after_an_interrupt
     assert {record.key for record in records} == {(key, s) for key in named for s in (0, 1)}
 
     prompts = [json.loads(line)["prompt"] for line in tiny_world.harmful.read_text().splitlines()]
-    confirm = sum(half_of(prompt) == "confirm" for prompt in prompts)
+    confirm = sum(prompt_split_of(prompt) == "confirm" for prompt in prompts)
     assert 0 < confirm < len(prompts)
     assert {record.metrics["unsafe_rate"].n for record in records} == {confirm}
     searching = {record.key: record for record in read_records(run / "records.jsonl").records}

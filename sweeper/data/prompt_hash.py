@@ -1,4 +1,4 @@
-"""When two prompts count as the same: whatever their case, their white space and their punctuation."""
+"""The hash that finds duplicate prompts and splits suites; it ignores case, space and punctuation."""
 
 import hashlib
 import unicodedata
@@ -24,15 +24,20 @@ class _Plain(dict[int, str]):
 _PLAIN = _Plain()
 
 
-def normalized(text: str) -> str:
-    """The text in NFKC, case folded, without punctuation, its words set apart by one space.
+def normalized_prompt(text: str) -> str:
+    """The text in NFKC, case folded, without punctuation, its words separated by one space.
 
-    Symbols such as `+` and `<` stay, and so does a text of punctuation alone, white space aside.
+    Symbols such as `+` and `<` stay. A text of nothing but punctuation keeps it.
     """
     folded = unicodedata.normalize("NFKC", text).casefold()
     return " ".join(folded.translate(_PLAIN).split()) or " ".join(folded.split())
 
 
 def normalized_prompt_hash(text: str) -> str:
-    """SHA-256 of the normalized text, in hex: equal for texts that count as the same."""
-    return hashlib.sha256(normalized(text).encode("utf-8")).hexdigest()
+    """SHA-256 of the normalized text, in hex: equal for duplicates."""
+    return hashlib.sha256(normalized_prompt(text).encode("utf-8")).hexdigest()
+
+
+def prompt_split_of(prompt: str) -> str:
+    """`search` or `confirm`: which half of a suite a prompt belongs to, by the parity of its hash."""
+    return ("search", "confirm")[int(normalized_prompt_hash(prompt), 16) % 2]
