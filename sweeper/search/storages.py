@@ -67,8 +67,14 @@ def open_storage(url: str) -> BaseStorage:
         sqlalchemy.exc.SQLAlchemyError,
         optuna.exceptions.OptunaError,
     ) as error:
-        first = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        raise StorageError(f"{shown} cannot be used: {first}") from None
+        raise unusable(url, error) from None
+
+
+def unusable(url: str, error: Exception) -> StorageError:
+    """What a user reads where a storage refuses: its own words, and no password."""
+    cause = error.__cause__ or error
+    words = str(getattr(cause, "orig", None) or cause).strip().splitlines()
+    return StorageError(f"{shown_url(url)} cannot be used: {words[0] if words else cause!r}")
 
 
 def shown_url(url: str) -> str:

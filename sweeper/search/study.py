@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sweeper.analysis import BASE_ROLE, CANDIDATE_ROLE, Candidate, Front, varying
 from sweeper.errors import StorageError
 from sweeper.planning import readout_axes, trajectory_axes
-from sweeper.search.storages import open_storage, shown_url
+from sweeper.search.storages import open_storage, shown_url, unusable
 from sweeper.spec import ConstraintSpec, SweepSpec
 
 _STATES = {"failed": TrialState.FAIL, "unscored": TrialState.FAIL, "pruned": TrialState.PRUNED}
@@ -55,15 +55,18 @@ def copy_study(front: Front, spec: SweepSpec, url: str) -> optuna.Study:
         StorageError: the storage cannot be used, or holds another study of this name.
     """
     storage = open_storage(url)
-    known = {item.study_name: item for item in optuna.get_all_study_summaries(storage)}
-    if spec.name in known:
-        if MADE_BY not in known[spec.name].user_attrs:
-            raise StorageError(
-                f"{shown_url(url)} holds a study `{spec.name}` that sweeper did not make; "
-                "give the sweep another name, or use another storage"
-            )
-        optuna.delete_study(study_name=spec.name, storage=storage)
-    return write_study(front, spec, storage)
+    try:
+        known = {item.study_name: item for item in optuna.get_all_study_summaries(storage)}
+        if spec.name in known:
+            if MADE_BY not in known[spec.name].user_attrs:
+                raise StorageError(
+                    f"{shown_url(url)} holds a study `{spec.name}` that sweeper did not make; "
+                    "give the sweep another name, or use another storage"
+                )
+            optuna.delete_study(study_name=spec.name, storage=storage)
+        return write_study(front, spec, storage)
+    except (OSError, optuna.exceptions.OptunaError) as error:
+        raise unusable(url, error) from None
 
 
 def write_study(front: Front, spec: SweepSpec, storage: BaseStorage | None = None) -> optuna.Study:

@@ -111,3 +111,11 @@ def test_what_is_no_storage_is_refused(tmp_path: Path) -> None:
         open_storage(f"postgresql+psycopg://someone:hunter2@127.0.0.1:{port}/none")
     assert "hunter2" not in str(refused.value)
     assert shown_url("journal:a/b.log") == "journal:a/b.log"
+
+
+def test_a_storage_that_refuses_to_be_written_is_named(tmp_path: Path) -> None:
+    spec, path = make_spec(), tmp_path / "studies.sqlite3"
+    copy_study(find_front(make_sweep()[:3], spec), spec, f"sqlite:///{path}")
+    read_only = f"sqlite:///file:{path}?mode=ro&uri=true"
+    with pytest.raises(StorageError, match=r"cannot be used: .*readonly"):
+        copy_study(find_front(make_sweep()[:7], spec), spec, read_only)
