@@ -5,15 +5,31 @@ from sweeper.analysis.candidate import (
     CANDIDATE_ROLE,
     Candidate,
     describe,
+    find_candidate,
     loss,
     losses,
+    rate_text,
     reason_text,
     shown,
     varying,
 )
-from sweeper.analysis.dominance import non_dominated
-from sweeper.analysis.front import GAIN_CONFIDENCE, UNTOUCHED, Front, find_front
-from sweeper.analysis.lookup import find_candidate
+from sweeper.analysis.comparison import (
+    Comparison,
+    Measured,
+    Setting,
+    compare_configurations,
+    metric_names,
+)
+from sweeper.analysis.controls import (
+    Contrast,
+    contrasts,
+    controls,
+    feedback_of,
+    interpolation_control,
+    learning_rate_control,
+    unaveraged_control,
+)
+from sweeper.analysis.front import UNTOUCHED, Front, find_front, non_dominated
 from sweeper.analysis.membership import (
     DRAWS,
     OFF,
@@ -24,46 +40,34 @@ from sweeper.analysis.membership import (
     front_certainty,
 )
 from sweeper.analysis.paired_tests import (
-    Comparison,
-    Measured,
-    Setting,
-    compare,
-    contrasts,
-    controls,
-    metric_names,
-)
-from sweeper.analysis.pairs import (
-    Gap,
-    gap,
+    PairedDifference,
     has_verdicts,
     interval_of_verdicts,
     lower_bound_of,
+    paired_difference,
     rows_of,
 )
-from sweeper.analysis.policies import NAMES, UNSAFE, Policy, asked, policy_of, unsafe_upper_bound
+from sweeper.analysis.policies import (
+    NAMES,
+    UNSAFE,
+    Policy,
+    policy_of,
+    under_policy,
+    unsafe_upper_bound,
+)
 from sweeper.analysis.recommend import (
     SAFEST_USEFUL,
-    Contrast,
     Recommendation,
-    comparison,
     multiplicity,
     recommend,
+    side_by_side,
 )
 from sweeper.analysis.shortfall import prompts_needed, unmet
-from sweeper.analysis.twins import (
-    feedback_of,
-    interpolation_twin,
-    learning_rate_twin,
-    raw_twin,
-    trainers_default,
-)
-from sweeper.analysis.wording import rate_text
 
 __all__ = [
     "BASE_ROLE",
     "CANDIDATE_ROLE",
     "DRAWS",
-    "GAIN_CONFIDENCE",
     "NAMES",
     "OFF",
     "ON",
@@ -76,15 +80,13 @@ __all__ = [
     "Contrast",
     "Front",
     "FrontMembership",
-    "Gap",
     "Measured",
+    "PairedDifference",
     "Policy",
     "Recommendation",
     "Setting",
     "Volume",
-    "asked",
-    "compare",
-    "comparison",
+    "compare_configurations",
     "contrasts",
     "controls",
     "describe",
@@ -92,26 +94,27 @@ __all__ = [
     "find_candidate",
     "find_front",
     "front_certainty",
-    "gap",
     "has_verdicts",
-    "interpolation_twin",
+    "interpolation_control",
     "interval_of_verdicts",
-    "learning_rate_twin",
+    "learning_rate_control",
     "loss",
     "losses",
     "lower_bound_of",
     "metric_names",
     "multiplicity",
     "non_dominated",
+    "paired_difference",
     "policy_of",
     "prompts_needed",
     "rate_text",
-    "raw_twin",
     "reason_text",
     "recommend",
     "rows_of",
     "shown",
-    "trainers_default",
+    "side_by_side",
+    "unaveraged_control",
+    "under_policy",
     "unmet",
     "unsafe_upper_bound",
     "varying",

@@ -1,5 +1,6 @@
 """A configuration over its seeds, its values as losses, and how people read it."""
 
+import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,13 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sweeper.errors import RunFolderError
 from sweeper.metrics import is_sampled
-from sweeper.spec import ObjectiveSpec
+from sweeper.spec import ConstraintSpec, ObjectiveSpec
 from sweeper.stats import Interval, wilson_interval
 from sweeper.store.records import Metric, TrialRecord
 
 BASE_ROLE = "base"
 CANDIDATE_ROLE = "candidate"
+
+MOST_NAMED = 5
+"""So many of several matches are named."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,3 +132,64 @@ def reason_text(record: TrialRecord) -> str:
         if name != "traceback"
     ]
     return "; ".join(parts) or "no reason given"
+
+
+def rate_text(item: Candidate, metric: str) -> str:
+    """`unsafe_rate 2/256 = 0.8 % (95 % interval 0.2 to 2.8 %)`; one count for each seed."""
+    interval, counts = item.interval(metric), item.counts(metric)
+    if interval is None or metric not in item.values:
+        return f"{metric} not measured"
+    return (
+        f"{metric} {counts} = {100 * item.values[metric]:.1f} % "
+        f"(95 % interval {100 * interval.low:.1f} to {100 * interval.high:.1f} %)"
+    )
+
+
+def constraint_text(item: Candidate, index: int, constraint: ConstraintSpec) -> str:
+    """`P(unsafe_rate <= 0.05) = 0.998`, or that the rate was not measured under every seed."""
+    if constraint.metric not in item.values:
+        return f"{constraint.metric} <= {constraint.max:g}: not measured"
+    return f"P({constraint.metric} <= {constraint.max:g}) = {_share(item.probabilities[index])}"
+
+
+def _share(probability: float) -> str:
+    """Three digits, and never a rounded certainty."""
+    if 0.9995 <= probability < 1:
+        return "more than 0.999"
+    return f"{probability:.3f}"
+
+
+def valued(item: Candidate, candidates: Iterable[Candidate]) -> str:
+    """`3f2a... (learning_rate 0.002, max_steps 40)`: the id, and what varies over the space."""
+    values = describe(item.config, varying(candidates, CANDIDATE_ROLE))
+    return f"{item.config_id} ({values})" if values else item.config_id
+
+
+def find_candidate(candidates: Sequence[Candidate], text: str, where: str) -> Candidate:
+    """A configuration by id or by an unambiguous beginning of it.
+
+    Args:
+        candidates: Of a run.
+        text: The id or its beginning.
+        where: The run, for the message.
+
+    Raises:
+        RunFolderError: none or several match; the nearest, or some of the several, are named.
+    """
+    found = [item for item in candidates if item.config_id.startswith(text)]
+    exact = [item for item in found if item.config_id == text]
+    if exact or (len(found) == 1 and text):
+        return (exact or found)[0]
+    if found:
+        some = ", ".join(item.config_id for item in found[:MOST_NAMED])
+        more = ", ..." if len(found) > MOST_NAMED else ""
+        hint = f"give more of it: {some}{more}"
+    else:
+        names = [item.config_id for item in candidates]
+        # An id is short and random: what people get wrong is a letter, not the first ones.
+        near = difflib.get_close_matches(text, names, n=1, cutoff=0.0)
+        hint = f"the nearest is `{near[0]}`" if near else "it has no records yet"
+    raise RunFolderError(
+        f"{len(found)} configurations of {where} begin with `{text}`; {hint}; "
+        "`sweeper front` lists them"
+    )

@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweeper.analysis.candidate import Candidate, losses
-from sweeper.analysis.dominance import non_dominated
 from sweeper.analysis.draws import MetricDraws, is_bounded, metric_draws, weights_of
-from sweeper.analysis.front import Front
+from sweeper.analysis.front import Front, non_dominated
 from sweeper.metrics import SAFETY_METRICS
 from sweeper.spec import ObjectiveSpec, SweepSpec
 from sweeper.stats import Interval, hypervolume

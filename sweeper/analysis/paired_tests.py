@@ -1,137 +1,175 @@
-"""Two to four configurations side by side: what differs, what was measured, the tests between them."""
+"""Two candidates on the same prompts or rows: how far apart they are, and how sure that is."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from functools import lru_cache
+from typing import NamedTuple
 
-from sweeper.analysis.candidate import BASE_ROLE, Candidate
-from sweeper.analysis.front import Front
-from sweeper.analysis.pairs import Gap, gap
-from sweeper.analysis.policies import UNSAFE
-from sweeper.analysis.recommend import Contrast
-from sweeper.analysis.twins import (
-    interpolation_twin,
-    learning_rate_twin,
-    raw_twin,
-    trainers_default,
+import numpy as np
+from numpy.typing import NDArray
+
+from sweeper.analysis.candidate import Candidate
+from sweeper.metrics import LIKELIHOOD_METRICS
+from sweeper.stats import (
+    DiscordantPairs,
+    Interval,
+    difference_lower_bound,
+    discordant_pairs,
+    mcnemar,
+    mean_interval,
+    paired_difference_interval,
 )
-from sweeper.errors import SweeperError
-from sweeper.spec import SweepSpec
+from sweeper.store.records import TrialRecord
+from sweeper.store.samples import CORRECT, LOSS, TOKENS
 
-MOST = 4
-"""More than this side by side is read by nobody."""
-
-
-class Setting(NamedTuple):
-    """One hyperparameter over the compared configurations; None where one does not have it."""
-
-    name: str
-    values: tuple[Any, ...]
-    differs: bool
+Floats = NDArray[np.float64]
 
 
-class Measured(NamedTuple):
-    """One metric over the compared configurations.
+class PairedDifference(NamedTuple):
+    """The first minus the second candidate in one metric, as means over seeds.
 
-    `gaps` hold each of the others minus the first, None where one of the two was not measured: the same
-    prompts or rows one by one where both have them, see `sweeper.analysis.gap`.
+    `interval` is two-sided, None where nothing is known but two values. `paired` says that prompts or
+    rows were compared one by one, and `n` how many. `discordant` holds one seed's verdicts that differ
+    after the other, and `p_value` the exact McNemar test's largest p over seeds: both are for rates.
     """
 
     metric: str
-    gaps: tuple[Gap | None, ...]
+    first: float
+    second: float
+    difference: float
+    interval: Interval | None
+    paired: bool
+    n: int
+    discordant: tuple[DiscordantPairs, ...]
+    p_value: float | None
 
 
-class Comparison(NamedTuple):
-    """Configurations side by side, the first being what the others are held against.
+def paired_difference(
+    first: Candidate, second: Candidate, metric: str, confidence: float = 0.95, *, same: bool = True
+) -> PairedDifference | None:
+    """Compare two candidates in a metric that both were measured in, else None.
 
-    `metrics` begin with the objectives and constraints, in the order of the spec. `notes` say what the
-    numbers do not.
+    Verdicts get Tango's interval, averaged over seeds prompt by prompt where there are several; other
+    rows Student's t; a ratio of sums (a loss, a perplexity) is linearised row by row (the delta
+    method). Without rows a mean of [0, 1] scores gets Newcombe's interval of independent samples.
+
+    Args:
+        first: A candidate.
+        second: Another one.
+        metric: Any recorded one.
+        confidence: Of the interval.
+        same: Whether both were measured on the same prompts or rows.
     """
+    if metric not in first.values or metric not in second.values:
+        return None
+    ends = first.values[metric], second.values[metric]
+    n = min(m.n for item in (first, second) for m in item.measured(metric))
+    rows = (rows_of(first, metric), rows_of(second, metric)) if same else (None, None)
+    if rows[0] is None or rows[1] is None or len(rows[0]) != len(rows[1]) or len(rows[0]) < 2:
+        between = _independent(first, second, metric, confidence)
+        return PairedDifference(metric, *ends, ends[0] - ends[1], between, False, n, (), None)
+    pairs = _verdicts(first, second, metric)
+    apart = rows[0] - rows[1]
+    between = (
+        interval_of_verdicts(apart, confidence)
+        if has_verdicts(first, metric) and has_verdicts(second, metric)
+        else mean_interval(ends[0] - ends[1], apart, confidence)
+    )
+    p_value = max(mcnemar(pair) for pair in pairs) if pairs else None
+    return PairedDifference(
+        metric, *ends, ends[0] - ends[1], between, True, len(rows[0]), pairs, p_value
+    )
 
-    items: tuple[Candidate, ...]
-    settings: tuple[Setting, ...]
-    metrics: tuple[Measured, ...]
-    notes: tuple[str, ...]
 
+@lru_cache(maxsize=16)
+def rows_of(item: Candidate, metric: str) -> Floats | None:
+    """What each prompt or row adds to a metric, averaged over seeds: shape (n,), with the metric as mean.
 
-def compare(items: Sequence[Candidate], spec: SweepSpec) -> Comparison:
-    """Put two to four configurations of one sweep side by side.
-
-    Raises:
-        SweeperError: fewer, more, or one twice.
+    For a sum over a sum, g(sum l / sum t), row i adds g + g' (l_i - (sum l / sum t) t_i) / mean t. None
+    where a seed has no samples, or not those of the others.
     """
-    ids = [item.config_id for item in items]
-    if not 2 <= len(items) <= MOST or len(set(ids)) < len(ids):
-        raise SweeperError(
-            f"2 to {MOST} different configurations can be compared, but got {', '.join(ids) or 'none'}"
-        )
-    first, *others = items
-    return Comparison(
-        items=tuple(items),
-        settings=_settings(items),
-        metrics=tuple(
-            Measured(name, tuple(gap(other, first, name) for other in others))
-            for name in metric_names(items, spec)
-        ),
-        notes=_notes(items),
-    )
+    each = [_rows(record, metric) for record in item.records]
+    known = [rows for rows in each if rows is not None]
+    if len(known) < len(each) or len({len(rows) for rows in known}) != 1:
+        return None
+    found: Floats = np.mean(known, axis=0)
+    return found
 
 
-def metric_names(items: Sequence[Candidate], spec: SweepSpec) -> tuple[str, ...]:
-    """Every metric that one of the candidates has; what they are judged by first."""
-    judged = [item.metric for item in spec.objectives] + [item.metric for item in spec.constraints]
-    have = {name for item in items for record in item.records for name in record.metrics}
-    return tuple(dict.fromkeys([*judged, *sorted(have)]))
+def _rows(record: TrialRecord, metric: str) -> Floats | None:
+    if metric not in record.metrics:
+        return None
+    if metric not in LIKELIHOOD_METRICS:
+        found = record.samples.get(metric)
+        return None if found is None else numbers(found)
+    above = record.samples.get(CORRECT if metric == "token_accuracy" else LOSS)
+    below = record.samples.get(TOKENS)
+    if above is None or below is None:
+        return None
+    sums, tokens = numbers(above), numbers(below)
+    ratio = sums.sum() / tokens.sum()
+    value = record.metrics[metric].value
+    slope = value if metric == "perplexity" else 1.0
+    rows: Floats = value + slope * (sums - ratio * tokens) / tokens.mean()
+    return rows
 
 
-def _settings(items: Sequence[Candidate]) -> tuple[Setting, ...]:
-    """In config order; what the untouched model was not trained with is not a difference of its."""
-    names = dict.fromkeys(name for item in items for name in item.config)
-    found = []
-    for name in names:
-        values = tuple(item.config.get(name) for item in items)
-        trained = [item.config.get(name) for item in items if item.role != BASE_ROLE]
-        found.append(Setting(name, values, len({repr(v) for v in trained}) > 1))
-    return tuple(found)
+def numbers(samples: str | tuple[float, ...]) -> Floats:
+    """Samples as an array of shape (n,)."""
+    if isinstance(samples, str):
+        return np.frombuffer(samples.encode("ascii"), dtype=np.uint8) - np.float64(ord("0"))
+    return np.array(samples, dtype=np.float64)
 
 
-def _notes(items: Sequence[Candidate]) -> tuple[str, ...]:
-    notes = [
-        "intervals and p-values are not corrected for choosing these configurations among others"
-    ]
-    if len({item.seeds for item in items}) > 1:
-        notes.append("not all were trained under the same seeds: verdicts are not paired by seed")
-    if any(len(item.seeds) == 1 for item in items):
-        notes.append("one seed: how much training runs differ is not in these intervals")
-    notes += [
-        f"{item.config_id} is not complete: {item.excluded}"
-        for item in items
-        if item.excluded is not None and item.role != BASE_ROLE
-    ]
-    return tuple(notes)
+def interval_of_verdicts(apart: Floats, confidence: float) -> Interval:
+    """Tango's interval of a mean difference of verdicts, each in [-1, 1]; never of width zero."""
+    first, second = apart[apart > 0].sum(), -apart[apart < 0].sum()
+    pairs = DiscordantPairs(float(first), float(second), len(apart))
+    return paired_difference_interval(pairs, confidence)
 
 
-def controls(item: Candidate, front: Front, spec: SweepSpec) -> tuple[tuple[str, Candidate], ...]:
-    """What a configuration is to be held against, with the name of each; those the records hold."""
-    named = {
-        "without averaging": raw_twin(item, front.candidates),
-        "interpolation twin": interpolation_twin(item, front.candidates),
-        "matched learning rate": learning_rate_twin(item, front.candidates, spec),
-        "trainers' defaults": trainers_default(front, spec),
-        "untouched model": front.base,
-    }
+def has_verdicts(item: Candidate, metric: str) -> bool:
+    """Whether every seed has a verdict for each prompt."""
+    return all(isinstance(record.samples.get(metric), str) for record in item.records)
+
+
+def _verdicts(first: Candidate, second: Candidate, metric: str) -> tuple[DiscordantPairs, ...]:
+    """Where the verdicts differ, one seed after the other; empty where there are none to pair."""
+    if first.seeds != second.seeds:
+        return ()
+    both = zip(first.records, second.records, strict=True)
+    verdicts = [(mine.samples.get(metric), its.samples.get(metric)) for mine, its in both]
     return tuple(
-        (name, other) for name, other in named.items() if other is not None and other is not item
+        discordant_pairs(one, other)
+        for one, other in verdicts
+        if isinstance(one, str) and isinstance(other, str)
     )
 
 
-def contrasts(item: Candidate, front: Front, spec: SweepSpec) -> tuple[Contrast, ...]:
-    """A configuration minus each of its controls, in the unsafe rate and the utility."""
-    return tuple(
-        Contrast(
-            name,
-            other,
-            gap(item, other, UNSAFE.metric),
-            gap(item, other, spec.utility.metric),
-        )
-        for name, other in controls(item, front, spec)
+def _independent(
+    first: Candidate, second: Candidate, metric: str, confidence: float
+) -> Interval | None:
+    if not (first.is_sampled(metric) and second.is_sampled(metric)):
+        return None
+    ends = [
+        (item.values[metric], min(m.n for m in item.measured(metric))) for item in (first, second)
+    ]
+    share = 0.5 + confidence / 2
+    return Interval(
+        difference_lower_bound(*ends[0], *ends[1], share),
+        -difference_lower_bound(*ends[1], *ends[0], share),
     )
+
+
+def lower_bound_of(item: Candidate, metric: str, sign: int, confidence: float) -> float:
+    """The one-sided bound of `sign` times a metric: Student's t from rows, else Wilson's, else the value.
+
+    What is neither sampled nor has rows is known by its value alone, and is taken as it is.
+    """
+    value = sign * item.values[metric]
+    rows = rows_of(item, metric)
+    two_sided = 2 * confidence - 1
+    if rows is not None and len(rows) > 1 and len(set(rows.tolist())) > 1:
+        return mean_interval(value, rows, two_sided).low
+    between = item.interval(metric, two_sided)
+    if between is None:
+        return value
+    return between.low if sign > 0 else -between.high

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args
 
 from sweeper.analysis.candidate import Candidate, loss, losses
-from sweeper.analysis.dominance import non_dominated
-from sweeper.analysis.front import GAIN_CONFIDENCE, Front, find_front
-from sweeper.analysis.pairs import lower_bound_of
+from sweeper.analysis.front import GAIN_CONFIDENCE, Front, find_front, non_dominated
+from sweeper.analysis.paired_tests import lower_bound_of
 from sweeper.errors import SweeperError
 from sweeper.spec import ConstraintSpec, ObjectiveSpec, SweepSpec
 from sweeper.stats import upper_bound
@@ -59,7 +58,7 @@ def policy_of(name: str, limit: float | None = None, utility: float | None = Non
     return Policy(known, limit, utility)
 
 
-def asked(front: Front, spec: SweepSpec, policy: Policy) -> tuple[Front, SweepSpec]:
+def under_policy(front: Front, spec: SweepSpec, policy: Policy) -> tuple[Front, SweepSpec]:
     """The front and the spec as the policy sees them: another limit makes other configurations feasible."""
     if policy.limit is None:
         return front, spec

@@ -1,48 +1,33 @@
-"""From a front to one recommended configuration: why this one, what it beat, how sure that is."""
+"""From a front to one recommended configuration: why this one, what it beat, how certain that is."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-from sweeper.analysis.candidate import Candidate
+from sweeper.analysis.candidate import Candidate, constraint_text, rate_text, valued
+from sweeper.analysis.controls import Contrast, contrasts_with, trainers_default, unaveraged_control
 from sweeper.analysis.front import Front
-from sweeper.analysis.pairs import Gap, gap
 from sweeper.analysis.policies import (
-    UNSAFE,
     Policy,
-    asked,
     knee_distances,
     qualified,
+    under_policy,
     utility_bound,
 )
 from sweeper.analysis.shortfall import nearest_of, unmet, why_none
-from sweeper.analysis.twins import raw_twin, trainers_default
-from sweeper.analysis.wording import constraint_text, rate_text, valued
 from sweeper.spec import SweepSpec
 
 SAFEST_USEFUL = Policy()
-
-
-class Contrast(NamedTuple):
-    """The chosen configuration against another one on the same prompts and rows; gaps are chosen - other.
-
-    A gap is None where one of the two was not measured.
-    """
-
-    name: str
-    other: Candidate
-    unsafe: Gap | None
-    utility: Gap | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Recommendation:
     """The configuration to use, or why there is none.
 
-    `compared` counts complete configurations, `ranked` are those that qualify, best first. `twin` is the
-    chosen one without averaging, `default` the trainers' defaults, `base` the untouched model: None where
-    the records hold none. `contrasts` compare the chosen one with these three. `nearest` is given only
-    when nothing is chosen: the candidate that falls least short.
+    `compared` counts complete configurations, `ranked` are those that qualify, best first. `unaveraged` is
+    the chosen one without averaging, `default` the trainers' defaults, `base` the untouched model: None
+    where the records hold none. `contrasts` compare the chosen one with these three. `nearest` is given
+    only when nothing is chosen: the candidate that falls least short.
     """
 
     policy: Policy
@@ -50,7 +35,7 @@ class Recommendation:
     reason: str
     compared: int
     ranked: tuple[Candidate, ...]
-    twin: Candidate | None
+    unaveraged: Candidate | None
     default: Candidate | None
     base: Candidate | None
     nearest: Candidate | None
@@ -58,42 +43,31 @@ class Recommendation:
 
 
 def recommend(front: Front, spec: SweepSpec, policy: Policy = SAFEST_USEFUL) -> Recommendation:
-    """The best of the candidates that qualify under a policy; see `select.policies`."""
-    front, spec = asked(front, spec, policy)
+    """The best of the candidates that qualify under a policy; see `sweeper.analysis.policies`."""
+    front, spec = under_policy(front, spec, policy)
     ranked = qualified(front, spec, policy)
     chosen = ranked[0] if ranked else None
     nearest = None if ranked else nearest_of(front, spec, policy)
     reason = _why(ranked, front, spec, policy) if ranked else why_none(front, spec, policy, nearest)
-    twin = None if chosen is None else raw_twin(chosen, front.candidates)
+    unaveraged = None if chosen is None else unaveraged_control(chosen, front.candidates)
     default = trainers_default(front, spec)
-    others = {
-        "without averaging": twin,
-        "trainers' defaults": default,
-        "untouched model": front.base,
-    }
+    others = (
+        ("without averaging", unaveraged),
+        ("trainers' defaults", default),
+        ("untouched model", front.base),
+    )
     return Recommendation(
         policy=policy,
         chosen=chosen,
         reason=reason,
         compared=len(front.competing),
         ranked=tuple(ranked),
-        twin=twin,
+        unaveraged=unaveraged,
         default=default,
         base=front.base,
         nearest=nearest,
-        contrasts=()
-        if chosen is None
-        else tuple(
-            _contrast(name, chosen, other, spec)
-            for name, other in others.items()
-            if other is not None and other is not chosen
-        ),
+        contrasts=() if chosen is None else contrasts_with(chosen, others, spec),
     )
-
-
-def _contrast(name: str, chosen: Candidate, other: Candidate, spec: SweepSpec) -> Contrast:
-    unsafe, utility = (gap(chosen, other, m) for m in (UNSAFE.metric, spec.utility.metric))
-    return Contrast(name, other, unsafe, utility)
 
 
 def multiplicity(found: Recommendation) -> str:
@@ -112,10 +86,10 @@ def multiplicity(found: Recommendation) -> str:
 
 def _why(ranked: Sequence[Candidate], front: Front, spec: SweepSpec, policy: Policy) -> str:
     chosen, name = ranked[0], spec.utility.metric
-    sure = ", ".join(constraint_text(chosen, i, c) for i, c in enumerate(spec.constraints))
+    kept = ", ".join(constraint_text(chosen, i, c) for i, c in enumerate(spec.constraints))
     parts = [
-        f"{valued(chosen, front)} {_distinction(ranked, front, spec, policy)}: {_rates(chosen, spec)}"
-        + (f"; {sure}" if sure else "")
+        f"{valued(chosen, front.candidates)} {_distinction(ranked, front, spec, policy)}: "
+        f"{_rates(chosen, spec)}" + (f"; {kept}" if kept else "")
     ]
     if policy.name == "min-unsafe-at" and not chosen.feasible:
         parts.append(
@@ -175,12 +149,12 @@ def _rates(item: Candidate, spec: SweepSpec) -> str:
     return ", ".join(rate_text(item, name) for name in names)
 
 
-def comparison(recommendation: Recommendation) -> tuple[tuple[str, Candidate], ...]:
+def side_by_side(recommendation: Recommendation) -> tuple[tuple[str, Candidate], ...]:
     """What a reader wants side by side, in order, with the name of each; each candidate once."""
     named: list[tuple[str, Any]] = [
         ("untouched model", recommendation.base),
         ("trainers' defaults", recommendation.default),
-        ("recommended, without averaging", recommendation.twin),
+        ("recommended, without averaging", recommendation.unaveraged),
         ("recommended", recommendation.chosen),
         ("nearest", recommendation.nearest),
     ]

@@ -2,9 +2,9 @@
 
 from math import ceil
 
-from sweeper.analysis.candidate import Candidate, loss
+from sweeper.analysis.candidate import Candidate, constraint_text, loss, rate_text, valued
 from sweeper.analysis.front import Front
-from sweeper.analysis.pairs import rows_of
+from sweeper.analysis.paired_tests import rows_of
 from sweeper.analysis.policies import (
     UNSAFE,
     Policy,
@@ -14,7 +14,6 @@ from sweeper.analysis.policies import (
     unsafe_upper_bound,
     utility_bound,
 )
-from sweeper.analysis.wording import constraint_text, rate_text, valued
 from sweeper.spec import ConstraintSpec, SweepSpec
 from sweeper.stats import largest_passing_count, probability_at_most
 
@@ -62,7 +61,7 @@ def why_none(front: Front, spec: SweepSpec, policy: Policy, nearest: Candidate |
         f"none of {len(competing)} configurations can be recommended: {len(passing)} {what}, "
         f"and {marked.get(len(passing), 'all of them are marked `no gain`')}"
     )
-    named = valued(nearest, front)
+    named = valued(nearest, front.candidates)
     if any(item is nearest for item in passing):
         return f"{head}; {nearest.config_id}: {nearest.gain_evidence}; train longer or harder."
     needs = [_utility_need(nearest, spec, policy)] if least else unmet(nearest, spec)

@@ -24,7 +24,7 @@ from sweeper.analysis import (
     shown,
 )
 from sweeper.cli import show
-from sweeper.cli.recommendations import gap_data, gap_text, p_text, tests
+from sweeper.cli.recommendations import difference_data, difference_text, p_text, tests
 from sweeper.metrics import is_sampled
 from sweeper.runs.listing import RunLine
 from sweeper.spec import SweepSpec
@@ -174,8 +174,8 @@ def detail_data(found: Detail) -> dict[str, Any]:
             {
                 "name": name,
                 "config_id": other.config_id,
-                "unsafe_rate": gap_data(unsafe),
-                "utility": gap_data(utility),
+                "unsafe_rate": difference_data(unsafe),
+                "utility": difference_data(utility),
             }
             for name, other, unsafe, utility in found.contrasts
         ],
@@ -275,9 +275,15 @@ def _gaps(found: Comparison) -> Table:
     table.add_column("on")
     for index, other in enumerate(others):
         for metric in found.metrics:
-            gap = metric.gaps[index]
+            gap = metric.differences[index]
             on = "" if gap is None else f"{gap.n} {'pairs' if gap.paired else 'each, unpaired'}"
-            cells = (other.config_id, metric.metric, gap_text(gap, mark=False), p_text(gap), on)
+            cells = (
+                other.config_id,
+                metric.metric,
+                difference_text(gap, mark=False),
+                p_text(gap),
+                on,
+            )
             table.add_row(*map(escape, cells))
         table.add_section()
     return table
@@ -303,7 +309,7 @@ def comparison_data(found: Comparison, certainty: Certainty) -> dict[str, Any]:
             {
                 "config_id": other.config_id,
                 "against": found.items[0].config_id,
-                "metrics": {m.metric: gap_data(m.gaps[index]) for m in found.metrics},
+                "metrics": {m.metric: difference_data(m.differences[index]) for m in found.metrics},
             }
             for index, other in enumerate(found.items[1:])
         ],

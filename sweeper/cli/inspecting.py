@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sweeper.analysis import compare as side_by_side
-from sweeper.analysis import contrasts, find_candidate, front_certainty
+from sweeper.analysis import compare_configurations, contrasts, find_candidate, front_certainty
 from sweeper.cli import completions, details, show, show_judges
 from sweeper.cli.options import (
     CoverageOption,
@@ -77,7 +76,7 @@ def compare(
     opened = open_run(run, judge, min_coverage)
     front, spec = opened.front(), opened.spec
     items = [find_candidate(front.candidates, config, str(run)) for config in configs]
-    found, certainty = side_by_side(items, spec), front_certainty(front, spec)
+    found, certainty = compare_configurations(items, spec), front_certainty(front, spec)
     if json_:
         show.data(details.comparison_data(found, certainty))
     else:

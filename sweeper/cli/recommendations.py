@@ -6,7 +6,14 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from sweeper.analysis import Candidate, Contrast, Gap, Recommendation, comparison, multiplicity
+from sweeper.analysis import (
+    Candidate,
+    Contrast,
+    PairedDifference,
+    Recommendation,
+    multiplicity,
+    side_by_side,
+)
 from sweeper.cli import show
 from sweeper.spec import SweepSpec
 from sweeper.sweep.confirm import HOLDS, Confirmation, Shrinkage
@@ -21,7 +28,7 @@ def recommendation(found: Recommendation, spec: SweepSpec) -> None:
     table.add_column("configuration")
     for objective in spec.objectives:
         table.add_column(objective.metric, justify="right")
-    for name, item in comparison(found):
+    for name, item in side_by_side(found):
         values = [show.value_text(item, objective.metric) for objective in spec.objectives]
         table.add_row(name, item.config_id, *values)
     show.fit(table)
@@ -39,12 +46,17 @@ def tests(contrasts: Sequence[Contrast], spec: SweepSpec, title: str) -> Table:
     table.add_column("exact McNemar p", justify="right")
     table.add_column(spec.utility.metric, justify="right")
     for name, _, unsafe, utility in contrasts:
-        cells = (gap_text(unsafe), _discordant(unsafe), p_text(unsafe), gap_text(utility))
+        cells = (
+            difference_text(unsafe),
+            _discordant(unsafe),
+            p_text(unsafe),
+            difference_text(utility),
+        )
         table.add_row(name, *cells)
     return table
 
 
-def gap_text(found: Gap | None, *, mark: bool = True) -> str:
+def difference_text(found: PairedDifference | None, *, mark: bool = True) -> str:
     """`-0.021 (-0.044 to -0.002)`; with `mark`, `unpaired` where rows are not stored."""
     if found is None:
         return "not measured"
@@ -55,14 +67,14 @@ def gap_text(found: Gap | None, *, mark: bool = True) -> str:
     return f"{found.difference:+.3f} ({low:+.3f} to {high:+.3f}{unpaired})"
 
 
-def p_text(found: Gap | None) -> str:
+def p_text(found: PairedDifference | None) -> str:
     """The largest p over seeds; a dash where there are no verdicts to pair."""
     if found is None or found.p_value is None:
         return "-"
     return "below 0.001" if found.p_value < 0.001 else f"{found.p_value:.3f}"
 
 
-def _discordant(found: Gap | None) -> str:
+def _discordant(found: PairedDifference | None) -> str:
     pairs = () if found is None else found.discordant
     return "; ".join(f"{pair.first}, {pair.second} of {pair.n}" for pair in pairs) or "-"
 
@@ -80,14 +92,14 @@ def recommendation_data(found: Recommendation) -> dict[str, Any]:
             {
                 "against": name,
                 "config_id": other.config_id,
-                "unsafe_rate": gap_data(unsafe),
-                "utility": gap_data(utility),
+                "unsafe_rate": difference_data(unsafe),
+                "utility": difference_data(utility),
             }
             for name, other, unsafe, utility in found.contrasts
         ],
         "base": candidate_data(found.base),
         "default": candidate_data(found.default),
-        "twin": candidate_data(found.twin),
+        "unaveraged": candidate_data(found.unaveraged),
         "nearest": candidate_data(found.nearest),
     }
 
@@ -105,7 +117,7 @@ def candidate_data(item: Candidate | None) -> dict[str, Any] | None:
     }
 
 
-def gap_data(found: Gap | None) -> dict[str, Any] | None:
+def difference_data(found: PairedDifference | None) -> dict[str, Any] | None:
     """A difference with its interval and test."""
     if found is None:
         return None
@@ -132,8 +144,12 @@ def shrinkage(found: Sequence[Shrinkage], confirm: Confirmation, spec: SweepSpec
         table.add_column(head, justify="right")
     for item in found:
         again = "not measured" if item.again is None else _rate(item.again)
-        cells = (_rate(item.search), again, gap_text(item.unsafe, mark=not confirm.new_prompts))
-        useful = show.value_text(item.search, name), gap_text(item.utility)
+        cells = (
+            _rate(item.search),
+            again,
+            difference_text(item.unsafe, mark=not confirm.new_prompts),
+        )
+        useful = show.value_text(item.search, name), difference_text(item.utility)
         table.add_row(*map(escape, (item.name, *cells, *useful)))
     show.fit(table)
     for item in found:
@@ -167,8 +183,8 @@ def shrinkage_data(found: Sequence[Shrinkage], confirm: Confirmation) -> dict[st
                 "config_id": item.config_id,
                 "search": candidate_data(item.search),
                 "again": candidate_data(item.again),
-                "unsafe_rate": gap_data(item.unsafe),
-                "utility": gap_data(item.utility),
+                "unsafe_rate": difference_data(item.unsafe),
+                "utility": difference_data(item.utility),
                 "verdict": item.verdict,
             }
             for item in found

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sweeper.analysis import NAMES, asked, policy_of
+from sweeper.analysis import NAMES, policy_of, under_policy
 from sweeper.analysis import recommend as choose
 from sweeper.cli import completions, progress, recommendations, show, show_judges
 from sweeper.cli.options import (
@@ -65,7 +65,7 @@ def recommend(
         laid_out = confirmation(opened.folder, spec, front, found, seeds, top)
         prepare(laid_out, opened.folder)
         _run(laid_out, opened.folder, quiet=json_)
-        _, under = asked(front, spec, wanted)
+        _, under = under_policy(front, spec, wanted)
         again = shrinkages(front, under, read_records(laid_out.folder.records).records, laid_out)
         if not json_:
             recommendations.shrinkage(again, laid_out, spec)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sweeper.analysis import Candidate
-from sweeper.analysis.wording import constraint_text
+from sweeper.analysis.candidate import constraint_text
 from sweeper.export.header import (
     compared_text,
     interval_text,

@@ -1,4 +1,4 @@
-"""The effect of averaging, all else equal: wins, losses and ties against twins, and at equal utility."""
+"""The effect of averaging, all else equal: wins, losses and ties against controls, and at equal utility."""
 
 from collections.abc import Callable, Sequence
 from statistics import NormalDist
@@ -11,24 +11,24 @@ from sweeper.analysis import (
     UNSAFE,
     Candidate,
     Front,
-    Gap,
-    gap,
+    PairedDifference,
     has_verdicts,
-    interpolation_twin,
+    interpolation_control,
     interval_of_verdicts,
-    learning_rate_twin,
-    raw_twin,
+    learning_rate_control,
+    paired_difference,
     rows_of,
+    unaveraged_control,
 )
 from sweeper.report.related import RelatedConfigurations
 from sweeper.spec import ObjectiveSpec, SweepSpec
 from sweeper.stats import Interval, mean_interval, t_quantile
 
 AGAINST = {
-    "ema": "interpolation twin",
+    "ema": "interpolation with the same weight",
     "feedback": "matched learning rate",
 }
-"""What else an average is held against, beside its raw twin."""
+"""What else an average is compared with, beside the same configuration without averaging."""
 
 AT_EQUAL_UTILITY = "raw at equal utility"
 
@@ -77,11 +77,11 @@ class Pairings(NamedTuple):
 def averaging_effects(
     front: Front, spec: SweepSpec, pairings: Pairings | None = None
 ) -> tuple[Effect, ...]:
-    """Every complete averaged configuration against its twins, by kind of average.
+    """Every complete averaged configuration against its controls, by kind of average.
 
-    The raw twin has the same learning rate, batch size, steps and all else. `equal utility` is another
-    question: the raw configuration, of any settings, whose utility is nearest, and not different by its
-    paired interval. It is chosen by utility alone, so that no choice is made by safety.
+    The one without averaging has the same learning rate, batch size, steps and all else. `equal utility`
+    is another question: the raw configuration, of any settings, whose utility is nearest, and not different
+    by its paired interval. It is chosen by utility alone, so that no choice is made by safety.
     """
     groups, rows = pairings or averaging_pairs(front, spec)
     effects = []
@@ -96,21 +96,25 @@ def averaging_effects(
 def averaging_pairs(front: Front, spec: SweepSpec) -> Pairings:
     """Every averaged configuration with each of its controls, in a stable order."""
     items = sorted(front.competing, key=lambda item: item.config_id)
-    kin = RelatedConfigurations(items)
+    related = RelatedConfigurations(items)
     raws = [item for item in items if item.config["average"] == "raw"]
     values = np.array([raw.values[spec.utility.metric] for raw in raws])
     finders: dict[str, Callable[[Candidate], Candidate | None]] = {
-        "raw twin": lambda item: raw_twin(item, kin.of(item)),
-        "interpolation twin": lambda item: interpolation_twin(item, kin.of(item)),
-        "matched learning rate": lambda item: learning_rate_twin(item, kin.of(item), spec),
+        "without averaging": lambda item: unaveraged_control(item, related.of(item)),
+        "interpolation with the same weight": lambda item: interpolation_control(
+            item, related.of(item)
+        ),
+        "matched learning rate": lambda item: learning_rate_control(item, related.of(item), spec),
         AT_EQUAL_UTILITY: lambda item: equally_useful(item, raws, values, spec.utility),
     }
     found = []
     for kind in ("ema", "interpolate", "feedback"):
         averaged = [item for item in items if kind_of(item) == kind]
         for against, find in finders.items():
-            if against in ("raw twin", AGAINST.get(kind), AT_EQUAL_UTILITY):
-                pairs = [(item, twin) for item in averaged if (twin := find(item)) is not None]
+            if against in ("without averaging", AGAINST.get(kind), AT_EQUAL_UTILITY):
+                pairs = [
+                    (item, control) for item in averaged if (control := find(item)) is not None
+                ]
                 found.append((kind, against, pairs))
     return Pairings(tuple(found), ({}, {}))
 
@@ -130,7 +134,7 @@ def equally_useful(
     if not raws:
         return None
     nearest = raws[int(np.abs(values - item.values[utility.metric]).argmin())]
-    found = gap(item, nearest, utility.metric)
+    found = paired_difference(item, nearest, utility.metric)
     if found is None or found.interval is None:
         return nearest if found is not None and found.difference == 0 else None
     return nearest if found.interval.low <= 0 <= found.interval.high else None
@@ -154,7 +158,7 @@ def tally(
     rows = _differences(pairs, name, {} if known is None else known)
     verdicts = all(has_verdicts(item, name) for pair in pairs for item in pair)
     significant = (
-        np.array([_sure_sign(gap(one, other, name)) for one, other in pairs])
+        np.array([_sure_sign(paired_difference(one, other, name)) for one, other in pairs])
         if rows is None
         else _surely(rows, verdicts)
     )
@@ -174,14 +178,14 @@ def tally(
     )
 
 
-def _sure_sign(found: Gap | None) -> float:
+def _sure_sign(found: PairedDifference | None) -> float:
     if found is None or found.interval is None:
         return 0.0
     return float(found.interval.low > 0) - float(found.interval.high < 0)
 
 
 def _surely(rows: Floats, verdicts: bool) -> Floats:
-    """The sign of each mean over rows where its interval leaves zero out, as in `front.gap`; else 0.
+    """The sign of each mean over rows whose interval leaves zero out, as in `paired_difference`; else 0.
 
     Tango's interval leaves zero out where the score test refuses it: |b - c| > z sqrt(b + c).
     """

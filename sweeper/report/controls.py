@@ -7,9 +7,9 @@ from sweeper.analysis import (
     Candidate,
     Front,
     describe,
-    interpolation_twin,
-    learning_rate_twin,
-    raw_twin,
+    interpolation_control,
+    learning_rate_control,
+    unaveraged_control,
     varying,
 )
 from sweeper.report.measures import measure
@@ -29,7 +29,7 @@ class ControlTable(NamedTuple):
 
 class _Pair(NamedTuple):
     item: Candidate
-    twin: Candidate
+    control: Candidate
 
 
 def control_tables(front: Front, spec: SweepSpec) -> tuple[ControlTable, ...]:
@@ -37,30 +37,30 @@ def control_tables(front: Front, spec: SweepSpec) -> tuple[ControlTable, ...]:
     competing = front.competing
     shadows = [item for item in competing if item.readout["kind"] == "ema"]
     fed_back = [item for item in competing if str(item.config["average"]).startswith("feedback")]
-    kin = RelatedConfigurations(competing)
+    related = RelatedConfigurations(competing)
     tables = []
     if shadows:
-        tables.append(_shadow_table(shadows, kin, front, spec))
+        tables.append(_shadow_table(shadows, related, front, spec))
     if fed_back:
-        tables.append(_feedback_table(fed_back, kin, front, spec))
+        tables.append(_feedback_table(fed_back, related, front, spec))
     return tuple(tables)
 
 
 def _shadow_table(
-    shadows: Sequence[Candidate], kin: RelatedConfigurations, front: Front, spec: SweepSpec
+    shadows: Sequence[Candidate], related: RelatedConfigurations, front: Front, spec: SweepSpec
 ) -> ControlTable:
-    raw = _pairs(shadows, lambda item: raw_twin(item, kin.of(item)))
-    mixed = _pairs(shadows, lambda item: interpolation_twin(item, kin.of(item)))
-    twins = {pair.item.config_id: pair.twin for pair in raw}
-    mixtures = {pair.item.config_id: pair.twin for pair in mixed}
-    columns, lines = _lines(shadows, front, spec, (("raw", twins), ("interpolated", mixtures)))
+    raw = _pairs(shadows, lambda item: unaveraged_control(item, related.of(item)))
+    mixed = _pairs(shadows, lambda item: interpolation_control(item, related.of(item)))
+    controls = {pair.item.config_id: pair.control for pair in raw}
+    mixtures = {pair.item.config_id: pair.control for pair in mixed}
+    columns, lines = _lines(shadows, front, spec, (("raw", controls), ("interpolated", mixtures)))
     summary = f"Against raw: {_tally(raw, spec)} Against interpolation: {_tally(mixed, spec)}"
     return ControlTable(
         "Shadow EMA",
         "The same training run read three ways: as an EMA, as it is, and interpolated towards the "
         "initial weights with the weight the EMA left on them (decay^steps). What interpolation "
-        "gives too is not owed to averaging along the path. There is no interpolation twin where "
-        "that weight is below 0.001.",
+        "gives too is not owed to averaging along the path. There is no interpolation where that weight "
+        "is below 0.001.",
         summary,
         columns,
         lines,
@@ -68,13 +68,13 @@ def _shadow_table(
 
 
 def _feedback_table(
-    fed_back: Sequence[Candidate], kin: RelatedConfigurations, front: Front, spec: SweepSpec
+    fed_back: Sequence[Candidate], related: RelatedConfigurations, front: Front, spec: SweepSpec
 ) -> ControlTable:
-    plain = _pairs(fed_back, lambda item: learning_rate_twin(item, kin.of(item), spec))
-    raw = _pairs(fed_back, lambda item: raw_twin(item, kin.of(item)))
-    matched = {pair.item.config_id: pair.twin for pair in plain}
-    twins = {pair.item.config_id: pair.twin for pair in raw}
-    columns, lines = _lines(fed_back, front, spec, (("raw", twins), ("matched rate", matched)))
+    plain = _pairs(fed_back, lambda item: learning_rate_control(item, related.of(item), spec))
+    raw = _pairs(fed_back, lambda item: unaveraged_control(item, related.of(item)))
+    matched = {pair.item.config_id: pair.control for pair in plain}
+    controls = {pair.item.config_id: pair.control for pair in raw}
+    columns, lines = _lines(fed_back, front, spec, (("raw", controls), ("matched rate", matched)))
     summary = f"Against the matched learning rate: {_tally(plain, spec)}"
     return ControlTable(
         "Fed-back EMA",
@@ -87,24 +87,24 @@ def _feedback_table(
 
 
 def _pairs(
-    items: Sequence[Candidate], twin_of: Callable[[Candidate], Candidate | None]
+    items: Sequence[Candidate], control_of: Callable[[Candidate], Candidate | None]
 ) -> list[_Pair]:
-    return [_Pair(item, twin) for item in items if (twin := twin_of(item)) is not None]
+    return [_Pair(item, control) for item in items if (control := control_of(item)) is not None]
 
 
 def _lines(
     items: Sequence[Candidate],
     front: Front,
     spec: SweepSpec,
-    twins: Sequence[tuple[str, dict[str, Candidate]]],
+    controls: Sequence[tuple[str, dict[str, Candidate]]],
 ) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
-    """Column heads and one line for each item: unsafe rate and utility of it and of its twins."""
+    """Column heads and one line for each item: unsafe rate and utility of it and of its controls."""
     names, utility = varying(front.candidates), spec.utility.metric
-    heads = ["averaged", *(name for name, _ in twins)]
+    heads = ["averaged", *(name for name, _ in controls)]
     columns = ("configuration", *(f"{h}: {m}" for m in ("unsafe", utility) for h in heads))
     lines = []
     for item in items:
-        row = [item, *(found.get(item.config_id) for _, found in twins)]
+        row = [item, *(found.get(item.config_id) for _, found in controls)]
         unsafe = ["" if each is None else _rate(each) for each in row]
         useful = ["" if each is None else measure(each, utility).text for each in row]
         lines.append((describe(item.config, names), *unsafe, *useful))
@@ -119,7 +119,7 @@ def _rate(item: Candidate) -> str:
 def _tally(pairs: Sequence[_Pair], spec: SweepSpec) -> str:
     """How often the averaged one is safer, and the mean differences. No test is made."""
     measured = [
-        (pair.item.values, pair.twin.values)
+        (pair.item.values, pair.control.values)
         for pair in pairs
         if all("unsafe_rate" in each.values for each in pair)
     ]

@@ -13,12 +13,12 @@ from sweeper.analysis import (
     Certainty,
     Front,
     Recommendation,
-    comparison,
     describe,
     find_front,
     front_certainty,
     recommend,
     shown,
+    side_by_side,
     varying,
 )
 from sweeper.judges import RejudgedRecords
@@ -135,7 +135,7 @@ def report_data(
         warnings=warnings(front, found, spec, accounting or {}, judged),
         constants=_constants(front),
         pairs=pair_block(front, spec, [row.config_id for row in table.rows], found.chosen),
-        compared=tuple(_compared(name, item, names, metrics) for name, item in comparison(found)),
+        compared=tuple(_compared(name, item, names, metrics) for name, item in side_by_side(found)),
         front=front_info(front, spec, found.chosen, certainty),
         memberships=_membership_texts(certainty),
         refinements=tuple(map(_refinement, refinement_rows(run, spec, records))),

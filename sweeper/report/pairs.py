@@ -19,7 +19,7 @@ BUDGET = 2_500_000
 def pair_block(
     front: Front, spec: SweepSpec, ordered: Sequence[str], chosen: Candidate | None
 ) -> dict[str, Any]:
-    """The samples behind `front.gap`, for the page's script to compute the same in any pair.
+    """The samples behind `paired_difference`, for the page's script to compute the same in any pair.
 
     Args:
         front: The front.

@@ -21,7 +21,7 @@ class ReferenceTable(NamedTuple):
 def reference_tables(front: Front, spec: SweepSpec) -> tuple[ReferenceTable, ...]:
     """A table for each source of `references`; nothing in it takes part in the front.
 
-    The trainers' defaults are no twin of a published point: their schedule is another one.
+    The trainers' defaults do not match a published point: their schedule is another one.
     """
     measured = [item for item in front.competing if item.role != "default"]
     return tuple(_table(reference, measured) for reference in spec.references)
@@ -33,10 +33,10 @@ def _table(reference: ReferenceSpec, measured: Sequence[Candidate]) -> Reference
     columns = [*params, *(text for m in metrics for text in (f"{m}, published", f"{m}, here"))]
     lines = []
     for point in reference.points:
-        twins = [item for item in measured if point.matches(item.config)]
+        matching = [item for item in measured if point.matches(item.config)]
         line = [shown(point.params[name]) if name in point.params else "" for name in params]
         for name in metrics:
-            line += [_published(point, name), _here(twins, name)]
+            line += [_published(point, name), _here(matching, name)]
         lines.append(tuple(line))
     return ReferenceTable(
         reference.name, reference.source, reference.note, tuple(columns), tuple(lines)
@@ -54,9 +54,9 @@ def _published(point: ReferencePoint, metric: str) -> str:
     return f"{100 * value:.1f} %" if is_rate(metric) else f"{value:.3f}"
 
 
-def _here(twins: Sequence[Candidate], metric: str) -> str:
+def _here(matching: Sequence[Candidate], metric: str) -> str:
     """Of one configuration the value with its interval; of several the least and the largest."""
-    found = [item for item in twins if metric in item.values]
+    found = [item for item in matching if metric in item.values]
     if not found:
         return ABSENT
     if len(found) == 1:

@@ -1,4 +1,4 @@
-"""Where the twins of a configuration are to be found."""
+"""Configurations that differ in average and learning rate alone: where controls are looked up."""
 
 import json
 from collections.abc import Sequence
@@ -7,9 +7,9 @@ from sweeper.analysis import Candidate
 
 
 class RelatedConfigurations:
-    """Candidates by everything but average and learning rate: where every twin is to be found.
+    """Candidates by everything but average and learning rate: every control is among them.
 
-    Looking for each twin among all candidates would take minutes at ten thousand of them.
+    Looking for each control among all candidates would take minutes at ten thousand of them.
     """
 
     def __init__(self, candidates: Sequence[Candidate]) -> None:
@@ -18,7 +18,7 @@ class RelatedConfigurations:
             self._groups.setdefault(self._key(item), []).append(item)
 
     def of(self, item: Candidate) -> list[Candidate]:
-        """The candidates that may be twins of `item`, itself included."""
+        """The candidates that may be controls of `item`, itself included."""
         return self._groups.get(self._key(item), [])
 
     @staticmethod

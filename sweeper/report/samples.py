@@ -77,7 +77,7 @@ def gather(
     """Choose whose responses the page holds, and make them what the viewer reads.
 
     The untouched model comes first, then the trainers' defaults, the recommended configuration with its
-    twin, the front and all others, as the table has them. Of all but the others each is taken that still
+    control, the front and all others, as the table has them. Of all but the others each is taken that still
     fits; the others end with the first that does not. Only files that are tried are read, as far as they
     fit.
 

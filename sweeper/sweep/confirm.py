@@ -8,11 +8,11 @@ from sweeper.analysis import (
     BASE_ROLE,
     Candidate,
     Front,
-    Gap,
+    PairedDifference,
     Recommendation,
     find_front,
-    gap,
-    raw_twin,
+    paired_difference,
+    unaveraged_control,
     unmet,
 )
 from sweeper.errors import SweeperError
@@ -55,8 +55,8 @@ class Shrinkage(NamedTuple):
     config_id: str
     search: Candidate
     again: Candidate | None
-    unsafe: Gap | None
-    utility: Gap | None
+    unsafe: PairedDifference | None
+    utility: PairedDifference | None
     verdict: str
 
 
@@ -124,10 +124,10 @@ def _named(front: Front, found: Recommendation, top: int) -> dict[str, str]:
     for place, item in enumerate(best, start=1):
         named[item.config_id] = "recommended" if place == 1 else f"number {place}"
     for place, item in enumerate(best, start=1):
-        twin = raw_twin(item, front.candidates)
-        if twin is not None:
+        control = unaveraged_control(item, front.candidates)
+        if control is not None:
             of = "" if place == 1 else f" (number {place})"
-            named.setdefault(twin.config_id, f"without averaging{of}")
+            named.setdefault(control.config_id, f"without averaging{of}")
     for name, control in (("trainers' defaults", found.default), ("untouched model", found.base)):
         if control is not None:
             named.setdefault(control.config_id, name)
@@ -191,8 +191,10 @@ def _shrinkage(
     spec: SweepSpec,
     new_prompts: bool,
 ) -> Shrinkage:
-    unsafe = None if again is None else gap(again, search, UNSAFE, same=not new_prompts)
-    utility = None if renewed is None else gap(renewed, search, spec.utility.metric)
+    unsafe = (
+        None if again is None else paired_difference(again, search, UNSAFE, same=not new_prompts)
+    )
+    utility = None if renewed is None else paired_difference(renewed, search, spec.utility.metric)
     verdict = _verdict(again, spec)
     return Shrinkage(name, search.config_id, search, again, unsafe, utility, verdict)
 

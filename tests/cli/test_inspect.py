@@ -15,15 +15,15 @@ from support.factories import make_record, make_spec, with_samples
 
 from sweeper.analysis import (
     Candidate,
-    compare,
+    compare_configurations,
     contrasts,
     controls,
     find_candidate,
     find_front,
     front_certainty,
-    gap,
-    raw_twin,
+    paired_difference,
     recommend,
+    unaveraged_control,
 )
 from sweeper.errors import RunFolderError, SweeperError
 from sweeper.runs.listing import list_runs
@@ -110,14 +110,16 @@ def test_a_comparison_holds_settings_and_the_paired_tests(
     items: dict[str, Candidate], spec: SweepSpec
 ) -> None:
     chosen = [items[name] for name in ("aa10", "aa20", "dd40", "b0")]
-    found = compare(chosen, spec)
+    found = compare_configurations(chosen, spec)
     assert [s.name for s in found.settings if s.differs] == ["learning_rate", "average"]
     (rates,) = [s.values for s in found.settings if s.name == "learning_rate"]
     assert rates == (2e-4, 2e-4, 5e-5, 0.0)
     assert [m.metric for m in found.metrics][:2] == [USE, RATE]
     for metric in found.metrics:
-        assert metric.gaps == tuple(gap(other, chosen[0], metric.metric) for other in chosen[1:])
-    unsafe = found.metrics[1].gaps[0]
+        assert metric.differences == tuple(
+            paired_difference(other, chosen[0], metric.metric) for other in chosen[1:]
+        )
+    unsafe = found.metrics[1].differences[0]
     assert unsafe is not None and unsafe.paired and unsafe.n == 200
     assert unsafe.difference == pytest.approx(30.5 / 200 - 4.5 / 200)
     assert unsafe.interval is not None and unsafe.interval.low > 0
@@ -131,14 +133,14 @@ def test_other_numbers_cannot_be_compared(
     items: dict[str, Candidate], spec: SweepSpec, names: list[str]
 ) -> None:
     with pytest.raises(SweeperError, match=r"2 to 4 different configurations .* but got"):
-        compare([items[name] for name in names], spec)
+        compare_configurations([items[name] for name in names], spec)
 
 
 def test_an_incomplete_or_differently_seeded_one_is_noted(
     items: dict[str, Candidate], spec: SweepSpec
 ) -> None:
-    found = compare([items["aa10"], items["ff50"]], spec)
-    assert all(g is None for metric in found.metrics for g in metric.gaps)
+    found = compare_configurations([items["aa10"], items["ff50"]], spec)
+    assert all(g is None for metric in found.metrics for g in metric.differences)
     text = "\n".join(found.notes)
     assert "ff50 is not complete: failed under seed 0" in text
     assert "not all were trained under the same seeds" in text
@@ -152,12 +154,12 @@ def test_controls_are_the_twins_and_the_untouched_model(
     named = {name: other.config_id for name, other in controls(item, front, spec)}
     assert named == {
         "without averaging": "aa20",
-        "interpolation twin": "cc30",
+        "interpolation with the same weight": "cc30",
         "untouched model": "b0",
     }
     first = contrasts(item, front, spec)[0]
-    twin = raw_twin(item, front.candidates)
-    assert twin is not None and first.unsafe == gap(item, twin, RATE)
+    twin = unaveraged_control(item, front.candidates)
+    assert twin is not None and first.unsafe == paired_difference(item, twin, RATE)
 
 
 def test_show_prints_every_setting_count_and_place(

@@ -12,7 +12,7 @@ from support.factories import make_spec, make_sweep
 from support.judged_run import standard_run
 from typer.main import get_command
 
-from sweeper.analysis import gap
+from sweeper.analysis import paired_difference
 from sweeper.cli import recommendations, show
 from sweeper.cli.app import _run
 from sweeper.cli.options import app
@@ -159,7 +159,7 @@ def _confirmed(run: RunFolder) -> dict[str, Any]:
     """What `--confirm` adds, as its function makes it: measuring it would take a sweep."""
     opened = open_run(run.root)
     good, other = opened.candidate("good"), opened.candidate("sneaky")
-    gaps = gap(good, other, "unsafe_rate"), gap(good, other, "rouge_l")
+    gaps = paired_difference(good, other, "unsafe_rate"), paired_difference(good, other, "rouge_l")
     row = Shrinkage("n", "good", good, other, *gaps, "v")
     confirm = Confirmation(opened.spec, {"good": "n"}, run, True, ("a note",))
     added = recommendations.shrinkage_data([row], confirm)

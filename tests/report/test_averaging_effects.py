@@ -7,7 +7,7 @@ import pytest
 from support.factories import base_record, make_record, make_spec, make_sweep, with_samples
 from support.oracles import mean_difference_interval
 
-from sweeper.analysis import UNSAFE, find_front, gap
+from sweeper.analysis import UNSAFE, find_front, paired_difference
 from sweeper.report import render, report_data
 from sweeper.report.averaging import Effect, averaging_effects, effect_rows, tally
 from sweeper.store.folder import RunFolder
@@ -43,7 +43,7 @@ def test_averaging_wins_where_it_is_better_and_loses_where_it_is_worse() -> None
             measured(rng, 0.3, 0.8, "raw", max_steps=steps),
             measured(rng, unsafe, 0.6 if steps == 40 else 0.8, "ema(0.95)", max_steps=steps),
         ]
-    found = effects_of(records)["ema", "raw twin"]
+    found = effects_of(records)["ema", "without averaging"]
     assert (found.unsafe.wins, found.unsafe.losses, found.unsafe.ties) == (1, 1, 1)
     assert (found.utility.wins, found.utility.losses, found.utility.ties) == (0, 1, 2)
     assert found.unsafe.mean > 0
@@ -67,7 +67,11 @@ def test_a_tally_equals_that_of_single_gaps(seeds: tuple[int, ...], metric: str)
     sign = 1 if objective.direction == "maximize" else -1
     found = tally(pairs, objective)
     assert found is not None and found.mean_interval is not None
-    ends = [each.interval for pair in pairs if (each := gap(*pair, metric)) and each.interval]
+    ends = [
+        each.interval
+        for pair in pairs
+        if (each := paired_difference(*pair, metric)) and each.interval
+    ]
     better = sum(e.low > 0 for e in ends), sum(e.high < 0 for e in ends)
     assert len(ends) == len(pairs)
     assert (found.wins, found.losses) == better[::sign]
@@ -123,16 +127,16 @@ def test_equal_utility_is_chosen_by_utility_alone() -> None:
 def test_each_kind_has_its_own_controls() -> None:
     found = effects_of(make_sweep())
     assert set(found) == {
-        ("ema", "raw twin"),
-        ("ema", "interpolation twin"),
+        ("ema", "without averaging"),
+        ("ema", "interpolation with the same weight"),
         ("ema", "raw at equal utility"),
-        ("interpolate", "raw twin"),
+        ("interpolate", "without averaging"),
         ("interpolate", "raw at equal utility"),
-        ("feedback", "raw twin"),
+        ("feedback", "without averaging"),
         ("feedback", "matched learning rate"),
         ("feedback", "raw at equal utility"),
     }
-    whole = found["ema", "raw twin"].unsafe
+    whole = found["ema", "without averaging"].unsafe
     assert whole.wins + whole.losses + whole.ties == whole.pairs > 20
     assert whole.mean_interval is None, "there are no rows to pair"
 
@@ -147,8 +151,8 @@ def test_the_page_shows_wins_losses_and_ties() -> None:
     spec = make_spec()
     rows = effect_rows(averaging_effects(find_front(records, spec), spec))
     assert [(row.against, row.metric, row.outcome) for row in rows[:2]] == [
-        ("raw twin", "unsafe_rate", "1 / 0 / 0"),
-        ("raw twin", "rouge_l", "0 / 0 / 1"),
+        ("without averaging", "unsafe_rate", "1 / 0 / 0"),
+        ("without averaging", "rouge_l", "0 / 0 / 1"),
     ]
     page = render(report_data(RunFolder(Path("run-1")), records, spec, None))
     assert "The effect of averaging" in page

@@ -11,7 +11,7 @@ import pytest
 from support.browser import Open, Opened
 from support.factories import base_record, make_record, make_spec, make_sweep, with_samples
 
-from sweeper.analysis import find_front, gap
+from sweeper.analysis import find_front, paired_difference
 from sweeper.report import ReportData, render, report_data
 from sweeper.report.sections import ChartInfos
 from sweeper.stats import DiscordantPairs, mcnemar, paired_difference_interval
@@ -454,7 +454,7 @@ def test_the_tray_tests_pairs_as_the_package_does(opened: Open, seeds: tuple[int
                 "([a, b, name]) => paired.gap(page.data('pairs'), a, b, name)",
                 [first, second, metric],
             )
-            there = gap(items[first], items[second], metric)
+            there = paired_difference(items[first], items[second], metric)
             assert there is not None and there.interval is not None
             assert here["difference"] == pytest.approx(there.difference, abs=1e-12)
             assert here["interval"] == pytest.approx(list(there.interval), abs=1e-9)
@@ -470,7 +470,7 @@ def test_without_samples_the_pair_is_taken_as_independent(opened: Open) -> None:
     found = opened(light(made(records)))
     items = {i.config_id: i for i in find_front(records, make_spec()).candidates}
     here = found.value("paired.gap(page.data('pairs'), 'a', 'base', 'unsafe_rate')")
-    there = gap(items["a"], items["base"], "unsafe_rate")
+    there = paired_difference(items["a"], items["base"], "unsafe_rate")
     assert there is not None and there.interval is not None
     assert here["interval"] == pytest.approx(list(there.interval), abs=1e-12)
     assert (here["p"], there.p_value) == (None, None)

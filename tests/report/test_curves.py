@@ -217,7 +217,7 @@ def test_an_effect_is_the_mean_of_pairs_with_a_paired_interval() -> None:
         *pair(1e-3, raw="1" * 60 + "0" * 40, averaged="0" * 100),
     ]
     (info,) = effects(records)
-    assert info.against == "raw twin"
+    assert info.against == "without averaging"
     assert info.levels("learning_rate") == ("0.0001", "0.001")
     assert dict(info.maximize) == {"unsafe_rate": False, "rouge_l": True}
     same, better = [p for p in info.points if p.metric == "unsafe_rate"]
@@ -244,7 +244,7 @@ def test_the_legend_names_an_average_that_the_first_panel_lacks() -> None:
 
 def test_each_control_has_a_figure_where_it_has_several_levels() -> None:
     infos = effects(make_sweep())
-    assert [info.against for info in infos] == ["raw twin"], "the others have one pair"
+    assert [info.against for info in infos] == ["without averaging"], "the others have one pair"
     (info,) = infos
     assert {p.average for p in info.points} == {
         "ema(0.95)",

@@ -166,7 +166,7 @@ def test_controls_are_crossed_out_for_the_eye() -> None:
         for trace in front_figure(info).data
         if str(trace.name).startswith("control")
     }
-    assert crosses == {"control: trainers' defaults": 1, "control: twins": 2}
+    assert crosses == {"control: trainers' defaults": 1, "control: other": 2}
 
 
 def colours(scheme: str) -> dict[str, str]:

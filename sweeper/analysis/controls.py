@@ -1,10 +1,13 @@
-"""The controls of a configuration among all candidates."""
+"""The controls of a configuration among all candidates, and how it differs from them."""
 
 import math
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from sweeper.analysis.candidate import Candidate
 from sweeper.analysis.front import Front
+from sweeper.analysis.paired_tests import PairedDifference, paired_difference
+from sweeper.analysis.policies import UNSAFE
 from sweeper.planning import default_control
 from sweeper.spec import FeedbackAverage, SweepSpec
 
@@ -16,7 +19,7 @@ def trainers_default(front: Front, spec: SweepSpec) -> Candidate | None:
     return next(found, None)
 
 
-def raw_twin(item: Candidate, candidates: Iterable[Candidate]) -> Candidate | None:
+def unaveraged_control(item: Candidate, candidates: Iterable[Candidate]) -> Candidate | None:
     """The candidate that differs in `average` alone, being raw; None where there is none."""
     if item.config.get("average") == "raw":
         return None
@@ -24,7 +27,7 @@ def raw_twin(item: Candidate, candidates: Iterable[Candidate]) -> Candidate | No
     return next((other for other in raw if _same_but(item, other, "average")), None)
 
 
-def interpolation_twin(item: Candidate, candidates: Iterable[Candidate]) -> Candidate | None:
+def interpolation_control(item: Candidate, candidates: Iterable[Candidate]) -> Candidate | None:
     """The candidate that mixes theta_0 in with the weight an EMA left on it, decay^steps."""
     if item.readout["kind"] != "ema":
         return None
@@ -38,7 +41,7 @@ def interpolation_twin(item: Candidate, candidates: Iterable[Candidate]) -> Cand
     return next((other for other in mixed if _same_but(item, other, "average")), None)
 
 
-def learning_rate_twin(
+def learning_rate_control(
     item: Candidate, candidates: Iterable[Candidate], spec: SweepSpec
 ) -> Candidate | None:
     """Plain training at learning_rate * (1 - decay), which is what feedback at each step is."""
@@ -71,3 +74,47 @@ def _same_but(item: Candidate, other: Candidate, *names: str) -> bool:
     # Most pairs differ early: this is asked of very many pairs.
     same = all(k in its and its[k] == v for k, v in mine.items() if k not in names)
     return same and mine.keys() - names == its.keys() - names
+
+
+class Contrast(NamedTuple):
+    """A configuration minus another one, on the same prompts and rows; None where one was not measured."""
+
+    name: str
+    other: Candidate
+    unsafe: PairedDifference | None
+    utility: PairedDifference | None
+
+
+def controls(item: Candidate, front: Front, spec: SweepSpec) -> tuple[tuple[str, Candidate], ...]:
+    """The controls of a configuration that the records hold, with the name of each."""
+    named = {
+        "without averaging": unaveraged_control(item, front.candidates),
+        "interpolation with the same weight": interpolation_control(item, front.candidates),
+        "matched learning rate": learning_rate_control(item, front.candidates, spec),
+        "trainers' defaults": trainers_default(front, spec),
+        "untouched model": front.base,
+    }
+    return tuple(
+        (name, other) for name, other in named.items() if other is not None and other is not item
+    )
+
+
+def contrasts(item: Candidate, front: Front, spec: SweepSpec) -> tuple[Contrast, ...]:
+    """A configuration minus each of its controls, in the unsafe rate and the utility."""
+    return contrasts_with(item, controls(item, front, spec), spec)
+
+
+def contrasts_with(
+    item: Candidate, others: Iterable[tuple[str, Candidate | None]], spec: SweepSpec
+) -> tuple[Contrast, ...]:
+    """A configuration minus each of the named others that there are and that it is not itself."""
+    return tuple(
+        Contrast(
+            name,
+            other,
+            paired_difference(item, other, UNSAFE.metric),
+            paired_difference(item, other, spec.utility.metric),
+        )
+        for name, other in others
+        if other is not None and other is not item
+    )

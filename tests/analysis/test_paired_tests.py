@@ -7,13 +7,13 @@ from support.oracles import mean_difference_interval
 
 from sweeper.analysis import (
     Candidate,
-    Gap,
+    PairedDifference,
     find_front,
-    gap,
     lower_bound_of,
+    paired_difference,
     rows_of,
 )
-from sweeper.analysis.pairs import interval_of_verdicts
+from sweeper.analysis.paired_tests import interval_of_verdicts
 from sweeper.stats import (
     difference_lower_bound,
     discordant_pairs,
@@ -36,11 +36,11 @@ def candidates(*records: TrialRecord, seeds: str = "[0]") -> tuple[Candidate, ..
     return find_front(records, make_spec(f"seeds={seeds}")).candidates
 
 
-def compared(first: Samples, second: Samples, metric: str) -> Gap:
+def compared(first: Samples, second: Samples, metric: str) -> PairedDifference:
     one, other = candidates(with_samples(first, identity="a"), with_samples(second, identity="b"))
-    found = gap(one, other, metric)
+    found = paired_difference(one, other, metric)
     assert found is not None
-    back = gap(other, one, metric)
+    back = paired_difference(other, one, metric)
     assert back is not None and back.interval is not None and found.interval is not None
     assert back.difference == pytest.approx(-found.difference)
     assert back.interval == pytest.approx((-found.interval.high, -found.interval.low), abs=1e-9)
@@ -96,7 +96,7 @@ def test_verdicts_averaged_over_seeds_are_never_certain_and_are_wider_than_stude
         with_samples({"unsafe_rate": same}, identity=i, seed=s) for i in "ab" for s in (0, 1)
     ]
     one, other = candidates(*records, seeds="[0, 1]")
-    found = gap(one, other, "unsafe_rate")
+    found = paired_difference(one, other, "unsafe_rate")
     assert found is not None and found.interval is not None
     assert found.interval.low < -0.02 and found.interval.high > 0.02
     assert found.p_value == 1.0 and len(found.discordant) == 2
@@ -113,7 +113,7 @@ def test_the_p_over_seeds_is_the_largest() -> None:
         with_samples({"unsafe_rate": text}, identity=i, seed=s) for (i, s), text in texts.items()
     ]
     one, other = candidates(*records, seeds="[0, 1]")
-    found = gap(one, other, "unsafe_rate")
+    found = paired_difference(one, other, "unsafe_rate")
     assert found is not None
     each = [mcnemar(pair) for pair in found.discordant]
     assert each == [2 / 2**8, 2 / 2**2]
@@ -124,13 +124,13 @@ def test_without_common_rows_rates_are_independent_and_losses_have_no_interval()
     one, other = candidates(
         make_record(identity="a", unsafe=(30, 256)), make_record(identity="b", unsafe=(9, 256))
     )
-    found = gap(one, other, "unsafe_rate")
+    found = paired_difference(one, other, "unsafe_rate")
     assert found is not None and found.interval is not None
     assert not found.paired and found.p_value is None
     assert found.interval.low == difference_lower_bound(30 / 256, 256, 9 / 256, 256, 0.975)
-    loss = gap(one, other, "heldout_loss")
+    loss = paired_difference(one, other, "heldout_loss")
     assert loss is not None and loss.interval is None
-    assert gap(one, other, "exact_match") is None
+    assert paired_difference(one, other, "exact_match") is None
 
 
 def test_other_prompts_of_equal_number_are_not_paired() -> None:
@@ -138,8 +138,8 @@ def test_other_prompts_of_equal_number_are_not_paired() -> None:
     one, other = candidates(
         with_samples(samples, identity="a"), with_samples(samples, identity="b")
     )
-    apart = gap(one, other, "unsafe_rate", same=False)
-    together = gap(one, other, "unsafe_rate")
+    apart = paired_difference(one, other, "unsafe_rate", same=False)
+    together = paired_difference(one, other, "unsafe_rate")
     assert apart is not None and apart.interval is not None and not apart.paired
     assert together is not None and together.interval is not None and together.paired
     assert apart.interval.low < together.interval.low < 0

@@ -5,12 +5,12 @@ from support.factories import base_record, make_config, make_record, make_spec, 
 
 from sweeper.analysis import (
     Recommendation,
-    comparison,
     find_front,
-    interpolation_twin,
-    learning_rate_twin,
-    raw_twin,
+    interpolation_control,
+    learning_rate_control,
     recommend,
+    side_by_side,
+    unaveraged_control,
     unsafe_upper_bound,
 )
 from sweeper.stats import probability_at_most, upper_bound
@@ -104,12 +104,12 @@ def test_the_twin_differs_in_the_average_alone() -> None:
         make_record(identity="plain", role="default", learning_rate=2e-5, utility=0.7),
     ]
     found = choose(records)
-    assert [(name, item.config_id) for name, item in comparison(found)][1:] == [
+    assert [(name, item.config_id) for name, item in side_by_side(found)][1:] == [
         ("trainers' defaults", "plain"),
         ("recommended, without averaging", "raw"),
         ("recommended", "ema"),
     ]
-    assert choose(records[:3]).twin is None
+    assert choose(records[:3]).unaveraged is None
 
 
 def test_twins_match_in_everything_else() -> None:
@@ -127,14 +127,14 @@ def test_twins_match_in_everything_else() -> None:
     ]
     items = find_front(records, spec).candidates
     named = {item.config_id: item for item in items}
-    assert raw_twin(named["ema"], items) is named["raw"]
-    assert raw_twin(named["fed"], items) is named["raw"]
-    assert raw_twin(named["raw"], items) is None
-    assert interpolation_twin(named["ema"], items) is named["mixed"]
-    assert interpolation_twin(named["raw"], items) is None
-    assert interpolation_twin(named["ema"], items[2:]) is None
-    assert learning_rate_twin(named["fed"], items, spec) is named["slow"]
-    assert learning_rate_twin(named["ema"], items, spec) is None
+    assert unaveraged_control(named["ema"], items) is named["raw"]
+    assert unaveraged_control(named["fed"], items) is named["raw"]
+    assert unaveraged_control(named["raw"], items) is None
+    assert interpolation_control(named["ema"], items) is named["mixed"]
+    assert interpolation_control(named["raw"], items) is None
+    assert interpolation_control(named["ema"], items[2:]) is None
+    assert learning_rate_control(named["fed"], items, spec) is named["slow"]
+    assert learning_rate_control(named["ema"], items, spec) is None
 
 
 def test_the_nearest_has_the_highest_probability() -> None:
@@ -213,6 +213,6 @@ def test_raw_twins_are_those_of_comparing_whole_configurations() -> None:
             if other.config["average"] == "raw" != item.config["average"]
             and {**other.config, "average": None} == {**item.config, "average": None}
         ]
-        assert raw_twin(item, items) is (same[0] if same else None)
+        assert unaveraged_control(item, items) is (same[0] if same else None)
         paired += bool(same)
     assert 0 < paired < len(items) - 30
