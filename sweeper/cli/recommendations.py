@@ -99,7 +99,7 @@ def recommendation_data(found: Recommendation) -> dict[str, Any]:
         ],
         "base": candidate_data(found.base),
         "default": candidate_data(found.default),
-        "unaveraged": candidate_data(found.unaveraged),
+        "without_averaging": candidate_data(found.unaveraged),
         "nearest": candidate_data(found.nearest),
     }
 
