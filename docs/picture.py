@@ -131,7 +131,12 @@ def draw(run: Any) -> go.Figure:
         font={"size": 17, "color": "#b3261e"},
     )
     named(
-        figure, choice.unaveraged, "the same training, not averaged", "#5b6068", "circle", (-1020, -112)
+        figure,
+        choice.unaveraged,
+        "the same training, not averaged",
+        "#5b6068",
+        "circle",
+        (-1020, -112),
     )
     named(figure, choice.chosen, "recommended", "#1d6b45", "star", (-1001, -138))
     named(figure, choice.default, "the trainers' defaults", "#4a3f8c", "x", (-597, -46))
