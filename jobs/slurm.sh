@@ -6,28 +6,44 @@
 # Change:  the #SBATCH lines your site asks for (partition, account, constraint), module loads below them,
 #          and SWEEPER_HEAD_IP in the environment where the first address of a node is not the one that
 #          other nodes reach it under.
-#SBATCH --job-name=__NAME__
-#SBATCH --nodes=__NODES__
+#SBATCH --job-name={{ name }}
+#SBATCH --nodes={{ nodes }}
 #SBATCH --ntasks-per-node=1
 #SBATCH --exclusive
-#SBATCH --gpus-per-node=__GPU_REQUEST__
-#SBATCH --cpus-per-task=__CPUS__
-#SBATCH --partition=__PARTITION__
-#SBATCH --account=__ACCOUNT__
-#SBATCH --time=__TIME__
+{% if gpus %}
+#SBATCH --gpus-per-node={{ gpus }}
+{% endif %}
+{% if cpus %}
+#SBATCH --cpus-per-task={{ cpus }}
+{% endif %}
+{% if partition %}
+#SBATCH --partition={{ partition }}
+{% endif %}
+{% if account %}
+#SBATCH --account={{ account }}
+{% endif %}
+#SBATCH --time={{ time }}
 #SBATCH --signal=B:USR1@300
 #SBATCH --requeue
 #SBATCH --dependency=singleton
 #SBATCH --open-mode=append
-#SBATCH --output=__LOG__
+#SBATCH --output={{ log }}
 set -euo pipefail
 
-export PATH=__BIN__:"$PATH"
+export PATH={{ bin }}:"$PATH"
 export HF_HUB_OFFLINE=1
-export HF_HOME=__HF_HOME__
-export HF_HUB_CACHE=__HF_HUB_CACHE__
-export HF_DATASETS_CACHE=__HF_DATASETS_CACHE__
-export SWEEPER_CACHE=__SWEEPER_CACHE__
+{% if hf_home %}
+export HF_HOME={{ hf_home }}
+{% endif %}
+{% if hf_hub_cache %}
+export HF_HUB_CACHE={{ hf_hub_cache }}
+{% endif %}
+{% if hf_datasets_cache %}
+export HF_DATASETS_CACHE={{ hf_datasets_cache }}
+{% endif %}
+{% if sweeper_cache %}
+export SWEEPER_CACHE={{ sweeper_cache }}
+{% endif %}
 export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=600
 export RAY_TMPDIR="/tmp/sweeper-$SLURM_JOB_ID"
 export RAY_USAGE_STATS_ENABLED=0
@@ -43,7 +59,7 @@ if [ -z "${SWEEPER_HEAD_IP:-}" ]; then
     addresses=$(srun --nodes=1 --ntasks=1 --nodelist="${hosts[0]}" hostname -I)
     SWEEPER_HEAD_IP=${addresses%% *}
 fi
-SWEEPER_STOP=__FOLDER__/stop-$SLURM_JOB_ID
+SWEEPER_STOP={{ folder }}/stop-$SLURM_JOB_ID
 rm -f "$SWEEPER_STOP"
 export SWEEPER_PORT SWEEPER_CPUS SWEEPER_HEAD_IP SWEEPER_STOP
 
@@ -59,7 +75,7 @@ trap stop_soon USR1
 trap 'kill -TERM "$step"' TERM
 
 srun --ntasks="${#hosts[@]}" --ntasks-per-node=1 --cpus-per-task="$SWEEPER_CPUS" --wait=90 \
-    bash __NODE_SCRIPT__ &
+    bash {{ node_script }} &
 step=$!
 status=0
 wait "$step" || status=$?
@@ -70,11 +86,11 @@ done
 rm -f "$SWEEPER_STOP"
 
 if [ "$again" = yes ] && [ "$status" -ne 0 ]; then
-    if [ "${SLURM_RESTART_COUNT:-0}" -lt __RETRIES__ ]; then
+    if [ "${SLURM_RESTART_COUNT:-0}" -lt {{ retries }} ]; then
         echo "the walltime is near; requeued, the sweep goes on where it stopped"
         scontrol requeue "$SLURM_JOB_ID"
     else
-        echo "requeued __RETRIES__ times already; launch again to go on" >&2
+        echo "requeued {{ retries }} times already; launch again to go on" >&2
     fi
 fi
 exit "$status"

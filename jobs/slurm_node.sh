@@ -8,7 +8,7 @@ address="$SWEEPER_HEAD_IP:$SWEEPER_PORT"
 status="$RAY_TMPDIR/status"
 
 if [ "${1:-}" = sweep ]; then # On the first node, once Ray is there.
-    RAY_ADDRESS="$address" __COMMAND__ &
+    RAY_ADDRESS="$address" {{ command }} &
     sweep=$!
     told=no
     trap 'told=yes; kill -TERM "$sweep"' TERM
@@ -25,7 +25,7 @@ if [ "${1:-}" = sweep ]; then # On the first node, once Ray is there.
     exit "$code"
 fi
 
-resources=(--num-cpus="$SWEEPER_CPUS" --num-gpus=__GPUS__)
+resources=(--num-cpus="$SWEEPER_CPUS" --num-gpus={{ gpus }})
 ports=( # All of them the job's own: a node may be shared after all.
     --node-manager-port=$((SWEEPER_PORT + 1)) --object-manager-port=$((SWEEPER_PORT + 2))
     --runtime-env-agent-port=$((SWEEPER_PORT + 3)) --dashboard-agent-listen-port=$((SWEEPER_PORT + 4))
@@ -56,7 +56,7 @@ all_nodes() {
 import sys, ray
 ray.init(address=sys.argv[1], log_to_driver=False)
 sys.exit(sum(node["Alive"] for node in ray.nodes()) < int(sys.argv[2]))
-' "$address" __NODES__
+' "$address" {{ nodes }}
 }
 
 # A node of the cluster, until the first one has done its work.
@@ -69,7 +69,7 @@ follow() {
 [ "$SLURM_PROCID" -eq 0 ] || wait_until head_listens
 
 if ray symmetric-run --help >/dev/null 2>&1; then
-    symmetric=(ray symmetric-run --address "$address" --min-nodes __NODES__)
+    symmetric=(ray symmetric-run --address "$address" --min-nodes {{ nodes }})
     symmetric+=("${ports[@]}" "${resources[@]}" -- bash "$0" sweep)
     [ "$SLURM_PROCID" -eq 0 ] || follow "${symmetric[@]}"
     "${symmetric[@]}" || true # Its own code is not the sweep's: it ends with 1 when it has stopped Ray.

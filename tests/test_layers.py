@@ -67,7 +67,13 @@ CLI = (
 
 HEAVY = {
     "datasets": {"scoring/harness.py", "data/hub.py"},
-    "jinja2": {"report/page.py", "serve/pages.py", "data/chat_format.py", "scoring/harness.py"},
+    "jinja2": {
+        "launch/templates.py",
+        "report/page.py",
+        "serve/pages.py",
+        "data/chat_format.py",
+        "scoring/harness.py",
+    },
     "mlflow": {"trackers/to_mlflow.py"},
     "lm_eval": {"scoring/harness.py"},
     "optuna": {

@@ -14,7 +14,7 @@ from pathlib import Path
 from sweeper.errors import LaunchError
 from sweeper.launch.inputs import Located, check_size, located, sent_files
 from sweeper.launch.options import PLAIN_PATH, Options, Target
-from sweeper.launch.templates import Shell, Values, fill_script, fill_yaml, template
+from sweeper.launch.templates import Raw, Values, fill_script, fill_yaml, template
 from sweeper.launch.wheel import Wheel, build_wheel, released, wheel_of_source
 from sweeper.spec import SweepSpec, dump_spec
 from sweeper.store.folder import RunFolder, write_atomic
@@ -193,7 +193,7 @@ def _ray(launch: _Launch) -> Prepared:
     names = "spec.yaml inputs" if found.inputs else "spec.yaml"
     entrypoint = f"mkdir -p {there} && cp -R {names} {there}/ && exec {_run_command(out)}"
     environment = launch.folder / "ray.yaml"
-    values: Values = {"WORKING_DIR": str(launch.staged)}
+    values: Values = {"working_dir": str(launch.staged)}
     files[environment] = fill_yaml(launch.text("ray.yaml"), values)
     submission = f"{_short(launch.spec.name, 48)}-{hashlib.sha256(out.encode()).hexdigest()[:8]}"
     address = launch.options.address or os.environ.get("RAY_API_SERVER_ADDRESS") or ADDRESS
@@ -211,21 +211,20 @@ def _slurm(launch: _Launch) -> Prepared:
     found = located(launch.spec, str(run), None, carry=False)
     batch, node = launch.folder / "slurm.sh", launch.folder / "slurm_node.sh"
     values: Values = {
-        "NAME": f"sweeper-{launch.spec.name}",
-        "NODES": options.nodes,
-        "GPUS": options.gpus_per_node,
-        "GPU_REQUEST": options.gpus_per_node or None,
-        "CPUS": options.cpus_per_node,
-        "PARTITION": options.partition,
-        "ACCOUNT": options.account,
-        "TIME": options.time,
-        "LOG": str(launch.folder / "slurm-%j.log"),
-        "BIN": str(Path(sys.executable).parent),
-        "FOLDER": str(launch.folder),
-        "NODE_SCRIPT": str(node),
-        "COMMAND": Shell(_run_command(str(run))),
-        "RETRIES": RETRIES["slurm"] if options.retries is None else options.retries,
-        **{name: os.environ.get(name) or None for name in CACHES},
+        "name": f"sweeper-{launch.spec.name}",
+        "nodes": options.nodes,
+        "gpus": options.gpus_per_node,
+        "cpus": options.cpus_per_node,
+        "partition": options.partition,
+        "account": options.account,
+        "time": options.time,
+        "log": str(launch.folder / "slurm-%j.log"),
+        "bin": str(Path(sys.executable).parent),
+        "folder": str(launch.folder),
+        "node_script": str(node),
+        "command": Raw(_run_command(str(run))),
+        "retries": RETRIES["slurm"] if options.retries is None else options.retries,
+        **{name.lower(): os.environ.get(name) or None for name in CACHES},
     }
     files = {
         launch.folder / "spec.yaml": dump_spec(found.spec),
@@ -242,21 +241,21 @@ def _kuberay(launch: _Launch) -> Prepared:
     found = located(launch.spec, out, storage, carry=False)
     words = ["python", "-m", "sweeper", "run", "/etc/sweeper/spec.yaml", "--out", out]
     values: Values = {
-        "NAME": _short(launch.spec.name, 47),
-        "NAMESPACE": options.namespace,
-        "SPEC": dump_spec(found.spec),
-        "COMMAND": Shell(shlex.join(words)),
-        "RETRIES": RETRIES["kuberay"] if options.retries is None else options.retries,
-        "RAY_VERSION": _installed("ray"),
-        "IMAGE": options.image,
-        "HF_HOME": f"{storage}/huggingface",
-        "TOKEN_SECRET": options.token_secret or SECRET_NAME,
-        "STORAGE": storage,
-        "CLAIM": options.claim,
-        "NODES": options.nodes,
-        "CPUS": options.cpus_per_node or CPUS_PER_GPU * max(1, options.gpus_per_node),
-        "MEMORY": options.memory or POD_MEMORY,
-        "GPU_REQUEST": options.gpus_per_node or None,
+        "name": _short(launch.spec.name, 47),
+        "namespace": options.namespace,
+        "spec": dump_spec(found.spec),
+        "command": shlex.join(words),
+        "retries": RETRIES["kuberay"] if options.retries is None else options.retries,
+        "ray_version": _installed("ray"),
+        "image": options.image,
+        "hf_home": f"{storage}/huggingface",
+        "token_secret": options.token_secret or SECRET_NAME,
+        "storage": storage,
+        "claim": options.claim,
+        "nodes": options.nodes,
+        "cpus": options.cpus_per_node or CPUS_PER_GPU * max(1, options.gpus_per_node),
+        "memory": options.memory or POD_MEMORY,
+        "gpus": options.gpus_per_node,
     }
     manifest = launch.folder / "kuberay.yaml"
     files = {manifest: fill_yaml(launch.text("kuberay.yaml"), values)}
@@ -274,27 +273,24 @@ def _skypilot(launch: _Launch) -> Prepared:
     name = _short(launch.spec.name, 40)
     wheel = None if options.package else wheel_of_source()
     values: Values = {
-        "NAME": name,
-        "ACCELERATORS": options.accelerators,
-        "SPOT": options.spot,
-        "RETRIES": RETRIES["skypilot"] if options.retries is None else options.retries,
-        "NODES": options.nodes,
-        "HF_HOME": f"{storage}/huggingface",
-        "WORKING_DIR": str(launch.staged),
-        "STORAGE": storage,
-        "BUCKET": options.bucket,
-        "VOLUME": options.volume,
-        "PACKAGE": options.package or _package(launch.spec, wheel),
-        "OUT": out,
-        "COMMAND": Shell(_run_command(out)),
+        "name": name,
+        "accelerators": options.accelerators,
+        "spot": options.spot,
+        "retries": RETRIES["skypilot"] if options.retries is None else options.retries,
+        "nodes": options.nodes,
+        "hf_home": f"{storage}/huggingface",
+        "working_dir": str(launch.staged),
+        "storage": storage,
+        "bucket": options.bucket,
+        "volume": options.volume,
+        "token": bool(os.environ.get("HF_TOKEN")),  # SkyPilot refuses a secret that has no value.
+        "package": options.package or _package(launch.spec, wheel),
+        "out": out,
+        "command": Raw(_run_command(out)),
     }
-    unused = [("volumes",) if options.volume is None else ("file_mounts", "__STORAGE__")]
-    secret: tuple[str, ...] = ("--secret", "HF_TOKEN")
-    if not os.environ.get("HF_TOKEN"):  # SkyPilot refuses a secret that has no value.
-        unused.append(("secrets",))
-        secret = ()
+    secret = ("--secret", "HF_TOKEN") if values["token"] else ()
     task = launch.folder / "skypilot.yaml"
-    files[task] = fill_yaml(launch.text("skypilot.yaml"), values, without=tuple(unused))
+    files[task] = fill_yaml(launch.text("skypilot.yaml"), values)
     words = ("sky", "jobs", "launch", "--yes", "--name", name, *secret, str(task))
     step = Step("sky", words)
     return Prepared("skypilot", launch.run, out, files, copies, step, wheel=wheel)
@@ -306,7 +302,7 @@ def _package(spec: SweepSpec, wheel: Wheel | None) -> str:
     if wheel is None:
         name, _, version = released().partition("==")
         return f"{name}[{extras}]=={version}"
-    return Shell(f'"$HOME"/{SENT}/{shlex.quote(f"{wheel.name}[{extras}]")}')
+    return Raw(f'"$HOME"/{SENT}/{shlex.quote(f"{wheel.name}[{extras}]")}')
 
 
 def _installed(package: str) -> str | None:

@@ -1,44 +1,30 @@
-"""The templates of `jobs/`: shell scripts and YAML with placeholders such as `__NAME__`.
+"""The templates of `jobs/`: shell scripts and YAML with Jinja's `{{ name }}` and `{% if name %}`.
 
-A value never becomes syntax: in YAML it is put into the parsed structure, in a script it is quoted.
+A value never becomes syntax: in a script each one is quoted for the shell, in YAML each one is a quoted
+scalar. What is shell inside YAML says so, as `{{ name | sh }}`.
 """
 
-import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
+from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from sweeper.errors import LaunchError
 
-PLACEHOLDER = re.compile(r"__([A-Z]+(?:_[A-Z]+)*)__")
 
-
-class Shell(str):
-    """Text that is shell already, and not to be quoted where it stands inside a script."""
+class Raw(str):
+    """Text that is shell or YAML already, and not to be quoted."""
 
     __slots__ = ()
 
 
-Value = str | int | bool | None
-Values = Mapping[str, Value]
-"""Placeholders and what they stand for; None leaves out the key or the line that they are in."""
-
-
-class _Dumper(yaml.SafeDumper):
-    """Text of several lines is written as such."""
-
-
-def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
-    style = "|" if "\n" in value else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
-
-
-_Dumper.add_representer(str, _text)
-_Dumper.add_representer(Shell, _text)
+Values = Mapping[str, str | int | bool | None]
+"""What the names of a template stand for; None is for `{% if %}` alone."""
 
 
 def template(name: str, own: Path | None = None) -> str:
@@ -56,99 +42,83 @@ def template(name: str, own: Path | None = None) -> str:
 
 
 def fill_script(text: str, values: Values) -> str:
-    """A shell script with its placeholders filled; strings are quoted, but not in `#SBATCH` lines.
+    """A shell script with its names replaced by values that are quoted for the shell.
 
-    sbatch reads those lines without a shell; what goes there has to be plain (see `options`).
-
-    Raises:
-        LaunchError: a placeholder that nobody knows.
-    """
-    lines = []
-    for line in text.splitlines():
-        names = PLACEHOLDER.findall(line)
-        if any(_value(name, values) is None for name in names):
-            continue
-        plain = line.startswith("#SBATCH")
-        lines.append(_filled(line, values, plain))
-    return "\n".join(lines) + "\n"
-
-
-def fill_yaml(text: str, values: Values, without: tuple[tuple[str, ...], ...] = ()) -> str:
-    """YAML documents with their placeholders filled, under the comment that the template begins with.
-
-    Args:
-        text: The template.
-        values: A placeholder that is the whole of a scalar becomes the value with its type; one inside a
-            longer scalar is shell text, and quoted.
-        without: Keys to leave out, as paths of names as they stand in the template.
+    sbatch reads `#SBATCH` lines without a shell; what goes there has to be plain (see `options`).
 
     Raises:
-        LaunchError: not YAML, or a placeholder that nobody knows.
+        LaunchError: not a template, or a name that nobody knows or that has no value.
     """
-    head = []
-    for line in text.splitlines():
-        if not line.startswith("#"):
-            break
-        head.append(line)
+    return _render(text, values, _shell)
+
+
+def fill_yaml(text: str, values: Values) -> str:
+    """YAML documents with their names replaced by scalars that keep the type of the value.
+
+    Raises:
+        LaunchError: not a template, a name that nobody knows or that has no value, or not YAML.
+    """
+    filled = _render(text, values, _scalar)
     try:
-        documents = list(yaml.safe_load_all(text))
+        list(yaml.safe_load_all(filled))
     except yaml.YAMLError as error:
         raise LaunchError(f"a template is not valid YAML: {' '.join(str(error).split())}") from None
-    for path in without:
-        for document in documents:
-            _drop(document, path)
-    filled = [_walk(document, values) for document in documents]
-    body = yaml.dump_all(filled, Dumper=_Dumper, sort_keys=False, width=1000, allow_unicode=True)
-    return "\n".join(head) + "\n" + body
+    return filled
 
 
-def _drop(place: Any, path: tuple[str, ...]) -> None:
-    for name in path[:-1]:
-        place = place.get(name) if isinstance(place, dict) else None
-    if isinstance(place, dict):
-        place.pop(path[-1], None)
+def _render(text: str, values: Values, quote: Callable[[Any], Raw]) -> str:
+    environment = ImmutableSandboxedEnvironment(
+        undefined=StrictUndefined,
+        finalize=quote,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        comment_start_string="{##",  # `${#list[@]}` is shell.
+        comment_end_string="##}",
+    )
+    environment.filters |= {"sh": _shell, "block": _block}
+    try:
+        return environment.from_string(text).render(values)
+    except TemplateSyntaxError as error:
+        raise LaunchError(f"line {error.lineno} of a template: {error.message}") from None
+    except TemplateError as error:
+        raise LaunchError(
+            f"a template is wrong: {error.message}; known here: {', '.join(sorted(values))}"
+        ) from None
 
 
-def _walk(node: Any, values: Values) -> Any:
-    if isinstance(node, dict):
-        pairs = ((_scalar(key, values), _walk(value, values)) for key, value in node.items())
-        empty = {key for key, value in node.items() if _is_left_out(value, values)}
-        return {
-            key: value for (key, value), old in zip(pairs, node, strict=True) if old not in empty
-        }
-    if isinstance(node, list):
-        return [_walk(item, values) for item in node if not _is_left_out(item, values)]
-    return _scalar(node, values)
+def _given(value: Any) -> Any:
+    if value is None:
+        raise LaunchError(
+            "a template uses a name that has no value here; put it between {% if NAME %} and {% endif %}"
+        )
+    if isinstance(value, StrictUndefined):
+        str(value)  # Raises what says so.
+    return value
 
 
-def _is_left_out(node: Any, values: Values) -> bool:
-    if not isinstance(node, str):
-        return False
-    return any(_value(name, values) is None for name in PLACEHOLDER.findall(node))
+def _shell(value: Any) -> Raw:
+    """A value as one word of a shell."""
+    return value if isinstance(value, Raw) else Raw(shlex.quote(str(_given(value))))
 
 
-def _scalar(node: Any, values: Values) -> Any:
-    if not isinstance(node, str):
-        return node
-    whole = PLACEHOLDER.fullmatch(node)
-    if whole:
-        value = _value(whole.group(1), values)
-        return str(value) if isinstance(value, str) else value
-    return _filled(node, values, plain=False)
+def _scalar(value: Any) -> Raw:
+    """A value as YAML on one line."""
+    if isinstance(value, Raw):
+        if len(value.splitlines()) > 1 and not isinstance(value, _Block):
+            raise LaunchError(f"what a script is given must be one line, but got {str(value)!r}")
+        return value
+    style = '"' if isinstance(value, str) else None
+    text = yaml.safe_dump(_given(value), default_style=style, width=float("inf"))
+    return Raw(text.removesuffix("...\n").rstrip("\n"))
 
 
-def _filled(text: str, values: Values, plain: bool) -> str:
-    def put(match: re.Match[str]) -> str:
-        value = _value(match.group(1), values)
-        if plain or isinstance(value, Shell | int):
-            return str(value)
-        return shlex.quote(str(value))
+class _Block(Raw):
+    """The lines of a block scalar."""
 
-    return PLACEHOLDER.sub(put, text)
+    __slots__ = ()
 
 
-def _value(name: str, values: Values) -> Value:
-    if name not in values:
-        known = ", ".join(f"__{key}__" for key in sorted(values))
-        raise LaunchError(f"a template has the placeholder __{name}__; known here: {known}")
-    return values[name]
+def _block(text: str, indent: int) -> _Block:
+    """Printable text as the lines below `key: |`."""
+    return _Block("\n".join(f"{' ' * indent}{line}" for line in text.splitlines()))

@@ -6,7 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, replace
 from importlib import metadata
 from pathlib import Path
@@ -21,7 +21,7 @@ from sweeper.errors import LaunchError
 from sweeper.launch import TARGETS, Options, Prepared, Target, options_of, prepare, write
 from sweeper.launch import wheel as wheels
 from sweeper.launch.inputs import sent_files
-from sweeper.launch.templates import Shell, fill_script, fill_yaml
+from sweeper.launch.templates import Raw, fill_script, fill_yaml
 from sweeper.launch.wheel import build_wheel
 from sweeper.spec import SweepSpec, parse_spec, spec_hash
 
@@ -119,32 +119,64 @@ def test_all_wrong_options_are_in_one_message() -> None:
 
 
 def test_a_value_stays_a_value_in_yaml() -> None:
-    filled = fill_yaml("# Purpose: x\na: __A__\nb: echo __A__\n", {"A": "x: {y}\n- z; $(rm)"})
-    head, read = filled.splitlines()[0], yaml.safe_load(filled)
-    assert head == "# Purpose: x"
-    assert read["a"] == "x: {y}\n- z; $(rm)"
-    assert shlex.split(read["b"]) == ["echo", "x: {y}\n- z; $(rm)"]
+    value = "x: {y} #\n- z; $(rm) {{ b }} \x85 'é' \\"
+    text = "# Purpose: x\na: {{ a }}\n{{ a }}: 1\nb: {c: {{ a }}}\nd: |\n{{ d | block(2) }}\n"
+    filled = fill_yaml(text, {"a": value, "d": "e: 1\n  f\n\n#g\n"})
+    assert filled.splitlines()[0] == "# Purpose: x"
+    assert yaml.safe_load(filled) == {
+        "a": value,
+        value: 1,
+        "b": {"c": value},
+        "d": "e: 1\n  f\n\n#g\n",
+    }
 
 
-def test_a_value_of_a_template_is_not_filled_again() -> None:
-    assert yaml.safe_load(fill_yaml("a: __A__\n", {"A": "__B__", "B": "no"})) == {"a": "__B__"}
+def test_a_value_in_a_script_inside_yaml_is_one_word() -> None:
+    text = "run: |\n  echo {{ a | sh }}\n"
+    read = yaml.safe_load(fill_yaml(text, {"a": "x: {y}; $(rm) 'z'"}))
+    assert shlex.split(read["run"]) == ["echo", "x: {y}; $(rm) 'z'"]
+    with pytest.raises(LaunchError, match="must be one line"):
+        fill_yaml(text, {"a": "x\nkey: value"})
 
 
 def test_yaml_keeps_types_and_leaves_out_what_has_no_value() -> None:
-    values = {"N": 3, "T": True, "Z": None, "S": "7", "C": Shell("a && b")}
-    filled = fill_yaml("n: __N__\nt: __T__\nz: __Z__\ns: __S__\nc: run __C__\n", values)
-    assert yaml.safe_load(filled) == {"n": 3, "t": True, "s": "7", "c": "run a && b"}
+    values = {"n": 3, "t": True, "z": None, "s": "7", "on": "on", "c": Raw("a && b"), "zero": 0}
+    text = (
+        "n: {{ n }}\nt: {{ t }}\n{% if z %}\nz: {{ z }}\n{% endif %}\ns: {{ s }}\no: {{ on }}\n"
+        "c: run {{ c }}\nzero: {{ zero }}\n"
+    )
+    wanted = {"n": 3, "t": True, "s": "7", "o": "on", "c": "run a && b", "zero": 0}
+    assert yaml.safe_load(fill_yaml(text, values)) == wanted
 
 
-def test_a_script_quotes_and_drops_lines_without_a_value() -> None:
-    text = "#SBATCH --x=__A__\necho __A__ __N__\necho __Z__\n"
-    filled = fill_script(text, {"A": "it's", "N": 2, "Z": None})
-    assert filled == "#SBATCH --x=it's\necho 'it'\"'\"'s' 2\n"
+def test_a_script_quotes_and_leaves_out_what_has_no_value() -> None:
+    text = "#SBATCH --x={{ a }}\necho {{ b }} {{ n }} ${#list[@]}\n{% if z %}\necho {{ z }}\n{% endif %}\n"
+    filled = fill_script(text, {"a": "a_1", "b": "it's", "n": 2, "z": None})
+    assert filled == "#SBATCH --x=a_1\necho 'it'\"'\"'s' 2 ${#list[@]}\n"
 
 
-def test_a_placeholder_that_nobody_knows_is_an_error() -> None:
-    with pytest.raises(LaunchError, match="__WHAT__; known here: __A__"):
-        fill_script("echo __WHAT__\n", {"A": "x"})
+@pytest.mark.parametrize("fill", [fill_script, fill_yaml])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: {{ what }}\n", "'what' is undefined; known here: a, none"),
+        ("{% if what %}x{% endif %}\n", "'what' is undefined"),
+        ("a: {{ none }}\n", "has no value here"),
+        ("a: {{ a\n", "line 1 of a template"),
+        ("\n{% if a %}\n", "line 2 of a template"),
+        ("a: {{ a.__class__.__mro__ }}\n", "is unsafe.*known here"),
+    ],
+)
+def test_a_wrong_template_is_an_error(
+    fill: Callable[[str, Mapping[str, Any]], str], text: str, said: str
+) -> None:
+    with pytest.raises(LaunchError, match=said):
+        fill(text, {"a": "x", "none": None})
+
+
+def test_a_template_that_makes_no_yaml_is_an_error() -> None:
+    with pytest.raises(LaunchError, match="not valid YAML"):
+        fill_yaml("a: [{{ a }}\n", {"a": 1})
 
 
 @pytest.mark.parametrize(
@@ -175,7 +207,7 @@ def test_there_are_five_templates_and_the_readme_names_each_target() -> None:
 def test_own_templates_take_the_place_of_shipped_ones(tmp_path: Path) -> None:
     own = tmp_path / "own"
     own.mkdir()
-    (own / "slurm.sh").write_text("#!/bin/bash\nmodule load __NAME__\n", encoding="utf-8")
+    (own / "slurm.sh").write_text("#!/bin/bash\nmodule load {{ name }}\n", encoding="utf-8")
     prepared = prepare(hub_spec(), "slurm", options_of("slurm", {}), tmp_path / "run", own)
     assert text_of(prepared, "slurm.sh") == f"#!/bin/bash\nmodule load sweeper-{HUB_SPEC}\n"
     assert "ray symmetric-run" in text_of(prepared, "slurm_node.sh")
