@@ -32,7 +32,7 @@ from sweeper.sweep.driver import PackFunction, drive
 from sweeper.sweep.prepare import check_inputs, check_same_run, clear, describe_run, disk_need
 from sweeper.sweep.retention import WeightRetention
 from sweeper.sweep.rounds import keys_so_far, plan_so_far, search_rounds, tasks_of
-from sweeper.trackers import Loggers
+from sweeper.trackers import Trackers
 from sweeper.trial.run import run_pack
 
 
@@ -110,7 +110,7 @@ def run_sweep(
         SweeperError: the grid is too large, or Ray cannot be used.
     """
     folder = RunFolder(out.resolve())
-    trackers = Loggers(spec, folder)
+    trackers = Trackers(spec, folder)
     points = None if options.only is None else already_suggested(folder) or None
     plan = make_plan(spec, points, options.only)
     folder.create()

@@ -6,6 +6,6 @@ logged instead, one run for each. Everything logged follows from records.jsonl a
 tracker is a projection, and what becomes of it never touches the sweep.
 """
 
-from sweeper.trackers.threads import Loggers
+from sweeper.trackers.threads import Trackers
 
-__all__ = ["Loggers"]
+__all__ = ["Trackers"]

@@ -12,7 +12,7 @@ MAX_TEXT = 500
 """Longer texts are cut: some trackers refuse them."""
 
 
-class Configuration(NamedTuple):
+class ConfigurationRun(NamedTuple):
     """One configuration under one seed, as a run of its own.
 
     `metrics` is empty unless the record is complete: what was stopped or failed shows no number.
@@ -30,7 +30,7 @@ class Configuration(NamedTuple):
     reason: str
 
 
-class Trajectory(NamedTuple):
+class TrajectoryRun(NamedTuple):
     """One optimizer run: its training losses, in nats per target token, of steps 1, 2, ..."""
 
     trajectory_id: str
@@ -40,36 +40,36 @@ class Trajectory(NamedTuple):
 class Tracker(Protocol):
     """Where runs are logged. A key that was logged before is replaced. All calls come from one thread."""
 
-    def configuration(self, run: Configuration) -> None:
+    def configuration(self, run: ConfigurationRun) -> None:
         """Log a configuration and end its run."""
 
-    def trajectory(self, run: Trajectory) -> None:
+    def trajectory(self, run: TrajectoryRun) -> None:
         """Log a training curve and end its run."""
 
 
-def configuration_of(record: TrialRecord) -> Configuration:
+def configuration_of(record: TrialRecord) -> ConfigurationRun:
     """What is logged of a record."""
     complete = record.status == "complete"
     reason = {k: v for k, v in (record.reason or {}).items() if k != "traceback"}
-    return Configuration(
+    return ConfigurationRun(
         key=f"{record.config_id}-{record.seed}",
         trajectory_id=record.trajectory_id,
         status=record.status,
         role=record.role,
         seed=record.seed,
         step=int(record.readout["step"]),
-        params=dict(_flat(record.config)),
+        params=dict(flat_params(record.config)),
         metrics={name: item.value for name, item in record.metrics.items()} if complete else {},
         reason="" if complete else json.dumps(reason)[:MAX_TEXT],
     )
 
 
-def _flat(raw: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Param]]:
+def flat_params(raw: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Param]]:
     """The hyperparameters with dotted names; lists as JSON, and nothing for None."""
     for key, value in raw.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{name}.")
+            yield from flat_params(value, f"{name}.")
         elif isinstance(value, str | int | float | bool):
             yield name, value[:MAX_TEXT] if isinstance(value, str) else value
         elif value is not None:

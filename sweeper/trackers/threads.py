@@ -14,28 +14,28 @@ from sweeper.spec import SweepSpec
 from sweeper.store.folder import RunFolder
 from sweeper.store.progress import read_trajectory
 from sweeper.store.records import RecordObserver, TrialRecord
-from sweeper.trackers.logged import Tracker, Trajectory, configuration_of
+from sweeper.trackers.logged import Tracker, TrajectoryRun, configuration_of
 
 CLOSE_SECONDS = 60.0
 """How long the end of a sweep waits for its trackers."""
 
 PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}
-"""A logger and its extra -> the package it needs."""
+"""A tracker -> the package it needs."""
 
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "WANDB_ERROR_REPORTING": "false",
 }
-"""Unless the environment says otherwise: nobody is told anything but the tracker, and that not for long."""
+"""Set unless the environment says otherwise: no telemetry, and few retries of a server that is down."""
 
 _log = logging.getLogger("sweeper.trackers")
 
 Opener = Callable[[SweepSpec, RunFolder], Tracker]
 
 
-class Loggers:
+class Trackers:
     """The trackers a spec names. Records go to them in the order they were written; none is waited for."""
 
     def __init__(self, spec: SweepSpec, folder: RunFolder) -> None:
@@ -47,7 +47,7 @@ class Loggers:
         """
         for name in spec.compute.trackers:
             check(name)
-        self._lanes = [
+        self._threads = [
             TrackerThread(name, OPENERS[name], spec, folder)
             for name in dict.fromkeys(spec.compute.trackers)
         ]
@@ -57,21 +57,21 @@ class Loggers:
         """An observer that passes records on to every tracker; at the end, trackers may finish."""
 
         def on_record(record: TrialRecord) -> None:
-            for lane in self._lanes:
-                lane.record(record)
+            for thread in self._threads:
+                thread.record(record)
 
         try:
             yield on_record
         finally:
             until = time.monotonic() + CLOSE_SECONDS
-            for lane in self._lanes:
-                lane.finish()
-            for lane in self._lanes:
-                lane.close(max(0.0, until - time.monotonic()))
+            for thread in self._threads:
+                thread.finish()
+            for thread in self._threads:
+                thread.close(max(0.0, until - time.monotonic()))
 
 
 def check(name: str) -> None:
-    """Refuse a logger that cannot work.
+    """Refuse a tracker that cannot work.
 
     Raises:
         MissingExtraError: its package is not installed.
@@ -83,8 +83,8 @@ def check(name: str) -> None:
             f"compute.trackers names {name}, which needs {package}; install it with "
             f"`pip install 'sweeper-llm[trackers]'`, or leave {name} out"
         )
-    away = os.environ.get("WANDB_MODE", "online") in ("offline", "dryrun", "disabled")
-    if name == "wandb" and not away and not os.environ.get("WANDB_API_KEY"):
+    offline = os.environ.get("WANDB_MODE", "online") in ("offline", "dryrun", "disabled")
+    if name == "wandb" and not offline and not os.environ.get("WANDB_API_KEY"):
         raise SweeperError(
             "compute.trackers names wandb, and the environment has no WANDB_API_KEY; set it, or "
             "WANDB_MODE=offline to write below the run folder"
@@ -103,7 +103,7 @@ class TrackerThread:
         self._pending: set[str] = set()
         self._failed = False
         self._waiting: set[Future[None]] = set()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"logger-{name}")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"tracker-{name}")
 
     def record(self, record: TrialRecord) -> None:
         """Log a record."""
@@ -157,7 +157,7 @@ class TrackerThread:
         return self._tracker
 
     def _curves(self) -> None:
-        """Log the trajectories that have ended: before, losses may be those of a decay tail."""
+        """Log the trajectories that have ended: earlier losses may be those of a decay tail."""
         for trajectory_id in sorted(self._pending):
             if self._failed:
                 return
@@ -165,18 +165,18 @@ class TrackerThread:
             if found is not None and not found.running:
                 self._pending.discard(trajectory_id)
                 if found.losses:
-                    self._open().trajectory(Trajectory(trajectory_id, found.losses))
+                    self._open().trajectory(TrajectoryRun(trajectory_id, found.losses))
 
 
 def sweep_key(folder: RunFolder) -> str:
-    """What tells the runs of this run folder apart from those of others on the same server."""
+    """What distinguishes the runs of this run folder from those of others on the same server."""
     info = folder.read_info() or {}
     text = f"{info.get('spec_hash')} {info.get('created_at')}"
     return hashlib.sha256(text.encode("utf-8")).hexdigest()[:8]
 
 
-def _environment() -> None:
-    for name, value in _ENVIRONMENT.items():
+def _set_environment() -> None:
+    for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 
 
@@ -187,7 +187,7 @@ def _tensorboard(spec: SweepSpec, folder: RunFolder) -> Tracker:
 
 
 def _mlflow(spec: SweepSpec, folder: RunFolder) -> Tracker:
-    _environment()
+    _set_environment()
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     if not uri:
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
@@ -198,7 +198,7 @@ def _mlflow(spec: SweepSpec, folder: RunFolder) -> Tracker:
 
 
 def _wandb(spec: SweepSpec, folder: RunFolder) -> Tracker:
-    _environment()
+    _set_environment()
     from sweeper.trackers.to_wandb import WandB
 
     return WandB(folder.root, spec.name, sweep_key(folder))

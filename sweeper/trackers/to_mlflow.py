@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from mlflow.entities import Metric, Param
 from mlflow.tracking import MlflowClient
 
-from sweeper.trackers.logged import Configuration, Trajectory
+from sweeper.trackers.logged import ConfigurationRun, TrajectoryRun
 
 STATUSES = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED", "unscored": "FAILED"}
 
@@ -26,7 +26,7 @@ class MLflow:
         )
         self._sweep = sweep
 
-    def configuration(self, run: Configuration) -> None:
+    def configuration(self, run: ConfigurationRun) -> None:
         """Hyperparameters, and metrics at the step of the readout."""
         tags = {
             "kind": "configuration",
@@ -43,7 +43,7 @@ class MLflow:
         self._log(run_id, metrics)
         self._client.set_terminated(run_id, STATUSES[run.status])
 
-    def trajectory(self, run: Trajectory) -> None:
+    def trajectory(self, run: TrajectoryRun) -> None:
         """The training loss by optimizer step."""
         run_id = self._new_run(f"trajectory-{run.trajectory_id}", {"kind": "trajectory"})
         losses = enumerate(run.losses, start=1)

@@ -8,7 +8,7 @@ from tensorboardX.proto.api_pb2 import Status
 from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData, SessionEndInfo
 from tensorboardX.summary import hparams
 
-from sweeper.trackers.logged import Configuration, Trajectory
+from sweeper.trackers.logged import ConfigurationRun, TrajectoryRun
 
 
 class TensorBoard:
@@ -17,7 +17,7 @@ class TensorBoard:
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    def configuration(self, run: Configuration) -> None:
+    def configuration(self, run: ConfigurationRun) -> None:
         """Metrics at the step of the readout, and a row of the HParams tab."""
         with self._writer(self._root / "configurations" / run.key) as writer:
             params = {**run.params, "role": run.role, "seed": run.seed, "status": run.status}
@@ -33,7 +33,7 @@ class TensorBoard:
                 writer.add_scalar(name, value, run.step)
             writer.file_writer.add_summary(end)
 
-    def trajectory(self, run: Trajectory) -> None:
+    def trajectory(self, run: TrajectoryRun) -> None:
         """The training loss by optimizer step."""
         with self._writer(self._root / "trajectories" / run.trajectory_id) as writer:
             for step, loss in enumerate(run.losses, start=1):

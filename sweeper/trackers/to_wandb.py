@@ -5,7 +5,7 @@ from typing import Any
 
 import wandb
 
-from sweeper.trackers.logged import Configuration, Trajectory
+from sweeper.trackers.logged import ConfigurationRun, TrajectoryRun
 
 
 class WandB:
@@ -17,7 +17,7 @@ class WandB:
         self._sweep = sweep
         root.mkdir(parents=True, exist_ok=True)
 
-    def configuration(self, run: Configuration) -> None:
+    def configuration(self, run: ConfigurationRun) -> None:
         """Hyperparameters, and metrics as the run's summary."""
         about = {"role": run.role, "seed": run.seed, "status": run.status, "step": run.step}
         opened = self._open(
@@ -31,7 +31,7 @@ class WandB:
         opened.summary.update(dict(run.metrics))
         opened.finish(exit_code=0 if run.status == "complete" else 1)
 
-    def trajectory(self, run: Trajectory) -> None:
+    def trajectory(self, run: TrajectoryRun) -> None:
         """The training loss by optimizer step."""
         opened = self._open(
             f"trajectory-{run.trajectory_id}", group=run.trajectory_id, job_type="trajectory"

@@ -23,22 +23,21 @@ from sweeper.store.folder import RunFolder
 from sweeper.store.progress import TrajectoryProgress, read_progress
 from sweeper.store.records import Metric, RecordWriter, TrialRecord, read_records
 from sweeper.task import TrajectoryTask
-from sweeper.trackers import Loggers
-from sweeper.trackers import threads as lanes
-from sweeper.trackers.logged import Configuration, Trajectory, configuration_of
+from sweeper.trackers import Trackers, threads
+from sweeper.trackers.logged import ConfigurationRun, TrajectoryRun, configuration_of
 
 LOSSES = (2.5, 2.25, 1.75, 1.5)
 
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No tracker of the machine is told anything; what loggers set is taken back."""
+    """No tracker of the machine gets anything; what trackers set is taken back."""
     for name in ("MLFLOW_TRACKING_URI", "WANDB_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    for name in lanes._ENVIRONMENT:
-        monkeypatch.setenv(name, lanes._ENVIRONMENT[name])
+    for name in threads.ENVIRONMENT:
+        monkeypatch.setenv(name, threads.ENVIRONMENT[name])
 
 
 @pytest.fixture
@@ -51,8 +50,8 @@ def folder(tmp_path: Path) -> RunFolder:
     return made
 
 
-def spec_with(*loggers: str) -> SweepSpec:
-    return make_spec(f"compute.trackers=[{', '.join(loggers)}]")
+def spec_with(*trackers: str) -> SweepSpec:
+    return make_spec(f"compute.trackers=[{', '.join(trackers)}]")
 
 
 def records() -> list[TrialRecord]:
@@ -73,10 +72,10 @@ def end_trajectories(folder: RunFolder, found: Sequence[TrialRecord], stage: str
         path.write_text(TrajectoryProgress(trajectory_id, stage, 4, 4, LOSSES, 9, 1.7e9).to_json())
 
 
-def tell(spec: SweepSpec, folder: RunFolder, found: Sequence[TrialRecord]) -> list[TrialRecord]:
+def send(spec: SweepSpec, folder: RunFolder, found: Sequence[TrialRecord]) -> list[TrialRecord]:
     """Send records through, as the driver does; returns those that were passed on."""
     passed: list[TrialRecord] = []
-    with Loggers(spec, folder).observing() as on_record:
+    with Trackers(spec, folder).observing() as on_record:
         for record in found:
             on_record(record)
             passed.append(record)
@@ -96,7 +95,7 @@ def hparams(accumulator: EventAccumulator, part: str) -> Any:
 def test_tensorboard_has_a_run_for_each_configuration_and_curve(folder: RunFolder) -> None:
     found = records()
     end_trajectories(folder, found)
-    assert tell(spec_with("tensorboard"), folder, found) == found
+    assert send(spec_with("tensorboard"), folder, found) == found
     root = folder.root / "tensorboard"
     ends = {"good": "SUCCESS", "bad": "FAILURE", "cut": "FAILURE", "half": "FAILURE"}
     assert {path.name for path in (root / "configurations").iterdir()} == {f"{n}-0" for n in ends}
@@ -120,7 +119,7 @@ def test_tensorboard_has_a_run_for_each_configuration_and_curve(folder: RunFolde
         assert [(point.step, point.value) for point in curve] == list(enumerate(LOSSES, start=1))
 
 
-def test_mlflow_reads_back_runs_of_a_local_store_and_a_second_telling_replaces_them(
+def test_mlflow_reads_back_runs_of_a_local_store_and_a_second_pass_replaces_them(
     folder: RunFolder,
 ) -> None:
     from mlflow.tracking import MlflowClient
@@ -128,7 +127,7 @@ def test_mlflow_reads_back_runs_of_a_local_store_and_a_second_telling_replaces_t
     found = records()
     end_trajectories(folder, found)
     for _ in range(2):
-        tell(spec_with("mlflow"), folder, found)
+        send(spec_with("mlflow"), folder, found)
     client = MlflowClient(tracking_uri=(folder.root / "mlruns").as_uri())
     experiment = client.get_experiment_by_name("synthetic")
     assert experiment is not None
@@ -192,9 +191,9 @@ def whole_wandb_run(path: Path) -> list[Any]:
 def test_wandb_writes_runs_below_the_folder_without_a_network(folder: RunFolder) -> None:
     found = records()[:2]
     end_trajectories(folder, found[:1])
-    tell(spec_with("wandb"), folder, found)
+    send(spec_with("wandb"), folder, found)
     logs = {path.stem: path for path in folder.root.glob("wandb/offline-run-*/run-*.wandb")}
-    sweep = lanes.sweep_key(folder)
+    sweep = threads.sweep_key(folder)
     curve = f"run-{sweep}-trajectory-{found[0].trajectory_id}"
     assert set(logs) == {f"run-{sweep}-good-0", f"run-{sweep}-bad-0", curve}
     read = {name: whole_wandb_run(path) for name, path in logs.items()}
@@ -226,7 +225,7 @@ def test_wandb_writes_runs_below_the_folder_without_a_network(folder: RunFolder)
 def test_a_curve_waits_until_its_trajectory_has_ended(folder: RunFolder) -> None:
     found = records()
     end_trajectories(folder, found, stage="train")
-    tell(spec_with("tensorboard"), folder, found)
+    send(spec_with("tensorboard"), folder, found)
     assert not (folder.root / "tensorboard" / "trajectories").exists()
 
 
@@ -237,7 +236,7 @@ def test_a_tracker_that_fails_is_named_once_and_the_others_go_on(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (folder.root / "in the way" / "store").as_uri())
     found = make_sweep()[:6]
     with caplog.at_level(logging.WARNING, logger="sweeper.trackers"):
-        assert tell(spec_with("mlflow", "tensorboard"), folder, found) == found
+        assert send(spec_with("mlflow", "tensorboard"), folder, found) == found
     said = [r.getMessage() for r in caplog.records if r.name == "sweeper.trackers"]
     assert len(said) == 1
     assert said[0].startswith("mlflow failed and is left out from here on; the sweep itself is")
@@ -250,18 +249,18 @@ def test_a_tracker_that_hangs_holds_nothing_up(
     released = threading.Event()
 
     class Hanging:
-        def configuration(self, run: Configuration) -> None:
+        def configuration(self, run: ConfigurationRun) -> None:
             released.wait(60)
 
-        def trajectory(self, run: Trajectory) -> None:
+        def trajectory(self, run: TrajectoryRun) -> None:
             raise AssertionError("nothing ended")
 
-    monkeypatch.setitem(lanes.OPENERS, "mlflow", lambda spec, folder: Hanging())
-    monkeypatch.setattr(lanes, "CLOSE_SECONDS", 0.0)
+    monkeypatch.setitem(threads.OPENERS, "mlflow", lambda spec, folder: Hanging())
+    monkeypatch.setattr(threads, "CLOSE_SECONDS", 0.0)
     found = records()
     try:
         with caplog.at_level(logging.WARNING, logger="sweeper.trackers"):
-            assert tell(spec_with("mlflow"), folder, found) == found
+            assert send(spec_with("mlflow"), folder, found) == found
         assert not released.is_set()
         (said,) = [r.getMessage() for r in caplog.records if r.name == "sweeper.trackers"]
         assert "mlflow did not take everything" in said and "5 runs are missing" in said
@@ -274,14 +273,14 @@ def test_what_a_tracker_needs_is_checked_before_the_sweep(
 ) -> None:
     monkeypatch.delenv("WANDB_MODE")
     with pytest.raises(SweeperError, match="has no WANDB_API_KEY; set it, or WANDB_MODE=offline"):
-        Loggers(spec_with("wandb"), folder)
-    monkeypatch.setitem(lanes.PACKAGES, "mlflow", "no_such_package")
+        Trackers(spec_with("wandb"), folder)
+    monkeypatch.setitem(threads.PACKAGES, "mlflow", "no_such_package")
     with pytest.raises(MissingExtraError, match=r"pip install 'sweeper-llm\[trackers\]'"):
-        Loggers(spec_with("tensorboard", "mlflow"), folder)
-    Loggers(spec_with("tensorboard"), folder)
+        Trackers(spec_with("tensorboard", "mlflow"), folder)
+    Trackers(spec_with("tensorboard"), folder)
 
 
-def test_loggers_are_off_by_default_and_no_part_of_what_a_run_is() -> None:
+def test_trackers_are_off_by_default_and_no_part_of_what_a_run_is() -> None:
     assert make_spec().compute.trackers == ()
     assert spec_with("mlflow", "wandb").compute.trackers == ("mlflow", "wandb")
     assert make_spec("compute.trackers=wandb").compute.trackers == ("wandb",)
@@ -303,7 +302,7 @@ def test_hyperparameters_are_flat_and_nothing_is_made_up() -> None:
     assert unscored.metrics == {} and json.loads(unscored.reason) == {"metrics": ["rouge_l"]}
 
 
-def test_a_sweep_tells_its_loggers_what_its_trials_find(
+def test_the_trackers_of_a_sweep_show_what_its_trials_find(
     tiny_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sweeper.sweep import run as sweep
