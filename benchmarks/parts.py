@@ -96,7 +96,7 @@ class Path:
             batches = [collate([part] * paths, self._pad) for part in micro_batches(rows, size)]
             torch.manual_seed(step_seed(task.seed, step))
             if self._adapters:
-                self._slots.hold(self._adapters)
+                self._slots.load(self._adapters)
             step_together(self._model, self.walkers, batches, self._schedules)
         return time.perf_counter() - began
 
@@ -277,7 +277,7 @@ def scoring() -> list[Row]:
 
     def scored(chosen: Sequence[Adapter]) -> tuple[float, list[Scores]]:
         began = time.perf_counter()
-        with slots.holding(chosen, [None] * len(chosen)):
+        with slots.loaded(chosen, [None] * len(chosen)):
             result = scorer.score(model, slots, len(chosen))
         return time.perf_counter() - began, result
 

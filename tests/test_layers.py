@@ -54,6 +54,7 @@ CLI = (
     "inspecting",
     "judging",
     "launching",
+    "logs",
     "machine",
     "migrating",
     "options",

@@ -37,6 +37,13 @@ def configurations(ctx: typer.Context, incomplete: str) -> list[str]:
     return [name for name in known if name.startswith(incomplete)]
 
 
+def trials(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The ids of the trials that have a log in the run on the command line."""
+    named = ctx.params.get("run")
+    known = [] if named is None else RunFolder(Path(named)).trials_with_logs()
+    return [name for name in known if name.startswith(incomplete)]
+
+
 def policies(incomplete: str) -> list[str]:
     """The names of policies."""
     return [name for name in NAMES if name.startswith(incomplete)]

@@ -27,6 +27,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "show": ("sweeper show runs/miniature 431350",),
     "compare": ("sweeper compare runs/miniature 431350 4624a1 9d5d06",),
     "ls": ("sweeper ls runs",),
+    "logs": ("sweeper logs runs/miniature --tail 20", "sweeper logs runs/miniature --follow"),
     "report": ("sweeper report runs/miniature --out report.html",),
     "serve": ("sweeper serve runs", "sweeper serve runs/miniature --port 0"),
     "export-study": ("sweeper export-study runs/miniature --storage sqlite:///study.sqlite3",),

@@ -26,7 +26,6 @@ from sweeper.estimate.rates import (
     Tokens,
     analytic_rates,
     cpu,
-    train_flops,
     two_rates,
 )
 from sweeper.estimate.saved import Saved, saved
@@ -80,6 +79,5 @@ __all__ = [
     "saved",
     "shape_of",
     "spent",
-    "train_flops",
     "two_rates",
 ]

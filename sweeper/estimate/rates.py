@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from sweeper.memory import ModelShape, held_bytes
+from sweeper.memory import PEAK_FLOPS, ModelShape, held_bytes, train_flops
 from sweeper.task import Tuning
 
 UTILISATION = {"float32": 0.6, "mixed_bf16": 0.3, "pure_bf16": 0.3}
@@ -56,10 +56,10 @@ class Device:
 
 
 GPUS = (
-    Device("A10 24 GB", "cuda", 24 * 10**9, 31.2e12, 125e12, 0.6e12),
-    Device("A100 40 GB", "cuda", 40 * 10**9, 19.5e12, 312e12, 1.555e12, 3e11),
-    Device("H100 80 GB", "cuda", 80 * 10**9, 67e12, 989e12, 3.35e12, 4.5e11),
-    Device("H200 141 GB", "cuda", 141 * 10**9, 67e12, 989e12, 4.8e12, 4.5e11),
+    Device("A10 24 GB", "cuda", 24 * 10**9, *PEAK_FLOPS["A10"], 0.6e12),
+    Device("A100 40 GB", "cuda", 40 * 10**9, *PEAK_FLOPS["A100"], 1.555e12, 3e11),
+    Device("H100 80 GB", "cuda", 80 * 10**9, *PEAK_FLOPS["H100"], 3.35e12, 4.5e11),
+    Device("H200 141 GB", "cuda", 141 * 10**9, *PEAK_FLOPS["H200"], 4.8e12, 4.5e11),
 )
 """One GPU for each usual size, with the peaks of its data sheet (NVIDIA). Sizes are decimal gigabytes, a
 few percent below what the larger ones have: that is the margin for fragmentation."""
@@ -116,17 +116,6 @@ class Rates:
     def to_data(self) -> dict[str, Any]:
         """The fields, for JSON."""
         return asdict(self)
-
-
-def train_flops(shape: ModelShape, tuning: Tuning) -> float:
-    """FLOP per trained token: 2 per weight forward; backward 4, or 2 where weights are frozen.
-
-    A frozen weight passes the gradient on (2) and gets none of its own (2); an adapter has all 6
-    (arXiv 2001.08361, section 2.1). The attention scores, 4 % at 1024 tokens and 7B, are left out.
-    """
-    if tuning.method == "full":
-        return 6.0 * shape.multiplied
-    return 4.0 * shape.multiplied + 6.0 * shape.trainable(tuning)
 
 
 def analytic_rates(

@@ -8,6 +8,7 @@ from sweeper.memory.fit import (
     fitting_rows,
     micro_batch_rows,
 )
+from sweeper.memory.flops import PEAK_FLOPS, peak_flops, train_flops
 from sweeper.memory.parts import (
     GIB,
     HELDOUT_TOKENS,
@@ -30,6 +31,7 @@ __all__ = [
     "KV_SHARE",
     "LOGIT_ROWS",
     "MICRO_BATCH_TOKENS",
+    "PEAK_FLOPS",
     "TILE",
     "USABLE",
     "MemoryFacts",
@@ -42,8 +44,10 @@ __all__ = [
     "hub_cache",
     "memory",
     "micro_batch_rows",
+    "peak_flops",
     "read_shape",
     "shape_of",
     "state_bytes",
+    "train_flops",
     "weights_bytes",
 ]

@@ -98,8 +98,8 @@ def _targets(tuning: Tuning) -> str | list[str]:
     return names[0] if names == (ALL_LINEAR,) else list(names)
 
 
-class Held(NamedTuple):
-    """The adapters that a layer holds, stacked over the slots."""
+class StackedAdapters(NamedTuple):
+    """The adapters of a layer, stacked over the slots."""
 
     down: torch.Tensor  # (slots, rank, in)
     up: torch.Tensor  # (slots, out, rank)
@@ -107,48 +107,53 @@ class Held(NamedTuple):
     magnitude: torch.Tensor | None = None  # (slots, out), of DoRA
     norm: torch.Tensor | None = None  # (slots, out), of DoRA
 
-    def chosen(self, index: torch.Tensor) -> "Held":
+    def chosen(self, index: torch.Tensor) -> "StackedAdapters":
         """Those of some slots, in the order asked for."""
-        return Held(*(None if part is None else part[index] for part in self))  # type: ignore[arg-type]
+        parts = (None if part is None else part[index] for part in self)
+        return StackedAdapters(*parts)  # type: ignore[arg-type]
 
 
-class SlottedLinear(torch.nn.Module):
+class StackedLinear(torch.nn.Module):
     """A frozen linear layer whose rows, in equal blocks, each use the adapter of their slot."""
 
     def __init__(self, base: torch.nn.Linear) -> None:
         super().__init__()
         self.base = base
-        self.held: Held | None = None
+        self.stacked: StackedAdapters | None = None
         self.masks: Sequence[tuple[float, int]] = ()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(rows, length, in) -> (rows, length, out)."""
         y: torch.Tensor = self.base(x)
-        held = self.held
-        if held is None:
+        stacked = self.stacked
+        if stacked is None:
             return y
-        blocks = x.reshape(len(held.down), -1, x.shape[-1])
+        blocks = x.reshape(len(stacked.down), -1, x.shape[-1])
         if not torch.is_autocast_enabled(x.device.type):
-            blocks = blocks.to(held.down.dtype)
+            blocks = blocks.to(stacked.down.dtype)
         if self.masks:
             blocks = _dropped(blocks, self.masks)
-        low = torch.bmm(blocks, held.down.mT) * held.scaling
-        wide = y.reshape(len(held.down), -1, y.shape[-1])
-        if held.magnitude is not None:
-            return self._rescaled(wide, blocks, torch.bmm(low, held.up.mT), held).view_as(y)
-        if y.dtype == held.down.dtype:
+        low = torch.bmm(blocks, stacked.down.mT) * stacked.scaling
+        wide = y.reshape(len(stacked.down), -1, y.shape[-1])
+        if stacked.magnitude is not None:
+            return self._rescaled(wide, blocks, torch.bmm(low, stacked.up.mT), stacked).view_as(y)
+        if y.dtype == stacked.down.dtype:
             if torch.is_grad_enabled():
-                return torch.baddbmm(wide, low, held.up.mT).view_as(y)
+                return torch.baddbmm(wide, low, stacked.up.mT).view_as(y)
             # y is nobody else's: no copy is needed.
-            return wide.baddbmm_(low, held.up.mT).view_as(y)
-        return (wide + torch.bmm(low, held.up.mT)).to(y.dtype).view_as(y)
+            return wide.baddbmm_(low, stacked.up.mT).view_as(y)
+        return (wide + torch.bmm(low, stacked.up.mT)).to(y.dtype).view_as(y)
 
     def _rescaled(
-        self, wide: torch.Tensor, blocks: torch.Tensor, added: torch.Tensor, held: "Held"
+        self,
+        wide: torch.Tensor,
+        blocks: torch.Tensor,
+        added: torch.Tensor,
+        stacked: "StackedAdapters",
     ) -> torch.Tensor:
         """DoRA's output. As in peft, dropout hides inputs from the rescaling of the frozen part too."""
-        assert held.magnitude is not None and held.norm is not None
-        gain = (held.magnitude / held.norm)[:, None, :]
+        assert stacked.magnitude is not None and stacked.norm is not None
+        gain = (stacked.magnitude / stacked.norm)[:, None, :]
         bias = self.base.bias
         if self.masks:
             plain = torch.nn.functional.linear(blocks.to(self.base.weight.dtype), self.base.weight)
@@ -179,14 +184,14 @@ class AdapterStack:
 
     def __init__(self, model: PreTrainedModel, layers: Iterable[str]) -> None:
         self._model = model
-        self._layers: dict[str, SlottedLinear] = {}
-        self._held: dict[str, Held] = {}
+        self._layers: dict[str, StackedLinear] = {}
+        self._loaded: dict[str, StackedAdapters] = {}
         self._scalings: dict[tuple[float, ...], torch.Tensor] = {}
         self._dropout: list[tuple[float, int]] = []
         for name in layers:
             base = model.get_submodule(name)
             assert isinstance(base, torch.nn.Linear)
-            self._layers[name] = SlottedLinear(base)
+            self._layers[name] = StackedLinear(base)
             self._put(name, self._layers[name])
 
     def remove(self) -> None:
@@ -199,7 +204,7 @@ class AdapterStack:
         parent, _, child = name.rpartition(".")
         setattr(self._model.get_submodule(parent), child, layer)
 
-    def hold(
+    def load(
         self,
         adapters: Sequence[Adapter],
         values: Sequence[Sequence[torch.Tensor] | None] | None = None,
@@ -211,7 +216,7 @@ class AdapterStack:
             adapters: One per slot.
             values: Weights to use in place of an adapter's own, in the order of `parameters`.
             seeds: One per slot, for dropout; none switches dropout off. Every layer and every
-                micro-batch (`turn`) has a mask of its own.
+                micro-batch (`set_micro_batch`) has a mask of its own.
         """
         values = values or [None] * len(adapters)
         own = [list(adapter.parameters().values()) for adapter in adapters]
@@ -229,11 +234,11 @@ class AdapterStack:
                 for weights, mine in zip(used, own, strict=True)
             ]
             scalings = tuple(item.scaling[name] for item in adapters)
-            layer.held = self._held[name] = self._stacked(layer.base, parts, scalings)
+            layer.stacked = self._loaded[name] = self._stacked(layer.base, parts, scalings)
         self._dropout = list(zip((item.dropout for item in adapters), seeds, strict=False))
-        self.turn(0)
+        self.set_micro_batch(0)
 
-    def turn(self, micro_batch: int) -> None:
+    def set_micro_batch(self, micro_batch: int) -> None:
         """Choose the dropout masks of a micro-batch, counted from 0."""
         active = any(rate for rate, _ in self._dropout)
         for number, layer in enumerate(self._layers.values()):
@@ -245,14 +250,14 @@ class AdapterStack:
         base: torch.nn.Linear,
         parts: Sequence[Sequence[torch.Tensor]],
         scalings: tuple[float, ...],
-    ) -> Held:
+    ) -> StackedAdapters:
         down = _stacked([part[0] for part in parts], dim=0)
         up = _stacked([part[1] for part in parts], dim=1)
-        held = Held(down, up, self._scaling(scalings, down))
+        stacked = StackedAdapters(down, up, self._scaling(scalings, down))
         if len(parts[0]) == 2:
-            return held
+            return stacked
         magnitude = torch.stack([part[2] for part in parts])
-        return held._replace(magnitude=magnitude, norm=_row_norms(base.weight, held))
+        return stacked._replace(magnitude=magnitude, norm=_row_norms(base.weight, stacked))
 
     def _scaling(self, factors: tuple[float, ...], like: torch.Tensor) -> torch.Tensor:
         """(slots, 1, 1). Kept, because copying numbers to a GPU in every layer and step takes time."""
@@ -262,44 +267,44 @@ class AdapterStack:
         return self._scalings[factors]
 
     def arrange(self, owners: Sequence[int]) -> None:
-        """Let equal blocks of rows use the held adapters `owners`, one per block."""
+        """Let equal blocks of rows use the stacked adapters `owners`, one per block."""
         for name, layer in self._layers.items():
-            held = self._held[name]
-            if list(owners) != list(range(len(held.down))):
-                held = held.chosen(torch.tensor(owners, device=held.down.device))
-            layer.held = held
+            stacked = self._loaded[name]
+            if list(owners) != list(range(len(stacked.down))):
+                stacked = stacked.chosen(torch.tensor(owners, device=stacked.down.device))
+            layer.stacked = stacked
 
-    def clear(self) -> None:
-        """Let go of all adapters: the model is the base model."""
-        self._held, self._dropout = {}, []
+    def unload(self) -> None:
+        """Take out all adapters: the model is the base model."""
+        self._loaded, self._dropout = {}, []
         for layer in self._layers.values():
-            layer.held = None
+            layer.stacked = None
             layer.masks = ()
 
     @contextmanager
-    def holding(
+    def loaded(
         self, adapters: Sequence[Adapter], values: Sequence[Sequence[torch.Tensor] | None]
     ) -> Iterator[None]:
-        """Hold weights for a while."""
-        self.hold(adapters, values)
+        """Load adapters for a while; see `load`."""
+        self.load(adapters, values)
         try:
             yield
         finally:
-            self.clear()
+            self.unload()
 
 
 @torch.no_grad()
-def _row_norms(weight: torch.Tensor, held: Held) -> torch.Tensor:
+def _row_norms(weight: torch.Tensor, stacked: StackedAdapters) -> torch.Tensor:
     """(slots, out): the length of each row of W + scaling * B A, in fp32.
 
     Expanded, |w|^2 + 2 s w.(b A) + s^2 |b A|^2, so that no product of the size of W is made per slot.
     """
     frozen = weight.float()
-    down, up, scaling = held.down.float(), held.up.float(), held.scaling[:, :, 0].float()
+    down, up, scaling = stacked.down.float(), stacked.up.float(), stacked.scaling[:, :, 0].float()
     crossed = torch.einsum("sor,sro->so", up, down @ frozen.mT)
     added = torch.einsum("sor,srq,soq->so", up, down @ down.mT, up)
     squares = frozen.square().sum(dim=1) + 2 * scaling * crossed + scaling.square() * added
-    return squares.clamp_min(0).sqrt().to(held.down.dtype)
+    return squares.clamp_min(0).sqrt().to(stacked.down.dtype)
 
 
 def _stacked(factors: Sequence[torch.Tensor], dim: int) -> torch.Tensor:

@@ -35,6 +35,12 @@ def usable_bytes(device: torch.device, share: float) -> int | None:
     return int(torch.cuda.get_device_properties(device).total_memory * share)
 
 
+def release_cached() -> None:
+    """Give back the GPU memory that this process holds and does not use."""
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
 def memory_figures(device: torch.device) -> str:
     """What the device holds and has, in GiB: peak of this process, its size, and what is free."""
     if device.type == "cuda":

@@ -92,6 +92,7 @@ class TrialStorage:
         self.checkpoint = self.trajectory / "checkpoint.safetensors"
         self.outbox = self.trajectory / "outbox"
         self.progress = self.trajectory / "progress.json"
+        self.log = self.trajectory / "log.jsonl"
         self._generations = root / "generations"
 
     def create(self) -> None:
@@ -167,6 +168,16 @@ class RunFolder:
     def trial(self, trajectory_id: str) -> TrialStorage:
         """The part of the folder one trial writes to."""
         return TrialStorage(self.root, trajectory_id)
+
+    def trials_with_logs(self) -> list[str]:
+        """The ids of the trajectories that have a log, the one written to last at the end."""
+        written = {}
+        for path in self.trajectories.glob("*/log.jsonl"):
+            try:
+                written[path.parent.name] = path.stat().st_mtime
+            except OSError:  # Deleted meanwhile.
+                continue
+        return sorted(written, key=lambda name: (written[name], name))
 
     def create(self) -> None:
         """Make the folder and prove that it can be written to.

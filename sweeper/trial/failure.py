@@ -1,11 +1,14 @@
-"""Why an attempt at a trajectory ended before its readouts were measured."""
+"""Why an attempt at a pack ended before its readouts were measured, and what to try next."""
 
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from sweeper.errors import TrainingDivergedError
+from sweeper.model.gpu_memory import is_out_of_memory, memory_figures
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,29 @@ class Failure:
     readouts: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much an attempt may take on at once, after earlier ones ran out of memory; None is no limit.
+
+    `micro_rows` bounds the rows per path, process and forward pass, `readouts` those scored together.
+    Neither is part of a configuration: they change nothing but rounding.
+    """
+
+    micro_rows: int | None = None
+    readouts: int | None = None
+    halvings: int = 0
+
+    def after(self, failure: Failure) -> "Limits | None":
+        """What to try next, or None where less would not help."""
+        if not failure.out_of_memory:
+            return None
+        if failure.reason["stage"] == "train" and failure.micro_rows > 1:
+            return replace(self, micro_rows=failure.micro_rows // 2, halvings=self.halvings + 1)
+        if failure.reason["stage"] == "evaluate" and failure.readouts > 1:
+            return replace(self, readouts=failure.readouts // 2, halvings=self.halvings + 1)
+        return None
+
+
 def failure_of(error: Exception, stage: str) -> Failure:
     """An error as a failure of some stage."""
     reason: dict[str, Any] = {
@@ -34,3 +60,40 @@ def failure_of(error: Exception, stage: str) -> Failure:
     if isinstance(error, TrainingDivergedError):
         reason["step"] = error.step
     return Failure(reason)
+
+
+def attempt_failure(
+    error: Exception,
+    stage: str,
+    provenance: Mapping[str, Any],
+    device: torch.device,
+    micro_rows: int,
+    readouts: int,
+) -> Failure:
+    """What an error means for the readouts that an attempt has left.
+
+    Args:
+        error: What ended the attempt.
+        stage: What its first path was doing.
+        provenance: Of its first path.
+        device: Where it ran.
+        micro_rows: Rows per path and forward pass that were tried last, 0 before the first.
+        readouts: Readouts that were scored together last, 0 before the first.
+    """
+    failure = failure_of(error, stage)
+    if not is_out_of_memory(error):
+        return replace(failure, provenance=provenance)
+    message = (
+        f"out of memory ({memory_figures(device)}) with {micro_rows} row(s) per forward "
+        f"pass and {readouts or 1} readout(s) scored together; set "
+        "compute.gradient_checkpointing, lower data.max_length or evaluation.batch_size, use LoRA, or "
+        "spread a trial over more GPUs with compute.gpus_per_trial"
+    )
+    return replace(
+        failure,
+        reason={**failure.reason, "class": "OutOfMemoryError", "message": message},
+        provenance=provenance,
+        out_of_memory=True,
+        micro_rows=micro_rows,
+        readouts=readouts,
+    )

@@ -1,4 +1,4 @@
-"""Signs of life: how far the members of an attempt are, on disk while they run."""
+"""Signs of life: how far the paths of an attempt are, on disk while they run."""
 
 import contextlib
 import time
@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from sweeper.store.folder import write_atomic
 from sweeper.store.progress import TrajectoryProgress, read_trajectory
-from sweeper.trial.member import Member
+from sweeper.trial.path import RunningPath
+from sweeper.trial.pending import PendingReadouts
 
 SECONDS = 1.0
 """The shortest time between two writings within a stage."""
@@ -16,33 +17,44 @@ SHARE = 100
 
 
 class Heartbeat:
-    """Writes the progress of members at every change of stage, and about once a second in between.
+    """Writes the progress of paths at every change of stage, and about once a second in between.
 
     Only what is known already is written: no loss is fetched from a GPU for it. A disk that refuses
     is ignored here; checkpoint and record, without which a trial cannot go on, will say so.
+
+    Args:
+        pending: What the attempt has to do. Only the main process of a trial writes.
+        clock: Seconds.
+        alive: Called with every sign of life.
     """
 
     def __init__(
         self,
-        members: Sequence[Member],
+        pending: Sequence[PendingReadouts],
         clock: Callable[[], float] = time.monotonic,
         alive: Callable[[], None] = lambda: None,
     ) -> None:
-        self._members = tuple(members)
+        self._pending = [one for one in pending if one.world.is_main_process]
+        self._running: dict[PendingReadouts, RunningPath] = {}
         self._alive = alive
         self._clock = clock
         self._due = clock()
-        self._count: dict[Member, int] = {}
-        self._ended: set[Member] = set()
+        self._count: dict[PendingReadouts, int] = {}
+        self._ended: set[PendingReadouts] = set()
 
-    def enter(self, stage: str, members: Iterable[Member]) -> None:
-        """Members begin a stage, or go on in it."""
+    def follow(self, paths: Iterable[RunningPath]) -> None:
+        """From here on, report how far these paths are."""
+        self._running = {path.pending: path for path in paths}
+
+    def enter(self, stage: str, paths: Iterable[RunningPath]) -> None:
+        """Paths begin a stage, or go on in it."""
         self._alive()
-        changed = [member for member in members if member.stage != stage]
-        for member in changed:
-            member.stage = stage
+        changed = [path for path in paths if path.pending.stage != stage]
+        for path in changed:
+            path.pending.stage = stage
+            path.pending.log.write("stage", stage=stage, step=path.trainer.step)
         if changed:
-            self._write([member for member in changed if member in self._members])
+            self._write([path.pending for path in changed if path.pending in self._pending])
         else:
             self.tick()
 
@@ -50,30 +62,31 @@ class Heartbeat:
         """Something was done."""
         self._alive()
         if self._clock() >= self._due:
-            self._write([member for member in self._members if member not in self._ended])
+            self._write([one for one in self._pending if one not in self._ended])
 
     def end(self) -> None:
-        """No member is worked on any more."""
-        self._write(self._members, ended=True)
+        """No path is worked on any more."""
+        self._write(self._pending, ended=True)
+        self._running = {}
 
-    def _write(self, members: Iterable[Member], ended: bool = False) -> None:
+    def _write(self, pending: Iterable[PendingReadouts], ended: bool = False) -> None:
         began = self._clock()
-        for member in members:
-            over = ended or not member.waiting
+        for one in pending:
+            over = ended or not one.waiting
             if over:
-                self._ended.add(member)
-            path = member.storage.progress
-            count = self._count.get(member)
+                self._ended.add(one)
+            path = one.storage.progress
+            count = self._count.get(one)
             if count is None:
                 before = read_trajectory(path)
                 count = 0 if before is None else before.beat
-            self._count[member] = count + 1
-            step, losses = member.reached()
+            self._count[one] = count + 1
+            step, losses = self._running[one].progress if one in self._running else (0, ())
             progress = TrajectoryProgress(
-                trajectory_id=member.task.trajectory_id,
-                stage="end" if over else member.stage,
+                trajectory_id=one.task.trajectory_id,
+                stage="end" if over else one.stage,
                 step=step,
-                steps=max(readout.step for readout in member.task.readouts),
+                steps=max(readout.step for readout in one.task.readouts),
                 losses=losses,
                 beat=count + 1,
                 written_at=time.time(),

@@ -20,8 +20,7 @@ from sweeper.errors import DiskFullError, RankLostError, UnreachableError
 from sweeper.store.folder import TrialStorage
 from sweeper.store.records import TrialRecord
 from sweeper.task import TrajectoryTask
-from sweeper.trial.attempt import Limits
-from sweeper.trial.failure import Failure
+from sweeper.trial.failure import Failure, Limits
 
 GRACE_SECONDS = 10.0
 """How long other processes may still report after one has: the first to fail is not always the cause."""

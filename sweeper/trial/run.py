@@ -1,16 +1,19 @@
 """`run_pack`: do what is left of some trajectories, whatever happens on the way."""
 
+import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
 
 from sweeper.errors import DiskFullError, UnreachableError
 from sweeper.model.distributed import SINGLE_PROCESS, World
+from sweeper.model.gpu_memory import release_cached
 from sweeper.store.folder import TrialStorage
 from sweeper.store.records import TrialRecord
 from sweeper.store.retry import storage_refused
+from sweeper.store.trial_log import TrialLog
 from sweeper.task import TrajectoryTask
-from sweeper.trial.attempt import Attempt, Limits
-from sweeper.trial.failure import Failure
-from sweeper.trial.member import Member
+from sweeper.trial.attempt import Attempt
+from sweeper.trial.failure import Failure, Limits
+from sweeper.trial.pending import PendingReadouts
 from sweeper.trial.ranks import on_ranks
 from sweeper.trial.watchdog import Watchdog
 
@@ -61,13 +64,29 @@ def run_pack(
         if failure is None:
             return
         limits = limits.after(failure)
+        if limits is not None:
+            _log_retry(tasks, storage_of, failure, limits)
     if len(tasks) > 1:
         for task in tasks:
             yield from run_pack([task], storage_of, frozenset(known))
         return
     assert failure is not None
-    member = Member(tasks[0], storage_of(tasks[0].trajectory_id), known)
-    yield member.fail(member.waiting, failure)
+    pending = PendingReadouts(tasks[0], storage_of(tasks[0].trajectory_id), known)
+    yield pending.fail(pending.waiting, failure)
+
+
+def _log_retry(
+    tasks: Sequence[TrajectoryTask], storage_of: StorageOf, failure: Failure, limits: Limits
+) -> None:
+    for task in tasks:
+        TrialLog(storage_of(task.trajectory_id)).write(
+            "out_of_memory",
+            stage=failure.reason["stage"],
+            message=failure.reason["message"],
+            micro_batch_rows=failure.micro_rows,
+            readouts=failure.readouts,
+            halvings=limits.halvings,
+        )
 
 
 def run_here(
@@ -86,27 +105,22 @@ def run_here(
         limits: What the attempt may take on.
         world: The processes that make this attempt together; each calls this.
     """
-    members = [Member(task, storage_of(task.trajectory_id), known, world) for task in tasks]
-    for member in members:
-        if member.found:
-            known.update(record.key for record in member.found)
-            yield member.found
-    members = [member for member in members if member.waiting]
-    if not members:
+    pack = [PendingReadouts(task, storage_of(task.trajectory_id), known, world) for task in tasks]
+    for pending in pack:
+        if pending.recovered:
+            known.update(record.key for record in pending.recovered)
+            yield pending.recovered
+    pack = [pending for pending in pack if pending.waiting]
+    if not pack:
         return None
-    note = members[0].storage.stalled(world.rank)
+    note = pack[0].storage.stalled(world.rank)
     with Watchdog(tasks[0].compute.stall_timeout_seconds, note) as watchdog:
-        return (yield from _attempt(members, known, limits, world, watchdog))
+        return (yield from _attempt(Attempt(pack, limits, watchdog.beat), known, watchdog))
 
 
 def _attempt(
-    members: Sequence[Member],
-    known: set[tuple[str, int]],
-    limits: Limits,
-    world: World,
-    watchdog: Watchdog,
+    attempt: Attempt, known: set[tuple[str, int]], watchdog: Watchdog
 ) -> Generator[list[TrialRecord], None, Failure | None]:
-    attempt = Attempt(members, limits, world, watchdog.beat)
     try:
         for records in attempt.records():
             known.update(record.key for record in records)
@@ -118,7 +132,9 @@ def _attempt(
     except Exception as error:  # Whatever else a trial dies of becomes a record.
         if (refused := storage_refused(error)) is not None:
             raise refused from error
-        return attempt.failure(error)
+        failure = attempt.failure(error)
+        traceback.clear_frames(error.__traceback__)  # They hold the model.
+        return failure
     finally:
-        attempt.close()
+        release_cached()
     return None

@@ -59,13 +59,13 @@ def step_seed(seed: int, step: int) -> int:
 
 def step_together(
     model: torch.nn.Module,
-    walkers: Sequence["PathTrainer"],
+    trainers: Sequence["PathTrainer"],
     batches: Sequence[Batch],
     schedules: Sequence[Schedule],
     *,
     targets: Sequence[int] | None = None,
     autocast: AbstractContextManager[Any] = nullcontext(),  # noqa: B008 - it holds nothing
-    turn: Callable[[int], None] = lambda micro_batch: None,
+    set_micro_batch: Callable[[int], None] = lambda number: None,
     world: World = SINGLE_PROCESS,
 ) -> dict[int, TrainingDivergedError]:
     """One optimizer step of every path, through one forward and backward pass.
@@ -75,24 +75,24 @@ def step_together(
 
     Args:
         model: In training mode, with the weights of path i in slot i.
-        walkers: The paths.
+        trainers: The paths.
         batches: The micro-batches of the effective batch, with one slot per path; in a world of several
             processes, this one's part of each.
         schedules: The schedule of each path.
         targets: The target tokens of each path's effective batch, where it is not all in `batches`.
         autocast: The precision of the forward passes.
-        turn: Observation the number of every micro-batch before its forward pass.
+        set_micro_batch: Called with the number of every micro-batch before its forward pass.
         world: The processes that take this step together.
 
     Returns:
         By their number, the paths whose loss or gradient is not finite. The others are untouched by it.
     """
-    totals = targets or [sum(batch.counts[i] for batch in batches) for i in range(len(walkers))]
-    for walker in walkers:
-        walker.begin()
-    losses = [torch.zeros((), device=batches[0].input_ids.device) for _ in walkers]
+    totals = targets or [sum(batch.counts[i] for batch in batches) for i in range(len(trainers))]
+    for trainer in trainers:
+        trainer.begin()
+    losses = [torch.zeros((), device=batches[0].input_ids.device) for _ in trainers]
     for number, batch in enumerate(batches):
-        turn(number)
+        set_micro_batch(number)
         with autocast:
             tokens = torch.nn.functional.cross_entropy(
                 chosen_logits(model, batch), batch.targets, reduction="none"
@@ -104,11 +104,11 @@ def step_together(
         torch.stack(parts).sum().backward()
         losses = [loss + part.detach() for loss, part in zip(losses, parts, strict=True)]
     world.all_reduce_(losses)
-    world.all_reduce_([grad for walker in walkers for grad in walker.replicated_gradients()])
+    world.all_reduce_([grad for trainer in trainers for grad in trainer.replicated_gradients()])
     diverged = {}
-    for number, walker in enumerate(walkers):
+    for number, trainer in enumerate(trainers):
         try:
-            walker.finish(losses[number], schedules[number])
+            trainer.finish(losses[number], schedules[number])
         except TrainingDivergedError as error:
             diverged[number] = error
     return diverged
@@ -117,7 +117,8 @@ def step_together(
 class PathTrainer:
     """A point on an optimizer path: trainable weights, AdamW's moments, and the shadows of the path.
 
-    Not thread-safe. It owns the parameters while it lives.
+    Not thread-safe. It owns the parameters while it lives. `grad_norm` is that of the last step that was
+    looked at, before clipping; `learning_rate` that of the last step.
     """
 
     def __init__(
@@ -130,6 +131,8 @@ class PathTrainer:
         self.names = list(parameters)
         self.parameters = list(parameters.values())
         self.values = [local(parameter) for parameter in self.parameters]
+        self.grad_norm = math.nan
+        self.learning_rate = math.nan
         self._losses: list[float] = []
         self._unchecked: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._settings = settings
@@ -185,9 +188,9 @@ class PathTrainer:
         self._unchecked.append((loss, norm))
         if len(self._unchecked) >= self._patience:
             self.check()
-        rate = self._settings.learning_rate * schedule(self.step)
+        self.learning_rate = self._settings.learning_rate * schedule(self.step)
         for group in self._optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = self.learning_rate
         self._optimizer.step()
         self.step += 1
         self._average()
@@ -209,6 +212,7 @@ class PathTrainer:
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 raise TrainingDivergedError(len(self._losses) + 1, loss, norm)
             self._losses.append(loss)
+            self.grad_norm = norm
 
     def _average(self) -> None:
         for shadow in self._shadows:
@@ -223,7 +227,7 @@ class PathTrainer:
     def read(self, average: Average) -> list[torch.Tensor] | None:
         """The averaged weights at this point, in fp32, or None for the weights themselves.
 
-        Of sharded weights, like all that a walker holds, this process's part.
+        Of sharded weights, like all that a path holds, this process's part.
         """
         if average.kind == "ema":
             return next(item.values for item in self._shadows if item.decay == average.decay)

@@ -22,8 +22,7 @@ from sweeper.model.load import choose_device
 from sweeper.store.folder import TrialStorage
 from sweeper.store.records import TrialRecord
 from sweeper.task import TrajectoryTask
-from sweeper.trial.attempt import Limits
-from sweeper.trial.failure import Failure
+from sweeper.trial.failure import Failure, Limits
 from sweeper.trial.run import run_here
 
 

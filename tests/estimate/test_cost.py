@@ -28,10 +28,9 @@ from sweeper.estimate import (
     read_shape,
     shape_of,
     spent,
-    train_flops,
     two_rates,
 )
-from sweeper.memory import FAMILIES, held_bytes
+from sweeper.memory import FAMILIES, held_bytes, train_flops
 from sweeper.planning import make_plan
 from sweeper.task import Tuning
 
@@ -170,7 +169,7 @@ def saved_bytes(
     if tuning.method == "lora":
         adapter = new_adapter(model, tuning, seed=0)
         slots = AdapterStack(model, adapter.factors)
-        slots.hold([adapter], seeds=[0])
+        slots.load([adapter], seeds=[0])
         weights |= {v.untyped_storage().data_ptr() for v in adapter.parameters().values()}
     kept: dict[int, Any] = {}
 

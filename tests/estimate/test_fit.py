@@ -35,7 +35,6 @@ from sweeper.store.folder import TrialStorage
 from sweeper.store.records import TrialRecord
 from sweeper.sweep.run import SweepOptions, run_sweep
 from sweeper.task import Tuning
-from sweeper.trial import attempt as trial_attempt
 from sweeper.trial.memory_budget import gpu_memory_budget
 from sweeper.trial.run import run_pack
 
@@ -209,7 +208,7 @@ def test_a_trial_on_a_small_gpu_takes_on_less_and_finds_the_same(
         assert share == 1.0
         return limit
 
-    monkeypatch.setattr(trial_attempt, "usable_bytes", small)
+    monkeypatch.setattr("sweeper.trial.resources.usable_bytes", small)
     records = outcome(tiny_world, tmp_path / "gpu", f"tuning.method={method}")
     assert set(records) == set(expected)
     for config_id, record in records.items():

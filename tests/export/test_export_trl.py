@@ -26,7 +26,7 @@ from sweeper.spec import SweepSpec, parse_spec
 from sweeper.store.folder import TrialStorage
 from sweeper.store.records import TrialRecord
 from sweeper.task import Readout
-from sweeper.trial.member import Member
+from sweeper.trial.path import RunningPath
 from sweeper.trial.run import run_trajectory
 
 pytest.importorskip("trl")
@@ -69,7 +69,7 @@ class Finished:
         self.weights: dict[str, torch.Tensor] = {}
         records: list[TrialRecord] = []
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Member, "keep", self._keep(Member.keep))
+            patch.setattr(RunningPath, "keep", self._keep(RunningPath.keep))
             for task in make_tasks(make_plan(self.spec), self.spec, str, device="cpu"):
                 records += run_trajectory(task, TrialStorage(root, task.trajectory_id))
         assert {record.status for record in records} == {"complete"}
@@ -81,10 +81,10 @@ class Finished:
 
     def _keep(self, keep: Any) -> Any:
         def kept(
-            member: Member, readout: Readout, scores: Scores, weights: list[torch.Tensor]
+            path: RunningPath, readout: Readout, scores: Scores, weights: list[torch.Tensor]
         ) -> Any:
             self.weights[readout.config_id] = flat(weights)
-            return keep(member, readout, scores, weights)
+            return keep(path, readout, scores, weights)
 
         return kept
 

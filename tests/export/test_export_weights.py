@@ -24,7 +24,7 @@ from sweeper.spec import SweepSpec, dump_spec, parse_spec
 from sweeper.store.folder import RUN_VERSION, RunFolder, TrialStorage
 from sweeper.store.records import RecordWriter, TrialRecord
 from sweeper.task import TrajectoryTask
-from sweeper.trial.member import Member
+from sweeper.trial.path import RunningPath
 from sweeper.trial.run import run_trajectory
 
 SWEEPS = {
@@ -54,7 +54,7 @@ class Sweep:
         records: list[TrialRecord] = []
         writer = RecordWriter(self.folder.records)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Member, "keep", self._noting(Member.keep))
+            patch.setattr(RunningPath, "keep", self._noting(RunningPath.keep))
             for task in make_tasks(make_plan(self.spec), self.spec, str, device="cpu"):
                 self.tasks |= {readout.config_id: task for readout in task.readouts}
                 for record in run_trajectory(task, TrialStorage(root, task.trajectory_id)):
@@ -64,9 +64,9 @@ class Sweep:
         self.front = find_front(records, self.spec)
 
     def _noting(self, keep: Any) -> Any:
-        def noted(member: Member, readout: Any, scores: Any, weights: list[torch.Tensor]) -> Any:
+        def noted(path: RunningPath, readout: Any, scores: Any, weights: list[torch.Tensor]) -> Any:
             self.kept[readout.config_id] = [value.detach().clone() for value in weights]
-            return keep(member, readout, scores, weights)
+            return keep(path, readout, scores, weights)
 
         return noted
 
@@ -86,7 +86,7 @@ class Sweep:
                 return torch.as_tensor(model(ids).logits)
         adapter = new_adapter(model, task.tuning, task.seed)
         slots = AdapterStack(model, adapter.factors)
-        with slots.holding([adapter], [weights]), torch.no_grad():
+        with slots.loaded([adapter], [weights]), torch.no_grad():
             return torch.as_tensor(model(ids).logits)
 
 

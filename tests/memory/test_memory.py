@@ -18,8 +18,7 @@ from sweeper.store.folder import TrialStorage
 from sweeper.store.records import TrialRecord
 from sweeper.task import TrajectoryTask
 from sweeper.trial import attempt as trial_attempt
-from sweeper.trial.attempt import Limits
-from sweeper.trial.failure import Failure
+from sweeper.trial.failure import Failure, Limits
 from sweeper.trial.run import run_pack
 from sweeper.trial.train import PathTrainer, step_together
 

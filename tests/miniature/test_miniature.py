@@ -367,12 +367,12 @@ def test_adapters_scored_together_have_the_responses_of_each_alone(world: Path) 
         for _, up in adapter.factors.values():
             up.data.normal_(0, 0.05 * number, generator=generator)
     slots = AdapterStack(model, adapters[0].factors)
-    with slots.holding(adapters, [None] * 4):
+    with slots.loaded(adapters, [None] * 4):
         together = scorer.score(model, slots, 4)
     assert len({tuple(line["response"] for line in scores.lines) for scores in together}) == 4
     assert together[0].responses_cut > together[3].responses_cut
     for adapter, scores in zip(adapters, together, strict=True):
-        with slots.holding([adapter], [None]):
+        with slots.loaded([adapter], [None]):
             (alone,) = scorer.score(model, slots, 1)
         verdicts = [[line.get("verdicts") for line in s.lines] for s in (scores, alone)]
         assert verdicts[0] == verdicts[1]

@@ -82,7 +82,7 @@ def test_a_slot_computes_what_peft_computes(tiny_world: World, changes: dict[str
     model = model_of(tiny_world)
     adapters = [shaken(new_adapter(model, tuning, seed), seed) for seed in (1, 2)]
     slots = AdapterStack(model, adapters[0].factors)
-    slots.hold(adapters)
+    slots.load(adapters)
     logits = model(input_ids=ids.repeat(2, 1)).logits
     (logits[:3].square().mean() + logits[3:].square().mean()).backward()
     for number, adapter in enumerate(adapters):
@@ -104,7 +104,7 @@ def test_a_fresh_dora_adapter_is_the_base_model(tiny_world: World) -> None:
     adapter = new_adapter(model, tuning_of(use_dora=True), seed=0)
     assert [len(parts) for parts in adapter.factors.values()] == [3] * 6
     slots = AdapterStack(model, adapter.factors)
-    slots.hold([adapter])
+    slots.load([adapter])
     torch.testing.assert_close(model(input_ids=ids).logits, plain, rtol=1e-5, atol=1e-6)
     slots.remove()
 
@@ -114,12 +114,12 @@ def test_dropout_is_a_function_of_the_seed_the_layer_and_the_micro_batch(tiny_wo
     adapter = shaken(new_adapter(model, tuning_of(lora_dropout=0.5), seed=0), 0)
     ids = torch.randint(5, 300, (2, 7), generator=torch.Generator().manual_seed(3))
     slots = AdapterStack(model, adapter.factors)
-    slots.hold([adapter], seeds=[11])
+    slots.load([adapter], seeds=[11])
     first = model(input_ids=ids).logits
     again = model(input_ids=ids).logits
-    slots.turn(1)
+    slots.set_micro_batch(1)
     second = model(input_ids=ids).logits
-    slots.hold([adapter], seeds=[12])
+    slots.load([adapter], seeds=[12])
     other = model(input_ids=ids).logits
     assert torch.equal(first, again)
     assert not torch.equal(first, second) and not torch.equal(first, other)

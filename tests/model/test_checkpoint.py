@@ -301,7 +301,7 @@ def test_input_files_that_cannot_be_read_now_are_no_failure_of_a_configuration(
     def unreadable(task: TrajectoryTask) -> None:
         raise OSError(errno.EIO, "Input/output error", "train.jsonl")
 
-    monkeypatch.setattr("sweeper.trial.attempt.load_inputs", unreadable)
+    monkeypatch.setattr("sweeper.trial.resources.load_inputs", unreadable)
     again = replace(task, seed=task.seed)
     with pytest.raises(UnreachableError, match=r"train\.jsonl is temporarily unavailable"):
         list(run_trajectory(again, TrialStorage(tmp_path, task.trajectory_id)))

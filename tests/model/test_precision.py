@@ -13,7 +13,7 @@ from sweeper.spec import parse_spec
 from sweeper.store.folder import TrialStorage
 from sweeper.store.records import TrialRecord
 from sweeper.task import ModelSource
-from sweeper.trial.member import Member
+from sweeper.trial.path import RunningPath
 from sweeper.trial.run import run_trajectory
 
 CPU = torch.device("cpu")
@@ -85,16 +85,16 @@ def test_eager_attention_is_another_configuration_with_close_numbers(
 def share_moved(world: World, root: Path, dtype: str, monkeypatch: pytest.MonkeyPatch) -> float:
     """The share of weights of matrices that a few small steps change."""
     seen: list[tuple[Any, list[torch.Tensor]]] = []
-    start = Member.start
+    begin = RunningPath.__init__
 
     def noted(self: Any, *given: Any) -> None:
-        start(self, *given)
-        seen.append((self.walker, [value.clone() for value in self.walker.values]))
+        begin(self, *given)
+        seen.append((self.trainer, [value.clone() for value in self.trainer.values]))
 
-    monkeypatch.setattr(Member, "start", noted)
+    monkeypatch.setattr(RunningPath, "__init__", noted)
     run(world, root, dtype, "tuning={method: full}", "space.learning_rate=0.00001")
-    walker, before = seen[0]
-    pairs = [(a, b) for a, b in zip(before, walker.values, strict=True) if a.ndim == 2]
+    trainer, before = seen[0]
+    pairs = [(a, b) for a, b in zip(before, trainer.values, strict=True) if a.ndim == 2]
     changed = sum(int((a != b).sum()) for a, b in pairs)
     return changed / sum(a.numel() for a, _ in pairs)
 

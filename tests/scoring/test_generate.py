@@ -88,11 +88,11 @@ def test_many_adapters_at_once_answer_as_each_does_alone(
     slots = AdapterStack(model, adapters[0].factors)
     requests = [Request(tokens) for tokens in prompts()]
     generator = Generator(tokenizer, requests, max_new_tokens=NEW, batch_size=batch_size)
-    with slots.holding(adapters, [None] * 5):
+    with slots.loaded(adapters, [None] * 5):
         together = generator.answer(model, slots, 5)
     assert len({tuple(responses) for responses in together}) == 5
     for adapter, responses in zip(adapters, together, strict=True):
-        with slots.holding([adapter], [None]):
+        with slots.loaded([adapter], [None]):
             assert generator.answer(model, slots, 1) == [responses]
 
 
@@ -110,7 +110,7 @@ def test_a_stopped_response_is_the_beginning_of_the_whole_one(
         rule = stop_at_vowels if decided else None
         requests = [Request(tokens, rule) for tokens in prompts()]
         generator = Generator(tokenizer, requests, max_new_tokens=NEW, batch_size=64)
-        with slots.holding(adapters, [None] * 3):
+        with slots.loaded(adapters, [None] * 3):
             return list(chain.from_iterable(generator.answer(model, slots, 3)))
 
     cut = 0

@@ -347,12 +347,12 @@ def test_adapters_are_measured_one_after_the_other(
             generator = torch.Generator().manual_seed(number)
             value.data += 0.3 * torch.randn(value.shape, generator=generator)
     slots = AdapterStack(model, adapters[0].factors)
-    slots.hold(adapters)
+    slots.load(adapters)
     scores = Scorer(load_inputs(task), task.evaluation, CPU).score(model, slots, 2)
     together = [{n: m for n, m in one.metrics.items() if "lm_eval" in n} for one in scores]
     harness = harness_of(source, settings)
     for adapter, found in zip(adapters, together, strict=True):
-        slots.hold([adapter])
+        slots.load([adapter])
         assert harness.measure(model).metrics == found
     assert together[0] != together[1]
     slots.remove()

@@ -123,7 +123,7 @@ def test_several_adapters_at_once_are_each_as_alone(
     model = towards(load_model(source, CPU), rows)
     adapters = [shaken(model, seed) for seed in (1, 2, 3)]
     slots = AdapterStack(model, adapters[0].factors)
-    slots.hold(adapters)
+    slots.load(adapters)
     batch = collate([rows], 0)
     together = row_sums(model, batch.repeated(3), count_correct=True)
     for number, found in enumerate(together):
@@ -292,10 +292,10 @@ def test_a_scorer_gives_each_adapter_what_it_gives_it_alone(
     model = load_model(source, CPU).requires_grad_(False)
     adapters = [shaken(model, seed) for seed in (1, 2, 3)]
     slots = AdapterStack(model, adapters[0].factors)
-    slots.hold(adapters)
+    slots.load(adapters)
     together = scores_of(task, model, slots, 3)
     for adapter, found in zip(adapters, together, strict=True):
-        slots.hold([adapter])
+        slots.load([adapter])
         (alone,) = scores_of(task, model, slots, 1)
         assert set(found) == set(alone) > set(UTILITY_METRICS)
         for name, metric in found.items():

@@ -143,7 +143,7 @@ def test_within_a_stage_it_is_written_once_a_second_and_a_slow_disk_less(
     tiny_spec: SweepSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sweeper.trial import heartbeat as beats
-    from sweeper.trial.member import Member
+    from sweeper.trial.pending import PendingReadouts
 
     task = tiny_task(tiny_spec)
     storage = TrialStorage(tmp_path, task.trajectory_id)
@@ -154,7 +154,7 @@ def test_within_a_stage_it_is_written_once_a_second_and_a_slow_disk_less(
         write_atomic(path, content, durable)
 
     monkeypatch.setattr(beats, "write_atomic", slow)
-    signs = beats.Heartbeat([Member(task, storage, frozenset())], lambda: now[0])
+    signs = beats.Heartbeat([PendingReadouts(task, storage, frozenset())], lambda: now[0])
 
     def beats_until(second: int) -> int:
         while now[0] < second:

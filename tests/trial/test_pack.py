@@ -132,7 +132,7 @@ def trained(
     order = RowOrder(len(rows), 4, 3)
     for step in range(steps):
         torch.manual_seed(step_seed(3, step))
-        slots.hold(adapters)
+        slots.load(adapters)
         batch = collate([[rows[i] for i in order.batch(step)]] * len(rates), 0)
         assert step_together(model, walkers, [batch], schedules) == {}
     slots.remove()

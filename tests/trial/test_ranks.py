@@ -17,7 +17,7 @@ from sweeper.store.folder import TrialStorage
 from sweeper.store.records import TrialRecord
 from sweeper.task import TrajectoryTask
 from sweeper.trial import ranks
-from sweeper.trial.attempt import Limits
+from sweeper.trial.failure import Limits
 from sweeper.trial.run import run_pack
 
 pytestmark = pytest.mark.slow

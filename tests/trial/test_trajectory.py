@@ -22,7 +22,6 @@ from sweeper.spec import parse_spec
 from sweeper.store.folder import RunFolder, TrialStorage
 from sweeper.store.records import measured
 from sweeper.task import ModelSource, TrajectoryTask, Tuning
-from sweeper.trial import attempt as trial_run
 from sweeper.trial.run import run_trajectory
 from sweeper.trial.train import PathTrainer, Schedule
 
@@ -141,7 +140,7 @@ def test_readouts_in_the_outbox_are_not_measured_again(
     def refuse(*args: object) -> None:
         raise AssertionError("nothing is left to load")
 
-    monkeypatch.setattr(trial_run, "resident_model", refuse)
+    monkeypatch.setattr("sweeper.trial.resources.resident_model", refuse)
     assert run_all(task, tmp_path) == first
 
 
@@ -209,7 +208,7 @@ def test_any_other_crash_is_a_failed_record_with_its_stage(
     def broken(*args: object) -> None:
         raise ZeroDivisionError("planted")
 
-    monkeypatch.setattr(trial_run, "resident_model", broken)
+    monkeypatch.setattr("sweeper.trial.resources.resident_model", broken)
     records = run_all(task, tmp_path).values()
     assert {record.status for record in records} == {"failed"}
     reason = next(iter(records)).reason

@@ -1,0 +1,122 @@
+"""The log of a trial: one JSON line per event, in `trajectories/ID/log.jsonl`.
+
+A log is for people and for plots. Nothing that is measured comes from it, so a disk that refuses a line
+costs the line alone, and a reader skips what it cannot parse. The fields of each event:
+
+- `start`: readouts (waiting), step (0, or a checkpoint's), device, processes, paths (trained together)
+- `stage`: stage, step
+- `train`: step, loss (nats per target token), learning_rate, grad_norm (before clipping), tokens_per_second
+  (of all paths trained together, padding left out), on a known GPU mfu, on any GPU peak_memory_gib (of this
+  process so far), on a decay tail segment
+- `readout`: config_id, step, status, metrics
+- `warning`: message
+- `out_of_memory`: stage, message, micro_batch_rows or readouts (tried), halvings (so far)
+- `failure`: stage, class, message
+"""
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from sweeper.store.folder import TrialStorage, open_plain
+
+_logger = logging.getLogger("sweeper.trial")
+
+LEVELS = {"warning": logging.WARNING, "out_of_memory": logging.WARNING, "failure": logging.ERROR}
+"""The events that are not of level INFO."""
+
+_STANDARD = ("time", "trial", "event")
+
+
+class LogLine(NamedTuple):
+    """One event of a trial: seconds since 1970, the trajectory id, the event's name and its fields."""
+
+    time: float
+    trial: str
+    event: str
+    fields: dict[str, Any]
+
+    def to_json(self) -> str:
+        """One line of JSON, as the file has it with the trial added."""
+        return json.dumps(
+            {"time": self.time, "trial": self.trial, "event": self.event, **self.fields},
+            default=str,
+        )
+
+    def __str__(self) -> str:
+        """`2026-01-31 12:00:00 abc123 train step=10 loss=1.234`; control characters are escaped."""
+        when = datetime.fromtimestamp(self.time, UTC).strftime("%Y-%m-%d %H:%M:%S")
+        shown = " ".join(f"{name}={_shown(value)}" for name, value in self.fields.items())
+        return f"{when} {self.trial} {self.event} {shown}".rstrip()
+
+
+class TrialLog:
+    """Appends events to the log of one trial, and passes them to the logger `sweeper.trial`."""
+
+    def __init__(
+        self, storage: TrialStorage, enabled: bool = True, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._path = storage.log
+        self._trial = storage.trajectory.name
+        self._enabled = enabled
+        self._clock = clock
+
+    def write(self, event: str, **fields: Any) -> None:
+        """Log an event; fields that are None are left out. A disk that refuses it is ignored."""
+        if not self._enabled:
+            return
+        known = {name: value for name, value in fields.items() if value is not None}
+        line = LogLine(round(self._clock(), 3), self._trial, event, known)
+        _logger.log(LEVELS.get(event, logging.INFO), "%s", line)
+        with suppress(OSError), self._path.open("a", encoding="utf-8") as file:
+            file.write(f"{line.to_json()}\n")
+
+
+class LogReader:
+    """Reads the log of one trial as it grows."""
+
+    def __init__(self, storage: TrialStorage) -> None:
+        self._path = storage.log
+        self._trial = storage.trajectory.name
+        self._offset = 0
+
+    def new_lines(self) -> Iterator[LogLine]:
+        """The whole lines written since the last call; damaged ones are left out."""
+        try:
+            with open_plain(self._path) as file:
+                file.seek(self._offset)
+                data = file.read()
+        except OSError:
+            return
+        whole = data.rpartition(b"\n")[0]
+        self._offset += len(whole) + 1 if whole else 0
+        for raw in whole.split(b"\n"):
+            if (line := _parsed(raw, self._trial)) is not None:
+                yield line
+
+
+def _parsed(raw: bytes, trial: str) -> LogLine | None:
+    try:
+        found = json.loads(raw)
+        when, event = float(found["time"]), str(found["event"])
+        if not 0 <= when < 1e11:
+            return None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    fields = {name: value for name, value in found.items() if name not in _STANDARD}
+    return LogLine(when, trial, event, fields)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float) and math.isfinite(value):
+        return f"{value:.4g}"
+    if isinstance(value, dict):
+        return ",".join(f"{name}:{_shown(item)}" for name, item in value.items())
+    text = str(value)
+    plain = text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
+    return f'"{plain}"' if " " in plain else plain

@@ -1,0 +1,115 @@
+"""What an attempt works with, acquired and released in one place."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedModel
+
+from sweeper.errors import ModelError
+from sweeper.model.adapters import AdapterStack, new_adapter
+from sweeper.model.gpu_memory import usable_bytes
+from sweeper.model.load import choose_device, load_model, model_commit, resident_model
+from sweeper.model.logits import compiled_part
+from sweeper.scoring.inputs import load_inputs
+from sweeper.scoring.score import Scorer
+from sweeper.task import ComputeSettings
+from sweeper.trial.heartbeat import Heartbeat
+from sweeper.trial.memory_budget import MemoryBudget, gpu_memory_budget
+from sweeper.trial.path import RunningPath
+from sweeper.trial.pending import PendingReadouts
+from sweeper.trial.provenance import Loaded
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What one attempt works with.
+
+    `paths` hold the trainable weights; with LoRA they are adapters, which `stack` puts beside the frozen
+    `model`. `memory_bytes` is what each process may use of its GPU, None on a CPU; `budget` is None where
+    there is no such limit, or the architecture is not counted. `pad` is the token that fills up batches.
+    """
+
+    device: torch.device
+    model: PreTrainedModel
+    stack: AdapterStack | None
+    scorer: Scorer
+    paths: tuple[RunningPath, ...]
+    pad: int
+    memory_bytes: int | None
+    budget: MemoryBudget | None
+
+
+@contextmanager
+def acquire(pending: Sequence[PendingReadouts], heartbeat: Heartbeat) -> Iterator[Resources]:
+    """Load the model and the inputs of a pack, and put its paths where they go on.
+
+    At the end only the frozen base model of LoRA stays, for the next trial of this process.
+
+    Args:
+        pending: What is to be read from each path; at least one of the same sweep and batch size.
+        heartbeat: Follows the paths from here on.
+
+    Raises:
+        ModelError, DataError: see `load_model` and `load_inputs`.
+    """
+    task, world = pending[0].task, pending[0].world
+    device = choose_device(task.compute.device)
+    torch.set_num_threads(task.compute.cpus_per_trial)
+    if device.type == "cuda" and task.compute.deterministic:
+        torch.use_deterministic_algorithms(True)
+    inputs = load_inputs(task)
+    lora = task.tuning.method == "lora"
+    model = (resident_model if lora else load_model)(task.model, device, world)
+    stack: AdapterStack | None = None
+    try:
+        _switch_training_aids(model, task.compute)
+        if len(pending) > 1 and getattr(model.config, "attention_dropout", None):
+            raise ModelError(
+                "a model with dropout of its own trains one adapter at a time",
+                code="model.unsupported",
+            )
+        name = "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device)
+        loaded = Loaded(inputs, model_commit(task.model), name)
+        paths = tuple(_path(one, pending, model, loaded) for one in pending)
+        heartbeat.follow(paths)
+        if (first := paths[0].adapter) is not None:
+            stack = AdapterStack(model, first.factors)
+        scorer = Scorer(inputs, task.evaluation, device, world, task.stop, heartbeat.tick)
+        mine = usable_bytes(device, task.compute.gpu_share)
+        memory_bytes = min((one for one in world.gather(mine) if one is not None), default=None)
+        budget = None
+        if memory_bytes is not None:
+            tasks = [one.task for one in pending]
+            budget = gpu_memory_budget(memory_bytes, tasks, inputs, model.config)
+        pad = int(inputs.tokenizer.pad_token_id)
+        yield Resources(device, model, stack, scorer, paths, pad, memory_bytes, budget)
+    finally:
+        if stack is not None:
+            stack.remove()
+        if task.compute.torch_compile:
+            compiled_part(model)._compiled_call_impl = None
+
+
+def _path(
+    one: PendingReadouts,
+    pack: Sequence[PendingReadouts],
+    model: PreTrainedModel,
+    loaded: Loaded,
+) -> RunningPath:
+    tuning = one.task.tuning
+    adapter = new_adapter(model, tuning, one.task.seed) if tuning.method == "lora" else None
+    own = dict(model.named_parameters()) if adapter is None else adapter.parameters()
+    others = [other.task.trajectory_id for other in pack if other is not one]
+    return RunningPath(one, own, adapter, loaded, others)
+
+
+def _switch_training_aids(model: PreTrainedModel, compute: ComputeSettings) -> None:
+    """What changes the cost of a training step and not its result."""
+    if compute.gradient_checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    elif model.is_activation_checkpointing:
+        model.activation_checkpointing_disable()
+    if compute.torch_compile:
+        compiled_part(model).compile(dynamic=True)
