@@ -49,7 +49,7 @@ class Heartbeat:
     def enter(self, stage: str, paths: Iterable[RunningPath]) -> None:
         """Paths begin a stage, or go on in it."""
         self._alive()
-        changed = [path for path in paths if path.pending.stage != stage]
+        changed = [path for path in dict.fromkeys(paths) if path.pending.stage != stage]
         for path in changed:
             path.pending.stage = stage
             path.pending.log.write("stage", stage=stage, step=path.trainer.step)
