@@ -63,8 +63,8 @@ SWEEPER_STOP={{ folder }}/stop-$SLURM_JOB_ID
 rm -f "$SWEEPER_STOP"
 export SWEEPER_PORT SWEEPER_CPUS SWEEPER_HEAD_IP SWEEPER_STOP
 
-# USR1 comes 300 seconds before the walltime: the sweep is told to stop, and what has not ended after 200
-# is ended. TERM comes when somebody cancels the job.
+# USR1 comes 300 seconds before the walltime: the sweep is asked to stop, and what has not ended after 200
+# is terminated. TERM comes when somebody cancels the job.
 again=no
 stop_soon() {
     again=yes

@@ -10,11 +10,11 @@ status="$RAY_TMPDIR/status"
 if [ "${1:-}" = sweep ]; then # On the first node, once Ray is there.
     RAY_ADDRESS="$address" {{ command }} &
     sweep=$!
-    told=no
-    trap 'told=yes; kill -TERM "$sweep"' TERM
+    stopping=no
+    trap 'stopping=yes; kill -TERM "$sweep"' TERM
     while kill -0 "$sweep" 2>/dev/null; do
-        if [ "$told" = no ] && [ -e "$SWEEPER_STOP" ]; then
-            told=yes
+        if [ "$stopping" = no ] && [ -e "$SWEEPER_STOP" ]; then
+            stopping=yes
             kill -TERM "$sweep"
         fi
         sleep 1

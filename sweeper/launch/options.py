@@ -1,4 +1,4 @@
-"""What a launch is told, checked: nothing in it can break out of a script or a manifest."""
+"""The options of a launch, checked: nothing in them can break out of a script or a manifest."""
 
 import re
 from collections.abc import Mapping
@@ -113,19 +113,19 @@ def options_of(target: Target, given: Mapping[str, Any]) -> Options:
     """
     known = {field.name for field in fields(Options)}
     assert known == set(_MEANT_FOR) and set(given) <= known
-    told = {name: value for name, value in given.items() if value is not None}
+    given = {name: value for name, value in given.items() if value is not None}
     problems = [
         f"{_flag(name)} belongs to --on {' and '.join(_MEANT_FOR[name])}"
-        for name in told
+        for name in given
         if target not in _MEANT_FOR[name]
     ]
-    problems += [f"{_flag(name)} is needed" for name in _NEEDED[target] if name not in told]
-    problems += [text for name, value in told.items() if (text := _problem(name, value))]
+    problems += [f"{_flag(name)} is needed" for name in _NEEDED[target] if name not in given]
+    problems += [text for name, value in given.items() if (text := _problem(name, value))]
     if target == "skypilot":
-        problems += _storage_problems(told)
+        problems += _storage_problems(given)
     if problems:
         raise LaunchError(f"--on {target}: " + "; ".join(problems))
-    return Options(**told)
+    return Options(**given)
 
 
 def _problem(name: str, value: Any) -> str | None:
@@ -151,12 +151,12 @@ def _is_folder(path: str) -> bool:
     )
 
 
-def _storage_problems(told: Mapping[str, Any]) -> list[str]:
-    if ("bucket" in told) == ("volume" in told):
+def _storage_problems(given: Mapping[str, Any]) -> list[str]:
+    if ("bucket" in given) == ("volume" in given):
         return ["give --bucket (one machine) or --volume, one of the two"]
-    if "bucket" in told and told.get("nodes", 1) > 1:
+    if "bucket" in given and given.get("nodes", 1) > 1:
         return [
-            f"a mounted bucket cannot be written by {told['nodes']} machines at once; give --volume, a "
+            f"a mounted bucket cannot be written by {given['nodes']} machines at once; give --volume, a "
             "file system that they share, or --nodes 1 with more GPUs"
         ]
     return []

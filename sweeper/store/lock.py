@@ -39,7 +39,7 @@ NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL
 
 
 class Holder(NamedTuple):
-    """Who holds a folder: a process of a machine, told apart from its like by a token; and its beat."""
+    """Who holds a folder: a process of a machine, identified by a token; and its heartbeat."""
 
     host: str
     boot: str

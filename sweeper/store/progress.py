@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sweeper.store.folder import RunFolder
-
 PROGRESS_VERSION = 1
 
 STAGES = ("load", "train", "checkpoint", "evaluate", "end")
@@ -69,16 +67,6 @@ def read_trajectory(path: Path) -> TrajectoryProgress | None:
         return _believed(name, raw)
     except (OSError, ValueError, RecursionError):
         return None
-
-
-def read_progress(folder: RunFolder) -> tuple[TrajectoryProgress, ...]:
-    """How far all trajectories of a run are, by their id. Damaged files are left out."""
-    try:
-        names = sorted(path.name for path in folder.trajectories.iterdir() if not path.is_symlink())
-    except OSError:
-        return ()
-    found = (read_trajectory(folder.trial(name).progress) for name in names)
-    return tuple(item for item in found if item is not None)
 
 
 def _refuse(word: str) -> NoReturn:

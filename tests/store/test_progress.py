@@ -8,7 +8,7 @@ import pytest
 from sweeper.planning import make_plan, make_tasks
 from sweeper.spec import SweepSpec
 from sweeper.store.folder import RunFolder, TrialStorage, write_atomic
-from sweeper.store.progress import TrajectoryProgress, read_progress, read_trajectory
+from sweeper.store.progress import TrajectoryProgress, read_trajectory
 from sweeper.store.records import TrialRecord
 from sweeper.task import TrajectoryTask
 
@@ -24,12 +24,12 @@ def written(folder: RunFolder, name: str, content: str | bytes) -> Path:
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    written(folder, "abc123", ONE.to_json())
-    written(folder, "zzz", ONE.to_json())
-    first, second = read_progress(folder)
+    first = read_trajectory(written(folder, "abc123", ONE.to_json()))
     assert first == ONE and first.running
+    second = read_trajectory(written(folder, "zzz", ONE.to_json()))
+    assert second is not None
     assert second.trajectory_id == "zzz"  # The folder says which one it is, not the content.
-    assert read_progress(RunFolder(tmp_path / "none")) == ()
+    assert read_trajectory(folder.trial("none").progress) is None
 
 
 def changed(**fields: object) -> str:
@@ -66,24 +66,20 @@ def changed(**fields: object) -> str:
         changed(written_at=None),
     ],
 )
-def test_a_damaged_file_is_left_out_and_the_others_are_read(
-    tmp_path: Path, content: str | bytes
-) -> None:
-    folder = RunFolder(tmp_path)
-    assert read_trajectory(written(folder, "bad", content)) is None
-    written(folder, "good", ONE.to_json())
-    assert [item.trajectory_id for item in read_progress(folder)] == ["good"]
+def test_a_damaged_file_says_nothing(tmp_path: Path, content: str | bytes) -> None:
+    assert read_trajectory(written(RunFolder(tmp_path), "bad", content)) is None
 
 
-def test_links_strange_names_and_folders_in_its_place_are_left_out(tmp_path: Path) -> None:
+def test_links_strange_names_and_folders_in_its_place_say_nothing(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     elsewhere = written(RunFolder(tmp_path / "other"), "abc", ONE.to_json())
-    written(folder, "a b<script>", ONE.to_json())
-    (folder.trajectories / "linked").symlink_to(elsewhere.parent)
+    assert read_trajectory(written(folder, "a b<script>", ONE.to_json())) is None
     (folder.trajectories / "file").mkdir()
     (folder.trajectories / "file" / "progress.json").symlink_to(elsewhere)
     (folder.trajectories / "folder" / "progress.json").mkdir(parents=True)
-    assert read_progress(folder) == ()
+    for name in ("file", "folder"):
+        assert read_trajectory(folder.trial(name).progress) is None
+    assert read_trajectory(elsewhere) is not None
 
 
 def tiny_task(spec: SweepSpec) -> TrajectoryTask:

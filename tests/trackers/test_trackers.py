@@ -20,7 +20,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from sweeper.errors import MissingExtraError, SpecError, SweeperError
 from sweeper.spec import SweepSpec, parse_spec, spec_hash
 from sweeper.store.folder import RunFolder
-from sweeper.store.progress import TrajectoryProgress, read_progress
+from sweeper.store.progress import TrajectoryProgress, read_trajectory
 from sweeper.store.records import Metric, RecordWriter, TrialRecord, read_records
 from sweeper.task import TrajectoryTask
 from sweeper.trackers import Trackers, threads
@@ -340,7 +340,8 @@ def test_the_trackers_of_a_sweep_show_what_its_trials_find(
     root = folder.root / "tensorboard"
     named = {f"{record.config_id}-{record.seed}" for record in found}
     assert {path.name for path in (root / "configurations").iterdir()} == named
-    curves = {item.trajectory_id: item.losses for item in read_progress(folder) if item.losses}
+    read = [read_trajectory(path) for path in folder.trajectories.glob("*/progress.json")]
+    curves = {item.trajectory_id: item.losses for item in read if item is not None and item.losses}
     assert {path.name for path in (root / "trajectories").iterdir()} == set(curves)
     for trajectory_id, losses in curves.items():
         points = events(root / "trajectories" / trajectory_id).Scalars("train/loss")
