@@ -132,11 +132,11 @@ def curve(
     base = next(items for items in records.values() if items[0].role == "base")
     worst = reference(spec, base[0])
     drawn: list[Point] = []
-    told: list[Observation] = []
+    observations: list[Observation] = []
     heights: list[float] = []
     while len(drawn) < trajectories:
         count = min(PARALLEL, trajectories - len(drawn))
-        points = next_points(spec, told, drawn, count, len(heights))
+        points = next_points(spec, observations, drawn, count, len(heights))
         if not points:
             break
         drawn += points
@@ -145,7 +145,7 @@ def curve(
         front = find_front([*seen, *base], spec)
         by_id = {item.config_id: item for item in front.candidates}
         rounds = {id_: len(heights) + 1 for id_ in points_of(spec, points)}
-        told += [Observation(known[id_], rounds[id_], by_id[id_]) for id_ in rounds]
+        observations += [Observation(known[id_], rounds[id_], by_id[id_]) for id_ in rounds]
         heights.append(area(front.members, spec, worst))
         if heights[-1] >= enough and len(drawn) >= BUDGET * trajectories:
             break

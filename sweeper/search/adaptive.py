@@ -31,8 +31,8 @@ def suggestions(spec: SweepSpec, folder: RunFolder) -> Iterator[list[Point]]:
     earlier = () if search.warm_start is None else warm_start(spec, Path(search.warm_start))
     while len(drawn) < search.n_trials:
         count = min(search.batch_size, search.n_trials - len(drawn))
-        told = [*earlier, *measured(spec, folder)]
-        points = next_points(spec, told, drawn, count, len(read_rounds(folder)))
+        observations = [*earlier, *measured(spec, folder)]
+        points = next_points(spec, observations, drawn, count, len(read_rounds(folder)))
         if not points:
             return
         append_round(folder, tuple(points))

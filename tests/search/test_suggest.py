@@ -35,7 +35,7 @@ def key(point: Point) -> tuple[float, int]:
     return point["learning_rate"], point["batch_size"]
 
 
-def told_of(spec: SweepSpec, records: Records, points: list[Point]) -> list[Observation]:
+def observations_of(spec: SweepSpec, records: Records, points: list[Point]) -> list[Observation]:
     known = points_of(spec, points)
     seen = [record for config_id in known for record in records[config_id]]
     by_id = {item.config_id: item for item in find_front(seen, spec).candidates}
@@ -48,9 +48,9 @@ def test_every_sampler_asks_for_new_points_of_the_space_and_for_the_same_ones_ag
 ) -> None:
     spec = benchmark.adaptive(space, sampler, 3, 12)
     first = next_points(spec, [], [], 4, 0)
-    told = told_of(spec, valley, first)
-    second = next_points(spec, told, first, 4, 1)
-    assert second == next_points(spec, told, first, 4, 1)
+    observations = observations_of(spec, valley, first)
+    second = next_points(spec, observations, first, 4, 1)
+    assert second == next_points(spec, observations, first, 4, 1)
     assert len({key(point) for point in first + second}) == 8
     for point in first + second:
         assert point["learning_rate"] in (space.space.learning_rate.values or ())
@@ -70,9 +70,9 @@ def test_a_small_space_is_asked_for_once_and_no_further(sampler: str, space: Swe
     spec = benchmark.adaptive(small, sampler, 0, 40)
     records = benchmark.surface_records(benchmark.ridge, small)
     drawn = next_points(spec, [], [], 4, 0)
-    drawn += next_points(spec, told_of(spec, records, drawn), drawn, 4, 1)
+    drawn += next_points(spec, observations_of(spec, records, drawn), drawn, 4, 1)
     assert sorted(map(key, drawn)) == [(r, b) for r in (1e-5, 1e-4, 1e-3) for b in (8, 16)]
-    assert next_points(spec, told_of(spec, records, drawn), drawn, 4, 2) == []
+    assert next_points(spec, observations_of(spec, records, drawn), drawn, 4, 2) == []
 
 
 def test_ranges_are_asked_for_between_their_bounds_and_constants_stay(valley: Records) -> None:
@@ -92,8 +92,8 @@ def test_ranges_are_asked_for_between_their_bounds_and_constants_stay(valley: Re
         for record in [next(iter(valley.values()))[0]]
     }
     by_id = {c: find_front(r, spec).candidates[0] for c, r in records.items()}
-    told = [Observation(p, 1, by_id[c]) for c, p in points_of(spec, first).items()]
-    for point in first + next_points(spec, told, first, 3, 1):
+    observations = [Observation(p, 1, by_id[c]) for c, p in points_of(spec, first).items()]
+    for point in first + next_points(spec, observations, first, 3, 1):
         assert 1e-6 <= point["learning_rate"] <= 1e-3
         assert 0.0 <= point["weight_decay"] <= 0.1
         assert point["lr_scheduler_type"] in ("constant", "linear")
@@ -184,9 +184,9 @@ def test_an_earlier_run_is_learned_from_but_never_counted_as_this_ones(
     spec = benchmark.adaptive(space, "tpe", 0, 4)
     search = spec.search.model_copy(update={"warm_start": str(earlier)})
     warm = spec.model_copy(update={"search": search})
-    told = warm_start(warm, earlier)
+    observations = warm_start(warm, earlier)
     own = [c for c in make_plan(space).configurations if c.role == "candidate"]
-    assert {item.candidate.config_id for item in told} == {c.config_id for c in own}
+    assert {item.candidate.config_id for item in observations} == {c.config_id for c in own}
     folder = RunFolder(tmp_path / "new")
     folder.root.mkdir()
     first = next(suggestions(warm, folder))
