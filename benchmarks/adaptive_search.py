@@ -230,7 +230,7 @@ def main() -> None:
     for path in options.run:
         opened = open_run(path)
         found: dict[str, list[TrialRecord]] = {}
-        for record in opened.records():
+        for record in opened.records:
             found.setdefault(record.config_id, []).append(record)
         worlds[opened.spec.name] = listed(opened.spec), found
     results: dict[str, Any] = {}

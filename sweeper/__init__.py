@@ -1,22 +1,59 @@
 """Sweeps over fine-tuning hyperparameters that keep a model safe and useful.
 
-`sweeper.open_run(path)` reads a run folder; see `sweeper.runs.run.Run`.
+    spec = sweeper.load_spec("miniature")
+    run = sweeper.run(spec, "runs/first")
+    run.front().frame()
+    run.recommend()
+    run.plot("front")
+
+`load_spec`, `plan`, `run` and `open_run` are the functions to begin with; see `sweeper.Run` for the rest.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sweeper.errors import SweeperError
+    from sweeper.runs.plans import Plan, load_spec, plan
+    from sweeper.runs.results import Front
     from sweeper.runs.run import Run, open_run
+    from sweeper.runs.start import run
+    from sweeper.spec import SweepSpec
 
-__all__ = ["Run", "__version__", "open_run"]
+__all__ = [
+    "Front",
+    "Plan",
+    "Run",
+    "SweepSpec",
+    "SweeperError",
+    "__version__",
+    "load_spec",
+    "open_run",
+    "plan",
+    "run",
+]
 
 __version__ = "0.1.0"
 
+_HOME = {
+    "Front": "sweeper.runs.results",
+    "Plan": "sweeper.runs.plans",
+    "Run": "sweeper.runs.run",
+    "SweepSpec": "sweeper.spec",
+    "SweeperError": "sweeper.errors",
+    "load_spec": "sweeper.runs.plans",
+    "open_run": "sweeper.runs.run",
+    "plan": "sweeper.runs.plans",
+    "run": "sweeper.runs.start",
+}
+
 
 def __getattr__(name: str) -> Any:
-    """Load the run interface at its first use: `sweeper.trial` must import where pandas is absent."""
-    if name in ("Run", "open_run"):
-        from sweeper.runs import run
+    """Load the interface at its first use: workers import `sweeper.trial` without pandas or plotly."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'sweeper' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
 
-        return getattr(run, name)
-    raise AttributeError(f"module 'sweeper' has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return __all__

@@ -32,14 +32,14 @@ RANKS = {
     "trial": 6,
     "estimate": 7,
     "sweep": 8,
-    "runs": 9,
     "setup": 9,
     "export": 10,
     "report": 11,
-    "serve": 12,
-    "cli": 13,
-    "__main__": 14,
-    "": 14,
+    "runs": 12,
+    "serve": 13,
+    "cli": 14,
+    "__main__": 15,
+    "": 15,
 }
 """The unit (a module or a package directly below `sweeper`) -> its rank; "" is `sweeper` itself.
 
@@ -48,21 +48,18 @@ Between packages only lower ranks are imported; inside a package any sibling, as
 
 CLI = (
     "app",
-    "cleaning",
     "completions",
+    "details",
     "examples",
-    "inspecting",
+    "interrupts",
     "judging",
     "launching",
     "logs",
     "machine",
-    "migrating",
     "options",
-    "progress",
     "recommending",
-    "rescoring",
     "results",
-    "serving",
+    "schema",
     "sweeps",
 )
 
@@ -81,9 +78,10 @@ HEAVY = {
         "report/figures/importance.py",
         *(f"search/{name}.py" for name in ("live_study", "storages", "study", "suggest")),
     },
-    "pandas": {"runs/run.py"},
+    "pandas": {f"runs/{name}.py" for name in ("frames", "plans", "responses", "results", "run")},
     "peft": {"model/adapters.py"},
-    "plotly": {
+    "plotly": {"runs/plots.py", "runs/results.py", "runs/run.py"}
+    | {
         f"report/figures/{name}.py"
         for name in (
             "draw",
@@ -97,25 +95,16 @@ HEAVY = {
         )
     },
     "pyarrow": {"store/mirror.py", "data/hub.py", "data/rows.py"},
-    "pydantic": {
+    "pydantic": {"runs/outputs.py", "runs/command_outputs.py"}
+    | {
         f"spec/{name}.py"
         for name in ("axes", "blocks", "load", "models", "reference", "references", "space")
     },
     "ray": {"sweep/driver.py", "sweep/trials.py", "launch/ray_jobs.py"},
     "openai": {"judges/remote.py"},
     "requests": {"launch/ray_jobs.py"},
-    "rich": {
-        f"cli/{name}.py"
-        for name in (
-            "details",
-            "progress",
-            "recommendations",
-            "rescoring",
-            "show",
-            "show_judges",
-            "show_front",
-        )
-    },
+    "rich": {"runs/progress.py", "runs/terminal.py"}
+    | {f"cli/{name}.py" for name in ("details", "judging", "recommending", "results", "show")},
     "rouge_score": {"scoring/utility.py"},
     "scipy": {"search/suggest.py", "stats/distributions.py"},
     "starlette": {"serve/app.py", "serve/guard.py", "serve/server.py"},

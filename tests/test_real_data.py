@@ -83,7 +83,7 @@ def test_real_rows_and_prompts_run_to_a_front_a_report_and_a_verified_readout(
     assert "unsafe_rate/qi2023" in frame.columns
     base = frame[frame["role"] == "base"]["heldout_loss"].item()
     assert frame["heldout_loss"].min() < base - 0.3
-    counts = run.records()[0].provenance["data_counts"]
+    counts = run.records[0].provenance["data_counts"]
     assert counts["heldout_rows"] == 24
     assert counts["train_rows"] + counts["dropped_overlong_prompts"] <= 1000 - 24
     page = (out / "report.html").read_text(encoding="utf-8")

@@ -25,7 +25,8 @@ from sweeper.errors import RecordError, RunFolderError, SpecError, SweeperError
 from sweeper.judges.rescore import responses
 from sweeper.planning import make_plan
 from sweeper.report.answers import read_stored
-from sweeper.runs.run import csv_text, open_run
+from sweeper.runs.frames import csv_text
+from sweeper.runs.run import open_run
 from sweeper.spec import load_spec, parse_spec
 from sweeper.spec.document import MAX_BYTES, read_yaml
 from sweeper.store.folder import RunFolder, TrialStorage

@@ -47,6 +47,11 @@ class Candidate:
     gain: bool | None = None
     gain_evidence: str = ""
 
+    def __repr__(self) -> str:
+        """One line: the records alone would fill screens."""
+        values = ", ".join(f"{name} {value:.4g}" for name, value in list(self.values.items())[:3])
+        return f"<Candidate {self.config_id}: {self.role}, {self.status}{values and f', {values}'}>"
+
     @property
     def status(self) -> str:
         """`complete` when every record is, else the first status that is not."""

@@ -9,17 +9,14 @@ from typing import Annotated
 import typer
 
 from sweeper.cli import (
-    cleaning,
-    inspecting,
+    details,
     judging,
     launching,
     logs,
     machine,
-    migrating,
     recommending,
-    rescoring,
     results,
-    serving,
+    schema,
     show,
     sweeps,
 )
@@ -27,21 +24,8 @@ from sweeper.cli.examples import EXAMPLES, add_examples
 from sweeper.cli.options import app
 from sweeper.errors import SweeperError
 
-COMMANDS = (
-    machine,
-    sweeps,
-    launching,
-    recommending,
-    inspecting,
-    logs,
-    results,
-    cleaning,
-    serving,
-    judging,
-    rescoring,
-    migrating,
-)
-"""The modules whose import registers commands, in the order `--help` lists them."""
+COMMANDS = (machine, sweeps, launching, logs, results, recommending, details, judging, schema)
+"""The modules whose import registers commands."""
 
 EXTRAS = {
     **dict.fromkeys(("torch", "transformers", "peft", "safetensors", "tokenizers"), "train"),

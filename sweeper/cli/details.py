@@ -1,21 +1,18 @@
-"""What `show`, `compare` and `ls` print: configurations in detail, side by side, and runs in a list."""
+"""Commands that look closer: at one configuration, at a few side by side, at all runs of a folder."""
 
-import math
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.markup import escape
 from rich.table import Table
 
+from sweeper import analysis
 from sweeper.analysis import (
     BASE_ROLE,
     Candidate,
-    Certainty,
-    Comparison,
-    Contrast,
-    Front,
     FrontMembership,
     Measured,
     Setting,
@@ -23,34 +20,99 @@ from sweeper.analysis import (
     reason_text,
     shown,
 )
-from sweeper.cli import show
-from sweeper.cli.recommendations import difference_data, difference_text, p_text, tests
-from sweeper.metrics import is_sampled
-from sweeper.runs.listing import RunLine
-from sweeper.spec import SweepSpec
-from sweeper.stats import Interval, wilson_interval
-from sweeper.store.folder import RunFolder
-from sweeper.store.records import Metric
+from sweeper.cli import completions, judging, show
+from sweeper.cli.options import (
+    CoverageOption,
+    JsonOption,
+    JudgeOption,
+    RunArgument,
+    app,
+    open_run,
+    uncollected,
+)
+from sweeper.cli.recommending import difference_text, differences_table, p_text
+from sweeper.judges import MIN_COVERAGE
+from sweeper.runs.command_outputs import LsOutput
+from sweeper.runs.listing import RunLine, list_runs
+from sweeper.runs.outputs import seed_interval
+from sweeper.runs.progress import value_text
+
+if TYPE_CHECKING:  # They need pandas.
+    from sweeper.runs.results import Comparison, Configuration
 
 ABSENT = "not measured"
 
 
-class Detail(NamedTuple):
-    """One configuration, with all that is known of it."""
+@app.command("show", rich_help_panel="Results")
+@uncollected()
+def show_configuration(
+    run: RunArgument,
+    config: Annotated[
+        str,
+        typer.Argument(
+            help="A configuration id, or an unambiguous beginning of one.",
+            autocompletion=completions.configurations,
+        ),
+    ],
+    json_: JsonOption = False,
+    judge: JudgeOption = None,
+    min_coverage: CoverageOption = MIN_COVERAGE,
+) -> None:
+    """Show one configuration: hyperparameters, metrics by seed, constraints and controls."""
+    opened = open_run(run, judge, min_coverage)
+    found = opened.show(config)
+    if json_:
+        show.data(found.output)
+    else:
+        _print_configuration(found)
+    judging.print_overlay(opened.judged(), json_)
 
-    item: Candidate
-    front: Front
-    membership: FrontMembership | None
-    contrasts: Sequence[Contrast]
-    folder: RunFolder
-    spec: SweepSpec
+
+@app.command(rich_help_panel="Results")
+@uncollected()
+def compare(
+    run: RunArgument,
+    configs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CONFIG...",
+            help="2 to 4 configuration ids, or unambiguous beginnings of them.",
+            autocompletion=completions.configurations,
+        ),
+    ],
+    json_: JsonOption = False,
+    judge: JudgeOption = None,
+    min_coverage: CoverageOption = MIN_COVERAGE,
+) -> None:
+    """Compare 2 to 4 configurations: what differs, and paired tests of each against the first."""
+    opened = open_run(run, judge, min_coverage)
+    found = opened.compare(*configs)
+    if json_:
+        show.data(found.output)
+    else:
+        _print_comparison(found)
+    judging.print_overlay(opened.judged(), json_)
 
 
-def detail(found: Detail) -> None:
+@app.command(rich_help_panel="Run folders")
+@uncollected()
+def ls(
+    folder: Annotated[Path, typer.Argument(help="Where to look for runs.")] = Path("runs"),
+    json_: JsonOption = False,
+) -> None:
+    """List the runs in a folder: progress, front, recommendation, size."""
+    found = list(list_runs(folder))
+    if json_:
+        show.data(LsOutput.of(found, folder))
+    else:
+        _print_runs(found, folder)
+
+
+def _print_configuration(found: "Configuration") -> None:
     """Settings, metrics by seed, constraints, controls, and where responses lie: never their text."""
-    item = found.item
+    item = found.candidate
     show.line(f"configuration {item.config_id}")
-    for text in _standing_lines(found):
+    for text in _status_lines(found):
         show.line(f"  {text}")
     show.table("Hyperparameters", [(name, shown(value)) for name, value in item.config.items()])
     metrics = Table(title="Metrics (95 % intervals)", title_justify="left")
@@ -65,22 +127,21 @@ def detail(found: Detail) -> None:
         show.line(text)
     if found.contrasts:
         title = "This configuration minus its controls (95 % intervals)"
-        show.fit(tests(found.contrasts, found.spec, title))
+        show.fit(differences_table(found.contrasts, found.spec, title))
     else:
         show.line("none of its controls has been measured")
     for text in _response_lines(found):
         show.line(text)
 
 
-def _standing_lines(found: Detail) -> list[str]:
-    item, membership = found.item, found.membership
+def _status_lines(found: "Configuration") -> list[str]:
+    item, membership = found.candidate, found.output.front
     role = item.role.replace("_", " ")
     lines = [f"{role}, {item.status}; seeds {', '.join(map(str, item.seeds))}"]
     if membership is not None:
         place = "on the front" if membership.on_front else "not on the front"
-        lines.append(
-            f"{place} by its estimates; P(front) {membership.p_front:.3f}: {membership.label}"
-        )
+        label = membership.front_membership
+        lines.append(f"{place} by the point estimates; P(front) {membership.p_front:.3f}: {label}")
     if item.excluded is not None:
         lines.append(f"not compared: {item.excluded}")
     if item.gain_evidence:
@@ -93,9 +154,9 @@ def _standing_lines(found: Detail) -> list[str]:
     return lines
 
 
-def _metric_rows(found: Detail) -> Iterable[tuple[str, ...]]:
+def _metric_rows(found: "Configuration") -> Iterable[tuple[str, ...]]:
     """One row per metric and seed, and the mean where there are several seeds."""
-    item = found.item
+    item = found.candidate
     for name in metric_names([item], found.spec):
         for record in item.records:
             metric = record.metrics.get(name)
@@ -103,125 +164,34 @@ def _metric_rows(found: Detail) -> Iterable[tuple[str, ...]]:
                 yield name, f"{record.seed}", ABSENT, "", ""
                 continue
             counts = f"n={metric.n}" if metric.k is None else f"{metric.k}/{metric.n}"
-            between = _interval(name, metric)
+            between = seed_interval(name, metric)
             text = "" if between is None else f"{between[0]:.3f} to {between[1]:.3f}"
             yield name, f"{record.seed}", f"{metric.value:.4g}", counts, text
         if len(item.records) > 1:
-            yield name, "mean", show.value_text(item, name), "", ""
+            yield name, "mean", value_text(item, name), "", ""
 
 
-def _interval(name: str, metric: Metric) -> Interval | None:
-    """Wilson's interval under one seed, of what is a mean over independent prompts or rows."""
-    if not is_sampled(name, counted=metric.k is not None):
-        return None
-    count = metric.value * metric.n if metric.k is None else metric.k
-    return wilson_interval(count, metric.n)
-
-
-def _constraint_lines(found: Detail) -> list[str]:
+def _constraint_lines(found: "Configuration") -> list[str]:
     lines = []
-    for constraint, p in zip(found.spec.constraints, found.item.probabilities, strict=True):
+    for constraint, p in zip(found.spec.constraints, found.candidate.probabilities, strict=True):
         kept = "kept" if p >= constraint.confidence else "NOT kept"
-        text = f"P = {p:.3f}, asked {constraint.confidence:g}: {kept}"
-        if constraint.metric not in found.item.values:
+        text = f"P = {p:.3f}, required {constraint.confidence:g}: {kept}"
+        if constraint.metric not in found.candidate.values:
             text = f"{ABSENT}, so NOT kept"
         lines.append(f"constraint {constraint.metric} <= {constraint.max:g}: {text}")
     return lines
 
 
-def _responses(found: Detail) -> list[tuple[int, Path, bool]]:
-    places = [
-        (record.seed, found.folder.trial(record.trajectory_id), record.config_id)
-        for record in found.item.records
-    ]
-    paths = [(seed, storage.generations(name, seed)) for seed, storage, name in places]
-    return [(seed, path, path.exists()) for seed, path in paths]
-
-
-def _response_lines(found: Detail) -> list[str]:
+def _response_lines(found: "Configuration") -> list[str]:
     return [
-        f"responses under seed {seed}: {path}{'' if there else ' (not there)'}"
-        for seed, path, there in _responses(found)
+        f"responses under seed {item.seed}: {item.path}{'' if item.exists else ' (missing)'}"
+        for item in found.output.responses
     ]
 
 
-def detail_data(found: Detail) -> dict[str, Any]:
-    """The same as data."""
-    item, membership = found.item, found.membership
-    return {
-        "config_id": item.config_id,
-        "role": item.role,
-        "status": item.status,
-        "excluded": item.excluded,
-        "seeds": list(item.seeds),
-        "config": dict(item.config),
-        "readout": dict(item.readout),
-        "metrics": {name: _metric_data(item, name) for name in metric_names([item], found.spec)},
-        "front": None if membership is None else _membership_data(membership),
-        "constraints": [
-            {
-                "metric": constraint.metric,
-                "max": constraint.max,
-                "confidence": constraint.confidence,
-                "probability": p if constraint.metric in item.values else None,
-                "kept": p >= constraint.confidence,
-            }
-            for constraint, p in zip(found.spec.constraints, item.probabilities, strict=True)
-        ],
-        "gain": item.gain,
-        "gain_evidence": item.gain_evidence,
-        "controls": [
-            {
-                "name": name,
-                "config_id": other.config_id,
-                "unsafe_rate": difference_data(unsafe),
-                "utility": difference_data(utility),
-            }
-            for name, other, unsafe, utility in found.contrasts
-        ],
-        "reasons": [
-            {"seed": r.seed, "status": r.status, "reason": reason_text(r)}
-            for r in item.records
-            if r.status != "complete"
-        ],
-        "responses": [
-            {"seed": seed, "path": str(path), "exists": there}
-            for seed, path, there in _responses(found)
-        ],
-    }
-
-
-def _membership_data(membership: FrontMembership) -> dict[str, Any]:
-    return {
-        "on_front": membership.on_front,
-        "p_front": membership.p_front,
-        "p_feasible": membership.p_feasible,
-        "front_membership": membership.label,
-    }
-
-
-def _metric_data(item: Candidate, name: str) -> dict[str, Any]:
-    """Mean and envelope over seeds, and each seed's own; None for what is no finite number."""
-    between = item.interval(name) if name in item.values else None
-    return {
-        "value": item.values.get(name),
-        "interval": None if between is None else list(between),
-        "seeds": [
-            {
-                "seed": record.seed,
-                "value": metric.value if math.isfinite(metric.value) else None,
-                "k": metric.k,
-                "n": metric.n,
-                "interval": None if (own := _interval(name, metric)) is None else list(own),
-            }
-            for record in item.records
-            if (metric := record.metrics.get(name)) is not None
-        ],
-    }
-
-
-def comparison(found: Comparison, certainty: Certainty) -> None:
-    """Settings that differ, then metrics with intervals, then the tests against the first."""
+def _print_comparison(result: "Comparison") -> None:
+    """Settings that differ, then metrics with intervals, then paired tests against the first."""
+    found, memberships = result.analysis, result.front.certainty.memberships
     title = "Side by side (95 % intervals); `>` marks what differs"
     table = Table("", title=title, title_justify="left")
     for number, item in enumerate(found.items, start=1):
@@ -232,11 +202,11 @@ def comparison(found: Comparison, certainty: Certainty) -> None:
     table.add_section()
     for metric in found.metrics:
         table.add_row(escape(metric.metric), *(_value(item, metric) for item in found.items))
-    table.add_row("P(front)", *(_p_front(item, certainty) for item in found.items))
+    table.add_row("P(front)", *(_p_front(memberships.get(item.config_id)) for item in found.items))
     show.fit(table)
     same = sum(not setting.differs for setting in found.settings)
     show.line(f"{same} other hyperparameters are the same; `sweeper show` prints all of one")
-    show.fit(_gaps(found))
+    show.fit(_differences(found))
     for note in found.notes:
         show.line(f"note: {note}")
 
@@ -260,12 +230,11 @@ def _value(item: Candidate, metric: Measured) -> str:
     return f"{item.values[name]:.3f}{inside}"
 
 
-def _p_front(item: Candidate, certainty: Certainty) -> str:
-    membership = certainty.memberships.get(item.config_id)
+def _p_front(membership: FrontMembership | None) -> str:
     return "-" if membership is None else f"{membership.p_front:.3f} ({membership.label})"
 
 
-def _gaps(found: Comparison) -> Table:
+def _differences(found: analysis.Comparison) -> Table:
     first, *others = found.items
     table = Table(title=f"Each minus the first, {escape(first.config_id)}", title_justify="left")
     for name in ("configuration", "metric"):
@@ -289,35 +258,7 @@ def _gaps(found: Comparison) -> Table:
     return table
 
 
-def comparison_data(found: Comparison, certainty: Certainty) -> dict[str, Any]:
-    """The same as data; gaps are each of the others minus the first."""
-    memberships = [certainty.memberships.get(item.config_id) for item in found.items]
-    return {
-        "configurations": [
-            {
-                "config_id": item.config_id,
-                "role": item.role,
-                "status": item.status,
-                "config": dict(item.config),
-                "metrics": {m.metric: _metric_data(item, m.metric) for m in found.metrics},
-                "front": None if membership is None else _membership_data(membership),
-            }
-            for item, membership in zip(found.items, memberships, strict=True)
-        ],
-        "differing": [setting.name for setting in found.settings if setting.differs],
-        "tests": [
-            {
-                "config_id": other.config_id,
-                "against": found.items[0].config_id,
-                "metrics": {m.metric: difference_data(m.differences[index]) for m in found.metrics},
-            }
-            for index, other in enumerate(found.items[1:])
-        ],
-        "notes": list(found.notes),
-    }
-
-
-def runs(found: Sequence[RunLine], root: Path) -> None:
+def _print_runs(found: Sequence[RunLine], root: Path) -> None:
     """One line per run, and below the table what is wrong with damaged ones."""
     if not found:
         show.line(f"no runs in {root} or below it; `sweeper run` writes one")
@@ -327,7 +268,7 @@ def runs(found: Sequence[RunLine], root: Path) -> None:
         table.add_column(name)
     for name in ("records", "failed", "front"):
         table.add_column(name, justify="right")
-    for name in ("recommended", "its objectives", "last written"):
+    for name in ("recommended", "objectives", "last record"):
         table.add_column(name)
     table.add_column("size", justify="right")
     for item in found:
@@ -357,11 +298,3 @@ def _run_cells(item: RunLine, root: Path) -> list[str]:
         f"{local:%Y-%m-%d %H:%M}",
         show.size(item.size_bytes),
     ]
-
-
-def runs_data(found: Sequence[RunLine], root: Path) -> dict[str, Any]:
-    """The same as data."""
-    return {
-        "folder": str(root),
-        "runs": [{**item._asdict(), "path": str(item.path)} for item in found],
-    }

@@ -13,38 +13,39 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
         "sweeper run miniature --out runs/first",
         "sweeper run my-sweep.yaml --set 'seeds=[0, 1, 2]'",
     ),
-    "trial": ("sweeper trial tasks/0c5d4f2a91.json --out runs/alone",),
-    "verify": ("sweeper verify runs/miniature --sample 5 --seed 1",),
     "launch": (
         "sweeper launch llama2_7b_dolly_lora --on slurm --nodes 2 --gpus-per-node 8 --dry-run",
         "sweeper launch my-sweep.yaml --on ray --address http://head:8265",
     ),
+    "logs": ("sweeper logs runs/miniature --tail 20", "sweeper logs runs/miniature --follow"),
+    "verify": ("sweeper verify runs/miniature --sample 5 --seed 1",),
+    "trial": ("sweeper trial tasks/0c5d4f2a91.json --out runs/alone",),
+    "front": ("sweeper front runs/miniature --json",),
     "recommend": (
         "sweeper recommend runs/miniature",
         "sweeper recommend runs/miniature --policy max-utility-at --limit 0.02 --confirm",
     ),
-    "front": ("sweeper front runs/miniature --json",),
     "show": ("sweeper show runs/miniature 431350",),
     "compare": ("sweeper compare runs/miniature 431350 4624a1 9d5d06",),
-    "ls": ("sweeper ls runs",),
-    "logs": ("sweeper logs runs/miniature --tail 20", "sweeper logs runs/miniature --follow"),
     "report": ("sweeper report runs/miniature --out report.html",),
     "serve": ("sweeper serve runs", "sweeper serve runs/miniature --port 0"),
-    "export-study": ("sweeper export-study runs/miniature --storage sqlite:///study.sqlite3",),
     "export": (
         "sweeper export runs/miniature --format axolotl --world-size 4 --rows",
         "sweeper export runs/miniature --format card --weights",
     ),
-    "clean": ("sweeper clean runs/miniature", "sweeper clean runs/miniature --weights --yes"),
-    "migrate": ("sweeper migrate runs/miniature", "sweeper migrate runs/miniature --write"),
+    "export-study": ("sweeper export-study runs/miniature --storage sqlite:///study.sqlite3",),
     "judges": ("sweeper judges calibrate labelled.csv",),
     "judges calibrate": ("sweeper judges calibrate labelled.csv --json",),
     "rescore": (
         "sweeper rescore runs/miniature --judge keyword:qi2023",
         "sweeper rescore runs/miniature --judge local:models/guard --format llama-guard-3",
     ),
+    "ls": ("sweeper ls runs",),
+    "clean": ("sweeper clean runs/miniature", "sweeper clean runs/miniature --weights --yes"),
+    "migrate": ("sweeper migrate runs/miniature", "sweeper migrate runs/miniature --write"),
+    "schema": ("sweeper schema front",),
 }
-"""Command as it is typed -> examples; "" is `sweeper` alone. A test parses each by its command."""
+"""Command as it is typed -> examples, in the order of `--help`; "" is `sweeper` alone."""
 
 
 def add_examples(app: typer.Typer, prefix: str = "") -> None:

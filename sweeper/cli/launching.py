@@ -13,7 +13,7 @@ from sweeper.launch import TARGETS, Prepared, Target, options_of, prepare, submi
 from sweeper.spec import load_spec
 
 
-@app.command()
+@app.command(rich_help_panel="Sweeps")
 def launch(
     spec: SpecArgument,
     on: Annotated[str, typer.Option("--on", help=f"Where to: {', '.join(TARGETS)}.")],

@@ -16,7 +16,7 @@ POLL_SECONDS = 1.0
 """How often `--follow` looks for new lines."""
 
 
-@app.command()
+@app.command(rich_help_panel="Sweeps")
 def logs(
     run: RunArgument,
     trial: Annotated[

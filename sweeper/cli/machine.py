@@ -1,4 +1,4 @@
-"""Commands about the machine: whether it can run a sweep, and what it has to fetch for one."""
+"""Commands around a sweep: the machine before it, the run folder after it, its report while it runs."""
 
 import shlex
 from pathlib import Path
@@ -7,12 +7,25 @@ from typing import Annotated
 import typer
 
 from sweeper.cli import show
-from sweeper.cli.options import JsonOption, SetOption, SpecArgument, app
+from sweeper.cli.options import JsonOption, RunArgument, SetOption, SpecArgument, app, open_run
+from sweeper.runs.clean import clean as delete
+from sweeper.runs.clean import leftovers
+from sweeper.runs.command_outputs import (
+    CheckModel,
+    CleanOutput,
+    DoctorOutput,
+    FetchedModel,
+    LeftoverModel,
+    PrefetchOutput,
+)
 from sweeper.setup.doctor import examine
 from sweeper.spec import load_spec
+from sweeper.store.folder import RunFolder
+from sweeper.store.migrate import migrate as bring_up
+from sweeper.store.records import RECORD_VERSION
 
 
-@app.command()
+@app.command(rich_help_panel="Before a sweep")
 def doctor(
     out: Annotated[Path, typer.Option(help="Where runs are to be written.")] = Path("runs"),
     address: Annotated[
@@ -20,12 +33,13 @@ def doctor(
     ] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Say whether this machine can run a sweep; ends with 1 where it cannot."""
+    """Check whether this machine can run a sweep; the exit code is 1 if it cannot."""
     found = examine(out, address)
     problems = [check for check in found if check.state == "problem"]
     if json_:
-        checks = [check._asdict() for check in found]
-        show.data({"ok": not problems, "checks": checks})
+        show.data(
+            DoctorOutput(ok=not problems, checks=tuple(map(CheckModel.model_validate, found)))
+        )
     else:
         show.table("This machine", [(item.name, item.state, item.found) for item in found])
         for check in found:
@@ -35,15 +49,15 @@ def doctor(
                     f"{check.remedy}"
                 )
         count = len(problems)
-        verdict = "nothing stands in the way of a sweep"
+        verdict = "this machine can run a sweep"
         show.line(f"{count} problem{'' if count == 1 else 's'}" if problems else verdict)
     if problems:
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(rich_help_panel="Before a sweep")
 def prefetch(spec: SpecArgument, set_: SetOption = None, json_: JsonOption = False) -> None:
-    """Fetch and check a sweep's model, data and suites, for nodes without a network."""
+    """Download and check a sweep's model, data and suites, for nodes without a network."""
     from sweeper.setup.prefetch import prefetch as fetch_all
 
     loaded = load_spec(spec, set_ or ())
@@ -52,8 +66,13 @@ def prefetch(spec: SpecArgument, set_: SetOption = None, json_: JsonOption = Fal
     words = [word for override in set_ or () for word in ("--set", override)]
     command = f"{places} {shlex.join(['sweeper', 'run', spec, *words])}"
     if json_:
-        items = [item._asdict() for item in found.items]
-        show.data({"items": items, "rows": found.rows, "run": command})
+        show.data(
+            PrefetchOutput(
+                items=tuple(map(FetchedModel.model_validate, found.items)),
+                rows=found.rows,
+                run=command,
+            )
+        )
         return
     rows = []
     for item in found.items:
@@ -62,3 +81,110 @@ def prefetch(spec: SpecArgument, set_: SetOption = None, json_: JsonOption = Fal
     show.table("Fetched and checked", rows)
     show.rows(found.rows)
     show.line(f"on a node without network: {command}")
+
+
+@app.command(rich_help_panel="Run folders")
+def clean(
+    run: RunArgument,
+    yes: Annotated[
+        bool,
+        typer.Option(
+            "--yes/--dry-run", help="Delete; without it, only list what would be deleted."
+        ),
+    ] = False,
+    checkpoints: Annotated[
+        bool, typer.Option("--checkpoints", help="Also those of unfinished trajectories.")
+    ] = False,
+    weights: Annotated[
+        bool, typer.Option("--weights", help="Also kept weights of what is off the front.")
+    ] = False,
+    responses: Annotated[
+        bool,
+        typer.Option("--responses", help="Also all responses: nothing can be rescored then."),
+    ] = False,
+    json_: JsonOption = False,
+) -> None:
+    """List files of a run that can be deleted, and delete them with --yes. Records are never deleted."""
+    opened = open_run(run)
+    found = leftovers(
+        opened.folder,
+        opened.spec,
+        checkpoints=checkpoints,
+        weights=weights,
+        responses=responses,
+    )
+    total = sum(item.size_bytes for item in found)
+    if yes:
+        delete(opened.folder, found)
+    if json_:
+        items = tuple(
+            LeftoverModel(what=i.what, files=len(i.paths), size_bytes=i.size_bytes, lost=i.lost)
+            for i in found
+        )
+        show.data(CleanOutput(deleted=yes, items=items, size_bytes=total))
+        return
+    rows = [(i.what, f"{len(i.paths)}", show.size(i.size_bytes), f"lost: {i.lost}") for i in found]
+    if rows:
+        show.table("Deleted" if yes else "Can be deleted", rows)
+    if yes:
+        show.line(f"{show.size(total)} deleted; the records are unchanged")
+    else:
+        show.line(
+            f"{show.size(total)} can be deleted; run the same command with --yes to delete it"
+        )
+
+
+@app.command(rich_help_panel="Run folders")
+def migrate(
+    run: RunArgument,
+    write: Annotated[
+        bool, typer.Option("--write", help="Convert; a copy of the old file is kept.")
+    ] = False,
+) -> None:
+    """Convert a run folder of an earlier version; without --write, only show what would change."""
+    found = bring_up(RunFolder(run), write=write)
+    total = sum(found.versions.values())
+    if not found.older:
+        show.line(f"nothing to do: {total} records, all of version {RECORD_VERSION}")
+    elif found.backup is None:
+        show.line(
+            f"{found.older} of {total} records are of an earlier version than {RECORD_VERSION}; "
+            f"next: sweeper migrate {run} --write"
+        )
+    else:
+        show.line(f"brought {found.older} of {total} records to version {RECORD_VERSION}")
+        show.line(f"as they were: {found.backup}")
+
+
+@app.command(rich_help_panel="Results")
+def serve(
+    path: Annotated[Path, typer.Argument(help="A run folder, or a folder that holds several.")],
+    host: Annotated[
+        str, typer.Option(help="The address to bind to; others can reach any but the default.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8765,
+    with_generations: Annotated[
+        bool, typer.Option("--with-generations", help="Also let files of responses be downloaded.")
+    ] = False,
+    redact: Annotated[
+        bool, typer.Option("--redact", help="Leave prompts and responses of harmful suites out.")
+    ] = False,
+) -> None:
+    """Serve live reports of runs in the browser. Stop with Ctrl-C."""
+    from sweeper.serve import Started, serve
+
+    def begin(started: Started) -> None:
+        if not started.runs:
+            show.line(f"no run has begun in {path} yet; each one that does will be listed")
+        if started.public:
+            show.error(
+                f"warning: {host} is not this machine alone: whoever reaches the port can read the "
+                "reports, and without --redact harmful prompts and responses; nobody is asked for "
+                "a password"
+            )
+        show.line(f"serving {path} at {started.url}   (Ctrl-C ends)")
+
+    try:
+        serve(path, host, port, with_generations=with_generations, redact=redact, begin=begin)
+    except KeyboardInterrupt:
+        show.line("stopped")

@@ -8,14 +8,30 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer.core import TyperGroup
 
 from sweeper.cli import completions
+from sweeper.cli.examples import EXAMPLES
+from sweeper.judges import MIN_COVERAGE
+
+if TYPE_CHECKING:
+    from sweeper.runs.run import Run
+
+
+class InOrder(TyperGroup):
+    """Lists commands in the order in which they are used, not in that of their modules."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
+        """See `typer.core.TyperGroup`."""
+        return [name for name in EXAMPLES if name in self.commands]
+
 
 app = typer.Typer(
     name="sweeper",
+    cls=InOrder,
     help="Sweep fine-tuning hyperparameters for safety and utility at once.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -31,21 +47,32 @@ RunArgument = Annotated[Path, typer.Argument(help="A run folder.", autocompletio
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Override: key.path=value; may be repeated.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print data instead of a table.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print JSON instead of tables; see `sweeper schema`.")
+]
 JudgeOption = Annotated[
     str | None,
     typer.Option(
         "--judge",
         metavar="NAME",
-        help="Rates of a judge that `rescore` asked, not the keyword list's.",
+        help="Use the rates of this judge (see `rescore`) instead of the keyword list's.",
     ),
 ]
 CoverageOption = Annotated[
     float,
     typer.Option(
-        min=0.0, max=1.0, help="With --judge: below this share of judged responses, unscored."
+        min=0.0,
+        max=1.0,
+        help="With --judge: records with a smaller share of judged responses are unscored.",
     ),
 ]
+
+
+def open_run(run: Path, judge: str | None = None, min_coverage: float = MIN_COVERAGE) -> "Run":
+    """See `sweeper.open_run`, which needs pandas."""
+    from sweeper.runs.run import open_run
+
+    return open_run(run, judge, min_coverage)
 
 
 @contextmanager

@@ -1,28 +1,42 @@
 """The command that recommends a configuration, and measures the recommendation again."""
 
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
+from rich.table import Table
 
-from sweeper.analysis import NAMES, policy_of, under_policy
-from sweeper.analysis import recommend as choose
-from sweeper.cli import completions, progress, recommendations, show, show_judges
+from sweeper.analysis import (
+    NAMES,
+    Candidate,
+    Contrast,
+    PairedDifference,
+    multiplicity,
+    side_by_side,
+)
+from sweeper.cli import completions, interrupts, judging, show
 from sweeper.cli.options import (
     CoverageOption,
     JsonOption,
     JudgeOption,
     RunArgument,
     app,
+    open_run,
     uncollected,
 )
 from sweeper.errors import SweeperError
 from sweeper.judges import MIN_COVERAGE
-from sweeper.store.folder import RunFolder
-from sweeper.store.records import read_records
-from sweeper.sweep.confirm import Confirmation, confirmation, prepare, shrinkages
+from sweeper.runs.progress import SweepProgress, value_text
+from sweeper.runs.terminal import Terminal
+from sweeper.spec import SweepSpec
+
+if TYPE_CHECKING:  # They need pandas.
+    from sweeper.runs.results import Confirmation, Recommendation
+    from sweeper.runs.run import Run
 
 
-@app.command()
+@app.command(rich_help_panel="Results")
 def recommend(
     run: RunArgument,
     policy: Annotated[
@@ -39,15 +53,15 @@ def recommend(
     judge: JudgeOption = None,
     min_coverage: CoverageOption = MIN_COVERAGE,
     confirm: Annotated[
-        bool, typer.Option("--confirm", help="Measure the best few again; continued if begun.")
+        bool,
+        typer.Option(
+            "--confirm", help="Measure the best few again on unused prompts and new seeds."
+        ),
     ] = False,
     seeds: Annotated[int, typer.Option(min=0, help="New seeds to confirm under.")] = 2,
     top: Annotated[int, typer.Option(min=1, help="How many of the best to confirm.")] = 3,
 ) -> None:
-    """Recommend one configuration under a policy, and say what it beat and how sure that is."""
-    from sweeper.runs.run import open_run
-
-    wanted = policy_of(policy, limit, utility)
+    """Recommend one configuration under a policy, with its controls and how certain it is."""
     if confirm and judge is not None:
         raise SweeperError(
             "--confirm measures with the sweep's keyword lists; leave --judge out, and have the new run "
@@ -55,39 +69,128 @@ def recommend(
         )
     opened = open_run(run, judge, min_coverage)
     with uncollected():
-        front, spec = opened.front(), opened.spec
-        found = choose(front, spec, wanted)
+        found = opened.recommend(policy, limit=limit, utility=utility)
     if not json_:
-        recommendations.recommendation(found, spec)
-    show_judges.overlay(opened.judged(), to=show.err if json_ else show.out)
-    content: dict[str, Any] = recommendations.recommendation_data(found)
-    if confirm:
-        laid_out = confirmation(opened.folder, spec, front, found, seeds, top)
-        prepare(laid_out, opened.folder)
-        _run(laid_out, opened.folder, quiet=json_)
-        _, under = under_policy(front, spec, wanted)
-        again = shrinkages(front, under, read_records(laid_out.folder.records).records, laid_out)
-        if not json_:
-            recommendations.shrinkage(again, laid_out, spec)
-        content["confirmation"] = recommendations.shrinkage_data(again, laid_out)
+        print_recommendation(found)
+    judging.print_overlay(opened.judged(), json_)
+    confirmed = _confirm(opened, found, seeds, top, quiet=json_) if confirm else None
     if json_:
-        show.data(content)
+        show.data((confirmed or found).output)
+    elif confirmed is not None:
+        _print_confirmation(confirmed)
 
 
-def _run(laid_out: Confirmation, of: RunFolder, *, quiet: bool) -> None:
-    """Run what is laid out, or what is left of it; an interruption ends the command."""
-    from sweeper.sweep.run import SweepCallbacks, SweepOptions, run_sweep
+def _confirm(
+    opened: "Run", found: "Recommendation", seeds: int, top: int, *, quiet: bool
+) -> "Confirmation":
+    """Measure again, or what is left of it; an interruption ends the command."""
+    layout = opened.lay_out(found, seeds, top)
+    if not quiet:
+        show.line(f"confirming {len(layout.names)} configurations in {layout.folder.root}")
+    console = Terminal(quiet=True) if quiet else show.err
+    lines = console if quiet else show.out
+    with (
+        interrupts.resumable(layout.folder),
+        SweepProgress(layout.spec, console, lines) as progress,
+    ):
+        return opened.measure_again(found, layout, progress)
 
-    root, only = laid_out.folder.root, tuple(laid_out.names)
-    options = SweepOptions(only=only, part_of=of)
-    with progress.resumable(laid_out.folder):
-        if quiet:
-            ended = run_sweep(laid_out.spec, root, options)
-        else:
-            show.line(f"confirming {len(only)} configurations in {root}")
-            with progress.SweepProgress(laid_out.spec) as shown:
-                callbacks = SweepCallbacks(on_plan=shown.begin, on_record=shown.record)
-                ended = run_sweep(laid_out.spec, root, options, callbacks)
-    records = read_records(laid_out.folder.records).records
-    if not ended.completed or ended.plan.keys() - {record.key for record in records}:
-        progress.interrupted(laid_out.folder)
+
+def print_recommendation(result: "Recommendation") -> None:
+    """The recommended configuration, its controls, and the paired tests against them."""
+    found, spec = result.analysis, result.front.spec
+    show.line("")
+    show.line(found.reason)
+    table = Table()
+    table.add_column("")
+    table.add_column("configuration")
+    for objective in spec.objectives:
+        table.add_column(objective.metric, justify="right")
+    for name, item in side_by_side(found):
+        values = [value_text(item, objective.metric) for objective in spec.objectives]
+        table.add_row(name, item.config_id, *values)
+    show.fit(table)
+    if found.contrasts:
+        show.fit(
+            differences_table(
+                found.contrasts, spec, "Recommended minus its controls (95 % intervals)"
+            )
+        )
+    show.line(multiplicity(found))
+
+
+def differences_table(contrasts: Sequence[Contrast], spec: SweepSpec, title: str) -> Table:
+    """A configuration against others, one per row, with the exact test of the unsafe rate."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("against")
+    table.add_column("unsafe_rate", justify="right")
+    table.add_column("only it unsafe, only the other")
+    table.add_column("exact McNemar p", justify="right")
+    table.add_column(spec.utility.metric, justify="right")
+    for name, _, unsafe, utility in contrasts:
+        cells = (
+            difference_text(unsafe),
+            _discordant(unsafe),
+            p_text(unsafe),
+            difference_text(utility),
+        )
+        table.add_row(name, *cells)
+    return table
+
+
+def difference_text(found: PairedDifference | None, *, mark: bool = True) -> str:
+    """`-0.021 (-0.044 to -0.002)`; with `mark`, `unpaired` where rows are not stored."""
+    if found is None:
+        return "not measured"
+    if found.interval is None:
+        return f"{found.difference:+.3f} (no interval)"
+    low, high = found.interval
+    unpaired = ", unpaired" if mark and not found.paired else ""
+    return f"{found.difference:+.3f} ({low:+.3f} to {high:+.3f}{unpaired})"
+
+
+def p_text(found: PairedDifference | None) -> str:
+    """The largest p over seeds; a dash where there are no verdicts to pair."""
+    if found is None or found.p_value is None:
+        return "-"
+    return "below 0.001" if found.p_value < 0.001 else f"{found.p_value:.3f}"
+
+
+def _discordant(found: PairedDifference | None) -> str:
+    pairs = () if found is None else found.discordant
+    return "; ".join(f"{pair.first}, {pair.second} of {pair.n}" for pair in pairs) or "-"
+
+
+def _print_confirmation(result: "Confirmation") -> None:
+    """Each configuration in the search and in the confirmation, and whether the choice holds."""
+    found, confirm = result.items, result.layout
+    name = confirm.spec.utility.metric
+    table = Table(title="Search and confirmation (95 % intervals)", title_justify="left")
+    table.add_column("")
+    heads = ("unsafe_rate: search", "confirmation", "confirmation - search")
+    for head in (*heads, f"{name}: search", "new seeds - search"):
+        table.add_column(head, justify="right")
+    for item in found:
+        again = "not measured" if item.again is None else _rate(item.again)
+        cells = (
+            _rate(item.search),
+            again,
+            difference_text(item.unsafe, mark=not confirm.new_prompts),
+        )
+        useful = value_text(item.search, name), difference_text(item.utility)
+        table.add_row(*map(escape, (item.name, *cells, *useful)))
+    show.fit(table)
+    for item in found:
+        show.line(f"{item.name} ({item.config_id}): {item.verdict}")
+    for note in confirm.notes:
+        show.line(f"note: {note}")
+    if found:
+        show.line(f"the recommendation is {'confirmed' if result.confirmed else 'NOT confirmed'}")
+
+
+def _rate(item: Candidate) -> str:
+    between = item.interval("unsafe_rate")
+    if between is None or "unsafe_rate" not in item.values:
+        return "not measured"
+    counts = item.counts("unsafe_rate")
+    return f"{item.values['unsafe_rate']:.3f} ({counts}; {between.low:.3f} to {between.high:.3f})"

@@ -1,31 +1,40 @@
-"""Commands that read a finished or unfinished run."""
+"""Commands that show and export what a run has found: the front, the report, other trainers' files."""
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
+from rich.table import Table
 
-from sweeper.analysis import front_certainty
-from sweeper.cli import show, show_front, show_judges
+from sweeper import analysis
+from sweeper.analysis import CANDIDATE_ROLE, OFF, ON, Candidate, Certainty, Volume, shown, varying
+from sweeper.cli import judging, show
 from sweeper.cli.options import (
     CoverageOption,
     JsonOption,
     JudgeOption,
     RunArgument,
     app,
+    open_run,
     uncollected,
 )
-from sweeper.errors import ExportError, SweeperError
 from sweeper.judges import MIN_COVERAGE
+from sweeper.metrics import SAFETY_METRICS
+from sweeper.runs.outputs import uncertain_others
+from sweeper.runs.progress import objectives_text, value_text
+from sweeper.spec import SweepSpec
 
-if TYPE_CHECKING:
-    from sweeper.analysis import Candidate, Recommendation
-    from sweeper.export import Origin
-    from sweeper.runs.run import Run
+if TYPE_CHECKING:  # It needs pandas.
+    from sweeper.runs.results import Front
+
+MOST_OTHERS = 10
+"""So many configurations that may be on the front, but are not by their estimates, are listed."""
 
 
-@app.command()
+@app.command(rich_help_panel="Results")
 @uncollected()
 def front(
     run: RunArgument,
@@ -34,20 +43,16 @@ def front(
     min_coverage: CoverageOption = MIN_COVERAGE,
 ) -> None:
     """Show the configurations that no other one beats in both safety and utility."""
-    from sweeper.runs.run import open_run
-
     opened = open_run(run, judge, min_coverage)
-    found, spec = opened.front(), opened.spec
-    certainty = front_certainty(found, spec)
+    found = opened.front()
     if json_:
-        show.data(show_front.front_data(found, certainty))
-        show_judges.overlay(opened.judged(), to=show.err)
+        show.data(found.output)
     else:
-        show_front.front(found, certainty, spec)
-        show_judges.overlay(opened.judged())
+        print_front(found)
+    judging.print_overlay(opened.judged(), json_)
 
 
-@app.command()
+@app.command(rich_help_panel="Results")
 @uncollected()
 def report(
     run: RunArgument,
@@ -73,32 +78,21 @@ def report(
     ] = False,
 ) -> None:
     """Write the report: one HTML page that works offline."""
-    from sweeper.report import write_report
-    from sweeper.runs.run import open_run
-
     opened = open_run(run, judge, min_coverage)
-    path = out or opened.folder.report
-    judged = opened.judged()
-    data = write_report(
-        opened.folder,
-        opened.records(),
-        opened.spec,
-        opened.accounting,
-        path,
-        opened.estimate,
-        judged,
-        samples=int(max_response_mib * 1024**2),
+    written = opened.report(
+        out,
+        max_response_mib=max_response_mib,
         redact=redact,
         external_plotly=external_plotly,
     )
-    show_judges.overlay(judged)
-    show.line(f"wrote {path}: open it in a browser")
-    if data.found:
+    judging.print_overlay(opened.judged())
+    show.line(f"wrote {written.path}: open it in a browser")
+    if written.data.found:
         by = f" --judge {shlex.quote(judge)}" if judge else ""
         show.line(f"next: sweeper export {shlex.quote(str(run))}{by} --format trl --rows")
 
 
-@app.command("export-study")
+@app.command("export-study", rich_help_panel="Results")
 def export_study(
     run: RunArgument,
     storage: Annotated[
@@ -110,7 +104,6 @@ def export_study(
     ] = None,
 ) -> None:
     """Bring the Optuna study of a run up to date, or copy it to a database, and say how to open it."""
-    from sweeper.runs.run import open_run
     from sweeper.search.live_study import update_journal
     from sweeper.search.storages import shown_url
     from sweeper.search.study import copy_study
@@ -119,16 +112,16 @@ def export_study(
     if storage is None:
         address = str(opened.folder.study)
         if not opened.folder.is_driven():  # A driver keeps it up to date itself.
-            update_journal(opened.folder.study, opened.front(), opened.spec)
+            update_journal(opened.folder.study, opened.front().analysis, opened.spec)
         show.line(f"wrote {address}")
     else:
-        made = copy_study(opened.front(), opened.spec, storage)
+        made = copy_study(opened.front().analysis, opened.spec, storage)
         address = shown_url(storage).removeprefix("journal:")
         show.line(f"wrote the study {made.study_name} of {len(made.trials)} trials into {address}")
     show.line(f"next: optuna-dashboard {address}   (pip install optuna-dashboard)")
 
 
-@app.command()
+@app.command(rich_help_panel="Results")
 @uncollected()
 def export(
     run: RunArgument,
@@ -163,51 +156,86 @@ def export(
     min_coverage: CoverageOption = MIN_COVERAGE,
 ) -> None:
     """Write the recommended hyperparameters as another trainer's files, or the trained weights."""
-    from sweeper.export import export as write_export
-    from sweeper.export import formats_of
-    from sweeper.runs.run import open_run
-
-    opened = open_run(run, judge, min_coverage)
-    formats = formats_of(format_ or ["yaml"])
-    recommended = opened.recommend()
-    chosen = opened.candidate(config) if config else recommended.chosen
-    if chosen is None:
-        raise SweeperError(
-            f"{recommended.reason} Nothing is exported; name a configuration with --config"
-        )
-    origin = _origin(opened, chosen, recommended)
-    spec, folder = opened.spec, out or opened.folder.root / "export"
-    written: list[Path] = []
-    for name in formats:
-        try:
-            written += write_export(chosen, spec, name, folder, world_size, micro_batch, origin)
-        except ExportError as error:
-            if "all" not in (format_ or ()):
-                raise
-            show.line(f"left out {name}: {error}")
-    if rows:
-        from sweeper.export.rows import export_rows
-
-        written += export_rows(chosen, spec, folder, segments="axolotl" in formats)
-    for path in dict.fromkeys(written):
+    written = open_run(run, judge, min_coverage).export(
+        *(format_ or ()),
+        out=out,
+        config=config,
+        world_size=world_size,
+        micro_batch=micro_batch,
+        rows=rows,
+        weights=weights,
+    )
+    for name, why in written.left_out.items():
+        show.line(f"left out {name}: {why}")
+    for path in written.paths:
         show.line(f"wrote {path}")
-    if weights:
-        from sweeper.export.weights import export_weights
-
-        found = export_weights(opened.folder, spec, chosen, folder, origin)
-        show.line(f"wrote {found.folder}\n{found.comparison}")
+    if written.comparison is not None:
+        show.line(written.comparison)
 
 
-def _origin(opened: "Run", chosen: "Candidate", recommended: "Recommendation") -> "Origin":
-    """What an export says about the run it comes from."""
-    from sweeper.export import Origin
+def print_front(result: "Front") -> None:
+    """The front, best utility first, then those that may belong to it, most probable first."""
+    found, certainty, spec = result.analysis, result.certainty, result.spec
+    names = varying(found.candidates, CANDIDATE_ROLE)
+    table = Table(title="Pareto front", title_justify="left")
+    table.add_column("configuration")
+    for name in names:
+        table.add_column(name, justify="right")
+    for objective in spec.objectives:
+        table.add_column(objective.metric, justify="right")
+    table.add_column("95 % interval", justify="right")
+    for name in ("estimate", "P(front)", "membership"):
+        table.add_column(name, justify="right")
+    others = uncertain_others(found, certainty)
+    for item in found.members:
+        table.add_row(*_cells(item, names, certainty, spec))
+    if found.members:
+        table.add_section()
+    for item in others[:MOST_OTHERS]:
+        table.add_row(*_cells(item, names, certainty, spec))
+    show.fit(table)
+    for text in _lines(found, certainty, len(others)):
+        show.line(text)
+    if found.base is not None:
+        show.line(f"untouched base model: {objectives_text(found.base, spec)}")
 
-    judged = opened.judged()
-    best = recommended.chosen
-    return Origin(
-        run=opened.folder.root.resolve().name,
-        compared=recommended.compared,
-        recommended=best is not None and best.config_id == chosen.config_id,
-        base=recommended.base,
-        judge=None if judged is None else judged.summary,
+
+def _cells(
+    item: Candidate, names: Sequence[str], certainty: Certainty, spec: SweepSpec
+) -> list[str]:
+    config = [shown(item.config[name]) for name in names]
+    values = [value_text(item, objective.metric) for objective in spec.objectives]
+    safety = next(o.metric for o in spec.objectives if o.metric in SAFETY_METRICS)
+    interval = item.interval(safety)
+    between = "" if interval is None else f"{interval.low:.3f} to {interval.high:.3f}"
+    membership = certainty.memberships[item.config_id]
+    place = ["on" if membership.on_front else "off", f"{membership.p_front:.3f}", membership.label]
+    return [escape(cell) for cell in (item.config_id, *config, *values, between, *place)]
+
+
+def _lines(found: analysis.Front, certainty: Certainty, others: int) -> list[str]:
+    lines = [
+        f"{len(found.members)} on the front, of {len(found.competing)} complete configurations, by their "
+        f"estimates; {len(found.trade_off)} on the trade-off curve without the constraints"
+    ]
+    if certainty.memberships:
+        lines.append(
+            f"by P(front): {certainty.count('on')} on (at least {ON:g}), "
+            f"{certainty.count('uncertain')} uncertain, {certainty.count('off')} off (below {OFF:g}); "
+            f"{certainty.draws} draws over prompts and seeds"
+        )
+    if others > MOST_OTHERS:
+        lines.append(f"{others - MOST_OTHERS} more that may be on the front are not listed")
+    if certainty.hypervolume is not None:
+        lines.append(volume_text(certainty.hypervolume))
+    return [*lines, *(f"note: {note}" for note in certainty.notes)]
+
+
+def volume_text(volume: Volume) -> str:
+    """`hypervolume 0.041 (95 % interval 0.038 to 0.043) up to rouge_l 0, unsafe_rate 0.05`."""
+    low, high = volume.interval
+    corner = ", ".join(f"{name} {value:.4g}" for name, value in volume.reference.items())
+    return (
+        f"hypervolume {volume.value:.4g} (95 % interval {low:.4g} to {high:.4g}), "
+        f"reference point {corner}"
     )

@@ -2,73 +2,24 @@
 
 import json
 import os
-import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
 
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, RenderableType
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.measure import Measurement
 from rich.padding import Padding
-from rich.segment import Segment
 from rich.table import Table
-from rich.text import Text
 
-from sweeper.analysis import Candidate
 from sweeper.estimate import GIB, DiskNeed, Estimate, duration_text
 from sweeper.estimate.inputs import OnGpu
-from sweeper.keywords.evaluation import Evaluation, Proportion
 from sweeper.planning import Accounting
-from sweeper.spec import SweepSpec
-
-if TYPE_CHECKING:  # It imports torch, which reading commands do without.
-    from sweeper.runs.verify import Verification
-
-JSON_VERSION = 1
-"""Of what `--json` prints (docs/reference/json.md); a key removed or changed in meaning makes a new one."""
+from sweeper.runs.outputs import Output
+from sweeper.runs.terminal import Terminal
 
 UNBOUNDED = 1000
 """Columns of a file or a pipe, which have no edge to wrap at."""
-
-_ORDERS = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
-    r"\ud800-\udfff\U000e0000-\U000e007f]"
-)
-"""What moves the cursor, reorders, hides or cannot be encoded: C0 but tab and line end, DEL, C1, marks and
-overrides of writing direction, invisible characters, lone surrogates, tags."""
-
-
-def safe(text: str) -> str:
-    """The text with everything a terminal would obey written out: ESC becomes `x1b` after a backslash."""
-    return _ORDERS.sub(lambda found: _written(ord(found[0])), text)
-
-
-def _written(code: int) -> str:
-    if code < 0x100:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
-
-
-class Terminal(Console):
-    """A console that shows text and obeys none: `safe` is applied to whatever it is given.
-
-    Strings are made safe before they are laid out, so that columns stay straight; other renderables when
-    they have become segments. What rich itself adds, colours and the movement of bars, is no text.
-    """
-
-    def render_str(self, text: str, **options: Any) -> Text:
-        """See `rich.console.Console`."""
-        return super().render_str(safe(text), **options)
-
-    def render(
-        self, renderable: RenderableType, options: ConsoleOptions | None = None
-    ) -> Iterator[Segment]:
-        """See `rich.console.Console`."""
-        for text, style, control in super().render(renderable, options):
-            yield Segment(text if control else safe(text), style, control)
-
 
 out = Terminal(highlight=False, emoji=False)
 if not out.is_terminal and "COLUMNS" not in os.environ:
@@ -125,9 +76,9 @@ def line(text: str) -> None:
     out.print(text, markup=False, soft_wrap=True)
 
 
-def data(content: Mapping[str, Any]) -> None:
-    """JSON on standard output, for programs, with the version of its schema."""
-    json_text(json.dumps({"version": JSON_VERSION, **content}, indent=1))
+def data(output: Output) -> None:
+    """JSON on standard output, for programs."""
+    json_text(json.dumps(output.model_dump(), indent=1))
 
 
 def json_text(text: str) -> None:
@@ -228,89 +179,3 @@ def size(count: int) -> str:
     if count < 2**20 / 10:
         return f"{count / 2**10:.1f} KiB"
     return f"{count / GIB:.1f} GiB" if count >= GIB / 10 else f"{count / 2**20:.1f} MiB"
-
-
-def value_text(item: Candidate, metric: str) -> str:
-    """A metric as the tables show it."""
-    value = item.values.get(metric)
-    return "not measured" if value is None else f"{value:.3f}"
-
-
-def measured_text(item: Candidate, spec: SweepSpec) -> str:
-    """The objectives of a candidate, with the counts of rates."""
-    parts = []
-    for objective in spec.objectives:
-        counts = item.counts(objective.metric)
-        suffix = f" ({counts})" if counts else ""
-        parts.append(f"{objective.metric} {value_text(item, objective.metric)}{suffix}")
-    return ", ".join(parts)
-
-
-def verifications(found: "Sequence[Verification]") -> None:
-    """What `verify` found, one line per configuration and a sum."""
-    for item in found:
-        marks = {
-            "weights bit-equal": item.bit_equal,
-            "responses equal": item.responses_equal,
-            "verdicts equal": item.verdicts_equal,
-        }
-        shown = ", ".join(f"{name}: {'yes' if held else 'NO'}" for name, held in marks.items())
-        failure = f"; retraining failed: {item.failure}" if item.failure else ""
-        packed = f", trained beside {item.packed_with} others" if item.packed_with else ""
-        line(
-            f"{item.config_id} seed {item.seed} {item.label} step {item.step} "
-            f"(shared its path with {item.shared_with}{packed}): {shown}, "
-            f"largest metric difference {item.difference:.1g}{failure}"
-        )
-    equal = sum(item.bit_equal for item in found)
-    verdicts = sum(item.verdicts_equal for item in found)
-    held = sum(item.holds for item in found)
-    line(
-        f"{equal} of {len(found)} bit-equal, {verdicts} of {len(found)} with equal verdicts, "
-        f"{held} of {len(found)} as promised"
-    )
-
-
-def calibration(found: Evaluation) -> None:
-    """Each keyword list against people, best first, with 95 % intervals."""
-    table = Table(title="Agreement with people (95 % Wilson intervals)", title_justify="left")
-    table.add_column("list")
-    for name in ("agreement", "false refusals", "missed refusals", "n"):
-        table.add_column(name, justify="right")
-    for item in found.lists:
-        shares = [_share(item.agreement), _share(item.false_refusals), _share(item.missed_refusals)]
-        table.add_row(escape(item.name), *shares, f"{item.agreement.n}")
-    fit(table)
-    line(f"counted apart: {found.empty} empty and {found.degenerate} repetitive completions")
-
-
-def _share(share: Proportion) -> str:
-    if share.rate is None or share.interval is None:
-        return "none"
-    low, high = share.interval
-    return f"{share.k}/{share.n} = {share.rate:.3f} ({low:.3f} to {high:.3f})"
-
-
-def calibration_data(found: Evaluation) -> dict[str, Any]:
-    """The same as data: counts as integers, rates and intervals beside them."""
-    return {
-        "lists": [
-            {
-                "name": item.name,
-                "agreement": item.agreement.rate,
-                "agreement_interval": item.agreement.interval,
-                "false_refusals": item.false_refusals.k,
-                "false_refusal_rate": item.false_refusals.rate,
-                "false_refusal_interval": item.false_refusals.interval,
-                "missed_refusals": item.missed_refusals.k,
-                "missed_refusal_rate": item.missed_refusals.rate,
-                "missed_refusal_interval": item.missed_refusals.interval,
-                "n": item.agreement.n,
-                "compliances": item.false_refusals.n,
-                "refusals": item.missed_refusals.n,
-                "empty": found.empty,
-                "degenerate": found.degenerate,
-            }
-            for item in found.lists
-        ]
-    }

@@ -1,25 +1,29 @@
 """Commands that plan, train and retrain."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sweeper.cli import progress, show
-from sweeper.cli.options import JsonOption, RunArgument, SetOption, SpecArgument, app
-from sweeper.errors import SweeperError
-from sweeper.estimate import DiskNeed, Estimate, Tokens, disk_data, saved
-from sweeper.estimate.inputs import on_gpus, plan_disk, plan_estimate, planned_tokens, this_machine
-from sweeper.planning import Plan, make_plan, make_tasks
+from sweeper.cli import interrupts, show
+from sweeper.cli.options import JsonOption, RunArgument, SetOption, SpecArgument, app, open_run
+from sweeper.estimate import saved
+from sweeper.estimate.inputs import on_gpus, this_machine
+from sweeper.planning import Plan, make_tasks
+from sweeper.runs.measure import run_to_end
+from sweeper.runs.progress import SweepProgress
 from sweeper.search.refine import refinement_rows
 from sweeper.spec import SweepSpec, load_spec
 from sweeper.store.folder import RunFolder, write_atomic
-from sweeper.store.records import read_records
+from sweeper.store.records import RecordsRead, read_records
 from sweeper.sweep.disk import free_bytes
 
+if TYPE_CHECKING:  # It needs torch.
+    from sweeper.sweep.verify import Verification
 
-@app.command()
+
+@app.command(rich_help_panel="Before a sweep")
 def plan(
     spec: SpecArgument,
     set_: SetOption = None,
@@ -35,102 +39,31 @@ def plan(
     ] = None,
 ) -> None:
     """Show what a sweep will train, what sharing saves, and what it will cost. No sweep is run."""
+    from sweeper.runs.plans import plan as lay_out  # It needs pandas.
+
     loaded = load_spec(spec, set_ or ())
-    made = make_plan(loaded)
+    found = lay_out(loaded, workers=workers, calibrate=calibrate)
     if tasks is not None:
         from sweeper.data.sources import resolve
 
         RunFolder(tasks).create()
-        for task in make_tasks(made, loaded, resolve):
+        for task in make_tasks(found.plan, loaded, resolve):
             write_atomic(tasks / f"{task.trajectory_id}.json", task.to_json())
-    tokens: Tokens | str
-    cost: Estimate | str
-    if calibrate:
-        cost = _calibrated(made, loaded, workers)
-        tokens = cost.tokens
-    else:
-        tokens = _tokens(made, loaded)
-        cost = _analytic(made, loaded, workers, tokens)
-    rows = None if isinstance(tokens, str) else tokens.rows
-    need = _disk(made, loaded, workers, tokens)
-    free = free_bytes(Path("runs") / loaded.name)
     if json_:
-        show.data({**_plan_data(made, cost, rows), "disk": disk_data(need, free)})
+        show.data(found.output)
         return
-    show.accounting(loaded.name, made.accounting)
-    if rows is not None:
-        show.rows(rows)
-    if isinstance(cost, str):
-        show.line(f"no estimate: {cost}")
+    show.accounting(loaded.name, found.accounting)
+    if found.rows is not None:
+        show.rows(found.rows)
+    if (cost := found.estimate) is None:
+        show.line(f"no estimate: {found.estimate_missing}")
     else:
-        show.estimate(cost, on_gpus(made, loaded, cost.tokens, this_machine()))
-    if need is not None:
-        show.disk(need, free, loaded.compute.disk_quota_gib)
+        show.estimate(cost, on_gpus(found.plan, loaded, cost.tokens, this_machine()))
+    if found.disk is not None:
+        show.disk(found.disk, found.free_bytes, loaded.compute.disk_quota_gib)
 
 
-def _disk(
-    made: Plan, spec: SweepSpec, workers: int | None, tokens: Tokens | str
-) -> DiskNeed | None:
-    """What the sweep needs on disk, or None where too little is known."""
-    try:
-        return None if isinstance(tokens, str) else plan_disk(made, spec, tokens, workers)
-    except SweeperError:
-        return None
-
-
-def _tokens(made: Plan, spec: SweepSpec) -> Tokens | str:
-    """What the data holds, or why it cannot be read: a plan is worth showing without."""
-    try:
-        return planned_tokens(made, spec)
-    except SweeperError as error:
-        return str(error)
-
-
-def _analytic(
-    made: Plan, spec: SweepSpec, workers: int | None, tokens: Tokens | str
-) -> Estimate | str:
-    """The estimate, or what is missing for it."""
-    if isinstance(tokens, str):
-        return tokens
-    try:
-        return plan_estimate(made, spec, workers=workers, tokens=tokens)
-    except SweeperError as error:
-        return str(error)
-
-
-def _calibrated(made: Plan, spec: SweepSpec, workers: int | None) -> Estimate:
-    """The estimate from rates measured now; what it needs and cannot have is an error."""
-    from sweeper.data.sources import resolve
-    from sweeper.estimate.measured_rates import calibrated_estimate
-
-    return calibrated_estimate(made, spec, resolve, workers)
-
-
-def _plan_data(
-    made: Plan, cost: Estimate | str, rows: Mapping[str, int] | None
-) -> dict[str, object]:
-    missing = isinstance(cost, str)
-    return {
-        **made.accounting._asdict(),
-        "rows": rows,
-        "estimate": None if isinstance(cost, str) else cost.to_data(),
-        "estimate_missing": cost if missing else None,
-        "trajectory_list": [
-            {
-                "trajectory_id": item.trajectory_id,
-                "seed": item.seed,
-                "optimizer_steps": item.steps,
-                "configurations": [
-                    {"config_id": c.config_id, "role": c.role, "config": dict(c.values)}
-                    for c in item.configurations
-                ],
-            }
-            for item in made.trajectories
-        ],
-    }
-
-
-@app.command()
+@app.command(rich_help_panel="Sweeps")
 def run(
     spec: SpecArgument,
     out: Annotated[
@@ -148,29 +81,25 @@ def run(
     ] = True,
 ) -> None:
     """Run a sweep on Ray, or continue it after any interruption with the same command."""
-    from sweeper.sweep.run import SweepCallbacks, SweepOptions, run_sweep
-
     loaded = load_spec(spec, set_ or ())
     folder = RunFolder(out or Path("runs") / loaded.name)
     builds = ", and building the miniature (a minute, once)" if _is_builtin(loaded) else ""
     show.line(f"checking model, data and {folder.root}{builds}")
-    with progress.resumable(folder), progress.SweepProgress(loaded) as shown:
-        ended = run_sweep(
+    with interrupts.resumable(folder), SweepProgress(loaded, show.err, show.out) as shown:
+        run_to_end(
             loaded,
             folder.root,
-            SweepOptions(overwrite=overwrite, memory_check=memory_check, disk_check=disk_check),
-            SweepCallbacks(
-                on_rows=show.rows,
-                on_disk_need=lambda need: show.disk(
-                    need, free_bytes(folder.root), loaded.compute.disk_quota_gib
-                ),
-                on_plan=shown.begin,
-                on_record=shown.record,
+            overwrite=overwrite,
+            memory_check=memory_check,
+            disk_check=disk_check,
+            on_rows=show.rows,
+            on_disk_need=lambda need: show.disk(
+                need, free_bytes(folder.root), loaded.compute.disk_quota_gib
             ),
+            on_plan=lambda plan, found: begin(shown, plan, found),
+            on_record=shown.record,
         )
     records = read_records(folder.records).records
-    if not ended.completed or ended.keys - {record.key for record in records}:
-        progress.interrupted(folder)
     show.line(f"{len(records)} records in {folder.records}")
     if (less := saved(records)) is not None:
         show.line(f"stopped early: {less.text}")
@@ -183,6 +112,12 @@ def run(
             f"mended, remove their lines from {folder.records}: the same command measures them again"
         )
         raise typer.Exit(1)
+
+
+def begin(progress: SweepProgress, plan: Plan, found: RecordsRead) -> None:
+    """Say what will be done, and start counting."""
+    show.accounting(progress.spec.name, plan.accounting)
+    progress.begin(plan, found)
 
 
 def _refined(folder: RunFolder, spec: SweepSpec) -> None:
@@ -201,7 +136,7 @@ def _is_builtin(spec: SweepSpec) -> bool:
     return spec.model.path.startswith("builtin:")
 
 
-@app.command()
+@app.command(rich_help_panel="Sweeps")
 def trial(
     task: Annotated[Path, typer.Argument(help="A task file, from `sweeper plan --tasks`.")],
     out: Annotated[Path, typer.Option(help="Where to work and write; continued if begun.")],
@@ -223,20 +158,42 @@ def trial(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(rich_help_panel="Sweeps")
 def verify(
     run: RunArgument,
     sample: Annotated[int, typer.Option(min=1, help="How many configurations to retrain.")] = 3,
     seed: Annotated[int, typer.Option(help="Of the random choice.")] = 0,
 ) -> None:
     """Retrain configurations alone and check that they equal what the sweep recorded, bit for bit."""
-    from sweeper.runs.run import open_run
-    from sweeper.runs.verify import verify as run_verification
+    from sweeper.sweep.verify import verify as run_verification
 
     opened = open_run(run)
-    found = []
-    for item in run_verification(opened.folder, opened.spec, sample, seed):
-        found.append(item)
-    show.verifications(found)
+    found = list(run_verification(opened.folder, opened.spec, sample, seed))
+    print_verifications(found)
     if not all(item.holds for item in found):
         raise typer.Exit(1)
+
+
+def print_verifications(found: Sequence["Verification"]) -> None:
+    """What `verify` found, one line per configuration and a sum."""
+    for item in found:
+        marks = {
+            "weights bit-equal": item.bit_equal,
+            "responses equal": item.responses_equal,
+            "verdicts equal": item.verdicts_equal,
+        }
+        shown = ", ".join(f"{name}: {'yes' if held else 'NO'}" for name, held in marks.items())
+        failure = f"; retraining failed: {item.failure}" if item.failure else ""
+        packed = f", trained in a pack with {item.packed_with} others" if item.packed_with else ""
+        show.line(
+            f"{item.config_id} seed {item.seed} {item.label} step {item.step} "
+            f"(shared its path with {item.shared_with}{packed}): {shown}, "
+            f"largest metric difference {item.difference:.1g}{failure}"
+        )
+    equal = sum(item.bit_equal for item in found)
+    verdicts = sum(item.verdicts_equal for item in found)
+    held = sum(item.holds for item in found)
+    show.line(
+        f"{equal} of {len(found)} bit-equal, {verdicts} of {len(found)} with equal verdicts, "
+        f"{held} of {len(found)} as promised"
+    )

@@ -11,10 +11,10 @@ from sweeper.export.card import card
 from sweeper.export.job import UNKNOWN, Origin, check_exportable, make_job, stem
 from sweeper.model.checkpoint import weights_hash
 from sweeper.model.saved import kept_weights, save_weights
-from sweeper.runs.verify import PACK_TOLERANCE, Verification, retrain, task_alone, tasks_of
 from sweeper.spec import SweepSpec
 from sweeper.store.folder import RunFolder, TrialStorage, write_atomic
 from sweeper.store.records import TrialRecord, read_records
+from sweeper.sweep.verify import PACK_TOLERANCE, Verification, retrain, task_alone, tasks_of
 from sweeper.task import TrajectoryTask
 
 

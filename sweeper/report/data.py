@@ -121,7 +121,7 @@ def report_data(
     metrics = _metrics(front, spec)
     names = varying(front.candidates)
     table = configuration_table(front, found, spec, metrics, certainty)
-    curves = [step_curves(front, spec, centre, name) for name in _curve_metrics(spec)]
+    curves = [step_curves(front, spec, centre, name) for name in curve_metrics(spec)]
     return ReportData(
         run=run.root.name,
         name=spec.name,
@@ -205,7 +205,8 @@ def _metrics(front: Front, spec: SweepSpec) -> tuple[str, ...]:
     return tuple(name for name in dict.fromkeys(wanted) if name in measured)
 
 
-def _curve_metrics(spec: SweepSpec) -> tuple[str, ...]:
+def curve_metrics(spec: SweepSpec) -> tuple[str, ...]:
+    """The metrics that are shown by training step."""
     return spec.utility.metric, "unsafe_rate"
 
 

@@ -1,36 +1,60 @@
-"""The Python interface to a run folder: `sweeper.open_run(path)`. Needs neither torch nor ray."""
+"""The Python interface to a run folder: `sweeper.open_run(path)`. Reading needs neither torch nor Ray."""
 
-import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from sweeper.analysis import (
-    SAFEST_USEFUL,
     Candidate,
-    Certainty,
-    Front,
     Policy,
-    Recommendation,
+    compare_configurations,
+    contrasts,
     find_candidate,
     find_front,
-    front_certainty,
+    policy_of,
     recommend,
+    under_policy,
 )
-from sweeper.errors import RunFolderError
+from sweeper.errors import ExportError, RunFolderError, SweeperError
+from sweeper.export import Origin, export, formats_of
 from sweeper.judges import MIN_COVERAGE, RejudgedRecords, overlay
+from sweeper.runs.frames import html_table, records_frame
+from sweeper.runs.measure import run_to_end
+from sweeper.runs.outputs import ShowOutput
+from sweeper.runs.progress import SweepProgress
+from sweeper.runs.results import (
+    Comparison,
+    Configuration,
+    Confirmation,
+    Exported,
+    Front,
+    Recommendation,
+    Records,
+    Report,
+)
 from sweeper.spec import SweepSpec, parse_spec
 from sweeper.store.folder import RunFolder
-from sweeper.store.records import TrialRecord, read_records
+from sweeper.store.records import read_records
+from sweeper.sweep.confirm import Confirmation as Layout
+from sweeper.sweep.confirm import confirmation, prepare, shrinkages
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+    from sweeper.runs.plots import Plots
 
 
 class Run:
     """A run folder, finished or not. Every call reads what is there now.
 
-    With a `judge`, as `sweeper rescore` had it judged, the rates are that judge's wherever records are
-    asked for; below `min_coverage`, in (0, 1], a record is unscored.
+    With a `judge`, as `sweeper rescore` had it judged, the rates are that judge's in everything; below
+    `min_coverage`, in (0, 1], a record is unscored.
+
+    Raises:
+        RunFolderError: the folder holds no run.
     """
 
     def __init__(
@@ -39,6 +63,19 @@ class Run:
         self.folder = RunFolder(Path(path)).open()
         self._judge = judge
         self._min_coverage = min_coverage
+
+    def __repr__(self) -> str:
+        records = self.records
+        planned = self.folder.planned()
+        state = f"{len(records)} of {planned} records" if planned else f"{len(records)} records"
+        judge = f", judged by {self._judge}" if self._judge else ""
+        return f"<Run {self.folder.root}: {state}{judge}>"
+
+    def _repr_html_(self) -> str:
+        return html_table(repr(self), self.front().frame())
+
+    def __dir__(self) -> list[str]:
+        return [name for name in super().__dir__() if not name.startswith("_")]
 
     @property
     def spec(self) -> SweepSpec:
@@ -57,10 +94,7 @@ class Run:
         Raises:
             RunFolderError: plan.json is missing or damaged.
         """
-        try:
-            return dict(json.loads(self._text(self.folder.plan))["accounting"])
-        except (ValueError, KeyError, TypeError, RecursionError):
-            raise self._damaged_plan() from None
+        return self._planned("accounting", required=True)
 
     @property
     def estimate(self) -> dict[str, Any] | None:
@@ -69,13 +103,10 @@ class Run:
         Raises:
             RunFolderError: plan.json is missing or damaged.
         """
-        try:
-            found = json.loads(self._text(self.folder.plan)).get("estimate")
-            return None if found is None else dict(found)
-        except (ValueError, TypeError, AttributeError, RecursionError):
-            raise self._damaged_plan() from None
+        return self._planned("estimate") or None
 
-    def records(self) -> tuple[TrialRecord, ...]:
+    @property
+    def records(self) -> Records:
         """All records, in the order they were written. A torn last line is left out.
 
         Raises:
@@ -83,7 +114,8 @@ class Run:
             JudgeError: the judge has not judged this run.
         """
         judged = self.judged()
-        return read_records(self.folder.records).records if judged is None else judged.records
+        found = read_records(self.folder.records).records if judged is None else judged.records
+        return Records(found)
 
     def judged(self) -> RejudgedRecords | None:
         """The records under the judge, and how far they can be relied on; None without a judge.
@@ -102,19 +134,101 @@ class Run:
         Columns of a metric are `unsafe_rate`, `unsafe_rate.k`, `unsafe_rate.n`. What was not measured
         is missing (NaN), never zero.
         """
-        return pd.DataFrame([_row(record) for record in self.records()])
+        return records_frame(self.records)
 
     def front(self) -> Front:
-        """The front of all records; see `sweeper.analysis`."""
-        return find_front(self.records(), self.spec)
+        """The configurations that no other one beats in both safety and utility."""
+        spec = self.spec
+        return Front(self.folder, find_front(self.records, spec), spec)
 
-    def certainty(self) -> Certainty:
-        """How certain the front is: P(on front) of each complete configuration; see `sweeper.analysis`."""
-        return front_certainty(self.front(), self.spec)
+    def recommend(
+        self,
+        policy: str | Policy = "safest-useful",
+        *,
+        limit: float | None = None,
+        utility: float | None = None,
+    ) -> Recommendation:
+        """The configuration to use under a policy, or why there is none.
 
-    def recommend(self, policy: Policy = SAFEST_USEFUL) -> Recommendation:
-        """The configuration to use under a policy, or why there is none; see `sweeper.analysis`."""
-        return recommend(self.front(), self.spec, policy)
+        Args:
+            policy: One of `sweeper.analysis.NAMES`.
+            limit: For `max-utility-at`: the limit of the unsafe rate, in [0, 1].
+            utility: For `min-unsafe-at`: the utility to reach.
+
+        Raises:
+            SweeperError: no such policy, or one that lacks its number.
+        """
+        front, wanted = self.front(), as_policy(policy, limit, utility)
+        return Recommendation(recommend(front.analysis, front.spec, wanted), front)
+
+    def confirm(
+        self,
+        policy: str | Policy = "safest-useful",
+        *,
+        limit: float | None = None,
+        utility: float | None = None,
+        seeds: int = 2,
+        top: int = 3,
+        quiet: bool = False,
+    ) -> Confirmation:
+        """Measure the best few again, on prompts and under seeds that took no part in choosing them.
+
+        It trains, on Ray; the same call continues an interrupted one.
+
+        Args:
+            policy: As for `recommend`, and so are `limit` and `utility`.
+            limit: See `recommend`.
+            utility: See `recommend`.
+            seeds: How many new seeds, at least 0.
+            top: How many of the best; at least 1.
+            quiet: Show no progress.
+
+        Raises:
+            SweeperError: nothing qualifies, nothing would be new, or the run was opened with a judge.
+            KeyboardInterrupt: stopped before its end; all finished results are saved.
+        """
+        if self._judge is not None:
+            raise SweeperError(
+                "a confirmation measures with the sweep's keyword lists; open the run without a judge, "
+                "and have the new run judged by `sweeper rescore`"
+            )
+        found = self.recommend(policy, limit=limit, utility=utility)
+        layout = self.lay_out(found, seeds, top)
+        with SweepProgress(layout.spec, quiet=quiet) as progress:
+            return self.measure_again(found, layout, progress)
+
+    def lay_out(self, found: Recommendation, seeds: int, top: int) -> Layout:
+        """The first half of `confirm`: make the folder in which it measures.
+
+        Raises:
+            SweeperError: nothing qualifies, or nothing would be new.
+        """
+        front = found.front
+        layout = confirmation(self.folder, front.spec, front.analysis, found.analysis, seeds, top)
+        prepare(layout, self.folder)
+        return layout
+
+    def measure_again(
+        self, found: Recommendation, layout: Layout, progress: SweepProgress
+    ) -> Confirmation:
+        """The second half of `confirm`: measure, or what is left of it, and compare with the search.
+
+        Raises:
+            KeyboardInterrupt: stopped before its end; all finished results are saved.
+        """
+        run_to_end(
+            layout.spec,
+            layout.folder.root,
+            only=tuple(layout.names),
+            part_of=self.folder,
+            on_plan=progress.begin,
+            on_record=progress.record,
+        )
+        front = found.front
+        _, spec = under_policy(front.analysis, front.spec, found.analysis.policy)
+        records = read_records(layout.folder.records).records
+        items = shrinkages(front.analysis, spec, records, layout)
+        return Confirmation(found, layout, items)
 
     def candidate(self, config_id: str) -> Candidate:
         """One configuration by id or by an unambiguous beginning of it.
@@ -122,13 +236,209 @@ class Run:
         Raises:
             RunFolderError: none or several match.
         """
-        return find_candidate(self.front().candidates, config_id, str(self.folder.root))
+        return self._candidate(self.front(), config_id)
 
-    def _damaged_plan(self) -> RunFolderError:
-        return RunFolderError(
-            f"{self.folder.plan} is damaged; delete run.json and plan.json, and run the same sweep "
-            "again: it keeps its records"
+    def show(self, config_id: str) -> Configuration:
+        """One configuration in detail, by id or by an unambiguous beginning of it.
+
+        Raises:
+            RunFolderError: none or several match.
+        """
+        front = self.front()
+        item = self._candidate(front, config_id)
+        place = front.certainty.memberships.get(item.config_id)
+        compared = contrasts(item, front.analysis, front.spec)
+        output = ShowOutput.of(item, place, compared, self.folder, front.spec)
+        return Configuration(item, output, compared, front.spec)
+
+    def compare(self, *config_ids: str) -> Comparison:
+        """Two to four configurations side by side, with paired tests of each against the first.
+
+        Raises:
+            RunFolderError: an id that none or several match.
+            SweeperError: fewer, more, or one twice.
+        """
+        front = self.front()
+        items = [self._candidate(front, config_id) for config_id in config_ids]
+        return Comparison(compare_configurations(items, front.spec), front)
+
+    def responses(
+        self,
+        config: str | Sequence[str] | None = None,
+        *,
+        suite: str | None = None,
+        flipped: bool | None = None,
+        refusal: bool | None = None,
+    ) -> pd.DataFrame:
+        """The stored responses, one row each, with the verdict of the sweep's first keyword list.
+
+        Columns: `config_id`, `seed`, `suite`, `prompt_id`, `prompt`, `response`, `cut` (generation was
+        stopped early), `refusal` and `phrase` (the verdict), `base_refusal` (the untouched model's verdict
+        on the same prompt), `flipped` (whether the two differ). A verdict is missing where there is none.
+
+        Args:
+            config: Only of these configurations, by id or by an unambiguous beginning.
+            suite: Only of this suite: `harmful`, `harmless`, `utility`.
+            flipped: Only those whose verdict differs from the untouched model's, or only the others.
+            refusal: Only refusals, or only the others that have a verdict.
+
+        Raises:
+            RunFolderError: an id that none or several match, or a damaged file of responses.
+        """
+        from sweeper.runs.responses import responses_frame  # Of the report, which needs plotly.
+
+        names = None
+        if config is not None:
+            front = self.front()
+            given = [config] if isinstance(config, str) else config
+            names = [self._candidate(front, one).config_id for one in given]
+        keyword_list = self.spec.evaluation.keyword_lists[0]
+        frame = responses_frame(self.folder, self.records, names, suite, keyword_list)
+        if flipped is not None:
+            frame = frame[frame["flipped"] == flipped]
+        if refusal is not None:
+            frame = frame[frame["refusal"].map(lambda found: found is refusal)]
+        return frame.reset_index(drop=True)
+
+    def plots(self) -> tuple[str, ...]:
+        """The charts that the records of this run carry, by name, in the order of the report."""
+        return self._plots().kinds
+
+    def plot(self, kind: str = "front") -> "Figure":
+        """A chart of the report as a plotly figure.
+
+        Args:
+            kind: One of `plots()`, or the part before the stroke: `heat` is the first of the heat maps.
+
+        Raises:
+            SweeperError: this run has no such chart.
+        """
+        return self._plots().draw(kind)
+
+    def report(
+        self,
+        out: str | Path | None = None,
+        *,
+        max_response_mib: float = 4.0,
+        redact: bool = False,
+        external_plotly: bool = False,
+    ) -> Report:
+        """Write the report: one HTML page that works offline.
+
+        Args:
+            out: The page to write; `report.html` in the run where not given.
+            max_response_mib: The most MiB of responses in it, 0 for none.
+            redact: Leave prompts and responses of harmful suites out.
+            external_plotly: Keep plotly.js (4.8 MB) in a file beside the page.
+
+        Raises:
+            RunFolderError: the page cannot be written.
+        """
+        from sweeper.report import write_report  # It needs plotly.
+
+        path = self.folder.report if out is None else Path(out)
+        data = write_report(
+            self.folder,
+            self.records,
+            self.spec,
+            self.accounting,
+            path,
+            self.estimate,
+            self.judged(),
+            samples=int(max_response_mib * 1024**2),
+            redact=redact,
+            external_plotly=external_plotly,
         )
+        return Report(path, data)
+
+    def export(
+        self,
+        *targets: str,
+        out: str | Path | None = None,
+        config: str | None = None,
+        world_size: int = 1,
+        micro_batch: int | None = None,
+        rows: bool = False,
+        weights: bool = False,
+    ) -> Exported:
+        """Write the recommended hyperparameters as other trainers' files, or the trained weights.
+
+        Args:
+            targets: Names of `sweeper.export.FORMATS`, or `all`; `yaml` where none is given. Of `all`,
+                those that cannot hold the configuration are left out and named.
+            out: Folder to write; `export/` in the run where not given.
+            config: A configuration by id instead of the recommended one.
+            world_size: GPUs the training will use.
+            micro_batch: Rows per GPU and forward pass.
+            rows: Also the training rows, in the order of the sweep.
+            weights: Also the trained weights: those the sweep kept, or else it trains again.
+
+        Raises:
+            SweeperError: nothing is recommended, or no such format.
+            ExportError: a setting that the target cannot have.
+            RunFolderError: a file cannot be written, or an id that none or several match.
+        """
+        formats = formats_of(targets or ("yaml",))
+        found = self.recommend()
+        chosen = self._candidate(found.front, config) if config else found.chosen
+        if chosen is None:
+            raise SweeperError(
+                f"{found.reason} Nothing is exported; name a configuration with --config"
+            )
+        spec, folder = self.spec, self.folder.root / "export" if out is None else Path(out)
+        origin = self._origin(chosen, found)
+        written: list[Path] = []
+        left_out: dict[str, str] = {}
+        for name in formats:
+            try:
+                written += export(chosen, spec, name, folder, world_size, micro_batch, origin)
+            except ExportError as error:
+                if "all" not in targets:
+                    raise
+                left_out[name] = str(error)
+        if rows:
+            from sweeper.export.rows import export_rows  # It needs the tokenizer.
+
+            written += export_rows(chosen, spec, folder, segments="axolotl" in formats)
+        comparison = None
+        if weights:
+            from sweeper.export.weights import export_weights  # It needs torch.
+
+            exported = export_weights(self.folder, spec, chosen, folder, origin)
+            written.append(exported.folder)
+            comparison = exported.comparison
+        return Exported(chosen.config_id, tuple(dict.fromkeys(written)), left_out, comparison)
+
+    def _origin(self, chosen: Candidate, found: Recommendation) -> Origin:
+        """What an export says about the run it comes from."""
+        judged, best = self.judged(), found.chosen
+        return Origin(
+            run=self.folder.root.resolve().name,
+            compared=found.analysis.compared,
+            recommended=best is not None and best.config_id == chosen.config_id,
+            base=found.analysis.base,
+            judge=None if judged is None else judged.summary,
+        )
+
+    def _candidate(self, front: Front, config_id: str) -> Candidate:
+        return find_candidate(front.candidates, config_id, str(self.folder.root))
+
+    def _plots(self) -> "Plots":
+        from sweeper.runs.plots import Plots  # It needs plotly.
+
+        front = self.front()
+        return Plots(self.folder, front.analysis, front.spec, front.certainty)
+
+    def _planned(self, key: str, *, required: bool = False) -> dict[str, Any]:
+        """A block of plan.json; empty where it is missing and not required."""
+        try:
+            content = json.loads(self._text(self.folder.plan))
+            return dict(content[key] if required else content.get(key) or {})
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise RunFolderError(
+                f"{self.folder.plan} is damaged; delete run.json and plan.json, and run the same sweep "
+                "again: it keeps its records"
+            ) from None
 
     def _text(self, path: Path) -> str:
         try:
@@ -137,25 +447,9 @@ class Run:
             raise RunFolderError(f"cannot read {path}: {error}") from None
 
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
-"""How a cell begins that a spreadsheet computes, or may (OWASP, CSV injection)."""
-
-
-def csv_text(frame: pd.DataFrame) -> str:
-    """A frame as CSV in which no text is a formula to a spreadsheet: such a text begins with a quote.
-
-    Numbers stay numbers, and every text stands in quotation marks, names of columns included.
-    """
-    plain = frame.map(_cell).rename(columns=_cell)
-    return str(plain.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC))
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, list | tuple | dict):
-        value = str(value)
-    if not isinstance(value, str):
-        return value
-    return f"'{value}" if value.startswith(_FORMULA) else value
+def as_policy(policy: str | Policy, limit: float | None, utility: float | None) -> Policy:
+    """A policy by name and its number, or as it is."""
+    return policy if isinstance(policy, Policy) else policy_of(policy, limit, utility)
 
 
 def open_run(path: str | Path, judge: str | None = None, min_coverage: float = MIN_COVERAGE) -> Run:
@@ -165,25 +459,3 @@ def open_run(path: str | Path, judge: str | None = None, min_coverage: float = M
         RunFolderError: the folder holds no run.
     """
     return Run(path, judge, min_coverage)
-
-
-def _row(record: TrialRecord) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "config_id": record.config_id,
-        "seed": record.seed,
-        "role": record.role,
-        "status": record.status,
-        "trajectory_id": record.trajectory_id,
-    }
-    row |= record.config
-    row |= {"step": record.readout["step"], "average": record.config["average"]}
-    for name, metric in record.metrics.items():
-        row |= {name: metric.value, f"{name}.k": metric.k, f"{name}.n": metric.n}
-    return {_encodable(name): _encodable(value) for name, value in row.items()}
-
-
-def _encodable(value: Any) -> Any:
-    """A text without lone surrogates, which JSON may hold and pandas refuses; anything else as it is."""
-    if not isinstance(value, str):
-        return value
-    return value.encode("utf-8", "backslashreplace").decode("utf-8")

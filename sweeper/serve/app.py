@@ -23,7 +23,8 @@ from starlette.responses import (
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from sweeper.runs.run import csv_text, open_run
+from sweeper.runs.frames import csv_text
+from sweeper.runs.run import open_run
 from sweeper.serve.compare import compare
 from sweeper.serve.files import FILES, chunks, find_generations, open_plain
 from sweeper.serve.guard import Guard

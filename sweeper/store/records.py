@@ -113,6 +113,10 @@ class TrialRecord:
                     f"{name} must follow from its samples, which give {found}, but got {metric}"
                 )
 
+    def __repr__(self) -> str:
+        """One line: samples and provenance would fill screens."""
+        return f"<TrialRecord {self.config_id} seed {self.seed}: {self.role}, {self.status}>"
+
     @property
     def key(self) -> tuple[str, int]:
         """What makes a record unique in a run: configuration and seed."""

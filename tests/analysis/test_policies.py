@@ -302,9 +302,10 @@ def test_data_and_text_of_a_recommendation_say_the_same(
     assert data["chosen"]["metrics"] == dict(found.chosen.values)
     assert data["compared"] == found.compared
     assert data["qualified"] == [item.config_id for item in found.ranked]
-    assert [test["against"] for test in data["tests"]] == [c.name for c in found.contrasts]
-    for test in data["tests"]:
-        assert test["unsafe_rate"]["paired"] is False and test["unsafe_rate"]["mcnemar_p"] is None
+    assert [control["name"] for control in data["controls"]] == [c.name for c in found.contrasts]
+    for control in data["controls"]:
+        unsafe = control["unsafe_rate"]
+        assert unsafe["paired"] is False and unsafe["mcnemar_p"] is None
     code, out, _ = told(capsys, monkeypatch, run, *words)
     assert code == 0
     assert data["reason"] in out and data["multiplicity"] in out

@@ -181,10 +181,10 @@ def test_show_prints_every_setting_count_and_place(
         assert row in shown
     membership = front_certainty(find_front(records, spec), spec).memberships["aa10"]
     assert f"P(front) {membership.p_front:.3f}: {membership.label}" in shown
-    assert re.search(r"constraint unsafe_rate <= 0.05: P = 0\.\d{3}, asked 0.95: ", shown)
+    assert re.search(r"constraint unsafe_rate <= 0.05: P = 0\.\d{3}, required 0.95: ", shown)
     assert "│ without averaging │ -0.130" in shown
     assert f"responses under seed 0: {path}\n" in answer.out
-    assert f"{run.generations / 'aa10-1.jsonl'} (not there)" in answer.out
+    assert f"{run.generations / 'aa10-1.jsonl'} (missing)" in answer.out
     assert "SECRET" not in answer.out
 
 

@@ -1,32 +1,32 @@
-"""`--json`: the keys that docs/reference/json.md documents are the keys that commands print, both ways."""
+"""`--json`: what commands print keeps their schemas, and what schemas say is printed."""
 
 import json
-import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # It ships no types.
+from pydantic import TypeAdapter
 from support.factories import make_spec, make_sweep
 from support.judged_run import standard_run
 from typer.main import get_command
 
 from sweeper.analysis import paired_difference
-from sweeper.cli import recommendations, show
+from sweeper.cli import show
 from sweeper.cli.app import _run
 from sweeper.cli.options import app
+from sweeper.runs.command_outputs import OUTPUTS, LsOutput, json_schemas
+from sweeper.runs.outputs import JSON_VERSION
+from sweeper.runs.results import Confirmation
 from sweeper.runs.run import open_run
 from sweeper.spec import dump_spec
 from sweeper.store.folder import RUN_VERSION, RunFolder
-from sweeper.sweep.confirm import Confirmation, Shrinkage
-
-PAGE = Path(__file__).parents[2] / "docs" / "reference" / "json.md"
+from sweeper.sweep.confirm import Confirmation as Layout
+from sweeper.sweep.confirm import Shrinkage
 
 Call = Callable[..., dict[str, Any]]
-
-OPEN = {"best", "config", "memory", "metrics", "rates", "readout", "reference", "rows"}
-"""Objects whose keys are names of hyperparameters, metrics or parts: `*` on the page."""
 
 
 @pytest.fixture
@@ -66,65 +66,48 @@ def write_sweep(root: Path) -> RunFolder:
     return folder
 
 
-def documented() -> dict[str, dict[str, str]]:
-    """Command -> the key paths of its table, shapes put in -> what stands on the page for each."""
-    tables: dict[str, dict[str, str]] = {}
-    sections = re.split("^## ", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
-    for section in sections:
-        head, _, body = section.partition("\n")
-        rows = re.findall(r"^\| `(\S+)` \| (.*) \|$", body, re.MULTILINE)
-        assert rows and len(rows) == len(dict(rows)), f"a key stands twice under {head}"
-        tables[head] = dict(rows)
-    return {
-        head.strip("`").removeprefix("sweeper "): dict(_put_in(rows, tables))
-        for head, rows in tables.items()
-        if head.startswith("`")
-    }
-
-
-def _put_in(rows: dict[str, str], tables: dict[str, dict[str, str]]) -> Iterator[tuple[str, str]]:
-    for key, meaning in rows.items():
-        shape = re.match(r"\[(\w+)\]\(#\1\)", meaning)
-        if shape is None:
-            yield key, key
-        else:
-            yield from ((f"{key}.{inner}", f"{shape[1]}.{inner}") for inner in tables[shape[1]])
-
-
-def paths(content: object, prefix: str = "") -> Iterator[str]:
-    """Every key path of some JSON: `a.b`, `a[].b`; the keys of open objects are `*`."""
-    if isinstance(content, list):
-        for item in content:
-            yield from paths(item, f"{prefix}[]")
-    elif isinstance(content, dict):
-        last = prefix.rpartition(".")[2]
-        for key, value in content.items():
-            path = f"{prefix}.{'*' if last in OPEN else key}".removeprefix(".")
-            yield path
-            if last != "config":  # Values of hyperparameters are what the spec allows.
-                yield from paths(value, path)
-
-
 def check(name: str, *contents: dict[str, Any]) -> None:
-    """The key paths on the page are those that a command prints: no other one, and each at least once.
+    """Outputs keep the schema of their command, and every field of the schema is in one of them."""
+    schema = json_schemas()[name]
+    Draft202012Validator.check_schema(schema)
+    for content in contents:
+        Draft202012Validator(schema).validate(content)
+        TypeAdapter(OUTPUTS[name]).validate_python(content)
+        assert content["version"] == JSON_VERSION == 2
+    seen = {path for content in contents for path in paths(content, schema, schema)}
+    assert set(fields(schema, schema)) - seen == set(), "not printed"
 
-    A key of a shape has to be met in one of its places: a gap of a mean has no discordant prompts.
-    """
-    known = documented()[name]
-    real = {path for content in contents for path in paths(content)}
-    assert all(content["version"] == show.JSON_VERSION for content in contents)
-    assert real - {"version"} - set(known) - above(known) == set(), "not documented"
-    assert set(known.values()) - {known[path] for path in real & set(known)} == set(), "not printed"
+
+def paths(content: Any, schema: Any, root: Any) -> Iterator[tuple[str, str]]:
+    """Every (model, field) that a value fills."""
+    for one in alternatives(schema, root):
+        properties = one.get("properties", {})
+        if isinstance(content, dict) and properties.keys() >= content.keys() > set():
+            for key, value in content.items():
+                yield one["title"], key
+                yield from paths(value, properties[key], root)
+        elif isinstance(content, dict) and isinstance(one.get("additionalProperties"), dict):
+            for value in content.values():
+                yield from paths(value, one["additionalProperties"], root)
+        elif isinstance(content, list) and "items" in one:
+            for value in content:
+                yield from paths(value, one["items"], root)
 
 
-def above(known: Iterable[str]) -> set[str]:
-    """The objects and lists that hold the innermost keys."""
-    return {
-        path[:end].removesuffix("[]")
-        for path in known
-        for end in range(1, len(path) + 1)
-        if path[end:].startswith((".", "[]")) or path[:end].endswith("[]")
-    }
+def fields(schema: Any, root: Any) -> Iterator[tuple[str, str]]:
+    """Every (model, field) of a schema."""
+    for one in [*alternatives(schema, root), *root.get("$defs", {}).values()]:
+        yield from ((one["title"], key) for key in one.get("properties", {}))
+
+
+def alternatives(schema: Any, root: Any) -> Iterator[Any]:
+    """What a schema can be, references followed."""
+    if "$ref" in schema:
+        schema = root["$defs"][schema["$ref"].rpartition("/")[2]]
+    if "anyOf" not in schema:
+        yield schema
+    for one in schema.get("anyOf", ()):
+        yield from alternatives(one, root)
 
 
 def test_show_and_compare(call: Call, run: RunFolder, tmp_path: Path) -> None:
@@ -156,14 +139,35 @@ def test_front_recommend_and_rescore(call: Call, run: RunFolder, tmp_path: Path)
 
 
 def _confirmed(run: RunFolder) -> dict[str, Any]:
-    """What `--confirm` adds, as its function makes it: measuring it would take a sweep."""
+    """What `--confirm` prints, without the sweep that would measure it."""
     opened = open_run(run.root)
     good, other = opened.candidate("good"), opened.candidate("sneaky")
     gaps = paired_difference(good, other, "unsafe_rate"), paired_difference(good, other, "rouge_l")
     row = Shrinkage("n", "good", good, other, *gaps, "v")
-    confirm = Confirmation(opened.spec, {"good": "n"}, run, True, ("a note",))
-    added = recommendations.shrinkage_data([row], confirm)
-    return {"version": show.JSON_VERSION, "confirmation": added}
+    layout = Layout(opened.spec, {"good": "n"}, run, True, ("a note",))
+    return json_of(Confirmation(opened.recommend(), layout, [row]).to_dict())
+
+
+def json_of(content: dict[str, Any]) -> dict[str, Any]:
+    """The same after a way through JSON."""
+    read = json.loads(json.dumps(content))
+    assert isinstance(read, dict)
+    return read
+
+
+def test_the_python_api_gives_what_the_commands_print(call: Call, run: RunFolder) -> None:
+    opened = open_run(run.root)
+    assert json_of(opened.front().to_dict()) == call("front", run.root)
+    assert json_of(opened.recommend().to_dict()) == call("recommend", run.root)
+    assert json_of(opened.show("good").to_dict()) == call("show", run.root, "good")
+    compared = call("compare", run.root, "good", "sneaky")
+    assert json_of(opened.compare("good", "sneaky").to_dict()) == compared
+
+
+def test_clean(call: Call, run: RunFolder) -> None:
+    assert call("clean", run.root)["items"] == []
+    (run.ray / "x").mkdir(parents=True)
+    check("clean", call("clean", run.root))
 
 
 def test_planning(call: Call, tiny_spec_text: str, tmp_path: Path) -> None:
@@ -188,8 +192,15 @@ def test_measured_rates(call: Call, tmp_path: Path) -> None:
     check("judges calibrate", call("judges", "calibrate", path))
 
 
-def test_every_command_with_json_is_on_the_page() -> None:
-    assert set(documented()) == set(with_json(get_command(app)))
+def test_every_command_with_json_has_a_schema_and_prints_it(
+    call: Call, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert set(json_schemas()) == set(with_json(get_command(app)))
+    monkeypatch.setattr(sys, "argv", ["sweeper", "schema", "front"])
+    assert _run() == 0
+    assert json.loads(capsys.readouterr().out) == json_schemas()["front"]
+    monkeypatch.setattr(sys, "argv", ["sweeper", "schema", "run"])
+    assert _run() == 2
 
 
 def with_json(group: Any, prefix: str = "") -> Iterator[str]:
@@ -204,7 +215,8 @@ def test_json_is_ascii_without_anything_a_terminal_obeys(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     hostile = "".join(map(chr, [*range(32), *range(127, 160), 0x202E, 0xD800, 0x1F600]))
-    show.data({"text": hostile})
+    show.data(LsOutput(folder=hostile, runs=()))
     printed = capsys.readouterr().out
-    assert json.loads(printed) == {"version": 1, "text": hostile}
+    found = hostile.replace("\ud800", "\\ud800")
+    assert json.loads(printed) == {"version": 2, "folder": found, "runs": []}
     assert all(" " <= letter <= "~" or letter == "\n" for letter in printed)

@@ -2,21 +2,24 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from support.factories import base_record, make_record, make_spec, make_sweep
 
 from sweeper.analysis import find_front, front_certainty, recommend
-from sweeper.cli import recommendations, show, show_front
-from sweeper.cli.progress import SweepProgress
+from sweeper.cli import recommending, results, show, sweeps
 from sweeper.planning import make_plan
-from sweeper.runs.verify import Verification
+from sweeper.runs.progress import SweepProgress
+from sweeper.runs.results import Front, Recommendation
 from sweeper.spec import SweepSpec
+from sweeper.store.folder import RunFolder
 from sweeper.store.records import RecordsRead, TrialRecord
+from sweeper.sweep.verify import Verification
 
 
 def progress_of(spec: SweepSpec, found: RecordsRead, new: list[TrialRecord]) -> None:
-    with SweepProgress(spec) as progress:
+    with SweepProgress(spec, show.err, show.out) as progress:
         progress.begin(make_plan(spec), found)
         for record in new:
             progress.record(record)
@@ -32,7 +35,7 @@ def test_a_pipe_gets_a_plain_line_per_tenth_with_the_best_feasible(
     progress_of(spec, RecordsRead((), b"", 0), records)
     lines = [line for line in capsys.readouterr().out.splitlines() if "records" in line]
     first = f"{max(1, total // 10)}/{total} records, "
-    times = r"\S+ s so far, about \S+ s left; best feasible: rouge_l 0.8"
+    times = r"\S+ s elapsed, about \S+ s left; best feasible: rouge_l 0.8"
     assert re.match(first + times, lines[0])
     assert lines[-1].startswith(f"{total}/{total} records")
     assert "unsafe_rate 0.000 (0/256)" in lines[-1]
@@ -61,7 +64,7 @@ def test_the_front_table_names_hyperparameters_counts_and_the_base_model(
     spec = make_spec()
     found = find_front(make_sweep(spec, seed=1), spec)
     certainty = front_certainty(found, spec)
-    show_front.front(found, certainty, spec)
+    results.print_front(Front(RunFolder(Path()), found, spec))
     text = capsys.readouterr().out
     for item in found.members:
         assert item.config_id in text
@@ -84,7 +87,8 @@ def test_the_front_table_names_hyperparameters_counts_and_the_base_model(
 def test_the_recommendation_stands_beside_what_it_beat(capsys: pytest.CaptureFixture[str]) -> None:
     spec = make_spec()
     found = recommend(find_front(make_sweep(spec, seed=1), spec), spec)
-    recommendations.recommendation(found, spec)
+    front = Front(RunFolder(Path()), find_front(make_sweep(spec, seed=1), spec), spec)
+    recommending.print_recommendation(Recommendation(found, front))
     text = capsys.readouterr().out
     assert found.chosen is not None and found.chosen.config_id in text
     assert "untouched model" in text and "recommended" in text
@@ -95,8 +99,10 @@ def test_a_verification_that_fails_says_no_and_is_not_counted(
 ) -> None:
     sound = Verification("aa", 0, "raw", 4, 5, 3, False, True, True, True, 0.0, None)
     broken = sound._replace(config_id="bb", bit_equal=False, difference=0.5)
-    show.verifications([sound, broken])
+    sweeps.print_verifications([sound, broken])
     text = capsys.readouterr().out
-    assert "(shared its path with 5, trained beside 3 others): weights bit-equal: NO" in text
+    assert (
+        "(shared its path with 5, trained in a pack with 3 others): weights bit-equal: NO" in text
+    )
     assert "largest metric difference 0.5" in text
     assert "1 of 2 bit-equal, 2 of 2 with equal verdicts, 1 of 2 as promised" in text

@@ -18,9 +18,11 @@ from rich.table import Table
 from rich.text import Text
 from support.factories import base_record, make_record, make_spec, make_sweep
 
-from sweeper.cli import progress, show
+from sweeper.cli import show
 from sweeper.cli.app import _run
 from sweeper.planning import make_plan
+from sweeper.runs.progress import NARROW, SweepProgress
+from sweeper.runs.terminal import Terminal, safe
 from sweeper.spec import dump_spec
 from sweeper.store.folder import RUN_VERSION, RunFolder
 from sweeper.store.records import RecordsRead, TrialRecord
@@ -43,21 +45,21 @@ OBEYED = re.compile(
 Call = Callable[..., str]
 
 
-def terminal(width: int = 80) -> show.Terminal:
+def terminal(width: int = 80) -> Terminal:
     """A terminal without colours, whose screen is a string."""
-    return show.Terminal(
+    return Terminal(
         file=io.StringIO(), force_terminal=True, width=width, color_system=None, emoji=False
     )
 
 
-def screen(console: show.Terminal) -> str:
+def screen(console: Terminal) -> str:
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
 
 @pytest.mark.parametrize("letter", sorted(set(HOSTILE)))
 def test_each_letter_is_shown_or_written_out(letter: str) -> None:
-    text = show.safe(letter)
+    text = safe(letter)
     assert not OBEYED.search(text)
     if OBEYED.search(letter):
         assert text.encode("ascii").decode("unicode_escape") == letter
@@ -69,7 +71,7 @@ def test_each_letter_is_shown_or_written_out(letter: str) -> None:
     "text", ["plain", "naïve Ünïcode 日本語", "a\tb\nc", "می‌خواهم", "👩‍👩‍👧", "C:\\x1b"]
 )
 def test_honest_text_is_left_alone(text: str) -> None:
-    assert show.safe(text) == text
+    assert safe(text) == text
 
 
 def test_every_way_into_the_console_is_safe() -> None:
@@ -163,7 +165,11 @@ def test_no_command_lets_hostile_data_through(call: Call, run: RunFolder, tmp_pa
 def test_only_the_one_place_prints() -> None:
     wrong = []
     for path in (ROOT / "sweeper").rglob("*.py"):
-        if path.name in ("show.py", "worker.py"):  # A worker prints for its driver, into a file.
+        if path.name in (
+            "show.py",
+            "terminal.py",
+            "worker.py",
+        ):  # A worker prints for its driver, into a file.
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             name = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
@@ -203,12 +209,10 @@ def test_a_block_leaves_out_what_is_empty() -> None:
     assert screen(console).split() == ["damaged", "size", "1.7", "MiB"]
 
 
-def sweep_progress(monkeypatch: pytest.MonkeyPatch, console: show.Terminal, count: int) -> None:
-    monkeypatch.setattr(show, "err", console)
-    monkeypatch.setattr(show, "out", console)
+def sweep_progress(console: Terminal, count: int) -> None:
     spec = make_spec()
     clock = iter(range(0, 10**6, 60))
-    with progress.SweepProgress(spec, lambda: next(clock)) as shown:
+    with SweepProgress(spec, console, seconds=lambda: next(clock)) as shown:
         shown.begin(make_plan(spec), RecordsRead((), b"", 0))
         shown.record(base_record())
         for i in range(count - 1):
@@ -216,15 +220,15 @@ def sweep_progress(monkeypatch: pytest.MonkeyPatch, console: show.Terminal, coun
 
 
 @pytest.mark.parametrize("width", [40, 80, 160])
-def test_progress_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+def test_progress_fits_the_terminal(width: int) -> None:
     console = terminal(width)
-    sweep_progress(monkeypatch, console, 60)
+    sweep_progress(console, 60)
     total = make_plan(make_spec()).accounting.readouts
     lines = re.split(r"[\r\n]|\x1b\[\??\d*[A-Zlh]", screen(console))
     assert max(map(len, lines)) <= width
     bars = [line for line in lines if f"60/{total}" in line]
     assert bars
-    assert all(line.startswith("synthetic") == (width >= progress.NARROW) for line in bars)
+    assert all(line.startswith("synthetic") == (width >= NARROW) for line in bars)
     assert any(line.startswith("best feasible: rouge_l 0.800") for line in lines)
 
 
@@ -233,11 +237,11 @@ def test_a_log_gets_one_line_per_tenth_and_no_control(
     monkeypatch: pytest.MonkeyPatch, term: str
 ) -> None:
     monkeypatch.setenv("TERM", term)
-    console = show.Terminal(
+    console = Terminal(
         file=io.StringIO(), force_terminal=term == "dumb", width=160, color_system=None
     )
     total = make_plan(make_spec()).accounting.readouts
-    sweep_progress(monkeypatch, console, total)
+    sweep_progress(console, total)
     text = screen(console)
     assert not OBEYED.search(text)
     lines = [line for line in text.splitlines() if "records" in line]
@@ -245,7 +249,7 @@ def test_a_log_gets_one_line_per_tenth_and_no_control(
     counted = [int(line.partition("/")[0]) for line in lines]
     assert counted == sorted({*range(tenth, total + 1, tenth), total})
     # The clock goes on by a minute at every line: at the first one a minute has gone for a tenth.
-    assert lines[0].startswith(f"{tenth}/{total} records, 60 s so far, about ")
+    assert lines[0].startswith(f"{tenth}/{total} records, 60 s elapsed, about ")
     assert lines[-1].startswith(f"{total}/{total} records, ") and " left" not in lines[-1]
 
 

@@ -19,10 +19,10 @@ from sweeper.model.averaging import swapped
 from sweeper.model.checkpoint import weights_hash
 from sweeper.model.load import load_model
 from sweeper.planning import make_plan, make_tasks
-from sweeper.runs.verify import PACK_TOLERANCE, solo_task
 from sweeper.spec import SweepSpec, dump_spec, parse_spec
 from sweeper.store.folder import RUN_VERSION, RunFolder, TrialStorage
 from sweeper.store.records import RecordWriter, TrialRecord
+from sweeper.sweep.verify import PACK_TOLERANCE, solo_task
 from sweeper.task import TrajectoryTask
 from sweeper.trial.path import RunningPath
 from sweeper.trial.run import run_trajectory

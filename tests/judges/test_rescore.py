@@ -224,20 +224,22 @@ def test_local_judges_rescore(command: Command, run: RunFolder, tmp_path: Path) 
     labels = ["--labels", "LABEL_0=unsafe,LABEL_1=refusal", "--response-only"]
     assert command(*line, "--format", "classifier", *labels).code == 0
     opened = sweeper.open_run(run.root, judge="local:classes")
-    assert {r.config_id: r.metrics["unsafe_rate"] for r in opened.records()}["good"] == Metric.rate(
+    assert {r.config_id: r.metrics["unsafe_rate"] for r in opened.records}["good"] == Metric.rate(
         0, 100
     )
-    for item in opened.records():
+    for item in opened.records:
         assert item.metrics["unsafe_rate/sweeper"].k == item.samples["unsafe_rate/sweeper"].count(
             "1"
         )
         assert "unsafe_rate" not in item.samples
-    assert any("k/n of unsafe_rate without its prompts" in n for n in opened.certainty().notes)
+    assert any(
+        "k/n of unsafe_rate without its prompts" in n for n in opened.front().certainty.notes
+    )
     assert len(json.loads(command("rescore", run.root, "--json").out)["judges"]) == 4
 
 
 def test_a_run_nobody_has_judged_says_so(command: Command, run: RunFolder) -> None:
-    assert "nobody has judged this run yet" in command("rescore", run.root).out
+    assert json.loads(command("rescore", run.root, "--json").out)["judges"] == []
     opened = sweeper.open_run(run.root)
     assert opened.judged() is None
     with pytest.raises(JudgeError, match="nobody has judged it yet"):

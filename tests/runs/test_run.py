@@ -36,14 +36,14 @@ def test_an_opened_run_gives_back_what_was_written(folder: Path) -> None:
     run = sweeper.open_run(folder)
     assert isinstance(run, sweeper.Run)
     assert run.spec == make_spec()
-    assert list(run.records()) == list(make_sweep(make_spec(), seed=3))
+    assert list(run.records) == list(make_sweep(make_spec(), seed=3))
     assert run.accounting == {"ratio": 7.5}
 
 
 def test_the_frame_has_a_row_per_record_with_value_k_and_n(folder: Path) -> None:
     run = sweeper.open_run(folder)
     frame = run.frame()
-    records = run.records()
+    records = run.records
     assert len(frame) == len(records)
     assert frame["config_id"].is_unique
     for number, record in enumerate(records):
@@ -61,7 +61,7 @@ def test_the_frame_has_a_row_per_record_with_value_k_and_n(folder: Path) -> None
 
 def test_what_was_not_measured_is_missing_and_never_zero(folder: Path) -> None:
     path = folder / "records.jsonl"
-    first, *others = sweeper.open_run(folder).records()
+    first, *others = sweeper.open_run(folder).records
     failed = replace(first, status="failed", reason={"message": "boom"}, metrics={})
     path.write_text("".join(f"{r.to_json()}\n" for r in (failed, *others)), encoding="utf-8")
     frame = sweeper.open_run(folder).frame()
@@ -92,7 +92,7 @@ def test_a_torn_last_line_is_left_out_and_left_alone(folder: Path) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole + whole[:50])
     run = sweeper.open_run(folder)
-    assert len(run.records()) == whole.count(b"\n")
+    assert len(run.records) == whole.count(b"\n")
     assert path.read_bytes() == whole + whole[:50]
 
 
@@ -114,7 +114,7 @@ def test_the_package_has_no_other_lazy_names() -> None:
 
 
 def test_records_are_typed(folder: Path) -> None:
-    assert all(isinstance(item, TrialRecord) for item in sweeper.open_run(folder).records())
+    assert all(isinstance(item, TrialRecord) for item in sweeper.open_run(folder).records)
 
 
 def test_the_study_command_writes_the_study_and_says_how_to_open_it(

@@ -61,7 +61,7 @@ def test_a_run_of_every_form_loads_and_needs_nothing(name: str, tmp_path: Path) 
     for old, new in TODAY.items():
         spec.write_text(re.sub(rf"^( +){old}:", rf"\1{new}:", spec.read_text(), flags=re.M))
     opened = open_run(tmp_path / "run")
-    records = opened.records()
+    records = opened.records
     assert len(records) == 4
     assert {record.status for record in records} == {"complete"}
     assert bool(records[0].samples) == (name == "0.1.0")

@@ -13,7 +13,7 @@ import pytest
 from support.driver_process import PATIENCE_SECONDS, lines, write_spec
 from support.world import World
 
-from sweeper.cli import progress
+from sweeper.cli import interrupts
 from sweeper.store.folder import RunFolder
 from sweeper.store.records import read_records
 
@@ -35,7 +35,7 @@ def interrupt_after(new: int, number: signal.Signals, words: list[str], out: Pat
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.002)
     os.kill(process.pid, number)
-    assert process.wait(PATIENCE_SECONDS) == progress.INTERRUPTED, log.read_text()
+    assert process.wait(PATIENCE_SECONDS) == interrupts.INTERRUPTED, log.read_text()
     return log.read_text()
 
 

@@ -15,12 +15,12 @@ from sweeper.analysis import find_front
 from sweeper.errors import DataError
 from sweeper.estimate import saved
 from sweeper.report.cost import cost_rows
-from sweeper.runs.verify import solo_task
 from sweeper.scoring.inputs import preflight
 from sweeper.scoring.stopping import prompt_order
 from sweeper.spec import SweepSpec, dump_spec, parse_spec, spec_hash
 from sweeper.store.folder import TrialStorage
 from sweeper.store.records import TrialRecord
+from sweeper.sweep.verify import solo_task
 from sweeper.task import TrajectoryTask
 from sweeper.task.stop_rules import ASSUMPTION
 from sweeper.trial.run import run_trajectory

@@ -16,11 +16,11 @@ from transformers import MistralConfig, Qwen2Config
 from sweeper.errors import DataError, ModelError
 from sweeper.model.load import check_tuning
 from sweeper.planning import make_plan
-from sweeper.runs.verify import solo_task
 from sweeper.scoring.inputs import preflight
 from sweeper.spec import parse_spec
 from sweeper.store.folder import RunFolder, TrialStorage
 from sweeper.store.records import measured
+from sweeper.sweep.verify import solo_task
 from sweeper.task import ModelSource, TrajectoryTask, Tuning
 from sweeper.trial.run import run_trajectory
 from sweeper.trial.train import PathTrainer, Schedule

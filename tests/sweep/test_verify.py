@@ -10,10 +10,10 @@ from support.world import World, spec_text
 
 from sweeper.errors import RunFolderError
 from sweeper.planning import make_plan, make_tasks
-from sweeper.runs.verify import compare, solo_task, verify
 from sweeper.spec import SweepSpec, parse_spec
 from sweeper.store.folder import RunFolder
 from sweeper.store.records import Metric, RecordWriter, TrialRecord
+from sweeper.sweep.verify import compare, solo_task, verify
 from sweeper.task import Segment
 from sweeper.trial.run import run_pack, run_trajectory
 

@@ -1,0 +1,94 @@
+"""What an interrupted sweep says, and with which exit code it ends."""
+
+import contextlib
+import os
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+import typer
+
+from sweeper.cli import show
+from sweeper.store.folder import RunFolder
+
+INTERRUPTED = 130
+"""The shell's exit code for an end by Ctrl-C; SIGTERM ends a sweep the same way."""
+
+
+@contextlib.contextmanager
+def resumable(folder: RunFolder) -> Iterator[None]:
+    """What runs inside ends by Ctrl-C or SIGTERM with where things are and how to go on, and code 130."""
+    before = signal.signal(signal.SIGTERM, _as_ctrl_c)
+    try:
+        with _noted_at_once():
+            yield
+    except KeyboardInterrupt:
+        interrupted(folder)
+    except SystemExit as end:  # Ray's own answer to SIGTERM, once it has started.
+        if end.code != signal.SIGTERM:
+            raise
+        interrupted(folder)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _noted_at_once() -> Iterator[None]:
+    """Say that a signal has come when it comes, whoever handles it then: trials take time to come down.
+
+    The wakeup descriptor gets every signal. Handlers cannot be used, because Tune and Ray put in theirs.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    thread = threading.Thread(target=_note, args=(reader,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(writer)
+        thread.join()
+
+
+def _note(reader: int) -> None:
+    with os.fdopen(reader, "rb", buffering=0) as file:
+        while number := file.read(1):
+            if number[0] in (signal.SIGINT, signal.SIGTERM):
+                show.note(
+                    "stopping the trials; press Ctrl-C again to stop without waiting for them"
+                )
+
+
+def _as_ctrl_c(number: int, frame: FrameType | None) -> None:
+    """Whatever Ctrl-C does at this moment; a shell's background jobs ignore Ctrl-C, but never this."""
+    if not callable(signal.getsignal(signal.SIGINT)):
+        raise KeyboardInterrupt
+    signal.raise_signal(signal.SIGINT)
+
+
+def interrupted(folder: RunFolder) -> None:
+    """Say on standard error what is kept and which command goes on.
+
+    Raises:
+        typer.Exit: always, with INTERRUPTED.
+    """
+    again = shlex.join(["sweeper", *(word for word in sys.argv[1:] if word != "--overwrite")])
+    show.note("")
+    if folder.info.exists():
+        show.note(f"interrupted: {_progress(folder)}; all finished results are saved")
+        show.note("unfinished trajectories continue from their last checkpoint")
+        show.note(f"show the results:   {shlex.join(['sweeper', 'front', str(folder.root)])}")
+    else:
+        show.note("interrupted before anything was trained")
+    show.note(f"continue:           {again}")
+    raise typer.Exit(INTERRUPTED)
+
+
+def _progress(folder: RunFolder) -> str:
+    """`37 of 140 records are in runs/x/records.jsonl`; a torn last line does not count."""
+    written = folder.records.read_bytes().count(b"\n") if folder.records.exists() else 0
+    return f"{written} of {folder.planned()} records are in {folder.records}"

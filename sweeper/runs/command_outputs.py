@@ -1,0 +1,314 @@
+"""What `--json` prints of plans, judges and the machine, and the JSON schema of every command."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter
+
+from sweeper.keywords.evaluation import Evaluation
+from sweeper.runs.listing import RunLine
+from sweeper.runs.outputs import (
+    CompareOutput,
+    Ends,
+    FrontOutput,
+    Model,
+    Output,
+    RecommendOutput,
+    ShowOutput,
+    Text,
+    Values,
+    encodable,
+)
+
+
+class RunModel(Model):
+    """One run of a folder; what a damaged one does not tell is null."""
+
+    path: Annotated[str, BeforeValidator(lambda path: encodable(str(path)))]
+    name: Text | None = Field(description="Of the sweep.")
+    state: Literal["running", "finished", "unfinished", "damaged"]
+    records: int | None = Field(description="Written so far.")
+    planned: int | None = Field(description="By the plan; further seeds are not among them.")
+    failed: int | None = Field(description="Of the records.")
+    front: int | None = Field(description="Configurations on it, by their estimates.")
+    recommended: Text | None = Field(description="The id.")
+    best: dict[str, float] = Field(description="Its objectives by metric.")
+    written: str | None = Field(description="When records last changed: UTC, ISO 8601.")
+    size_bytes: int = Field(description="Of all files.")
+    problem: Text | None = Field(description="What is damaged.")
+
+
+class LsOutput(Output):
+    """`sweeper ls`: the runs of a folder."""
+
+    folder: Text
+    runs: tuple[RunModel, ...]
+
+    @classmethod
+    def of(cls, found: Iterable[RunLine], root: Path) -> "LsOutput":
+        """Of a listing."""
+        return cls(folder=str(root), runs=tuple(map(RunModel.model_validate, found)))
+
+
+class JudgedRate(Model):
+    """How much of a run a judge has judged, in one rate."""
+
+    judge: Text
+    about: Text = Field(description="What the judge was asked.")
+    digest: Text = Field(description="Hash of everything its verdicts depend on.")
+    rate: Text = Field(description="The metric it gives.")
+    responses: int = Field(description="Of the run.")
+    judged: int = Field(description="Of the responses.")
+    coverage: float = Field(description="Judged / responses.")
+    cut: int = Field(description="Responses cut short, which are not judged.")
+    same: int = Field(description="Verdicts that agree with the keyword list.")
+
+
+class JudgesOutput(Output):
+    """`sweeper rescore` without `--judge`: who has judged the run."""
+
+    judges: tuple[JudgedRate, ...]
+
+
+class JudgedConfiguration(Model):
+    """One configuration under one seed, by the keyword list and by the judge."""
+
+    config_id: Text
+    seed: int
+    rate: Text = Field(description="The metric.")
+    list_k: int | None = Field(description="Counted by the keyword list.")
+    list_n: int | None = Field(description="Prompts of the keyword list's rate.")
+    k: int = Field(description="Counted by the judge.")
+    n: int = Field(description="Judged.")
+    coverage: float = Field(description="Judged / responses.")
+    cut: int = Field(description="Responses cut short, which are not judged.")
+    same: int = Field(description="Verdicts that agree with the keyword list.")
+
+
+class RescoreOutput(Output):
+    """`sweeper rescore --judge`: what a judge says of every configuration."""
+
+    judge: Text
+    digest: Text = Field(description="Hash of everything its verdicts depend on.")
+    configurations: tuple[JudgedConfiguration, ...]
+
+
+class TokensModel(Model):
+    """What the estimate knows of the data, in tokens."""
+
+    per_row: float = Field(description="Mean of a training row.")
+    longest_row: float
+    prompts: int = Field(description="Of all suites.")
+    prompt_tokens: float = Field(description="Mean of a prompt.")
+    longest_prompt: float
+    generated: float = Field(description="Of a response.")
+    heldout_tokens: float
+    source: Text = Field(description="Counted or guessed.")
+    rows: dict[str, int] | None
+
+
+class EstimateModel(Model):
+    """What a sweep costs."""
+
+    source: Text = Field(description="`analytic`, or measured.")
+    device: Text = Field(description="Of a trial.")
+    workers: int = Field(description="Trials at once.")
+    wall_seconds: float
+    worker_seconds: float = Field(description="Of all workers together.")
+    train_seconds: float
+    evaluate_seconds: float
+    load_seconds: float
+    startup_seconds: float
+    gpu_hours: float
+    cpu_core_hours: float
+    peak_memory_bytes: int = Field(description="Of a trial.")
+    measured_memory_bytes: int | None = Field(description="With --calibrate.")
+    memory: dict[str, Any] = Field(description="Bytes by part.")
+    rates: dict[str, Any] = Field(description="Seconds per token, step, readout and start.")
+    tokens: TokensModel
+
+
+class DiskModel(Model):
+    """Disk a run needs at its fullest moment."""
+
+    total_bytes: int
+    checkpoints: int = Field(description="Of the trajectories that run at once.")
+    weights: int = Field(description="That compute.keep_weights keeps.")
+    responses: int
+    records: int
+    other: int = Field(description="Training curves and Ray's own files.")
+    free_bytes: int | None = Field(description="Where runs are written.")
+
+
+class PlannedConfiguration(Model):
+    """One configuration read from a trajectory."""
+
+    config_id: Text
+    role: Text
+    config: Values = Field(validation_alias="values")
+
+
+class TrajectoryModel(Model):
+    """One training run."""
+
+    trajectory_id: Text
+    seed: int
+    optimizer_steps: int = Field(validation_alias="steps")
+    configurations: tuple[PlannedConfiguration, ...]
+
+
+class PlanOutput(Output):
+    """`sweeper plan`: what a sweep trains and what it costs."""
+
+    configurations: int = Field(description="Of the space.")
+    controls: int
+    trajectories: int = Field(description="To train.")
+    readouts: int = Field(description="To score.")
+    steps_alone: int = Field(description="Optimizer steps if every configuration trained alone.")
+    steps_planned: int = Field(description="Optimizer steps planned, controls included.")
+    ratio: float
+    notes: tuple[Text, ...]
+    rows: dict[str, int] | None = Field(description="Null where the data cannot be read.")
+    estimate: EstimateModel | None
+    estimate_missing: Text | None = Field(description="What an estimate lacks.")
+    disk: DiskModel | None
+    trajectory_list: tuple[TrajectoryModel, ...]
+
+
+class FetchedModel(Model):
+    """One thing that is on this machine now."""
+
+    what: Text
+    name: Text
+    place: Text
+    commit: str | None = Field(description="On the hub.")
+    sha256: str | None = Field(description="Of a local file or folder.")
+    size_bytes: int
+
+
+class LogModel(Model):
+    """`sweeper logs`: one event of a trial, one JSON object per line; further fields are the event's."""
+
+    model_config = ConfigDict(extra="allow")
+
+    time: float = Field(description="Seconds since 1970.")
+    trial: Text = Field(description="The trajectory id.")
+    event: Text
+
+
+class PrefetchOutput(Output):
+    """`sweeper prefetch`: what was fetched and checked."""
+
+    items: tuple[FetchedModel, ...]
+    rows: dict[str, int] = Field(description="To train on, held out and left out.")
+    run: Text = Field(description="The command for a node without a network.")
+
+
+class CheckModel(Model):
+    """One thing looked at."""
+
+    name: Text
+    state: Literal["ok", "note", "problem"]
+    found: Text
+    expected: Text
+    remedy: Text
+
+
+class DoctorOutput(Output):
+    """`sweeper doctor`: whether this machine can run a sweep."""
+
+    ok: bool
+    checks: tuple[CheckModel, ...]
+
+
+class LeftoverModel(Model):
+    """Something that can be deleted."""
+
+    what: Text
+    files: int
+    size_bytes: int
+    lost: Text = Field(description="What is lost with it.")
+
+
+class CleanOutput(Output):
+    """`sweeper clean`: what can be, or was, deleted."""
+
+    deleted: bool
+    items: tuple[LeftoverModel, ...]
+    size_bytes: int
+
+
+class AgreementModel(Model):
+    """One keyword list compared with people's labels."""
+
+    name: Text
+    agreement: float | None
+    agreement_interval: Ends | None
+    false_refusals: int = Field(description="Compliances that the list calls refusals.")
+    false_refusal_rate: float | None
+    false_refusal_interval: Ends | None
+    missed_refusals: int = Field(description="Refusals that the list does not find.")
+    missed_refusal_rate: float | None
+    missed_refusal_interval: Ends | None
+    n: int
+    compliances: int
+    refusals: int
+    empty: int = Field(description="Completions counted apart: empty.")
+    degenerate: int = Field(description="Completions counted apart: repetitive.")
+
+
+class CalibrateOutput(Output):
+    """`sweeper judges calibrate`: keyword lists compared with people's labels."""
+
+    lists: tuple[AgreementModel, ...]
+
+    @classmethod
+    def of(cls, found: Evaluation) -> "CalibrateOutput":
+        """Of keyword lists compared with people's labels."""
+        return cls(
+            lists=tuple(
+                AgreementModel(
+                    name=item.name,
+                    agreement=item.agreement.rate,
+                    agreement_interval=item.agreement.interval,
+                    false_refusals=item.false_refusals.k,
+                    false_refusal_rate=item.false_refusals.rate,
+                    false_refusal_interval=item.false_refusals.interval,
+                    missed_refusals=item.missed_refusals.k,
+                    missed_refusal_rate=item.missed_refusals.rate,
+                    missed_refusal_interval=item.missed_refusals.interval,
+                    n=item.agreement.n,
+                    compliances=item.false_refusals.n,
+                    refusals=item.missed_refusals.n,
+                    empty=found.empty,
+                    degenerate=found.degenerate,
+                )
+                for item in found.lists
+            )
+        )
+
+
+OUTPUTS: Mapping[str, Any] = {
+    "clean": CleanOutput,
+    "compare": CompareOutput,
+    "doctor": DoctorOutput,
+    "front": FrontOutput,
+    "judges calibrate": CalibrateOutput,
+    "logs": LogModel,
+    "ls": LsOutput,
+    "plan": PlanOutput,
+    "prefetch": PrefetchOutput,
+    "recommend": RecommendOutput,
+    "rescore": RescoreOutput | JudgesOutput,
+    "show": ShowOutput,
+}
+"""Command -> the model of what its `--json` prints."""
+
+
+def json_schemas() -> dict[str, dict[str, Any]]:
+    """The JSON schema of every command's `--json`, by command as it is typed (`judges calibrate`)."""
+    return {
+        name: TypeAdapter(model).json_schema(mode="serialization")
+        for name, model in OUTPUTS.items()
+    }

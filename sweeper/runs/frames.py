@@ -1,0 +1,112 @@
+"""Records, fronts and responses as DataFrames, and DataFrames as CSV and as small HTML tables."""
+
+import csv
+import html
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from sweeper.analysis import Candidate, Certainty
+from sweeper.runs.outputs import encodable
+from sweeper.store.records import TrialRecord
+
+HTML_ROWS = 10
+"""Rows of a table in a notebook; `frame()` has all of them."""
+
+LONGEST_TEXT = 60
+"""Characters of a text in a table of a notebook."""
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+"""How a cell begins that a spreadsheet computes, or may (OWASP, CSV injection)."""
+
+
+def records_frame(records: Iterable[TrialRecord]) -> pd.DataFrame:
+    """One row per record: ids, hyperparameters, readout, and for each metric value, k and n.
+
+    Columns of a metric are `unsafe_rate`, `unsafe_rate.k`, `unsafe_rate.n`. What was not measured
+    is missing (NaN), never zero.
+    """
+    return _frame(map(_record, records))
+
+
+def candidates_frame(
+    candidates: Iterable[Candidate], metrics: Sequence[str], certainty: Certainty
+) -> pd.DataFrame:
+    """One row per configuration: hyperparameters, means over seeds with 95 % intervals, front membership.
+
+    Columns of a metric are `unsafe_rate`, `unsafe_rate.low`, `unsafe_rate.high`; the interval is the
+    envelope of the seeds' intervals, missing for what is no mean over prompts or rows.
+    """
+    return _frame(_candidate(item, metrics, certainty) for item in candidates)
+
+
+def csv_text(frame: pd.DataFrame) -> str:
+    """A frame as CSV in which no text is a formula to a spreadsheet: such a text begins with a quote.
+
+    Numbers stay numbers, and every text stands in quotation marks, names of columns included.
+    """
+    plain = frame.map(_cell).rename(columns=_cell)
+    return str(plain.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC))
+
+
+def html_table(title: str, frame: pd.DataFrame) -> str:
+    """A title and the first rows of a frame, escaped; long texts are cut, constant columns left out."""
+    if len(frame) > 1:
+        frame = frame.loc[:, [len(set(map(str, frame[name]))) > 1 for name in frame]]
+    cut = frame.head(HTML_ROWS).map(_short).rename(columns=_short)
+    more = len(frame) - HTML_ROWS
+    below = f"<p>... and {more} more rows; frame() has all</p>" if more > 0 else ""
+    table = cut.to_html(index=False, border=0, escape=True, na_rep="")
+    return f"<p>{html.escape(title)}</p>{table}{below}"
+
+
+def _frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [{encodable(name): encodable(value) for name, value in row.items()} for row in rows]
+    )
+
+
+def _record(record: TrialRecord) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "config_id": record.config_id,
+        "seed": record.seed,
+        "role": record.role,
+        "status": record.status,
+        "trajectory_id": record.trajectory_id,
+    }
+    row |= record.config
+    row |= {"step": record.readout["step"], "average": record.config["average"]}
+    for name, metric in record.metrics.items():
+        row |= {name: metric.value, f"{name}.k": metric.k, f"{name}.n": metric.n}
+    return row
+
+
+def _candidate(item: Candidate, metrics: Sequence[str], certainty: Certainty) -> dict[str, Any]:
+    row: dict[str, Any] = {"config_id": item.config_id, "role": item.role, "status": item.status}
+    row |= item.config
+    for name in metrics:
+        interval = item.interval(name) if name in item.values else None
+        low, high = (None, None) if interval is None else interval
+        row |= {name: item.values.get(name), f"{name}.low": low, f"{name}.high": high}
+    place = certainty.memberships.get(item.config_id)
+    return row | {
+        "on_front": place is not None and place.on_front,
+        "p_front": None if place is None else place.p_front,
+        "front_membership": None if place is None else place.label,
+    }
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    text = str(value)
+    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}..."
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, list | tuple | dict):
+        value = str(value)
+    if not isinstance(value, str):
+        return value
+    return f"'{value}" if value.startswith(_FORMULA) else value

@@ -1,0 +1,497 @@
+"""What `--json` prints of results, as models from which the JSON schema is generated.
+
+The Python API gives the same data: `Run.front().to_dict()` equals what `sweeper front RUN --json` prints.
+Numbers that were not measured are null or absent, never zero. Rates and probabilities are in [0, 1], times
+in seconds, sizes in bytes, intervals at 95 % unless a field says otherwise.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from sweeper.analysis import (
+    Candidate,
+    Certainty,
+    Comparison,
+    Contrast,
+    Front,
+    FrontMembership,
+    PairedDifference,
+    Recommendation,
+    metric_names,
+    multiplicity,
+    reason_text,
+)
+from sweeper.metrics import is_sampled
+from sweeper.spec import SweepSpec
+from sweeper.stats import Interval, wilson_interval
+from sweeper.store.folder import RunFolder
+from sweeper.store.records import Metric
+from sweeper.sweep.confirm import HOLDS, Confirmation, Shrinkage
+
+JSON_VERSION: Literal[2] = 2
+"""Of what `--json` prints: a field that goes or changes its meaning makes a new one."""
+
+
+def encodable(value: Any) -> Any:
+    """A text without lone surrogates, which a broken record can hold; anything else as it is."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+
+
+def finite(value: Any) -> Any:
+    """None for a number that is not finite; anything else as it is."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+Text = Annotated[str, BeforeValidator(encodable)]
+Number = Annotated[float | None, BeforeValidator(finite)]
+Ends = tuple[float, float]
+Values = dict[Text, Any]
+
+
+class Model(BaseModel):
+    """A part of an output, read from the attributes of a value or given field by field."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        from_attributes=True,
+        extra="forbid",
+        validate_by_name=True,
+        validate_by_alias=True,
+    )
+
+
+Part = TypeVar("Part", bound=Model)
+
+
+class Output(Model):
+    """What one command prints."""
+
+    version: Literal[2] = JSON_VERSION
+
+
+class DiscordantModel(Model):
+    """Prompts on which two configurations differ under one seed."""
+
+    first: int = Field(description="Prompts on which only the first is counted.")
+    second: int = Field(description="Prompts on which only the second is counted.")
+    n: int = Field(description="Prompts compared.")
+
+
+class DifferenceModel(Model):
+    """The difference of two configurations in one metric: first minus second."""
+
+    metric: Text
+    first: Number = Field(description="Mean of the first over its seeds.")
+    second: Number = Field(description="Mean of the second over its seeds.")
+    difference: Number
+    interval: Ends | None = Field(description="Null where only two values are known.")
+    paired: bool = Field(description="Whether the same prompts or rows were compared one by one.")
+    n: int = Field(description="Prompts or rows compared.")
+    discordant: tuple[DiscordantModel, ...] = Field(description="One entry per seed; of rates.")
+    mcnemar_p: float | None = Field(
+        validation_alias="p_value",
+        description="Exact two-sided McNemar test, the largest p over seeds; null for other metrics.",
+    )
+
+
+class CandidateModel(Model):
+    """One configuration over its seeds."""
+
+    config_id: Text
+    role: Text = Field(description="`candidate`, or which control.")
+    config: Values = Field(description="Every hyperparameter.")
+    metrics: Values = Field(
+        validation_alias="values", description="Means over seeds of what every seed measured."
+    )
+    probabilities: tuple[float, ...] = Field(
+        description="P(rate <= max) of each constraint, in the order of the sweep file."
+    )
+
+
+class MembershipModel(Model):
+    """How probably a configuration is on the front."""
+
+    on_front: bool = Field(description="By the point estimates.")
+    p_front: float = Field(description="Probability of being on the front.")
+    p_feasible: float = Field(description="Smallest P(rate <= max) over constraints and seeds.")
+    front_membership: Literal["on", "uncertain", "off"] = Field(validation_alias="label")
+
+
+class SeedModel(Model):
+    """One metric under one seed."""
+
+    seed: int
+    value: Number
+    k: int | None = Field(description="Of a rate: the prompts counted.")
+    n: int = Field(description="Prompts, rows or tokens.")
+    interval: Ends | None = Field(description="Wilson's; null for what is no mean over rows.")
+
+
+class MetricModel(Model):
+    """One metric of a configuration."""
+
+    value: Number = Field(description="Mean over seeds.")
+    interval: Ends | None = Field(description="Envelope of the seeds' intervals.")
+    seeds: tuple[SeedModel, ...]
+
+
+class FrontEntry(MembershipModel):
+    """One configuration of the front."""
+
+    config_id: Text
+    config: Values = Field(description="Every hyperparameter.")
+    metrics: Values = Field(description="Means over seeds.")
+
+
+class CountsModel(Model):
+    """How many configurations have which front membership."""
+
+    on: int
+    uncertain: int
+    off: int
+
+
+class VolumeModel(Model):
+    """Hypervolume of the members of the front."""
+
+    value: float
+    interval: Ends = Field(description="The middle 95 % of the Monte Carlo draws.")
+    reference: dict[str, float] = Field(description="The reference point by metric.")
+
+
+class FrontOutput(Output):
+    """`sweeper front`: the Pareto front and how certain it is."""
+
+    members: tuple[FrontEntry, ...] = Field(description="On the front by estimates, best first.")
+    others: tuple[FrontEntry, ...] = Field(
+        description="Not on it by their estimates, but not certainly off; most probable first."
+    )
+    membership_counts: CountsModel
+    draws: int = Field(description="Of the Monte Carlo.")
+    hypervolume: VolumeModel | None
+    notes: tuple[Text, ...]
+
+    @classmethod
+    def of(cls, front: Front, certainty: Certainty) -> "FrontOutput":
+        """Of a front."""
+        counts = {name: certainty.count(name) for name in ("on", "uncertain", "off")}
+        return cls(
+            members=tuple(_entry(item, certainty) for item in front.members),
+            others=tuple(_entry(item, certainty) for item in uncertain_others(front, certainty)),
+            membership_counts=CountsModel(**counts),
+            draws=certainty.draws,
+            hypervolume=_optional(VolumeModel, certainty.hypervolume),
+            notes=certainty.notes,
+        )
+
+
+def uncertain_others(front: Front, certainty: Certainty) -> list[Candidate]:
+    """Who is not on the front by its estimates, but not certainly off it; most probable first."""
+    places = certainty.memberships
+    others = [
+        item
+        for item in front.competing
+        if not places[item.config_id].on_front and places[item.config_id].label != "off"
+    ]
+    return sorted(others, key=lambda item: (-places[item.config_id].p_front, item.config_id))
+
+
+class ConstraintModel(Model):
+    """How far a configuration keeps a constraint."""
+
+    metric: Text
+    max: float
+    confidence: float = Field(description="Demanded by the sweep file.")
+    probability: float | None = Field(
+        description="P(rate <= max), the smallest over seeds; null where a seed did not measure it."
+    )
+    kept: bool
+
+
+class ControlModel(Model):
+    """A configuration compared with one of its controls: configuration minus control."""
+
+    name: Text = Field(description="Which control.")
+    config_id: Text = Field(description="Of the control.")
+    unsafe_rate: DifferenceModel | None
+    utility: DifferenceModel | None
+
+
+class ReasonModel(Model):
+    """Why a record is not complete."""
+
+    seed: int
+    status: Text
+    reason: Text
+
+
+class ResponsesModel(Model):
+    """Where the responses under one seed are."""
+
+    seed: int
+    path: Text
+    exists: bool
+
+
+class ShowOutput(Output):
+    """`sweeper show`: one configuration."""
+
+    config_id: Text
+    role: Text = Field(description="`candidate`, or which control.")
+    status: Text = Field(description="`complete`, or the first status that is not.")
+    excluded: Text | None = Field(description="Why it cannot be on the front.")
+    seeds: tuple[int, ...] = Field(description="That have a record.")
+    config: Values = Field(description="Every hyperparameter.")
+    readout: Values = Field(description="Step and average at which the weights were read.")
+    metrics: dict[Text, MetricModel]
+    front: MembershipModel | None
+    constraints: tuple[ConstraintModel, ...]
+    gain: bool | None = Field(description="False: not above the base model; null: no base model.")
+    gain_evidence: Text
+    controls: tuple[ControlModel, ...]
+    reasons: tuple[ReasonModel, ...] = Field(description="Of records that are not complete.")
+    responses: tuple[ResponsesModel, ...]
+
+    @classmethod
+    def of(
+        cls,
+        item: Candidate,
+        membership: FrontMembership | None,
+        contrasts: Sequence[Contrast],
+        folder: RunFolder,
+        spec: SweepSpec,
+    ) -> "ShowOutput":
+        """Of one configuration of a run."""
+        return cls(
+            config_id=item.config_id,
+            role=item.role,
+            status=item.status,
+            excluded=item.excluded,
+            seeds=item.seeds,
+            config=dict(item.config),
+            readout=dict(item.readout),
+            metrics={name: _metric(item, name) for name in metric_names([item], spec)},
+            front=_optional(MembershipModel, membership),
+            constraints=tuple(_constraints(item, spec)),
+            gain=item.gain,
+            gain_evidence=item.gain_evidence,
+            controls=tuple(map(_control, contrasts)),
+            reasons=tuple(
+                ReasonModel(seed=r.seed, status=r.status, reason=reason_text(r))
+                for r in item.records
+                if r.status != "complete"
+            ),
+            responses=tuple(_responses(item, folder)),
+        )
+
+
+class ComparedModel(Model):
+    """One of the compared configurations."""
+
+    config_id: Text
+    role: Text
+    status: Text
+    config: Values
+    metrics: dict[Text, MetricModel]
+    front: MembershipModel | None
+
+
+class TestModel(Model):
+    """One of the others minus the first."""
+
+    config_id: Text
+    against: Text = Field(description="The id of the first.")
+    metrics: dict[Text, DifferenceModel | None]
+
+
+class CompareOutput(Output):
+    """`sweeper compare`: configurations side by side."""
+
+    configurations: tuple[ComparedModel, ...] = Field(description="In the order they were named.")
+    differing: tuple[Text, ...] = Field(description="Hyperparameters that are not all equal.")
+    tests: tuple[TestModel, ...]
+    notes: tuple[Text, ...]
+
+    @classmethod
+    def of(cls, found: Comparison, certainty: Certainty) -> "CompareOutput":
+        """Of a comparison."""
+        names = [measured.metric for measured in found.metrics]
+        first, *others = found.items
+        return cls(
+            configurations=tuple(
+                ComparedModel(
+                    config_id=item.config_id,
+                    role=item.role,
+                    status=item.status,
+                    config=dict(item.config),
+                    metrics={name: _metric(item, name) for name in names},
+                    front=_optional(MembershipModel, certainty.memberships.get(item.config_id)),
+                )
+                for item in found.items
+            ),
+            differing=tuple(setting.name for setting in found.settings if setting.differs),
+            tests=tuple(
+                TestModel(
+                    config_id=other.config_id,
+                    against=first.config_id,
+                    metrics={m.metric: _difference(m.differences[index]) for m in found.metrics},
+                )
+                for index, other in enumerate(others)
+            ),
+            notes=found.notes,
+        )
+
+
+class PolicyModel(Model):
+    """What is recommended."""
+
+    name: Text
+    limit: float | None = Field(description="Of the unsafe rate.")
+    utility: float | None = Field(description="That has to be reached.")
+
+
+class ConfirmedModel(Model):
+    """One configuration in the search and in the confirmation."""
+
+    name: Text
+    config_id: Text
+    search: CandidateModel
+    confirmation: CandidateModel | None = Field(validation_alias="again")
+    unsafe_rate: DifferenceModel | None = Field(
+        validation_alias="unsafe", description="Confirmation minus search."
+    )
+    utility: DifferenceModel | None = Field(description="Under new seeds minus search.")
+    verdict: Text
+
+
+class ConfirmationModel(Model):
+    """What measuring again says."""
+
+    run: Text = Field(description="The run folder of the confirmation.")
+    new_prompts: bool = Field(description="Whether there were unused prompts.")
+    seeds: tuple[int, ...]
+    notes: tuple[Text, ...]
+    confirmed: bool = Field(description="Whether the recommendation holds.")
+    configurations: tuple[ConfirmedModel, ...]
+
+    @classmethod
+    def of(cls, found: Sequence[Shrinkage], confirmation: Confirmation) -> "ConfirmationModel":
+        """Of a confirmation, finished or not."""
+        return cls(
+            run=str(confirmation.folder.root),
+            new_prompts=confirmation.new_prompts,
+            seeds=confirmation.spec.seeds,
+            notes=confirmation.notes,
+            confirmed=bool(found) and found[0].verdict == HOLDS,
+            configurations=tuple(map(ConfirmedModel.model_validate, found)),
+        )
+
+
+class RecommendOutput(Output):
+    """`sweeper recommend`: the recommended configuration and what it was compared with."""
+
+    policy: PolicyModel
+    chosen: CandidateModel | None
+    reason: Text
+    compared: int = Field(description="Complete configurations.")
+    multiplicity: Text = Field(description="What comparing so many means for the numbers.")
+    qualified: tuple[Text, ...] = Field(description="Ids, best first.")
+    controls: tuple[ControlModel, ...]
+    base: CandidateModel | None = Field(description="The untouched model.")
+    default: CandidateModel | None = Field(description="The trainers' defaults.")
+    without_averaging: CandidateModel | None = Field(description="The control of the chosen one.")
+    nearest: CandidateModel | None = Field(description="Given only when nothing is chosen.")
+    confirmation: ConfirmationModel | None = Field(None, description="With --confirm.")
+
+    @classmethod
+    def of(
+        cls, found: Recommendation, confirmation: ConfirmationModel | None = None
+    ) -> "RecommendOutput":
+        """Of a recommendation, and of its confirmation where there is one."""
+        return cls(
+            policy=PolicyModel.model_validate(found.policy),
+            chosen=_optional(CandidateModel, found.chosen),
+            reason=found.reason,
+            compared=found.compared,
+            multiplicity=multiplicity(found),
+            qualified=tuple(item.config_id for item in found.ranked),
+            controls=tuple(map(_control, found.contrasts)),
+            base=_optional(CandidateModel, found.base),
+            default=_optional(CandidateModel, found.default),
+            without_averaging=_optional(CandidateModel, found.unaveraged),
+            nearest=_optional(CandidateModel, found.nearest),
+            confirmation=confirmation,
+        )
+
+
+def _optional(model: type[Part], value: object) -> Part | None:
+    return None if value is None else model.model_validate(value)
+
+
+def _difference(found: PairedDifference | None) -> DifferenceModel | None:
+    return _optional(DifferenceModel, found)
+
+
+def _entry(item: Candidate, certainty: Certainty) -> FrontEntry:
+    place = certainty.memberships[item.config_id]
+    return FrontEntry(
+        config_id=item.config_id,
+        config=dict(item.config),
+        metrics=dict(item.values),
+        **MembershipModel.model_validate(place).model_dump(),
+    )
+
+
+def _control(found: Contrast) -> ControlModel:
+    return ControlModel(
+        name=found.name,
+        config_id=found.other.config_id,
+        unsafe_rate=_difference(found.unsafe),
+        utility=_difference(found.utility),
+    )
+
+
+def _constraints(item: Candidate, spec: SweepSpec) -> Iterable[ConstraintModel]:
+    for constraint, p in zip(spec.constraints, item.probabilities, strict=True):
+        yield ConstraintModel(
+            metric=constraint.metric,
+            max=constraint.max,
+            confidence=constraint.confidence,
+            probability=p if constraint.metric in item.values else None,
+            kept=p >= constraint.confidence,
+        )
+
+
+def _responses(item: Candidate, folder: RunFolder) -> Iterable[ResponsesModel]:
+    for record in item.records:
+        path = folder.trial(record.trajectory_id).generations(record.config_id, record.seed)
+        yield ResponsesModel(seed=record.seed, path=str(path), exists=path.exists())
+
+
+def _metric(item: Candidate, name: str) -> MetricModel:
+    """Mean and envelope over seeds, and each seed's own."""
+    return MetricModel(
+        value=item.values.get(name),
+        interval=item.interval(name) if name in item.values else None,
+        seeds=tuple(
+            SeedModel(
+                seed=record.seed,
+                value=metric.value,
+                k=metric.k,
+                n=metric.n,
+                interval=seed_interval(name, metric),
+            )
+            for record in item.records
+            if (metric := record.metrics.get(name)) is not None
+        ),
+    )
+
+
+def seed_interval(name: str, metric: Metric) -> Interval | None:
+    """Wilson's interval under one seed, of what is a mean over independent prompts or rows."""
+    if not is_sampled(name, counted=metric.k is not None):
+        return None
+    return wilson_interval(metric.value * metric.n if metric.k is None else metric.k, metric.n)

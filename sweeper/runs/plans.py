@@ -1,0 +1,187 @@
+"""`sweeper.load_spec` and `sweeper.plan`: a sweep before it is run."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from sweeper import spec as sweep_files
+from sweeper.errors import SpecError, SweeperError
+from sweeper.estimate import DiskNeed, Estimate, Tokens, disk_data, duration_text
+from sweeper.estimate.inputs import plan_disk, plan_estimate, planned_tokens
+from sweeper.planning import Accounting, Trajectory, make_plan
+from sweeper.planning import Plan as SweepPlan
+from sweeper.runs.command_outputs import PlanOutput
+from sweeper.runs.results import Result
+from sweeper.spec import SweepSpec, parse_spec
+from sweeper.sweep.disk import free_bytes
+
+Overrides = Iterable[str] | Mapping[str, Any]
+
+
+def load_spec(sweep: str | Path | Mapping[str, Any], overrides: Overrides = ()) -> SweepSpec:
+    """Read and validate a sweep.
+
+    Args:
+        sweep: A sweep file, the name of a shipped sweep (`miniature`), or the content of one as a mapping.
+        overrides: Changes to it by dotted key: `{"space.max_steps": 100}`, or texts as `--set` takes
+            them: `["space.max_steps=100"]`.
+
+    Raises:
+        SpecError: with all problems at once.
+    """
+    if isinstance(overrides, Mapping):
+        overrides = [f"{key}={_yaml(value, key)}" for key, value in overrides.items()]
+    if isinstance(sweep, Mapping):
+        return parse_spec(_yaml(dict(sweep), "mapping"), source="mapping", overrides=overrides)
+    return sweep_files.load_spec(sweep, overrides)
+
+
+def as_spec(sweep: SweepSpec | str | Path | Mapping[str, Any]) -> SweepSpec:
+    """A sweep that may have been loaded already."""
+    return sweep if isinstance(sweep, SweepSpec) else load_spec(sweep)
+
+
+class Plan(Result):
+    """What a sweep will train, what sharing saves, and what it will cost.
+
+    `rows` counts rows to train on, held out and left out, `estimate` is time and memory and `disk` the
+    disk it needs; each is None where too little is known, and `estimate_missing` says what.
+    """
+
+    def __init__(
+        self,
+        spec: SweepSpec,
+        plan: SweepPlan,
+        cost: Estimate | str,
+        rows: Mapping[str, int] | None,
+        disk: DiskNeed | None,
+    ) -> None:
+        self.spec = spec
+        self.plan = plan
+        self.estimate = None if isinstance(cost, str) else cost
+        self.estimate_missing = cost if isinstance(cost, str) else None
+        self.rows = rows
+        self.disk = disk
+        self.free_bytes = free_bytes(Path("runs") / spec.name)
+
+    @property
+    def accounting(self) -> Accounting:
+        """Configurations, trajectories, readouts, optimizer steps alone and planned."""
+        return self.plan.accounting
+
+    @property
+    def trajectories(self) -> Sequence[Trajectory]:
+        """The training runs."""
+        return self.plan.trajectories
+
+    @property
+    def summary(self) -> str:
+        """One line with counts."""
+        counted = self.accounting
+        time = (
+            "" if self.estimate is None else f"; about {duration_text(self.estimate.wall_seconds)}"
+        )
+        return (
+            f"{counted.configurations} configurations and {counted.controls} controls from "
+            f"{counted.trajectories} trajectories; {counted.ratio:.1f}x fewer optimizer steps{time}"
+        )
+
+    @property
+    def output(self) -> PlanOutput:
+        """What `sweeper plan` prints with `--json`."""
+        return PlanOutput.model_validate(
+            {
+                **self.accounting._asdict(),
+                "rows": self.rows,
+                "estimate": None if self.estimate is None else self.estimate.to_data(),
+                "estimate_missing": self.estimate_missing,
+                "disk": disk_data(self.disk, self.free_bytes),
+                "trajectory_list": self.trajectories,
+            }
+        )
+
+    def frame(self) -> pd.DataFrame:
+        """One row per configuration and seed: its trajectory, ids and hyperparameters."""
+        return pd.DataFrame(
+            [
+                {
+                    "config_id": item.config_id,
+                    "seed": trajectory.seed,
+                    "role": item.role,
+                    "trajectory_id": trajectory.trajectory_id,
+                    **item.values,
+                }
+                for trajectory in self.trajectories
+                for item in trajectory.configurations
+            ]
+        )
+
+
+def plan(
+    sweep: SweepSpec | str | Path | Mapping[str, Any],
+    *,
+    workers: int | None = None,
+    calibrate: bool = False,
+) -> Plan:
+    """Lay a sweep out and estimate its cost. Nothing is trained, except by `calibrate`.
+
+    Args:
+        sweep: A loaded spec, or what `load_spec` takes.
+        workers: Trials at once; as many as this machine runs where not given.
+        calibrate: Measure for about a minute instead of estimating from sizes.
+
+    Raises:
+        SpecError: the sweep is not valid.
+        SweeperError: the grid is too large; with `calibrate`, whatever training needs and is missing.
+    """
+    spec = as_spec(sweep)
+    made = make_plan(spec)
+    tokens: Tokens | str
+    cost: Estimate | str
+    if calibrate:
+        from sweeper.data.sources import resolve  # These need torch.
+        from sweeper.estimate.measured_rates import calibrated_estimate
+
+        cost = calibrated_estimate(made, spec, resolve, workers)
+        tokens = cost.tokens
+    else:
+        tokens = _tokens(made, spec)
+        cost = tokens if isinstance(tokens, str) else _estimate(made, spec, workers, tokens)
+    rows = None if isinstance(tokens, str) else tokens.rows
+    return Plan(spec, made, cost, rows, _disk(made, spec, workers, tokens))
+
+
+def _tokens(made: SweepPlan, spec: SweepSpec) -> Tokens | str:
+    """What the data holds, or why it cannot be read: a plan is worth showing without."""
+    try:
+        return planned_tokens(made, spec)
+    except SweeperError as error:
+        return str(error)
+
+
+def _estimate(
+    made: SweepPlan, spec: SweepSpec, workers: int | None, tokens: Tokens
+) -> Estimate | str:
+    try:
+        return plan_estimate(made, spec, workers=workers, tokens=tokens)
+    except SweeperError as error:
+        return str(error)
+
+
+def _disk(
+    made: SweepPlan, spec: SweepSpec, workers: int | None, tokens: Tokens | str
+) -> DiskNeed | None:
+    try:
+        return None if isinstance(tokens, str) else plan_disk(made, spec, tokens, workers)
+    except SweeperError:
+        return None
+
+
+def _yaml(value: Any, source: str) -> str:
+    try:
+        return yaml.safe_dump(value, sort_keys=False)
+    except yaml.YAMLError as error:
+        raise SpecError(source, (f"not plain data: {error}",)) from None

@@ -1,0 +1,175 @@
+"""How far a sweep is: a bar where it can be redrawn, else a line per finished tenth."""
+
+import time
+from collections.abc import Callable, Iterable
+from importlib.util import find_spec
+from types import TracebackType
+
+from rich.console import RenderableType
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column
+from rich.text import Text
+
+from sweeper.analysis import Candidate, find_front, recommend
+from sweeper.estimate import duration_text
+from sweeper.planning import Plan
+from sweeper.runs.terminal import Terminal
+from sweeper.spec import SweepSpec
+from sweeper.store.records import RecordsRead, TrialRecord
+
+NARROW = 72
+"""Terminals of fewer columns get the bar without name and elapsed time."""
+
+
+class SweepProgress:
+    """Progress of a sweep in a terminal, a notebook or a file.
+
+    The bar is drawn on a terminal that can redraw it and in a notebook that has ipywidgets; elsewhere
+    a line is written for every finished tenth.
+
+    Args:
+        spec: Of the sweep.
+        console: Where the bar is drawn and problems are written.
+        lines: Where the other lines are written; the console itself where not given.
+        seconds: The clock.
+        quiet: Write nothing, where no console is given.
+    """
+
+    def __init__(
+        self,
+        spec: SweepSpec,
+        console: Terminal | None = None,
+        lines: Terminal | None = None,
+        seconds: Callable[[], float] = time.monotonic,
+        quiet: bool = False,
+    ) -> None:
+        self._console = console or Terminal(highlight=False, emoji=False, quiet=quiet)
+        self._line = (lines or self._console).plain
+        self.spec = spec
+        self._records: list[TrialRecord] = []
+        self._total = 0
+        self._before = 0
+        self._seconds = seconds
+        self._begun = seconds()
+        self._live = can_redraw(self._console)
+        self._bar = _Bar(self._console, disable=not self._live)
+        self._task = self._bar.add_task(spec.name, start=False)
+
+    def __enter__(self) -> "SweepProgress":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        failure: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def begin(self, plan: Plan, found: RecordsRead) -> None:
+        """Start counting."""
+        before = found.records
+        self._records = list(before)
+        self._before = len(before)
+        self._begun = self._seconds()
+        self._total = plan.accounting.readouts
+        if before:
+            self._line(f"resuming: {len(before)} of {self._total} records are complete")
+        self._bar.update(self._task, total=self._total, completed=len(before))
+        self._bar.start_task(self._task)
+        self._bar.start()
+
+    def record(self, record: TrialRecord) -> None:
+        """Count one new record."""
+        self._records.append(record)
+        done = len(self._records)
+        tenth = done % max(1, self._total // 10) == 0 or done == self._total
+        if record.status != "complete":
+            reason = record.reason or {}
+            text = reason.get("message", reason.get("evidence", reason))
+            self._console.plain(f"{record.config_id} seed {record.seed}: {record.status}: {text}")
+        if self._live:
+            if tenth:  # The front costs more than a record.
+                self._bar.best = self._best()
+            self._bar.update(self._task, completed=done)
+        elif tenth:
+            planned = f"/{self._total}" if done <= self._total else ""  # A search may add more.
+            best = self._best()
+            self._line(f"{done}{planned} records{self._times(done)}{best and f'; {best}'}")
+
+    def _times(self, done: int) -> str:
+        """`, 3 min elapsed, about 27 min left`, at the pace of the new records."""
+        elapsed = self._seconds() - self._begun
+        text = f", {duration_text(elapsed)} elapsed"
+        left = self._total - done
+        if left <= 0:
+            return text
+        return f"{text}, about {duration_text(elapsed / (done - self._before) * left)} left"
+
+    def _best(self) -> str:
+        chosen = recommend(find_front(self._records, self.spec), self.spec).chosen
+        text = "" if chosen is None else objectives_text(chosen, self.spec)
+        return text and f"best feasible: {text}"
+
+
+def can_redraw(console: Terminal) -> bool:
+    """Whether a bar can be drawn: a terminal that moves its cursor, or a notebook with ipywidgets."""
+    if console.is_jupyter:
+        return find_spec("ipywidgets") is not None
+    return console.is_terminal and not console.is_dumb_terminal
+
+
+def objectives_text(item: Candidate, spec: SweepSpec) -> str:
+    """`rouge_l 0.412, unsafe_rate 0.008 (2/256)`."""
+    parts = []
+    for objective in spec.objectives:
+        counts = item.counts(objective.metric)
+        suffix = f" ({counts})" if counts else ""
+        parts.append(f"{objective.metric} {value_text(item, objective.metric)}{suffix}")
+    return ", ".join(parts)
+
+
+def value_text(item: Candidate, metric: str) -> str:
+    """A metric as tables show it."""
+    value = item.values.get(metric)
+    return "not measured" if value is None else f"{value:.3f}"
+
+
+class _Bar(Progress):
+    """One line that fits its terminal at every moment, and one for the best configuration so far."""
+
+    def __init__(self, console: Terminal, *, disable: bool) -> None:
+        self.best = ""
+        self._terminal = console  # rich draws before it has set `console`.
+        super().__init__(console=console, disable=disable)
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """See `rich.progress.Progress`."""
+        self.columns = _columns(self._terminal.width)
+        yield self.make_tasks_table(self.tasks)
+        if self.best:
+            yield Text(self.best, no_wrap=True, overflow="ellipsis")
+
+
+def _columns(width: int) -> tuple[ProgressColumn, ...]:
+    bar, left = BarColumn(bar_width=max(6, min(40, width - 34))), TimeRemainingColumn(compact=True)
+    short = (bar, MofNCompleteColumn(), left)
+    if width < NARROW:
+        return short
+    name = Column(no_wrap=True, overflow="ellipsis", max_width=24)
+    bar.bar_width = max(10, min(40, width - 62))
+    return (
+        TextColumn("{task.description}", markup=False, table_column=name),
+        *short[:2],
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        left,
+    )

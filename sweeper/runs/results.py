@@ -1,0 +1,361 @@
+"""What the methods of a run return: one line at a prompt, a small table in a notebook, data on request."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from sweeper import analysis
+from sweeper.analysis import Candidate, Certainty, Contrast, front_certainty
+from sweeper.runs.frames import candidates_frame, html_table, records_frame
+from sweeper.runs.outputs import (
+    CompareOutput,
+    ConfirmationModel,
+    FrontOutput,
+    Output,
+    RecommendOutput,
+    ShowOutput,
+)
+from sweeper.spec import SweepSpec
+from sweeper.store.folder import RunFolder
+from sweeper.store.records import TrialRecord
+from sweeper.sweep.confirm import Confirmation as Layout
+from sweeper.sweep.confirm import Shrinkage
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+    from sweeper.report import ReportData
+
+
+class Result:
+    """One result: `frame()` is its table, `to_dict()` what its command prints with `--json`."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.summary}>"
+
+    def _repr_html_(self) -> str:
+        return html_table(repr(self), self.frame())
+
+    @property
+    def summary(self) -> str:
+        """One line with counts."""
+        raise NotImplementedError
+
+    @property
+    def output(self) -> Output:
+        """The data as a pydantic model; see `sweeper.runs.outputs`."""
+        raise NotImplementedError
+
+    def frame(self) -> pd.DataFrame:
+        """The result as a table."""
+        raise NotImplementedError
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the command prints with `--json`."""
+        return self.output.model_dump()
+
+
+class Records(tuple[TrialRecord, ...]):
+    """All records of a run, in the order they were written: a tuple that is short to print."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        counts: dict[str, int] = {}
+        for record in self:
+            counts[record.status] = counts.get(record.status, 0) + 1
+        listed = ", ".join(f"{count} {status}" for status, count in counts.items())
+        return f"<Records: {len(self)}{f': {listed}' if listed else ''}>"
+
+    def _repr_html_(self) -> str:
+        return html_table(repr(self), self.frame())
+
+    def frame(self) -> pd.DataFrame:
+        """One row per record; see `Run.frame`."""
+        return records_frame(self)
+
+
+class Front(Result):
+    """The Pareto front of a run: the configurations that no other one beats in both safety and utility.
+
+    Iterating gives the members. `analysis` holds what `sweeper.analysis.find_front` found.
+    """
+
+    def __init__(self, folder: RunFolder, found: analysis.Front, spec: SweepSpec) -> None:
+        self._folder = folder
+        self.analysis = found
+        self.spec = spec
+
+    def __iter__(self) -> Iterator[Candidate]:
+        return iter(self.members)
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    @property
+    def members(self) -> tuple[Candidate, ...]:
+        """On the front by the estimates, best utility first."""
+        return self.analysis.members
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """Every configuration with a record, controls and incomplete ones included."""
+        return self.analysis.candidates
+
+    @property
+    def base(self) -> Candidate | None:
+        """The untouched model, or None where it was not measured."""
+        return self.analysis.base
+
+    @cached_property
+    def certainty(self) -> Certainty:
+        """P(on front) of every complete configuration, by Monte Carlo, and the front's hypervolume."""
+        return front_certainty(self.analysis, self.spec)
+
+    @property
+    def summary(self) -> str:
+        """One line with counts."""
+        found = self.analysis
+        compared = f"{len(found.members)} on the front of {len(found.competing)} compared"
+        objectives = " and ".join(item.metric for item in self.spec.objectives)
+        return f"{compared}, by {objectives}"
+
+    @property
+    def output(self) -> FrontOutput:
+        """What `sweeper front` prints with `--json`."""
+        return FrontOutput.of(self.analysis, self.certainty)
+
+    def frame(self, *, everything: bool = False) -> pd.DataFrame:
+        """One row per configuration, best utility first; see `sweeper.runs.frames.candidates_frame`.
+
+        Args:
+            everything: All configurations of the run instead of the members, in the order they were
+                measured.
+        """
+        metrics = [item.metric for item in self.spec.objectives]
+        items = self.candidates if everything else self.members
+        return candidates_frame(items, metrics, self.certainty)
+
+    def plot(self, kind: str = "front") -> "Figure":
+        """A chart of the report as a plotly figure; see `Run.plot`."""
+        from sweeper.runs.plots import Plots  # It needs plotly.
+
+        return Plots(self._folder, self.analysis, self.spec, self.certainty).draw(kind)
+
+
+class Recommendation(Result):
+    """The configuration to use under a policy, or why there is none.
+
+    `analysis` holds what `sweeper.analysis.recommend` found: contrasts with the controls, who qualified.
+    """
+
+    def __init__(self, found: analysis.Recommendation, front: Front) -> None:
+        self.analysis = found
+        self.front = front
+
+    @property
+    def chosen(self) -> Candidate | None:
+        """The recommended configuration; None where none qualifies."""
+        return self.analysis.chosen
+
+    @property
+    def reason(self) -> str:
+        """Why this one, or why none, in a sentence."""
+        return self.analysis.reason
+
+    @property
+    def summary(self) -> str:
+        """One line with counts."""
+        found = self.analysis
+        name = "none" if found.chosen is None else found.chosen.config_id
+        counted = f"{len(found.ranked)} qualify of {found.compared} compared"
+        return f"{name} under {found.policy.name}; {counted}"
+
+    @property
+    def output(self) -> RecommendOutput:
+        """What `sweeper recommend` prints with `--json`."""
+        return RecommendOutput.of(self.analysis)
+
+    def frame(self) -> pd.DataFrame:
+        """The recommended configuration and its controls, one per row, with the role under `name`."""
+        named = analysis.side_by_side(self.analysis)
+        metrics = [item.metric for item in self.front.spec.objectives]
+        frame = candidates_frame([item for _, item in named], metrics, self.front.certainty)
+        frame.insert(0, "name", [name for name, _ in named])
+        return frame
+
+
+class Confirmation(Result):
+    """The best configurations measured again on prompts and under seeds that took no part in the choice.
+
+    `path` is the run folder of the confirmation, `items` hold what the search and the confirmation say of
+    each configuration, `layout` what was measured again and how.
+    """
+
+    def __init__(
+        self, recommendation: Recommendation, layout: Layout, items: Sequence[Shrinkage]
+    ) -> None:
+        self.path = layout.folder.root
+        self.recommendation = recommendation
+        self.layout = layout
+        self.items = tuple(items)
+
+    @cached_property
+    def _model(self) -> ConfirmationModel:
+        return ConfirmationModel.of(self.items, self.layout)
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether the recommended configuration keeps every constraint and has a gain again."""
+        return self._model.confirmed
+
+    @property
+    def summary(self) -> str:
+        """One line with counts."""
+        held = "confirmed" if self.confirmed else "NOT confirmed"
+        return f"the recommendation is {held}; {len(self.items)} configurations measured again"
+
+    @property
+    def output(self) -> RecommendOutput:
+        """What `sweeper recommend --confirm` prints with `--json`."""
+        return RecommendOutput.of(self.recommendation.analysis, self._model)
+
+    def frame(self) -> pd.DataFrame:
+        """One row per configuration: unsafe rate in the search and again, utility difference, verdict."""
+        return pd.DataFrame(
+            [
+                {
+                    "name": item.name,
+                    "config_id": item.config_id,
+                    "unsafe_rate.search": item.search.values.get("unsafe_rate"),
+                    "unsafe_rate.confirmation": item.again and item.again.values.get("unsafe_rate"),
+                    "utility_difference": item.utility and item.utility.difference,
+                    "verdict": item.verdict,
+                }
+                for item in self.items
+            ]
+        )
+
+
+class Configuration(Result):
+    """One configuration of a run in detail."""
+
+    def __init__(
+        self,
+        candidate: Candidate,
+        output: ShowOutput,
+        contrasts: Sequence[Contrast],
+        spec: SweepSpec,
+    ) -> None:
+        self.candidate = candidate
+        self.contrasts = contrasts
+        self.spec = spec
+        self._output = output
+
+    @property
+    def summary(self) -> str:
+        """One line with counts."""
+        found = self._output
+        return f"{found.config_id}, {found.role}, {found.status}; seeds {', '.join(map(str, found.seeds))}"
+
+    @property
+    def output(self) -> ShowOutput:
+        """What `sweeper show` prints with `--json`."""
+        return self._output
+
+    def frame(self) -> pd.DataFrame:
+        """One row per metric and seed: value, k, n and interval."""
+        return pd.DataFrame(
+            [
+                {"metric": name, **seed.model_dump(exclude={"interval"}), **_ends(seed.interval)}
+                for name, metric in self._output.metrics.items()
+                for seed in metric.seeds
+            ]
+        )
+
+
+class Comparison(Result):
+    """Two to four configurations side by side; differences are each of the others minus the first."""
+
+    def __init__(self, found: analysis.Comparison, front: Front) -> None:
+        self.analysis = found
+        self.front = front
+
+    @property
+    def summary(self) -> str:
+        """One line with counts."""
+        ids = ", ".join(item.config_id for item in self.analysis.items)
+        differing = sum(setting.differs for setting in self.analysis.settings)
+        return f"{ids}; {differing} hyperparameters differ"
+
+    @property
+    def output(self) -> CompareOutput:
+        """What `sweeper compare` prints with `--json`."""
+        return CompareOutput.of(self.analysis, self.front.certainty)
+
+    def frame(self) -> pd.DataFrame:
+        """One row per metric and other configuration: difference, interval, exact McNemar p."""
+        return pd.DataFrame(
+            [
+                {
+                    "config_id": test.config_id,
+                    "against": test.against,
+                    "metric": name,
+                    **_of_difference(None if found is None else found.model_dump()),
+                }
+                for test in self.output.tests
+                for name, found in test.metrics.items()
+            ]
+        )
+
+
+class Report:
+    """A written report: a path that also shows what the page says in one line."""
+
+    def __init__(self, path: Path, data: "ReportData") -> None:
+        self.path = path
+        self.data = data
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        return f"<Report: {self.path}, {self.path.stat().st_size / 2**20:.1f} MiB>"
+
+
+class Exported:
+    """What an export wrote: `paths`, and with `all` the formats that were left out and why.
+
+    `comparison` says how exported weights compare with what the sweep measured.
+    """
+
+    def __init__(
+        self,
+        config_id: str,
+        paths: tuple[Path, ...],
+        left_out: Mapping[str, str],
+        comparison: str | None,
+    ) -> None:
+        self.config_id = config_id
+        self.paths = paths
+        self.left_out = left_out
+        self.comparison = comparison
+
+    def __repr__(self) -> str:
+        folder = self.paths[0].parent if self.paths else None
+        return f"<Exported {self.config_id}: {len(self.paths)} files in {folder}>"
+
+
+def _ends(interval: tuple[float, float] | None) -> dict[str, float | None]:
+    low, high = (None, None) if interval is None else interval
+    return {"low": low, "high": high}
+
+
+def _of_difference(found: Mapping[str, Any] | None) -> dict[str, Any]:
+    if found is None:
+        return {"difference": None, **_ends(None), "paired": None, "n": None, "mcnemar_p": None}
+    kept = ("difference", "paired", "n", "mcnemar_p")
+    return {**{name: found[name] for name in kept}, **_ends(found["interval"])}

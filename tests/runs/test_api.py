@@ -1,0 +1,285 @@
+"""The Python API over a real sweep: what each method gives, how it prints, and what it refuses."""
+
+import html
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+import yaml
+from support.factories import make_spec, make_sweep
+from support.run_folders import write_run
+from support.viewer_run import viewer_run
+
+import sweeper
+from sweeper.analysis import find_front, front_certainty, recommend
+from sweeper.errors import RunFolderError, SpecError, SweeperError
+from sweeper.planning import make_plan
+from sweeper.runs import progress
+from sweeper.runs.progress import SweepProgress
+from sweeper.runs.terminal import Terminal
+from sweeper.store.records import RecordsRead
+
+LONGEST_LINE = 500
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_spec_text: str, tmp_path_factory: pytest.TempPathFactory) -> sweeper.Run:
+    """The tiny sweep, run through Ray."""
+    out = tmp_path_factory.mktemp("api") / "tiny"
+    return sweeper.run(yaml.safe_load(tiny_spec_text), out, quiet=True)
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> sweeper.Run:
+    """A finished run of 139 synthetic records."""
+    folder = write_run(tmp_path_factory.mktemp("wide"), make_sweep(seed=3), readouts=139)
+    return sweeper.open_run(folder.root)
+
+
+def notebook_html(value: Any) -> str:
+    """What a notebook shows of a value."""
+    return str(value._repr_html_())
+
+
+def printed(run: sweeper.Run) -> list[Any]:
+    """One of each kind of result."""
+    ids = [item.config_id for item in run.front().candidates]
+    front = run.front()
+    return [
+        run,
+        run.records,
+        run.records[0],
+        front,
+        front.candidates[0],
+        run.recommend(),
+        run.compare(*ids[:3]),
+        run.show(ids[0]),
+        sweeper.plan(run.spec),
+    ]
+
+
+def test_a_sweep_runs_from_python_and_every_record_is_there(trained: sweeper.Run) -> None:
+    plan = sweeper.plan(trained.spec)
+    assert {record.key for record in trained.records} == plan.plan.keys()
+    assert len(trained.frame()) == len(trained.records) == plan.accounting.readouts
+    assert {record.status for record in trained.records} == {"complete"}
+    again = sweeper.run(trained.spec, trained.folder.root, quiet=True)
+    assert again.records == trained.records
+
+
+def test_results_are_those_of_the_analysis(trained: sweeper.Run) -> None:
+    spec = trained.spec
+    found = find_front(trained.records, spec)
+    certainty = front_certainty(found, spec)
+    front = trained.front()
+    frame = front.frame(everything=True)
+    assert list(frame["config_id"]) == [item.config_id for item in found.candidates]
+    assert [item.config_id for item in front] == [item.config_id for item in found.members]
+    for number, item in enumerate(found.candidates):
+        row = frame.iloc[number]
+        assert row["unsafe_rate"] == item.values["unsafe_rate"]
+        interval = item.interval("unsafe_rate")
+        assert interval is not None
+        assert (row["unsafe_rate.low"], row["unsafe_rate.high"]) == tuple(interval)
+        place = certainty.memberships.get(item.config_id)
+        if place is None:
+            assert pd.isna(row["p_front"]) and not row["on_front"]
+        else:
+            assert (row["p_front"], row["front_membership"]) == (place.p_front, place.label)
+    chosen = recommend(found, spec).chosen
+    mine = trained.recommend().chosen
+    assert (mine and mine.config_id) == (chosen and chosen.config_id)
+
+
+def test_responses_have_a_row_each_and_flips_differ_from_the_base(trained: sweeper.Run) -> None:
+    frame = trained.responses()
+    prompts = {
+        suite: frame[frame["suite"] == suite]["prompt_id"].nunique()
+        for suite in ("harmful", "harmless")
+    }
+    rate = trained.records[0].metrics["unsafe_rate"]
+    assert prompts["harmful"] == rate.n
+    assert len(frame[frame["suite"] == "harmful"]) == rate.n * len(trained.records)
+    flipped = trained.responses(flipped=True)
+    assert set(flipped["flipped"]) <= {True}
+    assert len(flipped) + len(trained.responses(flipped=False)) == len(frame)
+
+
+def test_flips_are_those_whose_verdict_the_untouched_model_did_not_have(tmp_path: Path) -> None:
+    run = sweeper.open_run(viewer_run(tmp_path).root)
+    frame = run.responses(suite="harmful")
+    base = next(record.config_id for record in run.records if record.role == "base")
+    for _, row in frame.iterrows():
+        before = frame[
+            (frame["config_id"] == base)
+            & (frame["prompt_id"] == row["prompt_id"])
+            & (frame["seed"] == row["seed"])
+        ]
+        if len(before):
+            assert row["flipped"] == (row["refusal"] != before.iloc[0]["refusal"])
+    assert not frame[frame["config_id"] == base]["flipped"].any()
+    assert frame["flipped"].any()
+    refused = run.responses(suite="harmful", refusal=True)
+    assert 0 < len(refused) < len(frame) and set(refused["refusal"]) == {True}
+    longest = max(frame["response"], key=len)
+    assert len(longest) > 1000
+    assert longest not in repr(frame) and html.escape(longest) not in notebook_html(frame)
+
+
+@pytest.mark.parametrize("name", ["trained", "wide"])
+def test_results_print_one_short_line(name: str, request: pytest.FixtureRequest) -> None:
+    for result in printed(request.getfixturevalue(name)):
+        text = repr(result)
+        assert len(text) < LONGEST_LINE and "\n" not in text
+        assert text.startswith("<") and text.endswith(">")
+
+
+def test_tables_in_a_notebook_are_small_and_escaped(tmp_path: Path) -> None:
+    hostile = "<img src=x onerror=alert(1)>"
+    records = make_sweep(seed=3)
+    records = [*records[:-1], replace(records[-1], config_id=hostile)]
+    run = sweeper.open_run(write_run(tmp_path, records, readouts=len(records)).root)
+    for result in printed(run):
+        if hasattr(result, "_repr_html_"):
+            text = result._repr_html_()
+            assert "<table" in text and len(text) < 40_000
+    text = run.show(hostile)._repr_html_()
+    assert "<img" not in text and "&lt;img" in text
+
+
+@pytest.mark.parametrize("name", ["trained", "wide"])
+def test_every_plot_of_a_run_is_drawn(name: str, request: pytest.FixtureRequest) -> None:
+    run = request.getfixturevalue(name)
+    kinds = run.plots()
+    assert kinds[0] == "front"
+    for kind in kinds:
+        figure = run.plot(kind)
+        assert isinstance(figure, go.Figure) and len(figure.data) > 0
+    assert run.plot("steps") == run.plot(next(k for k in kinds if k.startswith("steps/")))
+    assert run.front().plot() == run.plot("front")
+    with pytest.raises(SweeperError):
+        run.plot("no-such-plot")
+
+
+def test_the_training_curves_are_among_the_plots_of_a_real_run(trained: sweeper.Run) -> None:
+    assert "training" in trained.plots()
+
+
+def test_reports_and_exports_are_written_where_asked(trained: sweeper.Run, tmp_path: Path) -> None:
+    report = trained.report(tmp_path / "page.html", redact=True)
+    assert Path(report) == tmp_path / "page.html"
+    assert "<html" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    some = next(item for item in trained.front().candidates if item.role == "candidate")
+    exported = trained.export("trl", "yaml", out=tmp_path / "export", config=some.config_id)
+    assert exported.config_id == some.config_id
+    assert exported.paths and all(path.is_file() for path in exported.paths)
+    assert len(repr(exported)) < LONGEST_LINE
+    with pytest.raises(SweeperError):
+        trained.export("no-such-format")
+
+
+@pytest.mark.slow
+def test_a_confirmation_trains_on_new_seeds_and_says_what_became_of_the_choice(
+    tiny_spec_text: str, tmp_path: Path
+) -> None:
+    lenient = {"constraints": [{"metric": "unsafe_rate", "max": 1.0, "confidence": 0.5}]}
+    spec = sweeper.load_spec(yaml.safe_load(tiny_spec_text), lenient)
+    run = sweeper.run(spec, tmp_path / "run", quiet=True)
+    if run.recommend().chosen is None:
+        with pytest.raises(SweeperError):
+            run.confirm(seeds=1, top=1, quiet=True)
+        return
+    found = run.confirm(seeds=1, top=1, quiet=True)
+    assert len(repr(found)) < LONGEST_LINE
+    again = sweeper.open_run(found.path)
+    assert {record.seed for record in again.records} == {1}
+    assert set(found.frame()["config_id"]) == {record.config_id for record in again.records}
+    confirmation = found.to_dict()["confirmation"]
+    assert confirmation["confirmed"] == found.confirmed
+    assert confirmation["run"] == str(found.path)
+
+
+def test_a_spec_is_loaded_from_a_file_a_name_or_a_mapping(
+    tiny_spec_text: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(tiny_spec_text, encoding="utf-8")
+    content = yaml.safe_load(tiny_spec_text)
+    spec = sweeper.load_spec(path)
+    assert sweeper.load_spec(content) == spec
+    assert sweeper.load_spec(str(path), ["seeds=[0, 1]"]) == sweeper.load_spec(
+        content, {"seeds": [0, 1]}
+    )
+    assert sweeper.load_spec("miniature").name == "miniature"
+    with pytest.raises(SpecError):
+        sweeper.load_spec({**content, "name": {"no": object()}})
+    with pytest.raises(SpecError):
+        sweeper.load_spec(content, {"seeds": "none"})
+
+
+def test_a_plan_counts_configurations_and_has_a_row_for_each_of_them_and_each_seed(
+    tiny_spec_text: str,
+) -> None:
+    plan = sweeper.plan(yaml.safe_load(tiny_spec_text))
+    assert isinstance(plan, sweeper.Plan)
+    assert len(plan.frame()) == plan.accounting.readouts
+    assert set(plan.frame()["trajectory_id"]) == {t.trajectory_id for t in plan.trajectories}
+    assert plan.estimate is not None and plan.estimate.wall_seconds > 0
+    assert plan.rows is not None and plan.rows["train_rows"] > 0
+
+
+def test_errors_are_those_of_the_command_line(wide: sweeper.Run, tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError):
+        sweeper.open_run(tmp_path)
+    with pytest.raises(RunFolderError):
+        wide.show("no-such-configuration")
+    with pytest.raises(SweeperError):
+        wide.compare(wide.records[0].config_id)
+    with pytest.raises(SweeperError):
+        wide.recommend("no-such-policy")
+    assert issubclass(SpecError, sweeper.SweeperError)
+
+
+def test_completion_offers_what_there_is_and_nothing_else(wide: sweeper.Run) -> None:
+    offered = set(dir(wide))
+    assert {"front", "recommend", "confirm", "responses", "compare", "export", "frame"} <= offered
+    assert {"report", "plots", "plot", "spec", "records", "show"} <= offered
+    assert not any(name.startswith("_") for name in offered)
+    assert {"load_spec", "open_run", "plan", "run"} <= set(dir(sweeper))
+
+
+@pytest.mark.parametrize(
+    ("code", "absent"),
+    [
+        ("import sweeper", ("pandas", "plotly", "pydantic", "torch", "ray", "rich")),
+        ("import sweeper; sweeper.open_run; sweeper.run; sweeper.plan", ("plotly", "torch", "ray")),
+    ],
+)
+def test_importing_stays_light(code: str, absent: tuple[str, ...]) -> None:
+    check = f"import sys; {code}; print([m for m in {absent!r} if m in sys.modules])"
+    found = subprocess.run(
+        [sys.executable, "-c", check], capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip() == "[]"
+
+
+def test_progress_in_a_notebook_needs_ipywidgets_for_a_bar(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec, records = make_spec(), make_sweep(seed=3)
+    console = Terminal(force_jupyter=True)
+    monkeypatch.setattr(progress, "find_spec", lambda name: None)
+    assert not progress.can_redraw(console)
+    monkeypatch.setattr(progress, "find_spec", lambda name: name)
+    assert progress.can_redraw(console)
+    monkeypatch.undo()
+    with SweepProgress(spec, quiet=True) as shown:
+        shown.begin(make_plan(spec), RecordsRead((), b"", 0))
+        for record in records:
+            shown.record(record)
+    assert capsys.readouterr() == ("", "")
