@@ -122,18 +122,46 @@ class RunFolderError(SweeperError):
     """A run folder cannot be used."""
 
     code = "run"
+    faults: ClassVar[Mapping[str, str]] = {
+        "run.in_use": "another driver is at work in the folder",
+        "run.taken_over": "another driver has taken the folder over",
+        "run.other_spec": "a run of another sweep file",
+        "run.other_configurations": "a run of other configurations",
+        "run.other_contents": "a run begun with other contents of data or model",
+        "run.damaged": "a file of a run that cannot be read as what it is",
+        "run.invalid_name": "an id in a record or task that cannot be the name of a file",
+        "run.not_a_run": "a folder that holds no run",
+        "run.version": "a run of another version of sweeper",
+        "run.unwritable": "a folder that cannot be written to",
+        "run.unreadable": "a file that the system cannot read",
+    }
 
 
 class DiskQuotaError(SweeperError):
     """A run needs more disk space than there is, or has used more than it may."""
 
     code = "quota"
+    faults: ClassVar[Mapping[str, str]] = {
+        "quota.plan": "the run would need more than `disk_quota_gib`",
+        "quota.no_space": "the run would need more than is free",
+        "quota.used_up": "the run has used up `disk_quota_gib`",
+    }
 
 
 class MirrorError(SweeperError):
     """The mirror of a run does not answer, or holds another run."""
 
     code = "mirror"
+    faults: ClassVar[Mapping[str, str]] = {
+        "mirror.address": "an address that is none of a store",
+        "mirror.credentials": "credentials that the store does not take",
+        "mirror.unreachable": "a store that does not answer",
+        "mirror.no_bucket": "a bucket or container that does not exist",
+        "mirror.holds_run": "a store with a run, where `--overwrite` would start another",
+        "mirror.other_run": "a store with the records of another run",
+        "mirror.other_spec": "a store with a run of another sweep file",
+        "mirror.other_driver": "a store that another driver writes to",
+    }
 
 
 class RecordError(SweeperError):
@@ -146,6 +174,22 @@ class JudgeError(SweeperError):
     """A judge cannot be used, or its verdicts cannot be read."""
 
     code = "judge"
+    faults: ClassVar[Mapping[str, str]] = {
+        "judge.option": "an option that this kind of judge does not have",
+        "judge.unsupported_model": "a model that cannot judge as it is",
+        "judge.labels": "classes of a model whose meaning is not given",
+        "judge.device": "a device that is not there",
+        "judge.out_of_memory": "too many responses at once for the device",
+        "judge.no_responses": "a run without stored responses, or none that this judge has read",
+        "judge.unknown": "a judge that has not judged this run",
+        "judge.ambiguous": "a name that several judges of this run share",
+        "judge.rejected": "a server that rejects the request",
+        "judge.unreachable": "a server that does not answer",
+        "judge.base_url": "an address that is none of an API",
+        "judge.api_key": "a key that is missing or cannot be sent",
+        "judge.damaged": "stored responses or judgements that cannot be read",
+        "judge.version": "judgements of another version of sweeper",
+    }
 
 
 class DiskFullError(SweeperError):
@@ -239,12 +283,33 @@ class StorageError(SweeperError):
     """A storage of Optuna cannot be opened, or holds somebody else's study."""
 
     code = "study_storage"
+    faults: ClassVar[Mapping[str, str]] = {
+        "study_storage.not_a_url": "a text that is no storage of Optuna",
+        "study_storage.missing_driver": "a database whose Python driver is not installed",
+        "study_storage.unusable": "a database that cannot be opened",
+        "study_storage.unwritable": "a journal that cannot be written",
+        "study_storage.other_study": "a study of this name that sweeper did not make",
+    }
 
 
 class LaunchError(SweeperError):
     """A sweep cannot be sent to a cluster as asked, or the cluster's tool is missing or refused."""
 
     code = "launch"
+    faults: ClassVar[Mapping[str, str]] = {
+        "launch.option": "an option that is missing, wrong, or of another target",
+        "launch.not_visible": "files of this machine that the cluster does not see",
+        "launch.too_large": "more files than Ray sends",
+        "launch.path": "a path that the target cannot take",
+        "launch.not_a_folder": "a folder that is not there",
+        "launch.ray_address": "an address at which no cluster takes jobs",
+        "launch.too_many_jobs": "too many jobs of one name",
+        "launch.missing_tool": "the program of the target is not installed",
+        "launch.refused": "the program of the target reported an error",
+        "launch.timeout": "a program that did not finish in time",
+        "launch.template": "a template of a job that cannot be filled",
+        "launch.no_wheel": "the source tree cannot be packed",
+    }
 
 
 class ClusterTokenError(SweeperError):

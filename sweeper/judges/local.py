@@ -77,7 +77,11 @@ class LocalJudge:
         check_model(source)
         self._tokenizer: PreTrainedTokenizerBase = load_tokenizer(source)
         if self._tokenizer.pad_token_id is None:
-            raise JudgeError(f"{self.name}: its tokenizer has neither a padding nor an end token")
+            raise JudgeError(
+                f"{self.name}: its tokenizer has neither a padding nor an end token",
+                code="judge.unsupported_model",
+                judge=self.name,
+            )
         kind = {} if architecture is None else {"architecture": architecture}
         self._model = load_model(source, self._device, frozen=True, **kind)
         self._window = _window(self._model.config)
@@ -114,7 +118,9 @@ class LocalJudge:
         except torch.OutOfMemoryError:
             raise JudgeError(
                 f"{self.name} runs out of memory with {len(batch)} responses at once; lower "
-                "--batch-size; what has been judged is kept"
+                "--batch-size; what has been judged is kept",
+                code="judge.out_of_memory",
+                responses=len(batch),
             ) from None
 
     @property
@@ -239,7 +245,9 @@ class ClassifierJudge(LocalJudge):
             raise JudgeError(
                 f"{Path(model).name} has {len(self._labels)} class"
                 f"{'' if len(self._labels) == 1 else 'es'} and the problem type {config.problem_type}; a "
-                "judge must choose one of at least two classes"
+                "judge must choose one of at least two classes",
+                code="judge.unsupported_model",
+                model=model,
             )
         # Some architectures have room for fewer tokens than positions.
         limits = [self._window, int(min(self._tokenizer.model_max_length, 10**9))]
@@ -288,7 +296,9 @@ def _meanings(
         raise JudgeError(
             f"{model} has the classes {known}; {found}say what each means with --labels, say "
             f"--labels {labels[0]}=safe,...; meanings are {', '.join(MEANINGS)}, and one class must "
-            "mean unsafe or compliance"
+            "mean unsafe or compliance",
+            code="judge.labels",
+            model=model,
         )
     found_meanings = {number: MEANINGS[str(word)] for number, word in names.items()}
     if "refusal" not in names.values():
@@ -307,9 +317,17 @@ def _device(asked: str) -> torch.device:
     try:
         found = choose_device(asked)
     except RuntimeError:
-        raise JudgeError(f"--device must be auto, cpu, cuda or cuda:N, but got `{asked}`") from None
+        raise JudgeError(
+            f"--device must be auto, cpu, cuda or cuda:N, but got `{asked}`",
+            code="judge.device",
+            device=asked,
+        ) from None
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise JudgeError(f"--device {asked}: there is no such GPU here; use --device cpu, or auto")
+        raise JudgeError(
+            f"--device {asked}: there is no such GPU here; use --device cpu, or auto",
+            code="judge.device",
+            device=asked,
+        )
     return found
 
 

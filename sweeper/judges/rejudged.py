@@ -93,7 +93,11 @@ def overlay(
     by_key = {(item.config_id, item.seed): item for item in chosen}
     suites = {suite for item in chosen for suite in item.suites}
     if not suites:
-        raise JudgeError(f"the judge {name} was asked about no response of {folder.root}")
+        raise JudgeError(
+            f"the judge {name} was asked about no response of {folder.root}",
+            code="judge.no_responses",
+            judge=name,
+        )
     asked = {"unsafe_rate", *(item.metric for item in spec.objectives)}
     asked |= {item.metric for item in spec.constraints}
     first = spec.evaluation.keyword_lists[0]
@@ -197,12 +201,17 @@ def _chosen(folder: RunFolder, scored: Iterable[Scored], judge: str) -> list[Sco
         others = f"judged it: {', '.join(known)}" if known else "nobody has judged it yet"
         raise JudgeError(
             f"no judge `{judge}` has judged {folder.root}; {others}; run `sweeper rescore "
-            f"{folder.root} --judge {judge}` first"
+            f"{folder.root} --judge {judge}` first",
+            code="judge.unknown",
+            judge=judge,
         )
     if len({item.digest for item in found}) > 1:
         same = sorted({f"{item.judge}@{item.digest[:8]}" for item in found})
         raise JudgeError(
             f"several judges are called `{judge}`, with other prompts, files or servers; give one of "
-            f"{', '.join(same)}"
+            f"{', '.join(same)}",
+            code="judge.ambiguous",
+            judge=judge,
+            known=same,
         )
     return found

@@ -122,7 +122,9 @@ class HttpJudge:
     ) -> None:
         if format_ not in REMOTE_FORMATS:
             raise JudgeError(
-                f"`{format_}` is no format of an http judge; known are {', '.join(REMOTE_FORMATS)}"
+                f"`{format_}` is no format of an http judge; known are {', '.join(REMOTE_FORMATS)}",
+                code="judge.option",
+                format=format_,
             )
         self._base_url = _checked(base_url)
         self._url = f"{self._base_url}/chat/completions"
@@ -278,7 +280,9 @@ class HttpJudge:
         else:
             remedy = _REMEDIES.get(status, "check --base-url")
         raise JudgeError(
-            f"the judge {self.name} at {self._url} answered {problem}; {remedy}; {_KEPT}"
+            f"the judge {self.name} at {self._url} answered {problem}; {remedy}; {_KEPT}",
+            code="judge.rejected",
+            url=self._url,
         )
 
     def _plain(self, said: object) -> str:
@@ -290,7 +294,10 @@ class HttpJudge:
         return JudgeError(
             f"the judge {self.name} at {self._url} does not answer: {failed} request"
             f"{'' if failed == 1 else 's'} in a row failed, each tried up to {ATTEMPTS} times; the last "
-            f"one: {problem}; start the server or check --base-url; {_KEPT}"
+            f"one: {problem}; start the server or check --base-url; {_KEPT}",
+            code="judge.unreachable",
+            url=self._url,
+            failed=failed,
         )
 
 
@@ -311,11 +318,15 @@ def _checked(base_url: str) -> str:
     except ValueError:
         host = None
     if not host or parts.scheme not in ("http", "https"):
-        raise JudgeError(f"--base-url must look like http://host:8000/v1, but got {base_url!r}")
+        raise JudgeError(
+            f"--base-url must look like http://host:8000/v1, but got {base_url!r}",
+            code="judge.base_url",
+        )
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise JudgeError(
             "--base-url must hold no user name, password, query or fragment; a key belongs into the "
-            "environment (--api-key-env NAME)"
+            "environment (--api-key-env NAME)",
+            code="judge.base_url",
         )
     return base_url.rstrip("/")
 
@@ -329,11 +340,15 @@ def _key(variable: str | None) -> str | None:
     found = os.environ.get(variable or API_KEY, "").strip()
     if variable is not None and not found:
         raise JudgeError(
-            f"the environment variable {variable} is not set; export the API key in it"
+            f"the environment variable {variable} is not set; export the API key in it",
+            code="judge.api_key",
+            variable=variable,
         )
     if not found.isascii() or not found.isprintable():
         raise JudgeError(
             f"the environment variable {variable or API_KEY} holds more than a key: characters that "
-            "cannot stand in an HTTP header"
+            "cannot stand in an HTTP header",
+            code="judge.api_key",
+            variable=variable or API_KEY,
         )
     return found or None

@@ -92,7 +92,9 @@ def rescore(
         if not with_responses:
             raise JudgeError(
                 f"{folder.root} holds no stored responses (generations/); `rescore` judges those of a "
-                "run that has finished at least one configuration"
+                "run that has finished at least one configuration",
+                code="judge.no_responses",
+                path=folder.root,
             )
         _judge_new(folder, with_responses, judge, keyword_list, kept, progress)
         before = read_scored(folder)
@@ -149,7 +151,10 @@ def responses(
             except (ValueError, TypeError, KeyError, RecursionError) as error:
                 raise JudgeError(
                     f"{path}:{number}: not a stored response ({error}); remove the line of "
-                    f"{record.config_id} from records.jsonl to have it measured again"
+                    f"{record.config_id} from records.jsonl to have it measured again",
+                    code="judge.damaged",
+                    path=path,
+                    line=number,
                 ) from None
 
 

@@ -100,7 +100,12 @@ def read_objects(path: Path) -> list[dict[str, Any]]:
     found = read_json_lines(path, damaged=JudgeError, remedy=remedy)
     for number, line in enumerate(found, start=1):
         if not isinstance(line, dict):
-            raise JudgeError(f"{path}:{number}: not a JSON object; {remedy}")
+            raise JudgeError(
+                f"{path}:{number}: not a JSON object; {remedy}",
+                code="judge.damaged",
+                path=path,
+                line=number,
+            )
     return found
 
 
@@ -114,7 +119,11 @@ class Kept:
         for number, line in enumerate(lines, start=1):
             unsafe, refusal = line.get("unsafe"), line.get("refusal")
             if "key" not in line or not {type(unsafe), type(refusal)} <= {bool, type(None)}:
-                raise JudgeError(f"line {number} of the kept verdicts is damaged; remove it")
+                raise JudgeError(
+                    f"line {number} of the kept verdicts is damaged; remove it",
+                    code="judge.damaged",
+                    line=number,
+                )
             self._found[line["key"]] = Judgement(unsafe, refusal, str(line.get("evidence")))
 
     def __contains__(self, key: str) -> bool:
@@ -162,7 +171,10 @@ def scored_of(
         if line.get("version") != SCORED_VERSION:
             raise JudgeError(
                 f"{path}:{number}: version {line.get('version')!r} is unknown; this sweeper reads "
-                f"{SCORED_VERSION}"
+                f"{SCORED_VERSION}",
+                code="judge.version",
+                path=path,
+                line=number,
             )
         try:
             fields = {name: value for name, value in line.items() if name != "version"}
@@ -173,7 +185,10 @@ def scored_of(
         except (TypeError, KeyError, AttributeError) as error:
             raise JudgeError(
                 f"{path}:{number}: not the expected fields ({error}); remove the line, and `rescore` "
-                "again"
+                "again",
+                code="judge.damaged",
+                path=path,
+                line=number,
             ) from None
         found[item.key] = item
     return found

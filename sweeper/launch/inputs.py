@@ -84,7 +84,9 @@ def located(spec: SweepSpec, out: str, storage: str | None, *, carry: bool) -> L
     if lost:
         raise LaunchError(
             f"the cluster does not see these files of this machine: {', '.join(lost)}; put them below "
-            f"{storage} and name them as they are there, or name them by their hub ids"
+            f"{storage} and name them as they are there, or name them by their hub ids",
+            code="launch.not_visible",
+            files=lost,
         )
     changed = SweepSpec.model_validate(raw)
     return Located(parse_spec(dump_spec(changed), source="the sweep to launch"), inputs)
@@ -149,7 +151,9 @@ def check_size(copies: dict[str, Path]) -> int:
         listed = ", ".join(f"{name} ({sizes[name] / 2**20:.0f} MiB)" for name in largest)
         raise LaunchError(
             f"{total / 2**20:.0f} MiB would be sent, and Ray takes {MAX_SENT_BYTES // 2**20}; the largest: "
-            f"{listed}; put them on storage that the nodes see"
+            f"{listed}; put them on storage that the nodes see",
+            code="launch.too_large",
+            bytes=total,
         )
     return total
 

@@ -124,7 +124,12 @@ def options_of(target: Target, given: Mapping[str, Any]) -> Options:
     if target == "skypilot":
         problems += _storage_problems(given)
     if problems:
-        raise LaunchError(f"--on {target}: " + "; ".join(problems))
+        raise LaunchError(
+            f"--on {target}: " + "; ".join(problems),
+            code="launch.option",
+            target=target,
+            problems=problems,
+        )
     return Options(**given)
 
 

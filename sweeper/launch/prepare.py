@@ -164,7 +164,9 @@ def _plain(path: Path) -> str:
     if PLAIN_PATH.fullmatch(str(path)) is None:
         raise LaunchError(
             f"sbatch cannot be given the path {str(path)!r}; choose one of letters, digits and "
-            "_ . + @ = , - with --out"
+            "_ . + @ = , - with --out",
+            code="launch.path",
+            path=path,
         )
     return str(path)
 
@@ -184,7 +186,9 @@ def _ray(launch: _Launch) -> Prepared:
     if launch.options.working_dir is not None:
         code = Path(launch.options.working_dir)
         if not code.is_dir():
-            raise LaunchError(f"--working-dir: {code} is not a folder")
+            raise LaunchError(
+                f"--working-dir: {code} is not a folder", code="launch.not_a_folder", path=code
+            )
         for name, path in sent_files(code).items():
             if name != "spec.yaml" and not name.startswith("inputs/"):
                 copies[launch.staged / name] = path

@@ -56,6 +56,11 @@ def submit_ray_job(address: str, submission_id: str, entrypoint: str, runtime_en
             raise ClusterTokenError(address, first) from None
         raise LaunchError(
             f"Ray cannot take jobs at {address}: {first}; give the address of the dashboard "
-            "(--address http://HEAD:8265), and start the cluster with ray[default] installed"
+            "(--address http://HEAD:8265), and start the cluster with ray[default] installed",
+            code="launch.ray_address",
+            address=address,
         ) from None
-    raise LaunchError(f"{MOST_JOBS} jobs are called {submission_id}-N; choose another --out")
+    raise LaunchError(
+        f"{MOST_JOBS} jobs are called {submission_id}-N; choose another --out",
+        code="launch.too_many_jobs",
+    )

@@ -28,18 +28,25 @@ def submit(prepared: Prepared) -> Submitted:
     if step.submission_id is not None:
         return _ray(prepared, step, step.submission_id)
     if shutil.which(step.tool) is None:
-        raise LaunchError(missing(prepared))
+        raise LaunchError(missing(prepared), code="launch.missing_tool")
     try:
         done = subprocess.run(  # noqa: S603 - a list of words, no shell
             step.command, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS
         )
     except subprocess.TimeoutExpired:
-        raise LaunchError(f"{step.tool} did not answer in {PATIENCE_SECONDS} s") from None
+        raise LaunchError(
+            f"{step.tool} did not answer in {PATIENCE_SECONDS} s",
+            code="launch.timeout",
+            tool=step.tool,
+        ) from None
     if done.returncode != 0:
         said = (done.stderr or done.stdout).strip().splitlines()[-3:]
         raise LaunchError(
             f"{step.tool} refused, with code {done.returncode}: {' '.join(said) or 'no message'}; what it "
-            f"was given: {shlex.join(step.command)}"
+            f"was given: {shlex.join(step.command)}",
+            code="launch.refused",
+            tool=step.tool,
+            exit_code=done.returncode,
         )
     return Submitted(done.stdout.strip())
 
@@ -54,7 +61,7 @@ def missing(prepared: Prepared) -> str:
 
 def _ray(prepared: Prepared, step: Step, submission_id: str) -> Submitted:
     if find_spec("ray") is None or find_spec("requests") is None:
-        raise LaunchError(missing(prepared))
+        raise LaunchError(missing(prepared), code="launch.missing_tool")
     from sweeper.launch.ray_jobs import submit_ray_job
 
     assert step.address is not None

@@ -36,7 +36,11 @@ def template(name: str, own: Path | None = None) -> str:
     packaged = Path(str(resources.files("sweeper"))) / "jobs"
     shipped = packaged if packaged.is_dir() else packaged.parents[1] / "jobs"
     if own is not None and not own.is_dir():
-        raise LaunchError(f"--templates: {own} is not a folder; copy templates of {shipped} there")
+        raise LaunchError(
+            f"--templates: {own} is not a folder; copy templates of {shipped} there",
+            code="launch.not_a_folder",
+            path=own,
+        )
     place = own / name if own is not None and (own / name).is_file() else shipped / name
     return place.read_text(encoding="utf-8")
 
@@ -62,7 +66,9 @@ def fill_yaml(text: str, values: Values) -> str:
     try:
         list(yaml.safe_load_all(filled))
     except yaml.YAMLError as error:
-        raise LaunchError(f"a template is not valid YAML: {' '.join(str(error).split())}") from None
+        raise LaunchError(
+            f"a template is not valid YAML: {' '.join(str(error).split())}", code="launch.template"
+        ) from None
     return filled
 
 
@@ -80,17 +86,23 @@ def _render(text: str, values: Values, quote: Callable[[Any], Raw]) -> str:
     try:
         return environment.from_string(text).render(values)
     except TemplateSyntaxError as error:
-        raise LaunchError(f"line {error.lineno} of a template: {error.message}") from None
+        raise LaunchError(
+            f"line {error.lineno} of a template: {error.message}",
+            code="launch.template",
+            line=error.lineno,
+        ) from None
     except TemplateError as error:
         raise LaunchError(
-            f"a template is wrong: {error.message}; known here: {', '.join(sorted(values))}"
+            f"a template is wrong: {error.message}; known here: {', '.join(sorted(values))}",
+            code="launch.template",
         ) from None
 
 
 def _given(value: Any) -> Any:
     if value is None:
         raise LaunchError(
-            "a template uses a name that has no value here; put it between {% if NAME %} and {% endif %}"
+            "a template uses a name that has no value here; put it between {% if NAME %} and {% endif %}",
+            code="launch.template",
         )
     if isinstance(value, StrictUndefined):
         str(value)  # Raises what says so.
@@ -106,7 +118,10 @@ def _scalar(value: Any) -> Raw:
     """A value as YAML on one line."""
     if isinstance(value, Raw):
         if len(value.splitlines()) > 1 and not isinstance(value, _Block):
-            raise LaunchError(f"what a script is given must be one line, but got {str(value)!r}")
+            raise LaunchError(
+                f"what a script is given must be one line, but got {str(value)!r}",
+                code="launch.option",
+            )
         return value
     style = '"' if isinstance(value, str) else None
     text = yaml.safe_dump(_given(value), default_style=style, width=float("inf"))

@@ -40,7 +40,9 @@ def wheel_of_source() -> Wheel | None:
     if find_spec("hatchling") is None:
         raise LaunchError(
             f"sweeper runs from the source tree {SOURCE}, of which a wheel is sent, and hatchling, which "
-            "builds it, is not installed; `pip install hatchling`, or give --package"
+            "builds it, is not installed; `pip install hatchling`, or give --package",
+            code="launch.no_wheel",
+            missing="hatchling",
         )
     return Wheel(SOURCE, f"{DISTRIBUTION.replace('-', '_')}-{project['version']}-py3-none-any.whl")
 
@@ -67,11 +69,17 @@ def build_wheel(wheel: Wheel, folder: Path) -> Path:
             timeout=BUILD_SECONDS,
         )
     except subprocess.TimeoutExpired:
-        raise LaunchError(f"building the wheel took more than {BUILD_SECONDS} s") from None
+        raise LaunchError(
+            f"building the wheel took more than {BUILD_SECONDS} s",
+            code="launch.timeout",
+            tool="hatchling",
+        ) from None
     path = folder / wheel.name
     if done.returncode != 0 or not path.is_file():
         said = " ".join(done.stderr.strip().splitlines()[-3:]) or "no message"
         raise LaunchError(
-            f"no wheel can be built of {wheel.source}: {said}; mend that, or give --package"
+            f"no wheel can be built of {wheel.source}: {said}; mend that, or give --package",
+            code="launch.no_wheel",
+            path=wheel.source,
         )
     return path

@@ -186,7 +186,11 @@ def update_journal(path: Path, front: Front, spec: SweepSpec) -> optuna.Study:
         describe_base(study, front)
         study.add_trials(trial for id_, trial in wanted.items() if id_ not in present)
     except OSError as error:
-        raise StorageError(f"cannot write the study {path}: {error.strerror}") from None
+        raise StorageError(
+            f"cannot write the study {path}: {error.strerror}",
+            code="study_storage.unwritable",
+            path=path,
+        ) from None
     return study
 
 

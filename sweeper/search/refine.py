@@ -78,7 +78,9 @@ def read_refinements(folder: RunFolder) -> tuple[Refinement, ...]:
         return tuple(map(_from_data, read_decisions(folder.refinements)))
     except (KeyError, TypeError, ValueError):
         raise RunFolderError(
-            f"{folder.refinements} is damaged: refinements expected; start over with --overwrite"
+            f"{folder.refinements} is damaged: refinements expected; start over with --overwrite",
+            code="run.damaged",
+            path=folder.refinements,
         ) from None
 
 

@@ -58,4 +58,8 @@ def append_decision(path: Path, content: Any) -> None:
 
 
 def _damaged(path: Path, expected: str) -> RunFolderError:
-    return RunFolderError(f"{path} is damaged: {expected} expected; start over with --overwrite")
+    return RunFolderError(
+        f"{path} is damaged: {expected} expected; start over with --overwrite",
+        code="run.damaged",
+        path=path,
+    )

@@ -58,7 +58,9 @@ def open_storage(url: str) -> BaseStorage:
     except ImportError as error:
         raise StorageError(
             f"{shown} needs a driver that is not installed ({error.name}); for PostgreSQL: "
-            "pip install 'psycopg[binary]' and a URL that begins with postgresql+psycopg://"
+            "pip install 'psycopg[binary]' and a URL that begins with postgresql+psycopg://",
+            code="study_storage.missing_driver",
+            storage=shown,
         ) from None
     except (
         OSError,
@@ -74,7 +76,11 @@ def unusable(url: str, error: Exception) -> StorageError:
     """What a user reads where a storage refuses: its own words, and no password."""
     cause = error.__cause__ or error
     words = str(getattr(cause, "orig", None) or cause).strip().splitlines()
-    return StorageError(f"{shown_url(url)} cannot be used: {words[0] if words else cause!r}")
+    return StorageError(
+        f"{shown_url(url)} cannot be used: {words[0] if words else cause!r}",
+        code="study_storage.unusable",
+        storage=shown_url(url),
+    )
 
 
 def shown_url(url: str) -> str:
@@ -90,5 +96,6 @@ def shown_url(url: str) -> str:
     except sqlalchemy.exc.ArgumentError:
         raise StorageError(
             "this is no storage; give journal:PATH, sqlite:///PATH or "
-            "postgresql+psycopg://USER@HOST/NAME"
+            "postgresql+psycopg://USER@HOST/NAME",
+            code="study_storage.not_a_url",
         ) from None

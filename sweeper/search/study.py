@@ -61,7 +61,9 @@ def copy_study(front: Front, spec: SweepSpec, url: str) -> optuna.Study:
             if MADE_BY not in known[spec.name].user_attrs:
                 raise StorageError(
                     f"{shown_url(url)} holds a study `{spec.name}` that sweeper did not make; "
-                    "give the sweep another name, or use another storage"
+                    "give the sweep another name, or use another storage",
+                    code="study_storage.other_study",
+                    study=spec.name,
                 )
             optuna.delete_study(study_name=spec.name, storage=storage)
         return write_study(front, spec, storage)

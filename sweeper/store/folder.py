@@ -78,7 +78,9 @@ def _plain(name: str) -> str:
     if name in ("", ".", "..") or "/" in name or "\0" in name or len(name) > 255:
         raise RunFolderError(
             f"{name[:80]!r} is no name of a file, so an id in it was not written by sweeper; remove its "
-            "record, or the task file"
+            "record, or the task file",
+            code="run.invalid_name",
+            name=name[:80],
         )
     return name
 
@@ -192,7 +194,9 @@ class RunFolder:
         except OSError as error:
             raise RunFolderError(
                 f"cannot write to the run folder {self.root}: {error.strerror}; "
-                "choose another with --out"
+                "choose another with --out",
+                code="run.unwritable",
+                path=self.root,
             ) from None
 
     def read_info(self) -> dict[str, Any] | None:
@@ -207,14 +211,21 @@ class RunFolder:
             return None
         except NotADirectoryError:
             raise RunFolderError(
-                f"{self.root} is a file, not a run folder; give the folder that `sweeper run` wrote"
+                f"{self.root} is a file, not a run folder; give the folder that `sweeper run` wrote",
+                code="run.not_a_run",
+                path=self.root,
             ) from None
         except (OSError, ValueError, RecursionError) as error:
-            raise RunFolderError(f"cannot read {self.info}: {error}") from None
+            raise RunFolderError(
+                f"cannot read {self.info}: {error}", code="run.unreadable", path=self.info
+            ) from None
         found = info.get("version") if isinstance(info, dict) else None
         if found != RUN_VERSION:
             raise RunFolderError(
-                f"{self.info} has version {found!r}; this sweeper reads {RUN_VERSION}"
+                f"{self.info} has version {found!r}; this sweeper reads {RUN_VERSION}",
+                code="run.version",
+                path=self.info,
+                version=found,
             )
         return dict(info)
 
@@ -227,7 +238,9 @@ class RunFolder:
         if self.read_info() is None:
             raise RunFolderError(
                 f"{self.root} is not a run folder (no run.json); give the folder that "
-                "`sweeper run` wrote"
+                "`sweeper run` wrote",
+                code="run.not_a_run",
+                path=self.root,
             )
         return self
 
@@ -242,7 +255,9 @@ class RunFolder:
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise RunFolderError(
                 f"{self.plan} is damaged ({type(error).__name__}); delete run.json and plan.json, and run "
-                "the same sweep again: it keeps its records"
+                "the same sweep again: it keeps its records",
+                code="run.damaged",
+                path=self.plan,
             ) from None
 
     def is_driven(self) -> bool:

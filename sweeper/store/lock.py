@@ -117,7 +117,10 @@ class DriverLock:
         if self._other is not None:
             raise RunFolderError(
                 f"{_who(self._other)} has taken {self._path.parent} over, because this one gave no sign of "
-                f"life for {self._watch_seconds:g} s; nothing more is written here; let that one finish"
+                f"life for {self._watch_seconds:g} s; nothing more is written here; let that one finish",
+                code="run.taken_over",
+                path=self._path.parent,
+                process=self._other.process,
             )
 
     def _lock(self) -> bool:
@@ -156,7 +159,10 @@ class DriverLock:
         kill = "" if holder is None else f" (`kill {holder.process}` there)"
         return RunFolderError(
             f"{_who(holder)} is using {self._path.parent}; wait for it, stop it{kill}, or choose another "
-            "folder with --out; once it has ended, however it ended, the same command takes over"
+            "folder with --out; once it has ended, however it ended, the same command takes over",
+            code="run.in_use",
+            path=self._path.parent,
+            process=holder and holder.process,
         )
 
     def _beat(self) -> None:

@@ -91,7 +91,9 @@ def open_store(url: str) -> tuple[fs.FileSystem, str]:
     except (ValueError, NotImplementedError) as error:
         raise MirrorError(
             f"compute.mirror cannot be {url}: {_first_line(error)}; expected s3://BUCKET/PREFIX, "
-            "gs://BUCKET/PREFIX, abfs://CONTAINER@ACCOUNT.dfs.core.windows.net/PREFIX or file:///FOLDER"
+            "gs://BUCKET/PREFIX, abfs://CONTAINER@ACCOUNT.dfs.core.windows.net/PREFIX or file:///FOLDER",
+            code="mirror.address",
+            url=url,
         ) from None
     return store, place
 
@@ -142,7 +144,9 @@ class Mirror:
             if there:
                 raise MirrorError(
                     f"{self._url} holds a run, and --overwrite would start over beside it; nothing is ever "
-                    "deleted there: give another prefix as compute.mirror"
+                    "deleted there: give another prefix as compute.mirror",
+                    code="mirror.holds_run",
+                    url=self._url,
                 )
             return 0
         self._check_spec(there, spec_hash)
@@ -150,7 +154,9 @@ class Mirror:
         if not theirs.startswith(ours) and not ours.startswith(theirs):
             raise MirrorError(
                 f"the records in {self._url} and those in {self._folder.records} are of two runs: neither "
-                "continues the other; give another prefix as compute.mirror, or another folder with --out"
+                "continues the other; give another prefix as compute.mirror, or another folder with --out",
+                code="mirror.other_run",
+                url=self._url,
             )
         behind = len(theirs) > len(ours)
         fetched = 0
@@ -176,7 +182,11 @@ class Mirror:
         if found != spec_hash:
             raise MirrorError(
                 f"{self._url} holds a run of another spec ({found}, this one is {spec_hash}); give another "
-                "prefix as compute.mirror"
+                "prefix as compute.mirror",
+                code="mirror.other_spec",
+                url=self._url,
+                found=found,
+                expected=spec_hash,
             )
 
     def _fetch(self, name: str, size: int) -> bool:
@@ -276,7 +286,9 @@ class Mirror:
         if (there.size or 0) != self._records_there:
             raise MirrorError(
                 f"{self._url} has other records than this run has sent there: another driver uses the same "
-                "prefix; stop one of the two, and give it another prefix as compute.mirror"
+                "prefix; stop one of the two, and give it another prefix as compute.mirror",
+                code="mirror.other_driver",
+                url=self._url,
             )
         sent = 0
         for path in _mirrored(self._folder):
@@ -302,7 +314,12 @@ class Mirror:
         store, place = self._opened
         bucket = place.partition("/")[0]
         if bucket and store.get_file_info(bucket).type == fs.FileType.NotFound:
-            raise MirrorError(f"{self._url}: there is no bucket {bucket}; make it, or name another")
+            raise MirrorError(
+                f"{self._url}: there is no bucket {bucket}; make it, or name another",
+                code="mirror.no_bucket",
+                url=self._url,
+                bucket=bucket,
+            )
         selector = fs.FileSelector(place, allow_not_found=True, recursive=True)
         found = {
             item.path.removeprefix(f"{place}/"): item.size
@@ -334,12 +351,16 @@ class Mirror:
             credentials = CREDENTIALS[self._url.partition("://")[0]]
             if not _is_worth_a_retry(error):
                 raise MirrorError(
-                    f"{self._url} does not take the credentials it is given: {said}; set {credentials}"
+                    f"{self._url} does not take the credentials it is given: {said}; set {credentials}",
+                    code="mirror.credentials",
+                    url=self._url,
                 ) from None
             raise MirrorError(
                 f"{self._url} did not answer as it should for {self._policy.total_seconds:g} s: {said}; "
                 f"check the network, AWS_ENDPOINT_URL where it is set, and the credentials "
-                f"({credentials}), or leave compute.mirror out"
+                f"({credentials}), or leave compute.mirror out",
+                code="mirror.unreachable",
+                url=self._url,
             ) from None
 
 

@@ -67,13 +67,17 @@ def check_disk(need: DiskNeed, spec: SweepSpec, folder: RunFolder) -> None:
     text = f"the run needs about {_gib(total)} of disk ({parts})"
     if quota is not None and total > quota * GIB:
         raise DiskQuotaError(
-            f"{text}, and compute.disk_quota_gib allows {quota:g} GiB; raise it, or {_remedies(spec)}"
+            f"{text}, and compute.disk_quota_gib allows {quota:g} GiB; raise it, or {_remedies(spec)}",
+            code="quota.plan",
+            quota_gib=quota,
         )
     free, used = free_bytes(folder.root), used_bytes(folder.root)
     if total > free + used:
         raise DiskQuotaError(
             f"{text}, and {_gib(free)} are free where {folder.root} lies; choose another place with "
-            f"--out, or {_remedies(spec)}; `--no-disk-check` tries it all the same"
+            f"--out, or {_remedies(spec)}; `--no-disk-check` tries it all the same",
+            code="quota.no_space",
+            free_bytes=free,
         )
 
 
@@ -98,7 +102,11 @@ def quota_check(
             raise DiskQuotaError(
                 f"{folder.root} has {_gib(used)}, and compute.disk_quota_gib allows {quota:g} GiB; "
                 "all finished results are saved: raise the quota, or delete what `sweeper clean` "
-                "lists; the same command continues"
+                "lists; the same command continues",
+                code="quota.used_up",
+                path=folder.root,
+                used_bytes=used,
+                quota_gib=quota,
             )
 
     paced = Paced(check, seconds)

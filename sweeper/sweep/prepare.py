@@ -80,10 +80,17 @@ def check_same_run(
     if info.get("spec_hash") != spec_hash(spec):
         changed = _changed_keys(folder, spec)
         raise RunFolderError(
-            f"{folder.root} holds a run of another spec (differs in: {', '.join(changed)}); {remedy}"
+            f"{folder.root} holds a run of another spec (differs in: {', '.join(changed)}); {remedy}",
+            code="run.other_spec",
+            path=folder.root,
+            changed=changed,
         )
     if info.get("only") != _listed(only):
-        raise RunFolderError(f"{folder.root} holds a run of other configurations; {remedy}")
+        raise RunFolderError(
+            f"{folder.root} holds a run of other configurations; {remedy}",
+            code="run.other_configurations",
+            path=folder.root,
+        )
     check_inputs(folder, task, remedy)
 
 
@@ -94,7 +101,10 @@ def check_inputs(folder: RunFolder, task: TrajectoryTask, remedy: str) -> None:
     changed = [name for name, value in now.items() if begun.get(name) != value]
     if changed:
         raise RunFolderError(
-            f"{folder.root} was begun with other contents of {', '.join(changed)}; {remedy}"
+            f"{folder.root} was begun with other contents of {', '.join(changed)}; {remedy}",
+            code="run.other_contents",
+            path=folder.root,
+            changed=changed,
         )
 
 

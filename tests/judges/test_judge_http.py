@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.judge_server import Asked, FakeClock, Reply, serving
+from support.raising import raises
 
 from sweeper.errors import JudgeError
 from sweeper.judges import Judgement, Sample
@@ -142,12 +143,10 @@ def test_one_sample_that_always_fails_is_nobodys_verdict_and_the_others_are_judg
 
 
 def test_a_server_that_only_fails_is_one_error() -> None:
-    with pytest.raises(
-        JudgeError, match=r"does not answer: 5 requests in a row .* HTTP 503: busy"
-    ) as e:
+    with raises("judge.unreachable", failed=5) as e:
         ask(lambda item: Reply(None, 503, body="busy"), samples(*"abcdefgh"))
     assert "what has been judged is kept" in str(e.value)
-    with pytest.raises(JudgeError, match="does not answer: 2 requests in a row"):
+    with raises("judge.unreachable", failed=2):
         ask(lambda item: Reply(None, 500, body=""), samples("a", "b"))
 
 
@@ -155,7 +154,7 @@ def test_a_server_that_stops_answering_loses_nothing_it_has_said() -> None:
     with serving(lambda item: Reply("SAFE")) as server:
         judge = HttpJudge("m", server.url, concurrency=2, clock=FakeClock())
         found = []
-        with pytest.raises(JudgeError, match="cannot be reached"):
+        with raises("judge.unreachable"):
             for number, judgement in judge.judge(samples(*"abcdefgh")):
                 assert judgement.unsafe is (False if judgement.final else None)
                 found += [number] if judgement.final else []
@@ -171,7 +170,7 @@ def test_a_port_nobody_listens_on_is_one_error() -> None:
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/v1"
         clock = FakeClock()
         judge = HttpJudge("m", url, concurrency=1, clock=clock)
-        with pytest.raises(JudgeError, match=r"cannot be reached.*start the server or check") as e:
+        with raises("judge.unreachable", failed=1) as e:
             list(judge.judge(samples("a", "b")))
     assert url in str(e.value) and len(clock.sleeps) == ATTEMPTS - 1
 
@@ -265,7 +264,7 @@ def test_a_sample_the_server_refuses_is_an_abstention_once_others_were_answered(
 
 
 def test_a_server_that_refuses_all_samples_is_an_error() -> None:
-    with pytest.raises(JudgeError, match=f"{DOWN_AFTER} requests in a row .*no such parameter"):
+    with raises("judge.unreachable", failed=DOWN_AFTER):
         ask(lambda item: Reply(None, 400, body="no such parameter"), samples(*"abcdefgh"))
 
 
@@ -329,10 +328,10 @@ def test_a_url_that_cannot_be_is_refused_without_its_secrets(url: str, message: 
 
 
 def test_a_key_that_is_not_there_or_no_key_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(JudgeError, match="MY_KEY is not set; export the API key in it"):
+    with raises("judge.api_key", variable="MY_KEY"):
         HttpJudge("m", "http://host/v1", api_key_env="MY_KEY")
     monkeypatch.setenv("MY_KEY", "abc\ndef")
-    with pytest.raises(JudgeError, match="MY_KEY holds more than a key"):
+    with raises("judge.api_key", variable="MY_KEY"):
         HttpJudge("m", "http://host/v1", api_key_env="MY_KEY")
     with pytest.raises(JudgeError, match="`harmbench` is no format of an http judge"):
         HttpJudge("m", "http://host/v1", format_="harmbench")

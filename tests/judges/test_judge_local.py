@@ -8,9 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support.judge_models import WINDOW, write_classifier, write_generative
+from support.raising import raises
 from support.world import World
 
-from sweeper.errors import JudgeError, ModelError
+from sweeper.errors import JudgeError
 from sweeper.judges import Judgement, Sample
 from sweeper.judges.formats import FORMATS, HARMBENCH, LLAMA_GUARD_3, WILDGUARD
 from sweeper.judges.local import ClassifierJudge, GenerativeJudge, LocalJudge
@@ -246,9 +247,7 @@ def test_out_of_memory_is_one_message_with_the_way_out(
 
     monkeypatch.setattr(judge, "_answer", small)
     found = []
-    with pytest.raises(
-        JudgeError, match="out of memory with 1 responses at once; lower --batch-size"
-    ):
+    with raises("judge.out_of_memory", responses=1):
         found += list(judge.judge([Sample("harmful", "?", "a0")] * 3))
     assert batches == [2, 1]
 
@@ -257,7 +256,7 @@ def test_out_of_memory_is_one_message_with_the_way_out(
 
 
 def test_a_model_without_a_trained_head_is_refused(tiny_world: World) -> None:
-    with pytest.raises(ModelError, match=r"lacks 1 weights of the model, score\.weight among them"):
+    with raises("model.incomplete", weights=["score.weight"]):
         ClassifierJudge(str(tiny_world.model), device="cpu")
 
 
@@ -266,10 +265,10 @@ def test_pickled_weights_are_refused(tmp_path: Path) -> None:
     weights = load_file(tmp_path / "model.safetensors")
     torch.save(weights, tmp_path / "pytorch_model.bin")
     (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match="pickled weights are not loaded"):
+    with raises("model.unsafe_weights", path=tmp_path):
         GenerativeJudge(str(tmp_path), HARMBENCH, device="cpu")
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="no such model folder"):
+    with raises("model.not_found", path=tmp_path / "none"):
         GenerativeJudge(str(tmp_path / "none"), HARMBENCH, device="cpu")

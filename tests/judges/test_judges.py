@@ -18,6 +18,7 @@ from support.judged_run import (
     write_list,
     write_run,
 )
+from support.raising import raises
 
 from sweeper.analysis import find_front, recommend
 from sweeper.errors import DataError, JudgeError
@@ -185,7 +186,7 @@ def test_a_bad_list_file_is_refused(text: str, message: str, tmp_path: Path) -> 
 
 
 def test_an_unknown_list_names_the_shipped_ones() -> None:
-    with pytest.raises(DataError, match=r"neither a file nor a shipped keyword list.*zou2023"):
+    with raises("data.keyword_list", name="zou2024"):
         find_keyword_list("zou2024")
 
 
@@ -400,7 +401,7 @@ def test_a_second_rescore_at_the_same_time_is_refused(tmp_path: Path) -> None:
 
 def test_a_run_without_responses_is_refused(tmp_path: Path) -> None:
     folder = write_run(tmp_path, [])
-    with pytest.raises(JudgeError, match="no stored responses"):
+    with raises("judge.no_responses", path=folder.root):
         rescore(folder, (make_record(),), ScriptedJudge({}), "sweeper")
 
 
@@ -409,13 +410,13 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
     path = folder.generations / "good-0.jsonl"
     lines = path.read_text("utf-8").splitlines()
     path.write_text("\n".join([lines[0], lines[1][:50], *lines[2:]]), "utf-8")
-    with pytest.raises(JudgeError, match=r"good-0\.jsonl:2: not a stored response"):
+    with raises("judge.damaged", line=2):
         rescore(folder, records_of(folder), ScriptedJudge({}), "sweeper")
     folder.judgements.write_text('{"version": 2}\n', "utf-8")
-    with pytest.raises(JudgeError, match=r"judgements\.jsonl:1: version 2 is unknown"):
+    with raises("judge.version", path=folder.judgements, line=1):
         read_scored(folder)
     folder.judgements.write_text('{"version": 1, "judge": "x"}\n', "utf-8")
-    with pytest.raises(JudgeError, match=r"judgements\.jsonl:1: not the expected fields"):
+    with raises("judge.damaged", path=folder.judgements, line=1):
         read_scored(folder)
     folder.judgements.write_text("[1\n", "utf-8")
     with pytest.raises(JudgeError, match=r"judgements\.jsonl:1: not JSON; remove"):
@@ -428,7 +429,7 @@ def test_kept_verdicts_that_are_none_are_refused(tmp_path: Path) -> None:
     path = verdicts_path(folder, judge.digest)
     path.parent.mkdir()
     path.write_text('{"key": "a", "unsafe": "no", "refusal": null, "evidence": ""}\n', "utf-8")
-    with pytest.raises(JudgeError, match="line 1 of the kept verdicts is damaged"):
+    with raises("judge.damaged", line=1):
         rescore(folder, records_of(folder), judge, "sweeper")
     assert judge.asked == []
 
@@ -552,19 +553,19 @@ def test_a_rate_nobody_asked_for_is_left_out_where_coverage_lacks(tmp_path: Path
 
 def test_an_unknown_and_an_ambiguous_judge_are_refused(tmp_path: Path) -> None:
     folder = standard_run(tmp_path / "run")
-    with pytest.raises(JudgeError, match=r"no judge `keyword:mine`.*nobody has judged it yet"):
+    with raises("judge.unknown", judge="keyword:mine"):
         under(folder, "keyword:mine")
     path = write_list(tmp_path)
     rescore(folder, records_of(folder), KeywordJudge(str(path)), "sweeper")
     first = KeywordJudge(str(path)).digest
     write_list(tmp_path, LIST.replace("I cannot help", "I cannot"))
     rescore(folder, records_of(folder), KeywordJudge(str(path)), "sweeper")
-    with pytest.raises(JudgeError, match=f"several judges.*keyword:mine@{first[:8]}"):
+    with raises("judge.ambiguous", judge="keyword:mine"):
         under(folder, "keyword:mine")
     assert under(folder, f"keyword:mine@{first[:8]}")["sneaky"].metrics["unsafe_rate"].k == 100
     second = KeywordJudge(str(path)).digest
     assert under(folder, f"keyword:mine@{second}")["sneaky"].metrics["unsafe_rate"].k == 0
-    with pytest.raises(JudgeError, match=r"no judge `keyword:other`.*judged it: keyword:mine@"):
+    with raises("judge.unknown", judge="keyword:other"):
         under(folder, "keyword:other")
 
 
@@ -584,5 +585,5 @@ def test_answers_stand_in_the_order_of_the_responses(tmp_path: Path) -> None:
     assert found.suites["harmful"] == Counts("01-c1", same=3, listed=2)
     text = folder.judgements.read_text("utf-8")
     folder.judgements.write_text(text.replace("01-c1", "01-x1"), "utf-8")
-    with pytest.raises(JudgeError, match=r"judgements\.jsonl:1: .*an answer is none of 1, 0, -, c"):
+    with raises("judge.damaged", path=folder.judgements, line=1):
         read_scored(folder)

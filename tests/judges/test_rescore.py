@@ -14,9 +14,9 @@ from support.factories import make_record
 from support.judge_models import write_classifier, write_generative
 from support.judge_server import Asked, Reply, serving
 from support.judged_run import ANSWERS, KIND, SNEAKY, standard_run, write_list, write_run
+from support.raising import raises
 
 import sweeper
-from sweeper.errors import JudgeError
 from sweeper.judges import read_scored
 from sweeper.judges.store import Counts
 from sweeper.store.folder import RunFolder
@@ -242,7 +242,7 @@ def test_a_run_nobody_has_judged_says_so(command: Command, run: RunFolder) -> No
     assert json.loads(command("rescore", run.root, "--json").out)["judges"] == []
     opened = sweeper.open_run(run.root)
     assert opened.judged() is None
-    with pytest.raises(JudgeError, match="nobody has judged it yet"):
+    with raises("judge.unknown", judge="keyword:zou2023"):
         sweeper.open_run(run.root, judge="keyword:zou2023").front()
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from support.command import Command, in_process
+from support.raising import raises
 from support.world import World, spec_text
 
 from sweeper.errors import LaunchError
@@ -135,7 +136,7 @@ def test_a_value_in_a_script_inside_yaml_is_one_word() -> None:
     text = "run: |\n  echo {{ a | sh }}\n"
     read = yaml.safe_load(fill_yaml(text, {"a": "x: {y}; $(rm) 'z'"}))
     assert shlex.split(read["run"]) == ["echo", "x: {y}; $(rm) 'z'"]
-    with pytest.raises(LaunchError, match="must be one line"):
+    with raises("launch.option"):
         fill_yaml(text, {"a": "x\nkey: value"})
 
 
@@ -175,7 +176,7 @@ def test_a_wrong_template_is_an_error(
 
 
 def test_a_template_that_makes_no_yaml_is_an_error() -> None:
-    with pytest.raises(LaunchError, match="not valid YAML"):
+    with raises("launch.template"):
         fill_yaml("a: [{{ a }}\n", {"a": 1})
 
 
@@ -211,7 +212,7 @@ def test_own_templates_take_the_place_of_shipped_ones(tmp_path: Path) -> None:
     prepared = prepare(hub_spec(), "slurm", options_of("slurm", {}), tmp_path / "run", own)
     assert text_of(prepared, "slurm.sh") == f"#!/bin/bash\nmodule load sweeper-{HUB_SPEC}\n"
     assert "ray symmetric-run" in text_of(prepared, "slurm_node.sh")
-    with pytest.raises(LaunchError, match="is not a folder"):
+    with raises("launch.not_a_folder", path=tmp_path / "none"):
         prepare(hub_spec(), "slurm", options_of("slurm", {}), tmp_path / "run", tmp_path / "none")
 
 
@@ -402,14 +403,14 @@ def test_a_source_tree_without_hatchling_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(wheels, "find_spec", lambda name: None)
-    with pytest.raises(LaunchError, match="pip install hatchling`, or give --package"):
+    with raises("launch.no_wheel", missing="hatchling"):
         rendered("skypilot", tmp_path)
     assert rendered("skypilot", tmp_path, package="x").wheel is None
 
 
 def test_a_wheel_that_cannot_be_built_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text("[project]\n", encoding="utf-8")
-    with pytest.raises(LaunchError, match="no wheel can be built of"):
+    with raises("launch.no_wheel", path=tmp_path):
         build_wheel(wheels.Wheel(tmp_path, "sweeper_llm-1-py3-none-any.whl"), tmp_path / "to")
 
 
@@ -546,7 +547,7 @@ def test_data_travels_and_lies_where_the_sweep_says(
 
 
 def test_weights_are_never_sent(local: SweepSpec, tmp_path: Path) -> None:
-    with pytest.raises(LaunchError, match=r"does not see .* model\.path"):
+    with raises("launch.not_visible"):
         rendered("ray", tmp_path, local, storage="/data")
 
 
@@ -586,7 +587,7 @@ def test_more_than_ray_takes_is_refused_before_anything_is_copied(
     code.mkdir()
     with (code / "big.csv").open("wb") as file:
         file.truncate(600 * 2**20)
-    with pytest.raises(LaunchError, match=r"600 MiB would be sent, and Ray takes 512; .*big\.csv"):
+    with raises("launch.too_large"):
         rendered("ray", tmp_path / "run", working_dir=str(code))
     assert not (tmp_path / "run").exists()
 
@@ -598,7 +599,7 @@ def test_the_submission_id_is_the_run_folder_s(tmp_path: Path) -> None:
 
 
 def test_a_path_that_sbatch_would_misread_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(LaunchError, match="sbatch cannot be given the path"):
+    with raises("launch.path"):
         rendered("slurm", tmp_path / "100% sure")
 
 

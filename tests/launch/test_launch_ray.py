@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from support.raising import raises
 from support.ray_cluster import can_be_alone, ray_cluster
 from support.world import World, spec_text
 
-from sweeper.errors import ClusterTokenError, LaunchError
+from sweeper.errors import ClusterTokenError
 from sweeper.launch import Prepared, options_of, prepare, submit, write
 from sweeper.planning import make_plan
 from sweeper.spec import SweepSpec, parse_spec
@@ -129,5 +130,5 @@ def test_a_cluster_that_asks_for_a_token_is_explained(
 def test_no_cluster_at_the_address_is_explained(
     no_token: None, spec: SweepSpec, tmp_path: Path
 ) -> None:
-    with pytest.raises(LaunchError, match=r"Ray cannot take jobs at http://127\.0\.0\.1:9: "):
+    with raises("launch.ray_address", address="http://127.0.0.1:9"):
         launch(spec, "http://127.0.0.1:9", tmp_path / "run")

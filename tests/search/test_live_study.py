@@ -9,9 +9,9 @@ import optuna
 import pytest
 from optuna.storages.journal import JournalFileBackend
 from support.factories import base_record, make_record, make_spec, make_sweep
+from support.raising import raises
 
 from sweeper.analysis import find_front
-from sweeper.errors import StorageError
 from sweeper.search.live_study import REWRITE_SECONDS, LiveStudy, update_journal
 from sweeper.search.study import study_trials
 from sweeper.spec import SweepSpec
@@ -202,7 +202,7 @@ def test_a_study_that_cannot_be_written_is_said_once_and_fails_nothing(
             live.on_record(record)
     assert [entry.name for entry in caplog.records] == ["sweeper.search.live_study"]
     assert str(path) in caplog.text and "export-study" in caplog.text
-    with pytest.raises(StorageError, match="cannot write the study"):
+    with raises("study_storage.unwritable", path=path):
         update_journal(path, find_front(records, spec), spec)
     path.rmdir()
     live.close()

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.factories import make_spec
+from support.raising import raises
 from support.world import World, spec_text
 
 from sweeper.analysis import find_front, front_certainty
-from sweeper.errors import RunFolderError
 from sweeper.planning import Plan, make_plan
 from sweeper.search.refine import read_refinements, refined_plans, refinement_rows, undecided
 from sweeper.spec import SweepSpec
@@ -151,7 +151,7 @@ def test_an_interrupted_refinement_goes_on_as_an_undisturbed_one(tmp_path: Path)
     refine(broken, spec)
     assert broken.refinements.read_bytes() == whole.refinements.read_bytes()
     broken.refinements.write_text('{"parts": 3}\n', encoding="utf-8")
-    with pytest.raises(RunFolderError, match=r"refinements\.jsonl is damaged"):
+    with raises("run.damaged", path=broken.refinements):
         read_refinements(broken)
 
 

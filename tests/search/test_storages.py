@@ -10,10 +10,10 @@ from tempfile import mkdtemp
 import optuna
 import pytest
 from support.factories import make_spec, make_sweep
+from support.raising import raises
 from support.ray_cluster import free_port
 
 from sweeper.analysis import find_front
-from sweeper.errors import StorageError
 from sweeper.search.storages import open_storage, shown_url
 from sweeper.search.study import copy_study
 
@@ -66,7 +66,7 @@ def check(url: str) -> None:
     best = sorted(item.config_id for item in front.members)
     assert sorted(t.user_attrs["config_id"] for t in read.best_trials) == best
     optuna.create_study(study_name="mine", storage=open_storage(url))
-    with pytest.raises(StorageError, match="holds a study `mine` that sweeper did not make"):
+    with raises("study_storage.other_study", study="mine"):
         copy_study(front, spec.model_copy(update={"name": "mine"}), url)
     assert {s.study_name for s in optuna.get_all_study_summaries(open_storage(url))} == {
         "synthetic",
@@ -93,21 +93,21 @@ def test_a_wrong_password_is_told_and_not_repeated(
     postgres: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("PGPASSWORD", raising=False)
-    with pytest.raises(StorageError, match="cannot be used") as refused:
+    with raises("study_storage.unusable") as refused:
         open_storage(postgres.replace("sweeper@", "sweeper:hunter2@"))
     assert "hunter2" not in str(refused.value)
     assert "sweeper:***@127.0.0.1" in str(refused.value)
 
 
 def test_what_is_no_storage_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="this is no storage; give journal:PATH"):
+    with raises("study_storage.not_a_url"):
         open_storage("somewhere")
-    with pytest.raises(StorageError, match="pip install 'psycopg"):
+    with raises("study_storage.missing_driver"):
         open_storage("postgresql+pg8000://someone@127.0.0.1/none")
-    with pytest.raises(StorageError, match="cannot be used"):
+    with raises("study_storage.unusable"):
         open_storage(f"sqlite:///{tmp_path / 'no' / 'folder' / 'x.sqlite3'}")
     port = free_port()
-    with pytest.raises(StorageError, match="cannot be used") as refused:
+    with raises("study_storage.unusable") as refused:
         open_storage(f"postgresql+psycopg://someone:hunter2@127.0.0.1:{port}/none")
     assert "hunter2" not in str(refused.value)
     assert shown_url("journal:a/b.log") == "journal:a/b.log"
@@ -117,5 +117,5 @@ def test_a_storage_that_refuses_to_be_written_is_named(tmp_path: Path) -> None:
     spec, path = make_spec(), tmp_path / "studies.sqlite3"
     copy_study(find_front(make_sweep()[:3], spec), spec, f"sqlite:///{path}")
     read_only = f"sqlite:///file:{path}?mode=ro&uri=true"
-    with pytest.raises(StorageError, match=r"cannot be used: .*readonly"):
+    with raises("study_storage.unusable"):
         copy_study(find_front(make_sweep()[:7], spec), spec, read_only)

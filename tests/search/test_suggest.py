@@ -5,6 +5,7 @@ from pathlib import Path
 
 import adaptive_search as benchmark
 import pytest
+from support.raising import raises
 
 from sweeper.analysis import find_front
 from sweeper.errors import RunFolderError, SpecError
@@ -209,5 +210,5 @@ def test_an_earlier_run_without_these_objectives_is_refused(
     ]
     with pytest.raises(SpecError, match="no complete configuration with heldout_loss, unsafe_rate"):
         warm_start(SweepSpec.model_validate(raw), earlier)
-    with pytest.raises(RunFolderError, match="is not a run folder"):
+    with raises("run.not_a_run", path=tmp_path / "nothing"):
         warm_start(space, tmp_path / "nothing")

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from support.locks import Passing, line_of, lock_file
+from support.raising import raises
 
-from sweeper.errors import RunFolderError
 from sweeper.store.folder import RunFolder
 from sweeper.store.lock import DriverLock, Holder, this_machine
 
@@ -48,7 +48,7 @@ def test_the_lock_of_a_killed_process_is_free_again(tmp_path: Path) -> None:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         with (
-            pytest.raises(RunFolderError, match=f"process {holder.pid}"),
+            raises("run.in_use", process=holder.pid),
             DriverLock(RunFolder(tmp_path)),
         ):
             pass
@@ -64,9 +64,7 @@ def test_the_line_of_a_live_driver_on_another_machine_is_respected(tmp_path: Pat
     sleep = Passing(lambda n: void(path.write_bytes(line_of("node-7", 3 + n // 3).line())))
     lock = DriverLock(RunFolder(tmp_path), sleep=sleep)
     with (
-        pytest.raises(
-            RunFolderError, match=r"process 4711 on node-7\) is using .*`kill 4711` there"
-        ),
+        raises("run.in_use", process=4711, path=tmp_path),
         lock,
     ):
         pass
@@ -118,7 +116,7 @@ def test_a_holder_that_was_taken_for_dead_writes_no_more(tmp_path: Path) -> None
         os.write(descriptor := os.open(path, os.O_WRONLY), line_of("node-7", 0).line())
         os.close(descriptor)
         thread.join()
-        with pytest.raises(RunFolderError, match=r"process 4711 on node-7.* has taken .* over"):
+        with raises("run.taken_over", process=4711):
             lock.check()
     assert Holder.read(path) == line_of("node-7", 0)
 
@@ -143,7 +141,7 @@ def test_where_the_storage_knows_no_locks_the_line_alone_tells(
     sleep = Passing()
     with DriverLock(RunFolder(tmp_path), sleep=sleep, beat_seconds=0.01) as first:
         second = DriverLock(RunFolder(tmp_path), beat_seconds=0.05, watch_seconds=60)
-        with pytest.raises(RunFolderError, match=f"process {os.getpid()} on"), second:
+        with raises("run.in_use", process=os.getpid()), second:
             pass
         first.check()
     assert path.read_bytes() == b""
@@ -152,7 +150,7 @@ def test_where_the_storage_knows_no_locks_the_line_alone_tells(
         path.write_bytes(line_of("node-7", 0).line())
 
     late = DriverLock(RunFolder(tmp_path), sleep=Passing(other_came_too))
-    with pytest.raises(RunFolderError, match=r"node-7.* has taken .* over"), late:
+    with raises("run.taken_over", process=4711), late:
         pass
 
 

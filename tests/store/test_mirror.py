@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 from pyarrow import fs
 from support.factories import make_spec, make_sweep
+from support.raising import raises
 from support.world import World, spec_text
 
-from sweeper.errors import MirrorError, SpecError, SweeperError
+from sweeper.errors import SpecError, SweeperError
 from sweeper.planning import make_plan, make_tasks
 from sweeper.spec import SweepSpec, parse_spec
 from sweeper.store.folder import RunFolder
@@ -158,11 +159,11 @@ def test_two_runs_are_never_mixed(store: Store, tmp_path: Path) -> None:
     sending.push()
     add(other, RECORDS[4:7])
     before = contents(store.root), contents(other.root)
-    with pytest.raises(MirrorError, match="neither continues the other"):
+    with raises("mirror.other_run"):
         mirror(store, other).pull("k")
-    with pytest.raises(MirrorError, match=r"another spec \(k, this one is z\)"):
+    with raises("mirror.other_spec", found="k", expected="z"):
         mirror(store, RunFolder(tmp_path / "third")).pull("z")
-    with pytest.raises(MirrorError, match="--overwrite would start over"):
+    with raises("mirror.holds_run"):
         mirror(store, here).pull("k", fresh=True)
     assert (contents(store.root), contents(other.root)) == before
     copied = RunFolder(tmp_path / "copied")
@@ -172,7 +173,7 @@ def test_two_runs_are_never_mixed(store: Store, tmp_path: Path) -> None:
     add(copied, RECORDS[7:8])
     beside.push()
     add(here, RECORDS[8:9])
-    with pytest.raises(MirrorError, match="another driver uses the same prefix"):
+    with raises("mirror.other_driver"):
         sending.push()
     assert list(read_records(store.root / "records.jsonl").records) == [*RECORDS[:4], RECORDS[7]]
 
@@ -242,7 +243,7 @@ def test_a_store_that_stays_away_is_said_and_sent_to_by_the_next_run(
     assert "The same command sends what is missing" in caplog.text
     assert not (store.root / "records.jsonl").exists()
     pauses: list[float] = []
-    with pytest.raises(MirrorError, match=r"did not answer.*NETWORK_CONNECTION.*AWS_ENDPOINT_URL"):
+    with raises("mirror.unreachable"):
         mirror(store, here, sleep=pauses.append).pull("k")
     assert pauses == pytest.approx([0.001] * 5)
     store.away = False
@@ -257,7 +258,7 @@ def test_another_driver_ends_the_sweep_at_its_next_record(store: Store, tmp_path
     here = begun(tmp_path / "here")
     sending = mirror(store, here)
     sending.pull("k")
-    with pytest.raises(MirrorError, match="another driver"), sending.observing() as on_record:
+    with raises("mirror.other_driver"), sending.observing() as on_record:
         store.root.mkdir(parents=True)
         (store.root / "records.jsonl").write_text("theirs\n", encoding="utf-8")
         add(here, RECORDS[:1])
@@ -268,7 +269,7 @@ def test_another_driver_ends_the_sweep_at_its_next_record(store: Store, tmp_path
 
 
 def test_a_bucket_has_to_be_there(store: Store, tmp_path: Path) -> None:
-    with pytest.raises(MirrorError, match="there is no bucket elsewhere"):
+    with raises("mirror.no_bucket", bucket="elsewhere"):
         mirror(store, begun(tmp_path / "here"), "s3://elsewhere/run").pull("k")
 
 
@@ -282,7 +283,7 @@ def test_a_folder_can_be_the_mirror(tmp_path: Path) -> None:
     back.create()
     assert Mirror(back, url).pull("k") > len(RECORDS)
     assert contents(back.root) == contents(here.root)
-    with pytest.raises(MirrorError, match="another spec"):
+    with raises("mirror.other_spec"):
         Mirror(RunFolder(tmp_path / "other"), url).pull("z")
 
 
@@ -303,7 +304,7 @@ def test_the_scheme_of_an_address_says_what_store_it_is(url: str, kind: type, pl
 
 @pytest.mark.parametrize("url", ["ftp://host/run", "abfs://box/run", "bucket/run", "file://run"])
 def test_an_address_that_is_none_is_refused(url: str) -> None:
-    with pytest.raises(MirrorError, match="expected s3://BUCKET/PREFIX, gs://BUCKET"):
+    with raises("mirror.address", url=url):
         open_store(url)
     with pytest.raises(SpecError, match=r"compute\.mirror"):
         make_spec(f"compute.mirror={url}")
@@ -323,7 +324,7 @@ def test_credentials_that_are_refused_are_not_tried_again(
     pauses: list[float] = []
     refusing = mirror(store, begun(tmp_path / "here"), sleep=pauses.append)
     store.message, store.away = said, True
-    with pytest.raises(MirrorError, match=r"does not take the credentials .* AWS_ACCESS_KEY_ID"):
+    with raises("mirror.credentials"):
         refusing.pull("k")
     assert pauses == []
 
@@ -434,7 +435,7 @@ def test_an_s3_server_that_refuses_the_credentials_is_not_asked_again(
     here = begun(tmp_path / "here")
     unchecked_requests("0")
     try:
-        with pytest.raises(MirrorError, match="does not take the credentials"):
+        with raises("mirror.credentials"):
             Mirror(here, "s3://sweeps/secret/run").pull("k")  # At once, not after a minute.
     finally:
         unchecked_requests("inf")
@@ -452,10 +453,10 @@ def test_an_s3_server_that_ends_is_missed_and_said(
     back.create()
     Mirror(back, "s3://sweeps/other/run").pull("k")
     assert contents(back.root) == contents(here.root)
-    with pytest.raises(MirrorError, match="no bucket"):
+    with raises("mirror.no_bucket", bucket="nowhere"):
         Mirror(here, "s3://nowhere/run", policy=AT_ONCE).pull("k")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     assert open_store("s3://sweeps/x")[1] == "sweeps/x"
-    with pytest.raises(MirrorError, match=r"s3://sweeps/other/run did not answer"):
+    with raises("mirror.unreachable", url="s3://sweeps/other/run"):
         Mirror(back, "s3://sweeps/other/run", policy=AT_ONCE).pull("k")
     assert os.environ["AWS_SECRET_ACCESS_KEY"] == SECRET
