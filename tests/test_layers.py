@@ -106,7 +106,11 @@ HEAVY = {
     "rich": {"runs/progress.py", "runs/terminal.py"}
     | {f"cli/{name}.py" for name in ("details", "judging", "recommending", "results", "show")},
     "rouge_score": {"scoring/utility.py"},
-    "scipy": {"search/suggest.py", "stats/distributions.py"},
+    "scipy": {
+        "estimate/measured_rates.py",
+        "search/suggest.py",
+        "stats/distributions.py",
+    },
     "starlette": {"serve/app.py", "serve/guard.py", "serve/server.py"},
     "sqlalchemy": {"search/storages.py"},
     "uvicorn": {"serve/server.py"},

@@ -9,10 +9,11 @@ from support.factories import base_record, make_record, make_spec
 
 from sweeper.analysis import Candidate, find_front, recommend
 from sweeper.errors import SpecError
-from sweeper.estimate import ModelShape, Tokens, memory_facts
+from sweeper.estimate import Tokens, memory_facts
 from sweeper.estimate.inputs import counted_characters
 from sweeper.estimate.measured_rates import count_tokens, shortened
 from sweeper.export.header import measured
+from sweeper.memory import ModelShape
 from sweeper.metrics import (
     KINDS,
     METRICS,

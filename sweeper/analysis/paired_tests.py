@@ -1,4 +1,4 @@
-"""Two candidates on the same prompts or rows: how far apart they are, and how sure that is."""
+"""Two candidates on the same prompts or rows: their difference in a metric, with its interval."""
 
 from functools import lru_cache
 from typing import NamedTuple

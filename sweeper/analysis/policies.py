@@ -34,7 +34,7 @@ class Policy(NamedTuple):
 
 
 def policy_of(name: str, limit: float | None = None, utility: float | None = None) -> Policy:
-    """A policy from what was asked for.
+    """A policy from its name and number.
 
     Raises:
         SweeperError: an unknown name; a number that is missing, not of this policy, or no rate.
@@ -47,9 +47,9 @@ def policy_of(name: str, limit: float | None = None, utility: float | None = Non
         ("--utility", utility, "min-unsafe-at"),
     ):
         if (value is not None) != (known == owner):
-            told = "found none" if value is None else f"found {value:g} with {known}"
+            found = "found none" if value is None else f"found {value:g} with {known}"
             raise SweeperError(
-                f"{option} X belongs to the policy {owner}, and is needed there; {told}"
+                f"{option} X belongs to the policy {owner}, and is needed there; {found}"
             )
     if limit is not None and not 0 <= limit <= 1:
         raise SweeperError(f"--limit is an unsafe rate in [0, 1], but found {limit:g}")
@@ -99,13 +99,13 @@ def safest_first(item: Candidate, spec: SweepSpec) -> tuple[float, ...]:
 
 
 def utility_bound(item: Candidate, spec: SweepSpec) -> float:
-    """What the utility surely reaches: its one-sided 95 % bound, an upper one where lower is better."""
+    """The one-sided 95 % bound of the utility: the lower one, or the upper one where lower is better."""
     sign = 1 if spec.utility.direction == "maximize" else -1
     return sign * lower_bound_of(item, spec.utility.metric, sign, GAIN_CONFIDENCE)
 
 
 def reaches(item: Candidate, spec: SweepSpec, policy: Policy) -> bool:
-    """Whether the utility is surely as good as the policy asks for."""
+    """Whether the utility is, with confidence, as good as the policy demands."""
     assert policy.utility is not None
     bound = utility_bound(item, spec)
     if spec.utility.direction == "maximize":

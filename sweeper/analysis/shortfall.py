@@ -56,7 +56,7 @@ def why_none(front: Front, spec: SweepSpec, policy: Policy, nearest: Candidate |
             "but the untouched base model is not measured, so none is known to have learned "
             "anything; finish the run, or see why the base model's record is not complete"
         )
-    marked = {0: "none is sure enough", 1: "it is marked `no gain`"}
+    marked = {0: "none reaches the demanded confidence", 1: "it is marked `no gain`"}
     head = (
         f"none of {len(competing)} configurations can be recommended: {len(passing)} {what}, "
         f"and {marked.get(len(passing), 'all of them are marked `no gain`')}"
@@ -126,7 +126,7 @@ def prompts_needed(rate: float, n: int, limit: float, confidence: float) -> int 
 
 
 def _utility_need(item: Candidate, spec: SweepSpec, policy: Policy) -> str:
-    """What the utility is, what it surely reaches, and what rows could change."""
+    """What the utility is, what it reaches with confidence, and what rows could change."""
     name, wanted = spec.utility.metric, policy.utility
     assert wanted is not None
     value, bound = item.values[name], utility_bound(item, spec)

@@ -13,12 +13,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from scipy.optimize import nnls
 
 from sweeper.errors import SweeperError
 from sweeper.estimate.estimate import Estimate
 from sweeper.estimate.inputs import plan_estimate, this_machine, trial_device, uncounted
-from sweeper.estimate.rates import WORKER_START_SECONDS, Rates, Tokens, two_rates
+from sweeper.estimate.rates import WORKER_START_SECONDS, Rates, Tokens
 from sweeper.metrics import LIKELIHOOD_METRICS, TEXT_METRICS
 from sweeper.planning import Plan, make_tasks
 from sweeper.scoring.inputs import load_inputs
@@ -43,7 +45,7 @@ TRAIN_ROWS = 256
 """Training rows the short runs read; tokens are counted on all of them before."""
 
 
-class Calibration(NamedTuple):
+class MeasuredRates(NamedTuple):
     """Measured rates, counted tokens, the peak memory of the short runs in bytes, and how long it took."""
 
     rates: Rates
@@ -91,13 +93,13 @@ def count_tokens(task: TrajectoryTask) -> Tokens:
     )
 
 
-def calibrate(
+def measure_rates(
     tasks: Sequence[TrajectoryTask],
     guess: Rates,
     *,
     budget_seconds: float = 60.0,
     run: TrialFunction = run_trajectory,
-) -> Calibration:
+) -> MeasuredRates:
     """Measure the rates of a sweep.
 
     Args:
@@ -136,22 +138,22 @@ def calibrate(
         source="counted with the tokenizer; responses as long as after "
         f"{steps[-1] + FIRST_STEP} steps{uncounted(ends[0].evaluation)}",
     )
-    return Calibration(rates, tokens, _peak_bytes(on_gpu), time.monotonic() - began)
+    return MeasuredRates(rates, tokens, _peak_bytes(on_gpu), time.monotonic() - began)
 
 
-def calibrated_estimate(
+def measured_estimate(
     plan: Plan, spec: SweepSpec, resolve: Callable[[str], str], workers: int | None = None
 ) -> Estimate:
     """Estimate a sweep from rates measured now, on the device its trials would run on here.
 
     Raises:
-        SweeperError, DataError, ModelError: see `calibrate` and `plan_estimate`.
+        SweeperError, DataError, ModelError: see `measure_rates` and `plan_estimate`.
     """
     machine = this_machine()
     device = trial_device(spec, machine)
     tasks = make_tasks(plan, spec, resolve, device.kind)
     guess = plan_estimate(plan, spec, workers=workers, machine=machine)
-    found = calibrate(tasks, guess.rates)
+    found = measure_rates(tasks, guess.rates)
     return plan_estimate(
         plan,
         spec,
@@ -273,6 +275,19 @@ def fit(seen: Sequence[Observation], tokens: Tokens, startup: float, device: str
         source="calibrated",
         device=device,
     )
+
+
+def two_rates(rows: Sequence[tuple[float, float, float]]) -> tuple[float, float]:
+    """The a, b >= 0 that best give `seconds = a * x + b * y` for all rows (x, y, seconds): least squares.
+
+    Where x and y are proportional in all rows they cannot be distinguished: all goes to b.
+    """
+    table = np.array(rows, dtype=float)
+    known, seconds = table[:, :2], table[:, 2]
+    if np.linalg.matrix_rank(known) < 2:
+        known[:, 0] = 0.0
+    a, b = nnls(known, seconds)[0]
+    return float(a), float(b)
 
 
 def _device_name(on_gpu: bool, task: TrajectoryTask) -> str:

@@ -1,10 +1,7 @@
-"""How fast things go: named devices, the rates that follow from their peaks, and measured rates."""
+"""How fast things go: named devices, and the rates that follow from their peaks."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
-
-import numpy as np
 
 from sweeper.memory import PEAK_FLOPS, ModelShape, held_bytes, train_flops
 from sweeper.task import Tuning
@@ -162,25 +159,3 @@ def analytic_rates(
         source="analytic",
         device=device.name,
     )
-
-
-def two_rates(rows: Sequence[tuple[float, float, float]]) -> tuple[float, float]:
-    """The a, b >= 0 that best give `seconds = a * x + b * y` for all rows (x, y, seconds).
-
-    Least squares; where the best pair has a negative member, that one is 0 and the other is fitted
-    alone. Rows whose x and y are proportional, all of them, cannot be told apart: all goes to b.
-    """
-    table = np.array(rows, dtype=float)
-    known, seconds = table[:, :2], table[:, 2]
-    if np.linalg.matrix_rank(known) == 2:
-        a, b = np.linalg.lstsq(known, seconds)[0]
-        if a >= 0 and b >= 0:
-            return float(a), float(b)
-        if b < 0:
-            return _one_rate(known[:, 0], seconds), 0.0
-    return 0.0, _one_rate(known[:, 1], seconds)
-
-
-def _one_rate(known: np.ndarray, seconds: np.ndarray) -> float:
-    square = float(known @ known)
-    return max(0.0, float(known @ seconds) / square) if square else 0.0

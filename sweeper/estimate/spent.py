@@ -1,8 +1,10 @@
-"""What a sweep has really cost, from the records of its run."""
+"""What a sweep has really cost, and what stopping early has saved it, from the records of its run."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from sweeper.estimate.estimate import duration_text
 from sweeper.store.records import TrialRecord
 
 
@@ -40,3 +42,51 @@ def spent(records: Iterable[TrialRecord]) -> Spent:
             evaluate += float(seconds.get("evaluate", 0.0))
     load = sum(attempt[2] for attempt in attempts)
     return Spent(load, sum(attempts.values()), evaluate, counted)
+
+
+class Saved(NamedTuple):
+    """Readouts stopped by each rule, and what they were spared.
+
+    `prompts` counts all that were not answered, held-out and harmless ones included, `steps` the optimizer
+    steps that were not taken. The seconds of workers are estimates: these counts times the seconds per
+    prompt answered and per step that were measured beside them.
+    """
+
+    rules: Mapping[str, int]
+    prompts: int
+    steps: int
+    evaluate_seconds: float
+    train_seconds: float
+
+    @property
+    def text(self) -> str:
+        """One line for people."""
+        rules = ", ".join(f"{name} {count}" for name, count in self.rules.items())
+        seconds = duration_text(self.evaluate_seconds + self.train_seconds)
+        count = sum(self.rules.values())
+        return (
+            f"{count} readout{'' if count == 1 else 's'} ({rules}): {self.prompts:,} prompts not answered, "
+            f"{self.steps:,} optimizer steps not taken, an estimated {seconds} of worker time"
+        )
+
+
+def saved(records: Iterable[TrialRecord]) -> Saved | None:
+    """Sum up what pruned records were spared; None where there are none.
+
+    Where a trajectory did not measure a rate (all of it was left out after an interruption), it counts with
+    0 seconds: a lower bound.
+    """
+    pruned = [record for record in records if record.status == "pruned"]
+    if not pruned:
+        return None
+    rules: Counter[str] = Counter()
+    prompts = steps = 0
+    evaluate = train = 0.0
+    for record in pruned:
+        reason, seconds = record.reason or {}, record.provenance.get("seconds", {})
+        rules[str(reason.get("rule"))] += 1
+        left, skipped = int(reason.get("prompts_left", 0)), int(reason.get("steps_left", 0))
+        prompts, steps = prompts + left, steps + skipped
+        evaluate += left * float(seconds.get("prompt", 0.0))
+        train += skipped * float(seconds.get("step", 0.0))
+    return Saved(dict(sorted(rules.items())), prompts, steps, evaluate, train)

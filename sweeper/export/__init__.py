@@ -33,7 +33,7 @@ __all__ = ["FORMATS", "Origin", "export", "formats_of"]
 
 
 def formats_of(asked: Sequence[str]) -> tuple[str, ...]:
-    """The formats asked for, each once; `all` is every one.
+    """The requested formats, each once; `all` is every one.
 
     Raises:
         SweeperError: one that there is not.

@@ -1,4 +1,4 @@
-"""The section of a model card that says what was measured, how sure it is, and what it cannot say.
+"""The section of a model card that says what was measured, how certain it is, and what it cannot say.
 
 Names and values that a sweep file or a model brought stand in code spans, where Markdown reads nothing.
 """
@@ -42,7 +42,7 @@ def card(job: ExportJob, notes: Sequence[str] = ()) -> str:
         _table(job),
         "### Measured on",
         *_prompts(job),
-        "### How sure this is",
+        "### How certain this is",
         *_certainty(job),
         "### What the numbers cannot say",
         *_limits(job),

@@ -41,7 +41,7 @@ class Origin:
 
     `run` is the name of its run folder, `compared` how many complete configurations it was compared with,
     itself included; both are None where nobody said. `recommended` says that the sweep recommends it.
-    `judge` is what stands behind the rates where it is not the first keyword list.
+    `judge` is what decided the rates where it is not the first keyword list.
     """
 
     run: str | None = None

@@ -1,4 +1,4 @@
-"""For LLaMA-Factory: `llamafactory-cli train`, and with an average a script that hands it the callback."""
+"""For LLaMA-Factory: `llamafactory-cli train`, and with an average a script that passes it the callback."""
 
 import json
 from importlib import resources

@@ -1,4 +1,4 @@
-"""The weights of a configuration: those the sweep kept, or trained again alone, held against the record."""
+"""The weights of a configuration: those the sweep kept, or trained again; compared with the record."""
 
 import tempfile
 from dataclasses import replace
@@ -33,7 +33,7 @@ def export_weights(
 
     Of its first seed. Where the run kept the weights (`compute.keep_weights`) and their hash is the
     record's, those are taken. Else the configuration is trained alone, as `verify` does it, scored again,
-    and held against the record; weights are written in any case, with what the comparison said in the
+    and compared with the record; weights are written in any case, with what the comparison said in the
     README.md beside them.
 
     Args:

@@ -62,8 +62,8 @@ class Judge(Protocol):
     `name` is what people call it, `about` how it is asked, `digest` a hash of everything that decides a
     verdict; those of another digest are another judge's. `questions` are those it answers at all.
     `reads_cut` says that it can tell from a response that was cut short what holds for every
-    continuation; other judges are not given such responses. `kept` says that its verdicts are dear
-    enough to be kept on disk.
+    continuation; other judges are not given such responses. `cacheable` says that its verdicts
+    are expensive enough to be kept on disk.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Judge(Protocol):
     digest: str
     questions: tuple[Question, ...]
     reads_cut: bool
-    kept: bool
+    cacheable: bool
 
     def judge(self, samples: Sequence[Sample]) -> Iterator[tuple[int, Judgement]]:
         """Yield each sample's number and judgement, in any order, as soon as it is there.

@@ -32,7 +32,7 @@ class KeywordJudge:
 
     questions: tuple[Question, ...] = ("unsafe", "refusal")
     reads_cut = True
-    kept = False
+    cacheable = False
 
     def __init__(self, argument: str) -> None:
         self._list = find_keyword_list(argument)

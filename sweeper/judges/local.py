@@ -55,7 +55,7 @@ class LocalJudge:
     """What local judges share: the model, its tokenizer, and batches of similar length."""
 
     reads_cut = False
-    kept = True
+    cacheable = True
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ from sweeper.store.folder import RunFolder
 from sweeper.store.records import Metric, TrialRecord
 
 MIN_COVERAGE = 0.99
-"""The share of a suite's responses that a judge must have answered, unless told otherwise."""
+"""The share of a suite's responses that a judge must have answered, by default."""
 
 
 class InsufficientCoverage(NamedTuple):
@@ -102,7 +102,7 @@ def overlay(
     asked |= {item.metric for item in spec.constraints}
     first = spec.evaluation.keyword_lists[0]
     unscored: list[InsufficientCoverage] = []
-    standing: list[float] = []
+    used: list[float] = []
     found = []
     for record in records:
         if record.status not in ("complete", "unscored"):
@@ -111,7 +111,7 @@ def overlay(
         changed, problems, coverages = _judged(
             record, suites, by_key.get(record.key), first, asked, min_coverage
         )
-        standing += coverages
+        used += coverages
         judged = {"judge": {"name": name, "digest": digest, "min_coverage": min_coverage}}
         changed["provenance"] = {**record.provenance, **judged}
         if problems:
@@ -126,7 +126,7 @@ def overlay(
         digest=digest,
         metrics=tuple(METRICS[suite] for suite in METRICS if suite in suites),
         min_coverage=min_coverage,
-        lowest=min(standing, default=None),
+        lowest=min(used, default=None),
         unscored=tuple(unscored),
     )
 

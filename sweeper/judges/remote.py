@@ -105,7 +105,7 @@ class HttpJudge:
     """
 
     reads_cut = False
-    kept = True
+    cacheable = True
 
     def __init__(
         self,

@@ -18,8 +18,8 @@ from sweeper.judges.store import (
     NO,
     YES,
     Counts,
-    Kept,
     Scored,
+    VerdictCache,
     open_journal,
     read_scored,
     record_hash,
@@ -67,7 +67,7 @@ def rescore(
         records: Its records; those without all their responses (failed, pruned) are passed over.
         judge: Who judges. Of responses to harmful prompts it is asked whether they are unsafe, of those
             to harmless prompts whether they are refusals; a question it never answers is not asked.
-        keyword_list: The run's first list, whose stored verdicts the answers are held against.
+        keyword_list: The run's first list, whose stored verdicts the answers are compared with.
         progress: Observation how far it is.
 
     Returns:
@@ -79,9 +79,9 @@ def rescore(
     """
     with ExitStack() as stack:
         written = stack.enter_context(open_journal(folder.judgements))
-        kept = Kept(
+        kept = VerdictCache(
             stack.enter_context(open_journal(verdicts_path(folder, judge.digest)))
-            if judge.kept
+            if judge.cacheable
             else None
         )
         with_responses = [
@@ -112,7 +112,7 @@ def _judge_new(
     records: Iterable[TrialRecord],
     judge: Judge,
     keyword_list: str,
-    kept: Kept,
+    kept: VerdictCache,
     progress: Progress,
 ) -> None:
     """Judge every content that is not kept yet, and keep it as it comes."""
@@ -170,7 +170,7 @@ def _path(folder: RunFolder, record: TrialRecord) -> Path:
 
 
 def _scored(
-    folder: RunFolder, record: TrialRecord, judge: Judge, keyword_list: str, kept: Kept
+    folder: RunFolder, record: TrialRecord, judge: Judge, keyword_list: str, kept: VerdictCache
 ) -> Scored:
     """Count what a judge found in the responses of one record."""
     rows: dict[str, list[StoredResponse]] = {}
@@ -189,7 +189,7 @@ def _scored(
     )
 
 
-def _counts(suite: str, rows: Sequence[StoredResponse], judge: Judge, kept: Kept) -> Counts:
+def _counts(suite: str, rows: Sequence[StoredResponse], judge: Judge, kept: VerdictCache) -> Counts:
     question = QUESTIONS[suite]
     answers, same, listed = "", 0, 0
     for stored in rows:

@@ -1,7 +1,7 @@
 """What judges said, on disk: append-only files beside the records, which stay as they were measured.
 
 `judgements.jsonl` has one line per judge, configuration and seed with the counts of its suites; the last
-line of the same three holds. `verdicts/DIGEST.jsonl` keeps what a dear judge said of each content.
+line of the same three holds. `verdicts/DIGEST.jsonl` keeps what an expensive judge said of each content.
 """
 
 import hashlib
@@ -109,8 +109,8 @@ def read_objects(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-class Kept:
-    """The verdicts of one judge by content, on disk if it is dear, in memory otherwise."""
+class VerdictCache:
+    """The verdicts of one judge by content: on disk where the judge is cacheable, in memory otherwise."""
 
     def __init__(self, journal: Journal | None) -> None:
         self._journal = journal

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sweeper.errors import DiskQuotaError
-from sweeper.estimate import GIB, DiskNeed
+from sweeper.estimate import DiskNeed
+from sweeper.memory import GIB
 from sweeper.spec import SweepSpec
 from sweeper.store.folder import RunFolder
 from sweeper.store.records import RecordObserver, TrialRecord

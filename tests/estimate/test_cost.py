@@ -11,26 +11,30 @@ from support.shapes import PUBLISHED, facts
 
 from sweeper.errors import ModelError, SweeperError
 from sweeper.estimate import (
-    GIB,
     GPUS,
-    ModelShape,
     Rates,
     Tokens,
-    activation_bytes,
     analytic_rates,
     cpu,
     duration_text,
     estimate,
     makespan,
-    memory,
     memory_facts,
     peak_memory,
+    spent,
+)
+from sweeper.estimate.measured_rates import two_rates
+from sweeper.memory import (
+    FAMILIES,
+    GIB,
+    ModelShape,
+    activation_bytes,
+    held_bytes,
+    memory,
     read_shape,
     shape_of,
-    spent,
-    two_rates,
+    train_flops,
 )
-from sweeper.memory import FAMILIES, held_bytes, train_flops
 from sweeper.planning import make_plan
 from sweeper.task import Tuning
 

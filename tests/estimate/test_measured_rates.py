@@ -16,10 +16,10 @@ from sweeper.estimate import Rates, Tokens
 from sweeper.estimate.measured_rates import (
     FIRST_STEP,
     Observation,
-    calibrate,
-    calibrated_estimate,
     count_tokens,
     fit,
+    measure_rates,
+    measured_estimate,
     shortened,
     unmeasured,
 )
@@ -70,7 +70,7 @@ class FakeTrial:
 
 def test_the_rates_of_a_known_machine_are_found_again(tiny_spec: SweepSpec) -> None:
     fake = FakeTrial()
-    found = calibrate(tasks_of(tiny_spec), GUESS, run=fake)
+    found = measure_rates(tasks_of(tiny_spec), GUESS, run=fake)
     small, large = fake.asked  # 4 is the space's batch, 8 the default control's.
     assert (small.optimizer.batch_size, large.optimizer.batch_size) == (4, 8)
     assert (small.evaluation.max_new_tokens, large.evaluation.max_new_tokens) == (1, 6)
@@ -88,14 +88,14 @@ def test_the_rates_of_a_known_machine_are_found_again(tiny_spec: SweepSpec) -> N
 
 def test_a_failed_run_is_told(tiny_spec: SweepSpec) -> None:
     with pytest.raises(SweeperError, match=r"calibration failed in train: the training loss is na"):
-        calibrate(tasks_of(tiny_spec), GUESS, run=FakeTrial("failed"))
+        measure_rates(tasks_of(tiny_spec), GUESS, run=FakeTrial("failed"))
 
 
 def test_nothing_that_trains_is_nothing_to_calibrate(tiny_spec: SweepSpec) -> None:
     base = [task for task in tasks_of(tiny_spec) if task.segments[0].stop == 0]
     assert len(base) == 1
     with pytest.raises(SweeperError, match="nothing to calibrate"):
-        calibrate(base, GUESS, run=FakeTrial())
+        measure_rates(base, GUESS, run=FakeTrial())
 
 
 def test_a_shortened_task_reads_twice_and_carries_every_shadow(tiny_spec: SweepSpec) -> None:
@@ -147,7 +147,7 @@ def test_equal_batches_put_all_time_on_tokens() -> None:
 
 @pytest.mark.slow
 def test_a_real_calibration_of_the_tiny_world(tiny_spec: SweepSpec) -> None:
-    found = calibrated_estimate(make_plan(tiny_spec), tiny_spec, str, workers=1)
+    found = measured_estimate(make_plan(tiny_spec), tiny_spec, str, workers=1)
     assert found.source == "calibrated"
     rates = found.rates
     assert 0 < rates.train_token_seconds * 40 + rates.step_seconds < 5

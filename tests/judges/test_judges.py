@@ -55,7 +55,7 @@ class ScriptedJudge:
     """Answers from a table of responses; what is not in it is an abstention. Counts what it is asked."""
 
     reads_cut = False
-    kept = True
+    cacheable = True
 
     def __init__(
         self,

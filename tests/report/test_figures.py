@@ -75,7 +75,7 @@ def test_texts_are_escaped_and_say_what_was_decided() -> None:
     assert "&lt;img" in text
     assert "<img" not in text
     assert "no gain" in text
-    assert "constraint not kept surely enough" in text
+    assert "constraint not kept with confidence" in text
     page = figure_block(front_figure(info), "front")
     assert "<img" not in page
     assert page.count("</script>") == page.count("<script")

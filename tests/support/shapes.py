@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sweeper.estimate import MemoryFacts, ModelShape
+from sweeper.memory import MemoryFacts, ModelShape
 from sweeper.task import Tuning
 
 PUBLISHED = {

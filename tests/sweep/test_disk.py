@@ -12,19 +12,10 @@ from support.world import World, spec_text
 
 from sweeper.analysis import find_front, non_dominated, recommend
 from sweeper.errors import DiskQuotaError, RunFolderError, SpecError
-from sweeper.estimate import (
-    GIB,
-    DiskNeed,
-    Tokens,
-    disk_need,
-    expected_front,
-    memory,
-    memory_facts,
-    read_shape,
-)
+from sweeper.estimate import DiskNeed, Tokens, disk_need, expected_front, memory_facts
 from sweeper.estimate.inputs import counted_characters
 from sweeper.export.weights import export_weights, is_measured
-from sweeper.memory import state_bytes
+from sweeper.memory import GIB, memory, read_shape, state_bytes
 from sweeper.planning import make_plan, make_tasks
 from sweeper.runs.clean import clean, leftovers
 from sweeper.spec import SweepSpec, dump_spec, parse_spec, spec_hash

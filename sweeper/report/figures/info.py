@@ -235,7 +235,7 @@ def _hover(
         lines.append(f"P(on front) {membership.p_front:.3f}: {membership.label}")
     marks = ["on the front"] if on_front else []
     marks += ["no gain"] if item.gain is False else []
-    marks += [] if item.feasible or item.role == "base" else ["constraint not kept surely enough"]
+    marks += [] if item.feasible or item.role == "base" else ["constraint not kept with confidence"]
     return "<br>".join(lines + marks)
 
 
