@@ -12,8 +12,9 @@ from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Table
 
-from sweeper.estimate import GIB, DiskNeed, Estimate, duration_text
+from sweeper.estimate import DiskNeed, Estimate, duration_text
 from sweeper.estimate.inputs import OnGpu
+from sweeper.memory import GIB
 from sweeper.planning import Accounting
 from sweeper.runs.outputs import Output
 from sweeper.runs.terminal import Terminal

@@ -143,9 +143,9 @@ def plan(
     cost: Estimate | str
     if calibrate:
         from sweeper.data.sources import resolve  # These need torch.
-        from sweeper.estimate.measured_rates import calibrated_estimate
+        from sweeper.estimate.measured_rates import measured_estimate
 
-        cost = calibrated_estimate(made, spec, resolve, workers)
+        cost = measured_estimate(made, spec, resolve, workers)
         tokens = cost.tokens
     else:
         tokens = _tokens(made, spec)
