@@ -26,6 +26,7 @@ from sweeper.judges.rescore import responses
 from sweeper.planning import make_plan
 from sweeper.report.answers import read_stored
 from sweeper.runs.frames import csv_text
+from sweeper.runs.migrate import migrate
 from sweeper.runs.run import open_run
 from sweeper.spec import load_spec, parse_spec
 from sweeper.spec.document import MAX_BYTES, read_yaml
@@ -35,6 +36,13 @@ from sweeper.task import DataSource, TrajectoryTask
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden" / "0.1.0"
+
+
+def golden_run(root: Path) -> None:
+    """A small run that was measured, brought up to this version."""
+    shutil.copytree(GOLDEN, root)
+    migrate(RunFolder(root), write=True)
+
 
 DESCRIPTION = "Synthetic numbers that no model produced."
 
@@ -189,7 +197,7 @@ def test_a_hostile_record_is_refused_with_its_line(tmp_path: Path, line: str) ->
 @pytest.mark.parametrize("name", ["run.json", "plan.json", "spec.yaml"])
 @pytest.mark.parametrize("text", ["[" * 100_000, "9" * 5000, "null", "\x00"])
 def test_a_hostile_file_of_a_run_is_one_message(tmp_path: Path, name: str, text: str) -> None:
-    shutil.copytree(GOLDEN, tmp_path / "run")
+    golden_run(tmp_path / "run")
     (tmp_path / "run" / name).write_text(text, encoding="utf-8")
     with pytest.raises(SweeperError):
         opened = open_run(tmp_path / "run")
@@ -197,7 +205,7 @@ def test_a_hostile_file_of_a_run_is_one_message(tmp_path: Path, name: str, text:
 
 
 def test_responses_behind_a_link_or_in_a_pipe_are_not_read(tmp_path: Path) -> None:
-    shutil.copytree(GOLDEN, tmp_path / "run")
+    golden_run(tmp_path / "run")
     run = RunFolder(tmp_path / "run")
     (path,) = run.generations.iterdir()
     (record,) = (
@@ -229,7 +237,7 @@ def test_no_cell_of_a_table_is_a_formula() -> None:
 
 
 def test_the_table_of_a_hostile_run_is_a_table(tmp_path: Path) -> None:
-    shutil.copytree(GOLDEN, tmp_path / "run")
+    golden_run(tmp_path / "run")
     path = tmp_path / "run" / "records.jsonl"
     raw = json.loads(path.read_text().splitlines()[0])
     raw |= {"role": "=1+1", "config": {**raw["config"], "model": "\ud800", "\udfff": 1}}

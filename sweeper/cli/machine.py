@@ -18,11 +18,10 @@ from sweeper.runs.command_outputs import (
     LeftoverModel,
     PrefetchOutput,
 )
+from sweeper.runs.migrate import migrate as bring_up
 from sweeper.setup.doctor import examine
 from sweeper.spec import load_spec
-from sweeper.store.folder import RunFolder
-from sweeper.store.migrate import migrate as bring_up
-from sweeper.store.records import RECORD_VERSION
+from sweeper.store.folder import RUN_VERSION, RunFolder
 
 
 @app.command(rich_help_panel="Before a sweep")
@@ -138,22 +137,22 @@ def clean(
 def migrate(
     run: RunArgument,
     write: Annotated[
-        bool, typer.Option("--write", help="Convert; a copy of the old file is kept.")
+        bool, typer.Option("--write", help="Convert; a copy of each old file is kept.")
     ] = False,
 ) -> None:
     """Convert a run folder of an earlier version; without --write, only show what would change."""
     found = bring_up(RunFolder(run), write=write)
     total = sum(found.versions.values())
-    if not found.older:
-        show.line(f"nothing to do: {total} records, all of version {RECORD_VERSION}")
-    elif found.backup is None:
+    if not found.files:
+        show.line(f"nothing to do: {total} records, all of version {RUN_VERSION}")
+    elif not found.written:
         show.line(
-            f"{found.older} of {total} records are of an earlier version than {RECORD_VERSION}; "
-            f"next: sweeper migrate {run} --write"
+            f"{found.older} of {total} records and {len(found.files)} files are of an earlier version than "
+            f"{RUN_VERSION}; next: sweeper migrate {run} --write"
         )
     else:
-        show.line(f"brought {found.older} of {total} records to version {RECORD_VERSION}")
-        show.line(f"as they were: {found.backup}")
+        show.line(f"converted {found.older} of {total} records to version {RUN_VERSION}")
+        show.line(f"changed: {', '.join(found.files)}; copies: NAME.before-v{RUN_VERSION}")
 
 
 @app.command(rich_help_panel="Results")

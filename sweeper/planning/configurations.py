@@ -26,7 +26,12 @@ from sweeper.task import (
 from sweeper.task.fields import stated_fields
 
 Role = Literal[
-    "candidate", "base", "default", "raw_twin", "interpolation_twin", "learning_rate_twin"
+    "candidate",
+    "base",
+    "default",
+    "unaveraged_control",
+    "interpolation_control",
+    "learning_rate_control",
 ]
 
 CANDIDATE: Role = "candidate"
@@ -220,15 +225,15 @@ def _twins(spec: SweepSpec, item: Configuration) -> Iterator[Configuration]:
     if item.settings.feedback is not None:
         rate = item.settings.learning_rate * (1 - item.settings.feedback.decay)
         twin = {**point, "learning_rate": float(f"{rate:.12g}"), "average": "raw"}
-        yield _configuration(spec, twin, "learning_rate_twin")
+        yield _configuration(spec, twin, "learning_rate_control")
     if item.values["average"] != "raw":
-        yield _configuration(spec, {**point, "average": "raw"}, "raw_twin")
+        yield _configuration(spec, {**point, "average": "raw"}, "unaveraged_control")
     if item.average.kind == "ema":
         assert item.average.decay is not None
         weight = float(f"{item.average.decay**item.step:.6g}")
         if NEGLIGIBLE_WEIGHT <= weight < 1:
             average = {"kind": "interpolate", "weight": weight}
-            yield _configuration(spec, {**point, "average": average}, "interpolation_twin")
+            yield _configuration(spec, {**point, "average": average}, "interpolation_control")
 
 
 _AVERAGES = {"ema": EmaAverage, "interpolate": InterpolateAverage, "feedback": FeedbackAverage}

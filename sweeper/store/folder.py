@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import stat
+from collections.abc import Container
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -11,7 +12,7 @@ from typing import Any, BinaryIO
 from sweeper.errors import RunFolderError
 from sweeper.store.retry import with_retry
 
-RUN_VERSION = 1
+RUN_VERSION = 2
 
 
 def write_atomic(path: Path, content: str | bytes, durable: bool = True) -> None:
@@ -199,8 +200,8 @@ class RunFolder:
                 path=self.root,
             ) from None
 
-    def read_info(self) -> dict[str, Any] | None:
-        """What run.json says, or None where no run has begun.
+    def read_info(self, accepted: Container[int] = (RUN_VERSION,)) -> dict[str, Any] | None:
+        """What run.json says, or None where no run has begun; `accepted` are the versions to read.
 
         Raises:
             RunFolderError: unreadable, or written by an unknown version.
@@ -220,9 +221,15 @@ class RunFolder:
                 f"cannot read {self.info}: {error}", code="run.unreadable", path=self.info
             ) from None
         found = info.get("version") if isinstance(info, dict) else None
-        if found != RUN_VERSION:
+        if type(found) is not int or found not in accepted:
+            older = type(found) is int and 0 < found < RUN_VERSION
+            remedy = (
+                f"upgrade it with `sweeper migrate {self.root} --write`"
+                if older
+                else "install the sweeper that wrote it"
+            )
             raise RunFolderError(
-                f"{self.info} has version {found!r}; this sweeper reads {RUN_VERSION}",
+                f"{self.info} has version {found!r}; this sweeper reads {RUN_VERSION}; {remedy}",
                 code="run.version",
                 path=self.info,
                 version=found,

@@ -17,7 +17,7 @@ from sweeper.store.journal import Journal
 from sweeper.store.samples import ROWS, TOLERANCE, Samples, value_of
 from sweeper.task import TrajectoryTask
 
-RECORD_VERSION = 1
+RECORD_VERSION = 2
 
 Status = Literal["complete", "failed", "pruned", "unscored"]
 STATUSES: tuple[Status, ...] = ("complete", "failed", "pruned", "unscored")
@@ -146,7 +146,9 @@ class TrialRecord:
         found = raw.get("version") if isinstance(raw, dict) else None
         if found != RECORD_VERSION:
             raise RecordError(
-                f"record version {found!r} is unknown; this sweeper reads {RECORD_VERSION}"
+                f"record version {found!r} is unknown; this sweeper reads {RECORD_VERSION}, and "
+                "`sweeper migrate` upgrades a run of an earlier version",
+                version=found,
             )
         try:
             raw["metrics"] = {name: Metric(**metric) for name, metric in raw["metrics"].items()}

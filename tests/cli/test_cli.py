@@ -489,7 +489,7 @@ def test_a_folder_that_is_no_run_is_refused(
 
 def test_a_run_of_an_unknown_version_is_refused(command: Command, begun: Path) -> None:
     write(begun / "run.json", '{"version": 99}')
-    refused(command("report", begun), r"run\.json has version 99; this sweeper reads 1")
+    refused(command("report", begun), r"run\.json has version 99; this sweeper reads 2")
 
 
 @pytest.mark.parametrize(
@@ -499,7 +499,7 @@ def test_a_run_of_an_unknown_version_is_refused(command: Command, begun: Path) -
         (b"{", "the task is not JSON"),
         (b"\xff\xfe", "is not UTF-8"),
         (b"[]", "task version None is unknown"),
-        (b'{"version": 1}', "expected fields"),
+        (b'{"version": 2}', "expected fields"),
     ],
 )
 def test_a_bad_task_file_is_refused(
@@ -580,7 +580,7 @@ def test_plan_json_carries_the_numbers_and_every_configuration(
     roles = [item["role"] for item in listed]
     assert {role: roles.count(role) for role in roles} == {
         "candidate": 8,
-        "interpolation_twin": 4,
+        "interpolation_control": 4,
         "base": 1,
         "default": 1,
     }

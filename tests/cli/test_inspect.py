@@ -62,7 +62,7 @@ def records() -> list[TrialRecord]:
     base = records_of("b0", 0, 0.3, role="base", learning_rate=0.0, max_steps=0)
     ema = records_of("aa10", 4, 0.8, average="ema(0.99)")
     raw = records_of("aa20", 30, 0.82, average="raw")
-    mixed = records_of("cc30", 6, 0.79, average=weight, role="interpolation_twin")
+    mixed = records_of("cc30", 6, 0.79, average=weight, role="interpolation_control")
     other = records_of("dd40", 5, 0.7, average="ema(0.99)", learning_rate=5e-5)
     failed = make_record(identity="ff50", status="failed", learning_rate=1e-3)
     return [*base, *ema, *raw, *mixed, *other, failed]
@@ -248,7 +248,7 @@ def test_ls_lists_runs_with_progress_and_goodness(
     ("name", "content", "pattern"),
     [
         ("run.json", "{", "cannot read .*run.json"),
-        ("run.json", '{"version": 99}', "version 99; this sweeper reads 1"),
+        ("run.json", '{"version": 99}', "version 99; this sweeper reads 2"),
         ("run.json", None, "is not a run folder"),
         ("spec.yaml", "name: [", "spec.yaml"),
         ("spec.yaml", None, "cannot read .*spec.yaml"),

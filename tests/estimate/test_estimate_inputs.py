@@ -31,7 +31,7 @@ from sweeper.planning import make_plan, make_tasks
 from sweeper.report import report_data
 from sweeper.runs.run import open_run
 from sweeper.spec import SweepSpec
-from sweeper.store.folder import RunFolder
+from sweeper.store.folder import RUN_VERSION, RunFolder
 
 NO_GPU = Machine((), 2)
 TWO_GPUS = Machine(GPUS[2:3] * 2, 16)
@@ -335,7 +335,7 @@ def test_the_report_compares_the_estimate_with_the_records() -> None:
 
 def test_a_run_knows_its_estimate(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    folder.info.write_text(json.dumps({"version": 1}))
+    folder.info.write_text(json.dumps({"version": RUN_VERSION}))
     for content, expected in (
         ({"accounting": {}, "estimate": ESTIMATE}, ESTIMATE),
         ({"accounting": {}, "estimate": None}, None),

@@ -134,10 +134,10 @@ def test_a_fed_back_average_is_its_own_path_with_its_learning_rate_twin() -> Non
     assert (raw.settings.feedback, fed.settings.feedback) == (None, Feedback(0.9, 2))
     assert [item.average for item in fed.configurations] == [Average()]
     assert fed.configurations[0].values["average"] == "feedback(0.9, every=2)"
-    (twin,) = of_role(plan, "learning_rate_twin")
+    (twin,) = of_role(plan, "learning_rate_control")
     assert twin.settings.learning_rate == 1e-4
     assert (twin.settings.feedback, twin.average, twin.step) == (None, Average(), 8)
-    (path,) = carrying(plan, "learning_rate_twin")
+    (path,) = carrying(plan, "learning_rate_control")
     assert path not in (raw, fed)
 
 
@@ -149,7 +149,7 @@ def test_retention_resolves_to_its_steps_th_root() -> None:
     assert {item.values["average"] for item in own} == {"ema(retention=0.25)"}
     (only,) = carrying(plan)
     assert only.steps == 16
-    weights = {item.average.weight for item in of_role(plan, "interpolation_twin")}
+    weights = {item.average.weight for item in of_role(plan, "interpolation_control")}
     assert weights == {0.25}
 
 
@@ -211,10 +211,10 @@ def test_the_trainers_default_runs_for_the_largest_step_count(method: str, rate:
 
 def test_an_ema_is_held_against_its_raw_and_its_interpolation_twin() -> None:
     plan = small("space.average={kind: ema, decay: 0.5}")
-    assert {item.step for item in of_role(plan, "raw_twin")} == {4, 8, 16}
-    assert {item.average for item in of_role(plan, "raw_twin")} == {Average()}
+    assert {item.step for item in of_role(plan, "unaveraged_control")} == {4, 8, 16}
+    assert {item.average for item in of_role(plan, "unaveraged_control")} == {Average()}
     # 0.5**16 = 1.5e-5 of theta_0 is nothing: no twin there.
-    twins = {item.step: item.average.weight for item in of_role(plan, "interpolation_twin")}
+    twins = {item.step: item.average.weight for item in of_role(plan, "interpolation_control")}
     assert twins == {4: 0.0625, 8: 0.00390625}
     (only,) = carrying(plan)
     assert len(only.configurations) == 3 + 3 + 2
@@ -222,7 +222,7 @@ def test_an_ema_is_held_against_its_raw_and_its_interpolation_twin() -> None:
 
 def test_a_twin_that_is_a_candidate_itself_stays_a_candidate() -> None:
     plan = small("space.average={values: [raw, {kind: ema, decay: 0.5}]}")
-    assert of_role(plan, "raw_twin") == []
+    assert of_role(plan, "unaveraged_control") == []
     assert len(of_role(plan, "candidate")) == 6
 
 
@@ -413,7 +413,9 @@ def test_every_averaged_candidate_has_its_raw_twin() -> None:
     for item in candidates:
         raw = {**item.values, "average": "raw"}
         assert frozenset((k, str(v)) for k, v in raw.items()) in by_values
-    assert len(of_role(plan, "raw_twin")) == 3 * 2 * 3, "one for all averages of a setting"
+    assert len(of_role(plan, "unaveraged_control")) == 3 * 2 * 3, (
+        "one for all averages of a setting"
+    )
 
 
 def test_a_plan_of_a_few_configurations_trains_no_more_than_they_need() -> None:

@@ -110,11 +110,13 @@ def test_further_seeds_and_controls_are_brought_in_at_most_so_often(tmp_path: Pa
     live.on_record(records[-1])
     assert sorted(trial.values[0] for trial in read(path).trials) == [0.5, 0.85]
     clock.now = REWRITE_SECONDS
-    records.append(make_record(identity="twin", role="raw_twin", utility=0.95, learning_rate=1e-6))
+    records.append(
+        make_record(identity="twin", role="unaveraged_control", utility=0.95, learning_rate=1e-6)
+    )
     live.on_record(records[-1])
     check(path, records, spec)
     assert [t.user_attrs["config_id"] for t in read(path).trials] == ["a", "b", "twin"]
-    live.on_record(make_record(identity="worse twin", role="raw_twin", unsafe=(200, 256)))
+    live.on_record(make_record(identity="worse twin", role="unaveraged_control", unsafe=(200, 256)))
     assert len(read(path).trials) == 3
     live.close()
     check(path, records, spec)

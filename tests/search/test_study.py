@@ -13,11 +13,11 @@ from support.dashboard import best_ids, shown_study
 from support.factories import base_record, make_record, make_spec, make_sweep
 
 from sweeper.analysis import Front, find_front
+from sweeper.runs.migrate import migrate
 from sweeper.search.live_study import update_journal
 from sweeper.search.study import CONSTRAINTS, distributions, to_choice, write_study
 from sweeper.spec import SweepSpec
 from sweeper.store.folder import RunFolder
-from sweeper.store.migrate import migrate
 from sweeper.store.records import Status, TrialRecord, read_records
 
 STATUSES: tuple[Status, ...] = ("complete", "failed", "pruned", "unscored")
@@ -150,7 +150,7 @@ def test_a_whole_sweep_with_its_controls(tmp_path: Path) -> None:
 
 def test_a_control_is_a_trial_only_where_it_is_on_the_front(tmp_path: Path) -> None:
     spec = make_spec()
-    twin: dict[str, Any] = {"role": "interpolation_twin", "average": "interpolate(0.0402)"}
+    twin: dict[str, Any] = {"role": "interpolation_control", "average": "interpolate(0.0402)"}
     records = [
         make_record(identity="candidate", unsafe=(2, 256), utility=0.8),
         make_record(identity="worse", unsafe=(3, 256), utility=0.5, **twin),

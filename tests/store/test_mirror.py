@@ -22,7 +22,7 @@ from support.world import World, spec_text
 from sweeper.errors import SpecError, SweeperError
 from sweeper.planning import make_plan, make_tasks
 from sweeper.spec import SweepSpec, parse_spec
-from sweeper.store.folder import RunFolder
+from sweeper.store.folder import RUN_VERSION, RunFolder
 from sweeper.store.mirror import Mirror, open_store
 from sweeper.store.records import TrialRecord, read_records
 from sweeper.store.retry import RetryPolicy
@@ -98,7 +98,7 @@ def add(folder: RunFolder, records: list[TrialRecord]) -> None:
 def begun(root: Path, key: str = "k") -> RunFolder:
     folder = RunFolder(root)
     folder.create()
-    folder.info.write_text(json.dumps({"version": 1, "spec_hash": key}), encoding="utf-8")
+    folder.info.write_text(json.dumps({"version": RUN_VERSION, "spec_hash": key}), encoding="utf-8")
     folder.spec.write_text("version: 1\n", encoding="utf-8")
     return folder
 

@@ -253,9 +253,9 @@ def _controls(seed: int) -> Iterable[TrialRecord]:
 
 def _twins(rng: np.random.Generator, seed: int) -> Iterable[TrialRecord]:
     yield _synthetic(
-        rng, 2e-4, 8, 320, f"interpolate({0.99**320:.6g})", seed, role="interpolation_twin"
+        rng, 2e-4, 8, 320, f"interpolate({0.99**320:.6g})", seed, role="interpolation_control"
     )
-    yield _synthetic(rng, 2e-5, 8, 320, "raw", seed, role="learning_rate_twin")
+    yield _synthetic(rng, 2e-5, 8, 320, "raw", seed, role="learning_rate_control")
 
 
 def _synthetic(

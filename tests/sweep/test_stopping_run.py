@@ -176,8 +176,8 @@ def test_controls_on_a_pruned_path_are_still_read(sweep_text: str, tmp_path: Pat
     ends = {(record.role, record.status) for record in records}
     assert ends == {
         ("candidate", "pruned"),
-        ("raw_twin", "complete"),
-        ("interpolation_twin", "complete"),
+        ("unaveraged_control", "complete"),
+        ("interpolation_control", "complete"),
     }
 
 

@@ -19,7 +19,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from sweeper.errors import MissingExtraError, SpecError, SweeperError
 from sweeper.spec import SweepSpec, parse_spec, spec_hash
-from sweeper.store.folder import RunFolder
+from sweeper.store.folder import RUN_VERSION, RunFolder
 from sweeper.store.progress import TrajectoryProgress, read_trajectory
 from sweeper.store.records import Metric, RecordWriter, TrialRecord, read_records
 from sweeper.task import TrajectoryTask
@@ -45,7 +45,7 @@ def folder(tmp_path: Path) -> RunFolder:
     """A run folder that has begun."""
     made = RunFolder(tmp_path / "run")
     made.root.mkdir()
-    info = {"version": 1, "spec_hash": "abc", "created_at": "2026-01-01"}
+    info = {"version": RUN_VERSION, "spec_hash": "abc", "created_at": "2026-01-01"}
     made.info.write_text(json.dumps(info))
     return made
 

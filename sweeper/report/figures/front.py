@@ -168,7 +168,7 @@ def _controls(figure: go.Figure, info: FrontInfo) -> None:
     """A thin cross over each control, so that its symbol still says the kind of average."""
     for name, symbol, roles in (
         ("control: trainers' defaults", "cross-thin", ("default",)),
-        ("control: other", "x-thin", ("interpolation_twin", "learning_rate_twin")),
+        ("control: other", "x-thin", ("interpolation_control", "learning_rate_control")),
     ):
         chosen = [point for point in info.points if point.role in roles]
         if chosen:

@@ -264,7 +264,7 @@ def step_curves(
     groups: dict[str, list[Candidate]] = {}
     for item in front.competing:
         same = all(item.config.get(name) == value for name, value in fixed.items())
-        if same and metric in item.values and item.role != "interpolation_twin":
+        if same and metric in item.values and item.role != "interpolation_control":
             groups.setdefault(str(item.config.get("average")), []).append(item)
     curves = tuple(_curve(label, groups[label], metric) for label in sorted(groups, key=_by_kind))
     if len({step for curve in curves for step in curve.steps}) < 2:
