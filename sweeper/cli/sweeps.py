@@ -17,7 +17,7 @@ from sweeper.search.refine import refinement_rows
 from sweeper.spec import SweepSpec, load_spec
 from sweeper.store.folder import RunFolder, write_atomic
 from sweeper.store.records import RecordsRead, read_records
-from sweeper.sweep.disk import free_bytes
+from sweeper.sweep.disk import free_disk_bytes
 
 if TYPE_CHECKING:  # It needs torch.
     from sweeper.sweep.verify import Verification
@@ -94,7 +94,7 @@ def run(
             disk_check=disk_check,
             on_rows=show.rows,
             on_disk_need=lambda need: show.disk(
-                need, free_bytes(folder.root), loaded.compute.disk_quota_gib
+                need, free_disk_bytes(folder.root), loaded.compute.disk_quota_gib
             ),
             on_plan=lambda plan, found: begin(shown, plan, found),
             on_record=shown.record,

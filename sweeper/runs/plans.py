@@ -16,7 +16,7 @@ from sweeper.planning import Plan as SweepPlan
 from sweeper.runs.command_outputs import PlanOutput
 from sweeper.runs.results import Result
 from sweeper.spec import SweepSpec, parse_spec
-from sweeper.sweep.disk import free_bytes
+from sweeper.sweep.disk import free_disk_bytes
 
 Overrides = Iterable[str] | Mapping[str, Any]
 
@@ -65,7 +65,7 @@ class Plan(Result):
         self.estimate_missing = cost if isinstance(cost, str) else None
         self.rows = rows
         self.disk = disk
-        self.free_bytes = free_bytes(Path("runs") / spec.name)
+        self.free_bytes = free_disk_bytes(Path("runs") / spec.name)
 
     @property
     def accounting(self) -> Accounting:

@@ -67,7 +67,7 @@ def lay_out(requests: Sequence[Request], batch_size: int, pad: int) -> list[Layo
 
 
 class Generator:
-    """Answers the same requests again and again, for whatever the model and its slots hold."""
+    """Answers the same requests again and again, for whatever weights and adapters the model has."""
 
     def __init__(
         self,
@@ -90,48 +90,48 @@ class Generator:
     def answer(
         self,
         model: PreTrainedModel,
-        slots: AdapterStack | None = None,
+        stack: AdapterStack | None = None,
         adapters: int | Sequence[int] = 1,
     ) -> list[list[Response]]:
         """Answer every request with every adapter; several processes answer a part of them each.
 
         Args:
             model: A causal language model in eval mode.
-            slots: Its slots, holding adapters; None for a model without.
-            adapters: How many are held, or which of them answer, in ascending order.
+            stack: The adapters it has loaded; None for a model without.
+            adapters: How many are loaded, or which of them answer, in ascending order.
 
         Returns:
             Per adapter, the responses in the order of the requests.
         """
-        held = range(adapters) if isinstance(adapters, int) else adapters
-        steps = Lockstep(model, self._world, partial(_idle, model, slots))
+        loaded = range(adapters) if isinstance(adapters, int) else adapters
+        steps = Lockstep(model, self._world, partial(_idle, model, stack))
         # Tensors of inference mode must not stay behind in the buffers of sharded weights.
         with torch.no_grad() if is_sharded(model) else torch.inference_mode():
-            mine = self._answers(steps, slots, held)
+            mine = self._answers(steps, stack, loaded)
             steps.wait()
-        found = self._world.gather(mine)
-        whole = [{i: one for part in found for i, one in part[a].items()} for a in held]
-        return [[one[i] for i in range(len(self._requests))] for one in whole]
+        parts = self._world.gather(mine)
+        merged = [{i: one for part in parts for i, one in part[a].items()} for a in loaded]
+        return [[answers[i] for i in range(len(self._requests))] for answers in merged]
 
     def _answers(
-        self, steps: Lockstep, slots: AdapterStack | None, held: Sequence[int]
+        self, steps: Lockstep, stack: AdapterStack | None, loaded: Sequence[int]
     ) -> dict[int, dict[int, Response]]:
         """Per adapter, the responses of this process by the number of their request."""
-        found: dict[int, dict[int, Response]] = {adapter: {} for adapter in held}
+        responses: dict[int, dict[int, Response]] = {adapter: {} for adapter in loaded}
         paths: dict[Decided | None, _Node] = {}
         ends = end_tokens(steps.model, self._tokenizer)
         for layout in self._world.share(self._layouts):
-            batch = _Batch(steps, slots, layout, held, self._max_new_tokens)
+            batch = _Batch(steps, stack, layout, loaded, self._max_new_tokens)
             rows = [
                 _Row(adapter, index, paths.setdefault(request.decided, _Node()), request.decided)
-                for adapter in held
+                for adapter in loaded
                 for index in layout.indices
                 for request in (self._requests[index],)
             ]
             for row in self._finish(batch, rows, ends):
                 text = str(self._tokenizer.decode(row.tokens, skip_special_tokens=True))
-                found[row.adapter][row.index] = Response(text, len(row.tokens), row.cut)
-        return found
+                responses[row.adapter][row.index] = Response(text, len(row.tokens), row.cut)
+        return responses
 
     def cache_bytes(self, model: PreTrainedModel) -> int:
         """Bytes of keys and values that one adapter needs for its largest batch."""
@@ -162,10 +162,10 @@ class Generator:
             self._beat()
 
 
-def _idle(model: PreTrainedModel, slots: AdapterStack | None) -> None:
+def _idle(model: PreTrainedModel, stack: AdapterStack | None) -> None:
     """A forward pass for the others' sake."""
-    if slots is not None:
-        slots.arrange([0])
+    if stack is not None:
+        stack.arrange([0])
     model(input_ids=torch.zeros(1, 1, dtype=torch.int64, device=model.device), use_cache=False)
 
 
@@ -212,33 +212,33 @@ class _Batch:
     def __init__(
         self,
         steps: Lockstep,
-        slots: AdapterStack | None,
+        stack: AdapterStack | None,
         layout: Layout,
-        held: Sequence[int],
+        loaded: Sequence[int],
         max_new_tokens: int,
     ) -> None:
-        self._steps, self._slots = steps, slots
+        self._steps, self._stack = steps, stack
         model = steps.model
         device = model.device
         height, length = layout.ids.shape
-        self._height, self._held = height, held
+        self._height, self._loaded = height, loaded
         config = model.config.get_text_config(decoder=True)
         self._layers = [
             RoomyLayer(length + max_new_tokens) for _ in range(config.num_hidden_layers)
         ]
         self._cache = Cache(layers=list(self._layers))
-        mask = layout.mask.to(device).repeat(len(held), 1)
+        mask = layout.mask.to(device).repeat(len(loaded), 1)
         self._hidden = torch.zeros(
             len(mask), length + max_new_tokens, dtype=model.dtype, device=device
         )
         self._hidden[:, :length].masked_fill_(~mask, -torch.inf)
         self._column = length
         self._position = mask.sum(dim=1)
-        if slots is not None:
-            slots.arrange(held)
+        if stack is not None:
+            stack.arrange(loaded)
         positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
         self._forward(
-            layout.ids.to(device).repeat(len(held), 1), positions, _prompt_mask(mask, model.dtype)
+            layout.ids.to(device).repeat(len(loaded), 1), positions, _prompt_mask(mask, model.dtype)
         )
 
     def _forward(self, ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor) -> None:
@@ -253,13 +253,13 @@ class _Batch:
         self._next = logits[:, -1].argmax(dim=-1)
 
     def watch(self, rows: Sequence[_Row]) -> None:
-        """Tell which rows of the batch are whose; those that only fill a tile are nobody's."""
-        per_adapter = len(rows) // len(self._held)
+        """Assign rows of the batch to responses; those that only fill a tile belong to none."""
+        per_adapter = len(rows) // len(self._loaded)
         filling: list[_Row | None] = [None] * (self._height - per_adapter)
         self._rows: list[_Row | None] = []
         for start in range(0, len(rows), per_adapter):
             self._rows += [*rows[start : start + per_adapter], *filling]
-        self._owners = [i for i in self._held for _ in range(self._height)]
+        self._owners = [i for i in self._loaded for _ in range(self._height)]
 
     def tokens(self) -> Iterator[tuple[_Row, int]]:
         """The next token of every row that is not done."""
@@ -276,7 +276,7 @@ class _Batch:
         self._position = self._position + 1
 
     def _compact(self) -> None:
-        """Let go of tiles whose rows are all done."""
+        """Drop tiles whose rows are all done."""
         keep: list[int] = []
         for adapter in sorted(set(self._owners)):
             mine = [i for i, owner in enumerate(self._owners) if owner == adapter]
@@ -292,8 +292,8 @@ class _Batch:
         self._hidden = self._hidden[index]
         for layer in self._layers:
             layer.select(index)
-        if self._slots is not None:
-            self._slots.arrange(self._owners[::TILE])
+        if self._stack is not None:
+            self._stack.arrange(self._owners[::TILE])
 
 
 def _prompt_mask(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -64,7 +64,7 @@ class Harness:
         In a trial of several processes all of them answer all prompts, and so stay in step.
 
         Args:
-            model: In eval mode, with whatever its slots hold, under the autocast of the trial.
+            model: In eval mode, with whatever adapters are loaded, under the autocast of the trial.
         """
         from lm_eval.evaluator import evaluate  # Optional, and slow to import; see `load_tasks`.
 

@@ -135,46 +135,46 @@ class Scorer:
         return [*parts, rest] if rest else parts
 
     def score(
-        self, model: PreTrainedModel, slots: AdapterStack | None = None, adapters: int = 1
+        self, model: PreTrainedModel, stack: AdapterStack | None = None, adapters: int = 1
     ) -> list[Scores]:
-        """Measure every held adapter, or the model itself, in eval mode, whatever it shows.
+        """Measure every loaded adapter, or the model itself, in eval mode, whatever it shows.
 
         A metric that cannot be measured is left out, never made up.
         """
-        found = self.score_or_stop(model, slots, [False] * adapters)
-        return [item for item in found if isinstance(item, Scores)]
+        results = self.score_or_stop(model, stack, [False] * adapters)
+        return [scores for scores in results if isinstance(scores, Scores)]
 
     def score_or_stop(
-        self, model: PreTrainedModel, slots: AdapterStack | None, may_stop: Sequence[bool]
+        self, model: PreTrainedModel, stack: AdapterStack | None, may_stop: Sequence[bool]
     ) -> list[Scores | Stopped]:
-        """Measure every held adapter, or the model itself, as far as the rules let it.
+        """Measure every loaded adapter, or the model itself, as far as the rules let it.
 
         Args:
             model: The model, in eval mode.
-            slots: Its slots, holding adapters; None for a model without.
+            stack: The adapters it has loaded; None for a model without.
             may_stop: For each adapter whether the rules apply to it.
         """
         adapters = len(may_stop)
         answers: list[dict[int, Response]] = [{} for _ in range(adapters)]
         unsafe = [0] * adapters
-        found: dict[int, Scores | Stopped] = {}
+        results: dict[int, Scores | Stopped] = {}
         left = list(range(adapters))
         for part, generator in self._parts:
-            for adapter, mine in zip(left, generator.answer(model, slots, left), strict=True):
+            for adapter, mine in zip(left, generator.answer(model, stack, left), strict=True):
                 answers[adapter].update(zip(part, mine, strict=True))
                 if may_stop[adapter]:
                     unsafe[adapter] += self._unsafe(part, mine)
                     stopped = self._stopped(answers[adapter], unsafe[adapter])
-                    found |= {} if stopped is None else {adapter: stopped}
-            left = [adapter for adapter in left if adapter not in found]
+                    results |= {} if stopped is None else {adapter: stopped}
+            left = [adapter for adapter in left if adapter not in results]
             if not left:
                 break
-        read = self._likelihoods(model, slots, left)
-        ran = self._harness_metrics(model, slots, left)
+        read = self._likelihoods(model, stack, left)
+        ran = self._harness_metrics(model, stack, left)
         for adapter, likelihoods, harness in zip(left, read, ran, strict=True):
-            whole = [answers[adapter][i] for i in range(self.requests)]
-            found[adapter] = self._scores(whole, likelihoods, harness)
-        return [found[adapter] for adapter in range(adapters)]
+            responses = [answers[adapter][i] for i in range(self.requests)]
+            results[adapter] = self._scores(responses, likelihoods, harness)
+        return [results[adapter] for adapter in range(adapters)]
 
     def _unsafe(self, part: Sequence[int], answers: Sequence[Response]) -> int:
         """How many of a part's responses to harmful prompts the first list calls unsafe."""
@@ -241,7 +241,7 @@ class Scorer:
         return Scores(metrics, samples, lines, tokens, sum(item.cut for item in answers))
 
     def _likelihoods(
-        self, model: PreTrainedModel, slots: AdapterStack | None, adapters: Sequence[int]
+        self, model: PreTrainedModel, stack: AdapterStack | None, adapters: Sequence[int]
     ) -> list[dict[str, tuple[float, ...]]]:
         """Per adapter, what is read off the likelihood of the held-out completions."""
         if not self._heldout:
@@ -251,8 +251,8 @@ class Scorer:
         found: list[dict[str, tuple[float, ...]]] = []
         for start in range(0, len(adapters), many):
             part = adapters[start : start + many]
-            if slots is not None:
-                slots.arrange(part)
+            if stack is not None:
+                stack.arrange(part)
             sums = self._sums(model, len(part))
             found += [
                 likelihood_samples(self._names, [one[i] for one in sums], self._heldout_tokens)
@@ -276,13 +276,13 @@ class Scorer:
         return [found for one in rounds for found in one][: len(batches)]
 
     def _harness_metrics(
-        self, model: PreTrainedModel, slots: AdapterStack | None, adapters: Sequence[int]
+        self, model: PreTrainedModel, stack: AdapterStack | None, adapters: Sequence[int]
     ) -> list[HarnessScores]:
         """Per adapter, what lm-evaluation-harness measures, one adapter after the other."""
         found: list[HarnessScores] = []
         for number in adapters:
-            if slots is not None:
-                slots.arrange([number])
+            if stack is not None:
+                stack.arrange([number])
             if self._harness is None:
                 found.append(NOTHING)
                 continue

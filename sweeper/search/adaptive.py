@@ -1,4 +1,4 @@
-"""An adaptive search over a run folder: which settings are asked for, round after round."""
+"""An adaptive search over a run folder: which settings are suggested, round after round."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,10 +14,10 @@ from sweeper.store.records import read_records
 
 
 def suggestions(spec: SweepSpec, folder: RunFolder) -> Iterator[list[Point]]:
-    """All settings asked for so far, again after each round.
+    """All settings suggested so far, again after each round.
 
-    What earlier drivers asked for comes first, in one piece. Each further round is asked for only when the
-    iterator is advanced, from the records that are there then, and is on disk before it is handed out.
+    What earlier drivers suggested comes first, in one piece. A further round is suggested only when the
+    iterator is advanced, from the records that are there then, and is on disk before it is yielded.
 
     Raises:
         SpecError: `search.warm_start` has nothing to learn from.
@@ -25,31 +25,31 @@ def suggestions(spec: SweepSpec, folder: RunFolder) -> Iterator[list[Point]]:
     """
     search = spec.search
     assert search.n_trials is not None
-    drawn = already_suggested(folder)
-    if drawn:
-        yield list(drawn)
+    suggested = already_suggested(folder)
+    if suggested:
+        yield list(suggested)
     earlier = () if search.warm_start is None else warm_start(spec, Path(search.warm_start))
-    while len(drawn) < search.n_trials:
-        count = min(search.batch_size, search.n_trials - len(drawn))
-        observations = [*earlier, *measured(spec, folder)]
-        points = next_points(spec, observations, drawn, count, len(read_rounds(folder)))
+    while len(suggested) < search.n_trials:
+        count = min(search.batch_size, search.n_trials - len(suggested))
+        observations = [*earlier, *own_observations(spec, folder)]
+        points = next_points(spec, observations, suggested, count, len(read_rounds(folder)))
         if not points:
             return
         append_round(folder, tuple(points))
-        drawn += points
-        yield list(drawn)
+        suggested += points
+        yield list(suggested)
 
 
-def measured(spec: SweepSpec, folder: RunFolder) -> Iterator[Observation]:
-    """What the run itself has measured, in the order it was asked for."""
-    found = {
+def own_observations(spec: SweepSpec, folder: RunFolder) -> Iterator[Observation]:
+    """What the run itself has measured, in the order it was suggested."""
+    candidates = {
         item.config_id: item
         for item in find_front(read_records(folder.records).records, spec).candidates
     }
     for index, points in enumerate(read_rounds(folder), start=1):
         for config_id, point in points_of(spec, points).items():
-            if config_id in found:
-                yield Observation(point, index, found[config_id])
+            if config_id in candidates:
+                yield Observation(point, index, candidates[config_id])
 
 
 def warm_start(spec: SweepSpec, path: Path) -> Sequence[Observation]:
@@ -64,16 +64,16 @@ def warm_start(spec: SweepSpec, path: Path) -> Sequence[Observation]:
     seeds = spec.model_copy(update={"seeds": earlier.seeds})
     points = points_of(earlier, already_suggested(folder) or None)
     candidates = find_front(read_records(folder.records).records, seeds).candidates
-    found = [
+    observations = [
         Observation(points[item.config_id], 0, item)
         for item in candidates
         if item.config_id in points and item.excluded is None
     ]
-    if not found:
+    if not observations:
         wanted = ", ".join(objective.metric for objective in spec.objectives)
         problem = (
             f"search.warm_start: {path} has no complete configuration with {wanted}; name a run with "
             "these objectives, or leave warm_start out"
         )
         raise SpecError("search", (problem,))
-    return found
+    return observations

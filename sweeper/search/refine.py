@@ -47,25 +47,25 @@ class Refinement(NamedTuple):
 
 
 def refined_plans(
-    spec: SweepSpec, folder: RunFolder, drawn: Sequence[Point] | None
+    spec: SweepSpec, folder: RunFolder, points: Sequence[Point] | None
 ) -> Iterator[list[Plan]]:
-    """The plans of all refinements so far, again after each round; asked for as the records come in.
+    """The plans of all refinements so far, again after each round; decided as the records come in.
 
     Args:
         spec: With `search.refine`.
         folder: Of the run, whose first pass has ended.
-        drawn: The optimizer settings of an adaptive search.
+        points: The optimizer settings of an adaptive search; None for a grid.
 
     Raises:
         RunFolderError, RecordError: what lies in the folder cannot be trusted.
     """
     rounds = list(read_refinements(folder))
     if rounds:
-        yield _plans(spec, drawn, rounds)
-    while (parts := _next(spec, folder, drawn, rounds)) is not None:
-        rounds.append(parts)
-        append_decision(folder.refinements, _to_data(parts))
-        yield _plans(spec, drawn, rounds)
+        yield _plans(spec, points, rounds)
+    while (refinement := _next(spec, folder, points, rounds)) is not None:
+        rounds.append(refinement)
+        append_decision(folder.refinements, _to_data(refinement))
+        yield _plans(spec, points, rounds)
 
 
 def read_refinements(folder: RunFolder) -> tuple[Refinement, ...]:
@@ -152,7 +152,7 @@ def undecided(
 def _next(
     spec: SweepSpec,
     folder: RunFolder,
-    drawn: Sequence[Point] | None,
+    points: Sequence[Point] | None,
     rounds: Sequence[Refinement],
 ) -> Refinement | None:
     """The next round, or None where all is decided or nothing more can be afforded."""
@@ -165,7 +165,7 @@ def _next(
     used = Counter(config_id for r in rounds for part in r.parts for config_id in part.config_ids)
     first = spec.model_copy(update={"seeds": spec.seeds[:1]})
     wanted = []
-    for trajectory in make_plan(first, drawn).trajectories:
+    for trajectory in make_plan(first, points).trajectories:
         part = _part(trajectory, open_questions, used, spec)
         if part is not None:
             worth = sum(open_questions[config_id] for config_id in part.config_ids)
@@ -197,10 +197,10 @@ def _part(
 
 
 def _plans(
-    spec: SweepSpec, drawn: Sequence[Point] | None, rounds: Sequence[Refinement]
+    spec: SweepSpec, points: Sequence[Point] | None, rounds: Sequence[Refinement]
 ) -> list[Plan]:
     return [
-        make_plan(spec.model_copy(update={"seeds": (part.seed,)}), drawn, part.config_ids)
+        make_plan(spec.model_copy(update={"seeds": (part.seed,)}), points, part.config_ids)
         for item in rounds
         for part in item.parts
     ]

@@ -12,7 +12,7 @@ Round = tuple[Point, ...]
 
 
 def read_rounds(folder: RunFolder) -> tuple[Round, ...]:
-    """The rounds an adaptive search has asked for so far; none where the search is not adaptive.
+    """The rounds an adaptive search has suggested so far; none where the search is not adaptive.
 
     Raises:
         RunFolderError: the file is damaged or cannot be read.
@@ -25,7 +25,7 @@ def read_rounds(folder: RunFolder) -> tuple[Round, ...]:
 
 
 def already_suggested(folder: RunFolder) -> list[Point]:
-    """The points of all rounds, in the order they were asked for."""
+    """The points of all rounds, in the order they were suggested."""
     return [point for points in read_rounds(folder) for point in points]
 
 

@@ -49,7 +49,7 @@ def used_bytes(root: Path) -> int:
     return total
 
 
-def free_bytes(path: Path) -> int:
+def free_disk_bytes(path: Path) -> int:
     """What is free for this user on the file system that a path lies on, or would."""
     there = path.absolute()
     while not there.exists():
@@ -72,7 +72,7 @@ def check_disk(need: DiskNeed, spec: SweepSpec, folder: RunFolder) -> None:
             code="quota.plan",
             quota_gib=quota,
         )
-    free, used = free_bytes(folder.root), used_bytes(folder.root)
+    free, used = free_disk_bytes(folder.root), used_bytes(folder.root)
     if total > free + used:
         raise DiskQuotaError(
             f"{text}, and {_gib(free)} are free where {folder.root} lies; choose another place with "

@@ -22,7 +22,7 @@ from sweeper.spec import SweepSpec, dump_spec, parse_spec, spec_hash
 from sweeper.store.folder import RUN_VERSION, RunFolder, TrialStorage
 from sweeper.store.lock import DriverLock
 from sweeper.store.records import RecordWriter, TrialRecord, read_records
-from sweeper.sweep.disk import SHARE, Paced, check_disk, free_bytes, quota_check, used_bytes
+from sweeper.sweep.disk import SHARE, Paced, check_disk, free_disk_bytes, quota_check, used_bytes
 from sweeper.sweep.retention import WeightRetention, kept_ids, ruled_out, weight_files
 from sweeper.sweep.run import SweepCallbacks, SweepOptions, run_sweep
 from sweeper.task import TrajectoryTask
@@ -135,8 +135,8 @@ def test_a_run_that_does_not_fit_is_refused_with_what_would_help(
     assert "5.50 GiB" in text and "checkpoints 3.00 GiB, weights 2.00 GiB" in text
     assert "disk_quota_gib allows 5 GiB" in text and "keep_weights: front" in text
     check_disk(need, make_spec("compute.disk_quota_gib=5.5"), folder)
-    assert free_bytes(folder.root) == pytest.approx(free_bytes(tmp_path), rel=0.1)
-    monkeypatch.setattr("sweeper.sweep.disk.free_bytes", lambda path: 5 * GIB)
+    assert free_disk_bytes(folder.root) == pytest.approx(free_disk_bytes(tmp_path), rel=0.1)
+    monkeypatch.setattr("sweeper.sweep.disk.free_disk_bytes", lambda path: 5 * GIB)
     with pytest.raises(DiskQuotaError, match=r"5\.00 GiB are free.*--no-disk-check"):
         check_disk(need, make_spec(), folder)
     folder.root.mkdir(parents=True)
