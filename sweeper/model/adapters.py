@@ -80,7 +80,7 @@ def new_adapter(model: PreTrainedModel, tuning: Tuning, seed: int) -> Adapter:
 
 
 def lora_config(tuning: Tuning) -> LoraConfig:
-    """What peft is told of an adapter."""
+    """The configuration of an adapter, for peft."""
     return LoraConfig(
         r=tuning.lora_r,
         lora_alpha=tuning.lora_alpha,  # type: ignore[arg-type]
@@ -108,7 +108,7 @@ class StackedAdapters(NamedTuple):
     norm: torch.Tensor | None = None  # (slots, out), of DoRA
 
     def chosen(self, index: torch.Tensor) -> "StackedAdapters":
-        """Those of some slots, in the order asked for."""
+        """Those of some slots, in the given order."""
         parts = (None if part is None else part[index] for part in self)
         return StackedAdapters(*parts)  # type: ignore[arg-type]
 
@@ -140,7 +140,7 @@ class StackedLinear(torch.nn.Module):
         if y.dtype == stacked.down.dtype:
             if torch.is_grad_enabled():
                 return torch.baddbmm(wide, low, stacked.up.mT).view_as(y)
-            # y is nobody else's: no copy is needed.
+            # Nothing else refers to y: no copy is needed.
             return wide.baddbmm_(low, stacked.up.mT).view_as(y)
         return (wide + torch.bmm(low, stacked.up.mT)).to(y.dtype).view_as(y)
 

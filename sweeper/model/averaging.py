@@ -29,8 +29,8 @@ def interpolate(
     current: Sequence[torch.Tensor], start: Sequence[torch.Tensor], weight: float
 ) -> list[torch.Tensor]:
     """(1 - weight) * current + weight * start, in fp32 (WiSE-FT, arXiv 2109.01903)."""
-    ends = [tensor.float() for tensor in start]
-    return list(torch._foreach_lerp([tensor.float() for tensor in current], ends, weight))
+    origin = [tensor.float() for tensor in start]
+    return list(torch._foreach_lerp([tensor.float() for tensor in current], origin, weight))
 
 
 @contextmanager

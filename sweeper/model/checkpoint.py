@@ -88,8 +88,8 @@ def _replace(path: Path, data: bytes) -> None:
 def read_checkpoints(path: Path) -> Iterator[Found]:
     """What lies at `path`, then the one before it; a file that is not there is no finding.
 
-    A file is read when it is asked for: usually the first one will do. A damaged one is deleted, so that
-    it never becomes the one before.
+    A file is read when the iterator reaches it: usually the first one will do. A damaged one is deleted,
+    so that it never becomes the one before.
     """
     for place in (path, previous(path)):
         if place.is_file():

@@ -1,4 +1,4 @@
-"""Running out of memory: telling it from other failures, and saying what was there."""
+"""Running out of memory: how it differs from other failures, and what memory there was."""
 
 import os
 from typing import NamedTuple
@@ -29,7 +29,7 @@ def seen_gpus() -> SeenGpus:
 
 
 def usable_bytes(device: torch.device, share: float) -> int | None:
-    """A share of the whole memory of a GPU, whatever is free of it; None on a CPU."""
+    """A share of the total memory of a GPU, however much is free; None on a CPU."""
     if device.type != "cuda":
         return None
     return int(torch.cuda.get_device_properties(device).total_memory * share)

@@ -29,7 +29,7 @@ TRAINED_DTYPES = {
     "pure_bf16": torch.bfloat16,
 }
 FROZEN_DTYPES = {**TRAINED_DTYPES, "mixed_bf16": torch.bfloat16}
-"""What weights are held in, by `model.dtype`. Autocast rounds a frozen one to bf16 at every use anyway."""
+"""The dtype of weights in memory, by `model.dtype`. Autocast rounds frozen ones to bf16 at every use."""
 
 
 def precision(source: ModelSource, device: torch.device) -> torch.autocast:
@@ -104,10 +104,10 @@ def load_model(
     frozen: bool = False,
     architecture: Any = AutoModelForCausalLM,
 ) -> PreTrainedModel:
-    """The untouched base model, in eval mode, in the asked dtype, from safetensors alone.
+    """The untouched base model, in eval mode, in its configured dtype, from safetensors alone.
 
     Args:
-        source: Where it is, and how it is held.
+        source: Where it is, and its dtype.
         device: Where to put it.
         world: The processes that hold it together, each a part.
         frozen: Its weights will not be trained.
@@ -266,8 +266,8 @@ def _unloadable(what: str, source: ModelSource, error: Exception) -> str:
     return f"cannot load the {what} of `{source.path}` from {opened(source)}: {first}; {remedy}"
 
 
-def choose_device(asked: str) -> torch.device:
+def choose_device(name: str) -> torch.device:
     """`auto` is the first GPU where there is one, else the CPU."""
-    if asked == "auto":
-        asked = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(asked)
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)

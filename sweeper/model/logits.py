@@ -1,4 +1,4 @@
-"""Logits at the few positions that are asked for, without computing the others."""
+"""Logits at a few positions, without computing the others."""
 
 from typing import TypeGuard
 

@@ -69,7 +69,7 @@ def _save_adapter(task: TrajectoryTask, named: Mapping[str, torch.Tensor], folde
 
 
 def _peft_name(name: str) -> str:
-    """DoRA's magnitude stands in peft's files without `.weight`."""
+    """Peft's files name DoRA's magnitude without `.weight`."""
     return name if name.endswith(MAGNITUDE) else f"{name}.weight"
 
 

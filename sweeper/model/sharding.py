@@ -66,7 +66,7 @@ def is_sharded(model: torch.nn.Module) -> bool:
 class Lockstep:
     """Forward passes of a model that several processes hold together, and must therefore make together.
 
-    A process without work of its own makes idle ones until nobody has any left.
+    A process that has finished its own makes idle passes until all have.
     """
 
     def __init__(self, model: PreTrainedModel, world: World, idle: Callable[[], None]) -> None:

@@ -35,7 +35,7 @@ class Request(NamedTuple):
 class Response(NamedTuple):
     """One decoded response and the number of tokens generated for it, its end token included.
 
-    `cut` says that it was stopped early, because nothing asked for depended on what would follow.
+    `cut` says that it was stopped early, because no metric depends on the rest.
     """
 
     text: str
@@ -119,7 +119,7 @@ class Generator:
         """Per adapter, the responses of this process by the number of their request."""
         responses: dict[int, dict[int, Response]] = {adapter: {} for adapter in loaded}
         paths: dict[Decided | None, _Node] = {}
-        ends = end_tokens(steps.model, self._tokenizer)
+        stops = end_tokens(steps.model, self._tokenizer)
         for layout in self._world.share(self._layouts):
             batch = _Batch(steps, stack, layout, loaded, self._max_new_tokens)
             rows = [
@@ -128,7 +128,7 @@ class Generator:
                 for index in layout.indices
                 for request in (self._requests[index],)
             ]
-            for row in self._finish(batch, rows, ends):
+            for row in self._finish(batch, rows, stops):
                 text = str(self._tokenizer.decode(row.tokens, skip_special_tokens=True))
                 responses[row.adapter][row.index] = Response(text, len(row.tokens), row.cut)
         return responses
@@ -144,13 +144,13 @@ class Generator:
         tokens = max(ids.numel() + len(ids) * self._max_new_tokens for _, ids, _ in self._layouts)
         return int(per_token * tokens)
 
-    def _finish(self, batch: "_Batch", rows: Sequence["_Row"], ends: set[int]) -> Iterator["_Row"]:
+    def _finish(self, batch: "_Batch", rows: Sequence["_Row"], stops: set[int]) -> Iterator["_Row"]:
         """Take tokens until every row is done, and yield rows as they are."""
         batch.watch(rows)
         for last in [False] * (self._max_new_tokens - 1) + [True]:
             for row, token in batch.tokens():
                 row.take(token)
-                if token in ends or last:
+                if token in stops or last:
                     row.done = True
                 elif row.decided is not None and row.node.is_decided(row, self._stable):
                     row.done = row.cut = True
@@ -163,7 +163,7 @@ class Generator:
 
 
 def _idle(model: PreTrainedModel, stack: AdapterStack | None) -> None:
-    """A forward pass for the others' sake."""
+    """A forward pass that other processes wait for."""
     if stack is not None:
         stack.arrange([0])
     model(input_ids=torch.zeros(1, 1, dtype=torch.int64, device=model.device), use_cache=False)

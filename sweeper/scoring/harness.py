@@ -312,7 +312,7 @@ def check_harness(settings: HarnessSettings, window: int | None, objectives: Seq
 
     Args:
         settings: The tasks.
-        window: How many tokens the model has room for; None where nobody knows.
+        window: How many tokens the model has room for; None where it is not known.
         objectives: Names of metrics, of the harness or not.
 
     Raises:
@@ -324,14 +324,14 @@ def check_harness(settings: HarnessSettings, window: int | None, objectives: Seq
         with _runs([name]):
             task.set_fewshot_seed(FEWSHOT_SEED)
             task.build_all_requests(limit=1)
-        room = _generation(task).get("max_gen_toks", 0)
-        if window is not None and room >= window:
+        longest = _generation(task).get("max_gen_toks", 0)
+        if window is not None and longest >= window:
             raise DataError(
-                f"{WHERE}.tasks: `{name}` asks for responses of up to {room} tokens, but the model has "
+                f"{WHERE}.tasks: `{name}` generates up to {longest} tokens, but the model has "
                 f"a window of {window}; set generation_kwargs.max_gen_toks in a task of your own",
                 code="data.too_long",
                 task=name,
-                tokens=room,
+                tokens=longest,
                 limit=window,
             )
     known = _names(loaded)

@@ -81,13 +81,13 @@ def _load_inputs(model: ModelSource, data_key: _Hashable, evaluation_key: _Hasha
     trained = Encoder(tokenizer, sides.train.name, length, sides.train.system)
     encoder = Encoder(tokenizer, sides.test.name, length, sides.test.system)
     data = load_training_data(settings, trained, encoder)
-    asked = {HARMFUL: evaluation.harmful, HARMLESS: evaluation.harmless}
+    suites_of = {HARMFUL: evaluation.harmful, HARMLESS: evaluation.harmless}
     suites = [
-        _suite(name, sources, settings, encoder) for name, sources in asked.items() if sources
+        _suite(name, sources, settings, encoder) for name, sources in suites_of.items() if sources
     ]
     rows = {"train": settings.train, "heldout": settings.heldout}
     hashes = {name: data_hash(item) for name, item in rows.items() if item is not None}
-    for name, sources in asked.items():
+    for name, sources in suites_of.items():
         hashes |= {f"{name}/{item.name}": data_hash(item) for item in sources}
     hashes["model"] = model_hash(model)
     if evaluation.lm_eval is not None and evaluation.lm_eval.include_path is not None:

@@ -32,7 +32,7 @@ def prompt_order(prompts: int, seed: int) -> tuple[int, ...]:
 def above(count: Count, limit: float, error: float) -> bool:
     """Whether the prompts say that the rate is above a limit, wrongly with probability `error` at most.
 
-    At whatever number of prompts one asks, and however often: the confidence sequence of `refutes_rate`.
+    Valid at any number of prompts, however often it is tested: the confidence sequence of `refutes_rate`.
     Below k / n the likelihood of a rate falls with it, so a limit there that is refuted takes every
     smaller rate with it.
     """
@@ -42,8 +42,8 @@ def above(count: Count, limit: float, error: float) -> bool:
 def stop_reason(rules: StopRules, count: Count) -> dict[str, Any] | None:
     """Why scoring may end here, as a record states it; None where it goes on.
 
-    The certain rule is asked first. A verdict that is decided as kept stops nothing: the rate itself is
-    wanted of whatever may be chosen.
+    The certain rule comes first. A constraint that is certainly kept stops nothing: the rate itself is
+    needed of every configuration that may be chosen.
     """
     counted = count._asdict()
     for limit in rules.limits if rules.curtail else ():

@@ -19,14 +19,14 @@ from sweeper.store.samples import CORRECT, LOSS, TOKENS, bits
 T = TypeVar("T")
 
 MARKER = "####"
-"""What stands before the final answer in GSM8K."""
+"""What precedes the final answer in GSM8K."""
 
 
 class RowSums(NamedTuple):
     """For each row, the sums over its target tokens: negative log likelihood in nats, right predictions.
 
     A prediction is right where the most likely token after the true ones before it is the target;
-    `correct` is all 0 where nobody asked.
+    `correct` is all 0 where it is not needed.
     """
 
     loss: tuple[float, ...]
@@ -37,7 +37,7 @@ class RowSums(NamedTuple):
 def row_sums(model: torch.nn.Module, batch: Batch, *, count_correct: bool = False) -> list[RowSums]:
     """Per slot, the sums over the target tokens of each row of a batch, from one forward pass.
 
-    Losses of tokens are fp32 and are summed exactly, so that a sum does not depend on what stands beside.
+    Losses of tokens are fp32 and are summed exactly, so that a sum does not depend on the other rows.
 
     Args:
         model: A causal language model in eval mode.
@@ -88,7 +88,7 @@ def likelihood_samples(
     Nothing where a loss is not finite: then the predictions mean nothing either.
 
     Args:
-        names: The metrics that are asked for.
+        names: The metrics to measure.
         sums: Of all held-out batches, in order.
         tokens: The target tokens of each row.
     """
@@ -116,7 +116,7 @@ def text_samples(
         extractor: What of a text exact match compares; see `extracted`.
 
     Raises:
-        MissingExtraError: `rouge_l` is asked for and rouge-score is not installed.
+        MissingExtraError: `rouge_l` needs rouge-score, which is not installed.
         DataError: see `reference_answers`.
     """
     samples: dict[str, str | tuple[float, ...]] = {}

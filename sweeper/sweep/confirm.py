@@ -48,7 +48,7 @@ class Shrinkage(NamedTuple):
     """One configuration in the search and again: gaps are confirmed - search.
 
     `unsafe` compares independent prompts, or the same prompts under new seeds. `utility` compares the same
-    held-out rows under new seeds, and is None where there are none. `verdict` says what has become of it.
+    held-out rows under new seeds, and is None where there are none. `verdict` is the outcome.
     """
 
     name: str
@@ -103,7 +103,7 @@ def confirmation(
 
 
 def prepare(confirm: Confirmation, run: RunFolder) -> None:
-    """Make the folder. It gets what an adaptive search has asked for: its points are in no spec.
+    """Make the folder, with the points that an adaptive search suggested: they are in no spec.
 
     Raises:
         RunFolderError: the folder cannot be written to.

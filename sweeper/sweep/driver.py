@@ -96,7 +96,7 @@ class _Recorder(tune.Callback):
             _tidy(self._folder, task)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """The worker died more often than it may: every readout it still owed is `failed`."""
+        """The worker died more often than it may: every readout it had left is `failed`."""
         message = str(trial.get_error() or "the worker process died").strip().splitlines()[-1]
         tasks = tasks_of(trial.config)
         storages = [self._folder.trial(task.trajectory_id) for task in tasks]
@@ -194,9 +194,9 @@ def _tidy(folder: RunFolder, task: TrajectoryTask) -> None:
     shutil.rmtree(storage.outbox, ignore_errors=True)
 
 
-def _start_ray(asked: str | None) -> None:
-    # Without a word Ray would join whatever `ray start` last noted down, be it long dead.
-    address = asked or os.environ.get("RAY_ADDRESS") or "local"
+def _start_ray(configured: str | None) -> None:
+    # Without an address Ray would join the cluster that `ray start` last wrote down, even a dead one.
+    address = configured or os.environ.get("RAY_ADDRESS") or "local"
     os.environ.update(_ENVIRONMENT)
     # Tune hands cloud keys on to its workers, which need none, and Ray logs what it hands on.
     ENV_VARS_TO_PROPAGATE.difference_update(

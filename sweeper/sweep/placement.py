@@ -1,4 +1,4 @@
-"""What one trial asks of a cluster, and how many run at the same time."""
+"""What one trial requests from a cluster, and how many run at the same time."""
 
 from collections.abc import Mapping
 
@@ -7,18 +7,18 @@ from sweeper.spec import SweepSpec
 
 
 def trial_resources(spec: SweepSpec, cluster: Mapping[str, float]) -> dict[str, float]:
-    """What one trial asks Ray for. `gpus_per_trial: auto` is one GPU where the cluster has any.
+    """What one trial requests from Ray. `gpus_per_trial: auto` is one GPU where the cluster has any.
 
     Raises:
         SweeperError: more than the whole cluster has; Ray would wait for it for ever.
     """
-    asked = spec.compute.gpus_per_trial
-    gpus = float(cluster.get("GPU", 0) > 0) if asked == "auto" else float(asked)
+    per_trial = spec.compute.gpus_per_trial
+    gpus = float(cluster.get("GPU", 0) > 0) if per_trial == "auto" else float(per_trial)
     wanted = {"CPU": float(spec.compute.cpus_per_trial), "GPU": gpus}
     for kind, amount in wanted.items():
         if amount > cluster.get(kind, 0):
             raise SweeperError(
-                f"a trial asks for {amount:g} {kind}, the cluster has {cluster.get(kind, 0):g}; "
+                f"a trial needs {amount:g} {kind}, the cluster has {cluster.get(kind, 0):g}; "
                 f"lower compute.{kind.lower()}s_per_trial"
             )
     return wanted

@@ -60,7 +60,7 @@ def _ignore(*values: object) -> None:
 
 @dataclass(frozen=True, slots=True)
 class SweepCallbacks:
-    """What a caller is told while a sweep runs; nothing where a field is left out.
+    """What is called while a sweep runs; a field that is left out does nothing.
 
     Once all checks have passed: `on_rows` how many rows are trained on, held out and left out;
     `on_disk_need` how much disk the run needs, where that is known; `on_plan` the plan, and what

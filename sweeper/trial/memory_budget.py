@@ -1,4 +1,4 @@
-"""What a trial knows of the room it has on a GPU: the memory model, told of its model and its data."""
+"""How much a trial may take on at once on its GPU, by the memory model of its model and data."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -29,11 +29,11 @@ class MemoryBudget(NamedTuple):
 def gpu_memory_budget(
     memory_bytes: int, tasks: Sequence[TrajectoryTask], inputs: Inputs, config: PretrainedConfig
 ) -> MemoryBudget | None:
-    """The room of the trial that trains some tasks, or None of an architecture that is not counted.
+    """The budget of the trial that trains some tasks, or None for an architecture that is not counted.
 
     Args:
         memory_bytes: What one process may use of its GPU.
-        tasks: The members of the pack.
+        tasks: The tasks of the pack.
         inputs: Of these tasks.
         config: Of their model.
     """
@@ -42,12 +42,12 @@ def gpu_memory_budget(
         return None
     first = tasks[0]
     evaluation, heldout = first.evaluation, inputs.data.heldout
-    held = [inputs.encoder.example(row) for row in heldout]
+    rows = [inputs.encoder.example(row) for row in heldout]
     reads_text = not TEXT_METRICS.isdisjoint(evaluation.utility_metrics)
     reads_loss = not LIKELIHOOD_METRICS.isdisjoint(evaluation.utility_metrics)
     prompts = [len(tokens) for suite in inputs.suites for tokens in suite.tokens]
-    prompts += [len(row.prompt) for row in held] if reads_text else []
-    read = [len(row.prompt) + len(row.completion) for row in held] if reads_loss else []
+    prompts += [len(row.prompt) for row in rows] if reads_text else []
+    read = [len(row.prompt) + len(row.completion) for row in rows] if reads_loss else []
     trained = inputs.data.train
     facts = MemoryFacts(
         shape=shape_of(text.to_dict(), first.model.name),

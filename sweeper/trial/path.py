@@ -154,7 +154,7 @@ class RunningPath:
         return self._tokens[step]
 
     def weights(self, readout: Readout) -> list[torch.Tensor]:
-        """What a readout stands for, in the dtype of the weights."""
+        """The weights of a readout, averaged as it says, in the dtype of the trained ones."""
         values = self.trainer.values
         averaged = self.trainer.read(readout.average)
         if averaged is None:
@@ -195,7 +195,7 @@ class RunningPath:
             write_with_retry(path, kept_bytes(kept))
 
     def _outcome(self, scores: Scores | Stopped) -> tuple[Status, Mapping[str, Any] | None]:
-        """How a readout that was scored, or begun to be, ends and why."""
+        """The status of a readout that was scored, at least in part, and its reason."""
         if isinstance(scores, Stopped):
             return "pruned", {**scores.reason, "prompts_left": scores.requests_left}
         missing = [name for name in self.task.objectives if name not in scores.metrics]

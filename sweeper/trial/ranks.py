@@ -1,8 +1,8 @@
 """A trial on several GPUs: one process each, started and watched from here.
 
 The processes do the same attempt together (`trial.worker`). Each reports through a pipe of its own, in JSON
-lines: the first one its records, any of them why it failed. When this process ends, however it ends, their
-standard input closes, and they end too.
+lines: the first one its records, any of them why it failed. When this process ends, for whatever reason,
+their standard input closes, and they end too.
 """
 
 import json
@@ -51,7 +51,7 @@ def on_ranks(
         limits: What the attempt may take on.
 
     Raises:
-        RankLostError: a process ended without a word.
+        RankLostError: a process ended without a report.
         DiskFullError, UnreachableError: see `run_pack`.
     """
     storage = storage_of(tasks[0].trajectory_id)

@@ -1,4 +1,4 @@
-"""`run_pack`: do what is left of some trajectories, whatever happens on the way."""
+"""`run_pack`: do what is left of some trajectories; what fails in them becomes a record."""
 
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence

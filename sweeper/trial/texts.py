@@ -1,4 +1,4 @@
-"""The training rows of a trajectory as text, in its order, for another trainer to walk the same path."""
+"""The training rows of a trajectory as text, in its order, so that another trainer can repeat its steps."""
 
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ class Text(NamedTuple):
 
 
 def ordered_texts(task: TrajectoryTask, steps: int) -> list[Text]:
-    """The rows of the first `steps` optimizer steps, batch by batch; a row stands there once per use.
+    """The rows of the first `steps` optimizer steps, batch by batch; a row appears once per use.
 
     Completions are whole: they are cut at `max_length` tokens when they are trained on.
 

@@ -27,7 +27,7 @@ from sweeper.model.sharding import local
 from sweeper.task import Average, OptimizerSettings, Segment
 
 UNCHECKED_STEPS = 32
-"""On a GPU, looking at a loss stops the queue, so at most this many steps are looked at together."""
+"""On a GPU, fetching a loss waits for the queue, so losses are fetched at least every so many steps."""
 
 Schedule = Callable[[int], float]
 
@@ -118,7 +118,7 @@ class PathTrainer:
     """A point on an optimizer path: trainable weights, AdamW's moments, and the shadows of the path.
 
     Not thread-safe. It owns the parameters while it lives. `grad_norm` is that of the last step that was
-    looked at, before clipping; `learning_rate` that of the last step.
+    checked, before clipping; `learning_rate` that of the last step.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class PathTrainer:
 
     @property
     def seen_losses(self) -> tuple[float, ...]:
-        """The losses that were looked at already; looks at no further one."""
+        """The losses that were fetched already; fetches no further one."""
         return tuple(self._losses)
 
     def begin(self) -> None:
@@ -196,10 +196,10 @@ class PathTrainer:
         self._average()
 
     def check(self) -> None:
-        """Look at the losses that nobody looked at yet.
+        """Fetch and check the losses of the steps since the last check.
 
         A NaN weight can hide from the loss (CPU attention maps NaN scores to zeros), not from the
-        gradient, so both are looked at.
+        gradient, so both are checked.
 
         Raises:
             TrainingDivergedError: one of them, or the gradient's norm, is NaN or infinite.

@@ -1,4 +1,4 @@
-"""Ends a process that makes no progress, whatever it hangs in.
+"""Ends a process that makes no progress, wherever it hangs.
 
 Python's `faulthandler` waits in a thread of its own, written in C, on the monotonic clock: a hang that
 holds the interpreter's lock, inside CUDA or a collective, cannot keep it from writing where every thread
@@ -20,7 +20,7 @@ REARM_SHARE = 100
 class Watchdog:
     """Waits for signs of life of one attempt. There is one timer in a process, so one at a time.
 
-    While nobody works (`rest`), nothing is waited for.
+    While nothing is being done (`rest`), the timer is disarmed.
     """
 
     def __init__(self, seconds: float, note: Path) -> None:
@@ -38,7 +38,7 @@ class Watchdog:
             faulthandler.dump_traceback_later(self._seconds, file=self._file, exit=True)
 
     def rest(self) -> None:
-        """Wait for nothing until the next sign of life."""
+        """Disarm the timer until the next sign of life."""
         faulthandler.cancel_dump_traceback_later()
         self._due = 0.0
 
@@ -51,7 +51,7 @@ class Watchdog:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Wait for nothing any more, and take the empty note away."""
+        """Disarm the timer for good, and delete the empty note."""
         self.rest()
         self._file.close()
         try:
@@ -61,7 +61,7 @@ class Watchdog:
 
 
 def _opened(note: Path) -> FileIO:
-    """The note, emptied; where the disk refuses it, nowhere: the process is to be ended all the same."""
+    """The note, emptied; /dev/null where the disk refuses it: the process has to be ended anyway."""
     try:
         return note.open("wb", buffering=0)
     except OSError:

@@ -231,7 +231,7 @@ REFUSED = [
     ("codes", r"`codes` runs code that the model wrote"),
     ("lost", r"lost cannot be loaded: FileNotFoundError: .*gone.jsonl"),
     ("typo", r"typo cannot be loaded: TemplateAssertionError: No filter named 'nosuch'"),
-    ("long", r"`long` asks for responses of up to 256 tokens, but the model has a window of 128"),
+    ("long", r"`long` generates up to 256 tokens, but the model has a window of 128"),
 ]
 
 
