@@ -6,11 +6,14 @@ no generated page is kept in the repository and none can be out of date.
 
 import inspect
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from sweeper.runs.command_outputs import json_schemas
 from typer.main import get_command
 
 import sweeper
@@ -20,6 +23,8 @@ from sweeper.cli.examples import EXAMPLES
 from sweeper.data.formats import FORMATS
 from sweeper.data.suites import PUBLISHED
 from sweeper.keywords.lists import keyword_list_names, load_keyword_list
+from sweeper.runs import results
+from sweeper.spec.reference import markdown as sweep_file
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -121,18 +126,82 @@ def cli() -> str:
     return page("Command line", *parts)
 
 
-# -- Sweep file, JSON, Python ------------------------------------------------------------------------------
+# -- JSON and Python ---------------------------------------------------------------------------------------
+
+
+def _type(schema: Mapping[str, Any]) -> str:
+    """A type of a JSON schema in words."""
+    words: str = schema.get("type", "any")
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        words = f"[{name}](#{name.lower()})"
+    elif "anyOf" in schema:
+        words = " or ".join(_type(part) for part in schema["anyOf"])
+    elif "enum" in schema or "const" in schema:
+        words = ", ".join(f"`{value}`" for value in schema.get("enum", [schema.get("const")]))
+    elif "prefixItems" in schema:
+        words = f"list of {len(schema['prefixItems'])} {_type(schema['prefixItems'][0])}s"
+    elif words == "array":
+        words = f"list of {_type(schema.get('items', {}))}"
+    elif words == "object" and isinstance(schema.get("additionalProperties"), dict):
+        words = f"object of {_type(schema['additionalProperties'])}"
+    return words
+
+
+def _properties(schema: Mapping[str, Any]) -> str:
+    rows = [
+        (f"`{name}`", _type(item), item.get("description", ""))
+        for name, item in schema.get("properties", {}).items()
+    ]
+    return table(("key", "type", "meaning"), rows)
+
+
+def json_output() -> str:
+    """The keys that each command prints with `--json`, from its JSON schema; shared parts come last."""
+    parts = []
+    shared: dict[str, Mapping[str, Any]] = {}
+    for name, schema in json_schemas().items():
+        parts.append(f"## sweeper {name}")
+        shared |= schema.get("$defs", {})
+        if "anyOf" in schema:
+            parts.append(f"One of {_type(schema)}.")
+        else:
+            parts += [schema.get("description", ""), _properties(schema)]
+    parts.append("## Parts")
+    for name, schema in sorted(shared.items()):
+        parts += [f"### {name}", schema.get("description", "")]
+        parts.append(_properties(schema) if schema.get("properties") else _type(schema))
+    return "\n\n".join(parts)
+
+
+FUNCTIONS = ("load_spec", "plan", "run", "open_run")
+"""The functions of `sweeper`, in the order in which they are used."""
 
 
 def python_api() -> str:
-    """The public names of `sweeper`, for mkdocstrings to fill in."""
-    names = [name for name in sweeper.__all__ if not name.startswith("_")]
-    parts = ["```python\nimport sweeper\n```"]
-    for name in names:
-        public = getattr(sweeper, name)
-        where = f"{public.__module__}.{public.__qualname__}"
-        parts.append(f"::: {where}")
-    return page("Python API", *parts)
+    """The public functions and classes of `sweeper`, for mkdocstrings to fill in."""
+    public = [
+        name for name in sweeper.__all__ if name not in (*FUNCTIONS, "__version__", "SweepSpec")
+    ]
+    classes = [getattr(sweeper, name) for name in public]
+    names = vars(results).values()
+    classes += [
+        item for item in names if inspect.isclass(item) and item.__module__ == results.__name__
+    ]
+    parts = [f"::: {item.__module__}.{item.__qualname__}" for item in dict.fromkeys(classes)]
+    level = "\n    options:\n      heading_level: 3"
+    functions = [getattr(sweeper, name) for name in FUNCTIONS]
+    return page(
+        "Python API",
+        "The same words as on the [command line](cli.md). Results have a short `repr`, a table in "
+        "notebooks, `frame()` for pandas and `to_dict()` for what `--json` prints. Settings: "
+        "[sweep file](sweep-file.md).",
+        code("import sweeper", "python"),
+        "## Functions",
+        *(f"::: {item.__module__}.{item.__name__}{level}" for item in functions),
+        "## Classes",
+        *(f"{part}{level}" for part in parts),
+    )
 
 
 # -- Tables of the code ------------------------------------------------------------------------------------
@@ -230,25 +299,23 @@ def suites() -> str:
 
 
 def error_codes() -> str:
-    """Every error class, its stable code, what it means."""
+    """Every error class and its stable codes."""
     classes = [
         item
         for item in vars(errors).values()
         if inspect.isclass(item) and issubclass(item, errors.SweeperError)
     ]
-    rows = [
-        (
-            f"`{item.__name__}`",
-            inspect.cleandoc(item.__doc__ or "").partition("\n\n")[0],
-        )
-        for item in classes
-        if item is not errors.SweeperError
-    ]
+    rows = []
+    for item in classes:
+        meaning = inspect.cleandoc(item.__doc__ or "").partition("\n\n")[0]
+        rows.append((f"`{item.code}`", f"`{item.__name__}`", meaning))
+        rows += [(f"`{fault}`", "", text) for fault, text in item.faults.items()]
     return page(
         "Error codes",
-        "Every error that a user can correct is a subclass of `sweeper.errors.SweeperError`. The "
-        "command line prints the message and ends with 2.",
-        table(("class", "meaning"), rows),
+        "Every error that a user can correct is a subclass of `sweeper.errors.SweeperError`. Its `code` "
+        "and `values` are stable; the wording of its message is not. The command line prints the message "
+        "and ends with exit code 2.",
+        table(("code", "class", "meaning"), rows),
     )
 
 
@@ -429,6 +496,7 @@ PAGES: dict[str, Callable[[], str]] = {
 """Page below docs/ -> what writes it."""
 
 
+@cache
 def example_facts() -> dict[str, str]:
     """What `sweeper plan` says of examples/my_model.yaml, for the tutorial: the placeholders it has.
 
@@ -453,6 +521,26 @@ def example_facts() -> dict[str, str]:
         "trajectories": f"{counted.trajectories}",
         "gpu_hours": headers.hours_text(cost.gpu_hours),
     }
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "json_output": json_output,
+    "sweep_file": sweep_file,
+    **{
+        name: partial(lambda key: example_facts()[key], name)
+        for name in ("configurations", "controls", "trajectories", "gpu_hours")
+    },
+}
+"""`{{name}}` in a hand-written page -> what is written there."""
+
+
+def filled(markdown: str) -> str:
+    """A hand-written page with its placeholders filled.
+
+    Raises:
+        KeyError: a placeholder that is not in `PARTS`.
+    """
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: PARTS[found[1]](), markdown)
 
 
 def hand_written(root: Path = ROOT / "docs") -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""What the site gets when it is built: generated pages, the notebook as a page, numbers of the example."""
+"""What the site gets when it is built: generated pages and tables, and the notebook as a page."""
 
 import importlib.util
 import sys
@@ -41,15 +41,5 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """Fill in the numbers of the example in the tutorial.
-
-    Raises:
-        KeyError: the page has a placeholder that nothing fills.
-    """
-    if page.file.src_uri != "tutorials/llama.md":
-        return markdown
-    for name, value in generate.example_facts().items():
-        markdown = markdown.replace(f"{{{{{name}}}}}", value)
-    if "{{" in markdown:
-        raise KeyError(f"{page.file.src_uri}: a placeholder is left")
-    return markdown
+    """Fill the placeholders of a hand-written page."""
+    return str(generate.filled(markdown))

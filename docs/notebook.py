@@ -5,7 +5,7 @@
 
 import html
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -42,7 +42,7 @@ def markdown(path: Path) -> str:
             parts.append(text)
         elif text:
             parts.append(f"```python\n{text}\n```")
-            for output in cell["outputs"]:
+            for output in _lasting(cell["outputs"]):
                 shown = list(_output(output, f"figure-{figures}"))
                 figures += any("Plotly.newPlot" in item for item in shown)
                 parts += shown
@@ -53,6 +53,18 @@ def markdown(path: Path) -> str:
         "and numbers are those of the machine it was saved on.*"
     )
     return "\n\n".join(parts) + "\n"
+
+
+def _lasting(outputs: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """The outputs of a cell; of progress, which is displayed again and again, only the last."""
+    displayed = [output for output in outputs if output["output_type"] == "display_data"]
+    for output in outputs:
+        if (
+            output["output_type"] != "display_data"
+            or FIGURE in output["data"]
+            or output is displayed[-1]
+        ):
+            yield output
 
 
 def _output(output: Mapping[str, Any], name: str) -> Iterator[str]:
