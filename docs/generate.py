@@ -13,7 +13,6 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from sweeper.runs.command_outputs import json_schemas
 from typer.main import get_command
 
 import sweeper
@@ -24,6 +23,7 @@ from sweeper.data.formats import FORMATS
 from sweeper.data.suites import PUBLISHED
 from sweeper.keywords.lists import keyword_list_names, load_keyword_list
 from sweeper.runs import results
+from sweeper.runs.command_outputs import json_schemas
 from sweeper.spec.reference import markdown as sweep_file
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -133,7 +133,7 @@ def _type(schema: Mapping[str, Any]) -> str:
     """A type of a JSON schema in words."""
     words: str = schema.get("type", "any")
     if "$ref" in schema:
-        name = schema["$ref"].rpartition("/")[2]
+        name = schema["$ref"].rpartition("/")[2].removesuffix("Model")
         words = f"[{name}](#{name.lower()})"
     elif "anyOf" in schema:
         words = " or ".join(_type(part) for part in schema["anyOf"])
@@ -166,10 +166,11 @@ def json_output() -> str:
         if "anyOf" in schema:
             parts.append(f"One of {_type(schema)}.")
         else:
-            parts += [schema.get("description", ""), _properties(schema)]
+            what = schema.get("description", "").removeprefix(f"`sweeper {name}`: ")
+            parts += [what[:1].upper() + what[1:], _properties(schema)]
     parts.append("## Parts")
     for name, schema in sorted(shared.items()):
-        parts += [f"### {name}", schema.get("description", "")]
+        parts += [f"### {name.removesuffix('Model')}", schema.get("description", "")]
         parts.append(_properties(schema) if schema.get("properties") else _type(schema))
     return "\n\n".join(parts)
 

@@ -9,7 +9,6 @@ from types import ModuleType
 
 import pytest
 import yaml
-from sweeper.runs.command_outputs import json_schemas
 from typer.main import get_command
 
 import sweeper
@@ -17,6 +16,7 @@ import sweeper.cli.app
 from sweeper import errors
 from sweeper.cli.examples import EXAMPLES
 from sweeper.cli.options import app
+from sweeper.runs.command_outputs import json_schemas
 from sweeper.spec import load_spec, parse_spec
 from sweeper.spec.reference import spec_reference
 
