@@ -21,9 +21,13 @@ from sweeper.cli.app import app
 from sweeper.cli.examples import EXAMPLES
 from sweeper.data.formats import FORMATS
 from sweeper.data.suites import PUBLISHED
+from sweeper.estimate import GPUS
+from sweeper.estimate.inputs import Machine, plan_estimate
 from sweeper.keywords.lists import keyword_list_names, load_keyword_list
+from sweeper.planning import make_plan
 from sweeper.runs import results
 from sweeper.runs.command_outputs import json_schemas
+from sweeper.spec import load_spec
 from sweeper.spec.reference import markdown as sweep_file
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -503,24 +507,20 @@ def example_facts() -> dict[str, str]:
 
     The rows are the reader's own, so the cost is that of rows as long as those of Dolly.
     """
-    from sweeper.estimate.inputs import Machine, plan_estimate
-    from sweeper.planning import make_plan
-    from sweeper.spec import load_spec
-
-    headers = _benchmark("headers")
     spec = load_spec(
         str(ROOT / "examples" / "my_model.yaml"),
         overrides=["data.train.path=databricks/databricks-dolly-15k", "data.train.format=dolly"],
     )
     plan = make_plan(spec)
-    machine = Machine((headers.H100,), 16)
-    cost = plan_estimate(plan, spec, workers=1, machine=machine, look=False)
-    counted = plan.accounting
+    rows = []
+    for gpu in GPUS:
+        cost = plan_estimate(plan, spec, workers=1, machine=Machine((gpu,), 16), look=False)
+        minutes = [cost.train_seconds / 60, cost.evaluate_seconds / 60, cost.wall_seconds / 60]
+        rows.append((gpu.name, *(f"{value:.0f} min" for value in minutes)))
     return {
-        "configurations": f"{counted.configurations}",
-        "controls": f"{counted.controls}",
-        "trajectories": f"{counted.trajectories}",
-        "gpu_hours": headers.hours_text(cost.gpu_hours),
+        "configurations": f"{plan.accounting.configurations}",
+        "trajectories": f"{plan.accounting.trajectories}",
+        "gpu_table": table(("one GPU", "training", "evaluation", "in all"), rows),
     }
 
 
@@ -529,7 +529,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "sweep_file": sweep_file,
     **{
         name: partial(lambda key: example_facts()[key], name)
-        for name in ("configurations", "controls", "trajectories", "gpu_hours")
+        for name in ("configurations", "trajectories", "gpu_table")
     },
 }
 """`{{name}}` in a hand-written page -> what is written there."""

@@ -85,7 +85,7 @@ def named(
 
 def draw(run: Any) -> go.Figure:
     """The figure of a run."""
-    front, choice = run.front(), run.recommend()
+    front, choice = run.front(), run.recommend().analysis
     limit = run.spec.constraints[0].max
     shown = [
         item

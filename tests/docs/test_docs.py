@@ -194,6 +194,17 @@ def test_the_house_on_one_page_is_the_house() -> None:
     assert found == expected
 
 
+def test_files_and_folders_of_the_house_are_there() -> None:
+    paths = re.findall(
+        r"`([\w.]+(?:/[\w.]+)*(?:/|\.py|\.yaml|\.md))`", read(ROOT / "CONTRIBUTING.md")
+    )
+    assert len(paths) > 15
+    places = (ROOT, ROOT / "sweeper")
+    made = {"site/"}  # By `make docs`.
+    missing = [p for p in paths if p not in made and not any((at / p).exists() for at in places)]
+    assert missing == []
+
+
 def test_every_metric_has_its_sentence(generate: ModuleType) -> None:
     assert set(generate.MEANINGS) == set(generate.metrics.KINDS)
 
