@@ -192,7 +192,7 @@ def _response_lines(found: "Configuration") -> list[str]:
 def _print_comparison(result: "Comparison") -> None:
     """Settings that differ, then metrics with intervals, then paired tests against the first."""
     found, memberships = result.analysis, result.front.certainty.memberships
-    title = "Side by side (95 % intervals); `>` marks what differs"
+    title = "Side by side (95 % intervals); `>` marks hyperparameters that differ"
     table = Table("", title=title, title_justify="left")
     for number, item in enumerate(found.items, start=1):
         table.add_column(f"{number}: {escape(item.config_id)}")
@@ -241,7 +241,7 @@ def _differences(found: analysis.Comparison) -> Table:
         table.add_column(name)
     for name in ("difference (95 % interval)", "exact McNemar p"):
         table.add_column(name, justify="right")
-    table.add_column("on")
+    table.add_column("based on")
     for index, other in enumerate(others):
         for metric in found.metrics:
             gap = metric.differences[index]

@@ -132,7 +132,7 @@ def rescore(
     if judge is not None:
         _rescore(opened, make_judge(judge, options), json_)
     elif options:
-        raise JudgeError(f"{_written(options)}: options of a judge; name it with --judge")
+        raise JudgeError(f"{_written(options)} configures a judge; name the judge with --judge")
     else:
         _show_judges(opened, json_)
 

@@ -125,7 +125,9 @@ def clean(
     rows = [(i.what, f"{len(i.paths)}", show.size(i.size_bytes), f"lost: {i.lost}") for i in found]
     if rows:
         show.table("Deleted" if yes else "Can be deleted", rows)
-    if yes:
+    if not found:
+        show.line("nothing to delete")
+    elif yes:
         show.line(f"{show.size(total)} deleted; the records are unchanged")
     else:
         show.line(

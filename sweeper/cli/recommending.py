@@ -124,7 +124,7 @@ def differences_table(contrasts: Sequence[Contrast], spec: SweepSpec, title: str
     table = Table(title=title, title_justify="left")
     table.add_column("against")
     table.add_column("unsafe_rate", justify="right")
-    table.add_column("only it unsafe, only the other")
+    table.add_column("unsafe only here, only there")
     table.add_column("exact McNemar p", justify="right")
     table.add_column(spec.utility.metric, justify="right")
     for name, _, unsafe, utility in contrasts:

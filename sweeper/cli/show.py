@@ -102,7 +102,7 @@ def accounting(name: str, counted: Accounting) -> None:
     table.add_column(justify="right")
     rows = [
         ("configurations", f"{counted.configurations}"),
-        ("controls beside them", f"{counted.controls}"),
+        ("controls", f"{counted.controls}"),
         ("trajectories to train", f"{counted.trajectories}"),
         ("readouts to score", f"{counted.readouts}"),
         ("optimizer steps, every configuration alone", f"{counted.steps_alone:,}"),

@@ -35,10 +35,10 @@ from sweeper.report.cost import cost_rows
 from sweeper.report.figures import FrontInfo, StepInfo, front_info, step_curves
 from sweeper.report.lists import KeywordListRow, list_rows
 from sweeper.report.measures import ABSENT, Measure, measure
+from sweeper.report.outcomes import TrialOutcome, trial_outcomes
 from sweeper.report.pairs import pair_block
 from sweeper.report.references import ReferenceTable, reference_tables
 from sweeper.report.sections import ChartInfos, chart_infos
-from sweeper.report.statuses import End, statuses_of
 from sweeper.report.table import Row, configuration_table
 from sweeper.report.warnings import facts, warnings
 from sweeper.search.refine import RefinementRow, refinement_rows
@@ -70,7 +70,7 @@ class ReportData(NamedTuple):
     found: bool
     answer: str
     reason: str
-    caution: str
+    selection_bias: str
     facts: tuple[tuple[str, str], ...]
     warnings: tuple[str, ...]
     constants: tuple[tuple[str, str], ...]
@@ -85,7 +85,7 @@ class ReportData(NamedTuple):
     averaging: tuple[EffectRow, ...]
     controls: tuple[ControlTable, ...]
     references: tuple[ReferenceTable, ...]
-    ends: tuple[End, ...]
+    outcomes: tuple[TrialOutcome, ...]
     accounting: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
     keyword_lists: tuple[KeywordListRow, ...]
@@ -130,7 +130,8 @@ def report_data(
         found=found.chosen is not None,
         answer=_answer(found, varying(front.candidates, CANDIDATE_ROLE), spec),
         reason=found.reason,
-        caution=_caution(found, spec) + ("" if judged is None else f" Here, {judged.summary}."),
+        selection_bias=_selection_bias(found, spec)
+        + ("" if judged is None else f" Here, {judged.summary}."),
         facts=facts(front, accounting or {}, records),
         warnings=warnings(front, found, spec, accounting or {}, judged),
         constants=_constants(front),
@@ -145,7 +146,7 @@ def report_data(
         averaging=effect_rows(averaging_effects(front, spec, pairings)),
         controls=control_tables(front, spec),
         references=reference_tables(front, spec),
-        ends=statuses_of(records),
+        outcomes=trial_outcomes(records),
         accounting=(*_accounting(accounting or {}), *cost_rows(estimate, records)),
         notes=tuple((accounting or {}).get("notes", ())),
         keyword_lists=list_rows(spec, records, judged),
@@ -235,7 +236,7 @@ def _answer(found: Recommendation, names: Sequence[str], spec: SweepSpec) -> str
     )
 
 
-def _caution(found: Recommendation, spec: SweepSpec) -> str:
+def _selection_bias(found: Recommendation, spec: SweepSpec) -> str:
     seeds = len(spec.seeds)
     return (
         f"{found.compared} configuration{' was' if found.compared == 1 else 's were'} compared on "
@@ -254,7 +255,7 @@ def _compared(name: str, item: Candidate, names: Sequence[str], metrics: Sequenc
 
 _ACCOUNTS = {
     "configurations": "configurations of the space",
-    "controls": "controls beside them",
+    "controls": "controls",
     "trajectories": "training runs (trajectories)",
     "readouts": "readouts evaluated",
     "steps_alone": "optimizer steps, every configuration trained alone",

@@ -196,7 +196,7 @@ def _steps(infos: Sequence[StepInfo], chosen: bool) -> Section:
     fixed = f": {infos[0].fixed}" if infos[0].fixed else ""
     return Section(
         "steps",
-        "Along the training steps",
+        "Metrics by training step",
         f"A line for each average; everything else as in the {'recommended' if chosen else 'nearest'} "
         f"configuration{fixed}. Bars are 95 % intervals over prompts or rows.",
         tuple(

@@ -1,4 +1,7 @@
-"""All runs below a folder, one line each; a damaged one is a line that says what is wrong with it."""
+"""The runs of a folder: one line each for `ls`, and by name those that `serve` may show.
+
+A damaged run is a line that says what is wrong with it. A name from outside is only ever looked up here.
+"""
 
 import os
 from collections.abc import Iterator
@@ -17,6 +20,10 @@ State = Literal["running", "finished", "unfinished", "damaged"]
 
 _INSIDE = {"trajectories", "generations", "ray", "verdicts", "export"}
 """What lies in a run folder and holds no other runs."""
+
+
+LEADS_OUT = "is a link that leads out of the folder"
+"""Why a run is listed and not served."""
 
 
 class RunLine(NamedTuple):
@@ -116,3 +123,70 @@ def _written(folder: RunFolder) -> str:
     """When the records last changed; before the first of them, when the run began."""
     path = folder.records if folder.records.exists() else folder.info
     return datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="seconds")
+
+
+class Listed(NamedTuple):
+    """A run by its name; `problem` says why it cannot be shown, empty where it can."""
+
+    name: str
+    folder: RunFolder
+    problem: str = ""
+
+
+def servable_runs(root: Path) -> dict[str, Listed]:
+    """The run at `root`, or those directly below it, by name.
+
+    Args:
+        root: A resolved path. A run that is a link, or holds one, to somewhere outside is listed with
+            its problem, so that nobody wonders where it is.
+    """
+    if _has(root, "run.json"):
+        return {root.name: _listed(root.name, root, root)}
+    try:
+        names = sorted(path.name for path in root.iterdir())
+    except OSError:
+        return {}
+    return {
+        name: _listed(name, root / name, root)
+        for name in names
+        if name.isprintable() and not name.startswith(".") and _has(root / name, "run.json")
+    }
+
+
+def _has(folder: Path, name: str) -> bool:
+    try:
+        return (folder / name).is_file()
+    except OSError:
+        return False
+
+
+def _listed(name: str, path: Path, root: Path) -> Listed:
+    folder = RunFolder(path)
+    try:
+        inside = path.resolve().is_relative_to(root)
+        stray = _first_stray(folder) if inside else f"{name} {LEADS_OUT}"
+    except (OSError, RuntimeError) as error:
+        return Listed(name, folder, f"cannot be read: {error}")
+    return Listed(name, folder, stray)
+
+
+def _first_stray(folder: RunFolder) -> str:
+    """What is wrong with one of the names in a run: it leads out of the run, or reading it may hang."""
+    home = folder.root.resolve()
+    for place in (folder.root, folder.generations, folder.confirm):
+        try:
+            with os.scandir(place) as entries:
+                odd = [
+                    Path(entry.path)
+                    for entry in entries
+                    if entry.is_symlink() or not (entry.is_file() or entry.is_dir())
+                ]
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        for path in odd:
+            name = path.relative_to(folder.root)
+            if not path.resolve().is_relative_to(home):
+                return f"{name} {LEADS_OUT}"
+            if not (path.is_file() or path.is_dir()):
+                return f"{name} is neither a file nor a folder"
+    return ""

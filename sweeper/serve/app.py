@@ -24,11 +24,11 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from sweeper.runs.frames import csv_text
+from sweeper.runs.listing import Listed, servable_runs
 from sweeper.runs.run import open_run
 from sweeper.serve.compare import compare
 from sweeper.serve.files import FILES, chunks, find_generations, open_plain
 from sweeper.serve.guard import Guard
-from sweeper.serve.listing import Listed, list_runs
 from sweeper.serve.live import live_data
 from sweeper.serve.pages import (
     COMPARE_POLICY,
@@ -93,7 +93,7 @@ class Site:
 
     def _find(self, name: str) -> Listed | None:
         """A run that may be shown."""
-        found = list_runs(self._root).get(name)
+        found = servable_runs(self._root).get(name)
         return None if found is None or found.problem else found
 
     def _view(self, listed: Listed) -> RunView:
@@ -107,7 +107,7 @@ class Site:
 
     async def index(self, request: Request) -> Response:
         """All runs; of a folder that is a run, its report."""
-        runs = list_runs(self._root)
+        runs = servable_runs(self._root)
         if list(runs) == [self._root.name] and runs[self._root.name].folder.root == self._root:
             return RedirectResponse(run_link(self._root.name), 302)
         return HTMLResponse(await self._look(partial(self._index, runs.values())))

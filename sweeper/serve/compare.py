@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 from sweeper.analysis import Candidate, describe
 from sweeper.report.figures import FrontInfo, front_info
 from sweeper.report.measures import measure
-from sweeper.serve.state import Found
+from sweeper.serve.state import RunSnapshot
 from sweeper.spec import SweepSpec
 from sweeper.task import as_written
 
-_UNTOLD = ("name", "description")
+_IGNORED = ("name", "description")
 """Keys of a sweep file whose difference says nothing."""
 
 
@@ -24,7 +24,7 @@ class Side(NamedTuple):
     info: FrontInfo
 
 
-class Comparison(NamedTuple):
+class RunComparison(NamedTuple):
     """Two runs. `recommended` and `differences` hold rows of a name and the texts of both."""
 
     a: Side
@@ -34,9 +34,9 @@ class Comparison(NamedTuple):
     differences: tuple[tuple[str, str, str], ...]
 
 
-def compare(names: tuple[str, str], a: Found, b: Found) -> Comparison:
+def compare(names: tuple[str, str], a: RunSnapshot, b: RunSnapshot) -> RunComparison:
     """Gather a comparison of two runs, finished or not."""
-    return Comparison(
+    return RunComparison(
         a=_side(names[0], a),
         b=_side(names[1], b),
         warnings=tuple(_warnings(a, b)),
@@ -48,7 +48,7 @@ def compare(names: tuple[str, str], a: Found, b: Found) -> Comparison:
     )
 
 
-def _side(name: str, found: Found) -> Side:
+def _side(name: str, found: RunSnapshot) -> Side:
     metrics = [item.metric for item in found.spec.objectives]
     return Side(
         name=name,
@@ -71,7 +71,7 @@ def _measured(item: Candidate, metric: str) -> str:
     return f"{found.text} ({found.detail})" if found.detail else found.text
 
 
-def _recommended(found: Found) -> list[tuple[str, str]]:
+def _recommended(found: RunSnapshot) -> list[tuple[str, str]]:
     """Rows about the recommended configuration, of any run the same ones."""
     chosen = found.recommendation.chosen
     metrics = ("unsafe_rate", "over_refusal_rate", "rouge_l", "heldout_loss", "exact_match")
@@ -94,7 +94,7 @@ def spec_differences(a: SweepSpec, b: SweepSpec) -> list[tuple[str, str, str]]:
     return [
         (key, _text(one.get(key)), _text(other.get(key)))
         for key in keys
-        if one.get(key) != other.get(key) and key not in _UNTOLD
+        if one.get(key) != other.get(key) and key not in _IGNORED
     ]
 
 
@@ -111,7 +111,7 @@ def _text(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _warnings(a: Found, b: Found) -> Iterable[str]:
+def _warnings(a: RunSnapshot, b: RunSnapshot) -> Iterable[str]:
     """What must not be compared across the two runs, and why."""
     one, other = _measured_with(a), _measured_with(b)
     if one is None or other is None:
@@ -134,16 +134,16 @@ def _warnings(a: Found, b: Found) -> Iterable[str]:
         ("seeds", "means are over other seeds"),
     ):
         if one[subject] != other[subject]:
-            yield f"Other {subject}: {what}."
+            yield f"Different {subject}: {what}."
     for name, found in (("first", a), ("second", b)):
         if not any(record.status == "complete" for record in found.records):
             yield f"The {name} run has no complete record: there is nothing of it to compare."
     for key in ("objectives", "constraints"):
         if getattr(a.spec, key) != getattr(b.spec, key):
-            yield f"Other {key}: what is recommended answers another question."
+            yield f"Different {key}: the recommendations answer different questions."
 
 
-def _measured_with(found: Found) -> dict[str, Any] | None:
+def _measured_with(found: RunSnapshot) -> dict[str, Any] | None:
     """What the numbers of a run stand on, by subject; None where no record says."""
     origin = next((r.provenance for r in found.records if r.provenance.get("data_sha256")), None)
     if origin is None:

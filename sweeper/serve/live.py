@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sweeper.analysis import describe, reason_text
-from sweeper.serve.state import QUIET_SECONDS, Found, RunView, state_of
+from sweeper.serve.state import QUIET_SECONDS, RunSnapshot, RunView, state_of
 from sweeper.store.progress import TrajectoryProgress
 from sweeper.store.records import TrialRecord
 
@@ -79,7 +79,7 @@ def thinned(losses: Sequence[float], points: int = CURVE_POINTS) -> list[float]:
     return [losses[i * (len(losses) - 1) // (points - 1)] for i in range(points)]
 
 
-def _latest(found: Found) -> list[dict[str, Any]]:
+def _latest(found: RunSnapshot) -> list[dict[str, Any]]:
     """The last records, newest first."""
     objectives = [item.metric for item in found.spec.objectives]
     return [

@@ -11,8 +11,8 @@ from markupsafe import Markup
 
 from sweeper.analysis import describe
 from sweeper.report.figures import figure_html, fronts_figure
-from sweeper.serve.compare import Comparison
-from sweeper.serve.state import Found, Page, state_of
+from sweeper.serve.compare import RunComparison
+from sweeper.serve.state import Page, RunSnapshot, state_of
 
 _ENVIRONMENT = Environment(
     loader=PackageLoader("sweeper", "serve"),
@@ -72,7 +72,7 @@ class Summary(NamedTuple):
     recommended: str
 
 
-def summary(found: Found) -> Summary:
+def summary(found: RunSnapshot) -> Summary:
     """The little of it that the index shows."""
     chosen = found.recommendation.chosen
     return Summary(
@@ -147,7 +147,7 @@ def _directives(policy: str) -> dict[str, str]:
     return {name: value for name, _, value in parts if name}
 
 
-def compare_page(data: Comparison) -> str:
+def compare_page(data: RunComparison) -> str:
     """Two runs side by side."""
     figure = None
     if data.a.utility == data.b.utility:

@@ -1,4 +1,4 @@
-"""Binding to an address and answering until somebody says stop."""
+"""Binds to an address and answers until it is stopped."""
 
 import errno
 import ipaddress
@@ -13,8 +13,8 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from sweeper.errors import RunFolderError, SweeperError
+from sweeper.runs.listing import servable_runs
 from sweeper.serve.app import Site, make_app
-from sweeper.serve.listing import list_runs
 
 DEFAULT_PORT = 8765
 
@@ -62,11 +62,11 @@ def serve(
             names |= {socket.gethostname(), socket.getfqdn()}
         app = make_app(Site(root, with_generations, redact), names, address.is_unspecified)
         server = make_server(app)
-        # Whoever is still being answered when somebody says stop is cut off: no error to talk about.
+        # A request that is cut off by the stop is no error.
         logging.getLogger("uvicorn.error").addFilter(lambda record: not server.should_exit)
         shown = "127.0.0.1" if address.is_unspecified else host
         url = f"http://{_bracketed(shown)}:{bound.getsockname()[1]}/"
-        begin(Started(url, len(list_runs(root)), not address.is_loopback))
+        begin(Started(url, len(servable_runs(root)), not address.is_loopback))
         server.run(sockets=[bound])
 
 

@@ -39,7 +39,7 @@ FRONT_SHARE = 10
 Stamp = tuple[tuple[int, int, int] | None, ...]
 
 
-class Found(NamedTuple):
+class RunSnapshot(NamedTuple):
     """What the records of a run say. `planned` is None where the plan is not known.
 
     `names` are the hyperparameters that vary.
@@ -85,7 +85,7 @@ class RunView:
         self._redact = redact
         self._lock = threading.Lock()
         self._records = GrowingRecords(folder.records)
-        self._found: tuple[Stamp, Found] | None = None
+        self._found: tuple[Stamp, RunSnapshot] | None = None
         self._due = 0.0
         self._page: tuple[Stamp, Page] | None = None
         self._progress: dict[str, tuple[Stamp, TrajectoryProgress | None]] = {}
@@ -105,7 +105,7 @@ class RunView:
             run.confirm / run.records.name,
         )
 
-    def found(self) -> Found:
+    def found(self) -> RunSnapshot:
         """What the records say now.
 
         Raises:
@@ -121,7 +121,7 @@ class RunView:
                 planned = run.accounting.get("readouts")
                 self._found = (
                     stamp,
-                    Found(
+                    RunSnapshot(
                         spec,
                         records,
                         front,
@@ -134,7 +134,7 @@ class RunView:
                 self._due = ended + FRONT_SHARE * (ended - began)
             return self._found[1]
 
-    def found_lately(self) -> Found:
+    def found_lately(self) -> RunSnapshot:
         """Like `found`, but the front may be of a while ago where finding it takes long.
 
         Raises:

@@ -310,7 +310,7 @@ BAD_LINES: list[tuple[list[str], str]] = [
         "--device: no options of a",
     ),
     (["--judge", "http:m", "--base-url", "http://h", "--api-key-env", "NONE_SUCH"], "is not set"),
-    (["--format", "harmbench"], "--format: options of a judge; name it with --judge"),
+    (["--format", "harmbench"], "--format configures a judge; name the judge with --judge"),
 ]
 
 

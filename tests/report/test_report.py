@@ -69,7 +69,7 @@ def test_the_answer_is_one_sentence_with_its_interval() -> None:
     assert "0.8 % of harmful prompts answered unsafely" in data.answer
     assert "(2/256; 95 % interval 0.2 to 2.8 %)" in data.answer
     assert "at or below 5 %" in data.question
-    assert data.caution.startswith("1 configuration was compared")
+    assert data.selection_bias.startswith("1 configuration was compared")
 
 
 def test_without_a_recommendation_the_nearest_is_shown() -> None:
@@ -125,7 +125,7 @@ def test_seeds_are_shown_one_by_one_and_as_spread() -> None:
     cell = dict(zip(data.columns, data.rows[0].cells, strict=True))["unsafe_rate"]
     assert cell.text == "0.8 %"
     assert cell.detail == "0/256, 2/256, 4/256, 0.0 to 3.9 %, seeds 0.0 to 1.6 %"
-    assert "3 seeds" in data.caution
+    assert "3 seeds" in data.selection_bias
     unfinished = made(records[:2], "seeds=[0, 1, 2]")
     assert unfinished.rows[0].cells[-1].text == "no record yet of seed 2"
 
@@ -137,14 +137,14 @@ def test_ends_are_counted_with_their_reasons() -> None:
         make_record(identity="p", status="pruned"),
         make_record(identity="u", status="unscored"),
     ]
-    ends = {end.status: end for end in made(records).ends}
-    assert {name: end.records for name, end in ends.items()} == {
+    outcomes = {item.status: item for item in made(records).outcomes}
+    assert {name: item.records for name, item in outcomes.items()} == {
         "complete": 1,
         "failed": 3,
         "pruned": 1,
         "unscored": 1,
     }
-    ((reason, count),) = ends["failed"].reasons
+    ((reason, count),) = outcomes["failed"].reasons
     assert count == 3
     assert "the training loss is nan" in reason
     assert "Traceback" not in reason

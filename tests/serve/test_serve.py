@@ -496,11 +496,11 @@ def test_two_runs_of_the_same_data_compare_and_others_are_warned_about(tmp_path:
 
     harmful = found("harmful", measured_with(SWEEP, **{"harmful/h": "9"})).found()
     assert compare(("a", "harmful"), a, harmful).warnings == (
-        "Other harmful prompts: unsafe rates are not comparable.",
+        "Different harmful prompts: unsafe rates are not comparable.",
     )
     split = found("split", measured_with(SWEEP), "data.heldout_rows=32").found()
     (warning,) = compare(("a", "split"), a, split).warnings
-    assert warning == "Other held-out rows: utility metrics are not comparable."
+    assert warning == "Different held-out rows: utility metrics are not comparable."
     other_half = "evaluation.harmful={path: harmful.csv, prompt_split: search}"
     half = found("half", measured_with(SWEEP), other_half).found()
     assert any("harmful prompts" in text for text in compare(("a", "half"), a, half).warnings)
@@ -508,7 +508,7 @@ def test_two_runs_of_the_same_data_compare_and_others_are_warned_about(tmp_path:
         "limit", measured_with(SWEEP), "constraints=[{metric: unsafe_rate, max: 0.2}]"
     ).found()
     (warning,) = compare(("a", "limit"), a, limit).warnings
-    assert warning == "Other constraints: what is recommended answers another question."
+    assert warning == "Different constraints: the recommendations answer different questions."
     unknown = compare(("a", "unknown"), a, found("unknown", SWEEP).found()).warnings
     assert len(unknown) == 1 and "cannot be checked" in unknown[0]
     failed = found("failed", measured_with([make_record(status="failed")])).found()

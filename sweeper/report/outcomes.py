@@ -1,4 +1,4 @@
-"""How the records of a sweep ended, and why."""
+"""Trial outcomes: how many records have which status, and why."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,22 +8,22 @@ from sweeper.analysis import reason_text
 from sweeper.store.records import STATUSES, TrialRecord
 
 
-class End(NamedTuple):
-    """How many records ended in one way, and why, most frequent reason first."""
+class TrialOutcome(NamedTuple):
+    """How many records have one status, and why, most frequent reason first."""
 
     status: str
     records: int
     reasons: tuple[tuple[str, int], ...]
 
 
-def statuses_of(records: Sequence[TrialRecord]) -> tuple[End, ...]:
+def trial_outcomes(records: Sequence[TrialRecord]) -> tuple[TrialOutcome, ...]:
     """Count them by status, in the order of STATUSES, each with its reasons."""
-    ends = []
+    outcomes = []
     for status in STATUSES:
-        ended = [record for record in records if record.status == status]
-        reasons = Counter(_why(record) for record in ended if status != "complete")
-        ends.append(End(status, len(ended), tuple(reasons.most_common())))
-    return tuple(ends)
+        found = [record for record in records if record.status == status]
+        reasons = Counter(_why(record) for record in found if status != "complete")
+        outcomes.append(TrialOutcome(status, len(found), tuple(reasons.most_common())))
+    return tuple(outcomes)
 
 
 def _why(record: TrialRecord) -> str:
