@@ -42,7 +42,7 @@ class Axis(SpecModel, Generic[T]):
                 raise ValueError(f"`values` stands alone, but got {', '.join(given)} beside it")
             repeated = [value for i, value in enumerate(self.values) if value in self.values[:i]]
             if repeated:
-                raise ValueError(f"values must differ, but {repeated[0]!r} stands twice")
+                raise ValueError(f"values must differ, but {repeated[0]!r} is given twice")
             return self
         if self.low is None or self.high is None:
             raise ValueError("a range needs both `low` and `high`")

@@ -25,7 +25,7 @@ class _Loader(yaml.SafeLoader):
                 if key in seen:
                     line = node.start_mark.line + 1
                     raise yaml.YAMLError(
-                        f"the key `{key}` stands twice in the block at line {line}"
+                        f"the key `{key}` is given twice in the block at line {line}"
                     )
                 seen.add(key)
         return super().construct_mapping(node, deep)

@@ -141,16 +141,16 @@ def _broken_laws(spec: SweepSpec) -> Iterable[str]:
     """What no single block can see."""
     names: list[str] = [item.metric for item in spec.objectives]
     for name in sorted({name for name in names if names.count(name) > 1}):
-        yield f"objectives: {name} stands twice"
+        yield f"objectives: {name} is given twice"
     for seed in sorted({seed for seed in spec.seeds if spec.seeds.count(seed) > 1}):
-        yield f"seeds: {seed} stands twice"
+        yield f"seeds: {seed} is given twice"
     if not any(is_utility(name) for name in names):
         yield f"objectives: one utility metric is needed ({', '.join(UTILITY_METRICS)}), got {names}"
     if not any(name in SAFETY_METRICS for name in names):
         yield f"objectives: one safety metric is needed ({', '.join(SAFETY_METRICS)}), got {names}"
     for name in names:
         if name in UTILITY_METRICS and name not in spec.evaluation.utility_metrics:
-            yield f"objectives: {name} is not among evaluation.utility_metrics, so nobody measures it"
+            yield f"objectives: {name} is not among evaluation.utility_metrics, so it is not measured"
         if is_harness(name) and spec.evaluation.lm_eval is None:
             yield f"objectives: {name} needs evaluation.lm_eval, with its task among `tasks`"
     wanted = {*names, *(item.metric for item in spec.constraints)}
@@ -175,7 +175,7 @@ def _broken_references(spec: SweepSpec) -> Iterable[str]:
     known = list(type(spec.space).model_fields)
     names = [item.name for item in spec.references]
     for name in sorted({name for name in names if names.count(name) > 1}):
-        yield f"references: {name} stands twice"
+        yield f"references: {name} is given twice"
     given = {name for item in spec.references for point in item.points for name in point.params}
     for name in sorted(given - set(known)):
         near = difflib.get_close_matches(name, known, n=1)

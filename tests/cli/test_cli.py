@@ -52,7 +52,7 @@ BAD_SPECS = [
     ("space.learning_rate={values: []}", r"space.learning_rate.values: found \[\]", "at least 1"),
     ("space.batch_size=many", "space.batch_size.*found 'many'", "valid integer"),
     ("space.max_steps={low: 1, high: 9}", "space.max_steps: a grid needs `num`"),
-    ("seeds=[0, 0]", "seeds: 0 stands twice"),
+    ("seeds=[0, 0]", "seeds: 0 is given twice"),
     ("version=2", "version: found 2", "should be 1"),
     ("nonsense", "--set: 1 problem", "`nonsense` is not of the form key=value"),
     ("name.first=x", "--set", "`name` is not a block"),
@@ -131,7 +131,7 @@ ROW = '{"prompt": "p", "completion": "c"}'
         ),
         ("evaluation.harmful", None, [r"rows\.jsonl: no such data file"]),
         ("evaluation.harmless", ['{"text": "p"}'], ["no column `prompt`", "it has text"]),
-        ("evaluation.harmful", ['{"id": 1, "prompt": "p"}'] * 2, ["the id '1' stands twice"]),
+        ("evaluation.harmful", ['{"id": 1, "prompt": "p"}'] * 2, ["duplicate id '1'"]),
     ],
 )
 def test_a_bad_data_file_is_refused_before_anything_is_launched(

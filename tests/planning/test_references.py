@@ -70,7 +70,7 @@ def test_a_point_that_says_nothing_here_is_refused(point: str, problem: str) -> 
 
 def test_two_references_of_one_name_are_refused() -> None:
     one = "{name: a, source: b, points: [{metrics: {unsafe_rate: 0.1}}]}"
-    with pytest.raises(SpecError, match="references: a stands twice"):
+    with pytest.raises(SpecError, match="references: a is given twice"):
         make_spec(f"references=[{one}, {one}]")
 
 
