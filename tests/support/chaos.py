@@ -44,7 +44,7 @@ from sweeper.store.journal import Journal
 from sweeper.store.records import RecordWriter, TrialRecord, read_records
 from sweeper.sweep.run import run_sweep
 from sweeper.task import TrajectoryTask
-from sweeper.trial import attempt
+from sweeper.trial import resources
 from sweeper.trial.run import run_pack
 from sweeper.trial.train import PathTrainer
 from sweeper.trial.watchdog import Watchdog
@@ -163,7 +163,7 @@ def install(chaos: Chaos) -> None:
 
     before(PathTrainer, "finish", "train")
     before(Scorer, "_scores", "score")
-    before(attempt, "load_inputs", "load")
+    before(resources, "load_inputs", "load")
     before(sweeper.model.checkpoint, "_replace", "checkpoint")
     write_atomic, write_line, rename = (
         sweeper.store.folder.write_atomic,
