@@ -1,5 +1,6 @@
 """The documentation keeps its promises: sizes, links, plain words, examples that load, a site."""
 
+import ast
 import importlib.util
 import re
 import subprocess
@@ -178,6 +179,22 @@ def test_yaml_in_the_docs_is_part_of_a_sweep_file() -> None:
             parse_spec(yaml.safe_dump(whole), source=str(path))
             count += 1
     assert count >= 8
+
+
+def test_python_in_the_docs_uses_the_api() -> None:
+    """Each block parses, and what it takes from `sweeper` and calls on a run exists."""
+    count = 0
+    for path in [*PAGES, ROOT / "README.md"]:
+        inline = re.findall(r"`(run\.\w+\([^`]*\))`", read(path))
+        for text in [*re.findall(r"```python\n(.*?)```", read(path), re.DOTALL), *inline]:
+            for node in ast.walk(ast.parse(text)):
+                if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                    known = {"sweeper": sweeper.__all__, "run": dir(sweeper.Run)}
+                    assert node.attr in known.get(node.value.id, [node.attr]), (
+                        f"{path.name}: {text}"
+                    )
+                    count += node.value.id in known
+    assert count > 12
 
 
 def test_the_house_on_one_page_is_the_house() -> None:
