@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from sweeper.errors import LaunchError
 
@@ -73,6 +71,13 @@ def fill_yaml(text: str, values: Values) -> str:
 
 
 def _render(text: str, values: Values, quote: Callable[[Any], Raw]) -> str:
+    from jinja2 import (
+        StrictUndefined,
+        TemplateError,
+        TemplateSyntaxError,
+    )  # Every command would wait.
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
     environment = ImmutableSandboxedEnvironment(
         undefined=StrictUndefined,
         finalize=quote,
@@ -104,6 +109,8 @@ def _given(value: Any) -> Any:
             "a template uses a name that has no value here; put it between {% if NAME %} and {% endif %}",
             code="launch.template",
         )
+    from jinja2 import StrictUndefined
+
     if isinstance(value, StrictUndefined):
         str(value)  # Raises what says so.
     return value
