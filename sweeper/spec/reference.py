@@ -140,7 +140,3 @@ def markdown() -> str:
             )
         lines.append("")
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    print(markdown())
