@@ -1,7 +1,7 @@
 """Every key of a sweep file, read from the blocks themselves: the source of docs/reference/sweep-file.md.
 
-`spec_reference()` returns one `Key` for each key in the order of the file; `markdown()`, or
-`python -m sweeper.spec.reference`, makes Markdown tables of them, one for each block.
+`spec_reference()` returns one `Key` for each key in the order of the file; `markdown()` makes Markdown
+tables of them, one for each block.
 """
 
 import types
