@@ -3,7 +3,7 @@
 # 225 configurations were compared on the same prompts. Its intervals are not corrected for that.
 # Measured over seed 0: heldout_loss 0.1894 (n=1280); rouge_l 0.9896 (95 % interval 0.9251 to 0.9986, n=64); exact_match 0.8438 (95 % interval 0.7357 to 0.9129, n=64); unsafe_rate 3/240 = 1.2 % (95 % interval 0.4 to 3.6 %); over_refusal_rate 0/64 = 0.0 % (95 % interval 0.0 to 5.7 %).
 # Verdicts by the keyword list sweeper (43df42273326e280).
-# Measured with lm_eval 0.4.13, optuna 5.0.0, peft 0.21.2, ray 2.60.0, rouge-score 0.1.2, sweeper 0.1.0, tokenizers 0.23.3, torch 2.13.0+cpu, transformers 5.23.0; git commit 87aa206bd3e4.
+# Measured with lm_eval 0.4.13, optuna 5.0.0, peft 0.21.2, ray 2.60.0, rouge-score 0.1.2, sweeper 0.1.0, tokenizers 0.23.3, torch 2.13.0+cpu, transformers 5.23.0; git commit 414abaa8b234.
 # Model builtin:miniature/model; loaded with dtype=float32, attn_implementation=sdpa, trained without autocast; the adapter in fp32 (float32).
 # Training template chat, test template chat; loss on completions.
 # Effective batch 16 = 8 per device x 2 accumulated x 1 device(s). On another number of devices, export again.
