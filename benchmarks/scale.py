@@ -206,7 +206,7 @@ def resume_through_drive(root: Path) -> None:
 
 def progress(root: Path) -> None:
     """What a whole sweep pays for its progress lines, training aside."""
-    from sweeper.cli.show import SweepProgress
+    from sweeper.runs.progress import SweepProgress
 
     spec, plan, _ = laid_out(RunFolder(root).spec.read_text(encoding="utf-8"))
     found = read_records(RunFolder(root).records)
