@@ -61,9 +61,9 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join(lines)
 
 
-def page(title: str, *parts: str) -> str:
+def page(title: str, *parts: str, note: str = NOTE) -> str:
     """A whole page: its title, the note that it is generated, its parts."""
-    return "\n\n".join([f"# {title}", NOTE, *parts]) + "\n"
+    return "\n\n".join([f"# {title}", note, *parts]) + "\n"
 
 
 def number(value: object) -> object:
@@ -485,6 +485,7 @@ def measurements() -> str:
         *_simulated("stopping", "Stopping rules", "benchmarks/stopping.py"),
         *_searches(),
         *_speed(),
+        note="*This page is generated from the results in `benchmarks/results/`.*",
     )
 
 
