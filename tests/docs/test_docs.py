@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import pytest
 import yaml
@@ -20,6 +21,9 @@ from sweeper.cli.options import app
 from sweeper.runs.command_outputs import json_schemas
 from sweeper.spec import load_spec, parse_spec
 from sweeper.spec.reference import spec_reference
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -256,16 +260,21 @@ def test_the_page_of_measurements_has_every_outcome(generate: ModuleType) -> Non
     assert "none was measured on a GPU" in " ".join(sweeps.split())
 
 
-@pytest.mark.slow
-def test_the_site_builds_without_a_broken_link_and_loads_nothing_from_elsewhere(
-    tmp_path: Path,
-) -> None:
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site as `make docs` builds it; a broken link or anchor fails here."""
+    folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir"]
     built = subprocess.run(
-        [*command, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False
+        [*command, str(folder)], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert built.returncode == 0, built.stdout + built.stderr
-    pages = list(tmp_path.rglob("*.html"))
+    return folder
+
+
+@pytest.mark.slow
+def test_the_site_has_every_page_and_loads_nothing_from_elsewhere(site: Path) -> None:
+    pages = list(site.rglob("*.html"))
     assert len(pages) > 35
     tag = re.compile(
         r"<(?:script|img|iframe|link rel=\"?stylesheet\"?)\b[^>]*?(?:src|href)=\"?https?:"
@@ -273,7 +282,28 @@ def test_the_site_builds_without_a_broken_link_and_loads_nothing_from_elsewhere(
     for page in pages:
         assert tag.findall(read(page)) == [], page.name
     for path in ("reference/cli.html", "reference/metrics.html", "reference/measurements.html"):
-        assert (tmp_path / path).exists()
+        assert (site / path).exists()
+
+
+@pytest.mark.slow
+def test_pages_and_their_search_work_from_the_disk(site: Path, chromium: "Browser") -> None:
+    """Without a server or a network: the notebook's figure is drawn, and the search finds a page."""
+    page = chromium.new_page()
+    errors: list[str] = []
+    requests: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto((site / "tutorials" / "miniature.html").as_uri())
+    page.wait_for_selector(".main-svg")
+    page.goto((site / "index.html").as_uri())
+    page.click("input.md-search__input")
+    page.keyboard.type("curtailment")
+    page.wait_for_selector(".md-search-result__item")
+    assert "Search and stopping" in page.inner_text(".md-search-result__list")
+    page.close()
+    assert errors == []
+    assert len(requests) > 10
+    assert [url for url in requests if not url.startswith(("file:", "data:", "blob:"))] == []
 
 
 @pytest.mark.slow
