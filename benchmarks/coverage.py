@@ -1,7 +1,7 @@
 """How often intervals hold what they should, and how often a front by P(on front) is the true one.
 
-`python benchmarks/coverage.py` simulates (seeded), prints the tables of docs/explanation/statistics.md and
-writes them to results/. Coverage of intervals of one count is summed exactly over all counts instead.
+`python benchmarks/coverage.py` simulates (seeded), prints its tables and writes them to results/, where the
+documentation takes them from. Coverage of intervals of one count is summed exactly over all counts instead.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """How often the rules of stopping are wrong, and what they save, by simulation.
 
-`python benchmarks/stopping.py` simulates (seeded), prints the tables of
-docs/explanation/search-and-stopping.md and writes them to results/.
+`python benchmarks/stopping.py` simulates (seeded), prints its tables and writes them to
+results/, from where the documentation shows them.
 """
 
 import argparse

@@ -67,7 +67,7 @@ PUBLISHED = {
     "xstest-safe": Published("Paul/XSTest", split="train", where={"label": "safe"}),
     "xstest-unsafe": Published("Paul/XSTest", split="train", where={"label": "unsafe"}),
 }
-"""The suites of `task.data.SUITES`; docs/reference/sweep-file.md says where each was published."""
+"""The suites of `task.data.SUITES`; the documentation lists them on a page of its own."""
 
 
 def published(source: Source) -> Source:

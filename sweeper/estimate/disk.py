@@ -1,4 +1,4 @@
-"""How much disk a run needs, by parts. Formula and measurements: docs/how-to/disk-and-mirrors.md."""
+"""How much disk a run needs, by parts. Formula: docs/explanation/performance-and-cost.md."""
 
 import math
 from collections import Counter

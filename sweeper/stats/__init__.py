@@ -1,6 +1,6 @@
 """Statistics of rates and means: intervals, posteriors, pairs, fronts' volumes. numpy and scipy alone.
 
-Every formula has its source in its docstring and its derivation in docs/explanation/statistics.md;
+Every formula has its source in its docstring. docs/explanation/statistics.md says what each is for, and
 benchmarks/coverage.py measures coverage.
 """
 
