@@ -185,6 +185,13 @@ def test_yaml_in_the_docs_is_part_of_a_sweep_file() -> None:
     assert count >= 8
 
 
+def test_the_slurm_example_is_a_sound_script() -> None:
+    script = ROOT / "examples" / "slurm.sh"
+    checker = Path(sys.executable).with_name("shellcheck")
+    checked = subprocess.run([checker, script], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout
+
+
 def test_python_in_the_docs_uses_the_api() -> None:
     """Each block parses, and what it takes from `sweeper` and calls on a run exists."""
     count = 0
