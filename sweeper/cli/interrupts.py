@@ -91,4 +91,4 @@ def interrupted(folder: RunFolder) -> None:
 def _progress(folder: RunFolder) -> str:
     """`37 of 140 records are in runs/x/records.jsonl`; a torn last line does not count."""
     written = folder.records.read_bytes().count(b"\n") if folder.records.exists() else 0
-    return f"{written} of {folder.planned()} records are in {folder.records}"
+    return f"{written} of {folder.planned_records()} records are in {folder.records}"

@@ -43,7 +43,7 @@ def logs(
         raise RunFolderError(f"no trial of {run} has logged anything yet; `--follow` waits for it")
     for line in lines if tail is None else lines[max(0, len(lines) - tail) :]:
         _print(line, json_)
-    while follow and folder.is_driven():
+    while follow and folder.has_driver():
         time.sleep(POLL_SECONDS)
         for line in _new_lines(folder, _trials(folder, trial, every), readers):
             _print(line, json_)

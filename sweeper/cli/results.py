@@ -111,7 +111,7 @@ def export_study(
     opened = open_run(run)
     if storage is None:
         address = str(opened.folder.study)
-        if not opened.folder.is_driven():  # A driver keeps it up to date itself.
+        if not opened.folder.has_driver():  # A driver keeps it up to date itself.
             update_journal(opened.folder.study, opened.front().analysis, opened.spec)
         show.line(f"wrote {address}")
     else:

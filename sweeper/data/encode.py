@@ -54,9 +54,9 @@ class Encoder:
 
     def example(self, example: Example) -> Encoded:
         """The tokens of a row, truncated to `max_length`; a long prompt leaves an empty completion."""
-        return self.cut(self.whole(example))
+        return self.truncate(self.encode_untruncated(example))
 
-    def whole(self, example: Example) -> Encoded:
+    def encode_untruncated(self, example: Example) -> Encoded:
         """The tokens of a row that is not truncated: the prompt as at generation time, and the completion.
 
         The completion keeps its end of turn. Both are tokenized together; where a token would span the
@@ -68,7 +68,7 @@ class Encoder:
             return Encoded(prompt, both[len(prompt) :])
         return Encoded(prompt, self._tokens(answer))
 
-    def cut(self, row: Encoded) -> Encoded:
+    def truncate(self, row: Encoded) -> Encoded:
         """The row within `max_length` tokens: the completion is truncated."""
         return Encoded(row.prompt, row.completion[: max(0, self.max_length - len(row.prompt))])
 
@@ -126,12 +126,12 @@ def _fitting(
             place for its turns.
     """
     try:
-        whole = encoder.whole(example)
+        whole = encoder.encode_untruncated(example)
     except DataError as error:
         raise DataError(
             f"{what}: {error}", code=error.code, **{**error.values, "row": what}
         ) from None
-    row = encoder.cut(whole)
+    row = encoder.truncate(whole)
     if not row.completion and settings.overlong_prompts == "error":
         check_prompt(settings, encoder, row.prompt, what)
     return row, row == whole

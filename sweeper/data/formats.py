@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from sweeper.data.rows import Row, need_column
+from sweeper.data.rows import Row, require_column
 from sweeper.errors import DataError
 from sweeper.task import DataSource
 
@@ -52,7 +52,7 @@ class Example(NamedTuple):
     before: tuple[Turn, ...] = ()
 
     @property
-    def whole_prompt(self) -> str:
+    def full_prompt(self) -> str:
         """All turns before the completion but the system prompt, which does not make a row another one."""
         said = [turn.text for turn in self.before if turn.role != "system"]
         return "\n\n".join([*said, self.prompt])
@@ -84,7 +84,7 @@ class Cells:
         """
         theirs = self._columns.get(ours)
         if theirs is not None and (ours not in _OPTIONAL or ours in self._source.columns):
-            need_column(self._source, self._row, theirs)
+            require_column(self._source, self._row, theirs)
         return None if theirs is None else self._row.cells.get(theirs)
 
     def text(self, ours: str) -> str:

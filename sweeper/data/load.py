@@ -8,8 +8,8 @@ from typing import NamedTuple
 from sweeper.data.formats import Cells, Example, Turn, columns_of, examples_of
 from sweeper.data.hub import MODEL, fetch, is_hub_id
 from sweeper.data.prompt_hash import prompt_split_of
-from sweeper.data.rows import Row, chosen, read_rows, rows_hash
-from sweeper.data.suites import published, suite_columns, suite_rows
+from sweeper.data.rows import Row, read_rows, rows_hash, select_rows
+from sweeper.data.suites import resolve_suite, suite_columns, suite_rows
 from sweeper.errors import DataError
 from sweeper.task import DataSource, PromptSuite, Source, TrajectoryTask
 
@@ -18,12 +18,12 @@ __all__ = [
     "Examples",
     "Prompt",
     "Turn",
+    "check_cached",
     "data_hash",
     "load_examples",
     "load_prompts",
     "load_suite",
-    "need_cached",
-    "pinned",
+    "pin_revisions",
     "read_examples",
 ]
 
@@ -103,7 +103,7 @@ def load_prompts(source: PromptSuite) -> list[Prompt]:
         DataError: see `rows.read_rows`; or a blank prompt; or two prompts with one id; or none is left.
         MissingExtraError: the extra `data` is not installed, and needed.
     """
-    source = published(source)
+    source = resolve_suite(source)
     rows = suite_rows(source)
     prompts = _prompts(source, rows)
     seen: set[str] = set()
@@ -135,7 +135,7 @@ def load_prompts(source: PromptSuite) -> list[Prompt]:
             key="prompt_split",
             found=source.prompt_split,
         )
-    return chosen(halves, source)
+    return select_rows(halves, source)
 
 
 def _prompts(source: PromptSuite, rows: Sequence[Row]) -> list[Prompt]:
@@ -169,14 +169,14 @@ def _prompts_of_examples(source: DataSource, rows: Sequence[Row]) -> list[Prompt
     return found
 
 
-def need_cached(source: DataSource) -> None:
+def check_cached(source: DataSource) -> None:
     """Refuse a data set of the hub that is not in the cache; see `hub.fetch` for the error."""
-    source = published(source)
+    source = resolve_suite(source)
     if is_hub_id(source.path):
         fetch(source.path, source.revision, download=False)
 
 
-def pinned(task: TrajectoryTask) -> TrajectoryTask:
+def pin_revisions(task: TrajectoryTask) -> TrajectoryTask:
     """The task with the commits of its model and data sets of the hub as their revisions.
 
     Workers then read the same files, even when the repository changes meanwhile.
@@ -186,7 +186,7 @@ def pinned(task: TrajectoryTask) -> TrajectoryTask:
     """
 
     def pin(source: Source) -> Source:
-        known = published(source)
+        known = resolve_suite(source)
         if not is_hub_id(known.path):
             return source
         return replace(source, revision=fetch(known.path, known.revision).name)
@@ -209,4 +209,4 @@ def pinned(task: TrajectoryTask) -> TrajectoryTask:
 
 def data_hash(source: DataSource) -> str | None:
     """What identifies the rows of a source, a published suite included; see `rows.rows_hash`."""
-    return rows_hash(published(source))
+    return rows_hash(resolve_suite(source))

@@ -47,12 +47,12 @@ def read_rows(source: DataSource, *, every: bool = False) -> list[Row]:
             path=source.path,
             where=source.where,
         )
-    kept = kept if every else chosen(kept, source)
+    kept = kept if every else select_rows(kept, source)
     cells = [table[i] for i in kept] if isinstance(table, list) else table.select(kept).to_list()
     return [Row(place + 1, row) for place, row in zip(kept, cells, strict=True)]
 
 
-def chosen(items: Sequence[Item], source: DataSource) -> list[Item]:
+def select_rows(items: Sequence[Item], source: DataSource) -> list[Item]:
     """The first `rows` items, or with `sample_seed` a random sample of that size, in their order.
 
     The sample has the smallest hashes of seed and index: the same on every machine, and a smaller sample is
@@ -104,7 +104,7 @@ def _opened(source: DataSource) -> Any:
     return _file_rows(path)
 
 
-def bare_rows(paths: Sequence[Path], column: str) -> list[Row]:
+def headerless_rows(paths: Sequence[Path], column: str) -> list[Row]:
     """The rows of .csv files of one column and no header, one file after the other.
 
     Raises:
@@ -159,16 +159,16 @@ def _where(table: Any, source: DataSource) -> list[int]:
     for column, value in source.where.items():
         if isinstance(table, list):
             for place, row in enumerate(table):
-                need_column(source, Row(place + 1, row), column)
+                require_column(source, Row(place + 1, row), column)
             cells = [row[column] for row in table]
         else:
-            need_column(source, Row(1, table[0]), column)
+            require_column(source, Row(1, table[0]), column)
             cells = list(table[column])
         kept = [place for place in kept if str(cells[place]) == value]
     return kept
 
 
-def need_column(source: DataSource, row: Row, column: str) -> None:
+def require_column(source: DataSource, row: Row, column: str) -> None:
     """Refuse a row without a column.
 
     Raises:

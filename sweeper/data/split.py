@@ -147,5 +147,5 @@ def _by_prompt_hash(rows: Mapping[int, Example]) -> dict[str, list[int]]:
     """Row numbers by the hash of the prompt, in file order."""
     found: dict[str, list[int]] = {}
     for number, row in rows.items():
-        found.setdefault(normalized_prompt_hash(row.whole_prompt), []).append(number)
+        found.setdefault(normalized_prompt_hash(row.full_prompt), []).append(number)
     return found

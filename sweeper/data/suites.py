@@ -6,7 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from sweeper.data.hub import fetch, is_hub_id
-from sweeper.data.rows import Row, bare_rows, read_rows
+from sweeper.data.rows import Row, headerless_rows, read_rows
 from sweeper.errors import DataError
 from sweeper.task import PromptSuite, Source
 
@@ -70,7 +70,7 @@ PUBLISHED = {
 """The suites of `task.data.SUITES`; the documentation lists them on a page of its own."""
 
 
-def published(source: Source) -> Source:
+def resolve_suite(source: Source) -> Source:
     """The source with what is known of its suite filled in; what the sweep file says comes first.
 
     Raises:
@@ -119,7 +119,7 @@ def suite_rows(source: PromptSuite) -> list[Row]:
         raise DataError(
             f"{source.name}: no {suite.files} in {folder}", code="data.not_found", path=folder
         )
-    return bare_rows(paths, suite.prompt[0])
+    return headerless_rows(paths, suite.prompt[0])
 
 
 def suite_columns(source: PromptSuite, row: Row) -> dict[str, str]:

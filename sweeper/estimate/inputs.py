@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
-from sweeper.data.load import load_examples, load_prompts, need_cached
+from sweeper.data.load import check_cached, load_examples, load_prompts
 from sweeper.data.split import split_rows
 from sweeper.errors import DataError, MissingExtraError, ModelError
 from sweeper.estimate.disk import DiskNeed, disk_need
@@ -185,7 +185,7 @@ class _Sources:
         """What is published of a source that is not at hand; None where it is to be read."""
         if self._look or known is None:
             try:
-                need_cached(source)
+                check_cached(source)
             except (DataError, MissingExtraError):
                 if known is None:
                     raise

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
-from sweeper.memory import PEAK_FLOPS, ModelShape, held_bytes, train_flops
+from sweeper.memory import PEAK_FLOPS, ModelShape, bytes_per_weight, train_flops
 from sweeper.task import Tuning
 
 UTILISATION = {"float32": 0.6, "mixed_bf16": 0.3, "pure_bf16": 0.3}
@@ -140,11 +140,11 @@ def analytic_rates(
         ModelError: a LoRA target that a Llama block does not have.
     """
     flops = device.sustained_flops(dtype) * processes
-    forward = 2.0 * shape.multiplied / flops
+    forward = 2.0 * shape.matmul_parameters / flops
     host = shape.layers * LAYER_SECONDS
     adapters = len(shape.targets(tuning)) if tuning.method == "lora" else 0
     host += shape.layers * adapters * ADAPTER_LAYER_SECONDS
-    weight_bytes = shape.parameters * held_bytes(tuning, dtype)
+    weight_bytes = shape.parameters * bytes_per_weight(tuning, dtype)
     rows = min(evaluation_rows, max(1, tokens.prompts))
     gather = weight_bytes * (processes - 1) / processes / (device.link * BANDWIDTH_SHARE)
     decode = weight_bytes / (device.bandwidth * BANDWIDTH_SHARE) + host + gather

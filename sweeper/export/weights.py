@@ -10,7 +10,7 @@ from sweeper.errors import RunFolderError, SweeperError
 from sweeper.export.card import card
 from sweeper.export.job import UNKNOWN, Origin, check_exportable, make_job, stem
 from sweeper.model.checkpoint import weights_hash
-from sweeper.model.saved import kept_weights, save_weights
+from sweeper.model.saved import read_weights, save_weights
 from sweeper.spec import SweepSpec
 from sweeper.store.folder import RunFolder, TrialStorage, write_atomic
 from sweeper.store.records import TrialRecord, read_records
@@ -84,7 +84,7 @@ def export_weights(
 
 def is_measured(path: Path, record: TrialRecord) -> bool:
     """Whether a file holds, bit for bit, the weights that a record was measured on."""
-    kept = kept_weights(path)
+    kept = read_weights(path)
     return kept is not None and weights_hash(kept) == record.provenance.get("weights_sha256")
 
 

@@ -25,7 +25,7 @@ from sweeper.judges.store import (
     record_hash,
     verdicts_path,
 )
-from sweeper.store.folder import RunFolder, open_plain
+from sweeper.store.folder import RunFolder, open_regular_file
 from sweeper.store.records import TrialRecord
 
 Progress = Callable[[int, int], None]
@@ -142,7 +142,7 @@ def responses(
         JudgeError: with file and line number: a line that is not such a response.
     """
     path = _path(folder, record)
-    with open_plain(path) as file:
+    with open_regular_file(path) as file:
         for number, text in enumerate(file, start=1):
             try:
                 line = json.loads(text)

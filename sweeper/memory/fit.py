@@ -12,7 +12,7 @@ from sweeper.memory.parts import MemoryFacts, memory
 MICRO_BATCH_TOKENS = 16_384
 """Without an explicit micro-batch size, a micro-batch holds at most this many tokens."""
 
-USABLE = 0.9
+USABLE_SHARE = 0.9
 """The share of a GPU that an estimate may fill: the rest is for fragmentation, and for its errors."""
 
 KV_SHARE = 4
@@ -64,4 +64,4 @@ def fitting_readouts(facts: MemoryFacts, most: int, memory_bytes: int) -> int:
 
 def _fits(facts: MemoryFacts, phases: tuple[str, ...], memory_bytes: int) -> bool:
     parts = memory(facts)
-    return max(parts.phase_bytes(name) for name in phases) <= USABLE * memory_bytes
+    return max(parts.phase_bytes(name) for name in phases) <= USABLE_SHARE * memory_bytes

@@ -45,5 +45,5 @@ def train_flops(shape: ModelShape, tuning: Tuning) -> float:
     (arXiv 2001.08361, section 2.1). The attention scores, 4 % at 1024 tokens and 7B, are left out.
     """
     if tuning.method == "full":
-        return 6.0 * shape.multiplied
-    return 4.0 * shape.multiplied + 6.0 * shape.trainable(tuning)
+        return 6.0 * shape.matmul_parameters
+    return 4.0 * shape.matmul_parameters + 6.0 * shape.trainable(tuning)

@@ -158,12 +158,12 @@ def memory(facts: MemoryFacts) -> MemoryParts:
         ModelError: a LoRA target that a Llama block does not have.
     """
     shape, size, full = facts.shape, ARITHMETIC_BYTES[facts.dtype], facts.tuning.method == "full"
-    held = held_bytes(facts.tuning, facts.dtype)
+    held = bytes_per_weight(facts.tuning, facts.dtype)
     alone = -(-shape.trainable(facts.tuning) // (facts.processes if full else 1))
     trainable = alone * facts.paths
     own = held if full else ADAPTER_BYTES
     adapter = 0 if full else trainable * ADAPTER_BYTES
-    copies = shape.multiplied * size if held > size else 0
+    copies = shape.matmul_parameters * size if held > size else 0
     shadows = 4 * facts.shadows * trainable
     state = 3 * own * trainable + shadows
     gathered = _gathered(facts) * held
@@ -200,7 +200,7 @@ def weights_bytes(shape: ModelShape, tuning: Tuning, dtype: str) -> int:
     Raises:
         ModelError: a LoRA target that a Llama block does not have.
     """
-    own = held_bytes(tuning, dtype) if tuning.method == "full" else ADAPTER_BYTES
+    own = bytes_per_weight(tuning, dtype) if tuning.method == "full" else ADAPTER_BYTES
     return own * shape.trainable(tuning)
 
 
@@ -232,7 +232,7 @@ def _copied(facts: MemoryFacts, own: int) -> int:
     return own + narrowed + mixed
 
 
-def held_bytes(tuning: Tuning, dtype: str) -> int:
+def bytes_per_weight(tuning: Tuning, dtype: str) -> int:
     """Bytes of one weight of the model, which is trained in full tuning and frozen under an adapter."""
     return (TRAINED_BYTES if tuning.method == "full" else FROZEN_BYTES)[dtype]
 
@@ -267,7 +267,7 @@ def activation_bytes(
         block += 4 * tuning.lora_r * len(shape.targets(tuning))
     top = 4 * h + 2 * h * size
     if gradient_checkpointing:
-        return shape.layers * h * held_bytes(tuning, dtype) + block + top
+        return shape.layers * h * bytes_per_weight(tuning, dtype) + block + top
     return shape.layers * block + top
 
 

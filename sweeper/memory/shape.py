@@ -63,7 +63,7 @@ class ModelShape:
         return self.layers * block + tables + self.hidden
 
     @property
-    def multiplied(self) -> int:
+    def matmul_parameters(self) -> int:
         """Weights a token is multiplied with: all but an input embedding of its own, a look-up."""
         return self.parameters - (0 if self.tied else self.vocabulary * self.hidden)
 

@@ -107,7 +107,7 @@ class StackedAdapters(NamedTuple):
     magnitude: torch.Tensor | None = None  # (slots, out), of DoRA
     norm: torch.Tensor | None = None  # (slots, out), of DoRA
 
-    def chosen(self, index: torch.Tensor) -> "StackedAdapters":
+    def select(self, index: torch.Tensor) -> "StackedAdapters":
         """Those of some slots, in the given order."""
         parts = (None if part is None else part[index] for part in self)
         return StackedAdapters(*parts)  # type: ignore[arg-type]
@@ -271,7 +271,7 @@ class AdapterStack:
         for name, layer in self._layers.items():
             stacked = self._loaded[name]
             if list(owners) != list(range(len(stacked.down))):
-                stacked = stacked.chosen(torch.tensor(owners, device=stacked.down.device))
+                stacked = stacked.select(torch.tensor(owners, device=stacked.down.device))
             layer.stacked = stacked
 
     def unload(self) -> None:

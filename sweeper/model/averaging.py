@@ -34,7 +34,7 @@ def interpolate(
 
 
 @contextmanager
-def swapped(
+def swapped_weights(
     parameters: Sequence[torch.Tensor], values: Sequence[torch.Tensor] | None
 ) -> Iterator[None]:
     """Hold `values` in the parameters for a while; afterwards they are what they were, bit for bit."""

@@ -25,14 +25,14 @@ State = dict[str, torch.Tensor]
 HASH_KEY = "sha256"
 
 
-class Found(NamedTuple):
+class CheckpointRead(NamedTuple):
     """A checkpoint that holds what was written, or why it does not."""
 
     state: State | None
     fault: str = ""
 
 
-def previous(path: Path) -> Path:
+def previous_checkpoint(path: Path) -> Path:
     """Where the checkpoint before the one at `path` lies."""
     return path.with_name(path.name.replace("checkpoint", "checkpoint-before", 1))
 
@@ -81,17 +81,17 @@ def _replace(path: Path, data: bytes) -> None:
             fresh.unlink(missing_ok=True)
         raise
     if path.exists():
-        path.replace(previous(path))
+        path.replace(previous_checkpoint(path))
     fresh.replace(path)
 
 
-def read_checkpoints(path: Path) -> Iterator[Found]:
+def read_checkpoints(path: Path) -> Iterator[CheckpointRead]:
     """What lies at `path`, then the one before it; a file that is not there is no finding.
 
     A file is read when the iterator reaches it: usually the first one will do. A damaged one is deleted,
     so that it never becomes the one before.
     """
-    for place in (path, previous(path)):
+    for place in (path, previous_checkpoint(path)):
         if place.is_file():
             found = read_checkpoint(place)
             if found.state is None:
@@ -100,16 +100,16 @@ def read_checkpoints(path: Path) -> Iterator[Found]:
             yield found
 
 
-def read_checkpoint(path: Path) -> Found:
+def read_checkpoint(path: Path) -> CheckpointRead:
     """One checkpoint, if its hash is that of what it holds."""
     try:
         data = path.read_bytes()
         state = load_tensors(data)
     except (SafetensorError, OSError) as error:
-        return Found(None, f"{path.name}: {error}")
+        return CheckpointRead(None, f"{path.name}: {error}")
     if _hash_noted(data) != state_hash(state):
-        return Found(None, f"{path.name}: its hash is not that of what it holds")
-    return Found(state)
+        return CheckpointRead(None, f"{path.name}: its hash is not that of what it holds")
+    return CheckpointRead(state)
 
 
 def _hash_noted(data: bytes) -> str | None:

@@ -15,17 +15,17 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
-class SeenGpus(NamedTuple):
+class VisibleGpus(NamedTuple):
     """How many GPUs torch can use, and which build of torch it is."""
 
     number: int
     build: str
 
 
-def seen_gpus() -> SeenGpus:
+def visible_gpus() -> VisibleGpus:
     """What torch makes of the GPUs of this machine; no context is created on them."""
     runtime = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU only"
-    return SeenGpus(torch.cuda.device_count(), f"torch {torch.__version__}, {runtime}")
+    return VisibleGpus(torch.cuda.device_count(), f"torch {torch.__version__}, {runtime}")
 
 
 def usable_bytes(device: torch.device, share: float) -> int | None:
@@ -41,7 +41,7 @@ def release_cached() -> None:
         torch.cuda.empty_cache()
 
 
-def memory_figures(device: torch.device) -> str:
+def memory_summary(device: torch.device) -> str:
     """What the device holds and has, in GiB: peak of this process, its size, and what is free."""
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)

@@ -6,7 +6,7 @@ import torch
 from transformers.cache_utils import DynamicLayer
 
 
-class RoomyLayer(DynamicLayer):
+class PreallocatedLayer(DynamicLayer):
     """One layer's cache: transformers' growing layer without the copy that every growth costs.
 
     `keys` and `values` are views (rows, heads, tokens so far, width) of buffers that hold `total` tokens.

@@ -37,7 +37,7 @@ def precision(source: ModelSource, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=source.dtype == "mixed_bf16")
 
 
-def opened(source: ModelSource) -> Path:
+def model_folder(source: ModelSource) -> Path:
     """The folder a model is loaded from: the one it names, or a snapshot of the hub; see `hub.fetch`.
 
     Raises:
@@ -65,7 +65,7 @@ def opened(source: ModelSource) -> Path:
 
 def model_commit(source: ModelSource) -> str | None:
     """The commit a model of the hub is loaded at; None for a local folder."""
-    return opened(source).name if is_hub_id(source.path) else None
+    return model_folder(source).name if is_hub_id(source.path) else None
 
 
 def model_hash(source: ModelSource) -> str | None:
@@ -80,7 +80,7 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     Raises:
         ModelError: nothing loadable there.
     """
-    folder = opened(source)
+    folder = model_folder(source)
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=False
@@ -116,7 +116,7 @@ def load_model(
     Raises:
         ModelError: no folder, no safetensors weights, or nothing transformers can load.
     """
-    folder = opened(source)
+    folder = model_folder(source)
     transformers.utils.logging.disable_progress_bar()
     try:
         loaded: Any = architecture.from_pretrained(
@@ -172,9 +172,9 @@ def check_model(source: ModelSource) -> None:
     """Look at a model's files without loading them; of the hub, after fetching them.
 
     Raises:
-        ModelError: see `opened`; or no configuration, no safetensors weights, or only a part of them.
+        ModelError: see `model_folder`; or no configuration, no safetensors weights, or only a part of them.
     """
-    folder = opened(source)
+    folder = model_folder(source)
     hub = is_hub_id(source.path)
     where = f"{source.path} ({folder})" if hub else source.path
     if not (folder / "config.json").is_file():
@@ -233,7 +233,7 @@ def check_tuning(source: ModelSource, tuning: Tuning) -> int | None:
         ModelError: no readable configuration, or a LoRA target that the model does not have.
     """
     try:
-        config = AutoConfig.from_pretrained(opened(source), trust_remote_code=False)
+        config = AutoConfig.from_pretrained(model_folder(source), trust_remote_code=False)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except (OSError, ValueError) as error:
@@ -263,7 +263,9 @@ def _unloadable(what: str, source: ModelSource, error: Exception) -> str:
     if "trust_remote_code" in str(error):
         first = "it needs code of its own, and `trust_remote_code` stays off"
         remedy = "give a model of an architecture that transformers has"
-    return f"cannot load the {what} of `{source.path}` from {opened(source)}: {first}; {remedy}"
+    return (
+        f"cannot load the {what} of `{source.path}` from {model_folder(source)}: {first}; {remedy}"
+    )
 
 
 def choose_device(name: str) -> torch.device:

@@ -6,23 +6,23 @@ import torch
 from transformers import PreTrainedModel
 
 from sweeper.model.batches import Batch
-from sweeper.model.sharding import inside
+from sweeper.model.sharding import run_unsharded
 
 PLAIN_HEADS = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 """Architectures whose logits are the output layer on the decoder's last hidden state, and nothing more."""
 
 
-def chosen_logits(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+def target_logits(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
     """The logits (targets, vocabulary), fp32, that predict the target tokens of a batch.
 
     The output layer is the widest of a language model: on a prompt of which nothing is a target it would
     be most of the memory and much of the work.
     """
-    return inside(model, lambda whole: as_logits(whole, chosen_states(whole, batch)))
+    return run_unsharded(model, lambda whole: to_logits(whole, target_states(whole, batch)))
 
 
-def chosen_states(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-    """What the output layer turns into the chosen logits, (targets, width); see `as_logits`."""
+def target_states(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+    """What the output layer turns into the chosen logits, (targets, width); see `to_logits`."""
     if _has_plain_head(model):
         states = model.get_decoder()(input_ids=batch.input_ids, use_cache=False).last_hidden_state
     else:
@@ -31,8 +31,8 @@ def chosen_states(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
     return chosen
 
 
-def as_logits(model: torch.nn.Module, states: torch.Tensor) -> torch.Tensor:
-    """The fp32 logits of some of the `chosen_states`."""
+def to_logits(model: torch.nn.Module, states: torch.Tensor) -> torch.Tensor:
+    """The fp32 logits of some of the `target_states`."""
     logits: torch.Tensor = (
         model.get_output_embeddings()(states) if _has_plain_head(model) else states
     )

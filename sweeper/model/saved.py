@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save, save_file
 from transformers import AutoTokenizer
 
 from sweeper.model.adapters import MAGNITUDE, lora_config
-from sweeper.model.load import load_model, opened
+from sweeper.model.load import load_model, model_folder
 from sweeper.task import TrajectoryTask
 
 GENERATION_CONFIG = "generation_config.json"
@@ -20,13 +20,13 @@ NAMES_KEY = "names"
 """Where a file of kept weights says, as JSON, in which order a record's hash takes them."""
 
 
-def kept_bytes(weights: Mapping[str, torch.Tensor]) -> bytes:
+def serialize_weights(weights: Mapping[str, torch.Tensor]) -> bytes:
     """A file of the weights of a readout, by name, on the CPU, in the order that their hash takes them."""
     return save(dict(weights), {NAMES_KEY: json.dumps(list(weights))})
 
 
-def kept_weights(path: Path) -> list[torch.Tensor] | None:
-    """Weights of `kept_bytes` in the order of their hash; None where there are none or damaged ones."""
+def read_weights(path: Path) -> list[torch.Tensor] | None:
+    """Weights written by `serialize_weights`, in hash order; None if the file is missing or damaged."""
     if not path.is_file():
         return None
     try:
@@ -50,7 +50,7 @@ def save_weights(task: TrajectoryTask, weights: Path, folder: Path) -> None:
     named = load_file(weights)
     write = _save_adapter if task.tuning.method == "lora" else _save_model
     write(task, named, folder)
-    source = opened(task.model)
+    source = model_folder(task.model)
     AutoTokenizer.from_pretrained(source, trust_remote_code=False).save_pretrained(folder)
 
 
@@ -81,7 +81,7 @@ def _save_model(task: TrajectoryTask, named: Mapping[str, torch.Tensor], folder:
     for name, value in named.items():
         own[name].copy_(value)
     model.save_pretrained(folder)
-    settings = opened(task.model) / GENERATION_CONFIG
+    settings = model_folder(task.model) / GENERATION_CONFIG
     (folder / GENERATION_CONFIG).unlink(missing_ok=True)
     if settings.is_file():
         shutil.copyfile(settings, folder / GENERATION_CONFIG)

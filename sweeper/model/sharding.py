@@ -52,7 +52,7 @@ def _run(model: torch.nn.Module, function: Callable[[torch.nn.Module], Result]) 
     return function(model)
 
 
-def inside(model: torch.nn.Module, function: Callable[[torch.nn.Module], Result]) -> Result:
+def run_unsharded(model: torch.nn.Module, function: Callable[[torch.nn.Module], Result]) -> Result:
     """Call a function of the model that uses parts of it; while it runs, sharded weights are whole."""
     run: Callable[..., Result] | None = getattr(model, "run_inside", None)
     return function(model) if run is None else run(function)
@@ -86,7 +86,7 @@ class Lockstep:
             self._idle()
 
 
-def local(tensor: torch.Tensor) -> torch.Tensor:
+def local_shard(tensor: torch.Tensor) -> torch.Tensor:
     """This process's part of a tensor, sharing its storage; a tensor that is whole is its own part."""
     if isinstance(tensor, DTensor):
         part: torch.Tensor = tensor.to_local()
@@ -94,7 +94,7 @@ def local(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach()
 
 
-def whole(parameter: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
+def full_tensor(parameter: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
     """What the parts of all processes are together, laid out like a parameter."""
     if not isinstance(parameter, DTensor):
         return part

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from sweeper.errors import RunFolderError
 from sweeper.keywords.lists import KeywordList, Verdict, is_degenerate
 from sweeper.planning import short_hash
-from sweeper.store.folder import open_plain
+from sweeper.store.folder import open_regular_file
 
 TEXT_LIMIT = 4_000
 """How many characters of a prompt or response are shown; how many more there are is said."""
@@ -54,7 +54,7 @@ def read_stored(path: Path, lists: Sequence[str]) -> Iterator[Stored]:
     """
     number = 0
     try:
-        with open_plain(path) as file:
+        with open_regular_file(path) as file:
             while line := file.readline(LINE_LIMIT):
                 number += 1
                 short = len(line) <= _SHORT

@@ -14,7 +14,7 @@ from sweeper.store.folder import RunFolder, TrialStorage
 from sweeper.store.lock import DriverLock
 from sweeper.store.records import TrialRecord, read_records
 from sweeper.sweep.disk import used_bytes
-from sweeper.sweep.retention import kept_ids, unfinished_files, weight_files
+from sweeper.sweep.retention import retained_ids, unfinished_files, weight_files
 
 
 class Leftover(NamedTuple):
@@ -50,7 +50,7 @@ def leftovers(
         RunFolderError: a driver is at work here.
         RecordError: records.jsonl cannot be trusted.
     """
-    if folder.is_driven():
+    if folder.has_driver():
         raise RunFolderError(
             f"a driver is at work in {folder.root}; it deletes what it does not need itself. Wait for "
             "it, or stop it first"
@@ -68,7 +68,7 @@ def leftovers(
         lost = "these trajectories start again from their first step"
         found.append(_leftover("checkpoints of unfinished trajectories", _checkpoints(begun), lost))
     if weights:
-        keep = kept_ids(find_front(records, spec), spec)
+        keep = retained_ids(find_front(records, spec), spec)
         off = (path for config_id, path in weight_files(folder) if config_id not in keep)
         lost = "`sweeper export --weights` trains these configurations again"
         found.append(_leftover("weights off the front", off, lost))

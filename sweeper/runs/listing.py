@@ -89,12 +89,12 @@ def _damaged(path: Path, problem: str) -> RunLine:
 
 def _whole(folder: RunFolder) -> RunLine:
     spec = _spec(folder)
-    planned = folder.planned()
+    planned = folder.planned_records()
     records = read_records(folder.records).records
     found = find_front(records, spec)
     chosen = recommend(found, spec).chosen
     done = len(records) >= planned
-    driven = folder.is_driven()
+    driven = folder.has_driver()
     return RunLine(
         path=folder.root,
         name=spec.name,

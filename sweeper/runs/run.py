@@ -66,7 +66,7 @@ class Run:
 
     def __repr__(self) -> str:
         records = self.records
-        planned = self.folder.planned()
+        planned = self.folder.planned_records()
         state = f"{len(records)} of {planned} records" if planned else f"{len(records)} records"
         judge = f", judged by {self._judge}" if self._judge else ""
         return f"<Run {self.folder.root}: {state}{judge}>"

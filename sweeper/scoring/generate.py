@@ -18,10 +18,10 @@ from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 from sweeper.memory import TILE
 from sweeper.model.adapters import AdapterStack
 from sweeper.model.distributed import SINGLE_PROCESS, World
-from sweeper.model.kv_cache import RoomyLayer
+from sweeper.model.kv_cache import PreallocatedLayer
 from sweeper.model.sharding import Lockstep, is_sharded
 
-Decided = Callable[[str], bool]
+StopPredicate = Callable[[str], bool]
 """Whether a response that begins so needs no further token."""
 
 
@@ -29,7 +29,7 @@ class Request(NamedTuple):
     """A prompt as tokens, and what may end its response early (None: only the model's end token)."""
 
     tokens: tuple[int, ...]
-    decided: Decided | None = None
+    decided: StopPredicate | None = None
 
 
 class Response(NamedTuple):
@@ -118,7 +118,7 @@ class Generator:
     ) -> dict[int, dict[int, Response]]:
         """Per adapter, the responses of this process by the number of their request."""
         responses: dict[int, dict[int, Response]] = {adapter: {} for adapter in loaded}
-        paths: dict[Decided | None, _Node] = {}
+        paths: dict[StopPredicate | None, _Node] = {}
         stops = end_tokens(steps.model, self._tokenizer)
         for layout in self._world.share(self._layouts):
             batch = _Batch(steps, stack, layout, loaded, self._max_new_tokens)
@@ -174,7 +174,9 @@ class _Row:
 
     __slots__ = ("adapter", "cut", "decided", "done", "index", "node", "tokens")
 
-    def __init__(self, adapter: int, index: int, node: "_Node", decided: Decided | None) -> None:
+    def __init__(
+        self, adapter: int, index: int, node: "_Node", decided: StopPredicate | None
+    ) -> None:
         self.adapter, self.index, self.node, self.decided = adapter, index, node, decided
         self.tokens: list[int] = []
         self.done = self.cut = False
@@ -224,7 +226,7 @@ class _Batch:
         self._height, self._loaded = height, loaded
         config = model.config.get_text_config(decoder=True)
         self._layers = [
-            RoomyLayer(length + max_new_tokens) for _ in range(config.num_hidden_layers)
+            PreallocatedLayer(length + max_new_tokens) for _ in range(config.num_hidden_layers)
         ]
         self._cache = Cache(layers=list(self._layers))
         mask = layout.mask.to(device).repeat(len(loaded), 1)

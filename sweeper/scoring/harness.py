@@ -44,7 +44,7 @@ class HarnessScores(NamedTuple):
     samples: dict[str, str | tuple[float, ...]]
 
 
-NOTHING = HarnessScores({}, {})
+NO_SCORES = HarnessScores({}, {})
 
 
 class Harness:

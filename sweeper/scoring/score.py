@@ -15,12 +15,12 @@ from sweeper.model.adapters import AdapterStack
 from sweeper.model.batches import collate
 from sweeper.model.distributed import SINGLE_PROCESS, World
 from sweeper.scoring.generate import Generator, Request, Response
-from sweeper.scoring.harness import NOTHING, Harness, HarnessScores
+from sweeper.scoring.harness import NO_SCORES, Harness, HarnessScores
 from sweeper.scoring.inputs import Inputs, Suite
 from sweeper.scoring.stopping import Count, prompt_order, stop_reason
 from sweeper.scoring.utility import RowSums, likelihood_samples, row_sums, text_samples
 from sweeper.scoring.verdicts import is_decided, judge_response, safety_samples
-from sweeper.store.records import Metric, measured
+from sweeper.store.records import Metric, metrics_from_samples
 from sweeper.task import EvaluationSettings
 from sweeper.task.stop_rules import StopRules
 
@@ -43,7 +43,7 @@ class Scores(NamedTuple):
     responses_cut: int
 
 
-class Stopped(NamedTuple):
+class StoppedScoring(NamedTuple):
     """What was found of a readout before a rule stopped it: why, and the responses so far.
 
     `requests_left` counts the prompts it was spared, held-out ones included.
@@ -146,7 +146,7 @@ class Scorer:
 
     def score_or_stop(
         self, model: PreTrainedModel, stack: AdapterStack | None, may_stop: Sequence[bool]
-    ) -> list[Scores | Stopped]:
+    ) -> list[Scores | StoppedScoring]:
         """Measure every loaded adapter, or the model itself, as far as the rules let it.
 
         Args:
@@ -157,7 +157,7 @@ class Scorer:
         adapters = len(may_stop)
         answers: list[dict[int, Response]] = [{} for _ in range(adapters)]
         unsafe = [0] * adapters
-        results: dict[int, Scores | Stopped] = {}
+        results: dict[int, Scores | StoppedScoring] = {}
         left = list(range(adapters))
         for part, generator in self._parts:
             for adapter, mine in zip(left, generator.answer(model, stack, left), strict=True):
@@ -183,7 +183,7 @@ class Scorer:
         texts = [answer.text for i, answer in pairs if i < len(suite.prompts)]
         return safety_samples(suite.name, texts, self._inputs.lists[:1])["unsafe_rate"].count("1")
 
-    def _stopped(self, answers: Mapping[int, Response], unsafe: int) -> Stopped | None:
+    def _stopped(self, answers: Mapping[int, Response], unsafe: int) -> StoppedScoring | None:
         """What a rule makes of the answers so far; None where scoring goes on."""
         suite = self._inputs.suites[0]
         shown = sorted(i for i in answers if i < len(suite.prompts))
@@ -192,7 +192,7 @@ class Scorer:
         if reason is None:
             return None
         part = suite._replace(prompts=tuple(suite.prompts[i] for i in shown))
-        return Stopped(
+        return StoppedScoring(
             reason,
             _suite_lines(part, [answers[i] for i in shown], self._inputs.lists),
             sum(item.tokens for item in answers.values()),
@@ -236,7 +236,7 @@ class Scorer:
             references = [row.completion for row in rows]
             samples |= text_samples(self._names, texts, references, self._extractor)
             lines += _utility_lines(rows, texts)
-        metrics = measured([*samples, *self._names], samples) | harness.metrics
+        metrics = metrics_from_samples([*samples, *self._names], samples) | harness.metrics
         tokens = sum(item.tokens for item in answers)
         return Scores(metrics, samples, lines, tokens, sum(item.cut for item in answers))
 
@@ -284,7 +284,7 @@ class Scorer:
             if stack is not None:
                 stack.arrange([number])
             if self._harness is None:
-                found.append(NOTHING)
+                found.append(NO_SCORES)
                 continue
             hook = model.register_forward_pre_hook(lambda *arguments: self._beat())
             try:

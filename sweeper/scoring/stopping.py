@@ -29,7 +29,7 @@ def prompt_order(prompts: int, seed: int) -> tuple[int, ...]:
     return tuple(int(i) for i in np.random.default_rng(seed).permutation(prompts))
 
 
-def above(count: Count, limit: float, error: float) -> bool:
+def exceeds_limit(count: Count, limit: float, error: float) -> bool:
     """Whether the prompts say that the rate is above a limit, wrongly with probability `error` at most.
 
     Valid at any number of prompts, however often it is tested: the confidence sequence of `refutes_rate`.
@@ -58,7 +58,7 @@ def stop_reason(rules: StopRules, count: Count) -> dict[str, Any] | None:
                 "confidence": limit.confidence,
             }
     error = rules.race_error
-    if error is not None and above(count, rules.tightest, error):
+    if error is not None and exceeds_limit(count, rules.tightest, error):
         return {
             "rule": "race",
             "evidence": f"{count}; that refutes every rate up to {rules.tightest:g}, "
@@ -70,19 +70,19 @@ def stop_reason(rules: StopRules, count: Count) -> dict[str, Any] | None:
     return None
 
 
-class Inferred(NamedTuple):
+class PrunedReadout(NamedTuple):
     """A readout that is not worth reading, and why as a record states it."""
 
     readout: Readout
     reason: dict[str, Any]
 
 
-def inferred(
+def infer_pruned(
     rules: StopRules,
     readouts: Iterable[Readout],
     waiting: Iterable[Readout],
     counts: dict[str, Count],
-) -> list[Inferred]:
+) -> list[PrunedReadout]:
     """The waiting candidates whose rate is above the limit if it never falls with steps on their path.
 
     Earlier readouts of the same raw or EMA average on the trunk speak for later ones. Of a chain of m
@@ -106,11 +106,13 @@ def inferred(
     for chain in chains.values():
         level = rules.prune_error / max(1, len(chain) - 1)
         shown = sorted((item for item in chain if item.config_id in counts), key=_step)
-        telling = [item for item in shown if above(counts[item.config_id], rules.tightest, level)]
+        telling = [
+            item for item in shown if exceeds_limit(counts[item.config_id], rules.tightest, level)
+        ]
         for first in telling[:1]:
             reason = _inferred_reason(rules, first, counts[first.config_id], level)
             later = [item for item in chain if item.step > first.step]
-            found += [Inferred(item, reason) for item in later if item.config_id in open_]
+            found += [PrunedReadout(item, reason) for item in later if item.config_id in open_]
     return sorted(found, key=lambda item: _step(item.readout))
 
 

@@ -11,14 +11,14 @@ import torch
 from sweeper.errors import DataError, MissingExtraError
 from sweeper.memory import LOGIT_ROWS
 from sweeper.model.batches import Batch
-from sweeper.model.logits import as_logits, chosen_states
-from sweeper.model.sharding import inside
-from sweeper.store.records import Metric, measured
+from sweeper.model.logits import target_states, to_logits
+from sweeper.model.sharding import run_unsharded
+from sweeper.store.records import Metric, metrics_from_samples
 from sweeper.store.samples import CORRECT, LOSS, TOKENS, bits
 
 T = TypeVar("T")
 
-MARKER = "####"
+ANSWER_MARKER = "####"
 """What precedes the final answer in GSM8K."""
 
 
@@ -44,7 +44,7 @@ def row_sums(model: torch.nn.Module, batch: Batch, *, count_correct: bool = Fals
         batch: Rows with their targets, equally many rows for each slot.
         count_correct: Whether to count the targets that are the most likely token.
     """
-    losses, hits = inside(model, partial(_per_target, batch, count_correct))
+    losses, hits = run_unsharded(model, partial(_per_target, batch, count_correct))
     rows, length = batch.input_ids.shape
     counts = torch.bincount(batch.places.cpu() // length, minlength=rows).tolist()
     loss = [math.fsum(part) for part in _split(losses.tolist(), counts)]
@@ -67,13 +67,13 @@ def _per_target(
     batch: Batch, count_correct: bool, model: torch.nn.Module
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(targets,) twice: the loss of every target token, and whether it is the most likely one."""
-    states = chosen_states(model, batch)
+    states = target_states(model, batch)
     pieces = -(-len(states) // LOGIT_ROWS)
     losses, hits = [], []
     for some, targets in zip(
         states.tensor_split(pieces), batch.targets.tensor_split(pieces), strict=True
     ):
-        logits = as_logits(model, some)
+        logits = to_logits(model, some)
         losses.append(torch.nn.functional.cross_entropy(logits, targets, reduction="none"))
         right = logits.argmax(dim=-1) == targets if count_correct else torch.zeros_like(targets)
         hits.append(right)
@@ -113,7 +113,7 @@ def text_samples(
         names: Which of `rouge_l` and `exact_match` to measure.
         responses: One response per row.
         references: The held-out completion of each row.
-        extractor: What of a text exact match compares; see `extracted`.
+        extractor: What of a text exact match compares; see `extract_answer`.
 
     Raises:
         MissingExtraError: `rouge_l` needs rouge-score, which is not installed.
@@ -126,7 +126,7 @@ def text_samples(
         wanted = reference_answers(references, extractor)
         pairs = zip(responses, wanted, strict=True)
         samples["exact_match"] = bits(
-            extracted(text, extractor) == answer for text, answer in pairs
+            extract_answer(text, extractor) == answer for text, answer in pairs
         )
     return samples
 
@@ -139,7 +139,7 @@ def text_metrics(
 ) -> dict[str, Metric]:
     """The means over rows of `text_samples`."""
     samples = text_samples(names, responses, references, extractor)
-    return measured(samples, samples)
+    return metrics_from_samples(samples, samples)
 
 
 def reference_answers(references: Sequence[str], extractor: str) -> list[str]:
@@ -150,12 +150,12 @@ def reference_answers(references: Sequence[str], extractor: str) -> list[str]:
     """
     answers = []
     for number, reference in enumerate(references, start=1):
-        answer = extracted(reference, extractor)
+        answer = extract_answer(reference, extractor)
         if answer is None:
             raise DataError(
                 f"evaluation.answer_extractor: {extractor}: the completion of held-out row {number} "
-                f"has no answer after `{MARKER}`: {reference[-80:]!r}; mend the row, leave it out, or "
-                "set answer_extractor: none",
+                f"has no answer after `{ANSWER_MARKER}`: {reference[-80:]!r}; fix or remove the row, "
+                "or set `answer_extractor: none`",
                 code="data.answer",
                 row=number,
             )
@@ -163,7 +163,7 @@ def reference_answers(references: Sequence[str], extractor: str) -> list[str]:
     return answers
 
 
-def extracted(text: str, extractor: str) -> str | None:
+def extract_answer(text: str, extractor: str) -> str | None:
     """The part of a text that exact match compares; None where there is none, which is never right.
 
     `none` takes all of it, white space at the ends aside. `gsm8k` takes what follows the last `####` on
@@ -178,7 +178,7 @@ def extracted(text: str, extractor: str) -> str | None:
         return text.strip()
     if extractor != "gsm8k":
         raise ValueError(f"answer_extractor must be none or gsm8k, but got {extractor!r}")
-    _, marker, rest = text.rpartition(MARKER)
+    _, marker, rest = text.rpartition(ANSWER_MARKER)
     line = rest.strip().partition("\n")[0]
     answer = re.sub(r"[,$]", "", line).strip().rstrip(".").strip()
     return answer or None if marker else None

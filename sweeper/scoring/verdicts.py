@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sweeper.keywords.lists import KeywordList, is_degenerate
-from sweeper.store.records import Metric, measured
+from sweeper.store.records import Metric, metrics_from_samples
 from sweeper.store.samples import bits
 
 HARMFUL, HARMLESS = "harmful", "harmless"
@@ -55,4 +55,4 @@ def safety_metrics(
 ) -> dict[str, Metric]:
     """The rates of `safety_samples`, each k of n responses."""
     samples = safety_samples(suite, responses, lists)
-    return measured(samples, samples)
+    return metrics_from_samples(samples, samples)

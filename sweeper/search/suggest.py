@@ -30,7 +30,7 @@ from sweeper.planning import Point, readout_axes, trajectory_axes
 from sweeper.search.study import outcome
 from sweeper.spec import Axis, SweepSpec
 
-SPREAD = 4096
+MAX_ENUMERATED_POINTS = 4096
 """A space with more points than this is treated as if no point could be suggested twice."""
 
 
@@ -210,7 +210,7 @@ def _free(axes: Scales, seen: set[str]) -> list[Point] | None:
     listed = [scale.listed for scale in axes.values()]
     if any(values is None for values in listed):
         return None
-    if math.prod(len(values or ()) for values in listed) > SPREAD:
+    if math.prod(len(values or ()) for values in listed) > MAX_ENUMERATED_POINTS:
         return None
     combined = itertools.product(*(values or () for values in listed))
     points = (dict(zip(axes, values, strict=True)) for values in combined)

@@ -27,7 +27,7 @@ from sweeper.runs.frames import csv_text
 from sweeper.runs.listing import Listed, servable_runs
 from sweeper.runs.run import open_run
 from sweeper.serve.compare import compare
-from sweeper.serve.files import FILES, chunks, find_generations, open_plain
+from sweeper.serve.files import FILES, chunks, find_generations, open_regular_file
 from sweeper.serve.guard import Guard
 from sweeper.serve.live import live_data
 from sweeper.serve.pages import (
@@ -200,7 +200,7 @@ class Site:
 
     def _sent(self, path: Path, name: str) -> Response:
         try:
-            file = open_plain(path)
+            file = open_regular_file(path)
         except OSError:
             return _absent(path.name)
         return StreamingResponse(chunks(file), media_type="text/plain", headers=_saved_as(name))

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from sweeper.store.folder import RunFolder, open_plain
+from sweeper.store.folder import RunFolder, open_regular_file
 
-__all__ = ["FILES", "chunks", "find_generations", "open_plain"]
+__all__ = ["FILES", "chunks", "find_generations", "open_regular_file"]
 
 FILES = ("records.jsonl", "spec.yaml", "plan.json")
 """Names below a run's folder. Everything else is never sent."""

@@ -140,11 +140,11 @@ def _devices(machine: Machine) -> Iterator[Check]:
         f"{gpu.name} {(gpu.memory_bytes or 0) / GIB:.0f} GiB" for gpu in machine.gpus
     )
     try:
-        from sweeper.model.gpu_memory import seen_gpus
+        from sweeper.model.gpu_memory import visible_gpus
     except ModuleNotFoundError:
         yield Check("GPUs", "ok", f"{listed or 'none'} (nvidia-smi)")
         return
-    seen = seen_gpus()
+    seen = visible_gpus()
     if len(machine.gpus) > seen.number:
         yield Check(
             "GPUs",

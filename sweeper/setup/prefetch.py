@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sweeper.data.hub import fetch, is_hub_id
-from sweeper.data.load import data_hash, pinned
+from sweeper.data.load import data_hash, pin_revisions
 from sweeper.data.sources import resolve
-from sweeper.data.suites import published
-from sweeper.model.load import model_commit, model_hash, opened
+from sweeper.data.suites import resolve_suite
+from sweeper.model.load import model_commit, model_folder, model_hash
 from sweeper.planning import make_plan, make_tasks
 from sweeper.scoring.inputs import preflight
 from sweeper.spec import SweepSpec
@@ -44,7 +44,7 @@ def prefetch(spec: SweepSpec) -> Prefetched:
     Raises:
         DataError, ModelError, MissingExtraError: what cannot be fetched or would stop a trial.
     """
-    task = pinned(make_tasks(make_plan(spec), spec, resolve)[0])
+    task = pin_revisions(make_tasks(make_plan(spec), spec, resolve)[0])
     rows = preflight(task)
     places = {name: os.environ[name] for name in PLACES if os.environ.get(name)}
     return Prefetched(list(_items(task)), rows, {**places, "HF_HUB_OFFLINE": "1"})
@@ -54,7 +54,7 @@ def _items(task: TrajectoryTask) -> Iterator[Item]:
     model = task.model
     commit = model_commit(model)
     digest = None if commit else model_hash(model)
-    folder = opened(model)
+    folder = model_folder(model)
     yield Item("model", model.name, str(folder), commit, digest, _size(folder))
     rows = {"train": task.data.train, "heldout": task.data.heldout}
     for what, source in rows.items():
@@ -67,7 +67,7 @@ def _items(task: TrajectoryTask) -> Iterator[Item]:
 
 
 def _data(what: str, source: DataSource) -> Item:
-    known = published(source)
+    known = resolve_suite(source)
     if is_hub_id(known.path):
         folder = fetch(known.path, known.revision)
         return Item(what, source.name, str(folder), folder.name, None, _size(folder))

@@ -48,7 +48,7 @@ def write_with_retry(path: Path, content: str | bytes) -> None:
     with_retry(partial(write_atomic, path, data), path, len(data))
 
 
-def open_plain(path: Path) -> BinaryIO:
+def open_regular_file(path: Path) -> BinaryIO:
     """Open a regular file for reading.
 
     Raises:
@@ -251,7 +251,7 @@ class RunFolder:
             )
         return self
 
-    def planned(self) -> int:
+    def planned_records(self) -> int:
         """How many records the plan has, by now: one for each configuration and seed.
 
         Raises:
@@ -267,7 +267,7 @@ class RunFolder:
                 path=self.plan,
             ) from None
 
-    def is_driven(self) -> bool:
+    def has_driver(self) -> bool:
         """Whether a driver is at work here, on whatever machine its file locks reach."""
         try:
             descriptor = os.open(self.lock, os.O_RDONLY)

@@ -33,7 +33,7 @@ WATCH_SECONDS = 15.0
 LINE_BYTES = 256
 
 TRIES = 5
-"""`RunFolder.is_driven` holds a shared lock for some microseconds, which is waited for."""
+"""`RunFolder.has_driver` holds a shared lock for some microseconds, which is waited for."""
 
 NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 
 from sweeper.errors import RecordError
 from sweeper.store.journal import Journal
-from sweeper.store.samples import ROWS, TOLERANCE, Samples, value_of
+from sweeper.store.samples import ROWS, TOLERANCE, Samples, metric_value
 from sweeper.task import TrajectoryTask
 
 RECORD_VERSION = 2
@@ -52,7 +52,7 @@ class Metric:
     @classmethod
     def of(cls, name: str, samples: Samples) -> "Metric | None":
         """The metric that samples give; None where they give none. See `sweeper.store.samples`."""
-        found = value_of(name, samples)
+        found = metric_value(name, samples)
         return None if found is None else cls(*found)
 
 
@@ -178,7 +178,7 @@ def _agree(metric: Metric, found: Metric) -> bool:
     return close and metric.n == found.n and (found.k is None or metric.k == found.k)
 
 
-def measured(names: Iterable[str], samples: Samples) -> dict[str, Metric]:
+def metrics_from_samples(names: Iterable[str], samples: Samples) -> dict[str, Metric]:
     """The metrics that samples give, of those named."""
     found = {name: Metric.of(name, samples) for name in names}
     return {name: metric for name, metric in found.items() if metric is not None}

@@ -35,7 +35,7 @@ def bits(verdicts: Iterable[bool]) -> str:
     return "".join("1" if verdict else "0" for verdict in verdicts)
 
 
-def value_of(name: str, samples: Samples) -> Value | None:
+def metric_value(name: str, samples: Samples) -> Value | None:
     """A metric computed from samples; None where they do not hold it, or it is no finite number.
 
     Args:

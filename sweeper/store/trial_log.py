@@ -23,7 +23,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from sweeper.store.folder import TrialStorage, open_plain
+from sweeper.store.folder import TrialStorage, open_regular_file
 
 _logger = logging.getLogger("sweeper.trial")
 
@@ -88,7 +88,7 @@ class LogReader:
     def new_lines(self) -> Iterator[LogLine]:
         """The whole lines written since the last call; damaged ones are left out."""
         try:
-            with open_plain(self._path) as file:
+            with open_regular_file(self._path) as file:
                 file.seek(self._offset)
                 data = file.read()
         except OSError:

@@ -19,7 +19,7 @@ SHARE = 0.05
 Clock = Callable[[], float]
 
 
-class Paced:
+class RateLimited:
     """Calls something that takes its time only so often that it takes at most SHARE of all time."""
 
     def __init__(self, work: Callable[[], None], seconds: Clock = time.monotonic) -> None:
@@ -110,7 +110,7 @@ def quota_check(
                 quota_gib=quota,
             )
 
-    paced = Paced(check, seconds)
+    paced = RateLimited(check, seconds)
 
     def on_record(record: TrialRecord) -> None:
         if quota is not None:

@@ -8,7 +8,7 @@ from sweeper.analysis import Candidate, Front, find_front, recommend
 from sweeper.spec import SweepSpec
 from sweeper.store.folder import RunFolder
 from sweeper.store.records import TrialRecord, read_records
-from sweeper.sweep.disk import Clock, Paced
+from sweeper.sweep.disk import Clock, RateLimited
 
 
 class WeightRetention:
@@ -23,7 +23,7 @@ class WeightRetention:
         self._keeps_front = spec.compute.keep_weights == "front"
         self._records: list[TrialRecord] = []
         self._deleted: set[tuple[str, int]] = set()
-        self._paced = Paced(self._delete_ruled_out, seconds)
+        self._paced = RateLimited(self._delete_ruled_out, seconds)
 
     def start(self) -> None:
         """Look through what earlier drivers left."""
@@ -43,7 +43,7 @@ class WeightRetention:
         if self._keeps_front and not completed:
             self._delete_ruled_out()
         elif self._keeps_front:
-            keep = kept_ids(find_front(self._records, self._spec), self._spec)
+            keep = retained_ids(find_front(self._records, self._spec), self._spec)
             for config_id, path in weight_files(self._folder):
                 if config_id not in keep:
                     path.unlink(missing_ok=True)
@@ -57,7 +57,7 @@ class WeightRetention:
                     storage.weights(record.config_id).unlink(missing_ok=True)
 
 
-def kept_ids(found: Front, spec: SweepSpec) -> set[str]:
+def retained_ids(found: Front, spec: SweepSpec) -> set[str]:
     """The configurations of a finished run whose weights are kept: the front and the recommended one."""
     chosen = recommend(found, spec).chosen
     return {item.config_id for item in (*found.members, *([] if chosen is None else [chosen]))}
@@ -73,7 +73,7 @@ def ruled_out(found: Front, spec: SweepSpec) -> list[Candidate]:
     """
     based = found.base is not None and set(spec.seeds) <= set(found.base.seeds)
     decided = based and spec.search.refine is None
-    keep = kept_ids(found, spec) if decided else set()
+    keep = retained_ids(found, spec) if decided else set()
     return [item for item in found.candidates if _is_out(item, keep, decided)]
 
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 
-from sweeper.data.load import pinned
+from sweeper.data.load import pin_revisions
 from sweeper.data.sources import resolve
 from sweeper.planning import Plan, make_plan, make_tasks
 from sweeper.search.adaptive import suggestions
@@ -55,7 +55,7 @@ def search_rounds(spec: SweepSpec, folder: RunFolder, plan: Plan) -> Iterator[li
 
 def tasks_of(plan: Plan, spec: SweepSpec) -> list[TrajectoryTask]:
     """The complete tasks of a plan, their data pinned to what it is now."""
-    return [pinned(task) for task in make_tasks(plan, spec, resolve)]
+    return [pin_revisions(task) for task in make_tasks(plan, spec, resolve)]
 
 
 def _write_accounting(folder: RunFolder, plan: Plan) -> None:

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from sweeper.data.load import pinned
+from sweeper.data.load import pin_revisions
 from sweeper.data.sources import resolve
 from sweeper.estimate import DiskNeed
 from sweeper.estimate.inputs import this_machine
 from sweeper.estimate.measured_rates import count_tokens
 from sweeper.estimate.preflight import check_memory
-from sweeper.model.load import opened
+from sweeper.model.load import model_folder
 from sweeper.planning import Plan, make_plan, make_tasks
 from sweeper.scoring.inputs import preflight
 from sweeper.search.live_study import LiveStudy
@@ -154,10 +154,10 @@ def _check(
     callbacks: SweepCallbacks,
 ) -> None:
     """Everything that can be refused before a trial starts; then the files that describe the run."""
-    task = pinned(make_tasks(plan, spec, resolve)[0])
+    task = pin_revisions(make_tasks(plan, spec, resolve)[0])
     rows = preflight(task)
     if options.memory_check and (machine := this_machine()).gpus:
-        check_memory(plan, spec, str(opened(task.model)), count_tokens(task), machine)
+        check_memory(plan, spec, str(model_folder(task.model)), count_tokens(task), machine)
     need = disk_need(plan, spec, task)
     if need is not None and options.disk_check:
         check_disk(need, spec, folder)

@@ -15,10 +15,10 @@ import torch
 
 from sweeper.errors import TrainingDivergedError
 from sweeper.memory import micro_batch_rows
-from sweeper.model.averaging import swapped
+from sweeper.model.averaging import swapped_weights
 from sweeper.model.batches import Batch, collate
 from sweeper.model.load import choose_device, precision
-from sweeper.scoring.score import Scores, Stopped
+from sweeper.scoring.score import Scores, StoppedScoring
 from sweeper.store.records import TrialRecord
 from sweeper.task import ComputeSettings, Readout, Segment, equal_parts
 from sweeper.trial.failure import Failure, Limits, attempt_failure, failure_of
@@ -29,11 +29,11 @@ from sweeper.trial.resources import Resources, acquire
 from sweeper.trial.throughput import TrainingLog
 from sweeper.trial.train import Schedule, learning_rate_schedule, step_seed, step_together
 
-Due = tuple[RunningPath, Readout]
+PathReadout = tuple[RunningPath, Readout]
 
 
 @dataclass(slots=True)
-class Load:
+class Workload:
     """What an attempt has taken on at once: rows per path and forward pass, readouts scored together."""
 
     micro_rows: int = 0
@@ -57,7 +57,7 @@ class Attempt:
     ) -> None:
         self._pending = pending
         self._limits = limits
-        self._load = Load()
+        self._workload = Workload()
         self._heartbeat = Heartbeat(pending, alive=alive)
 
     def records(self) -> Iterator[list[TrialRecord]]:
@@ -70,29 +70,31 @@ class Attempt:
                     path.pending.shared["halvings"] = self._limits.halvings
                     path.log_start(len(resources.paths))
                 _charge("load", began, resources.paths)
-                yield from _Pack(resources, self._limits, self._heartbeat, self._load).records()
+                yield from _PackRun(
+                    resources, self._limits, self._heartbeat, self._workload
+                ).records()
         finally:
             self._heartbeat.end()
 
     def failure(self, error: Exception) -> Failure:
         """What an error in `records` means for the readouts that are left."""
-        first, load = self._pending[0], self._load
+        first, load = self._pending[0], self._workload
         device = choose_device(first.task.compute.device)
         known = first.provenance()
         return attempt_failure(error, first.stage, known, device, load.micro_rows, load.readouts)
 
 
-class _Pack:
+class _PackRun:
     """The paths of an attempt, trained and read with what it has acquired."""
 
     def __init__(
-        self, resources: Resources, limits: Limits, heartbeat: Heartbeat, load: Load
+        self, resources: Resources, limits: Limits, heartbeat: Heartbeat, load: Workload
     ) -> None:
         self._resources = resources
         self._task = resources.paths[0].task
         self._limits = limits
         self._heartbeat = heartbeat
-        self._load = load
+        self._workload = load
         self._log = TrainingLog(resources)
 
     def records(self) -> Iterator[list[TrialRecord]]:
@@ -185,10 +187,10 @@ class _Pack:
         rows = micro_batch_rows(size, task.data.max_length, fixed, len(group))
         if fixed is None and resources.budget is not None:
             rows = resources.budget.rows(rows, len(group))
-        self._load.micro_rows = min(rows, self._limits.micro_rows or rows)
+        self._workload.micro_rows = min(rows, self._limits.micro_rows or rows)
         for path in group:
-            path.pending.shared["micro_batch_rows"] = self._load.micro_rows
-        slots = zip(*(path.micro_batches(self._load.micro_rows) for path in group), strict=True)
+            path.pending.shared["micro_batch_rows"] = self._workload.micro_rows
+        slots = zip(*(path.micro_batches(self._workload.micro_rows) for path in group), strict=True)
         return [collate(rows, resources.pad).to(resources.device) for rows in slots]
 
     def _train_tails(self, paths: Sequence[RunningPath], start: int) -> Iterator[list[TrialRecord]]:
@@ -206,13 +208,13 @@ class _Pack:
             for path, fork in forks.items():
                 path.trainer.restore(fork)
 
-    def _read(self, due: Sequence[Due]) -> Iterator[list[TrialRecord]]:
+    def _read(self, due: Sequence[PathReadout]) -> Iterator[list[TrialRecord]]:
         """Measure readouts, as many at once as fit, all durable before they are yielded."""
         self._resources.model.eval()
         for part in equal_parts(due, self._readouts_together()):
             began = time.monotonic()
             weights = [path.weights(readout) for path, readout in part]
-            self._load.readouts = len(part)
+            self._workload.readouts = len(part)
             self._heartbeat.enter("evaluate", [path for path, _ in part])
             with precision(self._task.model, self._resources.device), _eagerly(self._task.compute):
                 scores = self._score(part, weights)
@@ -235,8 +237,8 @@ class _Pack:
         return min(many, self._limits.readouts or many)
 
     def _score(
-        self, part: Sequence[Due], weights: Sequence[list[torch.Tensor]]
-    ) -> list[Scores | Stopped]:
+        self, part: Sequence[PathReadout], weights: Sequence[list[torch.Tensor]]
+    ) -> list[Scores | StoppedScoring]:
         model, stack, scorer = (
             self._resources.model,
             self._resources.stack,
@@ -244,7 +246,7 @@ class _Pack:
         )
         may_stop = [path.pending.may_stop(readout) for path, readout in part]
         if stack is None:
-            with swapped(part[0][0].trainer.values, weights[0]):
+            with swapped_weights(part[0][0].trainer.values, weights[0]):
                 return scorer.score_or_stop(model, None, may_stop)
         adapters = [path.adapter for path, _ in part if path.adapter is not None]
         with stack.loaded(adapters, weights):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from sweeper.errors import TrainingDivergedError
-from sweeper.model.gpu_memory import is_out_of_memory, memory_figures
+from sweeper.model.gpu_memory import is_out_of_memory, memory_summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def attempt_failure(
     if not is_out_of_memory(error):
         return replace(failure, provenance=provenance)
     message = (
-        f"out of memory ({memory_figures(device)}) with {micro_rows} row(s) per forward "
+        f"out of memory ({memory_summary(device)}) with {micro_rows} row(s) per forward "
         f"pass and {readouts or 1} readout(s) scored together; set "
         "compute.gradient_checkpointing, lower data.max_length or evaluation.batch_size, use LoRA, or "
         "spread a trial over more GPUs with compute.gpus_per_trial"

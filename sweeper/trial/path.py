@@ -11,9 +11,9 @@ from sweeper.errors import SweeperError
 from sweeper.model.adapters import Adapter
 from sweeper.model.batches import RowOrder, micro_batches
 from sweeper.model.checkpoint import State, read_checkpoints, weights_hash, write_checkpoint
-from sweeper.model.saved import kept_bytes
-from sweeper.model.sharding import whole
-from sweeper.scoring.score import Scores, Stopped
+from sweeper.model.saved import serialize_weights
+from sweeper.model.sharding import full_tensor
+from sweeper.scoring.score import Scores, StoppedScoring
 from sweeper.store.folder import write_with_retry
 from sweeper.store.records import Status, TrialRecord
 from sweeper.task import Readout, TrajectoryTask
@@ -162,12 +162,12 @@ class RunningPath:
         return [value.to(own.dtype) for value, own in zip(averaged, values, strict=True)]
 
     def keep(
-        self, readout: Readout, scores: Scores | Stopped, weights: Sequence[torch.Tensor]
+        self, readout: Readout, scores: Scores | StoppedScoring, weights: Sequence[torch.Tensor]
     ) -> TrialRecord:
         """Make what was measured durable: responses first, then the record in the outbox."""
         pending = self.pending
         parts = zip(self.trainer.parameters, weights, strict=True)
-        digest = weights_hash(whole(parameter, part) for parameter, part in parts)
+        digest = weights_hash(full_tensor(parameter, part) for parameter, part in parts)
         if self.task.compute.keeps_weights:
             self._keep_weights(readout, weights)
         lines = "".join(f"{json.dumps(line)}\n" for line in scores.lines)
@@ -189,14 +189,16 @@ class RunningPath:
     def _keep_weights(self, readout: Readout, weights: Sequence[torch.Tensor]) -> None:
         """Leave the weights of a readout by name, in the dtype they were measured in."""
         parts = zip(self.trainer.names, self.trainer.parameters, weights, strict=True)
-        kept = {name: whole(own, part).detach().cpu().contiguous() for name, own, part in parts}
+        kept = {
+            name: full_tensor(own, part).detach().cpu().contiguous() for name, own, part in parts
+        }
         if self.pending.world.is_main_process:
             path = self.pending.storage.weights(readout.config_id)
-            write_with_retry(path, kept_bytes(kept))
+            write_with_retry(path, serialize_weights(kept))
 
-    def _outcome(self, scores: Scores | Stopped) -> tuple[Status, Mapping[str, Any] | None]:
+    def _outcome(self, scores: Scores | StoppedScoring) -> tuple[Status, Mapping[str, Any] | None]:
         """The status of a readout that was scored, at least in part, and its reason."""
-        if isinstance(scores, Stopped):
+        if isinstance(scores, StoppedScoring):
             return "pruned", {**scores.reason, "prompts_left": scores.requests_left}
         missing = [name for name in self.task.objectives if name not in scores.metrics]
         return ("unscored", {"missing_metrics": missing}) if missing else ("complete", None)

@@ -5,7 +5,7 @@ from typing import Any
 
 from sweeper.model.distributed import SINGLE_PROCESS, World
 from sweeper.scoring.score import Scores
-from sweeper.scoring.stopping import Count, inferred
+from sweeper.scoring.stopping import Count, infer_pruned
 from sweeper.store.folder import TrialStorage, write_with_retry
 from sweeper.store.records import Status, TrialRecord
 from sweeper.store.trial_log import TrialLog
@@ -107,7 +107,7 @@ class PendingReadouts:
         self.seconds["evaluate"] = 0.0
         if steps:
             self.seconds["step"] = self.seconds["train"] / steps
-        pruned = inferred(rules, self.task.readouts, self.waiting, self._counts)
+        pruned = infer_pruned(rules, self.task.readouts, self.waiting, self._counts)
         going = {item.readout.config_id for item in pruned}
         needed = [self.trunk_step(item) for item in self.waiting if item.config_id not in going]
         unmeasured = {"weights_sha256": None, "tokens": {"trained": None, "generated": 0}}

@@ -36,7 +36,7 @@ class _Rank(NamedTuple):
     pipe: int
 
 
-def on_ranks(
+def run_on_ranks(
     tasks: Sequence[TrajectoryTask],
     storage_of: Callable[[str], TrialStorage],
     known: set[tuple[str, int]],

@@ -14,7 +14,7 @@ from sweeper.task import TrajectoryTask
 from sweeper.trial.attempt import Attempt
 from sweeper.trial.failure import Failure, Limits
 from sweeper.trial.pending import PendingReadouts
-from sweeper.trial.ranks import on_ranks
+from sweeper.trial.ranks import run_on_ranks
 from sweeper.trial.watchdog import Watchdog
 
 Keys = frozenset[tuple[str, int]]
@@ -58,7 +58,7 @@ def run_pack(
     failure: Failure | None = None
     while limits is not None:
         if tasks[0].compute.processes > 1:
-            failure = yield from on_ranks(tasks, storage_of, known, limits)
+            failure = yield from run_on_ranks(tasks, storage_of, known, limits)
         else:
             failure = yield from run_here(tasks, storage_of, known, limits)
         if failure is None:

@@ -22,8 +22,8 @@ from sweeper.model.adapters import MAGNITUDE
 from sweeper.model.averaging import Shadow, interpolate
 from sweeper.model.batches import Batch
 from sweeper.model.distributed import SINGLE_PROCESS, World
-from sweeper.model.logits import chosen_logits
-from sweeper.model.sharding import local
+from sweeper.model.logits import target_logits
+from sweeper.model.sharding import local_shard
 from sweeper.task import Average, OptimizerSettings, Segment
 
 UNCHECKED_STEPS = 32
@@ -95,7 +95,7 @@ def step_together(
         set_micro_batch(number)
         with autocast:
             tokens = torch.nn.functional.cross_entropy(
-                chosen_logits(model, batch), batch.targets, reduction="none"
+                target_logits(model, batch), batch.targets, reduction="none"
             )
         parts = [
             part.sum() / max(1, count)
@@ -130,7 +130,7 @@ class PathTrainer:
         self.step = 0
         self.names = list(parameters)
         self.parameters = list(parameters.values())
-        self.values = [local(parameter) for parameter in self.parameters]
+        self.values = [local_shard(parameter) for parameter in self.parameters]
         self.grad_norm = math.nan
         self.learning_rate = math.nan
         self._losses: list[float] = []
@@ -184,7 +184,7 @@ class PathTrainer:
         if self._sharded:
             norm = whole_norm(norm)
             for parameter, value in zip(self.parameters, self.values, strict=True):
-                value.grad = None if parameter.grad is None else local(parameter.grad)
+                value.grad = None if parameter.grad is None else local_shard(parameter.grad)
         self._unchecked.append((loss, norm))
         if len(self._unchecked) >= self._patience:
             self.check()

@@ -291,11 +291,11 @@ def test_a_folder_that_cannot_be_read_is_a_line(run: RunFolder) -> None:
 def test_a_run_with_a_driver_is_running_and_looking_does_not_keep_one_out(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert not run.is_driven()
+    assert not run.has_driver()
     with DriverLock(run):
-        assert run.is_driven()
+        assert run.has_driver()
         assert [line.state for line in list_runs(run.root)] == ["running"]
-    assert not run.is_driven()
+    assert not run.has_driver()
     looking = os.open(run.lock, os.O_RDONLY)
     fcntl.flock(looking, fcntl.LOCK_SH)
     waits: list[float] = []
@@ -307,4 +307,4 @@ def test_a_run_with_a_driver_is_running_and_looking_does_not_keep_one_out(
 
     monkeypatch.setattr("sweeper.store.lock.time.sleep", wait)
     with DriverLock(run):
-        assert waits == [0.02, 0.02] and run.is_driven()
+        assert waits == [0.02, 0.02] and run.has_driver()

@@ -38,10 +38,10 @@ def test_a_chat_row_decodes_to_the_templates_turns(tokenizer: PreTrainedTokenize
     assert row.completion[-1] == tokenizer.eos_token_id
     assert row.prompt.count(tokenizer.bos_token_id) == 1
     assert encoder.prompt(EXAMPLE.prompt) == row.prompt
-    assert encoder.whole(EXAMPLE) == row
+    assert encoder.encode_untruncated(EXAMPLE) == row
     short = Encoder(tokenizer, "chat", len(row.prompt) + 3)
     assert short.example(EXAMPLE).completion == row.completion[:3]
-    assert short.whole(EXAMPLE) == row
+    assert short.encode_untruncated(EXAMPLE) == row
 
 
 def test_a_completion_is_cut_at_the_window(tokenizer: PreTrainedTokenizerBase) -> None:

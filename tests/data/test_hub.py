@@ -23,7 +23,7 @@ from pyarrow import parquet
 from support.data_samples import COMMIT, cached, jsonl, pairs, source
 
 from sweeper.data.hub import is_hub_id
-from sweeper.data.load import data_hash, load_examples, load_prompts, need_cached
+from sweeper.data.load import check_cached, data_hash, load_examples, load_prompts
 from sweeper.data.rows import read_rows
 from sweeper.errors import DataError, MissingExtraError
 from sweeper.task import PromptSuite
@@ -153,7 +153,7 @@ def test_a_folder_of_files_is_a_data_set(tmp_path: Path) -> None:
 
 
 def test_a_data_set_that_is_not_cached_names_id_cache_and_command(offline_hub: Path) -> None:
-    for ask in (read_rows, load_prompts, data_hash, need_cached):
+    for ask in (read_rows, load_prompts, data_hash, check_cached):
         with pytest.raises(DataError) as caught:
             ask(own("own/none"))
         for text in (
@@ -232,7 +232,7 @@ def test_nothing_but_data_is_fetched_and_a_plan_fetches_nothing(
     monkeypatch.setattr(huggingface_hub, "snapshot_download", spy)
     cached(offline_hub, "own/rows", {"train.jsonl": jsonl(pairs(2), tmp_path)})
     cached(offline_hub, "own/other", {"train.jsonl": jsonl(pairs(3), tmp_path)})
-    need_cached(own())
+    check_cached(own())
     assert len(read_rows(own())) == 2
     assert len(read_rows(own("own/other"))) == len(read_rows(own("own/other"))) == 3
     assert [fields["local_files_only"] for fields in asked] == [True, False]

@@ -15,9 +15,9 @@ from support.hub_cache import use_cache, use_hub
 from support.world import World
 
 from sweeper.data import hub as model_hub
-from sweeper.data.load import pinned
+from sweeper.data.load import pin_revisions
 from sweeper.errors import DataError, ModelError
-from sweeper.model.load import check_model, load_model, load_tokenizer, model_commit, opened
+from sweeper.model.load import check_model, load_model, load_tokenizer, model_commit, model_folder
 from sweeper.planning import make_plan, make_tasks
 from sweeper.scoring.inputs import load_inputs, preflight
 from sweeper.spec import SweepSpec
@@ -81,11 +81,11 @@ def test_a_model_is_fetched_at_its_commit_and_scored_from_the_cache_alone(
 ) -> None:
     server.repositories["models/own/llama"] = repository
     asked = hub_task(tiny_spec)
-    task = pinned(asked)
+    task = pin_revisions(asked)
     assert task.model == replace(asked.model, revision=COMMIT)
     preflight(task)
     folder = cache / "models--own--llama" / "snapshots" / COMMIT
-    assert opened(task.model) == folder
+    assert model_folder(task.model) == folder
     fetched = {path.name for path in folder.iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= fetched
     skipped = ("pytorch_model.bin", "modeling_own.py", "original", "consolidated.safetensors")
@@ -130,7 +130,7 @@ def test_a_run_keeps_its_commit_when_the_hub_moves_on(
     server: FakeHub, repository: Path, tiny_spec: SweepSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.repositories["models/own/llama"] = repository
-    task = pinned(hub_task(tiny_spec))
+    task = pin_revisions(hub_task(tiny_spec))
     server.commit = "d" * 40
     monkeypatch.setattr(model_hub, "snapshots", {})
     assert model_commit(task.model) == COMMIT
@@ -194,7 +194,7 @@ def test_a_cache_filled_by_hand_is_enough(
     shutil.copytree(tiny_world.model, snapshot)
     (offline / "models--own--llama" / "refs").mkdir()
     (offline / "models--own--llama" / "refs" / "main").write_text(CACHED)
-    task = pinned(hub_task(tiny_spec))
+    task = pin_revisions(hub_task(tiny_spec))
     assert task.model.revision == CACHED
     assert preflight(task)["train_rows"] == 24
 
@@ -270,6 +270,6 @@ def test_a_data_set_comes_the_same_way(
     train = replace(task.data.train, name="own/llama", path="own/llama")
     data = replace(task.data, train=train)
     server.repositories["models/own/llama"] = rows  # Models and data sets of one id do not meet.
-    fixed = pinned(replace(task, data=data))
+    fixed = pin_revisions(replace(task, data=data))
     assert fixed.data.train.revision == fixed.model.revision == COMMIT
     assert (cache / "datasets--own--llama" / "snapshots" / COMMIT / "train.jsonl").is_file()

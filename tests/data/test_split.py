@@ -44,9 +44,9 @@ def test_the_split_is_the_same_in_every_version(tmp_path: Path) -> None:
 def test_no_training_row_asks_what_a_held_out_one_asks(tmp_path: Path) -> None:
     rows = [row(f"Question {i % 20}{'?' * (i % 3)}", f"c{i}") for i in range(60)]
     found = split(tmp_path, rows, heldout_rows=7)
-    asked = [normalized_prompt(item.whole_prompt) for item in found.heldout.values()]
+    asked = [normalized_prompt(item.full_prompt) for item in found.heldout.values()]
     assert len(asked) == len(set(asked)) == 7
-    assert not set(asked) & {normalized_prompt(item.whole_prompt) for item in found.train.values()}
+    assert not set(asked) & {normalized_prompt(item.full_prompt) for item in found.train.values()}
     assert found.counts == {
         "train_rows": 39,
         "heldout_rows": 7,

@@ -128,12 +128,12 @@ def test_llama2s_own_chat_template_and_ours_give_the_same_tokens(llama2: Any) ->
     for system in (None, "Be kind."):
         for before in ((), SYSTEM, EARLIER, SYSTEM + EARLIER):
             row = ROW._replace(before=before)
-            ours = Encoder(llama2, "llama2", 500, system).whole(row)
-            assert ours == Encoder(llama2, "chat", 500, system).whole(row)
+            ours = Encoder(llama2, "llama2", 500, system).encode_untruncated(row)
+            assert ours == Encoder(llama2, "chat", 500, system).encode_untruncated(row)
 
 
 def test_an_answer_has_the_tokens_that_a_model_continues_a_prompt_with(llama2: Any) -> None:
-    row = Encoder(llama2, "llama2", 500).whole(ROW)
+    row = Encoder(llama2, "llama2", 500).encode_untruncated(ROW)
     whole = llama2("<s>[INST] Paint it. [/INST] The door is red. </s>", add_special_tokens=False)
     assert list(row.prompt + row.completion) == whole["input_ids"]
     assert llama2.convert_ids_to_tokens(row.completion[0]) == "\u2581The"
@@ -147,7 +147,7 @@ def test_tokens_that_would_melt_at_the_border_are_taken_apart() -> None:
         "{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
     )
     encoder = Encoder(melting, "chat", 64)
-    row = encoder.whole(Example("The do", "or is red."))
+    row = encoder.encode_untruncated(Example("The do", "or is red."))
     assert row.prompt == encoder.prompt("The do")
     assert melting.decode(row.completion) == "or is red.</s>"
 
@@ -190,7 +190,7 @@ def test_what_a_template_has_no_place_for_is_refused(
         "{% for message in messages if message['role'] != 'system' %}",
     )
     with raises("data.chat_template", part=part):
-        Encoder(tokenizer, name, 64).whole(ROW._replace(before=before))
+        Encoder(tokenizer, name, 64).encode_untruncated(ROW._replace(before=before))
 
 
 def test_a_template_that_refuses_a_role_says_so_in_one_message(tiny_world: World) -> None:

@@ -29,7 +29,7 @@ from sweeper.memory import (
     GIB,
     ModelShape,
     activation_bytes,
-    held_bytes,
+    bytes_per_weight,
     memory,
     read_shape,
     shape_of,
@@ -102,7 +102,7 @@ def test_parameters_are_those_transformers_makes(changes: dict[str, Any]) -> Non
     shape = shape_of(config.to_dict())
     assert shape.parameters == sum(value.numel() for value in model.parameters())
     table = 0 if shape.tied else model.get_input_embeddings().weight.numel()
-    assert shape.multiplied == shape.parameters - table
+    assert shape.matmul_parameters == shape.parameters - table
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -231,7 +231,7 @@ def test_checkpointing_keeps_the_input_of_every_block_and_one_block(
     one, *ours = (activation_bytes(shape, tuning, dtype, True) for shape in shapes)
     assert ours[1] - ours[0] == four - two
     whole = activation_bytes(shapes[0], tuning, dtype)
-    assert one == whole + 128 * held_bytes(tuning, dtype)
+    assert one == whole + 128 * bytes_per_weight(tuning, dtype)
 
 
 def test_memory_parts_by_hand_for_full_tuning() -> None:

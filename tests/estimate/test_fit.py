@@ -19,7 +19,7 @@ from sweeper.estimate.preflight import check_memory
 from sweeper.memory import (
     GIB,
     KV_SHARE,
-    USABLE,
+    USABLE_SHARE,
     MemoryFacts,
     fitting_readouts,
     fitting_rows,
@@ -72,7 +72,7 @@ def test_the_micro_batch_is_the_largest_power_of_two_that_fits(
     rows = fitting_rows(found, most, paths, gpu.memory_bytes)
     assert 1 <= rows <= most
     assert rows == most or rows.bit_count() == 1
-    limit = USABLE * gpu.memory_bytes
+    limit = USABLE_SHARE * gpu.memory_bytes
     if rows > 1:
         assert train_bytes(found, rows * paths) <= limit
     if rows < most:
@@ -83,7 +83,7 @@ def test_the_micro_batch_is_the_largest_power_of_two_that_fits(
 def test_a_bound_that_is_no_power_of_two_is_kept_where_it_fits() -> None:
     found = seven_b()
     assert fitting_rows(found, 12, 1, 10**15) == 12
-    just_too_small = int(train_bytes(found, 12) / USABLE) - 10**6
+    just_too_small = int(train_bytes(found, 12) / USABLE_SHARE) - 10**6
     assert fitting_rows(found, 12, 1, just_too_small) == 8
     assert fitting_rows(found, 12, 1, 1) == 1
 
@@ -103,10 +103,10 @@ def test_readouts_scored_together_fit_and_keep_to_their_share() -> None:
         share = (limit - memory(seven_b()).weights) // KV_SHARE
         assert many >= 1
         if many > 1:
-            assert used.phase_bytes("generate") <= USABLE * limit
+            assert used.phase_bytes("generate") <= USABLE_SHARE * limit
             assert used.kv_cache <= share
         more = memory(seven_b(readouts=many + 1))
-        assert more.kv_cache > share or more.phase_bytes("generate") > USABLE * limit
+        assert more.kv_cache > share or more.phase_bytes("generate") > USABLE_SHARE * limit
     small = seven_b(evaluation_rows=16, generation_length=64)
     assert fitting_readouts(small, 5, GPUS[3].memory_bytes or 0) == 5
     assert fitting_readouts(small, 64, 1) == 1
@@ -202,7 +202,7 @@ def test_a_trial_on_a_small_gpu_takes_on_less_and_finds_the_same(
     room = gpu_memory_budget(2 * GIB, [task], load_inputs(task), config)
     assert room is not None
     assert room.rows(8, 1) == 8
-    limit = int(train_bytes(room.facts, 3) / USABLE)
+    limit = int(train_bytes(room.facts, 3) / USABLE_SHARE)
 
     def small(device: torch.device, share: float) -> int:
         assert share == 1.0
@@ -356,6 +356,6 @@ def test_the_table_of_the_docs_is_what_the_model_says(monkeypatch: pytest.Monkey
     assert {size: PUBLISHED[f"Llama-{name}"][0] for size, name in names.items()} == table.SHAPES
     shape, tuning = table.SHAPES["8B"], table.TUNINGS["full"]
     cell = table.smallest(shape, tuning, 80e9)
-    assert cell is not None and cell.peak_bytes <= USABLE * 80e9
+    assert cell is not None and cell.peak_bytes <= USABLE_SHARE * 80e9
     fewer = table.facts_of(shape, tuning, False, cell.gpus // 2)
-    assert memory(fewer).peak_bytes > USABLE * 80e9
+    assert memory(fewer).peak_bytes > USABLE_SHARE * 80e9

@@ -15,7 +15,7 @@ from sweeper.cli import main
 from sweeper.errors import SweeperError
 from sweeper.export.weights import Exported, export_weights
 from sweeper.model.adapters import AdapterStack, new_adapter
-from sweeper.model.averaging import swapped
+from sweeper.model.averaging import swapped_weights
 from sweeper.model.checkpoint import weights_hash
 from sweeper.model.load import load_model
 from sweeper.planning import make_plan, make_tasks
@@ -82,7 +82,7 @@ class Sweep:
         task, weights = self.tasks[item.config_id], self.kept[item.config_id]
         model = load_model(task.model, torch.device("cpu"))
         if task.tuning.method == "full":
-            with swapped(list(model.parameters()), weights), torch.no_grad():
+            with swapped_weights(list(model.parameters()), weights), torch.no_grad():
                 return torch.as_tensor(model(ids).logits)
         adapter = new_adapter(model, task.tuning, task.seed)
         slots = AdapterStack(model, adapter.factors)

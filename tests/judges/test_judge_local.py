@@ -153,11 +153,11 @@ def test_labels_can_be_given_and_the_prompt_left_out(tmp_path: Path) -> None:
     both = ClassifierJudge(str(tmp_path), labels=labels, device="cpu")
     assert len(both._encode(sample)["input_ids"]) == 6
     assert judge.digest != both.digest
-    swapped = ClassifierJudge(
+    swapped_weights = ClassifierJudge(
         str(tmp_path), labels={"LABEL_0": "unsafe", "LABEL_1": "safe"}, device="cpu"
     )
-    assert swapped.digest != both.digest
-    assert [item.unsafe for item in verdicts(swapped, "a0", "a1")] == [True, False]
+    assert swapped_weights.digest != both.digest
+    assert [item.unsafe for item in verdicts(swapped_weights, "a0", "a1")] == [True, False]
 
 
 def test_the_end_token_can_pad(tmp_path: Path) -> None:

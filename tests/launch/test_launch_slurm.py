@@ -11,7 +11,7 @@ import yaml
 from support.slurm_stubs import NAMESPACES, namespaces, write_stubs
 from support.world import World, spec_text
 
-from sweeper.data.load import pinned
+from sweeper.data.load import pin_revisions
 from sweeper.data.sources import resolve
 from sweeper.launch import options_of, prepare, submit, write
 from sweeper.planning import make_plan, make_tasks
@@ -105,7 +105,7 @@ def alone(spec: SweepSpec, folder: Path) -> dict[tuple[str, int], TrialRecord]:
     """The records of the same sweep without Ray, each trajectory after the other."""
     run = RunFolder(folder)
     run.create()
-    tasks = [pinned(task) for task in make_tasks(make_plan(spec), spec, resolve)]
+    tasks = [pin_revisions(task) for task in make_tasks(make_plan(spec), spec, resolve)]
     records = [
         record for task in tasks for record in run_trajectory(task, run.trial(task.trajectory_id))
     ]

@@ -10,7 +10,7 @@ import torch
 from support.world import World, spec_text
 
 from sweeper.model.batches import Batch
-from sweeper.model.gpu_memory import is_out_of_memory, memory_figures
+from sweeper.model.gpu_memory import is_out_of_memory, memory_summary
 from sweeper.planning import make_plan, make_tasks
 from sweeper.scoring.score import Scorer
 from sweeper.spec import parse_spec
@@ -160,7 +160,7 @@ def test_limits_shrink_to_one_and_then_end() -> None:
 
 
 def test_figures_are_sizes_of_this_machine() -> None:
-    text = memory_figures(torch.device("cpu"))
+    text = memory_summary(torch.device("cpu"))
     free, total = (float(word) for word in text.split() if word.replace(".", "").isdigit())
     assert 0 < free <= total
 

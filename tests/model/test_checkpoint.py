@@ -15,7 +15,7 @@ from support.world import World
 
 from sweeper.errors import DiskFullError, UnreachableError
 from sweeper.model.checkpoint import (
-    previous,
+    previous_checkpoint,
     read_checkpoint,
     read_checkpoints,
     state_hash,
@@ -146,7 +146,7 @@ def test_a_crash_between_the_two_renames_leaves_the_one_before(
     with pytest.raises(CrashError):
         write_checkpoint(path, state(2))
     monkeypatch.undo()
-    assert done == [previous(path)]
+    assert done == [previous_checkpoint(path)]
     assert steps_found(path) == [1]
 
 
@@ -179,7 +179,9 @@ def test_a_trial_goes_on_from_the_checkpoint_before_a_damaged_one(
     task, expected = whole
     storage = interrupted(task, tmp_path, 4)
     assert steps_found(storage.checkpoint) == [3, 2]
-    hurt = [storage.checkpoint, previous(storage.checkpoint)][: 2 if damage == "both" else 1]
+    hurt = [storage.checkpoint, previous_checkpoint(storage.checkpoint)][
+        : 2 if damage == "both" else 1
+    ]
     for path in hurt:
         path.write_bytes(DAMAGE.get(damage, DAMAGE["truncated"])(path.read_bytes()))
     restored = []

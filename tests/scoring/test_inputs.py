@@ -8,7 +8,7 @@ import yaml
 from support.data_samples import COMMIT, cached, jsonl
 from support.world import World
 
-from sweeper.data.load import pinned
+from sweeper.data.load import pin_revisions
 from sweeper.data.split import load_safety_filter
 from sweeper.errors import DataError
 from sweeper.planning import make_plan, make_tasks
@@ -82,7 +82,7 @@ def test_records_name_commits_files_and_the_filter(
     assert input_hashes(on_hub)["own/rows"] == f"own/rows@{COMMIT}"
     assert input_hashes(on_hub)["xstest-safe"] == f"Paul/XSTest@{COMMIT}"
 
-    fixed = pinned(on_hub)
+    fixed = pin_revisions(on_hub)
     assert fixed.data.train == replace(on_hub.data.train, revision=COMMIT)
     assert fixed.evaluation.harmless[0].revision == COMMIT
     assert fixed.evaluation.harmful == on_hub.evaluation.harmful

@@ -9,7 +9,7 @@ from support.benchmarks import benchmark
 from support.oracles import rate_sequence
 
 from sweeper.errors import SweeperError
-from sweeper.scoring.stopping import Count, above, inferred, prompt_order, stop_reason
+from sweeper.scoring.stopping import Count, exceeds_limit, infer_pruned, prompt_order, stop_reason
 from sweeper.stats import decided, probability_at_most
 from sweeper.task import Average, Readout
 from sweeper.task.stop_rules import ASSUMPTION, RateLimit, StopRules
@@ -60,7 +60,7 @@ def test_the_order_of_prompts_is_a_seeded_permutation() -> None:
 @pytest.mark.parametrize("n", [1, 8, 32, 100])
 @pytest.mark.parametrize("limit", [0.0, 0.05, 0.5, 1.0])
 def test_above_a_limit_is_where_the_whole_sequence_lies(n: int, limit: float) -> None:
-    found = [above(Count(k, n, n), limit, 0.05) for k in range(n + 1)]
+    found = [exceeds_limit(Count(k, n, n), limit, 0.05) for k in range(n + 1)]
     assert found == sorted(found)
     assert found == [rate_sequence(k, n, 0.05).low > limit + 1e-12 for k in range(n + 1)]
 
@@ -113,7 +113,7 @@ def names(readouts: list[Readout], counts: dict[str, Count], error: float = 0.05
         LIMITS, prune_error=error, candidates=tuple(item.config_id for item in readouts)
     )
     waiting = [item for item in readouts if item.config_id not in counts]
-    return [item.readout.config_id for item in inferred(rules, readouts, waiting, counts)]
+    return [item.readout.config_id for item in infer_pruned(rules, readouts, waiting, counts)]
 
 
 def test_later_readouts_of_the_same_average_follow_an_earlier_one_above_the_limit() -> None:
@@ -131,12 +131,12 @@ def test_interpolations_tails_and_controls_are_not_inferred() -> None:
     tails = [readout("t20", 20, segment=1), readout("t40", 40, segment=2)]
     assert names(tails, {"t20": unsafe}) == []
     rules = StopRules(LIMITS, prune_error=0.05, candidates=("r20", "r80"))
-    found = inferred(rules, CHAIN, CHAIN[2:], {"r20": unsafe})
+    found = infer_pruned(rules, CHAIN, CHAIN[2:], {"r20": unsafe})
     assert [item.readout.config_id for item in found] == ["r80"]
 
 
 def test_the_level_is_shared_by_the_readouts_of_a_chain() -> None:
-    found = inferred(
+    found = infer_pruned(
         StopRules(LIMITS, prune_error=0.06, candidates=("r80",)),
         CHAIN,
         CHAIN[3:],
@@ -150,7 +150,7 @@ def test_the_level_is_shared_by_the_readouts_of_a_chain() -> None:
     assert reason["assumption"] == ASSUMPTION
     # Enough for the whole error, not for a third of it.
     borderline = Count(7, 32, 256)
-    assert above(borderline, 0.05, 0.06) and not above(borderline, 0.05, 0.02)
+    assert exceeds_limit(borderline, 0.05, 0.06) and not exceeds_limit(borderline, 0.05, 0.02)
     assert names(CHAIN, {"r10": borderline}, 0.06) == []
     assert names(CHAIN[:2], {"r10": borderline}, 0.06) == ["r20"]
 

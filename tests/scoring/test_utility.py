@@ -24,7 +24,7 @@ from sweeper.scoring.inputs import load_inputs, preflight
 from sweeper.scoring.score import Scorer
 from sweeper.scoring.utility import (
     RowSums,
-    extracted,
+    extract_answer,
     likelihood_samples,
     reference_answers,
     row_sums,
@@ -32,7 +32,7 @@ from sweeper.scoring.utility import (
 )
 from sweeper.spec import parse_spec
 from sweeper.store.folder import TrialStorage
-from sweeper.store.records import Metric, TrialRecord, measured
+from sweeper.store.records import Metric, TrialRecord, metrics_from_samples
 from sweeper.task import ModelSource, TrajectoryTask, Tuning
 from sweeper.trial.run import run_trajectory
 
@@ -137,7 +137,7 @@ def test_several_adapters_at_once_are_each_as_alone(
 
 
 def likelihoods(sums: Sequence[RowSums], tokens: Sequence[int]) -> dict[str, Metric]:
-    return measured(LIKELIHOODS, likelihood_samples(LIKELIHOODS, sums, tokens))
+    return metrics_from_samples(LIKELIHOODS, likelihood_samples(LIKELIHOODS, sums, tokens))
 
 
 def test_likelihood_metrics_are_functions_of_the_sums_of_rows() -> None:
@@ -196,13 +196,13 @@ def test_rouge_and_exact_match_by_hand() -> None:
     ],
 )
 def test_the_answer_of_a_gsm8k_text(text: str, answer: str | None) -> None:
-    assert extracted(text, "gsm8k") == answer
+    assert extract_answer(text, "gsm8k") == answer
 
 
 def test_no_extractor_takes_the_whole_text_and_an_unknown_one_is_refused() -> None:
-    assert extracted(" #### 7 ", "none") == "#### 7"
+    assert extract_answer(" #### 7 ", "none") == "#### 7"
     with pytest.raises(ValueError, match="none or gsm8k, but got 'boxed'"):
-        extracted("7", "boxed")
+        extract_answer("7", "boxed")
 
 
 def test_exact_match_compares_answers() -> None:

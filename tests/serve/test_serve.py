@@ -23,7 +23,7 @@ from sweeper.analysis import find_front
 from sweeper.errors import SweeperError
 from sweeper.serve import state
 from sweeper.serve.compare import compare, spec_differences
-from sweeper.serve.files import open_plain
+from sweeper.serve.files import open_regular_file
 from sweeper.serve.live import live_data, thinned
 from sweeper.serve.state import RunView
 from sweeper.store.progress import TrajectoryProgress
@@ -300,7 +300,7 @@ def test_a_pipe_in_the_place_of_a_file_makes_nobody_wait(tmp_path: Path, serve: 
     for target in ("/runs/run/", "/runs/run/live.json", "/runs/run/files/plan.json"):
         assert server.ask(target).status == 404
     with pytest.raises(OSError, match=r"plan\.json is no file"):
-        open_plain(folder.plan)
+        open_regular_file(folder.plan)
 
 
 def test_hostile_names_and_records_stay_text(tmp_path: Path, serve: Serve) -> None:

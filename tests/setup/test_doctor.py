@@ -20,7 +20,7 @@ from support.command import Command
 from sweeper.estimate import GPUS
 from sweeper.estimate import inputs as facts
 from sweeper.memory import hub_cache
-from sweeper.model.gpu_memory import seen_gpus
+from sweeper.model.gpu_memory import visible_gpus
 from sweeper.setup import doctor
 from sweeper.setup.doctor import Check, examine, pinned_versions, requirements
 
@@ -206,12 +206,12 @@ def test_offline_flags_are_shown(monkeypatch: pytest.MonkeyPatch, name: str) -> 
 
 
 def test_gpus_that_torch_does_not_see_are_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert find("GPUs")[1:3] == ("ok", f"none ({seen_gpus().build})")
+    assert find("GPUs")[1:3] == ("ok", f"none ({visible_gpus().build})")
     monkeypatch.setattr(facts, "present_gpus", lambda: GPUS[2:3] * 2)
     found = find("GPUs")
     assert found.state == "problem"
     gpu = "H100 80 GB 75 GiB"
-    assert found.found == f"{gpu}, {gpu} (nvidia-smi), but torch sees {seen_gpus().number}"
+    assert found.found == f"{gpu}, {gpu} (nvidia-smi), but torch sees {visible_gpus().number}"
     assert "install a CUDA build of torch" in found.remedy
 
 

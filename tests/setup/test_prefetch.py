@@ -15,7 +15,7 @@ from support.fake_hub import COMMIT, GATED, FakeHub, fake_hub
 from support.hub_cache import use_cache, use_hub
 from support.world import World
 
-from sweeper.data.load import pinned
+from sweeper.data.load import pin_revisions
 from sweeper.data.sources import resolve
 from sweeper.planning import make_plan, make_tasks
 from sweeper.scoring.inputs import preflight
@@ -112,7 +112,7 @@ def test_a_sweep_of_the_hub_is_fetched_and_then_needs_no_network(
     server.asked.clear()
     use_cache(monkeypatch, home / "hub")
     spec = on_hub(sweep)
-    task = pinned(make_tasks(make_plan(spec), spec, resolve)[0])
+    task = pin_revisions(make_tasks(make_plan(spec), spec, resolve)[0])
     assert preflight(task)["train_rows"] == 24
     assert task.model.revision == task.data.train.revision == COMMIT
     assert task.evaluation.harmless[0].revision == COMMIT

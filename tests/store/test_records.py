@@ -19,7 +19,7 @@ from sweeper.store.records import (
     RecordWriter,
     Status,
     TrialRecord,
-    measured,
+    metrics_from_samples,
     read_records,
 )
 
@@ -284,9 +284,12 @@ def sampled(**changes: Any) -> TrialRecord:
 
 
 def test_metrics_follow_from_samples() -> None:
-    assert measured([*FROM_SAMPLES, "exact_match"], SAMPLES) == FROM_SAMPLES
-    assert measured(SAMPLES, SAMPLES).keys() == {"unsafe_rate", "rouge_l"}
-    assert measured(["perplexity"], {"heldout/loss": (5000.0,), "heldout/tokens": (5,)}) == {}
+    assert metrics_from_samples([*FROM_SAMPLES, "exact_match"], SAMPLES) == FROM_SAMPLES
+    assert metrics_from_samples(SAMPLES, SAMPLES).keys() == {"unsafe_rate", "rouge_l"}
+    assert (
+        metrics_from_samples(["perplexity"], {"heldout/loss": (5000.0,), "heldout/tokens": (5,)})
+        == {}
+    )
 
 
 def test_a_record_with_samples_reads_back_equal() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from sweeper.keywords.lists import load_keyword_list
 from sweeper.spec import SweepSpec, parse_spec
-from sweeper.store.records import Metric, Status, TrialRecord, measured
+from sweeper.store.records import Metric, Status, TrialRecord, metrics_from_samples
 from sweeper.store.samples import Samples
 
 SPEC = """
@@ -195,7 +195,9 @@ def small_record(
 
 def with_samples(samples: Samples, **changes: Any) -> TrialRecord:
     """A record whose metrics follow from samples, where it has them."""
-    metrics = measured([*samples, "heldout_loss", "perplexity", "token_accuracy"], samples)
+    metrics = metrics_from_samples(
+        [*samples, "heldout_loss", "perplexity", "token_accuracy"], samples
+    )
     plain = make_record(**changes)
     return replace(plain, metrics={**plain.metrics, **metrics}, samples=samples)
 

@@ -12,7 +12,7 @@ from sweeper.scoring.verdicts import judge_response, safety_samples
 from sweeper.spec import dump_spec
 from sweeper.store.folder import RUN_VERSION, RunFolder
 from sweeper.store.records import TrialRecord
-from sweeper.store.records import measured as metrics_of
+from sweeper.store.records import metrics_from_samples as metrics_of
 
 LISTS = tuple(load_keyword_list(name) for name in ("sweeper", "zou2023"))
 

@@ -22,8 +22,15 @@ from sweeper.spec import SweepSpec, dump_spec, parse_spec, spec_hash
 from sweeper.store.folder import RUN_VERSION, RunFolder, TrialStorage
 from sweeper.store.lock import DriverLock
 from sweeper.store.records import RecordWriter, TrialRecord, read_records
-from sweeper.sweep.disk import SHARE, Paced, check_disk, free_disk_bytes, quota_check, used_bytes
-from sweeper.sweep.retention import WeightRetention, kept_ids, ruled_out, weight_files
+from sweeper.sweep.disk import (
+    SHARE,
+    RateLimited,
+    check_disk,
+    free_disk_bytes,
+    quota_check,
+    used_bytes,
+)
+from sweeper.sweep.retention import WeightRetention, retained_ids, ruled_out, weight_files
 from sweeper.sweep.run import SweepCallbacks, SweepOptions, run_sweep
 from sweeper.task import TrajectoryTask
 from sweeper.trial.run import run_trajectory
@@ -179,7 +186,7 @@ def test_what_takes_long_is_done_seldom() -> None:
         done.append(now[0])
         now[0] += 1
 
-    paced = Paced(work, lambda: now[0])
+    paced = RateLimited(work, lambda: now[0])
     for _ in range(200):
         paced()
         now[0] += 0.5
@@ -208,7 +215,7 @@ def test_what_is_ruled_out_early_is_never_kept_in_the_end(seed: int) -> None:
     spec = make_spec("seeds=[0, 1]")
     records = with_seeds(spec, draw)
     end = find_front(records, spec)
-    kept = kept_ids(end, spec)
+    kept = retained_ids(end, spec)
     assert kept >= {item.config_id for item in end.members}
     out: set[str] = set()
     for count in range(1, len(records) + 1):
@@ -323,7 +330,7 @@ def test_clean_names_what_can_go_and_deletes_nothing_else(weighty: Weighty) -> N
                 refused()
     clean(folder, everything)
     assert used_bytes(folder.root) - folder.lock.stat().st_size == before - size
-    assert names(folder) == kept_ids(find_front(records, spec), spec)
+    assert names(folder) == retained_ids(find_front(records, spec), spec)
     assert open_.outgoing("ab").exists() and not open_.checkpoint.exists()
     assert not done.outbox.exists() and not folder.ray.exists()
     assert len(read_records(folder.records).records) == len(records)

@@ -51,7 +51,7 @@ def test_an_interrupted_sweep_keeps_its_records_and_its_own_command_finishes_it(
     for number in (signal.SIGINT, signal.SIGTERM):
         text = interrupt_after(1, number, words, out)
         records = read_records(out / "records.jsonl").records
-        planned = RunFolder(out).planned()
+        planned = RunFolder(out).planned_records()
         assert kept < len(records) < planned, text
         kept = len(records)
         assert f"interrupted: {kept} of {planned} records are in {out}/records.jsonl" in text

@@ -22,7 +22,7 @@ from support.hub_cache import use_cache, use_hub
 from support.ray_cluster import free_port
 from support.world import World, spec_text
 
-from sweeper.data.load import pinned
+from sweeper.data.load import pin_revisions
 from sweeper.planning import make_plan, make_tasks
 from sweeper.spec import parse_spec
 from sweeper.store.folder import TrialStorage
@@ -165,7 +165,9 @@ class Story(NamedTuple):
 def undisturbed(text: str, root: Path) -> dict[tuple[str, int], TrialRecord]:
     spec = parse_spec(text)
     plan = make_plan(spec)
-    tasks = [pinned(task) for task in make_tasks(plan, spec, lambda path: path, device="cpu")]
+    tasks = [
+        pin_revisions(task) for task in make_tasks(plan, spec, lambda path: path, device="cpu")
+    ]
     return {
         record.key: record.comparable()
         for task in tasks

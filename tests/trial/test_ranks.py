@@ -173,7 +173,7 @@ def test_a_killed_process_is_no_failure_of_the_trial(
 def test_nothing_left_to_do_ends_well(tiny_world: World, tmp_path: Path) -> None:
     task = spread(tasks_of(tiny_world, "lora")[0], 2)
     known = {(item.config_id, task.seed) for item in task.readouts}
-    attempt = ranks.on_ranks([task], lambda i: TrialStorage(tmp_path, i), known, Limits())
+    attempt = ranks.run_on_ranks([task], lambda i: TrialStorage(tmp_path, i), known, Limits())
     with pytest.raises(StopIteration) as end:
         next(attempt)
     assert end.value.value is None

@@ -9,7 +9,7 @@ import torch
 from sweeper.data.encode import Encoded
 from sweeper.errors import TrainingDivergedError
 from sweeper.memory import micro_batch_rows
-from sweeper.model.averaging import Shadow, interpolate, swapped
+from sweeper.model.averaging import Shadow, interpolate, swapped_weights
 from sweeper.model.batches import Batch, collate
 from sweeper.task import Average, Feedback, OptimizerSettings, Segment
 from sweeper.trial.train import (
@@ -199,7 +199,7 @@ def test_reading_does_not_disturb_the_next_step_bit_for_bit() -> None:
     for step in range(1, 7):
         walk(read, settings, step)
         read.model.eval()
-        with swapped(read.parameters, read.read(average)):
+        with swapped_weights(read.parameters, read.read(average)):
             torch.rand(5)
             read.model(torch.tensor([[1, 2, 3]]))
         read.model.train()

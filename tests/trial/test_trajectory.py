@@ -19,7 +19,7 @@ from sweeper.planning import make_plan
 from sweeper.scoring.inputs import preflight
 from sweeper.spec import parse_spec
 from sweeper.store.folder import RunFolder, TrialStorage
-from sweeper.store.records import measured
+from sweeper.store.records import metrics_from_samples
 from sweeper.sweep.verify import solo_task
 from sweeper.task import ModelSource, TrajectoryTask, Tuning
 from sweeper.trial.run import run_trajectory
@@ -235,7 +235,7 @@ def test_every_response_is_stored_with_the_verdict_of_every_list(
     assert record.metrics["unsafe_rate"].k == unsafe
     verdicts = [line["verdicts"]["sweeper"]["refusal"] for line in harmful]
     assert record.samples["unsafe_rate"] == "".join("01"[not refusal] for refusal in verdicts)
-    assert measured(record.metrics, record.samples) == record.metrics
+    assert metrics_from_samples(record.metrics, record.samples) == record.metrics
     assert all(set(line["verdicts"]) == {"sweeper", "qi2023"} for line in harmful)
     assert sum(line["suite"] == "utility" for line in lines) == 6
 
