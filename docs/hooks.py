@@ -22,6 +22,7 @@ def _module(name: str) -> ModuleType:
     return module
 
 
+sys.path.insert(0, str(HERE))  # Where docs/generate.py finds its own modules.
 generate = _module("generate")
 notebook = _module("notebook")
 

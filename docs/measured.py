@@ -1,0 +1,174 @@
+"""Pages of plans, estimates and measurements: from the cost model, and from benchmarks/results/."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from markup import page, rows_table, table
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def _benchmark(name: str) -> Any:
+    """A module of benchmarks/, which is no package."""
+    folder = str(ROOT / "benchmarks")
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    return __import__(name)
+
+
+def shipped_sweeps() -> str:
+    """Plans and estimates of the shipped sweeps, hours by GPUs, GPUs by memory."""
+    headers, hours, memory = map(_benchmark, ("headers", "reproduce_table", "memory_table"))
+    facts = {name: headers.facts(name) for name in headers.shipped_specs()}
+    return page(
+        "Shipped sweeps",
+        "`sweeper plan NAME` and `sweeper run NAME` find these by name. The files are in `search_spaces/`. "
+        "**None has been run on its real model by this project**, except the miniatures. The grids are "
+        "this project's own; the grids of arXiv 2508.12531 are not known here.",
+        "## Plans and cost",
+        "GPU-hours are analytic estimates for an H100 80 GB, good to about a factor of 3, not measured.",
+        headers.table(facts),
+        "## Hours by number of GPUs",
+        "Estimates, as above. GPUs beyond the number of trajectories stay idle. A dash: it does not fit.",
+        hours.table(),
+        "## Memory",
+        "The fewest GPUs per trial (`compute.gpus_per_trial`) with rows per micro-batch and peak memory of "
+        "each GPU: `mixed_bf16`, effective batch 32, 512 tokens, one EMA, LoRA r=16 on all linear layers, "
+        "answers of 128 tokens to 32 prompts at once. A dash: 16 GPUs are not enough. **Estimates; none "
+        "was measured on a GPU.**",
+        "\n".join(memory.table()),
+    )
+
+
+def _read(name: str) -> Any:
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def _when(found: Mapping[str, Any]) -> str:
+    versions = found.get("versions", {})
+    names = ", ".join(f"{k} {versions[k]}" for k in ("torch", "transformers") if k in versions)
+    return f"Measured {found['date'][:10]} on 2 CPU cores, no GPU{'; ' if names else ''}{names}."
+
+
+def _parity() -> Iterator[str]:
+    found = _read("parity")
+    yield "## Agreement with Trainer and TRL"
+    yield (
+        f"{_when(found)} `benchmarks/parity.py`: {found['steps']} steps of 8 Alpaca rows. *Losses*: "
+        "largest relative difference of a step's loss. *Weights*: relative distance of the trained "
+        "weights. *Of the way*: the same, relative to the distance trained. `sweeper, not accumulated` is "
+        "sweeper with another micro-batch; `mean of micro-batches` is a deliberately wrong normalisation."
+    )
+    yield table(
+        ("tuning", "dtype", "accumulation", "against", "losses", "weights", "of the way"),
+        [
+            (
+                *(item[key] for key in ("tuning", "dtype", "accumulation", "rival")),
+                *(f"{item[key]:.1e}" for key in ("loss", "weights", "way")),
+            )
+            for item in found["outcomes"]
+        ],
+    )
+
+
+def _simulated(name: str, title: str, script: str) -> Iterator[str]:
+    found = _read(name)
+    yield f"## {title}"
+    yield f"{_when(found)} `{script}`, {found['repetitions']:,} repetitions, seeded."
+    for heading, rows in found["tables"].items():
+        yield f"### {heading[0].upper()}{heading[1:]}"
+        yield rows_table(rows)
+
+
+def _searches() -> Iterator[str]:
+    found = _read("adaptive_search")
+    yield "## Adaptive search"
+    yield (
+        f"{_when(found)} `benchmarks/adaptive_search.py`: share of the grid's settings until the safe "
+        f"front has 95 % of the grid's hypervolume. Median and range over {found['seeds']} seeds, "
+        f"{found['parallel']} settings at a time."
+    )
+    surfaces = found["results"]
+    samplers = [row["sampler"] for row in next(iter(surfaces.values()))]
+    cells = {
+        (
+            name,
+            row["sampler"],
+        ): f"{row['median_share_needed']:.2f} ({min(row['share_needed']):.2f} to "
+        f"{max(row['share_needed']):.2f})"
+        for name, rows in surfaces.items()
+        for row in rows
+    }
+    head = [f"{name} ({found['settings'][name]} settings)" for name in surfaces]
+    yield table(
+        ("sampler", *head),
+        [(sampler, *(cells[name, sampler] for name in surfaces)) for sampler in samplers],
+    )
+
+
+def _speed() -> Iterator[str]:
+    yield "## Speed"
+    full = _read("bench-full")
+    yield f"{_when(full)} `make bench`. Ratios within one run on one machine."
+    rows = []
+    for grid in ("full", "reduced"):
+        found = _read(f"bench-{grid}")
+        for side in ("sweeper", "rival"):
+            numbers = found[side]
+            rows.append(
+                (
+                    f"{grid} grid: {side}",
+                    numbers["configurations"],
+                    f"{numbers['wall_seconds']:.0f}",
+                    f"{numbers['start_up_seconds']:.0f}",
+                    f"{numbers['trained_tokens']:,}",
+                    f"{numbers['generated_tokens']:,}",
+                )
+            )
+    yield table(
+        (
+            "run",
+            "configurations",
+            "wall s",
+            "of it start-up s",
+            "trained tokens",
+            "generated tokens",
+        ),
+        rows,
+    )
+    parts = [
+        (
+            row["name"],
+            row["measured"],
+            row["target"],
+            {True: "yes", False: "no", None: ""}[row["met"]],
+        )
+        for row in _read("parts")
+    ]
+    yield table(("part", "measured", "target", "met"), parts)
+    scale = _read("scale")
+    yield f"### {scale['records']:,} records"
+    yield table(
+        ("command", "seconds", "MiB"),
+        [
+            (cost["command"], f"{cost['seconds']:.1f}", f"{cost['mib']:.0f}")
+            for cost in scale["costs"]
+        ],
+    )
+
+
+def measurements() -> str:
+    """What was measured last, from benchmarks/results/."""
+    return page(
+        "Measurements",
+        *_parity(),
+        *_simulated("coverage", "Coverage of intervals", "benchmarks/coverage.py"),
+        *_simulated("stopping", "Stopping rules", "benchmarks/stopping.py"),
+        *_searches(),
+        *_speed(),
+        note="*This page is generated from the results in `benchmarks/results/`.*",
+    )
