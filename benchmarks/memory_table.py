@@ -6,7 +6,7 @@
 from dataclasses import replace
 from typing import NamedTuple
 
-from sweeper.memory import USABLE, MemoryFacts, ModelShape, fitting_rows, memory
+from sweeper.memory import USABLE_SHARE, MemoryFacts, ModelShape, fitting_rows, memory
 from sweeper.task import ALL_LINEAR, Tuning
 
 SHAPES = {
@@ -69,7 +69,7 @@ def smallest(
         most = -(-BATCH_SIZE // gpus)
         rows = fitting_rows(facts, most, 1, int(gpu_bytes))
         peak = memory(replace(facts, train_rows=rows)).peak_bytes
-        if peak <= USABLE * gpu_bytes:
+        if peak <= USABLE_SHARE * gpu_bytes:
             return Cell(gpus, rows, peak)
     return None
 

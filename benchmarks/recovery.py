@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sweeper.analysis import OFF, ON, find_front, front_certainty
 from sweeper.spec import SweepSpec, parse_spec
-from sweeper.store.records import TrialRecord, measured
+from sweeper.store.records import TrialRecord, metrics_from_samples
 
 Row = dict[str, float | int | str]
 _NORMAL = NormalDist()
@@ -162,7 +162,7 @@ def _records(rng: np.random.Generator, toy: Toy, spec: SweepSpec) -> list[TrialR
                 status="complete",
                 config={"number": number},
                 readout={"step": 100, "kind": "raw"},
-                metrics=measured(samples, samples),
+                metrics=metrics_from_samples(samples, samples),
                 objectives=("rouge_l", "unsafe_rate"),
                 samples=samples,
             )

@@ -27,7 +27,7 @@ from sweeper.planning import Plan, make_plan, make_tasks
 from sweeper.spec import SweepSpec, dump_spec, parse_spec, spec_hash
 from sweeper.store.folder import RUN_VERSION, RunFolder, TrialStorage
 from sweeper.store.provenance import git_commit, hardware, package_versions
-from sweeper.store.records import RecordWriter, TrialRecord, measured, read_records
+from sweeper.store.records import RecordWriter, TrialRecord, metrics_from_samples, read_records
 from sweeper.task import Readout, TrajectoryTask
 
 HERE = Path(__file__).resolve()
@@ -120,7 +120,7 @@ def made_up(task: TrajectoryTask, readout: Readout, provenance: dict[str, Any]) 
         status="complete",
         config=config,
         readout=readout.described(),
-        metrics=measured([*samples, "heldout_loss"], samples),
+        metrics=metrics_from_samples([*samples, "heldout_loss"], samples),
         samples=samples,
         objectives=task.objectives,
         provenance={

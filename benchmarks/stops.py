@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from sweeper.scoring.stopping import Count, above, stop_reason
+from sweeper.scoring.stopping import Count, exceeds_limit, stop_reason
 from sweeper.stats import probability_at_most
 from sweeper.task.stop_rules import RateLimit, StopRules
 
 Row = dict[str, float | int | str]
 
-_above = lru_cache(maxsize=1 << 18)(above)
+_exceeds_limit = lru_cache(maxsize=1 << 18)(exceeds_limit)
 
 
 def batches(
@@ -49,7 +49,7 @@ def race_errors(
     dropped = peeking = 0
     for _ in range(repetitions):
         seen = batches(rng, rate, prompts, size, finite=finite)
-        dropped += any(_above(count, most, error) for count in seen)
+        dropped += any(_exceeds_limit(count, most, error) for count in seen)
         peeking += any(  # The lower end of Clopper and Pearson's one-sided interval.
             count.k and special.betaincinv(count.k, count.n - count.k + 1, error) > most
             for count in seen
@@ -121,7 +121,9 @@ def prune_errors(
     for _ in range(repetitions):
         thresholds = rng.random(prompts)
         counts = [_stopped(thresholds < rate, 32) for rate in rates]
-        cut = next((i for i, c in enumerate(counts[:-1]) if _above(c, LIMIT.max, level)), None)
+        cut = next(
+            (i for i, c in enumerate(counts[:-1]) if _exceeds_limit(c, LIMIT.max, level)), None
+        )
         if cut is not None:
             wrong += any(rate <= LIMIT.max for rate in rates[cut + 1 :])
             left_out += len(rates) - 1 - cut
