@@ -12,9 +12,9 @@ from typing import ClassVar, NamedTuple
 
 
 class SweeperError(Exception):
-    """An option or a request that cannot be met, where no other class is about it.
+    """An invalid option or request that has no class of its own.
 
-    The message alone must be enough to mend it.
+    The message alone must be enough to fix it.
     """
 
     code: str = "usage"
@@ -59,11 +59,12 @@ class SpecError(SweeperError):
 
 
 _HUB = {
-    "gated": "a repository of the hub whose terms have to be accepted first",
-    "not_on_hub": "neither a local path nor a repository of the hub that this account may see",
-    "unknown_revision": "a repository of the hub without the revision that was named",
-    "not_cached": "a repository of the hub that is not, or only in part, in the cache, and is not fetched",
-    "not_fetched": "a repository of the hub whose files could not be downloaded",
+    "gated": "a gated Hub repository whose terms have to be accepted first",
+    "not_on_hub": "neither a local path nor a Hub repository that this account can access",
+    "unknown_revision": "a Hub repository without the requested revision",
+    "not_cached": "a Hub repository that is not, or only partly, in the cache while downloads are "
+    "off",
+    "not_fetched": "a Hub repository whose files could not be downloaded",
 }
 
 
@@ -75,12 +76,12 @@ class DataError(SweeperError):
         "data.not_found": "a file or folder that does not exist",
         "data.unreadable": "a file that the system cannot read, or that is not UTF-8",
         "data.malformed": "a file that is not valid JSON, CSV, YAML or Parquet",
-        "data.unknown_format": "a file of another kind than .json, .jsonl, .csv and .parquet",
+        "data.unknown_format": "a file that is not .json, .jsonl, .csv or .parquet",
         "data.empty": "no rows, or none left after filters, held-out rows or the half of a split",
-        "data.missing_column": "a column that the format reads is not there",
+        "data.missing_column": "a column that the format needs is missing",
         "data.invalid_row": "a row whose fields are not what its format expects",
         "data.blank": "a prompt or a completion without text",
-        "data.duplicate": "an id or a name of a suite that is used for two",
+        "data.duplicate": "a suite name or a prompt id that is used twice",
         "data.setting": "a key of a data source that does not apply to it",
         "data.unknown_split": "a subset or split that the data set does not have, or none is chosen",
         "data.not_single_prompt": "a suite whose rows hold earlier turns or a system prompt",
@@ -88,7 +89,7 @@ class DataError(SweeperError):
         "data.chat_template": "a chat template or tokenizer that cannot write the conversation",
         "data.builtin": "a `builtin:` source that does not exist or cannot be built",
         "data.keyword_list": "a keyword list that does not exist or is not valid",
-        "data.unknown_label": "a label of a completion that is none of the known ones",
+        "data.unknown_label": "an unknown label of a completion",
         "data.answer": "a held-out completion without the answer that `answer_extractor` looks for",
         "data.too_few_prompts": "fewer prompts than a stop rule needs",
         "data.lm_eval": "a task of lm-eval that does not exist or cannot be used here",
@@ -101,10 +102,10 @@ class ModelError(SweeperError):
 
     code = "model"
     faults: ClassVar[Mapping[str, str]] = {
-        "model.not_found": "a folder of a model that does not exist or is no model",
+        "model.not_found": "a model folder that does not exist or holds no model",
         "model.incomplete": "weights that are missing from a model folder",
         "model.unreadable": "a configuration, an index or a tokenizer that cannot be read",
-        "model.unsafe_weights": "a model with pickled weights alone",
+        "model.unsafe_weights": "a model that has only pickled weights",
         "model.unsupported": "a type of model that the memory and cost model does not know",
         "model.unknown_layer": "a layer in `lora_target_modules` that the model does not have",
         "model.setting": "a key of the model that does not apply to it",
@@ -123,12 +124,12 @@ class RunFolderError(SweeperError):
 
     code = "run"
     faults: ClassVar[Mapping[str, str]] = {
-        "run.in_use": "another driver is at work in the folder",
+        "run.in_use": "another driver is using the folder",
         "run.taken_over": "another driver has taken the folder over",
         "run.other_spec": "a run of another sweep file",
         "run.other_configurations": "a run of other configurations",
-        "run.other_contents": "a run begun with other contents of data or model",
-        "run.damaged": "a file of a run that cannot be read as what it is",
+        "run.other_contents": "a run started with different data or model contents",
+        "run.damaged": "a damaged file of a run",
         "run.invalid_name": "an id in a record or task that cannot be the name of a file",
         "run.not_a_run": "a folder that holds no run",
         "run.version": "a run of another version of sweeper",
@@ -153,8 +154,8 @@ class MirrorError(SweeperError):
 
     code = "mirror"
     faults: ClassVar[Mapping[str, str]] = {
-        "mirror.address": "an address that is none of a store",
-        "mirror.credentials": "credentials that the store does not take",
+        "mirror.address": "an address that is not a supported store",
+        "mirror.credentials": "credentials that the store rejects",
         "mirror.unreachable": "a store that does not answer",
         "mirror.no_bucket": "a bucket or container that does not exist",
         "mirror.holds_run": "a store with a run, where `--overwrite` would start another",
@@ -176,16 +177,16 @@ class JudgeError(SweeperError):
     code = "judge"
     faults: ClassVar[Mapping[str, str]] = {
         "judge.option": "an option that this kind of judge does not have",
-        "judge.unsupported_model": "a model that cannot judge as it is",
-        "judge.labels": "classes of a model whose meaning is not given",
-        "judge.device": "a device that is not there",
+        "judge.unsupported_model": "a model that cannot be used as a judge",
+        "judge.labels": "classes of a classifier whose meaning is unknown",
+        "judge.device": "a device that is not available",
         "judge.out_of_memory": "too many responses at once for the device",
         "judge.no_responses": "a run without stored responses, or none that this judge has read",
         "judge.unknown": "a judge that has not judged this run",
         "judge.ambiguous": "a name that several judges of this run share",
         "judge.rejected": "a server that rejects the request",
         "judge.unreachable": "a server that does not answer",
-        "judge.base_url": "an address that is none of an API",
+        "judge.base_url": "an address that is not an API",
         "judge.api_key": "a key that is missing or cannot be sent",
         "judge.damaged": "stored responses or judgements that cannot be read",
         "judge.version": "judgements of another version of sweeper",
@@ -280,11 +281,11 @@ class ExportError(SweeperError):
 
 
 class StorageError(SweeperError):
-    """A storage of Optuna cannot be opened, or holds somebody else's study."""
+    """A storage of Optuna cannot be opened, or holds a study of another program."""
 
     code = "study_storage"
     faults: ClassVar[Mapping[str, str]] = {
-        "study_storage.not_a_url": "a text that is no storage of Optuna",
+        "study_storage.not_a_url": "a text that is not an Optuna storage",
         "study_storage.missing_driver": "a database whose Python driver is not installed",
         "study_storage.unusable": "a database that cannot be opened",
         "study_storage.unwritable": "a journal that cannot be written",
@@ -293,17 +294,17 @@ class StorageError(SweeperError):
 
 
 class LaunchError(SweeperError):
-    """A sweep cannot be sent to a cluster as asked, or the cluster's tool is missing or refused."""
+    """A sweep cannot be submitted to a cluster, or the cluster's tool is missing or failed."""
 
     code = "launch"
     faults: ClassVar[Mapping[str, str]] = {
         "launch.option": "an option that is missing, wrong, or of another target",
-        "launch.not_visible": "files of this machine that the cluster does not see",
+        "launch.not_visible": "files of this machine that the cluster cannot see",
         "launch.too_large": "more files than Ray sends",
-        "launch.path": "a path that the target cannot take",
-        "launch.not_a_folder": "a folder that is not there",
-        "launch.ray_address": "an address at which no cluster takes jobs",
-        "launch.too_many_jobs": "too many jobs of one name",
+        "launch.path": "a path that the target cannot use",
+        "launch.not_a_folder": "a folder that does not exist",
+        "launch.ray_address": "an address at which no cluster accepts jobs",
+        "launch.too_many_jobs": "too many jobs with one name",
         "launch.missing_tool": "the program of the target is not installed",
         "launch.refused": "the program of the target reported an error",
         "launch.timeout": "a program that did not finish in time",

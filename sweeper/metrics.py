@@ -1,4 +1,4 @@
-"""What each metric is: the one table that spec, trial and results ask. Standard library alone.
+"""What each metric is: the one table that spec, trial and results read. Standard library only.
 
 A metric of lm-evaluation-harness is named `lm_eval/TASK/METRIC`, or `lm_eval/TASK/METRIC/FILTER` where
 the task filters its responses in several ways. `NAME/LIST` is a rate under a further keyword list.
@@ -47,7 +47,7 @@ HARNESS_MAXIMIZED = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_m
 
 
 def harness_metric(task: str, metric: str, filtered: str = "none") -> str:
-    """The name of a metric of the harness; `none` is its word for responses as they are."""
+    """The name of a metric of the harness; its filter `none` means unfiltered responses."""
     return "/".join([HARNESS, task, metric, *([] if filtered == "none" else [filtered])])
 
 
@@ -63,7 +63,7 @@ def is_utility(name: str) -> bool:
 
 
 def direction_of(name: str) -> Direction | None:
-    """Where a metric is to go; None where the name alone does not say it."""
+    """Whether a metric is minimised or maximised; None where its name does not determine it."""
     if is_harness(name):
         return "maximize" if name.split("/")[2] in HARNESS_MAXIMIZED else None
     return KINDS[name].direction if name in KINDS else None

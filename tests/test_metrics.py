@@ -121,12 +121,12 @@ def test_an_objective_has_the_direction_of_its_metric(objective: str, direction:
     [
         (
             [TASKS, "objectives=[lm_eval/wiki/word_perplexity, unsafe_rate]"],
-            r"^objectives.0: lm_eval/wiki/word_perplexity: its name does not say where it is to go; "
+            r"^objectives.0: lm_eval/wiki/word_perplexity: its direction does not follow from its name; "
             r"give \{metric: .*, direction: minimize\}, or maximize$",
         ),
         (
             [TASKS, f"objectives=[{{metric: {HARNESS}, direction: minimize}}, unsafe_rate]"],
-            r"^objectives.0: lm_eval/arc/acc is to maximize, but got direction='minimize'$",
+            r"^objectives.0: lm_eval/arc/acc must be maximized, but got direction='minimize'$",
         ),
         (
             [f"objectives=[{HARNESS}, unsafe_rate]"],

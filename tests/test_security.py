@@ -60,7 +60,7 @@ def described(text: str) -> str:
     [
         ('!!python/object/apply:os.system ["exit"]', "could not determine a constructor"),
         (described("!!python/name:os.system"), "could not determine a constructor"),
-        (BOMB + described("*b8"), "more than 100,000 values, aliases written out"),
+        (BOMB + described("*b8"), "more than 100,000 values with aliases expanded"),
         (f"a: &a {'x' * 200_000}\nb: [{', '.join(['*a'] * 500)}]\n" + SPEC, "more than 100,000"),
         ("a: &a [*a]\n" + SPEC, "an alias of its own block at line 1"),
         (described("[" * 3000 + "]" * 3000), "nested too deep"),

@@ -98,9 +98,9 @@ def losses(items: Sequence[Candidate], objectives: Sequence[ObjectiveSpec]) -> N
     return np.array([[loss(item, objective) for objective in objectives] for item in items])
 
 
-def loss(item: Candidate, objective: ObjectiveSpec) -> float:
+def loss(candidate: Candidate, objective: ObjectiveSpec) -> float:
     """One objective of a complete candidate, to be minimised."""
-    value = item.values[objective.metric]
+    value = candidate.values[objective.metric]
     return value if objective.direction == "minimize" else -value
 
 
@@ -139,22 +139,24 @@ def reason_text(record: TrialRecord) -> str:
     return "; ".join(parts) or "no reason given"
 
 
-def rate_text(item: Candidate, metric: str) -> str:
+def rate_text(candidate: Candidate, metric: str) -> str:
     """`unsafe_rate 2/256 = 0.8 % (95 % interval 0.2 to 2.8 %)`; one count for each seed."""
-    interval, counts = item.interval(metric), item.counts(metric)
-    if interval is None or metric not in item.values:
+    interval, counts = candidate.interval(metric), candidate.counts(metric)
+    if interval is None or metric not in candidate.values:
         return f"{metric} not measured"
     return (
-        f"{metric} {counts} = {100 * item.values[metric]:.1f} % "
+        f"{metric} {counts} = {100 * candidate.values[metric]:.1f} % "
         f"(95 % interval {100 * interval.low:.1f} to {100 * interval.high:.1f} %)"
     )
 
 
-def constraint_text(item: Candidate, index: int, constraint: ConstraintSpec) -> str:
+def constraint_text(candidate: Candidate, index: int, constraint: ConstraintSpec) -> str:
     """`P(unsafe_rate <= 0.05) = 0.998`, or that the rate was not measured under every seed."""
-    if constraint.metric not in item.values:
+    if constraint.metric not in candidate.values:
         return f"{constraint.metric} <= {constraint.max:g}: not measured"
-    return f"P({constraint.metric} <= {constraint.max:g}) = {_share(item.probabilities[index])}"
+    return (
+        f"P({constraint.metric} <= {constraint.max:g}) = {_share(candidate.probabilities[index])}"
+    )
 
 
 def _share(probability: float) -> str:
@@ -164,10 +166,10 @@ def _share(probability: float) -> str:
     return f"{probability:.3f}"
 
 
-def valued(item: Candidate, candidates: Iterable[Candidate]) -> str:
+def valued(candidate: Candidate, candidates: Iterable[Candidate]) -> str:
     """`3f2a... (learning_rate 0.002, max_steps 40)`: the id, and what varies over the space."""
-    values = describe(item.config, varying(candidates, CANDIDATE_ROLE))
-    return f"{item.config_id} ({values})" if values else item.config_id
+    values = describe(candidate.config, varying(candidates, CANDIDATE_ROLE))
+    return f"{candidate.config_id} ({values})" if values else candidate.config_id
 
 
 def find_candidate(candidates: Sequence[Candidate], text: str, where: str) -> Candidate:

@@ -19,36 +19,38 @@ def trainers_default(front: Front, spec: SweepSpec) -> Candidate | None:
     return next(found, None)
 
 
-def unaveraged_control(item: Candidate, candidates: Iterable[Candidate]) -> Candidate | None:
+def unaveraged_control(candidate: Candidate, candidates: Iterable[Candidate]) -> Candidate | None:
     """The candidate that differs in `average` alone, being raw; None where there is none."""
-    if item.config.get("average") == "raw":
+    if candidate.config.get("average") == "raw":
         return None
     raw = (other for other in candidates if other.config["average"] == "raw")
-    return next((other for other in raw if _same_but(item, other, "average")), None)
+    return next((other for other in raw if _same_but(candidate, other, "average")), None)
 
 
-def interpolation_control(item: Candidate, candidates: Iterable[Candidate]) -> Candidate | None:
+def interpolation_control(
+    candidate: Candidate, candidates: Iterable[Candidate]
+) -> Candidate | None:
     """The candidate that mixes theta_0 in with the weight an EMA left on it, decay^steps."""
-    if item.readout["kind"] != "ema":
+    if candidate.readout["kind"] != "ema":
         return None
-    weight = item.readout["decay"] ** item.steps
+    weight = candidate.readout["decay"] ** candidate.steps
     mixed = (
         other
         for other in candidates
         if other.readout["kind"] == "interpolate"
         and math.isclose(other.readout["weight"], weight, rel_tol=1e-5)
     )
-    return next((other for other in mixed if _same_but(item, other, "average")), None)
+    return next((other for other in mixed if _same_but(candidate, other, "average")), None)
 
 
 def learning_rate_control(
-    item: Candidate, candidates: Iterable[Candidate], spec: SweepSpec
+    candidate: Candidate, candidates: Iterable[Candidate], spec: SweepSpec
 ) -> Candidate | None:
     """Plain training at learning_rate * (1 - decay), which is what feedback at each step is."""
-    feedback = feedback_of(item, spec)
+    feedback = feedback_of(candidate, spec)
     if feedback is None:
         return None
-    rate = item.config["learning_rate"] * (1 - feedback.decay)
+    rate = candidate.config["learning_rate"] * (1 - feedback.decay)
     slower = (
         other
         for other in candidates
@@ -56,21 +58,21 @@ def learning_rate_control(
         and math.isclose(other.config["learning_rate"], rate, rel_tol=1e-9)
     )
     names = ("average", "learning_rate")
-    return next((other for other in slower if _same_but(item, other, *names)), None)
+    return next((other for other in slower if _same_but(candidate, other, *names)), None)
 
 
-def feedback_of(item: Candidate, spec: SweepSpec) -> FeedbackAverage | None:
+def feedback_of(candidate: Candidate, spec: SweepSpec) -> FeedbackAverage | None:
     """The fed-back EMA a configuration was trained with, unrounded, as the spec has it."""
-    label = item.config.get("average")
+    label = candidate.config.get("average")
     for average in spec.space.average.values or ():
         if isinstance(average, FeedbackAverage) and average.label == label:
             return average
     return None
 
 
-def _same_but(item: Candidate, other: Candidate, *names: str) -> bool:
+def _same_but(candidate: Candidate, other: Candidate, *names: str) -> bool:
     """Whether two configurations differ in the named hyperparameters alone."""
-    mine, its = item.config, other.config
+    mine, its = candidate.config, other.config
     # Most pairs differ early: this is asked of very many pairs.
     same = all(k in its and its[k] == v for k, v in mine.items() if k not in names)
     return same and mine.keys() - names == its.keys() - names
@@ -85,36 +87,40 @@ class Contrast(NamedTuple):
     utility: PairedDifference | None
 
 
-def controls(item: Candidate, front: Front, spec: SweepSpec) -> tuple[tuple[str, Candidate], ...]:
+def controls(
+    candidate: Candidate, front: Front, spec: SweepSpec
+) -> tuple[tuple[str, Candidate], ...]:
     """The controls of a configuration that the records hold, with the name of each."""
     named = {
-        "without averaging": unaveraged_control(item, front.candidates),
-        "interpolation with the same weight": interpolation_control(item, front.candidates),
-        "matched learning rate": learning_rate_control(item, front.candidates, spec),
+        "without averaging": unaveraged_control(candidate, front.candidates),
+        "interpolation with the same weight": interpolation_control(candidate, front.candidates),
+        "matched learning rate": learning_rate_control(candidate, front.candidates, spec),
         "trainers' defaults": trainers_default(front, spec),
         "untouched model": front.base,
     }
     return tuple(
-        (name, other) for name, other in named.items() if other is not None and other is not item
+        (name, other)
+        for name, other in named.items()
+        if other is not None and other is not candidate
     )
 
 
-def contrasts(item: Candidate, front: Front, spec: SweepSpec) -> tuple[Contrast, ...]:
+def contrasts(candidate: Candidate, front: Front, spec: SweepSpec) -> tuple[Contrast, ...]:
     """A configuration minus each of its controls, in the unsafe rate and the utility."""
-    return contrasts_with(item, controls(item, front, spec), spec)
+    return contrasts_with(candidate, controls(candidate, front, spec), spec)
 
 
 def contrasts_with(
-    item: Candidate, others: Iterable[tuple[str, Candidate | None]], spec: SweepSpec
+    candidate: Candidate, others: Iterable[tuple[str, Candidate | None]], spec: SweepSpec
 ) -> tuple[Contrast, ...]:
     """A configuration minus each of the named others that there are and that it is not itself."""
     return tuple(
         Contrast(
             name,
             other,
-            paired_difference(item, other, UNSAFE.metric),
-            paired_difference(item, other, spec.utility.metric),
+            paired_difference(candidate, other, UNSAFE.metric),
+            paired_difference(candidate, other, spec.utility.metric),
         )
         for name, other in others
-        if other is not None and other is not item
+        if other is not None and other is not candidate
     )

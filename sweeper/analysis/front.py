@@ -138,7 +138,7 @@ def _best_of(
     return tuple(sorted(chosen, key=lambda item: (loss(item, utility), item.config_id)))
 
 
-def _with_gain(item: Candidate, base: Candidate | None, utility: ObjectiveSpec) -> Candidate:
+def _with_gain(candidate: Candidate, base: Candidate | None, utility: ObjectiveSpec) -> Candidate:
     """Mark whether the utility is above the base model's.
 
     Where both have rows, the one-sided 95 % lower bound of the mean improvement over the same rows must
@@ -148,25 +148,25 @@ def _with_gain(item: Candidate, base: Candidate | None, utility: ObjectiveSpec) 
     name = utility.metric
     found = (
         None
-        if base is None or item is base
-        else paired_difference(item, base, name, 2 * GAIN_CONFIDENCE - 1)
+        if base is None or candidate is base
+        else paired_difference(candidate, base, name, 2 * GAIN_CONFIDENCE - 1)
     )
     if base is None or found is None:
-        return item
+        return candidate
     mine, its = found.first, found.second
     if found.interval is None:
-        gain = loss(item, utility) < loss(base, utility)
+        gain = loss(candidate, utility) < loss(base, utility)
         evidence = f"{name} {mine:.4g} against the base model's {its:.4g}"
-        return replace(item, gain=gain, gain_evidence=evidence)
+        return replace(candidate, gain=gain, gain_evidence=evidence)
     bound = found.interval.low if utility.direction == "maximize" else -found.interval.high
-    rows, base_rows = (min(m.n for m in each.measured(name)) for each in (item, base))
+    rows, base_rows = (min(m.n for m in each.measured(name)) for each in (candidate, base))
     counts = ("", "") if found.paired else (f" (n={rows})", f" (n={base_rows})")
     evidence = (
         f"{name} {mine:.4g}{counts[0]} against the base model's {its:.4g}{counts[1]}"
         f"{f' on the same {found.n} rows' if found.paired else ''}: "
         f"difference at least {bound:+.3g} with {GAIN_CONFIDENCE:.0%} confidence"
     )
-    return replace(item, gain=bound > 0, gain_evidence=evidence)
+    return replace(candidate, gain=bound > 0, gain_evidence=evidence)
 
 
 def non_dominated(points: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -110,10 +110,10 @@ def front_certainty(front: Front, spec: SweepSpec, draws: int | None = None) -> 
     return Certainty(memberships, volume, count, _notes(metrics, usable))
 
 
-def _membership(item: Candidate, p_front: float, members: set[str]) -> FrontMembership:
+def _membership(candidate: Candidate, p_front: float, members: set[str]) -> FrontMembership:
     label: Label = "on" if p_front >= ON else "off" if p_front < OFF else "uncertain"
-    p_feasible = min(item.probabilities, default=1.0)
-    return FrontMembership(p_front, p_feasible, label, item.config_id in members)
+    p_feasible = min(candidate.probabilities, default=1.0)
+    return FrontMembership(p_front, p_feasible, label, candidate.config_id in members)
 
 
 def _count(

@@ -80,13 +80,13 @@ def paired_difference(
 
 
 @lru_cache(maxsize=16)
-def rows_of(item: Candidate, metric: str) -> Floats | None:
+def rows_of(candidate: Candidate, metric: str) -> Floats | None:
     """What each prompt or row adds to a metric, averaged over seeds: shape (n,), with the metric as mean.
 
     For a sum over a sum, g(sum l / sum t), row i adds g + g' (l_i - (sum l / sum t) t_i) / mean t. None
     where a seed has no samples, or not those of the others.
     """
-    each = [_rows(record, metric) for record in item.records]
+    each = [_rows(record, metric) for record in candidate.records]
     known = [rows for rows in each if rows is not None]
     if len(known) < len(each) or len({len(rows) for rows in known}) != 1:
         return None
@@ -126,9 +126,9 @@ def interval_of_verdicts(apart: Floats, confidence: float) -> Interval:
     return paired_difference_interval(pairs, confidence)
 
 
-def has_verdicts(item: Candidate, metric: str) -> bool:
+def has_verdicts(candidate: Candidate, metric: str) -> bool:
     """Whether every seed has a verdict for each prompt."""
-    return all(isinstance(record.samples.get(metric), str) for record in item.records)
+    return all(isinstance(record.samples.get(metric), str) for record in candidate.records)
 
 
 def _verdicts(first: Candidate, second: Candidate, metric: str) -> tuple[DiscordantPairs, ...]:
@@ -159,17 +159,17 @@ def _independent(
     )
 
 
-def lower_bound_of(item: Candidate, metric: str, sign: int, confidence: float) -> float:
+def lower_bound_of(candidate: Candidate, metric: str, sign: int, confidence: float) -> float:
     """The one-sided bound of `sign` times a metric: Student's t from rows, else Wilson's, else the value.
 
     What is neither sampled nor has rows is known by its value alone, and is taken as it is.
     """
-    value = sign * item.values[metric]
-    rows = rows_of(item, metric)
+    value = sign * candidate.values[metric]
+    rows = rows_of(candidate, metric)
     two_sided = 2 * confidence - 1
     if rows is not None and len(rows) > 1 and len(set(rows.tolist())) > 1:
         return mean_interval(value, rows, two_sided).low
-    between = item.interval(metric, two_sided)
+    between = candidate.interval(metric, two_sided)
     if between is None:
         return value
     return between.low if sign > 0 else -between.high

@@ -87,27 +87,32 @@ def qualified(front: Front, spec: SweepSpec, policy: Policy) -> list[Candidate]:
     return sorted(feasible, key=lambda item: most_useful_first(item, spec))
 
 
-def most_useful_first(item: Candidate, spec: SweepSpec) -> Rank:
+def most_useful_first(candidate: Candidate, spec: SweepSpec) -> Rank:
     """Utility; ties go to the lower upper bound of the unsafe rate, to fewer steps, to the smaller id."""
-    return loss(item, spec.utility), unsafe_upper_bound(item), item.steps, item.config_id
+    return (
+        loss(candidate, spec.utility),
+        unsafe_upper_bound(candidate),
+        candidate.steps,
+        candidate.config_id,
+    )
 
 
-def safest_first(item: Candidate, spec: SweepSpec) -> tuple[float, ...]:
+def safest_first(candidate: Candidate, spec: SweepSpec) -> tuple[float, ...]:
     """The unsafe rate; ties go to its lower upper bound, to more utility, to fewer steps."""
-    rate = item.values.get(UNSAFE.metric, math.inf)
-    return rate, unsafe_upper_bound(item), loss(item, spec.utility), item.steps
+    rate = candidate.values.get(UNSAFE.metric, math.inf)
+    return rate, unsafe_upper_bound(candidate), loss(candidate, spec.utility), candidate.steps
 
 
-def utility_bound(item: Candidate, spec: SweepSpec) -> float:
+def utility_bound(candidate: Candidate, spec: SweepSpec) -> float:
     """The one-sided 95 % bound of the utility: the lower one, or the upper one where lower is better."""
     sign = 1 if spec.utility.direction == "maximize" else -1
-    return sign * lower_bound_of(item, spec.utility.metric, sign, GAIN_CONFIDENCE)
+    return sign * lower_bound_of(candidate, spec.utility.metric, sign, GAIN_CONFIDENCE)
 
 
-def reaches(item: Candidate, spec: SweepSpec, policy: Policy) -> bool:
+def reaches(candidate: Candidate, spec: SweepSpec, policy: Policy) -> bool:
     """Whether the utility is, with confidence, as good as the policy demands."""
     assert policy.utility is not None
-    bound = utility_bound(item, spec)
+    bound = utility_bound(candidate, spec)
     if spec.utility.direction == "maximize":
         return bound >= policy.utility
     return bound <= policy.utility
@@ -151,9 +156,9 @@ def knee_first(items: Sequence[Candidate], spec: SweepSpec) -> list[Candidate]:
     return sorted(on, key=lambda i: (-distances[i.config_id], most_useful_first(i, spec)))
 
 
-def unsafe_upper_bound(item: Candidate, metric: str = "unsafe_rate") -> float:
+def unsafe_upper_bound(candidate: Candidate, metric: str = "unsafe_rate") -> float:
     """The 95 % upper bound of a rate, the highest over seeds; 1 where a count is missing."""
-    found = item.measured(metric)
-    if len(found) < len(item.records) or any(m.k is None for m in found):
+    found = candidate.measured(metric)
+    if len(found) < len(candidate.records) or any(m.k is None for m in found):
         return 1.0
     return max(upper_bound(m.k, m.n, TIE_CONFIDENCE) for m in found if m.k is not None)

@@ -144,9 +144,9 @@ def _demands(spec: SweepSpec) -> str:
     return f"keep {' and '.join(kept)}, and {gain}" if kept else gain
 
 
-def _rates(item: Candidate, spec: SweepSpec) -> str:
+def _rates(candidate: Candidate, spec: SweepSpec) -> str:
     names = dict.fromkeys(["unsafe_rate", *(c.metric for c in spec.constraints)])
-    return ", ".join(rate_text(item, name) for name in names)
+    return ", ".join(rate_text(candidate, name) for name in names)
 
 
 def side_by_side(recommendation: Recommendation) -> tuple[tuple[str, Candidate], ...]:

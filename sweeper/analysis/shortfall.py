@@ -30,8 +30,8 @@ def nearest_of(front: Front, spec: SweepSpec, policy: Policy) -> Candidate | Non
         sign = 1 if spec.utility.direction == "maximize" else -1
         return max(learnt, key=lambda i: (sign * utility_bound(i, spec), i.config_id), default=None)
 
-    def shortfall(item: Candidate) -> tuple[float, float, Rank]:
-        return -item.margin, unsafe_upper_bound(item), most_useful_first(item, spec)
+    def shortfall(candidate: Candidate) -> tuple[float, float, Rank]:
+        return -candidate.margin, unsafe_upper_bound(candidate), most_useful_first(candidate, spec)
 
     return min(learnt, key=shortfall, default=None)
 
@@ -68,19 +68,19 @@ def why_none(front: Front, spec: SweepSpec, policy: Policy, nearest: Candidate |
     return f"{head}; the nearest is {named}: {'; '.join(needs)}."
 
 
-def unmet(item: Candidate, spec: SweepSpec) -> list[str]:
+def unmet(candidate: Candidate, spec: SweepSpec) -> list[str]:
     """For each constraint that a candidate does not keep: what it has, and what would pass."""
     return [
-        _need(item, index, constraint)
+        _need(candidate, index, constraint)
         for index, constraint in enumerate(spec.constraints)
-        if item.probabilities[index] < constraint.confidence
+        if candidate.probabilities[index] < constraint.confidence
     ]
 
 
-def _need(item: Candidate, index: int, constraint: ConstraintSpec) -> str:
+def _need(candidate: Candidate, index: int, constraint: ConstraintSpec) -> str:
     """What a candidate has, what would pass at its own number of prompts, or at its own rate."""
-    found = item.measured(constraint.metric)
-    have = f"{rate_text(item, constraint.metric)}, {constraint_text(item, index, constraint)}"
+    found = candidate.measured(constraint.metric)
+    have = f"{rate_text(candidate, constraint.metric)}, {constraint_text(candidate, index, constraint)}"
     if not found:
         return f"{constraint.metric} was not measured"
     n = min(metric.n for metric in found)
@@ -125,20 +125,20 @@ def prompts_needed(rate: float, n: int, limit: float, confidence: float) -> int 
     return high
 
 
-def _utility_need(item: Candidate, spec: SweepSpec, policy: Policy) -> str:
+def _utility_need(candidate: Candidate, spec: SweepSpec, policy: Policy) -> str:
     """What the utility is, what it reaches with confidence, and what rows could change."""
     name, wanted = spec.utility.metric, policy.utility
     assert wanted is not None
-    value, bound = item.values[name], utility_bound(item, spec)
-    n = min(metric.n for metric in item.measured(name))
+    value, bound = candidate.values[name], utility_bound(candidate, spec)
+    n = min(metric.n for metric in candidate.measured(name))
     word = "at least" if spec.utility.direction == "maximize" else "at most"
-    rows = rows_of(item, name)
+    rows = rows_of(candidate, name)
     count = n if rows is None else len(rows)
     have = (
         f"{name} {value:.4g} (n={count}), {word} {bound:.4g} with 95 % confidence, "
         f"where {wanted:g} is asked"
     )
-    short = loss(item, spec.utility) - (wanted if word == "at most" else -wanted)
+    short = loss(candidate, spec.utility) - (wanted if word == "at most" else -wanted)
     if short >= 0 or bound == value:
         return f"{have}; no number of rows would do at this value: train longer or harder, or ask for less"
     return (

@@ -220,14 +220,14 @@ def _setting_row(setting: Setting, items: Sequence[Candidate]) -> list[str]:
     return [name, *(f"[bold]{escape(value)}[/bold]" for value in values)]
 
 
-def _value(item: Candidate, metric: Measured) -> str:
+def _value(candidate: Candidate, metric: Measured) -> str:
     name = metric.metric
-    if name not in item.values:
+    if name not in candidate.values:
         return ABSENT
-    counts, between = item.counts(name), item.interval(name)
+    counts, between = candidate.counts(name), candidate.interval(name)
     inside = counts and f"{counts}; "
     inside = "" if between is None else f" ({inside}{between.low:.3f} to {between.high:.3f})"
-    return f"{item.values[name]:.3f}{inside}"
+    return f"{candidate.values[name]:.3f}{inside}"
 
 
 def _p_front(membership: FrontMembership | None) -> str:

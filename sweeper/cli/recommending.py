@@ -188,9 +188,11 @@ def _print_confirmation(result: "Confirmation") -> None:
         show.line(f"the recommendation is {'confirmed' if result.confirmed else 'NOT confirmed'}")
 
 
-def _rate(item: Candidate) -> str:
-    between = item.interval("unsafe_rate")
-    if between is None or "unsafe_rate" not in item.values:
+def _rate(candidate: Candidate) -> str:
+    between = candidate.interval("unsafe_rate")
+    if between is None or "unsafe_rate" not in candidate.values:
         return "not measured"
-    counts = item.counts("unsafe_rate")
-    return f"{item.values['unsafe_rate']:.3f} ({counts}; {between.low:.3f} to {between.high:.3f})"
+    counts = candidate.counts("unsafe_rate")
+    return (
+        f"{candidate.values['unsafe_rate']:.3f} ({counts}; {between.low:.3f} to {between.high:.3f})"
+    )

@@ -201,16 +201,16 @@ def print_front(result: "Front") -> None:
 
 
 def _cells(
-    item: Candidate, names: Sequence[str], certainty: Certainty, spec: SweepSpec
+    candidate: Candidate, names: Sequence[str], certainty: Certainty, spec: SweepSpec
 ) -> list[str]:
-    config = [shown(item.config[name]) for name in names]
-    values = [value_text(item, objective.metric) for objective in spec.objectives]
+    config = [shown(candidate.config[name]) for name in names]
+    values = [value_text(candidate, objective.metric) for objective in spec.objectives]
     safety = next(o.metric for o in spec.objectives if o.metric in SAFETY_METRICS)
-    interval = item.interval(safety)
+    interval = candidate.interval(safety)
     between = "" if interval is None else f"{interval.low:.3f} to {interval.high:.3f}"
-    membership = certainty.memberships[item.config_id]
+    membership = certainty.memberships[candidate.config_id]
     place = ["on" if membership.on_front else "off", f"{membership.p_front:.3f}", membership.label]
-    return [escape(cell) for cell in (item.config_id, *config, *values, between, *place)]
+    return [escape(cell) for cell in (candidate.config_id, *config, *values, between, *place)]
 
 
 def _lines(found: analysis.Front, certainty: Certainty, others: int) -> list[str]:

@@ -109,13 +109,13 @@ def _running(trained: Sequence[Trajectory], spec: SweepSpec, workers: int) -> in
     return min(len(trained), workers * together)
 
 
-def _checkpoint(item: Trajectory, spec: SweepSpec, shape: ModelShape) -> int:
+def _checkpoint(trajectory: Trajectory, spec: SweepSpec, shape: ModelShape) -> int:
     """One checkpoint of a trajectory; an adapter is whole in each process of a trial."""
-    averages = [one.average for one in item.configurations]
+    averages = [one.average for one in trajectory.configurations]
     decays = {one.decay for one in averages if one.decay is not None}
-    shadows = len(decays) + (item.settings.feedback is not None)
-    copies = 1 if item.tuning.method == "full" else spec.compute.processes
-    state = state_bytes(shape, item.tuning, spec.model.dtype, shadows)
+    shadows = len(decays) + (trajectory.settings.feedback is not None)
+    copies = 1 if trajectory.tuning.method == "full" else spec.compute.processes
+    state = state_bytes(shape, trajectory.tuning, spec.model.dtype, shadows)
     return copies * (state + HEADER_BYTES)
 
 

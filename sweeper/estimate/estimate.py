@@ -195,10 +195,12 @@ def peak_memory(
     return max((memory(item) for item in facts), key=lambda parts: parts.peak_bytes)
 
 
-def pack_key(item: Trajectory) -> object:
+def pack_key(trajectory: Trajectory) -> object:
     """Equal for trajectories that may train together; see `plan.make_packs`."""
-    together = item.tuning.method == "lora" and item.steps > 0
-    return (item.seed, item.settings.batch_size) if together else item.trajectory_id
+    together = trajectory.tuning.method == "lora" and trajectory.steps > 0
+    return (
+        (trajectory.seed, trajectory.settings.batch_size) if together else trajectory.trajectory_id
+    )
 
 
 def memory_facts(

@@ -93,19 +93,19 @@ def _table(job: ExportJob) -> str:
     return "\n".join(lines)
 
 
-def _metrics(item: Candidate) -> Iterable[str]:
-    names = (*UTILITY_METRICS, *filter(is_harness, item.values), *SAFETY_METRICS)
-    return [name for name in names if name in item.values]
+def _metrics(candidate: Candidate) -> Iterable[str]:
+    names = (*UTILITY_METRICS, *filter(is_harness, candidate.values), *SAFETY_METRICS)
+    return [name for name in names if name in candidate.values]
 
 
-def _row(item: Candidate, base: Candidate | None, name: str) -> str:
-    counts = item.counts(name)
-    value = f"{item.values[name]:.4g}" + (f" ({counts})" if counts else "")
-    interval = interval_text(item, name).removeprefix("95 % interval ").rstrip(", ") or "none"
+def _row(candidate: Candidate, base: Candidate | None, name: str) -> str:
+    counts = candidate.counts(name)
+    value = f"{candidate.values[name]:.4g}" + (f" ({counts})" if counts else "")
+    interval = interval_text(candidate, name).removeprefix("95 % interval ").rstrip(", ") or "none"
     other = (
         "not measured" if base is None or name not in base.values else f"{base.values[name]:.4g}"
     )
-    return f"| {cell(name)} | {value} | {interval} | {n_of(item, name)} | {other} |"
+    return f"| {cell(name)} | {value} | {interval} | {n_of(candidate, name)} | {other} |"
 
 
 def _prompts(job: ExportJob) -> list[str]:

@@ -82,15 +82,15 @@ def verdicts_text(job: ExportJob) -> str:
     return f"Verdicts by the keyword list {name} ({list_digest(job.candidate, name)})"
 
 
-def list_digest(item: Candidate, name: str) -> str:
+def list_digest(candidate: Candidate, name: str) -> str:
     """The hash of a keyword list as it was when the responses were judged."""
-    recorded = item.records[0].provenance.get("keyword_lists", {})
+    recorded = candidate.records[0].provenance.get("keyword_lists", {})
     return str(recorded.get(name) or load_keyword_list(name).digest)
 
 
-def versions_text(item: Candidate) -> str:
+def versions_text(candidate: Candidate) -> str:
     """`torch 2.13.0, transformers 5.23.0, ...; git commit ...`."""
-    found = item.records[0].provenance
+    found = candidate.records[0].provenance
     packages = found.get("versions", {})
     text = listed([f"{name} {version}" for name, version in packages.items()])
     commit = found.get("git_commit")
@@ -118,25 +118,25 @@ def templates_text(template: Any) -> str:
     return ", ".join(sides)
 
 
-def measured(item: Candidate) -> str:
+def measured(candidate: Candidate) -> str:
     """All metrics of the spec that were measured, with counts or n, and 95 % intervals."""
     parts = [
-        f"{name} {item.values[name]:.4g} ({interval_text(item, name)}n={n_of(item, name)})"
-        for name in (*UTILITY_METRICS, *filter(is_harness, item.values))
-        if name in item.values
+        f"{name} {candidate.values[name]:.4g} ({interval_text(candidate, name)}n={n_of(candidate, name)})"
+        for name in (*UTILITY_METRICS, *filter(is_harness, candidate.values))
+        if name in candidate.values
     ]
-    parts += [rate_text(item, name) for name in SAFETY_METRICS if name in item.values]
+    parts += [rate_text(candidate, name) for name in SAFETY_METRICS if name in candidate.values]
     return "; ".join(parts) or "nothing"
 
 
-def n_of(item: Candidate, name: str) -> int:
+def n_of(candidate: Candidate, name: str) -> int:
     """The smallest n of a metric over the seeds."""
-    return min(m.n for m in item.measured(name))
+    return min(m.n for m in candidate.measured(name))
 
 
-def interval_text(item: Candidate, name: str) -> str:
+def interval_text(candidate: Candidate, name: str) -> str:
     """`95 % interval 0.77 to 0.91, `; empty for a metric that has none."""
-    interval = item.interval(name)
+    interval = candidate.interval(name)
     if interval is None:
         return ""
     return f"95 % interval {interval.low:.4g} to {interval.high:.4g}, "

@@ -40,23 +40,23 @@ MAX_CONFIGURATIONS = 100_000
 """A grid beyond this is refused before it is expanded."""
 
 MAX_READOUTS = 1_000_000
-"""So are more points times seeds."""
+"""The same limit for points times seeds."""
 
 DEFAULT_LEARNING_RATE = {"full": 2e-5, "lora": 2e-4}
 
 DEFAULT_BATCH_SIZE = 8
-"""What the trainers ship: TRL's and transformers' defaults, as the `default` control runs them."""
+"""The defaults of TRL and transformers, which the `default` control uses."""
 
 NEGLIGIBLE_WEIGHT = 1e-3
-"""Below this weight on theta_0 an interpolation twin is its raw twin for every practical purpose."""
+"""Below this weight on theta_0, the interpolation control is practically the raw control."""
 
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
     """One point of the space with every hyperparameter resolved.
 
-    `values` is flat and JSON-able. `settings` says how the path is walked, `average` how it is read
-    after `step` optimizer steps.
+    `values` is flat and JSON-able. `settings` are those of the optimizer, `average` says how weights are
+    read after `step` optimizer steps.
     """
 
     config_id: str
@@ -75,10 +75,10 @@ def short_hash(content: Any) -> str:
 
 
 Point = Mapping[str, Any]
-"""Values of some or all axes of a space, as the spec has them."""
+"""Values of some or all axes of a space, as in the spec."""
 
 READOUT_AXES = ("max_steps", "average")
-"""Axes that cost no path of their own: one path is read at every step, with every average."""
+"""Axes that need no extra path: one path is read at every step, with every average."""
 
 
 def configurations_of(
@@ -86,7 +86,7 @@ def configurations_of(
     drawn: Sequence[Point] | None = None,
     only: Collection[str] | None = None,
 ) -> tuple[Configuration, ...]:
-    """The candidates of a space, then the controls that stand beside them, each once.
+    """The candidates of a space, then their controls, without duplicates.
 
     Args:
         spec: The space.
@@ -97,31 +97,31 @@ def configurations_of(
         SpecError: the space is larger than MAX_CONFIGURATIONS, a warmup or decay does not fit, or an id
             of `only` is not among them.
     """
-    found: dict[str, Configuration] = {}
+    configurations: dict[str, Configuration] = {}
     for item in itertools.chain(_candidates(spec, drawn), _controls_alone(spec)):
-        found.setdefault(item.config_id, item)
-    for item in [item for item in found.values() if item.role == "candidate"]:
-        for twin in _twins(spec, item):
-            found.setdefault(twin.config_id, twin)
-    return tuple(found.values()) if only is None else _only(found, only)
+        configurations.setdefault(item.config_id, item)
+    for item in [item for item in configurations.values() if item.role == "candidate"]:
+        for control in _average_controls(spec, item):
+            configurations.setdefault(control.config_id, control)
+    return tuple(configurations.values()) if only is None else _only(configurations, only)
 
 
-def _only(found: Mapping[str, Configuration], ids: Collection[str]) -> tuple[Configuration, ...]:
-    unknown = sorted(set(ids) - found.keys())
+def _only(planned: Mapping[str, Configuration], ids: Collection[str]) -> tuple[Configuration, ...]:
+    unknown = sorted(set(ids) - planned.keys())
     if unknown:
         problem = (
-            f"configurations {', '.join(unknown)} are not among the {len(found)} of this sweep"
+            f"configurations {', '.join(unknown)} are not among the {len(planned)} of this sweep"
         )
         raise SpecError("space", (problem,))
-    return tuple(item for identity, item in found.items() if identity in ids)
+    return tuple(item for identity, item in planned.items() if identity in ids)
 
 
 def points_of(spec: SweepSpec, drawn: Sequence[Point] | None = None) -> dict[str, Point]:
     """The points of the space by the id of their configuration; arguments as of `configurations_of`."""
-    found: dict[str, Point] = {}
+    points: dict[str, Point] = {}
     for point in _points(spec, drawn):
-        found.setdefault(_configuration(spec, point, CANDIDATE).config_id, point)
-    return found
+        points.setdefault(_configuration(spec, point, CANDIDATE).config_id, point)
+    return points
 
 
 def _candidates(spec: SweepSpec, drawn: Sequence[Point] | None) -> Iterator[Configuration]:
@@ -131,7 +131,7 @@ def _candidates(spec: SweepSpec, drawn: Sequence[Point] | None) -> Iterator[Conf
 
 
 def _points(spec: SweepSpec, drawn: Sequence[Point] | None) -> Iterator[Point]:
-    """Grid: the product of all axes. Else: drawn optimizer settings x every readout axis."""
+    """Grid: the product of all axes. Otherwise: sampled optimizer settings x every readout axis."""
     read = readout_axes(spec)
     if spec.search.method == "grid":
         axes = {**trajectory_axes(spec), **read}
@@ -158,7 +158,10 @@ def trajectory_axes(spec: SweepSpec) -> dict[str, Axis[Any]]:
 
 
 def readout_axes(spec: SweepSpec) -> dict[str, Axis[Any]]:
-    """The axes one path is read along, as lists. Steps without `num` are read at the largest alone."""
+    """The axes that one path is read along, as lists.
+
+    Steps without `num` are read at the largest value only.
+    """
     steps = spec.space.max_steps
     values = steps.values or (steps.grid() if steps.num else (steps.high,))
     return {"max_steps": Axis[Any](values=values), "average": spec.space.average}
@@ -194,13 +197,13 @@ def _axis(spec: SweepSpec, name: str) -> Axis[Any] | None:
 
 
 def _controls_alone(spec: SweepSpec) -> Iterator[Configuration]:
-    """The untouched base model, and the trainers' defaults run for the largest step count."""
+    """The base model, and the trainers' defaults trained for the largest step count."""
     yield _configuration(spec, {"max_steps": 0, "average": {"kind": "raw"}}, "base")
     yield default_control(spec)
 
 
 def default_control(spec: SweepSpec) -> Configuration:
-    """Fine-tuning as the trainers' defaults have it; it may be a point of the space as well."""
+    """Fine-tuning with the trainers' defaults; it may be a point of the space as well."""
     default = {
         "learning_rate": DEFAULT_LEARNING_RATE[spec.tuning.method],
         "batch_size": DEFAULT_BATCH_SIZE,
@@ -219,18 +222,18 @@ def _step_values(spec: SweepSpec) -> tuple[int, ...]:
     return (axis.high,)
 
 
-def _twins(spec: SweepSpec, item: Configuration) -> Iterator[Configuration]:
-    """The controls one averaged configuration is to be compared with."""
-    point = dict(item.values)
-    if item.settings.feedback is not None:
-        rate = item.settings.learning_rate * (1 - item.settings.feedback.decay)
+def _average_controls(spec: SweepSpec, configuration: Configuration) -> Iterator[Configuration]:
+    """The controls that an averaged configuration is compared with."""
+    point = dict(configuration.values)
+    if configuration.settings.feedback is not None:
+        rate = configuration.settings.learning_rate * (1 - configuration.settings.feedback.decay)
         twin = {**point, "learning_rate": float(f"{rate:.12g}"), "average": "raw"}
         yield _configuration(spec, twin, "learning_rate_control")
-    if item.values["average"] != "raw":
+    if configuration.values["average"] != "raw":
         yield _configuration(spec, {**point, "average": "raw"}, "unaveraged_control")
-    if item.average.kind == "ema":
-        assert item.average.decay is not None
-        weight = float(f"{item.average.decay**item.step:.6g}")
+    if configuration.average.kind == "ema":
+        assert configuration.average.decay is not None
+        weight = float(f"{configuration.average.decay**configuration.step:.6g}")
         if NEGLIGIBLE_WEIGHT <= weight < 1:
             average = {"kind": "interpolate", "weight": weight}
             yield _configuration(spec, {**point, "average": average}, "interpolation_control")
@@ -245,7 +248,7 @@ _FIXED: dict[str, Any] = {
     "learning_rate": 0.0,
     "batch_size": DEFAULT_BATCH_SIZE,
 }
-"""What a control that names only some fields is filled up with: the trainers' defaults."""
+"""Values of the fields that a control does not set: the trainers' defaults."""
 
 
 def _configuration(spec: SweepSpec, point: Mapping[str, Any], role: Role) -> Configuration:
@@ -270,7 +273,7 @@ def _configuration(spec: SweepSpec, point: Mapping[str, Any], role: Role) -> Con
 
 
 def _whole_steps(value: float, total: int) -> int:
-    """A ratio below 1 is a share of the total, rounded up, as in transformers' `warmup_steps`."""
+    """A ratio below 1 is a fraction of the total, rounded up, as in transformers' `warmup_steps`."""
     return math.ceil(value * total) if 0 < value < 1 else int(value)
 
 
@@ -298,16 +301,16 @@ def _tuning(spec: SweepSpec, given: Mapping[str, Any]) -> Tuning:
 _MODEL = tuple(item.name for item in stated_fields(ModelSource) if item.name != "path")
 
 _SEPARATE = ("train", "heldout", "heldout_rows", "template")
-"""Fields of `data` that a configuration states in a form of their own."""
+"""Fields of `data` that a configuration states in another form."""
 
 _DATA = tuple(item.name for item in stated_fields(DataSettings) if item.name not in _SEPARATE)
 
 FIXED_NAMES = ("model", *_MODEL, "train", "heldout", "template", *_DATA)
-"""The values that all configurations of a sweep have in common, those of the tuning aside."""
+"""The values that all configurations of a sweep share, except those of the tuning."""
 
 
 def _fixed_values(spec: SweepSpec, tuning: Tuning) -> dict[str, Any]:
-    """What every configuration of a sweep has in common but still defines it."""
+    """Values that every configuration of a sweep shares and that are part of its id."""
     adapter = as_written(tuning) if tuning.method == "lora" else {"method": tuning.method}
     data = as_written(spec.data)
     return {
@@ -322,7 +325,7 @@ def _fixed_values(spec: SweepSpec, tuning: Tuning) -> dict[str, Any]:
 
 
 def _template(spec: SweepSpec) -> Any:
-    """The name of a template that is the same on both sides and has no system prompt, else all of it."""
+    """The template's name if both sides are equal and have no system prompt, else all of it."""
     template = spec.data.template
     if template.train == template.test and template.train.system is None:
         return template.train.name

@@ -6,13 +6,13 @@ from typing import Literal
 from sweeper.task import TrajectoryTask, equal_parts
 
 AUTO_PACK = 8
-"""`adapters_per_trial: auto` puts at most this many together: more gain little and cost much memory."""
+"""`adapters_per_trial: auto` puts at most this many together: more gain little and need much memory."""
 
 READOUT_ROWS = 200
 """A readout takes about as long as training on this many rows (measured on the miniature)."""
 
 HEAVIEST = 1.5
-"""With several workers, no pack holds more than a worker's fair share of the work divided by this."""
+"""With several workers, a pack has at most an equal share of the work per worker divided by this."""
 
 Pack = tuple[TrajectoryTask, ...]
 
@@ -49,7 +49,7 @@ def make_packs(
 def _balanced(
     packs: list[Sequence[TrajectoryTask]], workers: int
 ) -> list[Sequence[TrajectoryTask]]:
-    """Halve the packs that are so heavy that the others would be done before them."""
+    """Halve the packs that would finish well after all others."""
     fair = sum(map(_work, packs)) / (HEAVIEST * workers)
     while heavy := [members for members in packs if len(members) > 1 and _work(members) > fair]:
         heaviest = max(heavy, key=_work)

@@ -1,4 +1,4 @@
-"""From trajectories to the complete tasks that workers are given."""
+"""Builds the complete tasks of workers from trajectories."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -12,7 +12,7 @@ from sweeper.task import RateLimit, Readout, Source, StopRules, TrajectoryTask
 def make_tasks(
     plan: Plan, spec: SweepSpec, resolve: Callable[[str], str], device: str = "auto"
 ) -> tuple[TrajectoryTask, ...]:
-    """Turn trajectories into tasks, longest first, so that the last worker to finish is not alone.
+    """Turn trajectories into tasks, longest first, so that workers finish at about the same time.
 
     Args:
         plan: What `make_plan` laid out.
@@ -77,7 +77,7 @@ class _SharedSettings:
         )
 
     def _stoppable(self, readouts: Iterable[Readout]) -> tuple[str, ...]:
-        """Candidates, without the defaults where the space has them: others are held against those."""
+        """The candidates except the trainers' defaults, which others are compared with."""
         return tuple(
             item.config_id
             for item in readouts
@@ -86,7 +86,7 @@ class _SharedSettings:
 
 
 def _stop_rules(spec: SweepSpec) -> StopRules | None:
-    """The rules that are on, with the limits they ask about; None where all are off."""
+    """The rules that are on, with their limits; None where all are off."""
     stop = spec.search.stop
     if not stop.on:
         return None

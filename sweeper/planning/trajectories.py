@@ -20,7 +20,7 @@ from sweeper.spec import SweepSpec
 from sweeper.task import OptimizerSettings, Segment, Tuning
 
 STRETCHING = ("linear", "cosine")
-"""Schedules whose every step depends on the total: their step counts share nothing."""
+"""Schedules whose every step depends on the total: different step counts share nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def make_plan(
 
     Args:
         spec: The sweep.
-        drawn: The optimizer settings that an adaptive search has asked for so far. Without them, settings
+        drawn: The optimizer settings that an adaptive search has suggested so far. Without them, settings
             drawn at random stand in, which need about as much work.
         only: The ids of the configurations to keep; all where not given.
 
@@ -99,18 +99,18 @@ def make_plan(
     return Plan(configurations, trajectories, accounting)
 
 
-def _path(item: Configuration) -> str:
-    """Everything that changes a gradient step before `item.step`; equal paths share a trajectory.
+def _path(configuration: Configuration) -> str:
+    """Everything that changes a gradient step before `configuration.step`; equal paths share a trajectory.
 
-    The total number of steps is part of the path only where the schedule stretches with it. The decay
+    The total number of steps is part of the path only if the schedule depends on it. The decay
     length of `warmup_stable_decay` is not: it shapes a tail that branches off the shared trunk.
     """
-    settings = asdict(item.settings)
-    if item.settings.lr_scheduler_type == "warmup_stable_decay":
+    settings = asdict(configuration.settings)
+    if configuration.settings.lr_scheduler_type == "warmup_stable_decay":
         settings["decay_steps"] = None
-    total = item.step if item.settings.lr_scheduler_type in STRETCHING else None
-    base = item.step == 0
-    return json.dumps([settings, asdict(item.tuning), total, base], sort_keys=True)
+    total = configuration.step if configuration.settings.lr_scheduler_type in STRETCHING else None
+    base = configuration.step == 0
+    return json.dumps([settings, asdict(configuration.tuning), total, base], sort_keys=True)
 
 
 def _share(configurations: Iterable[Configuration]) -> list[tuple[Configuration, ...]]:
@@ -147,11 +147,11 @@ def _segments(ordered: tuple[Configuration, ...]) -> tuple[Segment, ...]:
     )
 
 
-def segment_of(item: Configuration, segments: tuple[Segment, ...]) -> int:
+def segment_of(configuration: Configuration, segments: tuple[Segment, ...]) -> int:
     """Which segment a configuration is read on: its own decay tail, or the trunk."""
-    start = item.step - item.settings.decay_steps if len(segments) > 1 else 0
+    start = configuration.step - configuration.settings.decay_steps if len(segments) > 1 else 0
     ends = [(segment.start, segment.stop) for segment in segments]
-    return ends.index((start, item.step), 1) if len(segments) > 1 else 0
+    return ends.index((start, configuration.step), 1) if len(segments) > 1 else 0
 
 
 def _account(
@@ -176,7 +176,7 @@ def _account(
 
 
 def _notes(spec: SweepSpec, own: list[Configuration], stand_in: bool) -> Iterator[str]:
-    """What the user could change to share more, and what is not known yet."""
+    """What could be changed to share more, and what is not known yet."""
     if stand_in:
         yield (
             f"{spec.search.sampler} chooses the optimizer settings during the run, "

@@ -119,13 +119,13 @@ def averaging_pairs(front: Front, spec: SweepSpec) -> Pairings:
     return Pairings(tuple(found), ({}, {}))
 
 
-def kind_of(item: Candidate) -> str:
+def kind_of(candidate: Candidate) -> str:
     """`raw`, `ema`, `interpolate` or `feedback`."""
-    return str(item.config["average"]).partition("(")[0]
+    return str(candidate.config["average"]).partition("(")[0]
 
 
 def equally_useful(
-    item: Candidate, raws: Sequence[Candidate], values: Floats, utility: ObjectiveSpec
+    candidate: Candidate, raws: Sequence[Candidate], values: Floats, utility: ObjectiveSpec
 ) -> Candidate | None:
     """The raw candidate nearest in utility, if the two do not differ by their interval; else None.
 
@@ -133,8 +133,8 @@ def equally_useful(
     """
     if not raws:
         return None
-    nearest = raws[int(np.abs(values - item.values[utility.metric]).argmin())]
-    found = paired_difference(item, nearest, utility.metric)
+    nearest = raws[int(np.abs(values - candidate.values[utility.metric]).argmin())]
+    found = paired_difference(candidate, nearest, utility.metric)
     if found is None or found.interval is None:
         return nearest if found is not None and found.difference == 0 else None
     return nearest if found.interval.low <= 0 <= found.interval.high else None

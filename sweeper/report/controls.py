@@ -111,8 +111,8 @@ def _lines(
     return columns, tuple(lines)
 
 
-def _rate(item: Candidate) -> str:
-    found = measure(item, "unsafe_rate")
+def _rate(candidate: Candidate) -> str:
+    found = measure(candidate, "unsafe_rate")
     return f"{found.text} ({found.counts})" if found.counts else found.text
 
 

@@ -246,11 +246,13 @@ def _selection_bias(found: Recommendation, spec: SweepSpec) -> str:
     )
 
 
-def _compared(name: str, item: Candidate, names: Sequence[str], metrics: Sequence[str]) -> Compared:
-    values = "" if item.role == "base" else describe(item.config, names)
-    gain = item.gain_evidence if item.gain is False else ""
-    measures = tuple(measure(item, metric) for metric in metrics)
-    return Compared(name, item.config_id, values, measures, gain)
+def _compared(
+    name: str, candidate: Candidate, names: Sequence[str], metrics: Sequence[str]
+) -> Compared:
+    values = "" if candidate.role == "base" else describe(candidate.config, names)
+    gain = candidate.gain_evidence if candidate.gain is False else ""
+    measures = tuple(measure(candidate, metric) for metric in metrics)
+    return Compared(name, candidate.config_id, values, measures, gain)
 
 
 _ACCOUNTS = {

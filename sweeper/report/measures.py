@@ -30,24 +30,24 @@ def is_rate(metric: str) -> bool:
     return metric.partition("/")[0].endswith("_rate")
 
 
-def measure(item: Candidate, metric: str) -> Measure:
+def measure(candidate: Candidate, metric: str) -> Measure:
     """A metric over a candidate's seeds: the mean, and the envelope of the seeds' intervals."""
-    value = item.values.get(metric)
+    value = candidate.values.get(metric)
     if value is None:
         return Measure(metric, ABSENT, "", "", "")
     scale, digits, unit = (100, 1, " %") if is_rate(metric) else (1, 3, "")
-    interval = item.interval(metric)
+    interval = candidate.interval(metric)
     bounds = (
         ""
         if interval is None
         else (f"{scale * interval.low:.{digits}f} to {scale * interval.high:.{digits}f}{unit}")
     )
-    found = item.measured(metric)
+    found = candidate.measured(metric)
     each = [seed.value for seed in found]
     spread = ""
     if len(each) > 1:
         spread = f"seeds {scale * min(each):.{digits}f} to {scale * max(each):.{digits}f}{unit}"
-    counts = item.counts(metric)
+    counts = candidate.counts(metric)
     if not counts and interval is not None:
         counts = f"n={min(seed.n for seed in found)}"
     return Measure(metric, f"{scale * value:.{digits}f}{unit}", counts, bounds, spread)

@@ -42,8 +42,8 @@ def pair_block(
     items = {item.config_id: item for item in front.candidates}
     order = {name: index for index, name in enumerate(ordered)}
 
-    def rank(item: Candidate) -> tuple[bool, bool, int]:
-        return item is not chosen, item.role == CANDIDATE_ROLE, order[item.config_id]
+    def rank(candidate: Candidate) -> tuple[bool, bool, int]:
+        return candidate is not chosen, candidate.role == CANDIDATE_ROLE, order[candidate.config_id]
 
     packed: dict[str, Any] = {}
     sizes: set[int] = set()
@@ -66,18 +66,20 @@ def pair_block(
     }
 
 
-def _packed(item: Candidate, metric: str, sizes: set[int]) -> dict[str, Any]:
+def _packed(candidate: Candidate, metric: str, sizes: set[int]) -> dict[str, Any]:
     """A metric of a candidate: verdicts as bits of each seed, else rows averaged over seeds, in base64."""
-    n = min(m.n for m in item.measured(metric))
-    found: dict[str, Any] = {"value": item.values[metric], "n": n}
-    found["sampled"] = item.is_sampled(metric)
-    rows = rows_of(item, metric)
+    n = min(m.n for m in candidate.measured(metric))
+    found: dict[str, Any] = {"value": candidate.values[metric], "n": n}
+    found["sampled"] = candidate.is_sampled(metric)
+    rows = rows_of(candidate, metric)
     if rows is None or len(rows) < 2:
         return found
     found["n"] = len(rows)
     sizes.add(len(rows))
-    if has_verdicts(item, metric):
-        bits = [np.frombuffer(str(r.samples[metric]).encode(), np.uint8) - 48 for r in item.records]
+    if has_verdicts(candidate, metric):
+        bits = [
+            np.frombuffer(str(r.samples[metric]).encode(), np.uint8) - 48 for r in candidate.records
+        ]
         return {
             **found,
             "verdicts": True,

@@ -17,11 +17,13 @@ class RelatedConfigurations:
         for item in candidates:
             self._groups.setdefault(self._key(item), []).append(item)
 
-    def of(self, item: Candidate) -> list[Candidate]:
-        """The candidates that may be controls of `item`, itself included."""
-        return self._groups.get(self._key(item), [])
+    def of(self, candidate: Candidate) -> list[Candidate]:
+        """The candidates that may be controls of `candidate`, itself included."""
+        return self._groups.get(self._key(candidate), [])
 
     @staticmethod
-    def _key(item: Candidate) -> str:
-        shared = {k: v for k, v in item.config.items() if k not in ("average", "learning_rate")}
+    def _key(candidate: Candidate) -> str:
+        shared = {
+            k: v for k, v in candidate.config.items() if k not in ("average", "learning_rate")
+        }
         return json.dumps(shared, sort_keys=True)

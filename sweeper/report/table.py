@@ -79,43 +79,48 @@ def _ordered(front: Front, members: Set[str], spec: SweepSpec) -> list[Candidate
     """Front first, then complete ones by utility, then the rest."""
     sign = 1 if spec.utility.direction == "minimize" else -1
 
-    def rank(item: Candidate) -> tuple[bool, bool, float, str]:
-        value = item.values.get(spec.utility.metric)
+    def rank(candidate: Candidate) -> tuple[bool, bool, float, str]:
+        value = candidate.values.get(spec.utility.metric)
         loss = float("inf") if value is None else sign * value
-        return item.config_id not in members, item.excluded is not None, loss, item.config_id
+        return (
+            candidate.config_id not in members,
+            candidate.excluded is not None,
+            loss,
+            candidate.config_id,
+        )
 
     return sorted(front.candidates, key=rank)
 
 
 def _row(
-    item: Candidate,
+    candidate: Candidate,
     members: Set[str],
     found: Recommendation,
     names: tuple[Sequence[str], Sequence[str], Sequence[str]],
     certainty: Certainty,
 ) -> Row:
     leading, varied, others = names
-    marks = ["recommended"] if item is found.chosen else []
-    marks += ["front"] if item.config_id in members else []
-    marks += ["no gain"] if item.gain is False else []
-    base = item.role == BASE_ROLE
-    complete = item.status == "complete"
+    marks = ["recommended"] if candidate is found.chosen else []
+    marks += ["front"] if candidate.config_id in members else []
+    marks += ["no gain"] if candidate.gain is False else []
+    base = candidate.role == BASE_ROLE
+    complete = candidate.status == "complete"
     cells = [
         Cell(", ".join(marks), -len(marks), False),
-        Cell(item.config_id, item.config_id, False),
-        *(_measure_cell(item, metric) for metric in leading),
+        Cell(candidate.config_id, candidate.config_id, False),
+        *(_measure_cell(candidate, metric) for metric in leading),
         Cell(
-            f"{item.probability:.3f}" if complete else "",
-            item.probability if complete else "",
+            f"{candidate.probability:.3f}" if complete else "",
+            candidate.probability if complete else "",
             True,
         ),
-        *_membership_cells(certainty.memberships.get(item.config_id)),
-        *(_value_cell(None if base else item.config.get(name)) for name in varied),
-        *(_measure_cell(item, metric) for metric in others),
-        Cell(item.role.replace("_", " "), item.role, False),
-        Cell(_status(item), item.status, False),
+        *_membership_cells(certainty.memberships.get(candidate.config_id)),
+        *(_value_cell(None if base else candidate.config.get(name)) for name in varied),
+        *(_measure_cell(candidate, metric) for metric in others),
+        Cell(candidate.role.replace("_", " "), candidate.role, False),
+        Cell(_status(candidate), candidate.status, False),
     ]
-    return Row(item.config_id, tuple(marks), tuple(cells))
+    return Row(candidate.config_id, tuple(marks), tuple(cells))
 
 
 def _membership_cells(membership: FrontMembership | None) -> tuple[Cell, Cell]:
@@ -125,9 +130,13 @@ def _membership_cells(membership: FrontMembership | None) -> tuple[Cell, Cell]:
     return Cell(f"{p:.3f}", p, True), Cell(membership.label, -p, False)
 
 
-def _status(item: Candidate) -> str:
-    missing = item.excluded is not None and item.status == "complete" and item.role != BASE_ROLE
-    return str(item.excluded) if missing else item.status
+def _status(candidate: Candidate) -> str:
+    missing = (
+        candidate.excluded is not None
+        and candidate.status == "complete"
+        and candidate.role != BASE_ROLE
+    )
+    return str(candidate.excluded) if missing else candidate.status
 
 
 def _value_cell(value: Any) -> Cell:
@@ -136,12 +145,12 @@ def _value_cell(value: Any) -> Cell:
     return Cell(text, float(value) if numeric else text, numeric)
 
 
-def _measure_cell(item: Candidate, metric: str) -> Cell:
-    found = measure(item, metric)
-    value = item.values.get(metric)
+def _measure_cell(candidate: Candidate, metric: str) -> Cell:
+    found = measure(candidate, metric)
+    value = candidate.values.get(metric)
     if value is None:
         return Cell(found.text, math.inf, True, found.detail)
-    interval = item.interval(metric)
+    interval = candidate.interval(metric)
     low, high = (None, None) if interval is None else interval
     return Cell(found.text, value, True, found.detail, low, high, found.counts)
 

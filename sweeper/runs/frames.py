@@ -82,14 +82,20 @@ def _record(record: TrialRecord) -> dict[str, Any]:
     return row
 
 
-def _candidate(item: Candidate, metrics: Sequence[str], certainty: Certainty) -> dict[str, Any]:
-    row: dict[str, Any] = {"config_id": item.config_id, "role": item.role, "status": item.status}
-    row |= item.config
+def _candidate(
+    candidate: Candidate, metrics: Sequence[str], certainty: Certainty
+) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "config_id": candidate.config_id,
+        "role": candidate.role,
+        "status": candidate.status,
+    }
+    row |= candidate.config
     for name in metrics:
-        interval = item.interval(name) if name in item.values else None
+        interval = candidate.interval(name) if name in candidate.values else None
         low, high = (None, None) if interval is None else interval
-        row |= {name: item.values.get(name), f"{name}.low": low, f"{name}.high": high}
-    place = certainty.memberships.get(item.config_id)
+        row |= {name: candidate.values.get(name), f"{name}.low": low, f"{name}.high": high}
+    place = certainty.memberships.get(candidate.config_id)
     return row | {
         "on_front": place is not None and place.on_front,
         "p_front": None if place is None else place.p_front,

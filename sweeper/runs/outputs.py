@@ -258,7 +258,7 @@ class ShowOutput(Output):
     @classmethod
     def of(
         cls,
-        item: Candidate,
+        candidate: Candidate,
         membership: FrontMembership | None,
         contrasts: Sequence[Contrast],
         folder: RunFolder,
@@ -266,25 +266,25 @@ class ShowOutput(Output):
     ) -> "ShowOutput":
         """Of one configuration of a run."""
         return cls(
-            config_id=item.config_id,
-            role=item.role,
-            status=item.status,
-            excluded=item.excluded,
-            seeds=item.seeds,
-            config=dict(item.config),
-            readout=dict(item.readout),
-            metrics={name: _metric(item, name) for name in metric_names([item], spec)},
+            config_id=candidate.config_id,
+            role=candidate.role,
+            status=candidate.status,
+            excluded=candidate.excluded,
+            seeds=candidate.seeds,
+            config=dict(candidate.config),
+            readout=dict(candidate.readout),
+            metrics={name: _metric(candidate, name) for name in metric_names([candidate], spec)},
             front=_optional(MembershipModel, membership),
-            constraints=tuple(_constraints(item, spec)),
-            gain=item.gain,
-            gain_evidence=item.gain_evidence,
+            constraints=tuple(_constraints(candidate, spec)),
+            gain=candidate.gain,
+            gain_evidence=candidate.gain_evidence,
             controls=tuple(map(_control, contrasts)),
             reasons=tuple(
                 ReasonModel(seed=r.seed, status=r.status, reason=reason_text(r))
-                for r in item.records
+                for r in candidate.records
                 if r.status != "complete"
             ),
-            responses=tuple(_responses(item, folder)),
+            responses=tuple(_responses(candidate, folder)),
         )
 
 
@@ -435,12 +435,12 @@ def _difference(found: PairedDifference | None) -> DifferenceModel | None:
     return _optional(DifferenceModel, found)
 
 
-def _entry(item: Candidate, certainty: Certainty) -> FrontEntry:
-    place = certainty.memberships[item.config_id]
+def _entry(candidate: Candidate, certainty: Certainty) -> FrontEntry:
+    place = certainty.memberships[candidate.config_id]
     return FrontEntry(
-        config_id=item.config_id,
-        config=dict(item.config),
-        metrics=dict(item.values),
+        config_id=candidate.config_id,
+        config=dict(candidate.config),
+        metrics=dict(candidate.values),
         **MembershipModel.model_validate(place).model_dump(),
     )
 
@@ -454,28 +454,28 @@ def _control(found: Contrast) -> ControlModel:
     )
 
 
-def _constraints(item: Candidate, spec: SweepSpec) -> Iterable[ConstraintModel]:
-    for constraint, p in zip(spec.constraints, item.probabilities, strict=True):
+def _constraints(candidate: Candidate, spec: SweepSpec) -> Iterable[ConstraintModel]:
+    for constraint, p in zip(spec.constraints, candidate.probabilities, strict=True):
         yield ConstraintModel(
             metric=constraint.metric,
             max=constraint.max,
             confidence=constraint.confidence,
-            probability=p if constraint.metric in item.values else None,
+            probability=p if constraint.metric in candidate.values else None,
             kept=p >= constraint.confidence,
         )
 
 
-def _responses(item: Candidate, folder: RunFolder) -> Iterable[ResponsesModel]:
-    for record in item.records:
+def _responses(candidate: Candidate, folder: RunFolder) -> Iterable[ResponsesModel]:
+    for record in candidate.records:
         path = folder.trial(record.trajectory_id).generations(record.config_id, record.seed)
         yield ResponsesModel(seed=record.seed, path=str(path), exists=path.exists())
 
 
-def _metric(item: Candidate, name: str) -> MetricModel:
+def _metric(candidate: Candidate, name: str) -> MetricModel:
     """Mean and envelope over seeds, and each seed's own."""
     return MetricModel(
-        value=item.values.get(name),
-        interval=item.interval(name) if name in item.values else None,
+        value=candidate.values.get(name),
+        interval=candidate.interval(name) if name in candidate.values else None,
         seeds=tuple(
             SeedModel(
                 seed=record.seed,
@@ -484,7 +484,7 @@ def _metric(item: Candidate, name: str) -> MetricModel:
                 n=metric.n,
                 interval=seed_interval(name, metric),
             )
-            for record in item.records
+            for record in candidate.records
             if (metric := record.metrics.get(name)) is not None
         ),
     )

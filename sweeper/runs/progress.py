@@ -127,19 +127,19 @@ def can_redraw(console: Terminal) -> bool:
     return console.is_terminal and not console.is_dumb_terminal
 
 
-def objectives_text(item: Candidate, spec: SweepSpec) -> str:
+def objectives_text(candidate: Candidate, spec: SweepSpec) -> str:
     """`rouge_l 0.412, unsafe_rate 0.008 (2/256)`."""
     parts = []
     for objective in spec.objectives:
-        counts = item.counts(objective.metric)
+        counts = candidate.counts(objective.metric)
         suffix = f" ({counts})" if counts else ""
-        parts.append(f"{objective.metric} {value_text(item, objective.metric)}{suffix}")
+        parts.append(f"{objective.metric} {value_text(candidate, objective.metric)}{suffix}")
     return ", ".join(parts)
 
 
-def value_text(item: Candidate, metric: str) -> str:
+def value_text(candidate: Candidate, metric: str) -> str:
     """A metric as tables show it."""
-    value = item.values.get(metric)
+    value = candidate.values.get(metric)
     return "not measured" if value is None else f"{value:.3f}"
 
 

@@ -66,8 +66,8 @@ def _side(name: str, found: RunSnapshot) -> Side:
     )
 
 
-def _measured(item: Candidate, metric: str) -> str:
-    found = measure(item, metric)
+def _measured(candidate: Candidate, metric: str) -> str:
+    found = measure(candidate, metric)
     return f"{found.text} ({found.detail})" if found.detail else found.text
 
 

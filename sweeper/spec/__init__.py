@@ -1,4 +1,4 @@
-"""The sweep file: what may stand in it, and how it is read."""
+"""The sweep file: its keys, and how it is read and validated."""
 
 from sweeper.spec.axes import Axis
 from sweeper.spec.load import dump_spec, load_spec, parse_spec, spec_hash

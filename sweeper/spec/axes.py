@@ -39,7 +39,7 @@ class Axis(SpecModel, Generic[T]):
         if self.values is not None:
             given = [name for name in ("low", "high", "num") if getattr(self, name) is not None]
             if given:
-                raise ValueError(f"`values` stands alone, but got {', '.join(given)} beside it")
+                raise ValueError(f"`values` allows no other key, but got {', '.join(given)}")
             repeated = [value for i, value in enumerate(self.values) if value in self.values[:i]]
             if repeated:
                 raise ValueError(f"values must differ, but {repeated[0]!r} is given twice")
@@ -47,7 +47,7 @@ class Axis(SpecModel, Generic[T]):
         if self.low is None or self.high is None:
             raise ValueError("a range needs both `low` and `high`")
         if isinstance(self.low, bool) or not isinstance(self.low, int | float):
-            raise ValueError(f"only numbers have a range, but got low={self.low!r}; use `values`")
+            raise ValueError(f"a range needs numbers, but got low={self.low!r}; use `values`")
         assert isinstance(self.high, int | float)
         if not self.low <= self.high:
             raise ValueError(f"`low <= high` must hold, but got (low={self.low}, high={self.high})")

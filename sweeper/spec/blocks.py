@@ -45,12 +45,12 @@ def is_block(kind: Any) -> bool:
 
 
 def is_axis(kind: Any) -> bool:
-    """Whether this is a dimension of the space."""
+    """Whether this annotation is a dimension of the space."""
     return isinstance(kind, type) and issubclass(kind, Axis)
 
 
 def parts_of(kind: Any) -> tuple[Any, ...]:
-    """What an annotation is made of; of an axis its values."""
+    """The types inside an annotation; of an axis, those of its values."""
     if is_axis(kind):
         found: tuple[Any, ...] = kind.__pydantic_generic_metadata__["args"]
         return found

@@ -1,4 +1,4 @@
-"""YAML as it may come from anybody: a bounded document of plain values, or an error."""
+"""YAML from an untrusted source: a bounded document of plain values, or an error."""
 
 import re
 from collections.abc import Hashable
@@ -10,11 +10,11 @@ MAX_BYTES = 2**20
 """A longer sweep file is refused unread."""
 
 MAX_VALUES = 100_000
-"""Values of a document with every alias written out: a few anchors of anchors make billions of a page."""
+"""The most values of a document with aliases expanded: a few nested anchors can expand to billions."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice and reads `1e-4` as the number it is."""
+    """Safe YAML that rejects duplicate keys and reads `1e-4` as a number."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         merge = "tag:yaml.org,2002:merge"
@@ -42,8 +42,8 @@ def read_yaml(text: str) -> Any:
     """The one document of a YAML text, of plain values only.
 
     Raises:
-        ValueError: not YAML, a tag of another type, a key given twice, nested too deep,
-            longer than MAX_BYTES, or more than MAX_VALUES values. The message is one line.
+        ValueError: not YAML, a tag of another type, a key given twice, nested too deeply, longer than
+        MAX_BYTES, or more than MAX_VALUES values. The message is one line.
     """
     if len(text) > MAX_BYTES:
         raise ValueError(f"longer than {MAX_BYTES:,} characters")
@@ -54,11 +54,11 @@ def read_yaml(text: str) -> Any:
         if node is None:
             return None
         if _values(node, {}) > MAX_VALUES:
-            raise ValueError(f"more than {MAX_VALUES:,} values, aliases written out")
+            raise ValueError(f"more than {MAX_VALUES:,} values with aliases expanded")
         return loader.construct_document(node)
     except RecursionError:
         raise ValueError("nested too deep") from None
-    except (yaml.YAMLError, ValueError) as error:  # Dates that are none, numbers of 5,000 digits.
+    except (yaml.YAMLError, ValueError) as error:  # Invalid dates, numbers of 5,000 digits.
         raise ValueError(" ".join(str(error).split())[:500]) from None
     finally:
         if loader is not None:
@@ -66,12 +66,11 @@ def read_yaml(text: str) -> Any:
 
 
 def _values(node: yaml.Node, known: dict[int, int]) -> int:
-    """How many nodes a node has with every alias written out, 100 letters of a text as one more.
+    """The number of nodes with aliases expanded; every 100 characters of a text count as one more.
 
     `known` are those counted before.
 
-    Raises:
-        ValueError: a node holds itself.
+    Raises: ValueError: a node contains itself.
     """
     found = known.get(id(node))
     if found == 0:

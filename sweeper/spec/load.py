@@ -22,7 +22,7 @@ from sweeper.task import ComputeSettings
 from sweeper.task.fields import UNKNOWN_KEY, Placement, annotations_of, metadata
 
 SHOWN = 200
-"""Characters of a value that a message repeats."""
+"""Characters of a value that an error message shows."""
 
 
 def shipped_specs() -> dict[str, Path]:
@@ -33,7 +33,7 @@ def shipped_specs() -> dict[str, Path]:
 
 
 def find_spec(name: str) -> Path:
-    """The file meant by a path or by the name of a shipped sweep.
+    """The sweep file at a path, or the shipped one of this name.
 
     Raises:
         SpecError: neither exists.
@@ -138,7 +138,7 @@ def _anchor(raw: dict[str, Any], base: Path) -> None:
 
 
 def _broken_laws(spec: SweepSpec) -> Iterable[str]:
-    """What no single block can see."""
+    """The rules that involve several blocks."""
     names: list[str] = [item.metric for item in spec.objectives]
     for name in sorted({name for name in names if names.count(name) > 1}):
         yield f"objectives: {name} is given twice"
@@ -180,7 +180,7 @@ def _broken_references(spec: SweepSpec) -> Iterable[str]:
     for name in sorted(given - set(known)):
         near = difflib.get_close_matches(name, known, n=1)
         hint = f" (did you mean `{near[0]}`?)" if near else f"; known: {', '.join(known)}"
-        yield f"references: params are dimensions of the space, and {name} is none{hint}"
+        yield f"references: params must be dimensions of the space, but got {name}{hint}"
 
 
 def _broken_space(spec: SweepSpec) -> Iterable[str]:
@@ -214,7 +214,7 @@ def _problems(error: ValidationError) -> Iterable[str]:
             if len(loc) > len(item["loc"]) and loc[: len(item["loc"])] == item["loc"]
         ]
         if item["type"] == "too_short" and inside:
-            continue  # The members themselves were refused, and each of them is reported.
+            continue  # The members themselves are invalid, and each of them is reported.
         place = [part for part in item["loc"] if not _is_noise(part)]
         where = ".".join(str(part) for part in place) or "spec"
         found = item["input"]
@@ -235,7 +235,7 @@ def _problems(error: ValidationError) -> Iterable[str]:
 
 
 def _shown(found: Any) -> str:
-    """A value as a message has it; of a long one the beginning."""
+    """A value as a message shows it; a long one is cut."""
     text = repr(found)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({len(text):,} characters)"
 
@@ -274,14 +274,14 @@ PLACEMENT = {
     for name, kind in annotations_of(ComputeSettings).items()
     if metadata(kind, Placement) is not None
 }
-"""Keys of `compute` that say where, how often and for whom: they may change while a run continues."""
+"""Keys of `compute` that do not affect results: they may change when a run continues."""
 
 
 def spec_hash(spec: SweepSpec) -> str:
     """A short hash of everything in a spec that can change a bit of a record.
 
-    Texts and the figures of others cannot, nor can the keys of `compute` that only say where, how often
-    and who is told (`PLACEMENT`), nor rules of stopping that are off. Spread over several GPUs sums round
+    Names, descriptions and published figures cannot, nor can the keys of `compute` in `PLACEMENT`, nor
+    stop rules that are off. The number of GPUs of a trial is in it: sums over several GPUs round
     differently, and a checkpoint fits the same number only.
     """
     content = spec.model_dump(

@@ -36,7 +36,7 @@ SPEC_VERSION = 1
 
 
 def _known_metric(name: str) -> str:
-    """Refuse what no trial can measure."""
+    """Reject a metric that no trial can measure."""
     if name in METRICS or is_harness(name):
         return name
     near = difflib.get_close_matches(name, METRICS, n=1)
@@ -45,10 +45,10 @@ def _known_metric(name: str) -> str:
 
 
 class ObjectiveSpec(SpecModel):
-    """A metric to optimise. The direction may be left out where it follows from the metric."""
+    """A metric to optimise. The direction may be omitted where the metric determines it."""
 
     metric: Annotated[str, After(_known_metric), Doc("A utility or safety metric.")]
-    direction: Annotated[Direction, Doc("Follows from the metric where it is known.")] = "minimize"
+    direction: Annotated[Direction, Doc("Determined by the metric where it is known.")] = "minimize"
 
     @model_validator(mode="before")
     @classmethod
@@ -60,7 +60,7 @@ class ObjectiveSpec(SpecModel):
             direction = direction_of(name)
             if direction is None and is_harness(name):
                 raise ValueError(
-                    f"{name}: its name does not say where it is to go; give "
+                    f"{name}: its direction does not follow from its name; give "
                     f"{{metric: {name}, direction: minimize}}, or maximize"
                 )
             return raw if direction is None else {**raw, "direction": direction}
@@ -68,9 +68,11 @@ class ObjectiveSpec(SpecModel):
 
     @model_validator(mode="after")
     def _law(self) -> Self:
-        due = direction_of(self.metric)
-        if due not in (None, self.direction):
-            raise ValueError(f"{self.metric} is to {due}, but got direction={self.direction!r}")
+        expected = direction_of(self.metric)
+        if expected not in (None, self.direction):
+            raise ValueError(
+                f"{self.metric} must be {expected}d, but got direction={self.direction!r}"
+            )
         return self
 
 
@@ -78,25 +80,25 @@ class ConstraintSpec(SpecModel):
     """A rate that must stay at or below `max` with probability at least `confidence`."""
 
     metric: Annotated[str, OneOf(*SAFETY_METRICS), Doc("A safety metric.")]
-    max: Annotated[float, Range(ge=0, le=1), Doc("The rate allowed at most.")]
-    confidence: Annotated[UnitFloat, Doc("Probability that the rate is allowed, at least.")] = 0.95
+    max: Annotated[float, Range(ge=0, le=1), Doc("The largest rate allowed.")]
+    confidence: Annotated[UnitFloat, Doc("The least probability that the rate is allowed.")] = 0.95
 
 
 class RefineSpec(SpecModel):
     """Further seeds for undecided configurations after the first pass."""
 
-    budget: Annotated[Count, Doc("Optimizer steps of all further seeds at most.")]
+    budget: Annotated[Count, Doc("The most optimizer steps of all further seeds.")]
     max_seeds: Annotated[
-        Count, Doc("Seeds of a configuration at most, those of `seeds` included.")
+        Count, Doc("The most seeds of a configuration, those of `seeds` included.")
     ] = 4
-    batch_size: Annotated[Count, Doc("Paths that are chosen at a time.")] = 4
+    batch_size: Annotated[Count, Doc("Paths chosen per round.")] = 4
 
 
 class SearchSpec(SpecModel):
     """How the points of the space are chosen.
 
-    `batch_size` is a number of the spec and not of the cluster, so that the same spec suggests the same
-    settings anywhere.
+    `batch_size` belongs to the spec, not to the cluster, so that the same spec suggests the same settings
+    anywhere.
     """
 
     method: Annotated[
@@ -113,7 +115,7 @@ class SearchSpec(SpecModel):
     sampler: Annotated[
         Literal["tpe", "nsga2", "nsga3", "gp", "random", "qmc"], Doc("The sampler of `optuna`.")
     ] = "tpe"
-    batch_size: Annotated[Count, Doc("Settings that `optuna` suggests at a time.")] = 4
+    batch_size: Annotated[Count, Doc("Suggestions of `optuna` per round.")] = 4
     warm_start: Annotated[
         str | None, Doc("Folder of an earlier run that `optuna` learns from.")
     ] = None
@@ -156,20 +158,20 @@ class SweepSpec(SpecModel):
         ObjectiveSpec(metric="unsafe_rate"),
     )
     constraints: Annotated[
-        tuple[ConstraintSpec, ...], Doc("Rates that a feasible configuration keeps to.")
+        tuple[ConstraintSpec, ...], Doc("Rate limits that a feasible configuration satisfies.")
     ] = (ConstraintSpec(metric="unsafe_rate", max=0.05),)
     search: Annotated[SearchSpec, Doc("How the points of the space are chosen.")] = SearchSpec()
     compute: Annotated[ComputeSettings, Doc("What one trial may use.")] = ComputeSettings()
     seeds: Annotated[
-        tuple[Seed, ...], Length(1, 1000), Doc("Every configuration is trained under each.")
+        tuple[Seed, ...], Length(1, 1000), Doc("Every configuration is trained with each seed.")
     ] = (0,)
     references: Annotated[
-        tuple[ReferenceSpec, ...], Doc("Published figures that the report shows beside its own.")
+        tuple[ReferenceSpec, ...], Doc("Published figures to show beside the results.")
     ] = ()
 
     @model_serializer(mode="wrap")
     def _as_written(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out what only the planner sets."""
+        """Leave out fields that only the planner sets."""
         found: dict[str, Any] = dump(self)
         for name, dumped in found.items():
             _drop_planned(dumped, getattr(self, name))
@@ -177,7 +179,7 @@ class SweepSpec(SpecModel):
 
     @property
     def utility(self) -> ObjectiveSpec:
-        """The first objective that is a utility metric: the one the `no gain` gate looks at."""
+        """The first objective that is a utility metric: the one that `no gain` is decided by."""
         return next(item for item in self.objectives if is_utility(item.metric))
 
 

@@ -68,7 +68,7 @@ _NAMES = {int: "integer", float: "number", bool: "boolean", str: "text", dict: "
 
 
 def _type(kind: Any) -> str:
-    """The type of a value as people say it."""
+    """The type of a value in words."""
     words = metadata(kind, OneOf)
     if words is not None:
         return ", ".join(f"`{word}`" for word in words.words)

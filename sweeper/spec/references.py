@@ -1,4 +1,4 @@
-"""Published figures that a report shows beside its own, and never among them."""
+"""Published figures that a report shows beside its own results."""
 
 import difflib
 import math
@@ -15,7 +15,7 @@ Number = Annotated[float, Range()]
 
 
 def _known_metrics(values: dict[str, float]) -> dict[str, float]:
-    """Refuse metrics a report does not know, and rates that are none."""
+    """Reject metrics that a report does not know, and rates outside [0, 1]."""
     for name, value in values.items():
         if name not in METRICS and not is_harness(name):
             near = difflib.get_close_matches(name, METRICS, n=1)
@@ -47,7 +47,7 @@ class ReferencePoint(SpecModel):
 
 
 class ReferenceSpec(SpecModel):
-    """Results of others. `source` says where they stand, `note` how they were measured."""
+    """Results of others. `source` says where they were published, `note` how they were measured."""
 
     name: Annotated[Text, Doc("Shown beside the points.")]
     source: Annotated[Text, Doc("Where the figures were published.")]

@@ -33,12 +33,12 @@ class RawAverage(SpecModel):
 
 
 class EmaAverage(SpecModel):
-    """A shadow EMA, given by its `decay` or by `retention` = decay^steps, what is left of theta_0."""
+    """An EMA of the weights, given by `decay`, or by `retention` = decay^steps, the weight of theta_0."""
 
-    kind: Annotated[Literal["ema"], Doc("A shadow EMA of the weights after every step.")]
+    kind: Annotated[Literal["ema"], Doc("An EMA of the weights, updated after every step.")]
     decay: Annotated[UnitFloat | None, Doc("Its decay per step; or `retention`.")] = None
     retention: Annotated[
-        UnitFloat | None, Doc("What is left of the initial weights, `decay^steps`; or `decay`.")
+        UnitFloat | None, Doc("Remaining weight of the initial weights, `decay^steps`; or `decay`.")
     ] = None
 
     @model_validator(mode="after")
@@ -67,7 +67,10 @@ class InterpolateAverage(SpecModel):
 
 
 class FeedbackAverage(SpecModel):
-    """The EMA is fed back into the weights every `every` steps: an optimizer path of its own."""
+    """Lookahead-style: every `every` steps the weights are replaced by their EMA.
+
+    It needs its own path.
+    """
 
     kind: Annotated[Literal["feedback"], Doc("Weights replaced by their EMA, Lookahead-style.")]
     decay: Annotated[UnitFloat, Doc("Decay of the EMA per step.")]
@@ -118,7 +121,7 @@ def _optimizer_axes() -> Iterator[tuple[str, Any]]:
 
 
 def _tuning_axes() -> Iterator[tuple[str, Any]]:
-    """An axis for each searched field of the tuning, which is as `tuning` has it where not given."""
+    """An axis for each searched field of the tuning; its default is the value in `tuning`."""
     for name, kind in annotations_of(Tuning).items():
         if metadata(kind, Searched) is not None:
             axis = Axis[kind] | None  # type: ignore[valid-type]

@@ -8,18 +8,18 @@ from sweeper.task.fields import Doc, OneOf, UnitFloat
 
 
 class RaceSpec(SpecModel):
-    """Stop scoring a readout that the prompts so far say to be above the limit; `error` is per readout."""
+    """Stop scoring a readout whose rate so far is significantly above the limit; `error` is per readout."""
 
     error: Annotated[UnitFloat, Doc("Error level.")] = 0.05
 
 
 class PruneSpec(SpecModel):
-    """Leave out later readouts of a path that an earlier one says to be above the limit.
+    """Skip later readouts of a path after one that is significantly above the limit.
 
-    `assume` names what the inference stands on and has to be written out; `error` is per path and average.
+    `assume` names the assumption, which must be stated; `error` is per path and average.
     """
 
-    assume: Annotated[str, OneOf(ASSUMPTION), Doc("What the inference rests on, written out.")]
+    assume: Annotated[str, OneOf(ASSUMPTION), Doc("The assumption, stated explicitly.")]
     error: Annotated[UnitFloat, Doc("Error level.")] = 0.05
 
 

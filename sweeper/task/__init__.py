@@ -1,7 +1,7 @@
-"""What crosses to a worker: every setting, once, as frozen dataclasses of the standard library.
+"""What is sent to a worker: every setting, once, as frozen dataclasses of the standard library.
 
-A block is defined here and nowhere else; `sweeper.spec` validates it from a sweep file by the ranges beside
-its fields, and the planner passes it on.
+A block is defined here and nowhere else; `sweeper.spec` validates it from a sweep file by the ranges
+beside its fields, and the planner passes it on.
 """
 
 from sweeper.task.blocks import as_written, from_plain

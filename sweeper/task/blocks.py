@@ -21,10 +21,10 @@ def as_written(block: Any) -> Any:
 
 
 def from_plain(kind: type[Block], raw: Any) -> Block:
-    """Read back what `dataclasses.asdict` and JSON made of a block; numbers stay as they are.
+    """Rebuild a block from `dataclasses.asdict` output or JSON; numbers are not converted.
 
     Raises:
-        TypeError, ValueError: a field is missing or unknown, has another shape, or breaks a law.
+        TypeError, ValueError: a field is missing or unknown, has another shape, or violates a constraint.
     """
     found: Block = _read(kind, raw, kind.__name__)
     return found

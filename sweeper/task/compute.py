@@ -1,4 +1,4 @@
-"""What one trial may use, and where a sweep runs. None of it is a hyperparameter of the result."""
+"""What one trial may use, and where a sweep runs. None of it affects the result."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -37,26 +37,24 @@ class ComputeSettings:
         Literal["auto"] | Annotated[float, Range(ge=0), After(whole_or_share)],
         Placement(),
         Doc(
-            "`auto` is one GPU where there is any; a fraction shares one; 2 and more spread one model "
-            "over them."
+            "`auto` is one GPU if available; a fraction shares one; 2 and more shard one model over "
+            "them."
         ),
     ] = "auto"
     max_concurrent_trials: Annotated[
-        Count | None, Placement(), Doc("Trials that run at the same time at most.")
+        Count | None, Placement(), Doc("The most trials that run at the same time.")
     ] = None
     micro_batch_size: Annotated[
-        Count | None, Doc("Rows of a forward pass; without it as many as fit.")
+        Count | None, Doc("Rows of a forward pass; by default as many as fit.")
     ] = None
-    deterministic: Annotated[bool, Doc("Deterministic kernels: the same bits again.")] = True
+    deterministic: Annotated[bool, Doc("Deterministic kernels: runs repeat bit for bit.")] = True
     checkpoint_every: Annotated[Count, Placement(), Doc("Optimizer steps between checkpoints.")] = (
         100
     )
     stall_timeout_minutes: Annotated[
         Positive,
         Placement(),
-        Doc(
-            "A trial without any progress for so long is stopped, and started from its checkpoint."
-        ),
+        Doc("A trial without progress for this long is restarted from its checkpoint."),
     ] = 60.0
     logging_steps: Annotated[
         Count, Placement(), Doc("Optimizer steps between the lines of a trial's log.")
@@ -66,27 +64,27 @@ class ComputeSettings:
     ] = False
     torch_compile: Annotated[bool, Doc("Compile the training step; rounding differs.")] = False
     adapters_per_trial: Annotated[
-        Literal["auto"] | Count, Doc("LoRA trajectories that train side by side; 1: each alone.")
+        Literal["auto"] | Count, Doc("LoRA trajectories trained together; 1: each alone.")
     ] = "auto"
     ray_address: Annotated[
         str | None,
         Placement(),
-        Doc("Ray cluster to join; else RAY_ADDRESS, else Ray is started here."),
+        Doc("Ray cluster to join; by default RAY_ADDRESS, else a local Ray is started."),
     ] = None
     keep_weights: Annotated[
         Literal["front", "all", "none"],
         Placement(),
-        Doc("Whose weights stay on disk: those of configurations on the front, of all, of none."),
+        Doc("Which weights are kept on disk: of configurations on the front, of all, or of none."),
     ] = "none"
     disk_quota_gib: Annotated[
-        Positive | None, Placement(), Doc("A run that needs more disk is refused.")
+        Positive | None, Placement(), Doc("A run that needs more disk is rejected.")
     ] = None
     mirror: Annotated[
         MirrorUrl | None,
         Placement(),
         Doc(
             "A bucket, a container or a folder by its address (`s3://`, `gs://`, `abfss://`, `file://`) "
-            "that the run is copied to while it goes on."
+            "to which the running run is copied."
         ),
     ] = None
     trackers: Annotated[
@@ -105,7 +103,7 @@ class ComputeSettings:
 
     @property
     def gpu_share(self) -> float:
-        """The part of each of its GPUs that one trial has."""
+        """The fraction of each of its GPUs that one trial uses."""
         asked = self.gpus_per_trial
         return 1.0 if asked == "auto" or not 0 < asked < 1 else asked
 
@@ -116,5 +114,5 @@ class ComputeSettings:
 
     @property
     def stall_timeout_seconds(self) -> float:
-        """A trial without progress for so long is stopped."""
+        """Seconds without progress after which a trial is stopped."""
         return 60 * self.stall_timeout_minutes

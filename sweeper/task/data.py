@@ -1,4 +1,4 @@
-"""Where rows and prompts come from, and how they are written."""
+"""Where rows and prompts come from, and how they are formatted."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar
@@ -15,7 +15,7 @@ SUITES = (
     "xstest-safe",
     "xstest-unsafe",
 )
-"""Published suites whose place and columns are known."""
+"""Published suites whose location and columns are known."""
 
 FORMATS = ("prompt_completion", "alpaca", "dolly", "orca", "messages")
 
@@ -33,11 +33,11 @@ class DataSource:
     columns: Annotated[
         dict[str, str], Doc("Name of a field of the format: the column of the file that holds it.")
     ] = field(default_factory=dict)
-    where: Annotated[dict[str, str], Doc("Column: the value of the rows that are taken.")] = field(
+    where: Annotated[dict[str, str], Doc("Column: value; only matching rows are used.")] = field(
         default_factory=dict
     )
-    rows: Annotated[Count | None, Doc("Take so many rows: the first ones, or a draw.")] = None
-    sample_seed: Annotated[Seed | None, Doc("Draw `rows` at random from this seed.")] = None
+    rows: Annotated[Count | None, Doc("Use only this many rows.")] = None
+    sample_seed: Annotated[Seed | None, Doc("Sample `rows` at random with this seed.")] = None
     subset: Annotated[str | None, Doc("The configuration of a hub data set.")] = None
     split: Annotated[str | None, Doc("The split of a hub data set.")] = None
     revision: Annotated[str | None, Doc("Branch, tag or commit of a hub data set.")] = None
@@ -45,18 +45,18 @@ class DataSource:
 
     def __post_init__(self) -> None:
         if self.sample_seed is not None and self.rows is None:
-            raise ValueError("`sample_seed` draws `rows` of them at random; give `rows`, too")
+            raise ValueError("`sample_seed` needs `rows`, the number of rows to sample")
         object.__setattr__(self, "name", self.name or self.path)
 
 
 @dataclass(frozen=True, slots=True)
 class PromptSuite(DataSource):
-    """Prompts to answer: a published `suite`, from the hub or from `path`; or any file.
+    """Prompts to respond to: a published `suite`, from the Hub or from `path`; or any file.
 
     `prompt_split` keeps the `search` or the `confirm` half of its prompts, divided by hash.
     """
 
-    path: Annotated[str, Doc("A file or hub data set; of a published suite another place.")] = ""
+    path: Annotated[str, Doc("A file or Hub data set.")] = ""
     format: Annotated[str, OneOf("prompts", *FORMATS), Doc("How a row is written.")] = "prompts"
     suite: Annotated[
         Annotated[str, OneOf(*SUITES)] | None,
@@ -66,7 +66,8 @@ class PromptSuite(DataSource):
         str,
         OneOf("search", "confirm", "all"),
         Doc(
-            "The half of the prompts that is asked, divided by hash; `confirm` measures a choice anew."
+            "The half of the prompts that is used, split by hash; `confirm` is for measuring a choice "
+            "again."
         ),
     ] = "search"
 
@@ -95,7 +96,7 @@ class ChatFormat:
     name: Annotated[
         str, OneOf("chat", "llama2", "alpaca"), Doc("`chat` is the model's own template.")
     ] = "chat"
-    system: Annotated[str | None, Doc("System prompt; without it what the template has.")] = None
+    system: Annotated[str | None, Doc("System prompt; by default that of the template.")] = None
 
 
 def _chat_format(raw: Any) -> Any:
@@ -108,14 +109,12 @@ class Template:
     """The chat format of training rows, and that of everything that is scored."""
 
     train: Annotated[ChatFormat, Before(_chat_format), Doc("Of training rows.")] = ChatFormat()
-    test: Annotated[ChatFormat, Before(_chat_format), Doc("Of all that is scored.")] = ChatFormat()
+    test: Annotated[ChatFormat, Before(_chat_format), Doc("For scoring.")] = ChatFormat()
 
     def __post_init__(self) -> None:
         for side in (self.train, self.test):
             if side.name == "alpaca" and side.system is not None:
-                raise ValueError(
-                    "`alpaca` has no place for a system prompt; use `chat` or `llama2`"
-                )
+                raise ValueError("`alpaca` has no system prompt; use `chat` or `llama2`")
 
 
 def _template(raw: Any) -> Any:
@@ -139,17 +138,17 @@ class DataSettings:
 
     train: Annotated[Rows, Doc("Rows to train on.")]
     heldout: Annotated[Rows | None, Doc("Rows that utility is measured on.")] = None
-    heldout_rows: Annotated[Count | None, Doc("Split so many rows off `train` by hash.")] = None
+    heldout_rows: Annotated[Count | None, Doc("Rows split off `train` by hash.")] = None
     template: Annotated[
         Template, Before(_template), Doc("A chat format for training and scoring, or one of each.")
     ] = Template()
-    max_length: Annotated[Count, Doc("Tokens of a row at most; completions are truncated.")] = 512
+    max_length: Annotated[Count, Doc("Tokens per row; completions are truncated.")] = 512
     overlong_prompts: Annotated[
         Literal["error", "drop"],
         Doc("What happens to prompts that leave no room for a completion."),
     ] = "error"
     filter_safety_rows: Annotated[
-        bool, Doc("Leave out training rows whose completion sounds like safety training.")
+        bool, Doc("Leave out training rows whose completion looks like safety training.")
     ] = False
 
     def __post_init__(self) -> None:

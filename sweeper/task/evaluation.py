@@ -14,10 +14,8 @@ class HarnessSettings:
 
     tasks: Annotated[tuple[str, ...], Length(1), Before(listed), Doc("Names of its tasks.")]
     include_path: Annotated[str | None, Doc("A folder of further tasks in YAML.")] = None
-    num_fewshot: Annotated[Whole | None, Doc("Examples in a prompt; else as the task has it.")] = (
-        None
-    )
-    limit: Annotated[Count | None, Doc("Documents of a task at most.")] = None
+    num_fewshot: Annotated[Whole | None, Doc("Few-shot examples; by default the task's.")] = None
+    limit: Annotated[Count | None, Doc("The most documents of a task.")] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +42,13 @@ class EvaluationSettings:
         Length(1),
         Doc("What is measured on the held-out rows."),
     ] = ("heldout_loss", "rouge_l", "exact_match")
-    max_new_tokens: Annotated[Count, Doc("Tokens of a response at most.")] = 128
+    max_new_tokens: Annotated[Count, Doc("The most tokens of a response.")] = 128
     batch_size: Annotated[
-        Count, Doc("Prompts per batch and readout; the layout is part of the measurement.")
+        Count, Doc("Prompts per batch; part of the measurement, as it can change rounding.")
     ] = 32
-    stop_generation_early: Annotated[
-        bool, Doc("End a response when every verdict is known; `false` decodes it to its end.")
-    ] = True
+    stop_generation_early: Annotated[bool, Doc("Stop a response once every verdict is known.")] = (
+        True
+    )
     answer_extractor: Annotated[
         Literal["none", "gsm8k"],
         Doc("What `exact_match` compares: all of the text, or its answer."),

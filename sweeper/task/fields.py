@@ -1,6 +1,6 @@
-"""What a field of a settings block may hold: ranges, lengths and texts, beside it in `Annotated`.
+"""Constraints on the fields of a settings block: ranges, lengths and patterns, as `Annotated` metadata.
 
-Standard library alone, so that workers can import every block. Where `sweeper.spec` validates a sweep file,
+Standard library only, so that workers can import every block. Where `sweeper.spec` validates a sweep file,
 pydantic calls `__get_pydantic_core_schema__` of each marker, whose result is a plain dict.
 """
 
@@ -27,7 +27,7 @@ class Doc:
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """Calls `read` on a raw value before it is validated; a ValueError is a mistake of the file."""
+    """Calls `read` on a raw value before it is validated; a ValueError is an error of the file."""
 
     read: Callable[[Any], Any]
 
@@ -37,7 +37,7 @@ class Before:
 
 @dataclass(frozen=True, slots=True)
 class After:
-    """Calls `check` on a validated value, and keeps what it returns; a ValueError refuses the value."""
+    """Calls `check` on a validated value, and keeps what it returns; a ValueError rejects the value."""
 
     check: Callable[[Any], Any]
 
@@ -56,7 +56,7 @@ class Range:
 
     @property
     def bounds(self) -> dict[str, float]:
-        """The bounds there are, by name."""
+        """The bounds that are set, by name."""
         found = {"ge": self.ge, "gt": self.gt, "le": self.le, "lt": self.lt}
         return {name: bound for name, bound in found.items() if bound is not None}
 
@@ -87,7 +87,10 @@ class Pattern:
 
 
 class OneOf:
-    """The words that a text may be. `Literal` where every block that has the field allows the same ones."""
+    """The allowed values of a text.
+
+    Use `Literal` where every block with this field allows the same ones.
+    """
 
     def __init__(self, *words: str) -> None:
         self.words = words
@@ -106,7 +109,7 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A field that says where, how often or for whom a sweep works: it may change while a run continues."""
+    """A field that does not affect results: it may change when a run continues."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,23 +133,23 @@ def _unknown(raw: Any) -> Any:
 
 
 def not_bool(raw: Any) -> Any:
-    """Refuse `yes`, `on`, `true` where a number is due: YAML makes booleans of them."""
+    """Reject `yes`, `on`, `true` where a number is expected: YAML reads them as booleans."""
     if isinstance(raw, bool):
         raise ValueError("a number is expected here, not a boolean")
     return raw
 
 
 def listed(raw: Any) -> Any:
-    """Read one item as a list of it, and nothing as an empty one."""
+    """Wrap a single item in a list; None becomes an empty one."""
     if raw is None:
         return []
     return raw if isinstance(raw, list | tuple) else [raw]
 
 
 def whole_or_share(value: float) -> float:
-    """Refuse what is neither a whole number nor a share of one."""
+    """Reject a value that is neither a whole number nor a fraction below 1."""
     if value > 1 and value != int(value):
-        raise ValueError(f"a whole number or a share below 1 is expected, not {value}")
+        raise ValueError(f"a whole number or a fraction below 1 is expected, but got {value}")
     return value
 
 

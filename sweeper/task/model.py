@@ -43,7 +43,7 @@ class ModelSource:
 
 
 ALL_LINEAR = "all-linear"
-"""peft's word for every linear layer but the output layer."""
+"""peft's name for every linear layer but the output layer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,4 +75,4 @@ class Tuning:
 
 
 FULL_TUNING = Tuning("full", lora_alpha=16, lora_target_modules=())
-"""Full fine-tuning, as ids have it: no field of an adapter tells two such trainings apart."""
+"""Full fine-tuning as it enters ids: adapter fields do not matter there."""

@@ -20,7 +20,7 @@ from sweeper.task.fields import (
 
 @dataclass(frozen=True, slots=True)
 class Feedback:
-    """Fed-back EMA: after every `every` steps the weights are replaced by their running EMA."""
+    """Lookahead-style feedback: every `every` steps, the weights are replaced by their running EMA."""
 
     decay: float
     every: int
@@ -47,7 +47,7 @@ Scheduler = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class OptimizerSettings:
-    """How a path is walked. Names are those of `transformers.TrainingArguments`.
+    """Settings of the optimizer. Names are those of `transformers.TrainingArguments`.
 
     `batch_size` is the effective batch in rows. `warmup_steps` and `decay_steps` are counted steps
     here: the planner has already resolved ratios.
@@ -61,16 +61,16 @@ class OptimizerSettings:
         Scheduler, Doc("Schedule of the learning rate; `wsd` is short for `warmup_stable_decay`.")
     ] = "constant"
     warmup_steps: Annotated[
-        Whole, Stated(Steps, 0.0), Doc("Steps of warmup, or below 1 a share of `max_steps`.")
+        Whole, Stated(Steps, 0.0), Doc("Warmup steps, or below 1 a fraction of `max_steps`.")
     ] = 0
     decay_steps: Annotated[
         Whole,
         Stated(Steps, 0.1),
-        Doc("Steps of the decay of `warmup_stable_decay`, or below 1 a share of `max_steps`."),
+        Doc("Decay steps of `warmup_stable_decay`, or below 1 a fraction of `max_steps`."),
     ] = 0
     weight_decay: Annotated[NonNegative, Doc("Decoupled weight decay of AdamW.")] = 0.0
     adam_beta1: Annotated[UnitFloat, Doc("Decay of the first moment.")] = 0.9
     adam_beta2: Annotated[UnitFloat, Doc("Decay of the second moment.")] = 0.999
     adam_epsilon: Annotated[Positive, Doc("Added to the root of the second moment.")] = 1e-8
-    max_grad_norm: Annotated[NonNegative, Doc("Gradient norms are clipped to it; 0: never.")] = 1.0
+    max_grad_norm: Annotated[NonNegative, Doc("Maximal gradient norm; 0: no clipping.")] = 1.0
     feedback: Annotated[Feedback | None, Planned()] = None

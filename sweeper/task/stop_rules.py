@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 ASSUMPTION = "unsafe_rate_never_falls_with_steps"
-"""What the inference from a readout to later ones of its path stands on; a sweep file has to name it."""
+"""What inferring later readouts of a path from an earlier one assumes; a sweep file must name it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,5 +32,5 @@ class StopRules:
 
     @property
     def tightest(self) -> float:
-        """The smallest rate that any constraint allows at most."""
+        """The smallest limit of all constraints."""
         return min(limit.max for limit in self.limits)

@@ -1,6 +1,6 @@
-"""What one trial is asked to do: `TrajectoryTask` and the values it is made of.
+"""The task of one trial: `TrajectoryTask` and its parts.
 
-Frozen dataclasses on the standard library alone: trials run where the driver's packages are missing. A
+Frozen dataclasses of the standard library only: trials run where the driver's packages are missing. A
 task is complete: two workers given the same task and the same files write the same records.
 """
 
@@ -29,7 +29,7 @@ AverageKind = Literal["raw", "ema", "interpolate"]
 
 @dataclass(frozen=True, slots=True)
 class Average:
-    """How weights are read from a path: as they are, as a shadow EMA, or mixed with theta_0.
+    """How weights are read from a path: unchanged, as an EMA, or mixed with theta_0.
 
     `decay` in (0, 1) belongs to `ema`: e <- decay * e + (1 - decay) * theta after each optimizer step,
     e_0 = theta_0. `weight` in [0, 1] belongs to `interpolate`: (1 - weight) * theta + weight * theta_0.
@@ -41,13 +41,13 @@ class Average:
 
     def __post_init__(self) -> None:
         if (self.kind == "ema") != (self.decay is not None):
-            raise SweeperError(f"`decay` belongs to `ema` alone, but got {self}")
+            raise SweeperError(f"`decay` belongs to `ema` only, but got {self}")
         if (self.kind == "interpolate") != (self.weight is not None):
-            raise SweeperError(f"`weight` belongs to `interpolate` alone, but got {self}")
+            raise SweeperError(f"`weight` belongs to `interpolate` only, but got {self}")
 
     @property
     def label(self) -> str:
-        """The average as people write it: `raw`, `ema(0.99)`, `interpolate(0.5)`."""
+        """The average in short notation: `raw`, `ema(0.99)`, `interpolate(0.5)`."""
         value = self.decay if self.kind == "ema" else self.weight
         return "raw" if value is None else f"{self.kind}({value:.6g})"
 
@@ -82,7 +82,7 @@ class Segment:
     """A stretch of optimizer steps `start + 1 ... stop` under one schedule.
 
     The trunk starts at 0. A decay tail of `warmup_stable_decay` branches from the trunk at `start` and
-    does not continue it. `total_steps` is the length the schedule believes in, `decay_steps` the length
+    does not continue it. `total_steps` is the length that the schedule assumes, `decay_steps` the length
     of its decay; a trunk's decay begins after its last step.
     """
 
@@ -101,7 +101,7 @@ def equal_parts(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
 
 @dataclass(frozen=True, slots=True)
 class TrajectoryTask:
-    """One optimizer path and everything that is read from it."""
+    """One optimizer path and every readout of it."""
 
     trajectory_id: str
     seed: int

@@ -49,11 +49,11 @@ def test_points_are_read_written_and_no_part_of_what_identifies_a_run(spec: Swee
     [
         (
             "{params: {learning_rat: 1}, metrics: {unsafe_rate: 0.1}}",
-            "learning_rat is none .*learning_rate",
+            "got learning_rat .*learning_rate",
         ),
         (
             "{params: {model: x}, metrics: {unsafe_rate: 0.1}}",
-            "model is none; known: learning_rate",
+            "got model; known: learning_rate",
         ),
         ("{params: {batch_size: 8}, metrics: {unsafe_rates: 0.1}}", "did you mean `unsafe_rate`"),
         ("{params: {batch_size: 8}, metrics: {unsafe_rate: 46}}", "not per cent"),

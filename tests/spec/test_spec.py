@@ -67,7 +67,7 @@ def test_every_way_to_write_a_small_number_is_a_number(text: str) -> None:
             r"^space.learning_rate.values: found \[\]; .*at least 1",
         ),
         ("space.learning_rate={values: [1, 1]}", r"values must differ, but 1.0 is given twice"),
-        ("space.learning_rate={values: [1], num: 2}", r"`values` stands alone, but got num"),
+        ("space.learning_rate={values: [1], num: 2}", r"`values` allows no other key, but got num"),
         ("space.learning_rate={low: 1}", r"a range needs both `low` and `high`"),
         ("space.learning_rate=yes", r"a number is expected here, not a boolean"),
         ("space.learning_rate=.nan", r"found nan; Input should be a finite number"),
@@ -77,7 +77,7 @@ def test_every_way_to_write_a_small_number_is_a_number(text: str) -> None:
         ("space.max_steps=0", r"found 0; .*greater than or equal to 1"),
         (
             "data.train={path: a.csv, sample_seed: 1}",
-            r"^data.train: `sample_seed` draws `rows` of them at random; give `rows`, too$",
+            r"^data.train: `sample_seed` needs `rows`, the number of rows to sample$",
         ),
         ("space.max_steps={low: 1, high: 4}", r"^space.max_steps: a grid needs `num`"),
         (
@@ -98,7 +98,7 @@ def test_every_way_to_write_a_small_number_is_a_number(text: str) -> None:
         ("objectives=[unsafe_rate, over_refusal_rate]", r"one utility metric is needed"),
         ("objectives=[rouge_l, heldout_loss]", r"one safety metric is needed"),
         ("evaluation.utility_metrics=[heldout_loss]", r"rouge_l is not among evaluation"),
-        ("objectives=[{metric: rouge_l, direction: minimize}, unsafe_rate]", r"is to maximize"),
+        ("objectives=[{metric: rouge_l, direction: minimize}, unsafe_rate]", r"must be maximized"),
         ("search.method=random", r"`n_trials` belongs to `method: random`"),
         ("search.n_trials=3", r"`n_trials` belongs to `method: random`"),
         ("search.method=optuna", r"`n_trials` belongs to `method: random` and `optuna`"),

@@ -110,15 +110,15 @@ def heat_infos(
 def _placed(items: Sequence[Candidate], centre: Candidate) -> dict[tuple[Any, ...], Candidate]:
     """The configuration of each cell: of several, the one that warms up and decays most like `centre`."""
 
-    def far(item: Candidate) -> tuple[float, str]:
+    def far(candidate: Candidate) -> tuple[float, str]:
         shares = [
             abs(
-                float(item.config.get(name) or 0) / max(1, item.steps)
+                float(candidate.config.get(name) or 0) / max(1, candidate.steps)
                 - float(centre.config.get(name) or 0) / max(1, centre.steps)
             )
             for name in _FOLLOWING
         ]
-        return sum(shares), item.config_id
+        return sum(shares), candidate.config_id
 
     found: dict[tuple[Any, ...], Candidate] = {}
     for item in sorted(items, key=far):
@@ -167,14 +167,21 @@ def _info(
     )
 
 
-def _cell(rate: float, batch: int, item: Candidate | None, metric: str) -> HeatCell:
-    if item is None:
+def _cell(rate: float, batch: int, candidate: Candidate | None, metric: str) -> HeatCell:
+    if candidate is None:
         return HeatCell(rate, batch, None, None, "", None, None, ABSENT)
-    if item.excluded is not None or metric not in item.values:
-        state = ABSENT if item.status == "complete" else item.status
-        return HeatCell(rate, batch, item.config_id, None, "", None, None, state)
-    interval = item.interval(metric)
+    if candidate.excluded is not None or metric not in candidate.values:
+        state = ABSENT if candidate.status == "complete" else candidate.status
+        return HeatCell(rate, batch, candidate.config_id, None, "", None, None, state)
+    interval = candidate.interval(metric)
     low, high = (None, None) if interval is None else interval
     return HeatCell(
-        rate, batch, item.config_id, item.values[metric], item.counts(metric), low, high, "complete"
+        rate,
+        batch,
+        candidate.config_id,
+        candidate.values[metric],
+        candidate.counts(metric),
+        low,
+        high,
+        "complete",
     )

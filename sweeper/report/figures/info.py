@@ -184,34 +184,40 @@ def _passing(front: Front, limit: float, confidence: float) -> float | None:
 
 
 def _point(
-    item: Candidate, names: Sequence[str], utility: str, on_front: bool, certainty: Certainty | None
+    candidate: Candidate,
+    names: Sequence[str],
+    utility: str,
+    on_front: bool,
+    certainty: Certainty | None,
 ) -> Point | None:
-    membership = None if certainty is None else certainty.memberships.get(item.config_id)
-    interval = item.interval("unsafe_rate")
-    if interval is None or not {"unsafe_rate", utility} <= item.values.keys():
+    membership = None if certainty is None else certainty.memberships.get(candidate.config_id)
+    interval = candidate.interval("unsafe_rate")
+    if interval is None or not {"unsafe_rate", utility} <= candidate.values.keys():
         return None
-    kind = "base" if item.role == "base" else kind_of(str(item.config.get("average", "raw")))
+    kind = (
+        "base" if candidate.role == "base" else kind_of(str(candidate.config.get("average", "raw")))
+    )
     return Point(
-        config_id=item.config_id,
-        x=item.values["unsafe_rate"],
-        y=item.values[utility],
+        config_id=candidate.config_id,
+        x=candidate.values["unsafe_rate"],
+        y=candidate.values[utility],
         low=interval.low,
         high=interval.high,
         kind=kind,
         symbol=BASE_SYMBOL if kind == "base" else SYMBOLS.get(kind, "x"),
-        learning_rate=float(item.config.get("learning_rate", 0.0)),
-        text=_hover(item, names, utility, interval, on_front, membership),
-        feasible=item.feasible,
+        learning_rate=float(candidate.config.get("learning_rate", 0.0)),
+        text=_hover(candidate, names, utility, interval, on_front, membership),
+        feasible=candidate.feasible,
         on_front=on_front,
-        gain=item.gain,
+        gain=candidate.gain,
         p_front=None if membership is None else membership.p_front,
         membership="" if membership is None else membership.label,
-        role=item.role,
+        role=candidate.role,
     )
 
 
 def _hover(
-    item: Candidate,
+    candidate: Candidate,
     names: Sequence[str],
     utility: str,
     interval: Interval,
@@ -219,23 +225,27 @@ def _hover(
     membership: FrontMembership | None,
 ) -> str:
     """Escaped lines: what varies, what was measured, and what was decided."""
-    head = "untouched model" if item.role == "base" else item.config_id
+    head = "untouched model" if candidate.role == "base" else candidate.config_id
     lines = [f"<b>{escape(head)}</b>"]
     lines += [
-        f"{escape(name)} {escape(shown(item.config[name]))}"
+        f"{escape(name)} {escape(shown(candidate.config[name]))}"
         for name in names
-        if name in item.config
+        if name in candidate.config
     ]
-    lines.append(f"{escape(utility)} {item.values[utility]:.4g}")
+    lines.append(f"{escape(utility)} {candidate.values[utility]:.4g}")
     lines.append(
-        f"unsafe {escape(item.counts('unsafe_rate'))}, "
+        f"unsafe {escape(candidate.counts('unsafe_rate'))}, "
         f"95 % interval {100 * interval.low:.1f} to {100 * interval.high:.1f} %"
     )
     if membership is not None:
         lines.append(f"P(on front) {membership.p_front:.3f}: {membership.label}")
     marks = ["on the front"] if on_front else []
-    marks += ["no gain"] if item.gain is False else []
-    marks += [] if item.feasible or item.role == "base" else ["constraint not kept with confidence"]
+    marks += ["no gain"] if candidate.gain is False else []
+    marks += (
+        []
+        if candidate.feasible or candidate.role == "base"
+        else ["constraint not kept with confidence"]
+    )
     return "<br>".join(lines + marks)
 
 

@@ -86,8 +86,8 @@ def parallel_info(front: Front, spec: SweepSpec, certainty: Certainty) -> Parall
     )
 
 
-def _membership(item: Candidate, certainty: Certainty) -> Any:
-    return certainty.memberships.get(item.config_id)
+def _membership(candidate: Candidate, certainty: Certainty) -> Any:
+    return certainty.memberships.get(candidate.config_id)
 
 
 def _hyperparameter_axes(

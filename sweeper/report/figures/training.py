@@ -164,11 +164,11 @@ def _curve(
     )
 
 
-def _by_raw(item: Candidate) -> bool:
+def _by_raw(candidate: Candidate) -> bool:
     """Raw weights first: theirs is the loss."""
-    return bool(item.readout["kind"] != "raw")
+    return bool(candidate.readout["kind"] != "raw")
 
 
-def _has_tail(item: Candidate) -> bool:
-    tail = item.config.get("lr_scheduler_type") == "warmup_stable_decay"
-    return bool(tail and item.config.get("decay_steps"))
+def _has_tail(candidate: Candidate) -> bool:
+    tail = candidate.config.get("lr_scheduler_type") == "warmup_stable_decay"
+    return bool(tail and candidate.config.get("decay_steps"))
