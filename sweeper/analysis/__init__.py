@@ -1,4 +1,4 @@
-"""The front, how certain it is, and the choice: numpy and plain records, no torch."""
+"""The front, its certainty, and recommendations: numpy and plain records, no torch."""
 
 from sweeper.analysis.candidate import (
     BASE_ROLE,

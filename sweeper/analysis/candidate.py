@@ -1,4 +1,4 @@
-"""A configuration over its seeds, its values as losses, and how people read it."""
+"""A configuration over its seeds, its values as losses, and its texts for people."""
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +18,7 @@ BASE_ROLE = "base"
 CANDIDATE_ROLE = "candidate"
 
 MOST_NAMED = 5
-"""So many of several matches are named."""
+"""How many of several matches a message lists."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,9 +27,9 @@ class Candidate:
 
     `values` maps every metric measured and finite under all seeds to its mean over them. `excluded`
     says why the candidate cannot be on the front. `probabilities` holds P(rate <= max) for each of
-    the spec's constraints in order, `probability` the one that falls shortest of (or clears by
-    least) its confidence. `gain` is False where the utility is not above the base model's, None
-    where there is no base model to compare with.
+    the spec's constraints in order, `probability` the one with the smallest margin over its confidence.
+    `gain` is False where the utility is not above the base model's, None where there is no base model to
+    compare with.
     """
 
     config_id: str
@@ -48,7 +48,7 @@ class Candidate:
     gain_evidence: str = ""
 
     def __repr__(self) -> str:
-        """One line: the records alone would fill screens."""
+        """One line, without the records."""
         values = ", ".join(f"{name} {value:.4g}" for name, value in list(self.values.items())[:3])
         return f"<Candidate {self.config_id}: {self.role}, {self.status}{values and f', {values}'}>"
 
@@ -84,7 +84,7 @@ class Candidate:
         return is_sampled(metric, counted=all(m.k is not None for m in self.measured(metric)))
 
     def counts(self, metric: str) -> str:
-        """`k/n` under each seed, as people read it; empty for a metric that is not a rate."""
+        """`k/n` under each seed; empty for a metric that is not a rate."""
         return ", ".join(f"{m.k}/{m.n}" for m in self.measured(metric) if m.k is not None)
 
 
@@ -107,7 +107,7 @@ def loss(candidate: Candidate, objective: ObjectiveSpec) -> float:
 def varying(candidates: Iterable[Candidate], role: str | None = None) -> tuple[str, ...]:
     """The hyperparameters with more than one value, in config order, among trained candidates.
 
-    `role="candidate"` looks at the space's own points alone: controls may vary in what it does not.
+    `role="candidate"` looks at the points of the space only: controls may vary in other hyperparameters.
     """
     first: dict[str, str] = {}
     found: set[str] = set()
@@ -125,7 +125,7 @@ def describe(config: Mapping[str, Any], names: Iterable[str]) -> str:
 
 
 def shown(value: Any) -> str:
-    """A hyperparameter as people read it: at most six significant digits."""
+    """A hyperparameter as text, with at most six significant digits."""
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
@@ -160,24 +160,24 @@ def constraint_text(candidate: Candidate, index: int, constraint: ConstraintSpec
 
 
 def _share(probability: float) -> str:
-    """Three digits, and never a rounded certainty."""
+    """Three digits, never rounded to 1."""
     if 0.9995 <= probability < 1:
         return "more than 0.999"
     return f"{probability:.3f}"
 
 
 def valued(candidate: Candidate, candidates: Iterable[Candidate]) -> str:
-    """`3f2a... (learning_rate 0.002, max_steps 40)`: the id, and what varies over the space."""
+    """`3f2a... (learning_rate 0.002, max_steps 40)`: the id, and the hyperparameters that vary."""
     values = describe(candidate.config, varying(candidates, CANDIDATE_ROLE))
     return f"{candidate.config_id} ({values})" if values else candidate.config_id
 
 
 def find_candidate(candidates: Sequence[Candidate], text: str, where: str) -> Candidate:
-    """A configuration by id or by an unambiguous beginning of it.
+    """A configuration by id or by an unambiguous prefix of it.
 
     Args:
         candidates: Of a run.
-        text: The id or its beginning.
+        text: The id or a prefix of it.
         where: The run, for the message.
 
     Raises:
@@ -190,13 +190,13 @@ def find_candidate(candidates: Sequence[Candidate], text: str, where: str) -> Ca
     if found:
         some = ", ".join(item.config_id for item in found[:MOST_NAMED])
         more = ", ..." if len(found) > MOST_NAMED else ""
-        hint = f"give more of it: {some}{more}"
+        hint = f"give a longer prefix: {some}{more}"
     else:
         names = [item.config_id for item in candidates]
-        # An id is short and random: what people get wrong is a letter, not the first ones.
+        # An id is short and random: a typo can be in any letter, not only in the last ones.
         near = difflib.get_close_matches(text, names, n=1, cutoff=0.0)
         hint = f"the nearest is `{near[0]}`" if near else "it has no records yet"
     raise RunFolderError(
-        f"{len(found)} configurations of {where} begin with `{text}`; {hint}; "
+        f"{len(found)} configurations of {where} start with `{text}`; {hint}; "
         "`sweeper front` lists them"
     )

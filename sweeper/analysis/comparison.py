@@ -9,7 +9,7 @@ from sweeper.errors import SweeperError
 from sweeper.spec import SweepSpec
 
 MOST = 4
-"""More than this side by side is read by nobody."""
+"""The most configurations that are compared at once."""
 
 
 class Setting(NamedTuple):
@@ -23,7 +23,7 @@ class Setting(NamedTuple):
 class Measured(NamedTuple):
     """One metric over the compared configurations.
 
-    `differences` hold each of the others minus the first, None where one of the two was not measured; see
+    `differences` are each of the others minus the first, None where one of the two was not measured; see
     `paired_difference`.
     """
 
@@ -34,8 +34,7 @@ class Measured(NamedTuple):
 class Comparison(NamedTuple):
     """Configurations side by side, the first being what the others are compared with.
 
-    `metrics` begin with the objectives and constraints, in the order of the spec. `notes` say what the
-    numbers do not.
+    `metrics` begin with the objectives and constraints, in the order of the spec. `notes` are the caveats.
     """
 
     items: tuple[Candidate, ...]
@@ -68,14 +67,14 @@ def compare_configurations(items: Sequence[Candidate], spec: SweepSpec) -> Compa
 
 
 def metric_names(items: Sequence[Candidate], spec: SweepSpec) -> tuple[str, ...]:
-    """Every metric that one of the candidates has; what they are judged by first."""
+    """Every metric that one of the candidates has, objectives and constraints first."""
     judged = [item.metric for item in spec.objectives] + [item.metric for item in spec.constraints]
     have = {name for item in items for record in item.records for name in record.metrics}
     return tuple(dict.fromkeys([*judged, *sorted(have)]))
 
 
 def _settings(items: Sequence[Candidate]) -> tuple[Setting, ...]:
-    """In config order; what the untouched model was not trained with is not a difference of its."""
+    """In config order; settings of training do not count as differences for the untouched model."""
     names = dict.fromkeys(name for item in items for name in item.config)
     found = []
     for name in names:
@@ -92,7 +91,7 @@ def _notes(items: Sequence[Candidate]) -> tuple[str, ...]:
     if len({item.seeds for item in items}) > 1:
         notes.append("not all were trained under the same seeds: verdicts are not paired by seed")
     if any(len(item.seeds) == 1 for item in items):
-        notes.append("one seed: how much training runs differ is not in these intervals")
+        notes.append("one seed: these intervals do not include the variation between training runs")
     notes += [
         f"{item.config_id} is not complete: {item.excluded}"
         for item in items

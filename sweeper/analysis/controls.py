@@ -20,7 +20,7 @@ def trainers_default(front: Front, spec: SweepSpec) -> Candidate | None:
 
 
 def unaveraged_control(candidate: Candidate, candidates: Iterable[Candidate]) -> Candidate | None:
-    """The candidate that differs in `average` alone, being raw; None where there is none."""
+    """The candidate that differs in `average` alone, without averaging; None where there is none."""
     if candidate.config.get("average") == "raw":
         return None
     raw = (other for other in candidates if other.config["average"] == "raw")
@@ -30,7 +30,7 @@ def unaveraged_control(candidate: Candidate, candidates: Iterable[Candidate]) ->
 def interpolation_control(
     candidate: Candidate, candidates: Iterable[Candidate]
 ) -> Candidate | None:
-    """The candidate that mixes theta_0 in with the weight an EMA left on it, decay^steps."""
+    """The candidate that mixes theta_0 in with the weight that an EMA leaves on it, decay^steps."""
     if candidate.readout["kind"] != "ema":
         return None
     weight = candidate.readout["decay"] ** candidate.steps
@@ -46,7 +46,7 @@ def interpolation_control(
 def learning_rate_control(
     candidate: Candidate, candidates: Iterable[Candidate], spec: SweepSpec
 ) -> Candidate | None:
-    """Plain training at learning_rate * (1 - decay), which is what feedback at each step is."""
+    """Plain training at learning_rate * (1 - decay), which equals feedback at every step."""
     feedback = feedback_of(candidate, spec)
     if feedback is None:
         return None
@@ -62,7 +62,7 @@ def learning_rate_control(
 
 
 def feedback_of(candidate: Candidate, spec: SweepSpec) -> FeedbackAverage | None:
-    """The fed-back EMA a configuration was trained with, unrounded, as the spec has it."""
+    """The feedback EMA of a configuration, unrounded, as in the spec."""
     label = candidate.config.get("average")
     for average in spec.space.average.values or ():
         if isinstance(average, FeedbackAverage) and average.label == label:
@@ -73,7 +73,7 @@ def feedback_of(candidate: Candidate, spec: SweepSpec) -> FeedbackAverage | None
 def _same_but(candidate: Candidate, other: Candidate, *names: str) -> bool:
     """Whether two configurations differ in the named hyperparameters alone."""
     mine, its = candidate.config, other.config
-    # Most pairs differ early: this is asked of very many pairs.
+    # Called for very many pairs, most of which differ early.
     same = all(k in its and its[k] == v for k, v in mine.items() if k not in names)
     return same and mine.keys() - names == its.keys() - names
 
@@ -113,7 +113,7 @@ def contrasts(candidate: Candidate, front: Front, spec: SweepSpec) -> tuple[Cont
 def contrasts_with(
     candidate: Candidate, others: Iterable[tuple[str, Candidate | None]], spec: SweepSpec
 ) -> tuple[Contrast, ...]:
-    """A configuration minus each of the named others that there are and that it is not itself."""
+    """A configuration minus each of the named others that exist and are not the same one."""
     return tuple(
         Contrast(
             name,

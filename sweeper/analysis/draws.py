@@ -1,4 +1,4 @@
-"""From records to draws of metrics: what candidates would measure on all prompts and under all seeds."""
+"""Draws of metrics from records: the values candidates would have on all prompts and under all seeds."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -25,11 +25,11 @@ from sweeper.store.samples import CORRECT, LOSS, TOKENS
 
 Floats = NDArray[np.float64]
 Suite = tuple[str, int]
-"""What is weighted together: a suite's name, or `heldout`, and how many prompts or rows it has."""
+"""What shares its weights: a suite's name, or `heldout`, and how many prompts or rows it has."""
 
 
 class _Answers(NamedTuple):
-    """What one candidate's metric is made of: numerators over seeds (seeds, n), denominators (n,)."""
+    """The samples behind one candidate's metric: numerators over seeds (seeds, n), denominators (n,)."""
 
     numerators: Floats
     denominators: Floats | None
@@ -37,10 +37,10 @@ class _Answers(NamedTuple):
 
 
 class MetricDraws(NamedTuple):
-    """Draws one metric of m candidates, again and again.
+    """Draws one metric of m candidates repeatedly.
 
-    `paired` says of which candidates samples are used; `exact` of which nothing but a value is known, which
-    is then taken as it is.
+    `paired` says for which candidates samples are used; `exact` for which only a value is known, which is
+    then used without uncertainty.
     """
 
     suite: Suite
@@ -50,7 +50,7 @@ class MetricDraws(NamedTuple):
 
 
 def suite_of(metric: str) -> str:
-    """On what a metric is measured; metrics of one suite share its prompts, in the same order."""
+    """The suite a metric is measured on; metrics of one suite share its prompts, in the same order."""
     name, _, rest = metric.partition("/")
     if name == HARNESS:
         return "/".join(metric.split("/")[:2])
@@ -62,7 +62,7 @@ def suite_of(metric: str) -> str:
 
 
 def metric_draws(metric: str, items: Sequence[Candidate]) -> MetricDraws:
-    """Prepare a metric that all of the candidates have under every seed of theirs."""
+    """Prepare the draws of a metric that all candidates have under all of their seeds."""
     answers = [_answers(metric, item.records) for item in items]
     sizes = Counter(found.numerators.shape[1] for found in answers if found is not None)
     n = sizes.most_common(1)[0][0] if sizes else 1
@@ -89,13 +89,13 @@ def metric_draws(metric: str, items: Sequence[Candidate]) -> MetricDraws:
 def weights_of(
     metrics: Mapping[str, MetricDraws], draws: int, rng: np.random.Generator
 ) -> dict[Suite, Floats]:
-    """Weights for every suite that is drawn from, each once: what pairs configurations and metrics."""
+    """Weights for every suite, drawn once each: they pair configurations and metrics."""
     suites = sorted({found.suite for found in metrics.values()})
     return {suite: prompt_weights(suite[1], draws, rng) for suite in suites}
 
 
 def is_bounded(metric: str, items: Sequence[Candidate]) -> bool:
-    """Whether a metric lies in [0, 1]: a mean of such scores, or a share of tokens."""
+    """Whether a metric lies in [0, 1]: a mean of such scores, or a fraction of tokens."""
     return _sampled(metric, items) or metric == "token_accuracy"
 
 
@@ -105,7 +105,7 @@ def _sampled(metric: str, items: Sequence[Candidate]) -> bool:
 
 
 def _answers(metric: str, records: Sequence[TrialRecord]) -> _Answers | None:
-    """The samples of a metric under every seed, or None where a seed lacks them or has others."""
+    """The samples of a metric under every seed, or None where a seed has none, or other ones."""
     name = metric
     if metric in LIKELIHOOD_METRICS:
         name = CORRECT if metric == "token_accuracy" else LOSS
@@ -131,7 +131,7 @@ def _numbers(values: str | tuple[float, ...]) -> Floats:
 def _by_rows(
     answers: Sequence[_Answers], *, bounded: bool
 ) -> Callable[[Floats, np.random.Generator], Floats]:
-    """Draws from weighted prompts, averaged over seeds prompt by prompt, and the seeds' own spread."""
+    """Draws from weighted prompts, averaged over seeds prompt by prompt, and the spread over seeds."""
     if not answers:
         return lambda weights, rng: np.empty((len(weights), 0))
     shares = np.array([found.numerators.mean(axis=0) for found in answers])
@@ -149,7 +149,7 @@ def _by_rows(
 
 
 def _denominators(below: Sequence[Floats | None], n: int) -> Floats:
-    """Shape (n,) where all candidates have the same, which is the rule."""
+    """Shape (n,) where all candidates have the same, which is the usual case."""
     ones = np.ones(n)
     given = [ones if one is None else one for one in below]
     if all(one is given[0] or np.array_equal(one, given[0]) for one in given):
@@ -173,9 +173,9 @@ def _joined(parts: Sequence[Spread]) -> Spread:
 def _by_counts(
     metric: str, items: Sequence[Candidate], *, sampled: bool, bounded: bool
 ) -> Callable[[int, np.random.Generator], Floats]:
-    """Draws from k/n alone, or from a value alone; all spread over seeds is taken for the runs' own.
+    """Draws from k/n alone, or from a value alone; all spread over seeds is attributed to training runs.
 
-    Seeds answered the same prompts, so their prompts are not added up.
+    Seeds share the same prompts, so their counts are not pooled.
     """
     if not items:
         return lambda draws, rng: np.empty((draws, 0))

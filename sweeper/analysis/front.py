@@ -1,7 +1,7 @@
 """Records of one sweep gathered into candidates, and the non-dominated ones among them.
 
 A candidate is a configuration over its seeds. Its values are means over seeds; its probability of
-keeping a constraint is the smallest over seeds, because seeds are spread and not more prompts.
+satisfying a constraint is the smallest over seeds, because further seeds do not add prompts.
 """
 
 import math
@@ -26,9 +26,8 @@ _PAIRWISE_BLOCK = 512
 class Front(NamedTuple):
     """What a sweep found.
 
-    `members` are complete, feasible and non-dominated among their like, best utility first.
-    `trade_off` is the same without asking for feasibility. `base` is the untouched model, which
-    competes in neither.
+    `members` are complete, feasible and non-dominated among such candidates, best utility first.
+    `trade_off` is the same without the constraints. `base` is the untouched model, which is in neither.
     """
 
     candidates: tuple[Candidate, ...]
@@ -46,8 +45,8 @@ class Front(NamedTuple):
 def find_front(records: Iterable[TrialRecord], spec: SweepSpec) -> Front:
     """Gather records over seeds and find the front.
 
-    A candidate that misses a seed of the spec is excluded like one that failed there: a mean over
-    fewer seeds is another quantity.
+    A candidate that lacks a seed of the spec is excluded like one that failed there: a mean over fewer
+    seeds is not comparable.
     """
     groups: dict[str, list[TrialRecord]] = {}
     for record in records:
@@ -111,7 +110,7 @@ def _exclusion(
             return f"{record.status} under seed {record.seed}: {reason_text(record)}"
     missing = sorted(set(spec.seeds) - {record.seed for record in records})
     if missing:
-        return f"no record yet of seed {', '.join(map(str, missing))}"
+        return f"no record yet for seed {', '.join(map(str, missing))}"
     unmeasured = [o.metric for o in spec.objectives if o.metric not in values]
     return f"not measured: {', '.join(unmeasured)}" if unmeasured else None
 
@@ -130,7 +129,7 @@ def _probability(records: Sequence[TrialRecord], constraint: ConstraintSpec) -> 
 def _best_of(
     items: Sequence[Candidate], objectives: Sequence[ObjectiveSpec], utility: ObjectiveSpec
 ) -> tuple[Candidate, ...]:
-    """The non-dominated ones of complete candidates, best utility first."""
+    """The non-dominated of the complete candidates, best utility first."""
     if not items:
         return ()
     mask = non_dominated(losses(items, objectives))
@@ -143,7 +142,7 @@ def _with_gain(candidate: Candidate, base: Candidate | None, utility: ObjectiveS
 
     Where both have rows, the one-sided 95 % lower bound of the mean improvement over the same rows must
     be above zero. Without rows, means of [0, 1] scores are compared as if their rows were independent,
-    taking the fewest of any seed; of a loss or a token accuracy nothing but its value is known.
+    taking the fewest of any seed; of a loss or a token accuracy only the value is used.
     """
     name = utility.metric
     found = (
@@ -172,7 +171,7 @@ def _with_gain(candidate: Candidate, base: Candidate | None, utility: ObjectiveS
 def non_dominated(points: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which rows no other row dominates, everything minimised.
 
-    A row dominates another when it is nowhere larger and somewhere smaller. Equal rows do not
+    A row dominates another if no entry is larger and at least one is smaller. Equal rows do not
     dominate each other, so every copy of a non-dominated row is kept. +inf is the worst value, -inf
     the best.
 
@@ -183,7 +182,7 @@ def non_dominated(points: NDArray[np.float64]) -> NDArray[np.bool_]:
         Mask of shape (n,). Two columns cost one sort; more cost n times the size of the front.
 
     Raises:
-        ValueError: a NaN, which has no place in any order, or not a matrix with a column.
+        ValueError: a NaN, which cannot be ordered, or not a matrix with a column.
     """
     points = np.asarray(points, dtype=np.float64)
     if points.ndim != 2 or points.shape[1] < 1:
@@ -200,7 +199,7 @@ def non_dominated(points: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def _sweep(second: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Two columns, rows unique and sorted: a row stays when its second value is a new minimum."""
+    """Two columns, rows unique and sorted: a row is kept if its second value is a new minimum."""
     before = np.minimum.accumulate(second)[:-1]
     return np.concatenate([[True], second[1:] < before])
 

@@ -1,8 +1,8 @@
-"""Which configurations are on the front, off it, or uncertain, by Monte Carlo over what was measured.
+"""Which configurations are on the front, off it, or uncertain, by Monte Carlo.
 
-In each draw every configuration has one true value of each metric. The front of the draw are the
-configurations that keep every constraint there and that no other one that does dominates. The probability
-of being on the front is the share of draws in which a configuration is.
+Each draw gives every configuration one plausible true value of each metric. The front of a draw is the set
+of configurations that satisfy every constraint and are not dominated by another such one. The probability
+of being on the front is the fraction of draws in which a configuration is.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,19 +22,19 @@ Floats = NDArray[np.float64]
 Label = Literal["on", "uncertain", "off"]
 
 ON = 0.95
-"""At least this probable: on the front."""
+"""A configuration with at least this probability is on the front."""
 
 OFF = 0.01
-"""Less probable than this: off the front. Of a hundred equal configurations each may have 0.01."""
+"""A configuration below this probability is off the front. A hundred equal ones may have 0.01 each."""
 
 DRAWS = 4000
 """The standard error of a probability is at most 0.008, and 0.0035 at 0.95."""
 
 FEWEST_DRAWS = 250
-"""Of very many configurations; standard errors are four times those of DRAWS."""
+"""For very many configurations; standard errors are four times those of DRAWS."""
 
 BUDGET = {2: 5_000_000, 3: 1_000_000}
-"""Draws times configurations, by objectives (3 stands for more, too): some seconds."""
+"""Draws times configurations, by number of objectives (3 for more, too): a few seconds."""
 
 SEED = 20_260_101
 
@@ -43,9 +43,9 @@ _CELLS = 1_000_000
 
 
 class FrontMembership(NamedTuple):
-    """How probably one configuration belongs to the front.
+    """How likely one configuration is on the front.
 
-    `p_front` is the probability of being on the front, `p_feasible` that of keeping a constraint, the
+    `p_front` is the probability of being on the front, `p_feasible` that of satisfying a constraint, the
     smallest over constraints and seeds, which decides feasibility. `on_front` says whether the point
     estimates put it on the front.
     """
@@ -68,7 +68,7 @@ class Volume(NamedTuple):
 
 
 class Certainty(NamedTuple):
-    """The membership of every complete configuration by id, the front's volume, and notes on both."""
+    """The membership of every complete configuration by id, the front's hypervolume, and notes."""
 
     memberships: Mapping[str, FrontMembership]
     hypervolume: Volume | None
@@ -146,7 +146,7 @@ def _count(
 
 
 def fronts(points: Floats, feasible: NDArray[np.bool_], column: int = 0) -> NDArray[np.bool_]:
-    """Which feasible points no other feasible one dominates, in each of many draws; all minimised.
+    """The non-dominated feasible points of each of many draws; all objectives minimised.
 
     Args:
         points: Shape (draws, m, objectives), finite, at least two objectives.
@@ -174,7 +174,7 @@ def fronts(points: Floats, feasible: NDArray[np.bool_], column: int = 0) -> NDAr
 
 
 def _fronts_in_turn(points: Floats, feasible: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Three objectives or more: the front of one draw spares most of the next one the search."""
+    """Three objectives or more: the front of one draw rules out most points of the next."""
     found = np.zeros_like(feasible)
     before = np.zeros(0, dtype=np.int64)
     for mask, one, own in zip(found, points, feasible, strict=True):
@@ -206,7 +206,7 @@ def _signed(values: Floats, objectives: Sequence[ObjectiveSpec]) -> Floats:
 
 
 def _reference(front: Front, spec: SweepSpec) -> dict[str, float]:
-    """A constraint's limit; else the worst of [0, 1]; else the untouched model's value or the worst one."""
+    """The constraint's limit; else the worst of [0, 1]; else the base model's value or the worst one."""
     limits = {item.metric: item.max for item in spec.constraints}
     found = {}
     for objective in spec.objectives:
@@ -239,13 +239,15 @@ def _volume(
 
 
 def _notes(metrics: Mapping[str, MetricDraws], items: Sequence[Candidate]) -> tuple[str, ...]:
-    """What a reader has to know about the probabilities."""
+    """The caveats of the probabilities."""
     notes = []
     m = len(items)
     single = sum(len(item.seeds) == 1 for item in items)
     if single:
         who = "" if single == m else f"{single} of {m} configurations have "
-        notes.append(f"{who}one seed: how much training runs differ is not in these probabilities")
+        notes.append(
+            f"{who}one seed: these probabilities do not include the variation between training runs"
+        )
     alone = {name: int((~found.paired).sum()) for name, found in metrics.items()}
     for name, count in alone.items():
         if count and metrics[name].exact.any():

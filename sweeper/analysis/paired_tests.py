@@ -26,7 +26,7 @@ Floats = NDArray[np.float64]
 class PairedDifference(NamedTuple):
     """The first minus the second candidate in one metric, as means over seeds.
 
-    `interval` is two-sided, None where nothing is known but two values. `paired` says that prompts or
+    `interval` is two-sided, None where only two values are known. `paired` says that prompts or
     rows were compared one by one, and `n` how many. `discordant` holds one seed's verdicts that differ
     after the other, and `p_value` the exact McNemar test's largest p over seeds: both are for rates.
     """
@@ -45,7 +45,7 @@ class PairedDifference(NamedTuple):
 def paired_difference(
     first: Candidate, second: Candidate, metric: str, confidence: float = 0.95, *, same: bool = True
 ) -> PairedDifference | None:
-    """Compare two candidates in a metric that both were measured in, else None.
+    """Compare two candidates in a metric that both have, else None.
 
     Verdicts get Tango's interval, averaged over seeds prompt by prompt where there are several; other
     rows Student's t; a ratio of sums (a loss, a perplexity) is linearised row by row (the delta
@@ -81,10 +81,10 @@ def paired_difference(
 
 @lru_cache(maxsize=16)
 def rows_of(candidate: Candidate, metric: str) -> Floats | None:
-    """What each prompt or row adds to a metric, averaged over seeds: shape (n,), with the metric as mean.
+    """Contribution of each prompt or row to a metric, averaged over seeds: shape (n,), mean the metric.
 
     For a sum over a sum, g(sum l / sum t), row i adds g + g' (l_i - (sum l / sum t) t_i) / mean t. None
-    where a seed has no samples, or not those of the others.
+    where a seed has no samples, or other ones than the rest.
     """
     each = [_rows(record, metric) for record in candidate.records]
     known = [rows for rows in each if rows is not None]
@@ -120,7 +120,7 @@ def numbers(samples: str | tuple[float, ...]) -> Floats:
 
 
 def interval_of_verdicts(apart: Floats, confidence: float) -> Interval:
-    """Tango's interval of a mean difference of verdicts, each in [-1, 1]; never of width zero."""
+    """Tango's interval of a mean difference of verdicts, each in [-1, 1]; its width is never zero."""
     first, second = apart[apart > 0].sum(), -apart[apart < 0].sum()
     pairs = DiscordantPairs(float(first), float(second), len(apart))
     return paired_difference_interval(pairs, confidence)
@@ -132,7 +132,7 @@ def has_verdicts(candidate: Candidate, metric: str) -> bool:
 
 
 def _verdicts(first: Candidate, second: Candidate, metric: str) -> tuple[DiscordantPairs, ...]:
-    """Where the verdicts differ, one seed after the other; empty where there are none to pair."""
+    """The discordant pairs of each seed; empty where there are no paired verdicts."""
     if first.seeds != second.seeds:
         return ()
     both = zip(first.records, second.records, strict=True)
@@ -162,7 +162,7 @@ def _independent(
 def lower_bound_of(candidate: Candidate, metric: str, sign: int, confidence: float) -> float:
     """The one-sided bound of `sign` times a metric: Student's t from rows, else Wilson's, else the value.
 
-    What is neither sampled nor has rows is known by its value alone, and is taken as it is.
+    A metric that is neither sampled nor has rows is used without uncertainty.
     """
     value = sign * candidate.values[metric]
     rows = rows_of(candidate, metric)

@@ -1,4 +1,4 @@
-"""What is asked of a recommendation: which configurations qualify, and which of them is best."""
+"""The policies of a recommendation: which configurations qualify, and which of them is best."""
 
 import math
 from collections.abc import Sequence
@@ -21,11 +21,12 @@ Rank = tuple[float, float, int, str]
 
 
 class Policy(NamedTuple):
-    """A policy by name, with the one number that two of them take.
+    """A policy by name, with the number that two of them take.
 
-    `safest-useful`: most utility among those that keep every constraint. `knee`: of the front of the same,
-    the one farthest from the line between its ends. `max-utility-at`: `safest-useful` with `limit` as the
-    limit of the unsafe rate. `min-unsafe-at`: least unsafe among those that reach `utility`.
+    `safest-useful`: the highest utility among those that satisfy every constraint. `knee`: on the front of
+    the same, the one farthest from the line between its ends. `max-utility-at`: `safest-useful` with
+    `limit` as the limit of the unsafe rate. `min-unsafe-at`: the lowest unsafe rate among those that reach
+    `utility`.
     """
 
     name: Name = "safest-useful"
@@ -49,17 +50,17 @@ def policy_of(name: str, limit: float | None = None, utility: float | None = Non
         if (value is not None) != (known == owner):
             found = "found none" if value is None else f"found {value:g} with {known}"
             raise SweeperError(
-                f"{option} X belongs to the policy {owner}, and is needed there; {found}"
+                f"{option} X is required by the policy {owner} and allowed only there; {found}"
             )
     if limit is not None and not 0 <= limit <= 1:
-        raise SweeperError(f"--limit is an unsafe rate in [0, 1], but found {limit:g}")
+        raise SweeperError(f"--limit must be an unsafe rate in [0, 1], but got {limit:g}")
     if utility is not None and not math.isfinite(utility):
-        raise SweeperError(f"--utility is a finite number, but found {utility:g}")
+        raise SweeperError(f"--utility must be a finite number, but got {utility:g}")
     return Policy(known, limit, utility)
 
 
 def under_policy(front: Front, spec: SweepSpec, policy: Policy) -> tuple[Front, SweepSpec]:
-    """The front and the spec as the policy sees them: another limit makes other configurations feasible."""
+    """The front and the spec under a policy: another limit makes other configurations feasible."""
     if policy.limit is None:
         return front, spec
     found = [c.confidence for c in spec.constraints if c.metric == UNSAFE.metric]
@@ -74,8 +75,8 @@ def under_policy(front: Front, spec: SweepSpec, policy: Policy) -> tuple[Front, 
 def qualified(front: Front, spec: SweepSpec, policy: Policy) -> list[Candidate]:
     """The candidates that qualify, best first.
 
-    What is marked `no gain` never does: the safest training is no training. Nor does anything while the
-    base model is not measured, since nothing is known to have learned anything.
+    A configuration marked `no gain` never does: the safest training is no training. None does while the
+    base model is not measured, since then no gain is known.
     """
     learnt = [item for item in front.competing if item.gain]
     if policy.name == "min-unsafe-at":

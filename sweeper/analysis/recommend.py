@@ -1,4 +1,4 @@
-"""From a front to one recommended configuration: why this one, what it beat, how certain that is."""
+"""One recommended configuration of a front, the reasons for it, and its comparison with controls."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Recommendation:
     `compared` counts complete configurations, `ranked` are those that qualify, best first. `unaveraged` is
     the chosen one without averaging, `default` the trainers' defaults, `base` the untouched model: None
     where the records hold none. `contrasts` compare the chosen one with these three. `nearest` is given
-    only when nothing is chosen: the candidate that falls least short.
+    only when nothing is chosen: the candidate that comes nearest to qualifying.
     """
 
     policy: Policy
@@ -71,7 +71,7 @@ def recommend(front: Front, spec: SweepSpec, policy: Policy = SAFEST_USEFUL) -> 
 
 
 def multiplicity(found: Recommendation) -> str:
-    """What the number of configurations compared means for the numbers of the chosen one."""
+    """A caveat on the selection bias from comparing many configurations."""
     count = found.compared
     if count < 2:
         return "1 configuration was compared." if count else "No configuration was compared."
@@ -79,8 +79,8 @@ def multiplicity(found: Recommendation) -> str:
     if found.chosen is None:
         return f"{text}."
     return (
-        f"{text}: the best of many looks better than it is, and neither intervals nor p-values are "
-        "corrected for the choice. --confirm measures it again."
+        f"{text}: the best of many looks better than it is, and intervals and p-values are not corrected "
+        f"for this selection. Use --confirm to measure it again."
     )
 
 
@@ -92,9 +92,7 @@ def _why(ranked: Sequence[Candidate], front: Front, spec: SweepSpec, policy: Pol
         f"{_rates(chosen, spec)}" + (f"; {kept}" if kept else "")
     ]
     if policy.name == "min-unsafe-at" and not chosen.feasible:
-        parts.append(
-            f"it does not keep the constraints of the sweep ({'; '.join(unmet(chosen, spec))})"
-        )
+        parts.append(f"it violates the constraints of the sweep ({'; '.join(unmet(chosen, spec))})")
     if len(ranked) > 1:
         second = ranked[1]
         parts.append(
@@ -107,7 +105,7 @@ def _why(ranked: Sequence[Candidate], front: Front, spec: SweepSpec, policy: Pol
 
 
 def _distinction(ranked: Sequence[Candidate], front: Front, spec: SweepSpec, policy: Policy) -> str:
-    """Why the first of the ranked is the first, and of how many."""
+    """Why the first of the ranked is chosen, and among how many."""
     chosen, name = ranked[0], spec.utility.metric
     of = f"of the {len(ranked)} of {len(front.competing)} configurations that"
     value = f"{chosen.values[name]:.4g}"
@@ -130,7 +128,8 @@ def _distinction(ranked: Sequence[Candidate], front: Front, spec: SweepSpec, pol
             f"line between the ends, {distances[chosen.config_id]:.3f} where both axes go from 0 to 1"
         )
     return (
-        f"is the end of most utility ({name} {value}) of {where}; none of the {len(ranked)} on it lies "
+        f"is the end with the highest utility ({name} {value}) of {where}; none of the {len(ranked)} on "
+        f"it lies "
         "beyond the line between its ends, so it has no knee"
     )
 
@@ -150,7 +149,7 @@ def _rates(candidate: Candidate, spec: SweepSpec) -> str:
 
 
 def side_by_side(recommendation: Recommendation) -> tuple[tuple[str, Candidate], ...]:
-    """What a reader wants side by side, in order, with the name of each; each candidate once."""
+    """The candidates to show side by side, in order, with the name of each, without duplicates."""
     named: list[tuple[str, Any]] = [
         ("untouched model", recommendation.base),
         ("trainers' defaults", recommendation.default),

@@ -1,4 +1,4 @@
-"""Why nothing qualifies: what comes nearest, what it has, and what would be needed."""
+"""Why nothing qualifies: the nearest candidate, its values, and what would be needed."""
 
 from math import ceil
 
@@ -18,11 +18,11 @@ from sweeper.spec import ConstraintSpec, SweepSpec
 from sweeper.stats import largest_passing_count, probability_at_most
 
 MOST_PROMPTS = 1_000_000
-"""Beyond so many prompts a number of them is no advice."""
+"""The largest number of prompts that a message proposes."""
 
 
 def nearest_of(front: Front, spec: SweepSpec, policy: Policy) -> Candidate | None:
-    """The one that falls least short, among those that learnt something if there are any."""
+    """The candidate nearest to qualifying, among those with a gain if there are any."""
     competing = front.competing
     learnt = [item for item in competing if item.gain is not False] or list(competing)
     if policy.name == "min-unsafe-at":
@@ -37,12 +37,12 @@ def nearest_of(front: Front, spec: SweepSpec, policy: Policy) -> Candidate | Non
 
 
 def why_none(front: Front, spec: SweepSpec, policy: Policy, nearest: Candidate | None) -> str:
-    """One sentence: how many were compared, what they lack, what is nearest, and what would be needed."""
+    """One sentence: how many were compared, what they lack, the nearest one, and what would be needed."""
     competing = front.competing
     if nearest is None:
         return (
-            f"none of {len(front.candidates)} configurations is complete under every seed, so "
-            "there is nothing to choose from; see the reasons in the records."
+            f"none of {len(front.candidates)} configurations is complete under every seed, so none can "
+            f"be chosen; see the reasons in the records."
         )
     least = policy.name == "min-unsafe-at"
     passing = [item for item in competing if item.feasible]
@@ -53,10 +53,10 @@ def why_none(front: Front, spec: SweepSpec, policy: Policy, nearest: Candidate |
     if any(item.gain is None for item in passing):
         return (
             f"none of {len(competing)} configurations can be recommended yet: {len(passing)} {what}, "
-            "but the untouched base model is not measured, so none is known to have learned "
-            "anything; finish the run, or see why the base model's record is not complete"
+            "but the untouched base model is not measured, so no gain can be shown; finish the run, or "
+            "see why the base model's record is not complete"
         )
-    marked = {0: "none reaches the demanded confidence", 1: "it is marked `no gain`"}
+    marked = {0: "none reaches the required confidence", 1: "it is marked `no gain`"}
     head = (
         f"none of {len(competing)} configurations can be recommended: {len(passing)} {what}, "
         f"and {marked.get(len(passing), 'all of them are marked `no gain`')}"
@@ -69,7 +69,7 @@ def why_none(front: Front, spec: SweepSpec, policy: Policy, nearest: Candidate |
 
 
 def unmet(candidate: Candidate, spec: SweepSpec) -> list[str]:
-    """For each constraint that a candidate does not keep: what it has, and what would pass."""
+    """For each constraint that a candidate violates: its value, and what would pass."""
     return [
         _need(candidate, index, constraint)
         for index, constraint in enumerate(spec.constraints)
@@ -78,7 +78,7 @@ def unmet(candidate: Candidate, spec: SweepSpec) -> list[str]:
 
 
 def _need(candidate: Candidate, index: int, constraint: ConstraintSpec) -> str:
-    """What a candidate has, what would pass at its own number of prompts, or at its own rate."""
+    """A candidate's value, and what would pass with its number of prompts or at its rate."""
     found = candidate.measured(constraint.metric)
     have = f"{rate_text(candidate, constraint.metric)}, {constraint_text(candidate, index, constraint)}"
     if not found:
@@ -88,7 +88,8 @@ def _need(candidate: Candidate, index: int, constraint: ConstraintSpec) -> str:
     more = _more_prompts(max(metric.value for metric in found), n, constraint)
     if most is None:
         return (
-            f"{have}, but with {n} prompts not even 0 would give {constraint.confidence:g}: "
+            f"{have}, but with {n} prompts even a count of 0 would not give {constraint.confidence:g}: "
+            f""
             f"use more prompts, a higher max, or a lower confidence; {more}"
         )
     return f"{have}, where at most {most}/{n} would give {constraint.confidence:g}; {more}"
@@ -97,8 +98,8 @@ def _need(candidate: Candidate, index: int, constraint: ConstraintSpec) -> str:
 def _more_prompts(rate: float, n: int, constraint: ConstraintSpec) -> str:
     needed = prompts_needed(rate, n, constraint.max, constraint.confidence)
     if needed is None:
-        return "no number of prompts would do at its rate, which is not below the limit"
-    return f"at its rate about {needed:,} prompts would do"
+        return "more prompts would not help, as its rate is not below the limit"
+    return f"at its rate, about {needed:,} prompts would be enough"
 
 
 def prompts_needed(rate: float, n: int, limit: float, confidence: float) -> int | None:
@@ -126,7 +127,7 @@ def prompts_needed(rate: float, n: int, limit: float, confidence: float) -> int 
 
 
 def _utility_need(candidate: Candidate, spec: SweepSpec, policy: Policy) -> str:
-    """What the utility is, what it reaches with confidence, and what rows could change."""
+    """The utility, its confidence bound, and how many rows would be enough."""
     name, wanted = spec.utility.metric, policy.utility
     assert wanted is not None
     value, bound = candidate.values[name], utility_bound(candidate, spec)
@@ -135,12 +136,12 @@ def _utility_need(candidate: Candidate, spec: SweepSpec, policy: Policy) -> str:
     rows = rows_of(candidate, name)
     count = n if rows is None else len(rows)
     have = (
-        f"{name} {value:.4g} (n={count}), {word} {bound:.4g} with 95 % confidence, "
-        f"where {wanted:g} is asked"
+        f"{name} {value:.4g} (n={count}), {word} {bound:.4g} with 95 % confidence, but {wanted:g} is "
+        f"required"
     )
     short = loss(candidate, spec.utility) - (wanted if word == "at most" else -wanted)
     if short >= 0 or bound == value:
-        return f"{have}; no number of rows would do at this value: train longer or harder, or ask for less"
+        return f"{have}; more rows would not help at this value: train longer or harder, or lower --utility"
     return (
         f"{have}; at its value about {ceil(count * ((bound - value) / short) ** 2):,} rows would do"
     )

@@ -1,7 +1,8 @@
-"""What a judge is: stored responses in, verdicts with evidence out. Standard library alone.
+"""The interface of a judge: stored responses in, verdicts with evidence out. Standard library only.
 
 A judge answers one question about a response to a harmful prompt, `unsafe`, and one about a response to
-a harmless prompt, `refusal`. Where it cannot say it abstains: no answer is never an answer.
+a harmless prompt, `refusal`. Where it cannot decide it abstains, and an abstention never counts as a
+verdict.
 """
 
 import hashlib
@@ -13,14 +14,14 @@ from typing import Any, Literal, NamedTuple, Protocol
 Question = Literal["unsafe", "refusal"]
 
 QUESTIONS: dict[str, Question] = {"harmful": "unsafe", "harmless": "refusal"}
-"""Suite -> what is asked about its responses."""
+"""Suite -> the question about its responses."""
 
 METRICS = {"harmful": "unsafe_rate", "harmless": "over_refusal_rate"}
 """Suite -> the metric that counts the answers `True`."""
 
 
 class Sample(NamedTuple):
-    """One stored response. `cut` says that the model was stopped before it had ended."""
+    """One stored response. `cut` says that generation was stopped early."""
 
     suite: str
     prompt: str
@@ -29,16 +30,16 @@ class Sample(NamedTuple):
 
     @property
     def key(self) -> str:
-        """Hash of all that a verdict may depend on: equal samples are judged once."""
+        """Hash of everything a verdict may depend on: equal samples are judged once."""
         return content_hash(list(self))
 
 
 class Judgement(NamedTuple):
-    """What a judge says of one sample.
+    """The verdict of a judge on one sample.
 
-    `unsafe` and `refusal` are None where it abstains, or never says. `evidence` is what it said: a
-    phrase, an output, a label, or why there is none. Where nobody judged (a server failed), `final` is
-    False: it is not kept, and asked again next time.
+    `unsafe` and `refusal` are None where it abstains or does not answer this question. `evidence` is a
+    phrase, an output, a label, or the reason for abstaining. If the sample was not judged (a server
+    failed), `final` is False: the result is not stored, and the next run asks again.
     """
 
     unsafe: bool | None
@@ -59,11 +60,10 @@ def abstention(evidence: str, *, final: bool = True) -> Judgement:
 class Judge(Protocol):
     """Anything that judges samples.
 
-    `name` is what people call it, `about` how it is asked, `digest` a hash of everything that decides a
-    verdict; those of another digest are another judge's. `questions` are those it answers at all.
-    `reads_cut` says that it can tell from a response that was cut short what holds for every
-    continuation; other judges are not given such responses. `cacheable` says that its verdicts
-    are expensive enough to be kept on disk.
+    `name` is its display name, `about` describes its configuration, `digest` is a hash of everything that
+    affects a verdict: another digest is another judge. `questions` are those it answers. `reads_cut` says
+    that it can judge a truncated response for every possible continuation; other judges do not get such
+    responses. `cacheable` says that its verdicts are expensive enough to be cached on disk.
     """
 
     name: str
@@ -74,10 +74,10 @@ class Judge(Protocol):
     cacheable: bool
 
     def judge(self, samples: Sequence[Sample]) -> Iterator[tuple[int, Judgement]]:
-        """Yield each sample's number and judgement, in any order, as soon as it is there.
+        """Yield each sample's index and judgement, in any order, as soon as it is known.
 
         Raises:
-            JudgeError: it cannot go on. What was yielded before holds.
+            JudgeError: it cannot continue. Judgements yielded before remain valid.
         """
         ...
 
@@ -89,7 +89,7 @@ def content_hash(content: list[Any] | Mapping[str, Any]) -> str:
 
 
 def judge_name(argument: str) -> str:
-    """What `KIND:WHAT` is called in a run folder: of a local path, its last part alone."""
+    """The name of `KIND:WHAT` in a run folder; a local path is reduced to its last part."""
     kind, _, what = argument.partition(":")
     place = Path(what)
     if kind == "http" or not (what and place.exists()):

@@ -11,7 +11,7 @@ from sweeper.keywords.lists import KeywordList, keyword_list_names, load_keyword
 from sweeper.keywords.patterns import QUOTES, parse_pattern
 from sweeper.spec.document import read_yaml
 
-CUT = "cut short before the list had its verdict"
+CUT = "truncated before the list could decide"
 
 _TYPES = {
     "matching": str,
@@ -41,9 +41,9 @@ class KeywordJudge:
         self.digest = self._list.digest
 
     def judge(self, samples: Sequence[Sample]) -> Iterator[tuple[int, Judgement]]:
-        """Judge each sample; of a response that was cut short, say what holds however it goes on."""
+        """Judge each sample; a truncated response only if every continuation has the same verdict."""
         for number, sample in enumerate(samples):
-            # A character that was not complete is no part of what the list may rely on.
+            # An incomplete last character must not decide a verdict.
             beginning = sample.response.rstrip("\ufffd")
             verdict = (
                 self._list.decide(beginning) if sample.cut else self._list.verdict(sample.response)
@@ -66,7 +66,7 @@ def find_keyword_list(argument: str) -> KeywordList:
     path = Path(argument)
     if not path.is_file():
         raise DataError(
-            f"`{argument}` is neither a file nor a shipped keyword list; shipped are "
+            f"`{argument}` is neither a file nor a shipped keyword list; shipped lists: "
             f"{', '.join(keyword_list_names())}",
             code="data.keyword_list",
             name=argument,
@@ -103,18 +103,16 @@ def _type_problems(raw: dict[str, Any]) -> list[str]:
     for name, value in raw.items():
         kind = _TYPES.get(name, str if name == "name" else None)
         if kind is None:
-            problems.append(f"unknown key `{name}`; known are {', '.join(_TYPES)}")
+            problems.append(f"unknown key `{name}`; known keys: {', '.join(_TYPES)}")
         elif not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             problems.append(f"`{name}` must be a {kind.__name__}, but got {value!r}")
         elif isinstance(value, list) and not all(isinstance(i, str) and i.strip() for i in value):
-            problems.append(
-                f"`{name}` must hold texts, not blank ones; quote words like no and yes"
-            )
+            problems.append(f"`{name}` must contain non-blank texts; quote words like no and yes")
     return problems
 
 
 def _law_problems(found: KeywordList) -> list[str]:
-    """What would make a list silently say nothing."""
+    """Mistakes that would make a list silently match nothing."""
     problems = []
     opening = found.matching == "opening"
     if found.matching not in ("substring", "prefix", "opening"):
@@ -124,9 +122,11 @@ def _law_problems(found: KeywordList) -> list[str]:
     if not found.phrases:
         problems.append("`phrases` is empty")
     if opening != (found.window_words > 0) or found.window_words < 0 or found.minimum_words < 0:
-        problems.append("`window_words` belongs to `matching: opening`, and is at least 1 there")
+        problems.append(
+            "`window_words` must be at least 1 with `matching: opening`, and is allowed only there"
+        )
     if found.exceptions and not opening:
-        problems.append("`exceptions` belong to `matching: opening`")
+        problems.append("`exceptions` are allowed only with `matching: opening`")
     for phrase in (*found.phrases, *found.exceptions):
         lower = opening or not found.case_sensitive
         plain = phrase.translate(QUOTES) if opening or found.normalise_quotes else phrase
@@ -135,5 +135,5 @@ def _law_problems(found: KeywordList) -> list[str]:
                 f"{phrase!r} can never match: write it in lower case with straight quotes"
             )
         elif opening and parse_pattern(phrase).parts[:1] == (None,):
-            problems.append(f"{phrase!r} can never match: a pattern begins with a word")
+            problems.append(f"{phrase!r} can never match: a phrase must begin with a word")
     return problems

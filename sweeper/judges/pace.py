@@ -1,4 +1,4 @@
-"""When requests may go out: a rate, pauses a server asks for, and waiting that can be ended."""
+"""Rate limiting of requests: a rate, pauses that a server requests, and interruptible waiting."""
 
 import threading
 import time
@@ -8,22 +8,22 @@ from email.utils import parsedate_to_datetime
 
 
 class Clock:
-    """Time, and sleep that ends early once `stopped` is set."""
+    """A clock whose sleep ends early once `stopped` is set."""
 
     def __init__(self) -> None:
         self.stopped = threading.Event()
 
     def now(self) -> float:
-        """Seconds since some moment."""
+        """Seconds of a monotonic clock."""
         return time.monotonic()
 
     def sleep(self, seconds: float) -> None:
-        """Wait so long, or until `stopped` is set."""
+        """Wait this many seconds, or until `stopped` is set."""
         self.stopped.wait(seconds)
 
 
 class Turns:
-    """At most so many requests a minute from all threads together, and none while they are held."""
+    """A rate limiter: at most `per_minute` requests from all threads together, and none during a pause."""
 
     def __init__(self, per_minute: float | None, clock: Clock) -> None:
         self._interval = 0.0 if per_minute is None else 60 / per_minute
@@ -43,13 +43,13 @@ class Turns:
             self._clock.sleep(early)
 
     def hold(self, seconds: float) -> None:
-        """Let nobody send for so long."""
+        """Pause all requests for this many seconds."""
         with self._lock:
             self._next = max(self._next, self._clock.now() + seconds)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds a server asks to wait, given as a number or as a date; None where it asks for nothing."""
+    """The `Retry-After` header in seconds, from a number or a date; None without one."""
     text = headers.get("Retry-After", "").strip()
     try:
         return max(0.0, float(text))

@@ -1,7 +1,7 @@
-"""Records as another judge would have them: an overlay in memory, the files stay as they were measured.
+"""Records with the rates of another judge: an overlay in memory, files are not changed.
 
-A rate of the judge takes the place of the first keyword list's. Where too few responses were judged there
-is no rate, and the record is `unscored`: what was not judged is never safe.
+A rate of the judge replaces that of the first keyword list. Where too few responses were judged there is
+no rate, and the record is `unscored`: a response that was not judged is never counted as safe.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -21,7 +21,7 @@ MIN_COVERAGE = 0.99
 
 
 class InsufficientCoverage(NamedTuple):
-    """A record that a judge's coverage leaves without a rate."""
+    """A record without a rate because the judge's coverage is too low."""
 
     config_id: str
     seed: int
@@ -31,9 +31,9 @@ class InsufficientCoverage(NamedTuple):
 class RejudgedRecords(NamedTuple):
     """The records under one judge.
 
-    `metrics` are the rates that are the judge's now; the others are still the first keyword list's.
-    `unscored` are the records that lack one of them, `lowest` the lowest coverage of a rate that stands
-    (None where none does).
+    `metrics` are the rates by the judge; the others are still by the first keyword list. `unscored` are
+    the records that lack one of them, `lowest` is the lowest coverage of a rate that is used (None where
+    none is).
     """
 
     records: tuple[TrialRecord, ...]
@@ -46,7 +46,7 @@ class RejudgedRecords(NamedTuple):
 
     @property
     def summary(self) -> str:
-        """What the rates are and how much of the responses they stand on, as one sentence."""
+        """The rates, the judge and its coverage, as one sentence."""
         rates = " and ".join(self.metrics) or "no rate"
         stands = (
             "no record reaches it"
@@ -62,7 +62,7 @@ class RejudgedRecords(NamedTuple):
 
 
 def shown(coverage: float) -> str:
-    """A coverage as people read it; what is not whole is never rounded up to 1."""
+    """A coverage as text; a value below 1 is never rounded up to 1."""
     return f"{min(coverage, 0.9999) if coverage < 1 else 1:.4g}"
 
 
@@ -73,20 +73,20 @@ def overlay(
     judge: str,
     min_coverage: float = MIN_COVERAGE,
 ) -> RejudgedRecords:
-    """Put what a judge found in the place of the keyword list's verdicts.
+    """Replace the keyword list's verdicts by those of a judge.
 
     A record is `unscored` where a rate that is an objective, a constraint or the `unsafe_rate` lacks
-    coverage, or was not judged since it was measured. Failed and pruned records stay what they are.
+    coverage, or was not judged since it was measured. Failed and pruned records are unchanged.
 
     Args:
         folder: The run.
         records: Its records.
-        spec: Says which rates are asked for, and which list is the first.
-        judge: As it was given to `rescore`; NAME@DIGEST (or its beginning) where one name is not enough.
+        spec: Its objectives and constraints name the rates; its first keyword list is replaced.
+        judge: As given to `rescore`; NAME@DIGEST (or a prefix of the digest) where the name is ambiguous.
         min_coverage: In (0, 1].
 
     Raises:
-        JudgeError: no such judge has judged this run, or several have, or it gave no rate.
+        JudgeError: this judge has not judged the run, its name is ambiguous, or it gave no rate.
     """
     chosen = _chosen(folder, read_scored(folder).values(), judge)
     name, digest = chosen[0].judge, chosen[0].digest
@@ -94,7 +94,7 @@ def overlay(
     suites = {suite for item in chosen for suite in item.suites}
     if not suites:
         raise JudgeError(
-            f"the judge {name} was asked about no response of {folder.root}",
+            f"the judge {name} has judged no response of {folder.root}",
             code="judge.no_responses",
             judge=name,
         )
@@ -139,7 +139,7 @@ def _judged(
     asked: Collection[str],
     min_coverage: float,
 ) -> tuple[dict[str, Any], list[str], list[float]]:
-    """The metrics and samples of a record under a judge, which rates it lacks, and the coverages."""
+    """The metrics and samples of a record under a judge, the rates it lacks, and the coverages."""
     metrics, samples = dict(record.metrics), dict(record.samples)
     problems: list[str] = []
     coverages: list[float] = []
@@ -163,7 +163,7 @@ def _judged(
 def _rate(
     record: TrialRecord, suite: str, scored: Scored | None, min_coverage: float
 ) -> tuple[SuiteCount | None, str]:
-    """The counts a rate can be made of, or why there are none."""
+    """The counts of a rate, or why there are none."""
     if scored is None or suite not in scored.suites:
         return None, "not judged; run `sweeper rescore` again"
     if scored.record != record_hash(record):
@@ -173,7 +173,7 @@ def _rate(
     if counts.judged and found.coverage >= min_coverage:
         return found, ""
     cut = (
-        f", {counts.cut} cut short (evaluation.stop_generation_early: false keeps them whole)"
+        f", {counts.cut} truncated (evaluation.stop_generation_early: false generates them in full)"
         if counts.cut
         else ""
     )
@@ -198,7 +198,7 @@ def _chosen(folder: RunFolder, scored: Iterable[Scored], judge: str) -> list[Sco
     ]
     known = sorted({f"{item.judge}@{item.digest[:8]}" for item in lines})
     if not found:
-        others = f"judged it: {', '.join(known)}" if known else "nobody has judged it yet"
+        others = f"its judges: {', '.join(known)}" if known else "it has no judges yet"
         raise JudgeError(
             f"no judge `{judge}` has judged {folder.root}; {others}; run `sweeper rescore "
             f"{folder.root} --judge {judge}` first",
@@ -208,7 +208,8 @@ def _chosen(folder: RunFolder, scored: Iterable[Scored], judge: str) -> list[Sco
     if len({item.digest for item in found}) > 1:
         same = sorted({f"{item.judge}@{item.digest[:8]}" for item in found})
         raise JudgeError(
-            f"several judges are called `{judge}`, with other prompts, files or servers; give one of "
+            f"several judges are called `{judge}`, with different prompts, files or servers; give one of "
+            f""
             f"{', '.join(same)}",
             code="judge.ambiguous",
             judge=judge,

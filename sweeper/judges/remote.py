@@ -1,7 +1,7 @@
 """A chat model behind an OpenAI-compatible HTTP API as a judge.
 
-Requests go out several at a time within a rate; what a server may recover from is tried again, with
-growing pauses or as long as it asks. The API key is read from the environment and written nowhere.
+Several requests are sent at a time within a rate limit; transient failures are retried with exponential
+backoff or after the pause the server requests. The API key is read from the environment and never written.
 """
 
 import json
@@ -45,16 +45,16 @@ if TYPE_CHECKING:
 API_KEY = "OPENAI_API_KEY"
 
 ATTEMPTS = 6
-"""How often a request is sent at most."""
+"""The most attempts of a request."""
 
 GARBAGE_ATTEMPTS = 3
-"""How many unreadable answers to one request make an abstention."""
+"""The number of unreadable answers to one request after which it is an abstention."""
 
 LONGEST_PAUSE_SECONDS = 60.0
 LONGEST_RETRY_AFTER_SECONDS = 600.0
 
 DOWN_AFTER = 5
-"""So many failed requests in a row, each tried ATTEMPTS times, mean that the server is down."""
+"""After this many failed requests in a row, each tried ATTEMPTS times, the server counts as down."""
 
 ANSWER_TOKENS = 32
 
@@ -68,14 +68,14 @@ _REMEDIES = {
 _KEPT = "what has been judged is kept, and the same command goes on from there"
 
 REMOTE_FORMATS = ("words", LLAMA_GUARD_3.name)
-"""`words`: our rubric, one word; `llama-guard-3`: the dialogue alone, the server's template asks."""
+"""`words`: our one-word rubric; `llama-guard-3`: only the dialogue, the server's template adds the rest."""
 
 
 class _Try(NamedTuple):
-    """What came of sending a request once: a judgement, or a problem.
+    """The result of one attempt: a judgement, or a problem.
 
-    `garbage` says that the model spoke, but not so that it could be read; `unreached` that no server was
-    there; `pause` is how many seconds it asks everyone to wait.
+    `garbage` says that the model's output could not be parsed, `unreached` that the server could not be
+    reached; `pause` is how many seconds the server asks to wait.
     """
 
     judgement: Judgement | None = None
@@ -92,16 +92,16 @@ class HttpJudge:
         model: What the server calls it.
         base_url: Up to and including `/v1`.
         format_: One of REMOTE_FORMATS.
-        api_key_env: The environment variable that holds the key; API_KEY where None, and then a server
-            that wants none may do without.
+        api_key_env: The environment variable that holds the key; API_KEY where None, which may be unset
+            for a server without authentication.
         concurrency: Requests at the same time.
-        per_minute: Requests a minute, tries included; None for no limit.
-        timeout: Seconds to wait for a server that says nothing.
-        first_pause: Seconds before the second try; doubled before each further one.
+        per_minute: Requests a minute, retries included; None for no limit.
+        timeout: Seconds to wait for a response.
+        first_pause: Seconds before the first retry; doubled before each further one.
         clock: Time; another one in tests.
 
     Raises:
-        JudgeError: a URL or format that cannot be, or no key in the environment variable named.
+        JudgeError: an invalid URL or format, or no key in the named environment variable.
     """
 
     reads_cut = False
@@ -122,7 +122,7 @@ class HttpJudge:
     ) -> None:
         if format_ not in REMOTE_FORMATS:
             raise JudgeError(
-                f"`{format_}` is no format of an http judge; known are {', '.join(REMOTE_FORMATS)}",
+                f"`{format_}` is not a format of an http judge; known formats: {', '.join(REMOTE_FORMATS)}",
                 code="judge.option",
                 format=format_,
             )
@@ -145,8 +145,7 @@ class HttpJudge:
     def judge(self, samples: Sequence[Sample]) -> Iterator[tuple[int, Judgement]]:
         """Judge the samples, `concurrency` at a time; see `Judge.judge`.
 
-        Raises:
-            JudgeError: the server refuses us or is down. Requests on their way are waited for first.
+        Raises: JudgeError: the server rejects requests or is down, after pending requests have finished.
         """
         numbers = iter(range(len(samples)))
         failure: JudgeError | None = None
@@ -185,7 +184,7 @@ class HttpJudge:
             raise failure
 
     def _client(self) -> OpenAI:
-        """The client, without retries of its own (they would pass by the rate) and without redirects."""
+        """The client, without its own retries (they would bypass the rate limit) and without redirects."""
         return OpenAI(
             api_key=self._key or "none",
             base_url=self._base_url,
@@ -197,10 +196,9 @@ class HttpJudge:
     def _ask(self, client: OpenAI, sample: Sample) -> Judgement:
         """Send one request until it is answered, in a thread.
 
-        Raises:
-            JudgeError: the server refuses every request, or cannot be reached.
+        Raises: JudgeError: the server rejects every request, or cannot be reached.
         """
-        found, garbage = _Try(problem="stopped before it was asked"), 0
+        found, garbage = _Try(problem="stopped before the request was sent"), 0
         for attempt in range(ATTEMPTS):
             self._turns.wait()
             if self._clock.stopped.is_set():
@@ -223,7 +221,7 @@ class HttpJudge:
         """Send one request once.
 
         Raises:
-            JudgeError: an answer that every other request would get too.
+            JudgeError: an error that every other request would get too.
         """
         try:
             answer = client.chat.completions.with_raw_response.create(
@@ -238,12 +236,12 @@ class HttpJudge:
         except APIConnectionError as error:
             cause = error.__cause__ or error
             if isinstance(error, APITimeoutError) and type(cause).__name__ != "ConnectTimeout":
-                return _Try(problem=f"said nothing for {self._timeout:g} seconds")
+                return _Try(problem=f"did not respond for {self._timeout:g} seconds")
             return _Try(problem=f"cannot be reached: {self._plain(cause)}", unreached=True)
         try:
             text = answer.parse().choices[0].message.content or ""
         except (ValueError, LookupError, TypeError, AttributeError):
-            problem = f"sent what is no chat completion: {self._plain(answer.text)!r}"
+            problem = f"sent an invalid chat completion: {self._plain(answer.text)!r}"
             return _Try(problem=problem)
         self._answered = True
         answers = self._parse(text.strip())
@@ -261,7 +259,7 @@ class HttpJudge:
         return [{"role": "system", "content": RUBRIC}, {"role": "user", "content": shown}]
 
     def _refused(self, error: APIStatusError) -> _Try:
-        """What to do about a status that is no success.
+        """Handle an HTTP error status.
 
         Raises:
             JudgeError: every other request would get it too, or the server wants a very long pause.
@@ -269,12 +267,12 @@ class HttpJudge:
         response, status = error.response, error.status_code
         problem = f"HTTP {status}: {self._plain(response.text) or response.reason_phrase}"
         if status in _REFUSED:
-            # Too long, or filtered: a matter of this sample, if others were answered.
+            # Too long, or filtered: specific to this sample, if others were answered.
             return _Try(abstention(problem, final=self._answered))
         if status in _RETRIED or status >= 500:
             pause = retry_after(response.headers)
             if pause is not None and not pause <= LONGEST_RETRY_AFTER_SECONDS:
-                remedy = f"it asks to wait {pause:.0f} seconds: come back then"
+                remedy = f"it asks to wait {pause:.0f} seconds: try again then"
             else:
                 return _Try(problem=problem, pause=pause)
         else:
@@ -286,7 +284,7 @@ class HttpJudge:
         )
 
     def _plain(self, said: object) -> str:
-        """What someone else wrote: short, on one line, nothing for a terminal to obey, and no key."""
+        """Untrusted text: shortened, on one line, without control characters and without the key."""
         text = "".join(c if c.isprintable() else "?" for c in " ".join(str(said).split()))
         return shortened(text if self._key is None else text.replace(self._key, "[key]"))
 
@@ -302,7 +300,7 @@ class HttpJudge:
 
 
 def _as_json(sample: Sample) -> str:
-    """Request and response in quotes that nothing in them can close."""
+    """Request and response as JSON, so that neither can end its quotes."""
     return json.dumps({"request": sample.prompt, "response": sample.response}, ensure_ascii=False)
 
 
@@ -324,7 +322,7 @@ def _checked(base_url: str) -> str:
         )
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise JudgeError(
-            "--base-url must hold no user name, password, query or fragment; a key belongs into the "
+            "--base-url must not contain a user name, password, query or fragment; put a key into the "
             "environment (--api-key-env NAME)",
             code="judge.base_url",
         )
@@ -335,7 +333,7 @@ def _key(variable: str | None) -> str | None:
     """The API key, from the environment.
 
     Raises:
-        JudgeError: the variable named is not set, or what it holds cannot stand in a header.
+        JudgeError: the named variable is not set, or its value is not valid in a header.
     """
     found = os.environ.get(variable or API_KEY, "").strip()
     if variable is not None and not found:
@@ -346,8 +344,8 @@ def _key(variable: str | None) -> str | None:
         )
     if not found.isascii() or not found.isprintable():
         raise JudgeError(
-            f"the environment variable {variable or API_KEY} holds more than a key: characters that "
-            "cannot stand in an HTTP header",
+            f"the environment variable {variable or API_KEY} is not a valid key: it has characters that "
+            f"are not allowed in an HTTP header",
             code="judge.api_key",
             variable=variable or API_KEY,
         )

@@ -1,7 +1,7 @@
-"""Judging the stored responses of a run again, without a model of the sweep and without training.
+"""Judging the stored responses of a run again, without loading models of the sweep.
 
-Every different content is judged once, whatever configurations share it, and what is judged is on disk
-before the next is asked for: the same command continues after anything.
+Every distinct content is judged once, even if configurations share it, and each judgement is on disk
+before the next request: after an interruption, the same command continues.
 """
 
 import json
@@ -29,7 +29,7 @@ from sweeper.store.folder import RunFolder, open_regular_file
 from sweeper.store.records import TrialRecord
 
 Progress = Callable[[int, int], None]
-"""Called with the number of contents judged so far and of all that are to be judged."""
+"""Called with the number of contents judged so far and the total."""
 
 
 class StoredResponse(NamedTuple):
@@ -48,7 +48,7 @@ class SuiteCount(NamedTuple):
 
     @property
     def coverage(self) -> float:
-        """Share of the responses that have an answer; what is missing in the file counts as none."""
+        """Fraction of the responses that have a verdict; missing responses count as not judged."""
         metric = self.record.metrics.get(METRICS[self.suite])
         return self.counts.judged / max(self.counts.responses, 1 if metric is None else metric.n)
 
@@ -60,22 +60,22 @@ def rescore(
     keyword_list: str,
     progress: Progress = lambda done, total: None,
 ) -> list[Scored]:
-    """Have a judge look at all stored responses to safety prompts, and write down what it found.
+    """Judge all stored responses to safety prompts and store the verdicts.
 
     Args:
         folder: The run.
-        records: Its records; those without all their responses (failed, pruned) are passed over.
-        judge: Who judges. Of responses to harmful prompts it is asked whether they are unsafe, of those
-            to harmless prompts whether they are refusals; a question it never answers is not asked.
+        records: Its records; those without all their responses (failed, pruned) are skipped.
+        judge: Decides whether responses to harmful prompts are unsafe and responses to harmless prompts
+            are refusals; questions that it does not support are skipped.
         keyword_list: The run's first list, whose stored verdicts the answers are compared with.
-        progress: Observation how far it is.
+        progress: Called with the progress.
 
     Returns:
         One line per record with responses, in the order of the records.
 
     Raises:
-        JudgeError: the judge cannot go on (what it has judged is kept), there is nothing it could judge,
-            a file is damaged, or another `rescore` is at work.
+        JudgeError: the judge cannot continue (finished judgements are saved), there is nothing to judge, a
+            file is damaged, or another `rescore` is running.
     """
     with ExitStack() as stack:
         written = stack.enter_context(open_journal(folder.judgements))
@@ -115,7 +115,7 @@ def _judge_new(
     kept: VerdictCache,
     progress: Progress,
 ) -> None:
-    """Judge every content that is not kept yet, and keep it as it comes."""
+    """Judge every content that is not in the cache, and store each verdict at once."""
     new: dict[str, Sample] = {}
     for record in records:
         for stored in responses(folder, record, keyword_list):
@@ -139,7 +139,7 @@ def responses(
     """The stored responses of a record to safety prompts.
 
     Raises:
-        JudgeError: with file and line number: a line that is not such a response.
+        JudgeError: with file and line number: an invalid line.
     """
     path = _path(folder, record)
     with open_regular_file(path) as file:
@@ -172,7 +172,7 @@ def _path(folder: RunFolder, record: TrialRecord) -> Path:
 def _scored(
     folder: RunFolder, record: TrialRecord, judge: Judge, keyword_list: str, kept: VerdictCache
 ) -> Scored:
-    """Count what a judge found in the responses of one record."""
+    """Count a judge's verdicts on the responses of one record."""
     rows: dict[str, list[StoredResponse]] = {}
     for stored in responses(folder, record, keyword_list):
         if QUESTIONS[stored.sample.suite] in judge.questions:

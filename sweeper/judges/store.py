@@ -1,7 +1,8 @@
-"""What judges said, on disk: append-only files beside the records, which stay as they were measured.
+"""Verdicts on disk: append-only files beside the records, which are not changed.
 
 `judgements.jsonl` has one line per judge, configuration and seed with the counts of its suites; the last
-line of the same three holds. `verdicts/DIGEST.jsonl` keeps what an expensive judge said of each content.
+line of the same three is valid. `verdicts/DIGEST.jsonl` caches the verdicts of an expensive judge by
+content.
 """
 
 import hashlib
@@ -22,11 +23,11 @@ YES, NO, ABSTAINED, CUT = "1", "0", "-", "c"
 
 
 class Counts(NamedTuple):
-    """What one judge found in one suite of one record.
+    """The verdicts of one judge on one suite of one record.
 
     `answers` has one character per response, in the order of the stored ones: YES or NO to the suite's
-    question, ABSTAINED, or CUT where a response was cut short and could not be judged. `same` of the
-    judged agree with the first keyword list, which says yes to `listed` of them.
+    question, ABSTAINED, or CUT where a response was truncated and could not be judged. `same` of the
+    judged agree with the first keyword list, which answers yes for `listed` of them.
     """
 
     answers: str
@@ -35,22 +36,22 @@ class Counts(NamedTuple):
 
     @property
     def responses(self) -> int:
-        """How many responses there are."""
+        """Number of responses."""
         return len(self.answers)
 
     @property
     def positive(self) -> int:
-        """How often the answer is yes."""
+        """Number of yes answers."""
         return self.answers.count(YES)
 
     @property
     def judged(self) -> int:
-        """How many have an answer."""
+        """Number of responses with an answer."""
         return self.positive + self.answers.count(NO)
 
     @property
     def cut(self) -> int:
-        """How many were cut short and could not be judged."""
+        """Number of truncated responses that could not be judged."""
         return self.answers.count(CUT)
 
 
@@ -67,17 +68,17 @@ class Scored(NamedTuple):
 
     @property
     def key(self) -> tuple[str, str, str, int]:
-        """Of lines with the same key the last one holds."""
+        """Of lines with the same key the last one is valid."""
         return self.judge, self.digest, self.config_id, self.seed
 
     def to_line(self) -> dict[str, Any]:
-        """The line as JSON has it."""
+        """The line as JSON."""
         suites = {name: counts._asdict() for name, counts in self.suites.items()}
         return {**self._asdict(), "suites": suites, "version": SCORED_VERSION}
 
 
 def record_hash(record: TrialRecord) -> str:
-    """Which measurement a judgement belongs to: a record that was measured again is another one."""
+    """A hash of the record a judgement belongs to: it changes when the record is measured again."""
     return hashlib.sha256(record.to_json().encode("utf-8")).hexdigest()[:16]
 
 
@@ -91,10 +92,10 @@ def open_journal(path: Path) -> Journal:
 
 
 def read_objects(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a file; a missing file has none.
+    """The complete lines of a file; a missing file has none.
 
     Raises:
-        JudgeError: with file and line number: a line that is no JSON object.
+        JudgeError: with file and line number: a line that is not a JSON object.
     """
     remedy = "remove the line, and `rescore` again"
     found = read_json_lines(path, damaged=JudgeError, remedy=remedy)
@@ -120,7 +121,7 @@ class VerdictCache:
             unsafe, refusal = line.get("unsafe"), line.get("refusal")
             if "key" not in line or not {type(unsafe), type(refusal)} <= {bool, type(None)}:
                 raise JudgeError(
-                    f"line {number} of the kept verdicts is damaged; remove it",
+                    f"line {number} of the cached verdicts is damaged; remove it",
                     code="judge.damaged",
                     line=number,
                 )
@@ -130,11 +131,11 @@ class VerdictCache:
         return key in self._found
 
     def get(self, key: str) -> Judgement | None:
-        """What was said of a content, if anything."""
+        """The judgement of a content, or None."""
         return self._found.get(key)
 
     def add(self, key: str, judgement: Judgement) -> None:
-        """Keep a judgement; on disk if it is final."""
+        """Store a judgement; on disk if it is final."""
         self._found[key] = judgement
         if self._journal is not None and judgement.final:
             unsafe, refusal, evidence, _ = judgement
@@ -144,12 +145,12 @@ class VerdictCache:
 
 
 def verdicts_path(folder: RunFolder, digest: str) -> Path:
-    """Where the verdicts of one judge are kept."""
+    """The file with the verdicts of one judge."""
     return folder.root / "verdicts" / f"{digest}.jsonl"
 
 
 def read_scored(folder: RunFolder) -> dict[tuple[str, str, str, int], Scored]:
-    """What judges found in a run, by `Scored.key`.
+    """The judgements of a run, by `Scored.key`.
 
     Raises:
         JudgeError: the file is damaged, or of another version.
@@ -161,7 +162,7 @@ def read_scored(folder: RunFolder) -> dict[tuple[str, str, str, int], Scored]:
 def scored_of(
     path: Path, lines: Iterable[Mapping[str, Any]]
 ) -> dict[tuple[str, str, str, int], Scored]:
-    """Lines of judgements.jsonl as values; of the same key the last one holds.
+    """Lines of judgements.jsonl as values; of the same key the last one is valid.
 
     Raises:
         JudgeError: with the line number: another version, or not the expected fields.

@@ -1,4 +1,4 @@
-"""Statistics of rates and means: intervals, posteriors, pairs, fronts' volumes. numpy and scipy alone.
+"""Statistics of rates and means: intervals, posteriors, paired tests, hypervolume. numpy and scipy only.
 
 Every formula has its source in its docstring. docs/explanation/statistics.md says what each is for, and
 benchmarks/coverage.py measures coverage.

@@ -1,4 +1,4 @@
-"""Hypervolume: how much of the space of outcomes a set of points beats, up to a reference point."""
+"""Hypervolume: the volume of objective space that a set of points dominates, up to a reference point."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray

@@ -1,4 +1,4 @@
-"""Two configurations on the same prompts or rows: what differs between them, prompt by prompt."""
+"""Paired comparison of two configurations on the same prompts or rows."""
 
 import math
 from collections.abc import Callable
@@ -17,9 +17,10 @@ _BISECTIONS = 50
 
 
 class DiscordantPairs(NamedTuple):
-    """On how many of n prompts only the first, or only the second, of two is counted.
+    """The number of n prompts counted only for the first, and only for the second.
 
-    Of verdicts averaged over seeds: what the first, and the second, has more, summed over the prompts.
+    For verdicts averaged over seeds: the positive and the negative part of the differences, summed over
+    prompts.
     """
 
     first: float
@@ -37,7 +38,7 @@ def discordant_pairs(first: str, second: str) -> DiscordantPairs:
 
     Args:
         first: A `0` or `1` for each prompt.
-        second: Of the other one, on the same prompts in the same order.
+        second: Those of the second, on the same prompts in the same order.
 
     Raises:
         SweeperError: no prompts, or not equally many.
@@ -63,9 +64,9 @@ def mcnemar(pairs: DiscordantPairs) -> float:
 def paired_difference_interval(pairs: DiscordantPairs, confidence: float = 0.95) -> Interval:
     """The score interval of a difference of two rates on the same prompts, within [-1, 1].
 
-    Tango 1998 (Statistics in Medicine 17:891-908): all differences that the score test keeps. At zero
-    that test is McNemar's without continuity correction. Averages over seeds are treated as if each prompt
-    differed wholly or not at all, which is the largest variance their sums can have.
+    Tango 1998 (Statistics in Medicine 17:891-908): all differences that the score test does not reject. At
+    zero that test is McNemar's without continuity correction. Averages over seeds are treated as if each
+    prompt differed wholly or not at all, which is the largest variance their sums can have.
 
     Raises:
         SweeperError: a confidence outside (0, 1).
@@ -89,7 +90,7 @@ def constrained_share(pairs: DiscordantPairs, difference: float) -> float:
     linear = -b - c + (2 * n - b + c) * difference
     constant = -c * difference * (1 - difference)
     root = math.sqrt(max(0.0, linear * linear - 8 * n * constant))
-    # Of two equal forms of the root the one without cancellation.
+    # The form of the root that avoids cancellation.
     share = (root - linear) / (4 * n) if linear <= 0 else -2 * constant / (root + linear)
     return min(max(share, 0.0, -difference), (1 - difference) / 2)
 
@@ -104,7 +105,7 @@ def _score(pairs: DiscordantPairs, difference: float) -> float:
 
 
 def kept_end(inside: float, outermost: float, keeps: Callable[[float], bool]) -> float:
-    """How far a test keeps values from one that it keeps towards `outermost`, by bisection.
+    """The last value towards `outermost` that a test does not reject, by bisection from one it accepts.
 
     The values it keeps are an interval. The end is the last kept one found, within 1e-15 of the true end.
     """

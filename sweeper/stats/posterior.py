@@ -1,4 +1,4 @@
-"""Draws of what a metric would be on all prompts and under all seeds, given some of both.
+"""Posterior draws of a metric on all prompts and under all seeds, given a sample of both.
 
 The Bayesian bootstrap (Rubin 1981, doi:10.1214/aos/1176345338) weights prompts with Exponential(1) draws.
 The same weights are used for all configurations, so what they share on the same prompts cancels in every
@@ -21,12 +21,12 @@ def prompt_weights(n: int, draws: int, rng: np.random.Generator) -> Floats:
 def rate_draws(weights: Floats, shares: Floats, rng: np.random.Generator) -> Floats:
     """Draws of rates, shape (draws, m); each alone is Beta(k + 1/2, n - k + 1/2) where shares are 0 or 1.
 
-    To the weighted prompts of a configuration come one that is counted and one that is not, each with a
-    weight Gamma(1/2) of the configuration's own: Jeffreys' prior. Without them 0 of n would be certainty.
+    Jeffreys' prior adds two pseudo-prompts to each configuration, one counted and one not, with
+    independent Gamma(1/2) weights. Without them 0 of n would give certainty.
 
     Args:
         weights: Of `prompt_weights`, shape (draws, n).
-        shares: Shape (m, n), in [0, 1]: how a prompt counts, on average over seeds.
+        shares: Shape (m, n), in [0, 1]: the verdict on a prompt, averaged over seeds.
         rng: For the prior's weights.
     """
     size = (len(weights), len(shares))
@@ -37,7 +37,7 @@ def rate_draws(weights: Floats, shares: Floats, rng: np.random.Generator) -> Flo
 
 
 def _half_gamma(size: tuple[int, int], rng: np.random.Generator) -> Floats:
-    """Gamma(1/2) is half the square of a standard normal, and quicker drawn so."""
+    """Gamma(1/2) is half the square of a standard normal, which is faster to draw."""
     drawn: Floats = rng.standard_normal(size)
     drawn *= drawn
     drawn /= 2
@@ -47,7 +47,7 @@ def _half_gamma(size: tuple[int, int], rng: np.random.Generator) -> Floats:
 def ratio_draws(weights: Floats, numerators: Floats, denominators: Floats) -> Floats:
     """Draws of ratios of two means over rows, shape (draws, m); of plain means where denominators are 1.
 
-    Without a prior: rows that are all alike leave no doubt.
+    Without a prior: identical rows give no spread.
 
     Args:
         weights: Of `prompt_weights`, shape (draws, n).
@@ -62,9 +62,9 @@ def ratio_draws(weights: Floats, numerators: Floats, denominators: Floats) -> Fl
 def beta_draws(
     shares: Floats, n: NDArray[np.int64], draws: int, rng: np.random.Generator
 ) -> Floats:
-    """Draws from Beta(n s + 1/2, n (1 - s) + 1/2), shape (draws, m), one configuration as if alone.
+    """Draws from Beta(n s + 1/2, n (1 - s) + 1/2), shape (draws, m), independent for each configuration.
 
-    For counts without prompts. For a mean of [0, 1] scores it is the widest there can be.
+    For counts without prompts. For a mean of [0, 1] scores it is the widest possible.
 
     Args:
         shares: Shape (m,), in [0, 1].
@@ -76,10 +76,10 @@ def beta_draws(
 
 
 class Spread(NamedTuple):
-    """How far the values of m metrics under different seeds are apart, each of shape (m,).
+    """The spread of m metrics over seeds, each field of shape (m,).
 
-    `variance` is that of the values; `within` the part of it that is expected where runs do not differ and
-    only the answers to single prompts do; `seeds` how many there are.
+    `variance` is that of the values; `within` the part expected if runs do not differ and only answers to
+    single prompts vary; `seeds` how many there are.
     """
 
     variance: Floats
@@ -92,7 +92,7 @@ def seed_spread(values: Floats, within: Floats | None = None) -> Spread:
 
     Args:
         values: Shape (m, seeds).
-        within: Shape (m,), see `interaction_variance`; None takes all spread for that of the runs.
+        within: Shape (m,), see `interaction_variance`; None attributes all spread to the runs.
     """
     m, seeds = values.shape
     apart = values - values[:, :1]  # Equal values have no variance at all, rounding included.
@@ -101,7 +101,7 @@ def seed_spread(values: Floats, within: Floats | None = None) -> Spread:
 
 
 def interaction_variance(answers: Floats) -> Floats:
-    """Mean square of prompts by seeds divided by n: how far a seed's mean moves by that alone, shape (m,).
+    """Mean square of prompts by seeds divided by n: the variance of a seed's mean due to it, shape (m,).
 
     Args:
         answers: Shape (m, seeds, n), at least two of each of the last two.
@@ -114,13 +114,13 @@ def interaction_variance(answers: Floats) -> Floats:
 
 
 def seed_noise(spread: Spread, draws: int, rng: np.random.Generator) -> Floats:
-    """Draws of how far the mean over seeds is from the mean over all runs, shape (draws, m).
+    """Draws of the difference between the mean over seeds and the mean over all runs, shape (draws, m).
 
     Prompts by seeds is a two-way table without replication: the variance of seeds' means is that of runs
-    plus `within` (Searle, Casella, McCulloch 1992, chapter 4). It is drawn as (seeds - 1) variance / chi^2,
-    `within` is taken off, and what is left, if anything, is the variance of a normal (the generalised pivot
-    of Weerahandi 1993, doi:10.1080/01621459.1993.10476355). Where `within` is 0 this is Student's t. Of one
-    seed nothing is known, and the noise is 0.
+    plus `within` (Searle, Casella, McCulloch 1992, chapter 4). It is drawn as (seeds - 1) variance /
+    chi^2, `within` is subtracted, and the rest, if positive, is the variance of a normal (the
+    generalised pivot of Weerahandi 1993, doi:10.1080/01621459.1993.10476355). Where `within` is 0 this is
+    Student's t. With one seed the noise is unknown and set to 0.
     """
     noise = np.zeros((draws, len(spread.seeds)))
     moved = np.flatnonzero((spread.variance > 0) & (spread.seeds > 1))
@@ -133,10 +133,10 @@ def seed_noise(spread: Spread, draws: int, rng: np.random.Generator) -> Floats:
 
 
 def shifted(rates: Floats, noise: Floats, means: Floats) -> Floats:
-    """Rates with the noise of seeds, shape (draws, m), added where they cannot leave [0, 1]: as logits.
+    """Rates with the noise of seeds, shape (draws, m), added on the logit scale to stay in [0, 1].
 
-    Noise of a rate is noise / (mean (1 - mean)) of its logit. Runs of a low rate are skewed: now and then
-    one is much higher, and an interval that is symmetric in the rate misses that.
+    Noise of a rate is noise / (mean (1 - mean)) of its logit. Low rates are skewed over runs: a few are
+    much higher, which an interval symmetric in the rate would miss.
     """
     moved = np.flatnonzero(noise.any(axis=0))
     if len(moved):

@@ -1,7 +1,7 @@
 """Intervals and posteriors of a rate k/n.
 
-A rate is displayed with its Wilson score interval and decided on by its posterior under Jeffreys'
-prior, Beta(k + 1/2, n - k + 1/2). Seeds are never pooled here: a caller passes one seed's counts.
+A rate is shown with its Wilson score interval; decisions use its posterior under Jeffreys' prior, Beta(k +
+1/2, n - k + 1/2). Seeds are never pooled here: a caller passes one seed's counts.
 """
 
 import math
@@ -25,8 +25,7 @@ def wilson_interval(k: float, n: int, confidence: float = 0.95) -> Interval:
     """The Wilson score interval of k successes in n, two-sided, within [0, 1].
 
     Wilson 1927, doi:10.1080/01621459.1927.10502953. `k` may be n times the mean of any [0,
-    1]-valued score: the interval then stands on the largest variance such a score can have, v * (1
-    - v).
+    1]-valued score: the interval then assumes the largest variance such a score can have, v * (1 - v).
 
     Raises:
         SweeperError: not 0 <= k <= n, n < 1, or a confidence outside (0, 1).
@@ -51,7 +50,7 @@ def probability_at_most(k: int, n: int, limit: float) -> float:
     """
     _check(k, n)
     if not 0 <= limit <= 1:
-        raise SweeperError(f"a limit of a rate lies in [0, 1], but got {limit}")
+        raise SweeperError(f"the limit of a rate must be in [0, 1], but got {limit}")
     return beta_cdf(k + 0.5, n - k + 0.5, limit)
 
 
@@ -94,15 +93,17 @@ def difference_lower_bound(
     """One-sided lower bound of `first - second`, two means of [0, 1]-valued scores over n rows.
 
     Newcombe's hybrid of two Wilson intervals (method 10; Statistics in Medicine 17:873-890).
-    It takes the samples as independent: on the same rows, where scores of two models are positively
-    correlated, the bound is lower than it need be.
+    It assumes independent samples: on the same rows, where scores of two models are positively correlated,
+    it is conservative.
 
     Raises:
         SweeperError: a mean outside [0, 1], n < 1, or a confidence outside (0, 1).
     """
     two_sided = 2 * _share(confidence) - 1
     if two_sided <= 0:
-        raise SweeperError(f"a one-sided bound needs a confidence above 0.5, but got {confidence}")
+        raise SweeperError(
+            f"a one-sided bound requires a confidence above 0.5, but got {confidence}"
+        )
     low = wilson_interval(first * first_n, first_n, two_sided).low
     high = wilson_interval(second * second_n, second_n, two_sided).high
     return first - second - math.hypot(first - low, high - second)

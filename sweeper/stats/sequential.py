@@ -1,4 +1,4 @@
-"""Decisions on a rate while its prompts come in: curtailed sampling, and a confidence sequence."""
+"""Sequential decisions on a rate: curtailed sampling, and a confidence sequence."""
 
 import math
 from functools import lru_cache
@@ -10,11 +10,10 @@ _largest = lru_cache(maxsize=1024)(largest_passing_count)
 
 
 def decided(k: int, n: int, total: int, limit: float, confidence: float) -> bool | None:
-    """Whether P(rate <= limit) >= confidence holds of all prompts, as soon as that is certain.
+    """Whether P(rate <= limit) >= confidence will hold for all prompts, as soon as that is certain.
 
-    The verdict falls with the final count, so it is known once the count has passed the largest one that
-    is allowed, or cannot pass it any more. Exact: None if and only if the prompts that are left can still
-    make it either.
+    It depends on the final count, so it is known once the count exceeds the largest one allowed, or cannot
+    exceed it any more. Exact: None if and only if the remaining prompts can still decide it either way.
 
     Args:
         k: Counted so far, 0 <= k <= n.
@@ -37,7 +36,7 @@ def decided(k: int, n: int, total: int, limit: float, confidence: float) -> bool
 
 
 def refutes_rate(k: int, n: int, rate: float, alpha: float = 0.05) -> bool:
-    """Whether k of n prompts refute a rate; a true one is ever refuted with probability alpha at most.
+    """Whether k of n prompts reject a rate; a true rate is ever rejected with probability at most alpha.
 
     Ville 1939: a nonnegative martingale of mean 1 ever reaches 1 / alpha with probability alpha at most.
     The likelihood mixed over a prior, divided by the likelihood at the truth, is one (Robbins 1970,

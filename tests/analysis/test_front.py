@@ -132,7 +132,7 @@ def test_one_seed_that_is_not_complete_excludes_the_candidate(status: Status, wo
 
 def test_a_missing_seed_excludes_the_candidate() -> None:
     front = find_front([make_record(seed=0)], make_spec("seeds=[0, 3]"))
-    assert front.candidates[0].excluded == "no record yet of seed 3"
+    assert front.candidates[0].excluded == "no record yet for seed 3"
 
 
 def test_the_base_model_never_competes() -> None:

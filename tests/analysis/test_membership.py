@@ -179,7 +179,7 @@ def test_what_is_missing_is_said() -> None:
     records = [with_samples(rates, unsafe=(3, 256)), make_record(max_steps=40)]
     notes = front_certainty(find_front(records, spec), spec).notes
     assert notes == (
-        "one seed: how much training runs differ is not in these probabilities",
+        "one seed: these probabilities do not include the variation between training runs",
         "2 of 2 configurations have no rows of heldout_loss: taken as exact",
         "1 of 2 configurations have k/n of unsafe_rate without its prompts: taken as independent of "
         "the others",

@@ -54,11 +54,11 @@ def chosen(found: Recommendation) -> str | None:
     ("name", "limit", "utility", "message"),
     [
         ("safest", None, None, "found policy 'safest'; known: safest-useful, knee,"),
-        ("knee", 0.1, None, "--limit X belongs to the policy max-utility-at"),
-        ("max-utility-at", None, None, "needed there; found none"),
-        ("max-utility-at", 1.5, None, "in \\[0, 1\\], but found 1.5"),
-        ("min-unsafe-at", None, None, "--utility X belongs to the policy min-unsafe-at"),
-        ("min-unsafe-at", None, math.inf, "finite number, but found inf"),
+        ("knee", 0.1, None, "--limit X is required by the policy max-utility-at"),
+        ("max-utility-at", None, None, "allowed only there; found none"),
+        ("max-utility-at", 1.5, None, "in \\[0, 1\\], but got 1.5"),
+        ("min-unsafe-at", None, None, "--utility X is required by the policy min-unsafe-at"),
+        ("min-unsafe-at", None, math.inf, "finite number, but got inf"),
     ],
 )
 def test_a_policy_that_cannot_be_is_refused(
@@ -77,8 +77,8 @@ def test_another_limit_makes_others_feasible() -> None:
     assert chosen(choose(records, policy_of("max-utility-at", limit=0.01))) == "p2"
     none = choose(records, policy_of("max-utility-at", limit=0.005))
     assert none.chosen is None
-    assert "with 256 prompts not even 0 would give 0.95" in none.reason
-    assert f"about {prompts_needed(0, 256, 0.005, 0.95):,} prompts would do" in none.reason
+    assert "with 256 prompts even a count of 0 would not give 0.95" in none.reason
+    assert f"about {prompts_needed(0, 256, 0.005, 0.95):,} prompts would be enough" in none.reason
 
 
 def test_a_given_limit_keeps_the_other_constraints_and_the_confidence() -> None:
@@ -158,7 +158,7 @@ def test_least_unsafe_is_among_those_whose_utility_is_sure() -> None:
     assert chosen(found) == "p1"
     assert "rouge_l at least 0.82 with 95 % confidence" in found.reason
     assert f"its rouge_l is 0.9, at least {bound:.4g}" in found.reason
-    assert "does not keep the constraints of the sweep (unsafe_rate 9/256" in found.reason
+    assert "violates the constraints of the sweep (unsafe_rate 9/256" in found.reason
     assert chosen(choose(records, policy_of("min-unsafe-at", utility=0.4))) == "p3"
 
 
@@ -182,7 +182,7 @@ def test_a_loss_is_to_be_at_most_what_is_asked() -> None:
     none = choose(records, policy_of("min-unsafe-at", utility=0.9), words)
     assert none.chosen is None and none.nearest is not None
     assert none.nearest.config_id == "p0"
-    assert "no number of rows would do at this value" in none.reason
+    assert "more rows would not help at this value" in none.reason
 
 
 def test_where_no_utility_is_sure_the_rows_that_would_do_are_said() -> None:
@@ -215,14 +215,14 @@ def test_no_number_of_prompts_helps_a_rate_that_is_not_below_the_limit() -> None
     assert prompts_needed(0.05, 100, 0.05, 0.95) is None
     assert prompts_needed(0.05 - 1e-6, 100, 0.05, 0.95) is None
     found = choose(points((0.9, 20)), Policy())
-    assert "where at most 7/256 would give 0.95; no number of prompts would do" in found.reason
+    assert "where at most 7/256 would give 0.95; more prompts would not help" in found.reason
 
 
 def test_the_need_names_the_count_that_would_pass_and_the_prompts() -> None:
     found = choose(points((0.9, 10)), Policy())
     needed = prompts_needed(10 / 256, 256, 0.05, 0.95)
     assert (
-        f"where at most 7/256 would give 0.95; at its rate about {needed:,} prompts would do"
+        f"where at most 7/256 would give 0.95; at its rate, about {needed:,} prompts would be enough"
         in found.reason
     )
 
@@ -318,7 +318,7 @@ def test_nothing_qualifies_and_there_is_nothing_to_confirm(
     words = ("--policy", "min-unsafe-at", "--utility", "0.999")
     code, out, _ = told(capsys, monkeypatch, run, *words)
     assert code == 0
-    assert "the nearest is" in out and "where 0.999 is asked" in out
+    assert "the nearest is" in out and "but 0.999 is required" in out
     code, _, err = told(capsys, monkeypatch, run, *words, "--confirm")
     assert code == 2
     assert "There is nothing to confirm" in err
@@ -330,7 +330,7 @@ def test_wrong_words_are_refused(
 ) -> None:
     code, out, err = told(capsys, monkeypatch, run, "--policy", "knee", "--utility", "0.5")
     assert (code, out) == (2, "")
-    assert "--utility X belongs to the policy min-unsafe-at" in err
+    assert "--utility X is required by the policy min-unsafe-at" in err
     code, _, err = told(capsys, monkeypatch, run, "--judge", "zou2023", "--confirm")
     assert code == 2 and "leave --judge out" in err
     code, _, err = told(capsys, monkeypatch, run, "--confirm", "--seeds", "0")

@@ -152,7 +152,7 @@ def test_the_nearest_has_the_highest_probability() -> None:
 
 def test_too_few_prompts_are_named_as_the_obstacle() -> None:
     reason = choose([make_record(unsafe=(0, 20))]).reason
-    assert "with 20 prompts not even 0 would give 0.95: use more prompts" in reason
+    assert "with 20 prompts even a count of 0 would not give 0.95: use more prompts" in reason
 
 
 def test_nothing_complete_is_said_plainly() -> None:

@@ -238,7 +238,7 @@ def test_hub_data_that_is_not_there_offline_names_cache_and_prefetch(
     ("template", "patterns"),
     [
         ("chat", ["has no chat template; use `data.template: alpaca` or `llama2`"]),
-        ("{name: alpaca, system: Be kind.}", ["data.template: `alpaca` has no place for a system"]),
+        ("{name: alpaca, system: Be kind.}", ["data.template: `alpaca` has no system prompt"]),
     ],
 )
 def test_a_template_that_cannot_be_written_is_refused(
@@ -474,7 +474,7 @@ def test_all_names_the_format_it_leaves_out(
 
 def test_an_unknown_configuration_is_refused(command: Command, finished: Path) -> None:
     answer = command("export", finished, "--config", "nope")
-    refused(answer, "0 configurations of .* begin with `nope`", "`sweeper front` lists them")
+    refused(answer, "0 configurations of .* start with `nope`", "`sweeper front` lists them")
 
 
 @pytest.mark.parametrize("verb", ["front", "recommend", "report", "export", "verify"])
@@ -555,7 +555,7 @@ def test_plan_json_carries_the_numbers_and_every_configuration(
     answer = command("plan", sweep, "--json")
     assert (answer.code, answer.err) == (0, "")
     found = json.loads(answer.out)
-    assert found.pop("version") == 1
+    assert found.pop("version") == 2
     trajectories = found.pop("trajectory_list")
     assert found.pop("estimate")["source"] == "analytic"
     assert found.pop("estimate_missing") is None

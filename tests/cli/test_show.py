@@ -80,7 +80,7 @@ def test_the_front_table_names_hyperparameters_counts_and_the_base_model(
         in text
     )
     assert "reference point rouge_l 0, unsafe_rate 0.05" in text
-    assert "note: one seed: how much training runs differ" in text
+    assert "note: one seed: these probabilities do not include" in text
     assert "untouched base model: rouge_l" in text
 
 

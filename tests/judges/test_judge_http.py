@@ -196,7 +196,7 @@ def test_garbage_that_gives_way_to_an_answer_is_that_answer() -> None:
     "body", ["<html>hello</html>", "{}", '{"choices": []}', "[1]", '{"choices": [{"message": 3}]}']
 )
 def test_what_is_no_chat_completion_is_a_failure_of_the_server(body: str) -> None:
-    with pytest.raises(JudgeError, match="sent what is no chat completion"):
+    with pytest.raises(JudgeError, match="sent an invalid chat completion"):
         ask(lambda item: Reply(body=body), samples("a"))
 
 
@@ -270,7 +270,7 @@ def test_a_server_that_refuses_all_samples_is_an_error() -> None:
 
 def test_a_pause_of_hours_is_not_waited_for() -> None:
     reply = Reply(None, 429, (("Retry-After", "7200"),), "quota")
-    with pytest.raises(JudgeError, match="it asks to wait 7200 seconds: come back then"):
+    with pytest.raises(JudgeError, match="it asks to wait 7200 seconds: try again then"):
         ask(lambda item: reply, samples("a"))
 
 
@@ -317,8 +317,8 @@ def test_the_rate_holds_for_all_threads_together() -> None:
         ("ftp://host/v1", "must look like"),
         ("http://", "must look like"),
         ("http://[::1", "must look like"),
-        ("http://me:secret@host/v1", "must hold no user name, password"),
-        ("http://host/v1?key=secret", "must hold no user name"),
+        ("http://me:secret@host/v1", "must not contain a user name, password"),
+        ("http://host/v1?key=secret", "must not contain a user name"),
     ],
 )
 def test_a_url_that_cannot_be_is_refused_without_its_secrets(url: str, message: str) -> None:
@@ -333,7 +333,7 @@ def test_a_key_that_is_not_there_or_no_key_is_refused(monkeypatch: pytest.Monkey
     monkeypatch.setenv("MY_KEY", "abc\ndef")
     with raises("judge.api_key", variable="MY_KEY"):
         HttpJudge("m", "http://host/v1", api_key_env="MY_KEY")
-    with pytest.raises(JudgeError, match="`harmbench` is no format of an http judge"):
+    with pytest.raises(JudgeError, match="`harmbench` is not a format of an http judge"):
         HttpJudge("m", "http://host/v1", format_="harmbench")
 
 

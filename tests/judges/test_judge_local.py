@@ -94,7 +94,7 @@ def test_what_does_not_fit_the_window_is_an_abstention(tmp_path: Path) -> None:
     fits, too_long = verdicts(judge, "x" * room, "x" * (room + 1))
     assert fits == Judgement(False, None, "no")
     assert too_long.unsafe is None and too_long.final
-    assert f"do not fit the judge's window of {WINDOW}" in too_long.evidence
+    assert f"exceed the judge's context window of {WINDOW}" in too_long.evidence
 
 
 def test_another_model_or_format_is_another_judge(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_a_tokenizer_that_cannot_pad_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "tokenizer_config.json"
     content = {n: v for n, v in json.loads(path.read_text()).items() if n != "eos_token"}
     path.write_text(json.dumps(content))
-    with pytest.raises(JudgeError, match="neither a padding nor an end token"):
+    with pytest.raises(JudgeError, match="neither a padding token nor an end-of-sequence token"):
         ClassifierJudge(str(tmp_path), device="cpu")
 
 

@@ -125,8 +125,8 @@ def test_a_shipped_list_as_a_file_gives_the_same_verdicts(name: str, tmp_path: P
     [
         ("I cannot help with that. But", Judgement(False, True, "phrase: I cannot help")),
         ("Sure, here", Judgement(True, False, "no phrase")),
-        ("I can", abstention("cut short before the list had its verdict")),
-        ("I can\ufffd", abstention("cut short before the list had its verdict")),
+        ("I can", abstention("truncated before the list could decide")),
+        ("I can\ufffd", abstention("truncated before the list could decide")),
     ],
 )
 def test_of_a_cut_response_a_list_says_only_what_no_continuation_changes(
@@ -160,19 +160,19 @@ BAD_LISTS = [
     ("matching: substring\nphrases: []", "`phrases` is empty"),
     ("matching: fuzzy\nphrases: [a]", "must be substring, prefix or opening, but got 'fuzzy'"),
     ("matching: prefix\nphrases: [a, no]", "words like no and yes"),
-    ("matching: prefix\nphrases: [' ']", "`phrases` must hold texts"),
+    ("matching: prefix\nphrases: [' ']", "`phrases` must contain non-blank texts"),
     ("matching: prefix\nphrases: a", "`phrases` must be a list, but got 'a'"),
     ("matching: prefix\nphrases: [a]\ncase_sensitve: true", "unknown key `case_sensitve`"),
     ("matching: prefix\nphrases: [a]\nminimum_words: true", "`minimum_words` must be a int"),
     (
         "matching: prefix\nphrases: [a]\nwindow_words: 3",
-        "`window_words` belongs to `matching: open",
+        "`window_words` must be at least 1 with `matching: open",
     ),
-    ("matching: opening\nphrases: [a]", "`window_words` belongs to `matching: opening`"),
-    ("matching: prefix\nphrases: [a]\nexceptions: [b]", "`exceptions` belong to"),
+    ("matching: opening\nphrases: [a]", "`window_words` must be at least 1 with `matching: opening`"),
+    ("matching: prefix\nphrases: [a]\nexceptions: [b]", "`exceptions` are allowed only with"),
     ("matching: prefix\nphrases: [Nope]\ncase_sensitive: false", "'Nope' can never match"),
     ("matching: opening\nwindow_words: 9\nphrases: [I cannot]", "'I cannot' can never match"),
-    ("matching: opening\nwindow_words: 9\nphrases: ['... cannot']", "begins with a word"),
+    ("matching: opening\nwindow_words: 9\nphrases: ['... cannot']", "begin with a word"),
     ("[1, 2]", "expected a mapping"),
     ("a: [", "not readable as YAML"),
 ]
@@ -493,7 +493,7 @@ def test_responses_that_were_cut_are_not_judged_and_the_way_out_is_named(tmp_pat
     good = under(folder, "scripted:one")["good"]
     assert good.status == "unscored" and good.reason is not None
     assert (
-        "70 of 100 responses judged, coverage 0.7 below 0.99, 30 cut short" in good.reason["judge"]
+        "70 of 100 responses judged, coverage 0.7 below 0.99, 30 truncated" in good.reason["judge"]
     )
     assert "evaluation.stop_generation_early: false" in good.reason["judge"]
 

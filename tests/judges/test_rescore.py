@@ -128,7 +128,7 @@ def test_a_refused_key_is_one_message_and_the_same_command_goes_on(
         line = ["rescore", run.root, "--judge", "http:m", "--base-url", server.url]
         line += ["--api-key-env", "OTHER_KEY", "--concurrency", "1"]
         refused(command(*line), "HTTP 401", "check the key", "goes on from there")
-        refused(command("front", run.root, "--judge", "http:m"), "nobody has judged it yet")
+        refused(command("front", run.root, "--judge", "http:m"), "it has no judges yet")
         refusing = False
         before = len(server.asked)
         assert command(*line).code == 0
@@ -206,7 +206,7 @@ def test_cut_responses_are_counted_and_the_way_out_is_named(
     assert "30 responses were cut short" in answer.out
     assert "evaluation.stop_generation_early: false" in answer.out
     front = command("front", run.root, "--judge", "http:m")
-    assert re.search(r"unscored: good seed 0: .*70 of 100 .*, 30 cut short", front.out)
+    assert re.search(r"unscored: good seed 0: .*70 of 100 .*, 30 truncated", front.out)
 
 
 def test_local_judges_rescore(command: Command, run: RunFolder, tmp_path: Path) -> None:
@@ -297,13 +297,13 @@ BAD_LINES: list[tuple[list[str], str]] = [
     ),
     (
         ["--judge", "local:x", "--format", "harmbench", "--device", "cuda:99"],
-        "there is no such GPU",
+        "this GPU is not available",
     ),
     (["--judge", "http:m"], "needs --base-url"),
     (["--judge", "http:m", "--base-url", "host"], "must look like http://host:8000/v1"),
     (
         ["--judge", "http:m", "--base-url", "http://h", "--format", "harmbench"],
-        "no format of an http",
+        "not a format of an http",
     ),
     (
         ["--judge", "http:m", "--base-url", "http://h", "--device", "cpu"],

@@ -127,7 +127,7 @@ def test_seeds_are_shown_one_by_one_and_as_spread() -> None:
     assert cell.detail == "0/256, 2/256, 4/256, 0.0 to 3.9 %, seeds 0.0 to 1.6 %"
     assert "3 seeds" in data.selection_bias
     unfinished = made(records[:2], "seeds=[0, 1, 2]")
-    assert unfinished.rows[0].cells[-1].text == "no record yet of seed 2"
+    assert unfinished.rows[0].cells[-1].text == "no record yet for seed 2"
 
 
 def test_ends_are_counted_with_their_reasons() -> None:

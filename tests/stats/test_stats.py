@@ -121,5 +121,5 @@ def test_impossible_shares_are_refused() -> None:
         probability_at_most(1, 2, 1.5)
     with pytest.raises(SweeperError, match="strictly between"):
         wilson_interval(1, 2, 1.0)
-    with pytest.raises(SweeperError, match="needs a confidence above"):
+    with pytest.raises(SweeperError, match="requires a confidence above"):
         difference_lower_bound(0.5, 9, 0.5, 9, 0.4)

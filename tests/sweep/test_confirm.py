@@ -122,7 +122,7 @@ def test_shrinkage_is_between_independent_prompts_and_of_new_seeds() -> None:
     assert found["trainers' defaults"].verdict == HOLDS
     assert found["untouched model"].verdict == "is the base model"
     unfinished = shrinkages(front, spec, records[:2], made)
-    assert unfinished[0].verdict == "no record yet of seed 2"
+    assert unfinished[0].verdict == "no record yet for seed 2"
     assert unfinished[1].verdict == "not measured yet"
 
 
