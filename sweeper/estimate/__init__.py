@@ -1,4 +1,4 @@
-"""What a sweep will cost, and what it has cost. Pure: standard library and numpy, no torch."""
+"""What a sweep will cost, and what it has cost. Standard library and numpy only, no torch."""
 
 from sweeper.estimate.disk import DiskNeed, disk_data, disk_need, expected_front
 from sweeper.estimate.estimate import (

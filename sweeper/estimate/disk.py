@@ -14,19 +14,19 @@ from sweeper.planning import AUTO_PACK, Plan, Trajectory
 from sweeper.spec import SweepSpec
 
 CHECKPOINT_COPIES = 3
-"""Of a trajectory at once: the last checkpoint, the one before it, and the one that is being written."""
+"""Checkpoints of a trajectory at once: the last one, the one before it, and the one being written."""
 
 CHARACTERS_PER_TOKEN = 4
-"""English text under a Llama tokenizer."""
+"""Characters per token of English text with a Llama tokenizer."""
 
 LINE_BYTES = 90
-"""Of a line of responses, beside its texts and verdicts: names, id, quotes."""
+"""Overhead of a stored response besides its texts and verdicts: names, id, quotes."""
 
 VERDICT_BYTES = 60
-"""What one keyword list says of one response."""
+"""The verdict of one keyword list on one response."""
 
 RECORD_BYTES = 4096
-"""A record without its samples: hyperparameters, provenance, versions, hashes."""
+"""Size of a record without its samples: hyperparameters, provenance, versions, hashes."""
 
 SAMPLE_BYTES = 21
 """One number of a sample as JSON; a verdict takes one byte."""
@@ -38,12 +38,12 @@ LOSS_BYTES = 20
 """One training loss in progress.json."""
 
 SCRATCH_BYTES = 2**14
-"""What Ray Tune leaves below `ray/` for each readout, about: it writes tasks and results down."""
+"""Approximate size of Ray Tune's files in `ray/` for each readout: it stores tasks and results."""
 
 
 @dataclass(frozen=True, slots=True)
 class DiskNeed:
-    """Bytes at the fullest moment of a run, by part.
+    """Peak disk usage of a run in bytes, by part.
 
     `checkpoints` are those of the trajectories that run at the same time, all copies. `weights` are what
     `compute.keep_weights` leaves beside the records. `other` holds training curves and Ray's scratch.
@@ -110,7 +110,7 @@ def _running(trained: Sequence[Trajectory], spec: SweepSpec, workers: int) -> in
 
 
 def _checkpoint(trajectory: Trajectory, spec: SweepSpec, shape: ModelShape) -> int:
-    """One checkpoint of a trajectory; an adapter is whole in each process of a trial."""
+    """One checkpoint of a trajectory; every process of a trial has a full copy of an adapter."""
     averages = [one.average for one in trajectory.configurations]
     decays = {one.decay for one in averages if one.decay is not None}
     shadows = len(decays) + (trajectory.settings.feedback is not None)
@@ -122,11 +122,11 @@ def _checkpoint(trajectory: Trajectory, spec: SweepSpec, shape: ModelShape) -> i
 def _weights(
     trained: Sequence[Trajectory], spec: SweepSpec, shape: ModelShape, running: int
 ) -> int:
-    """The weights kept at the fullest moment.
+    """The kept weights at the peak.
 
-    Of `front` those that are read at one step of each trajectory that runs, whose records are on their
-    way, and a front of the expected size; all of them where nothing can be ruled out before further
-    seeds are measured.
+    With `front`: those read at one step of each running trajectory, whose records are not written yet, and
+    a front of the expected size; all of them if nothing can be discarded before further seeds are
+    measured.
     """
     each = [
         (
@@ -164,5 +164,5 @@ def expected_front(points: int, objectives: int) -> float:
 
 
 def disk_data(need: DiskNeed | None, free_bytes: int | None) -> dict[str, Any] | None:
-    """The need and what is free, for JSON; None where the need is not known."""
+    """The needed and the free space, for JSON; None where the need is not known."""
     return None if need is None else {**need.to_data(), "free_bytes": free_bytes}

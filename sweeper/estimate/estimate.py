@@ -1,4 +1,4 @@
-"""What a planned sweep will cost: seconds of workers, wall time, memory of its heaviest trial."""
+"""What a planned sweep will cost: worker time, wall time, and the memory of its largest trial."""
 
 import heapq
 from collections import Counter
@@ -50,13 +50,13 @@ class Estimate:
 
     @property
     def worker_seconds(self) -> float:
-        """Everything the workers do, one after another."""
+        """The total of all workers."""
         work = self.train_seconds + self.evaluate_seconds
         return work + self.load_seconds + self.startup_seconds
 
     @property
     def peak_memory_bytes(self) -> int:
-        """Of one trial: measured where it was, else the sum of the parts at the peak."""
+        """The peak of one trial: measured if available, else the sum of the parts at the peak."""
         return self.measured_memory_bytes or self.memory.peak_bytes
 
     def to_data(self) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def estimate(
         tokens: Of the data.
         workers: Trials that run at once.
         device: Where the trials run: `cuda` counts GPU-hours.
-        memory_bytes: What one trial may use of a GPU; None where nobody knows, and on a CPU.
+        memory_bytes: The GPU memory one trial may use; None where unknown, and on a CPU.
         measured_memory_bytes: The peak of a real trial, where one was run.
 
     Raises:
@@ -147,14 +147,14 @@ def trajectory_seconds(
 
 
 def duration_text(seconds: float) -> str:
-    """Seconds as people say them: `42 s`, `7.5 min`, `13.2 h`."""
+    """Seconds as text: `42 s`, `7.5 min`, `13.2 h`."""
     if seconds < 90:
         return f"{seconds:.3g} s"
     return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
 
 
 def makespan(seconds: Iterable[float], workers: int) -> float:
-    """When the last worker ends if the longest waiting piece always goes to the first free worker.
+    """The finish time if the longest pending job always goes to the first free worker.
 
     Longest-processing-time-first: at most 4/3 - 1/(3 * workers) times the best possible schedule
     (Graham 1969, SIAM J. Appl. Math. 17(2)).
@@ -178,9 +178,9 @@ def peak_memory(
     device: Literal["cpu", "cuda"],
     memory_bytes: int | None = None,
 ) -> MemoryParts:
-    """The memory of the trial that needs most, of each of its processes.
+    """The memory of the largest trial, per process.
 
-    With `memory_bytes`, what a trial takes on at once is cut to what fits, as the trial itself does.
+    With `memory_bytes`, micro-batches are reduced to what fits, as the trial itself does.
     """
     sizes = Counter(pack_key(item) for item in plan.trajectories)
     largest = (
@@ -212,7 +212,7 @@ def memory_facts(
     paths: int = 1,
     memory_bytes: int | None = None,
 ) -> MemoryFacts:
-    """What the memory of one trajectory depends on, or of a pack of `paths` like it.
+    """The inputs of the memory model for one trajectory, or for a pack of `paths` like it.
 
     With `memory_bytes`, the micro-batch and the readouts scored together are those that fit.
     """

@@ -1,4 +1,4 @@
-"""What an estimate needs to know of this machine, the model folder and the data, without torch."""
+"""The inputs of an estimate: this machine, the model folder and the data, read without torch."""
 
 import os
 import subprocess
@@ -41,7 +41,7 @@ class Machine(NamedTuple):
 
 
 class OnGpu(NamedTuple):
-    """What a sweep would cost on one kind of GPU: how many trials it holds, GPU-hours of them all."""
+    """The cost of a sweep on one kind of GPU: how many trials fit on it, and total GPU-hours."""
 
     device: Device
     trials: int
@@ -49,12 +49,15 @@ class OnGpu(NamedTuple):
 
 
 def this_machine() -> Machine:
-    """Look at this machine. GPUs are those `nvidia-smi` names; without it there are none."""
+    """Detect this machine's hardware.
+
+    GPUs are those that `nvidia-smi` lists; without it there are none.
+    """
     return Machine(present_gpus(), len(os.sched_getaffinity(0)))
 
 
 def present_gpus() -> tuple[Device, ...]:
-    """The GPUs that nvidia-smi lists; none where there is no such program."""
+    """The GPUs that nvidia-smi lists; none if it is not installed."""
     command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)  # noqa: S603
@@ -65,7 +68,7 @@ def present_gpus() -> tuple[Device, ...]:
 
 
 def known_gpu(name: str, memory_bytes: int) -> Device:
-    """A present GPU with its own name and size, and the peaks of its model, else of the nearest size."""
+    """A detected GPU with its own name and memory, and the peaks of its model, else of the nearest size."""
     same = [gpu for gpu in GPUS if gpu.name.split()[0] in name]
     nearest = min(same or GPUS, key=lambda gpu: abs((gpu.memory_bytes or 0) - memory_bytes))
     peaks = (nearest.fp32_flops, nearest.bf16_flops, nearest.bandwidth, nearest.link)
@@ -74,14 +77,14 @@ def known_gpu(name: str, memory_bytes: int) -> Device:
 
 
 def trial_device(spec: SweepSpec, machine: Machine) -> Device:
-    """What one trial runs on: a GPU where the machine has one and the spec does not refuse it."""
+    """The device of a trial: a GPU if the machine has one and the spec allows it."""
     if machine.gpus and spec.compute.gpus_per_trial != 0:
         return machine.gpus[0]
     return cpu(spec.compute.cpus_per_trial)
 
 
 def default_workers(spec: SweepSpec, machine: Machine) -> int:
-    """How many trials this machine runs at once, at least one: its CPUs and GPUs over what one takes."""
+    """How many trials this machine runs at once, at least one: its resources over those of a trial."""
     compute = spec.compute
     workers = machine.cpus // compute.cpus_per_trial
     if machine.gpus and compute.gpus_per_trial != 0:
@@ -91,7 +94,7 @@ def default_workers(spec: SweepSpec, machine: Machine) -> int:
 
 
 def local_path(path: str) -> str:
-    """The path to open. Of a `builtin:` world the newest one that is built already; none is built here.
+    """The path to open. For a `builtin:` source, the newest one already built; none is built here.
 
     Raises:
         DataError: it is not built yet.
@@ -113,17 +116,15 @@ def counted_characters(task: TrajectoryTask, *, look: bool = True) -> Tokens:
     """Tokens of a task's data, from characters: no tokenizer, and no chat template.
 
     `longest_row` is `max_length`, the bound the data is cut at, and `longest_prompt` likewise: memory is
-    reserved for the worst case. Every response is taken to reach `max_new_tokens`. `rows` counts what a
-    tokenizer is not needed for: overlong and truncated rows are not in it. Data sets of the hub are read
-    from the cache, nothing is fetched; of those that are not there, published figures are used where
-    there are any, `source` says of which, and `rows` is None.
+    reserved for the worst case. Every response is assumed to reach `max_new_tokens`. `rows` counts only
+    what needs no tokenizer: overlong and truncated rows are not in it. Hub data sets are read from the
+    cache, nothing is downloaded; for those not in the cache, published figures are used if available,
+    `source` names them, and `rows` is None.
 
     Args:
         task: Any task of the sweep.
-        look: False takes published figures whatever is in the cache: the same on every machine.
-
-    Raises:
-        DataError, MissingExtraError: see `trial.split` and `trial.data`.
+        look: False uses published figures even if the cache has the data: the same result on every
+            machine. Raises: DataError, MissingExtraError: see `trial.split` and `trial.data`.
     """
     data, evaluation = task.data, task.evaluation
     found = _Sources(look)
@@ -152,7 +153,7 @@ def counted_characters(task: TrajectoryTask, *, look: bool = True) -> Tokens:
 
 
 class _Sources:
-    """Reads lengths in tokens, and keeps the names of sources whose figures are published ones."""
+    """Reads lengths in tokens, and collects the names of sources with published figures."""
 
     def __init__(self, look: bool) -> None:
         self._look = look
@@ -182,7 +183,7 @@ class _Sources:
         return _tokens(len(item.text) for item in load_prompts(source)) if found is None else found
 
     def _figures(self, source: DataSource, known: Figures | None) -> Figures | None:
-        """What is published of a source that is not at hand; None where it is to be read."""
+        """The published figures of a source that is not available here; None if it can be read."""
         if self._look or known is None:
             try:
                 check_cached(source)
@@ -204,17 +205,17 @@ def _read(source: DataSource) -> list[float]:
 
 
 def from_published(names: Sequence[str]) -> str:
-    """What an estimate took from published figures, and how it is counted instead."""
+    """A note on published figures in an estimate, and how to count instead."""
     if not names:
         return ""
     return (
-        f"; ESTIMATED FROM PUBLISHED FIGURES of {', '.join(dict.fromkeys(names))}: `sweeper prefetch`, "
-        "then a plan counts them"
+        f"; ESTIMATED FROM PUBLISHED FIGURES of {', '.join(dict.fromkeys(names))}: run `sweeper "
+        f"prefetch` to have a plan count them"
     )
 
 
 def uncounted(evaluation: EvaluationSettings) -> str:
-    """What no estimate knows, to be said beside what it does."""
+    """A note on parts that no estimate includes."""
     return "" if evaluation.lm_eval is None else "; the lm_eval tasks are NOT counted"
 
 
@@ -252,21 +253,21 @@ def plan_estimate(
     measured_memory_bytes: int | None = None,
     look: bool = True,
 ) -> Estimate:
-    """Estimate a sweep with what this machine can say; whatever is given is not looked up.
+    """Estimate a sweep on this machine; arguments replace what would be detected.
 
     Args:
         plan: What will be done.
         spec: The spec it came from.
         workers: Trials at once; otherwise as many as this machine runs.
         machine: Instead of looking at this one.
-        device: What one trial runs on, instead of what the machine has.
+        device: What one trial runs on, instead of the detected one.
         tokens: Counted with the tokenizer, instead of characters.
         rates: Measured, instead of analytic ones.
         measured_memory_bytes: The peak of a real trial.
-        look: False takes published figures whatever this machine has; see `counted_characters`.
+        look: False uses published figures even if this machine has the data; see `counted_characters`.
 
     Raises:
-        ModelError: no config.json at hand, or not one of a Llama.
+        ModelError: no config.json available, or not one of a Llama.
         DataError: a data file that cannot be read.
         SweeperError: no worker.
     """
@@ -297,7 +298,7 @@ def plan_estimate(
 
 
 def plan_disk(plan: Plan, spec: SweepSpec, tokens: Tokens, workers: int | None = None) -> DiskNeed:
-    """What a sweep needs on disk, with as many trials at once as this machine runs, or `workers`.
+    """The disk space a sweep needs, with `workers` trials at once, by default as many as this machine runs.
 
     Raises:
         ModelError: see `plan_estimate`.
@@ -308,17 +309,17 @@ def plan_disk(plan: Plan, spec: SweepSpec, tokens: Tokens, workers: int | None =
 
 
 def gpu_bytes(spec: SweepSpec, device: Device) -> int | None:
-    """What one trial may use of a GPU; None of a CPU."""
+    """The GPU memory one trial may use; None on a CPU."""
     if device.memory_bytes is None:
         return None
     return int(device.memory_bytes * spec.compute.gpu_share)
 
 
 def on_gpus(plan: Plan, spec: SweepSpec, tokens: Tokens, machine: Machine) -> tuple[OnGpu, ...]:
-    """How many trials fit on the GPU that is present, else on each usual one, and analytic GPU-hours.
+    """How many trials fit on the detected GPU, else on each common one, and analytic GPU-hours.
 
-    Of a trial on several GPUs: 1 where its part fits on each of them.
-    Where not even one fits with the usual micro-batch, one with a smaller micro-batch counts.
+    For a trial on several GPUs: 1 if its shard fits on each of them. If none fits with the default
+    micro-batch, one with a smaller micro-batch counts.
 
     Raises:
         ModelError: see `plan_estimate`.

@@ -1,7 +1,7 @@
-"""Rates measured in about a minute: a planned trajectory, cut short, run twice on the real model and data.
+"""Rates measured in about a minute, by running a shortened trajectory twice on the real model and data.
 
-`run_trajectory` is used as it is, through its records alone. The two runs differ in the batch size and in
-the length of responses, so that what a step costs and what a token costs can be told apart.
+Only the records of `run_trajectory` are used. The two runs differ in batch size and response length, so
+that the costs of a step and of a token can be separated.
 """
 
 import os
@@ -33,20 +33,20 @@ from sweeper.trial.run import Keys, run_trajectory
 TrialFunction = Callable[[TrajectoryTask, TrialStorage, Keys], Iterator[TrialRecord]]
 
 FIRST_STEP = 1
-"""Warm-up: the first readout comes after it, and what happened until then is not in any rate."""
+"""Warm-up steps before the first readout; they are excluded from all rates."""
 
 MOST_STEPS = 30
 LEAST_STEPS = 2
 
 SHORTER = 4
-"""The first run answers with this fraction of `max_new_tokens`."""
+"""The first run generates this fraction of `max_new_tokens`."""
 
 TRAIN_ROWS = 256
 """Training rows the short runs read; tokens are counted on all of them before."""
 
 
 class MeasuredRates(NamedTuple):
-    """Measured rates, counted tokens, the peak memory of the short runs in bytes, and how long it took."""
+    """Measured rates, counted tokens, the peak memory of the short runs in bytes, and the duration."""
 
     rates: Rates
     tokens: Tokens
@@ -55,7 +55,7 @@ class MeasuredRates(NamedTuple):
 
 
 class Observation(NamedTuple):
-    """What one short run showed: between its two readouts, and on average at a readout."""
+    """The measurements of one short run: between its two readouts, and on average at a readout."""
 
     steps: int
     trained: float
@@ -103,11 +103,11 @@ def measure_rates(
     """Measure the rates of a sweep.
 
     Args:
-        tasks: Its tasks; the smallest and the largest batch among those that train are run.
+        tasks: Its tasks; those with the smallest and the largest batch are run.
         guess: Analytic rates: they choose how many steps fit into the budget.
-        budget_seconds: About how long it may take. A quarter goes to the steps of each run; readouts
-            answer one batch of each suite and take what they take.
-        run: What does one task.
+        budget_seconds: About how long it may take. A quarter is used for the steps of each run; readouts
+            answer one batch of each suite and are not limited.
+        run: Runs one task.
 
     Raises:
         SweeperError: no task trains, or a short run failed.
@@ -161,7 +161,7 @@ def measured_estimate(
         machine=machine,
         tokens=found.tokens,
         rates=found.rates,
-        # Of several processes this one sees none of the tensors.
+        # With several processes, this one holds no tensors.
         measured_memory_bytes=found.peak_bytes if spec.compute.processes == 1 else None,
     )
 
@@ -176,10 +176,9 @@ def _steps(task: TrajectoryTask, tokens: Tokens, guess: Rates, seconds: float) -
 def shortened(task: TrajectoryTask, steps: int, max_new_tokens: int) -> TrajectoryTask:
     """The task cut to a warm-up step and some more, read twice, on one batch of every suite.
 
-    Tasks of lm-evaluation-harness are left out: their time is no part of an estimate.
-
-    The second readout is of one of the task's shadow EMAs, where it has any. The others are carried along
-    the path as readouts that are not measured (`unmeasured`), for their time and memory.
+    Tasks of lm-evaluation-harness are left out: their time is not estimated. The second readout is one of
+    the task's EMAs, if any. The others stay on the path as readouts that are not measured (`unmeasured`),
+    for their time and memory.
     """
     last = FIRST_STEP + steps
     shadows = {item.average for item in task.readouts if item.average.kind == "ema"}
@@ -218,7 +217,7 @@ def shortened(task: TrajectoryTask, steps: int, max_new_tokens: int) -> Trajecto
 
 
 def unmeasured(task: TrajectoryTask) -> Keys:
-    """The readouts of a shortened task that are there for their shadows alone."""
+    """The readouts of a shortened task that only keep their EMA in memory."""
     return frozenset((readout.config_id, task.seed) for readout in task.readouts[2:])
 
 
@@ -238,8 +237,8 @@ def _observe(task: TrajectoryTask, run: TrialFunction) -> Observation:
         if record.status == "failed":
             reason = record.reason or {}
             raise SweeperError(
-                f"the calibration failed in {reason.get('stage')}: {reason.get('message')}; plan "
-                "without --calibrate, or mend it: the sweep would fail in the same way"
+                f"the calibration failed in {reason.get('stage')}: {reason.get('message')}; the sweep "
+                f"would fail in the same way; fix the cause, or plan without --calibrate"
             )
     first, last = sorted(records, key=lambda record: int(record.readout["step"]))
     before, after = first.provenance["seconds"], last.provenance["seconds"]
@@ -259,7 +258,7 @@ def _observe(task: TrajectoryTask, run: TrialFunction) -> Observation:
 def fit(seen: Sequence[Observation], tokens: Tokens, startup: float, device: str) -> Rates:
     """Rates from short runs, the fixed part of a readout scaled to all prompts of a real one.
 
-    The load is the smallest seen: a worker loads warm, except once.
+    The load time is the smallest one measured: a worker loads from a cold cache only once.
     """
     step, token = two_rates([(item.steps, item.trained, item.train_seconds) for item in seen])
     fixed, generated = two_rates(
@@ -278,7 +277,7 @@ def fit(seen: Sequence[Observation], tokens: Tokens, startup: float, device: str
 
 
 def two_rates(rows: Sequence[tuple[float, float, float]]) -> tuple[float, float]:
-    """The a, b >= 0 that best give `seconds = a * x + b * y` for all rows (x, y, seconds): least squares.
+    """The a, b >= 0 of the least-squares fit `seconds = a * x + b * y` over all rows (x, y, seconds).
 
     Where x and y are proportional in all rows they cannot be distinguished: all goes to b.
     """
@@ -297,7 +296,7 @@ def _device_name(on_gpu: bool, task: TrajectoryTask) -> str:
 
 
 def _peak_bytes(on_gpu: bool) -> int:
-    """Peak bytes of tensors on the GPU, or of this process in memory (all it did before included)."""
+    """Peak bytes of tensors on the GPU, or of this process (earlier work included)."""
     if on_gpu:
         return int(torch.cuda.max_memory_allocated())
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,4 +1,4 @@
-"""Whether a sweep's trials fit the GPU they would get, asked before anything is launched."""
+"""Checks that a sweep's trials fit their GPU before anything is launched."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,16 +13,16 @@ from sweeper.spec import SweepSpec
 from sweeper.task import Tuning
 
 MANY = (2, 4, 8)
-"""How many GPUs a message proposes for one trial."""
+"""Numbers of GPUs per trial that a message proposes."""
 
 
 def check_memory(
     plan: Plan, spec: SweepSpec, model_folder: str, tokens: Tokens, machine: Machine
 ) -> None:
-    """Refuse a sweep of which a trial does not fit this machine's smallest GPU with one row at a time.
+    """Reject a sweep with a trial that does not fit this machine's smallest GPU with one row at a time.
 
-    A larger micro-batch is no reason: it is chosen to fit, or halved where it does not. Nothing is said
-    where the GPUs are those of a cluster, where there are none, and of a model whose size is not known.
+    Larger micro-batches are not checked: they are chosen to fit, or halved. Nothing is checked on a
+    cluster, without GPUs, or for a model of unknown size.
 
     Args:
         plan: What will be done.
@@ -56,12 +56,12 @@ def check_memory(
     raise DeviceError(
         f"a trial does not fit its GPU with one row at a time: it needs about "
         f"{_gib(parts.peak_bytes)} in the phase `{parts.peak_phase}` ({_listed(parts)}), {where} has "
-        f"{_gib(usable)}; {_remedies(facts, spec, usable)}; `--no-memory-check` tries it all the same"
+        f"{_gib(usable)}; {_remedies(facts, spec, usable)}; use `--no-memory-check` to try anyway"
     )
 
 
 def _remedies(facts: MemoryFacts, spec: SweepSpec, usable: int) -> str:
-    """What would fit by itself, with what it needs then; else what needs less."""
+    """Changes that each fit alone, with the memory they need; else changes that need less."""
     needed = [(text, memory(changed).peak_bytes) for text, changed in _changes(facts, spec)]
     fitting = [f"{text} ({_gib(count)})" for text, count in needed if count <= usable]
     now, share = memory(facts).peak_bytes, spec.compute.gpu_share
@@ -72,7 +72,7 @@ def _remedies(facts: MemoryFacts, spec: SweepSpec, usable: int) -> str:
     less = [f"{text} ({_gib(count)})" for text, count in needed if count < 0.95 * now]
     if not less:
         return "a larger GPU is needed"
-    return f"none of these fits alone, combine them: {', '.join(less)}"
+    return f"none of these is enough alone, combine them: {', '.join(less)}"
 
 
 def _changes(facts: MemoryFacts, spec: SweepSpec) -> Iterator[tuple[str, MemoryFacts]]:

@@ -1,6 +1,6 @@
-"""Published figures of models, data sets and suites, for an estimate before anything is fetched.
+"""Published figures of models, data sets and suites, for an estimate before downloads.
 
-They are used only for what is not on this machine, and `sweeper plan` says where.
+They are used only for what is not on this machine, and `sweeper plan` names them.
 """
 
 from typing import NamedTuple
@@ -14,7 +14,7 @@ SHAPES = {
     "meta-llama/Llama-3.2-1B-Instruct": ModelShape(16, 2048, 8192, 32, 8, 64, 128256, tied=True),
     "meta-llama/Llama-3.2-3B-Instruct": ModelShape(28, 3072, 8192, 24, 8, 128, 128256, tied=True),
 }
-"""From the config.json of each model on the hub."""
+"""From the config.json of each model on the Hub."""
 
 
 class RowFigures(NamedTuple):
@@ -66,7 +66,7 @@ published one, taken to fall into equal halves, and prompts are taken to be as l
 
 
 def published_rows(source: DataSource) -> RowFigures | None:
-    """The figures of a data set of the hub, of as many rows as are asked for; None of an unknown one."""
+    """The figures of a Hub data set, for the requested number of rows; None for an unknown one."""
     found = ROWS.get(source.path)
     if found is None or source.where:
         return None
@@ -74,7 +74,7 @@ def published_rows(source: DataSource) -> RowFigures | None:
 
 
 def published_prompts(source: PromptSuite) -> list[float] | None:
-    """Tokens of each prompt of the asked half of a published suite; None of a source that is none."""
+    """Tokens of each prompt in the chosen half of a published suite; None for another source."""
     found = SUITES.get(source.suite or "")
     if found is None or source.path:
         return None

@@ -1,4 +1,4 @@
-"""How fast things go: named devices, and the rates that follow from their peaks."""
+"""Analytic rates: known devices, and the rates that follow from their peaks."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
@@ -7,7 +7,7 @@ from sweeper.memory import PEAK_FLOPS, ModelShape, bytes_per_weight, train_flops
 from sweeper.task import Tuning
 
 UTILISATION = {"float32": 0.6, "mixed_bf16": 0.3, "pure_bf16": 0.3}
-"""Share of a device's peak that training sustains. bf16: the published range of tuned training code is
+"""Fraction of a device's peak that training sustains. bf16: the published range of tuned training code is
 0.21 to 0.46 (PaLM, arXiv 2204.02311, table 3), uncompiled transformers is in its lower half. fp32 without
 tensor cores is easier to feed: the peak is a sixteenth, the memory traffic only twice."""
 
@@ -17,7 +17,8 @@ BANDWIDTH_SHARE = 0.7
 LAYER_SECONDS = 3.5e-4
 """Host time of one layer's forward pass in uncompiled transformers, however small the layer: about 30
 operators of 10 microseconds. Measured: 340 microseconds of processor time per decoding step and layer of a
-Llama of width 16 (transformers 5.23, torch 2.13, one core); forward and backward take 3 to 4 times that."""
+Llama of width 16 (transformers 5.23, torch 2.13, one core); forward and backward take 3 to 4 times
+that."""
 
 ADAPTER_LAYER_SECONDS = 9e-5
 """Host time a LoRA adapter adds to the forward pass of its linear layer; measured likewise, peft 0.21."""
@@ -77,7 +78,7 @@ class Tokens(NamedTuple):
 
     `per_row` is the mean of a training row, `longest_row` and `longest_prompt` bound memory.
     The others are sums over one readout: prompts answered, their tokens, the tokens generated for
-    them, and the tokens of held-out rows read for the loss. `source` says how it was found out. `rows`
+    them, and the tokens of held-out rows read for the loss. `source` says how it was determined. `rows`
     counts the rows that are trained on, held out and left out; see `trial.split.Split`.
     """
 
@@ -94,7 +95,7 @@ class Tokens(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Seconds of each thing one worker does.
+    """Seconds of each operation of one worker.
 
     `step_seconds` is the part of an optimizer step that does not grow with its tokens, `load_seconds`
     is per trajectory, `readout_seconds` the part of a readout that does not grow with the tokens
@@ -124,7 +125,7 @@ def analytic_rates(
     evaluation_rows: int,
     processes: int = 1,
 ) -> Rates:
-    """Rates from the sizes of model and device alone.
+    """Rates from the sizes of model and device.
 
     Args:
         shape: The model.

@@ -1,4 +1,4 @@
-"""What a sweep has really cost, and what stopping early has saved it, from the records of its run."""
+"""The actual cost of a sweep, and the savings by early stopping, from the records of its run."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -9,7 +9,7 @@ from sweeper.store.records import TrialRecord
 
 
 class Spent(NamedTuple):
-    """Seconds of workers that records account for, and how many records do."""
+    """Worker seconds in the records, and the number of records with them."""
 
     load_seconds: float
     train_seconds: float
@@ -25,9 +25,9 @@ class Spent(NamedTuple):
 def spent(records: Iterable[TrialRecord]) -> Spent:
     """Sum up the records of a run.
 
-    `load` is measured once per attempt at a trajectory and tells its attempts apart; `train` grows along
-    an attempt, so each attempt counts with its largest. `evaluate` is each readout's own, and counts where
-    there was a readout. What an attempt did after its last record is in no record: a lower bound.
+    `load` is measured once per attempt at a trajectory and identifies the attempt; `train` grows along an
+    attempt, so its largest value counts. `evaluate` is per readout. Work of an attempt after its last
+    record is not recorded, so this is a lower bound.
     """
     attempts: dict[tuple[str, int, float], float] = {}
     evaluate, counted = 0.0, 0
@@ -45,7 +45,7 @@ def spent(records: Iterable[TrialRecord]) -> Spent:
 
 
 class Saved(NamedTuple):
-    """Readouts stopped by each rule, and what they were spared.
+    """Readouts stopped by each rule, and the work saved.
 
     `prompts` counts all that were not answered, held-out and harmless ones included, `steps` the optimizer
     steps that were not taken. The seconds of workers are estimates: these counts times the seconds per
@@ -71,10 +71,10 @@ class Saved(NamedTuple):
 
 
 def saved(records: Iterable[TrialRecord]) -> Saved | None:
-    """Sum up what pruned records were spared; None where there are none.
+    """Sum up the work that pruned records saved; None where there are none.
 
-    Where a trajectory did not measure a rate (all of it was left out after an interruption), it counts with
-    0 seconds: a lower bound.
+    A trajectory without a measured rate (skipped entirely after an interruption) counts with 0 seconds, so
+    this is a lower bound.
     """
     pruned = [record for record in records if record.status == "pruned"]
     if not pruned:

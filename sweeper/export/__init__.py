@@ -27,7 +27,7 @@ FORMATS: Mapping[str, Callable[[ExportJob], dict[str, str]]] = {
     "yaml": hyperparameters.files,
     "card": card.files,
 }
-"""What each format writes: file name to content."""
+"""The writer of each format: returns file name -> content."""
 
 __all__ = ["FORMATS", "Origin", "export", "formats_of"]
 
@@ -35,12 +35,11 @@ __all__ = ["FORMATS", "Origin", "export", "formats_of"]
 def formats_of(asked: Sequence[str]) -> tuple[str, ...]:
     """The requested formats, each once; `all` is every one.
 
-    Raises:
-        SweeperError: one that there is not.
+    Raises: SweeperError: an unknown format.
     """
     for name in asked:
         if name not in FORMATS and name != "all":
-            raise SweeperError(f"no export format `{name}`; there are {', '.join(FORMATS)}, or all")
+            raise SweeperError(f"no export format `{name}`; formats: {', '.join(FORMATS)}, or all")
     return tuple(FORMATS) if "all" in asked else tuple(dict.fromkeys(asked))
 
 
@@ -55,13 +54,13 @@ def export(
 ) -> tuple[Path, ...]:
     """Write a configuration for another trainer; the file to start from comes first.
 
-    A configuration that is not read raw brings the callback its numbers depend on.
+    For a configuration with averaging, the required callback is included.
 
     Args:
         candidate: A trained configuration, usually the recommended one.
         spec: The sweep it comes from.
         fmt: A key of `FORMATS`.
-        folder: Where to write; it is made, and files of the same name are replaced.
+        folder: Where to write; it is created, and files of the same name are replaced.
         world_size: Devices the training will use.
         micro_batch: Rows per device and forward pass; by default what the sweep used, or at most 8.
         origin: Which run it comes from, and what it was compared with.
@@ -69,7 +68,7 @@ def export(
     Raises:
         SweeperError: an unknown format, the untouched base model, or an effective batch that is not
             per-device batch times accumulation times devices.
-        ExportError: a setting that the target cannot have.
+        ExportError: a setting that the target does not support.
         RunFolderError: a file cannot be written.
     """
     (fmt,) = formats_of([fmt])

@@ -21,8 +21,8 @@ def files(job: ExportJob) -> dict[str, str]:
 def values(job: ExportJob) -> dict[str, Any]:
     """Fields of accelerate's cluster configuration.
 
-    Full fine-tuning on several devices is sharded by FSDP2. Adapters are small: every device holds the
-    whole frozen model. Accumulation is left to the training arguments.
+    Full fine-tuning on several devices is sharded by FSDP2. With an adapter, every device holds the whole
+    frozen model. Accumulation is set in the training arguments.
     """
     config, devices = job.config, job.split.world_size
     sharded = devices > 1 and config["method"] == "full"

@@ -1,4 +1,4 @@
-"""The averaging as a callback file of its own, since no trainer offers it as a key."""
+"""The averaging as a separate callback file, since no trainer has an option for it."""
 
 from importlib import resources
 from string import Template
@@ -15,10 +15,12 @@ def callback_source(job: ExportJob) -> str:
     """Python source of the callback with this configuration's settings; needs torch and transformers.
 
     Raises:
-        SweeperError: the configuration is read raw and needs none.
+        SweeperError: the configuration has no averaging and needs none.
     """
     if job.averaging is None:
-        raise SweeperError(f"configuration {job.candidate.config_id} is read raw: no callback")
+        raise SweeperError(
+            f"configuration {job.candidate.config_id} has no averaging, so it needs no callback"
+        )
     text = (resources.files("sweeper.export") / _TEMPLATE).read_text(encoding="utf-8")
     settings = "\n".join(
         f"{name.upper()} = {value!r}" for name, value in job.averaging._asdict().items()

@@ -23,7 +23,7 @@ class WeightAveragingPlugin(BasePlugin):
 _RENAMED = {"lr_scheduler_type": "lr_scheduler"}
 _NOTE_BF16 = (
     "Axolotl holds the trained weights in bf16 under `bf16: true`, where the sweep held them in fp32: "
-    "small updates round away and THE NUMBERS NEED NOT HOLD. `bf16: false` trains in fp32 throughout."
+    "small updates round away and RESULTS MAY DIFFER. `bf16: false` trains in fp32 throughout."
 )
 
 

@@ -1,6 +1,6 @@
-"""The section of a model card that says what was measured, how certain it is, and what it cannot say.
+"""The section of a model card with the measurements, their uncertainty, and their limitations.
 
-Names and values that a sweep file or a model brought stand in code spans, where Markdown reads nothing.
+Names and values from a sweep file or a model are in code spans, where Markdown is not interpreted.
 """
 
 import re
@@ -29,12 +29,12 @@ _HALVES = {"all": "", "search": " (the search half)", "confirm": " (the confirm 
 
 
 def files(job: ExportJob) -> dict[str, str]:
-    """`model_card.md`: a section to put into the model card of what is trained with this configuration."""
+    """`model_card.md`: a section for the model card of a model trained with this configuration."""
     return {CARD_NAME: card(job)}
 
 
 def card(job: ExportJob, notes: Sequence[str] = ()) -> str:
-    """The section as Markdown; `notes` are further sentences on the weights it lies beside."""
+    """The section as Markdown; `notes` are further sentences about the weights beside it."""
     parts = [
         "## Safety and utility, as measured",
         _opening(job),
@@ -42,9 +42,9 @@ def card(job: ExportJob, notes: Sequence[str] = ()) -> str:
         _table(job),
         "### Measured on",
         *_prompts(job),
-        "### How certain this is",
+        "### Uncertainty",
         *_certainty(job),
-        "### What the numbers cannot say",
+        "### Limitations",
         *_limits(job),
         "### Training",
         *_training(job),
@@ -68,7 +68,7 @@ def cell(value: Any) -> str:
 
 
 def escaped(text: str) -> str:
-    """Prose that may hold foreign words: every mark that Markdown or HTML could read is escaped."""
+    """Prose that may contain untrusted text: all Markdown and HTML syntax is escaped."""
     return re.sub(r"([\\`*_{}\[\]<>#|~$&!@]|:(?=//)|(?<=www)\.)", r"\\\1", one_line(text))
 
 
@@ -143,8 +143,8 @@ def _certainty(job: ExportJob) -> list[str]:
         lines.append(f"- {escaped(constraint_text(item, number, rule))}")
     if origin.compared is not None:
         lines.append(
-            f"- {compared_text(origin.compared)} The best of many looks better than it is; nothing here "
-            "is corrected for the choice."
+            f"- {compared_text(origin.compared)} The best of many looks better than it is; these numbers "
+            f"are not corrected for this selection."
         )
     if item.gain is not None:
         sentence = "more useful" if item.gain else "NOT shown to be more useful"
@@ -154,14 +154,14 @@ def _certainty(job: ExportJob) -> list[str]:
 
 def _limits(job: ExportJob) -> list[str]:
     further = (
-        "Measured are single-turn prompts of these suites alone: other languages, longer dialogues, "
-        "attacks that search for a weak spot, and harms the suites do not name were not looked at. A low "
-        "rate is no proof of safety."
+        "Only single-turn prompts of these suites were measured: other languages, multi-turn dialogues, "
+        "adaptive attacks, and harms outside the suites were not evaluated. "
+        "A low rate is not proof of safety."
     )
     if job.origin.judge is not None:
         judged = (
-            f"{escaped(job.origin.judge)}. A judge is a model and errs, too; its agreement with the "
-            "keyword lists and with people is a matter of its own."
+            f"{escaped(job.origin.judge)}. A judge is a model and makes mistakes, too; its agreement "
+            f"with keyword lists and people must be checked separately."
         )
         return [judged, f"- {further}"]
     name = job.spec.evaluation.keyword_lists[0]

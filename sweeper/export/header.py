@@ -1,4 +1,4 @@
-"""The comment lines of every export: where it comes from, what was measured, what it takes to hold."""
+"""The comment lines of every export: origin, measurements, and conditions for reproducing them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,19 +12,19 @@ BY_CALLBACK = (
     "WITHOUT ema_callback.py BESIDE THIS FILE THE NUMBERS DO NOT HOLD. "
     "Pass callbacks=[WeightAveraging()] to the trainer."
 )
-"""How an average comes about where the target is a trainer of transformers."""
+"""How weights are averaged where the target is a transformers trainer."""
 
 
 def header(
     job: ExportJob, target: str, averaging: str = BY_CALLBACK, notes: Sequence[str] = ()
 ) -> str:
-    """Comment lines: where the file comes from, what was measured, and what it takes to hold.
+    """Comment lines: the origin of the file, the measurements, and the conditions for reproducing them.
 
     Args:
         job: What is exported.
         target: What reads the file.
-        averaging: How the target averages the weights, or that it cannot.
-        notes: What else differs between the target and the sweep.
+        averaging: How the target averages the weights, or that it does not.
+        notes: Other differences between the target and the sweep.
     """
     item, config, split = job.candidate, job.config, job.split
     revision = f" (revision {config['revision']})" if config.get("revision") else ""
@@ -44,7 +44,7 @@ def header(
     if job.averaging is not None:
         lines.append(f"The weights are averaged, {config['average']}: {averaging}")
         if config["method"] == "lora":
-            lines.append("Averaged are the adapter's factors, not their product.")
+            lines.append("The factors of the adapter are averaged, not their product.")
     return "".join(f"# {one_line(line)}\n" for line in [*lines, *notes])
 
 
@@ -75,7 +75,7 @@ def listed(values: Sequence[object]) -> str:
 
 
 def verdicts_text(job: ExportJob) -> str:
-    """What decides which response is unsafe: a keyword list by name and hash, or a judge."""
+    """The source of unsafe verdicts: a keyword list by name and hash, or a judge."""
     if job.origin.judge is not None:
         return job.origin.judge
     name = job.spec.evaluation.keyword_lists[0]
@@ -98,7 +98,7 @@ def versions_text(candidate: Candidate) -> str:
 
 
 def precision_text(config: Mapping[str, Any]) -> str:
-    """How the weights were held and computed with, and what that takes elsewhere."""
+    """The dtypes of weights and arithmetic, and how to reproduce them in another trainer."""
     attention = f", attn_implementation={config['attention']}" if "attention" in config else ""
     autocast = "under bf16 autocast" if config["dtype"] == "mixed_bf16" else "without autocast"
     held = f"loaded with dtype={loaded_dtype(config)}{attention}, trained {autocast}"
@@ -107,7 +107,7 @@ def precision_text(config: Mapping[str, Any]) -> str:
 
 
 def templates_text(template: Any) -> str:
-    """The template of the training rows, and that of everything that was scored."""
+    """The templates for training and for scoring."""
     if not isinstance(template, Mapping):
         return f"Training template {template}, test template {template}"
     sides = []
@@ -143,5 +143,5 @@ def interval_text(candidate: Candidate, name: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Text that cannot leave its comment line, whatever line breaks or controls it holds."""
+    """Text on one line, with line breaks and control characters replaced."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())

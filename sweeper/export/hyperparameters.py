@@ -1,4 +1,4 @@
-"""Every hyperparameter as it is, for trainers without an exporter of their own and for people."""
+"""Every hyperparameter unchanged, for trainers without an exporter and for people."""
 
 from sweeper.export.header import header, list_digest
 from sweeper.export.job import ExportJob, dump

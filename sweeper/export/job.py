@@ -1,4 +1,4 @@
-"""What every export has in common: the batch split, the averaging, the header, and YAML."""
+"""The common parts of all exports: the batch split, the averaging, the header, and YAML."""
 
 import re
 from collections.abc import Mapping
@@ -27,7 +27,10 @@ class BatchSplit(NamedTuple):
 
 
 class Averaging(NamedTuple):
-    """What the callback has to do. `decay`, `weight` and `every` are None where they do not apply."""
+    """The settings of the averaging callback.
+
+    `decay`, `weight` and `every` are None where they do not apply.
+    """
 
     kind: Literal["ema", "interpolate", "feedback"]
     decay: float | None = None
@@ -40,8 +43,8 @@ class Origin:
     """Where a configuration comes from.
 
     `run` is the name of its run folder, `compared` how many complete configurations it was compared with,
-    itself included; both are None where nobody said. `recommended` says that the sweep recommends it.
-    `judge` is what decided the rates where it is not the first keyword list.
+    itself included; both are None where unknown. `recommended` says that the sweep recommends it.
+    `judge` is the judge of the rates, if not the first keyword list.
     """
 
     run: str | None = None
@@ -71,7 +74,7 @@ class ExportJob:
 
     @property
     def stem(self) -> str:
-        """What file names begin with."""
+        """The prefix of file names."""
         return stem(self.candidate, self.spec)
 
 
@@ -95,12 +98,12 @@ def make_job(
 
 
 def stem(candidate: Candidate, spec: SweepSpec) -> str:
-    """What the names of a configuration's files begin with."""
+    """The prefix of the names of a configuration's files."""
     return f"{spec.name}-{candidate.config_id}"
 
 
 def check_exportable(candidate: Candidate) -> None:
-    """Refuse what cannot be trained again, or named.
+    """Reject a configuration that cannot be trained again, or whose id cannot be in a file name.
 
     Raises:
         SweeperError: the untouched base model, or an id unfit for a file name.
@@ -122,8 +125,8 @@ def split_batch(
     Args:
         batch_size: The effective batch, in rows.
         world_size: Devices.
-        micro_batch: Rows per device and pass where the user names them; nothing else will do then.
-        preferred: An upper bound of what is chosen otherwise.
+        micro_batch: Rows per device and forward pass as set by the user, exactly.
+        preferred: An upper bound if `micro_batch` is not set.
 
     Raises:
         SweeperError: it does not divide; the message lists what does.
@@ -152,10 +155,10 @@ def _listed(numbers: list[int]) -> str:
 
 
 def averaging_of(candidate: Candidate, spec: SweepSpec) -> Averaging | None:
-    """What has to be done to the weights besides training; None for a raw configuration.
+    """The averaging of the weights; None for a raw configuration.
 
     Raises:
-        SweeperError: a fed-back EMA that is not in the spec, whose exact decay is therefore unknown.
+        SweeperError: a feedback EMA that is not in the spec, so that its exact decay is unknown.
     """
     readout, label = candidate.readout, str(candidate.config["average"])
     if label.startswith("feedback"):
@@ -171,7 +174,7 @@ def averaging_of(candidate: Candidate, spec: SweepSpec) -> Averaging | None:
 
 
 def loaded_dtype(config: Mapping[str, Any]) -> str:
-    """What the model's weights are loaded in; `mixed_bf16` needs fp32 only where they are trained."""
+    """The dtype the model's weights are loaded in; `mixed_bf16` needs fp32 only for trained weights."""
     frozen = config["method"] == "lora"
     if config["dtype"] == "pure_bf16" or (config["dtype"] == "mixed_bf16" and frozen):
         return "bfloat16"
@@ -179,7 +182,7 @@ def loaded_dtype(config: Mapping[str, Any]) -> str:
 
 
 def openable(model: str) -> str:
-    """What another trainer can open: the folder of a `builtin:` model where it is built."""
+    """A model path that another trainer can open: for a `builtin:` model, its folder if it is built."""
     try:
         return local_path(model)
     except DataError:
@@ -187,7 +190,10 @@ def openable(model: str) -> str:
 
 
 def adapter_fields(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of `peft.LoraConfig` under their own names. `all-linear` is a word there, no list."""
+    """The fields of `peft.LoraConfig` under their own names.
+
+    `all-linear` is a string there, not a list.
+    """
     targets = list(config["lora_target_modules"])
     return {
         "r": config["lora_r"],
@@ -202,24 +208,22 @@ def adapter_fields(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def whole_alpha(alpha: float) -> int:
-    """`lora_alpha` for targets that take whole numbers alone.
+    """`lora_alpha` for targets that accept only whole numbers.
 
-    Raises:
-        ExportError: it is none.
+    Raises: ExportError: it is not a whole number.
     """
     if not float(alpha).is_integer():
         raise ExportError(
-            f"lora_alpha is {alpha}, and this target takes whole numbers alone; export with --format "
-            "transformers, whose peft takes any"
+            f"lora_alpha is {alpha}, but this target accepts only whole numbers; use --format "
+            f"transformers, as peft accepts any number"
         )
     return int(alpha)
 
 
 def write_files(folder: Path, contents: Mapping[str, str], what: str) -> tuple[Path, ...]:
-    """Write files, name to content, into a folder that is made where it is missing.
+    """Write files, name to content, into a folder, which is created if missing.
 
-    Raises:
-        RunFolderError: one of them cannot be written; `what` says of which part of the export.
+    Raises: RunFolderError: one of them cannot be written; `what` names the part of the export.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The rows a configuration was trained on, for a trainer that is to see them in the same order."""
+"""The training rows of a configuration, for a trainer that should read them in the same order."""
 
 import json
 from pathlib import Path
@@ -18,12 +18,12 @@ def export_rows(
 ) -> tuple[Path, ...]:
     """Write `<stem>.rows.jsonl`: `prompt` and `completion` of every row of every step, in order.
 
-    Of the first seed. One epoch over this file, in its order, is the whole training. With `segments` also
-    `<stem>.segments.jsonl`, the same rows as Axolotl's `input_output` takes them.
+    They are those of the first seed. One epoch over this file, in its order, is the complete training.
+    With `segments` also `<stem>.segments.jsonl`, the same rows as Axolotl's `input_output` takes them.
 
     Raises:
         SweeperError: the untouched base model, or a configuration this spec does not plan.
-        DataError, ModelError: the data or the tokenizer is gone.
+        DataError, ModelError: the data or the tokenizer is no longer available.
         RunFolderError: the file cannot be written.
     """
     check_exportable(candidate)

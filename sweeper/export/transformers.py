@@ -16,7 +16,7 @@ COPIED = (
     "adam_epsilon",
     "max_grad_norm",
 )
-"""Hyperparameters that bear the same name on both sides."""
+"""Hyperparameters that have the same name on both sides."""
 
 
 def files(job: ExportJob) -> dict[str, str]:
@@ -32,10 +32,9 @@ def files(job: ExportJob) -> dict[str, str]:
 def arguments(job: ExportJob) -> dict[str, Any]:
     """Fields of `transformers.TrainingArguments`.
 
-    `bf16` is autocast, hence on for `mixed_bf16` alone: what the weights are held in is the dtype the
-    model is loaded with, which the header names. Gradient checkpointing is always said, since TRL
-    switches it on by default. No checkpoints are kept, because one taken on the way would hold weights
-    that are not averaged.
+    `bf16` is autocast, hence on for `mixed_bf16` alone: the dtype of the weights is that of the loaded
+    model, which the header names. Gradient checkpointing is always set, since TRL enables it by default.
+    No checkpoints are saved, because they would contain weights that are not averaged.
     """
     values = {
         "output_dir": job.stem,

@@ -1,4 +1,4 @@
-"""For TRL: a configuration for `trl sft --config`, which refuses keys it does not know, and a script."""
+"""For TRL: a configuration for `trl sft --config`, which rejects unknown keys, and a script."""
 
 import re
 from importlib import resources
@@ -16,8 +16,8 @@ _SCRIPT = "trl_script.py.txt"
 def files(job: ExportJob) -> dict[str, str]:
     """`<stem>.trl.yaml`, and `<stem>.trl.py`, which trains it.
 
-    The data set stays open: it must hold prompt and completion columns, formatted by the training
-    template the header names.
+    The data set is chosen by the user: it needs prompt and completion columns, formatted with the training
+    template in the header.
     """
     config = job.config
     values: dict[str, Any] = {"model_name_or_path": openable(config["model"])}

@@ -1,4 +1,4 @@
-"""The weights of a configuration: those the sweep kept, or trained again; compared with the record."""
+"""The weights of a configuration: kept by the sweep, or trained again and compared with the record."""
 
 import tempfile
 from dataclasses import replace
@@ -19,7 +19,7 @@ from sweeper.task import TrajectoryTask
 
 
 class Exported(NamedTuple):
-    """Where the weights lie, and in one sentence how they compare with those that were measured."""
+    """The folder of the weights, and a sentence on how they compare with those that were measured."""
 
     folder: Path
     comparison: str
@@ -29,24 +29,24 @@ class Exported(NamedTuple):
 def export_weights(
     run: RunFolder, spec: SweepSpec, candidate: Candidate, out: Path, origin: Origin = UNKNOWN
 ) -> Exported:
-    """Save what the numbers of a configuration were measured on.
+    """Save the weights that a configuration was measured on, for its first seed.
 
-    Of its first seed. Where the run kept the weights (`compute.keep_weights`) and their hash is the
-    record's, those are taken. Else the configuration is trained alone, as `verify` does it, scored again,
-    and compared with the record; weights are written in any case, with what the comparison said in the
-    README.md beside them.
+    If the run kept the weights (`compute.keep_weights`) and their hash equals the record's, those are
+    used. Otherwise the configuration is trained again alone, as by `verify`, scored, and compared with the
+    record; weights are written in any case, with the result of the comparison in the README.md beside
+    them.
 
     Args:
         run: The run folder.
         spec: Its spec.
         candidate: A trained configuration.
-        out: Where the new folder `<stem>-weights` is made; files of the same name are replaced.
+        out: Where the new folder `<stem>-weights` is created; files of the same name are replaced.
         origin: What the model card says of the run.
 
     Raises:
         SweeperError: the untouched base model, a configuration that was never measured, or a retraining
             that failed.
-        DataError, ModelError: the inputs of the run are gone.
+        DataError, ModelError: the inputs of the run are no longer available.
         RunFolderError: the folder cannot be written.
     """
     check_exportable(candidate)
@@ -100,19 +100,19 @@ def _write(task: TrajectoryTask, weights: Path, folder: Path, readme: str) -> No
 
 
 def _record(run: RunFolder, candidate: Candidate) -> TrialRecord:
-    """The record of the first seed as the sweep wrote it, whatever a judge says of it since."""
+    """The record of the first seed as the sweep wrote it, without the rates of a judge."""
     key = (candidate.config_id, candidate.seeds[0])
     record = next(item for item in read_records(run.records).records if item.key == key)
     if record.provenance.get("weights_sha256") is None:
         raise SweeperError(
             f"configuration {candidate.config_id} was not measured ({record.status}): there are no "
-            "weights its numbers stand on; name another with --config"
+            f"measured weights; choose another with --config"
         )
     return record
 
 
 def compared(found: Verification, retrained: TrialRecord, seed: int) -> str:
-    """What became of the promise that retraining gives the measured weights, in one sentence."""
+    """How the retrained weights compare with the measured ones, in one sentence."""
     whose = f"These weights are of seed {seed}, trained again alone"
     if found.bit_equal and found.verdicts_equal:
         return f"{whose}: bit for bit those that were measured, with the same verdicts."

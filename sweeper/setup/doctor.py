@@ -1,4 +1,4 @@
-"""Whether this machine can run a sweep: packages, devices, folders, the hub, a Ray cluster."""
+"""Checks whether this machine can run a sweep: packages, devices, folders, the Hub, a Ray cluster."""
 
 import itertools
 import os
@@ -24,7 +24,7 @@ State = Literal["ok", "note", "problem"]
 
 
 class Check(NamedTuple):
-    """One thing looked at: what was found, and unless it is `ok`, what was expected and what to do."""
+    """One check: what was found, and unless it is `ok`, what was expected and what to do."""
 
     name: str
     state: State
@@ -36,13 +36,13 @@ class Check(NamedTuple):
 DISTRIBUTION = "sweeper-llm"
 
 BASE = "base"
-"""What is installed without any extra."""
+"""The packages installed without any extra."""
 
 NEEDED = (BASE, "train", "cluster")
-"""The extras without which no sweep runs; the others are for some sweeps, or for reading results."""
+"""The extras that every sweep needs; the others are for some sweeps, or for reading results."""
 
 COLLECTIONS = ("all", "dev")
-"""Extras that repeat the others, or are for people who change sweeper."""
+"""Extras that combine the others, or are for developers of sweeper."""
 
 LEAST_FREE_BYTES = GIB
 
@@ -52,11 +52,11 @@ CONNECT_SECONDS = 5.0
 
 
 def examine(out: Path, address: str | None = None) -> list[Check]:
-    """Look at everything. Nothing is started, fetched or left behind.
+    """Run all checks. Nothing is started or downloaded, and no files are left behind.
 
     Args:
         out: Where runs are to be written.
-        address: A Ray cluster to join for a moment; None joins none.
+        address: A Ray cluster to connect to briefly; None skips this check.
     """
     found = [_python(), *_packages(), *_devices(this_machine()), _token()]
     offline = _offline_flags()
@@ -78,7 +78,7 @@ def requirements() -> dict[str, tuple[Requirement, str]]:
     """What this installation requires: package -> its requirement, and the first extra it comes with.
 
     Raises:
-        importlib.metadata.PackageNotFoundError: sweeper is not installed, only lies on the import path.
+        importlib.metadata.PackageNotFoundError: sweeper is on the import path but not installed.
     """
     extras = metadata.metadata(DISTRIBUTION).get_all("Provides-Extra") or []
     groups = [BASE, *(extra for extra in extras if extra not in COLLECTIONS)]
@@ -158,7 +158,7 @@ def _devices(machine: Machine) -> Iterator[Check]:
 
 
 def _token() -> Check:
-    """Whether there is a token. It is never read further than that."""
+    """Whether there is a token; its value is not used."""
     if any(os.environ.get(name) for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")):
         return Check("hub token", "ok", "present (environment)")
     home = os.environ.get("HF_HOME")
@@ -167,7 +167,7 @@ def _token() -> Check:
     if path.is_file() and path.stat().st_size:
         return Check("hub token", "ok", "present (hf auth login)")
     remedy = "run `hf auth login` or set HF_TOKEN if a model or data set is gated"
-    return Check("hub token", "note", "none", "one, for gated repositories alone", remedy)
+    return Check("hub token", "note", "none", "one, only for gated repositories", remedy)
 
 
 def _offline_flags() -> dict[str, str]:

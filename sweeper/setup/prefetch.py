@@ -1,4 +1,4 @@
-"""Everything a sweep reads, brought into the cache and checked, where there is a network."""
+"""Downloads everything a sweep reads into the cache and checks it."""
 
 import os
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ PLACES = ("HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "SWEEPER_CACHE")
 
 
 class Item(NamedTuple):
-    """One thing that lies here: its commit on the hub, or the SHA-256 of a local file or folder."""
+    """One cached item: its commit on the Hub, or the SHA-256 of a local file or folder."""
 
     what: str
     name: str
@@ -31,7 +31,7 @@ class Item(NamedTuple):
 
 
 class Prefetched(NamedTuple):
-    """What lies here, the row counts of the data, and the commits' environment for a compute node."""
+    """The cached items, the row counts of the data, and the environment variables for a compute node."""
 
     items: list[Item]
     rows: dict[str, int]
@@ -39,10 +39,10 @@ class Prefetched(NamedTuple):
 
 
 def prefetch(spec: SweepSpec) -> Prefetched:
-    """Fetch and check a sweep's model, tokenizer, data and suites through the code a trial loads them with.
+    """Fetch and check a sweep's model, tokenizer, data and suites with the code of a trial.
 
     Raises:
-        DataError, ModelError, MissingExtraError: what cannot be fetched or would stop a trial.
+        DataError, ModelError, MissingExtraError: a download failed, or a trial would fail on it.
     """
     task = pin_revisions(make_tasks(make_plan(spec), spec, resolve)[0])
     rows = preflight(task)

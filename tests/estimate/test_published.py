@@ -125,7 +125,9 @@ def test_a_sweep_of_published_names_is_counted_by_hand() -> None:
     assert found.prompt_tokens == pytest.approx(prompts)
     assert found.heldout_tokens == pytest.approx(200 * 88.9)
     assert found.rows is None
-    assert "PUBLISHED FIGURES of tatsu-lab/alpaca, advbench, xstest-safe: `sweeper" in found.source
+    assert (
+        "PUBLISHED FIGURES of tatsu-lab/alpaca, advbench, xstest-safe: run `sweeper" in found.source
+    )
     short = make_spec(*ALPACA, "data.max_length=60")
     assert counted_characters(task_of(short)).per_row == 60
 
@@ -165,7 +167,8 @@ def test_plan_shows_an_estimate_from_published_figures_and_says_so(
     estimate = json.loads(capsys.readouterr().out)["estimate"]
     said = estimate["tokens"]["source"]
     assert (
-        "PUBLISHED FIGURES of tatsu-lab/alpaca, advbench, xstest-safe: `sweeper prefetch`" in said
+        "PUBLISHED FIGURES of tatsu-lab/alpaca, advbench, xstest-safe: run `sweeper prefetch`"
+        in said
     )
     assert said.count("the shape of meta-llama/Llama-3.1-8B-Instruct is the published one") == 1
     monkeypatch.setattr(sys, "argv", ["sweeper", *words[:2]])

@@ -305,7 +305,7 @@ def test_the_sweeps_own_micro_batch_is_preferred(tmp_path: Path) -> None:
 
 def test_what_cannot_be_exported_is_refused(tmp_path: Path) -> None:
     spec = make_spec()
-    with pytest.raises(SweeperError, match="no export format `tune`; there are trl"):
+    with pytest.raises(SweeperError, match="no export format `tune`; formats: trl"):
         export(candidate(), spec, "tune", tmp_path)
     with pytest.raises(SweeperError, match="untouched base model"):
         export(candidate(base_record()), spec, "yaml", tmp_path)
@@ -577,7 +577,7 @@ def test_axolotl_says_where_it_holds_weights_otherwise(
     made = make_lora_config if method == "lora" else make_config
     item = candidate(config=made(dtype=dtype))
     text = text_of(export(item, make_spec(), "axolotl", tmp_path)[:1], ".yaml")
-    assert ("THE NUMBERS NEED NOT HOLD" in text) is differs
+    assert ("RESULTS MAY DIFFER" in text) is differs
 
 
 def test_the_recommended_configuration_has_a_name_of_its_own(tmp_path: Path) -> None:
@@ -638,11 +638,11 @@ def test_the_model_card_says_what_how_sure_and_what_not(tmp_path: Path) -> None:
     assert "12 configurations were compared" in text
     plain = text.replace("\\", "")
     assert all(limit in plain for limit in LIMITS)
-    assert "A low rate is no proof of safety." in text
+    assert "A low rate is not proof of safety." in text
     page = rendered(text)
     assert page.count("<table>") == 2
     judged = Origin(judge="unsafe_rate by the judge guard (abcd1234)")
     text = text_of(export(item, make_spec(), "card", tmp_path, origin=judged), "model_card.md")
     assert "unsafe\\_rate by the judge guard (abcd1234)" in text
     assert "sees wording" not in text
-    assert "A low rate is no proof of safety." in text.replace("\\", "")
+    assert "A low rate is not proof of safety." in text.replace("\\", "")

@@ -168,7 +168,10 @@ BAD_LISTS = [
         "matching: prefix\nphrases: [a]\nwindow_words: 3",
         "`window_words` must be at least 1 with `matching: open",
     ),
-    ("matching: opening\nphrases: [a]", "`window_words` must be at least 1 with `matching: opening`"),
+    (
+        "matching: opening\nphrases: [a]",
+        "`window_words` must be at least 1 with `matching: opening`",
+    ),
     ("matching: prefix\nphrases: [a]\nexceptions: [b]", "`exceptions` are allowed only with"),
     ("matching: prefix\nphrases: [Nope]\ncase_sensitive: false", "'Nope' can never match"),
     ("matching: opening\nwindow_words: 9\nphrases: [I cannot]", "'I cannot' can never match"),
