@@ -39,7 +39,7 @@ class TrainingLog:
         self._intervals = {path: _Interval() for path in resources.paths}
         self._flops: dict[RunningPath, float] = {}
         self._peak: float | None = None
-        if resources.budget is not None:
+        if resources.budget is not None and self._device.type == "cuda":
             name = torch.cuda.get_device_name(self._device)
             peak = peak_flops(name, first.task.model.dtype)
             self._peak = None if peak is None else peak * first.pending.world.size

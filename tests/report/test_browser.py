@@ -451,7 +451,7 @@ def test_the_tray_tests_pairs_as_the_package_does(opened: Open, seeds: tuple[int
     for first, second in (("c0", "c5"), ("c3", "c2"), ("c1", "c1")):
         for metric in ("unsafe_rate", "rouge_l", "heldout_loss"):
             here = found.value(
-                "([a, b, name]) => paired.gap(page.data('pairs'), a, b, name)",
+                "([a, b, name]) => paired.difference(page.data('pairs'), a, b, name)",
                 [first, second, metric],
             )
             there = paired_difference(items[first], items[second], metric)
@@ -462,14 +462,14 @@ def test_the_tray_tests_pairs_as_the_package_does(opened: Open, seeds: tuple[int
             assert (here["p"] is None) == (there.p_value is None)
             if there.p_value is not None:
                 assert here["p"] == pytest.approx(there.p_value, rel=1e-9)
-    assert found.value("paired.gap(page.data('pairs'), 'c0', 'c5', 'unsafe_rate').p") < 0.05
+    assert found.value("paired.difference(page.data('pairs'), 'c0', 'c5', 'unsafe_rate').p") < 0.05
 
 
 def test_without_samples_the_pair_is_taken_as_independent(opened: Open) -> None:
     records = [base_record(identity="base"), make_record(identity="a", unsafe=(30, 256))]
     found = opened(light(made(records)))
     items = {i.config_id: i for i in find_front(records, make_spec()).candidates}
-    here = found.value("paired.gap(page.data('pairs'), 'a', 'base', 'unsafe_rate')")
+    here = found.value("paired.difference(page.data('pairs'), 'a', 'base', 'unsafe_rate')")
     there = paired_difference(items["a"], items["base"], "unsafe_rate")
     assert there is not None and there.interval is not None
     assert here["interval"] == pytest.approx(list(there.interval), abs=1e-12)

@@ -107,7 +107,7 @@ const paired = (() => {
      * The first minus the second in a metric; null where one was not measured. `interval` and `p`
      * are null where they are not known; `test` says in words what was done.
      */
-    paired_difference(block, first, second, name) {
+    difference(block, first, second, name) {
       const [one, other] = [block.of[first].metrics[name], block.of[second].metrics[name]];
       if (one === undefined || other === undefined) return null;
       const difference = one.value - other.value;

@@ -41,7 +41,7 @@
   };
 
   const pairLine = (first, second, name) => {
-    const found = paired.gap(tests, first, second, name);
+    const found = paired.difference(tests, first, second, name);
     if (found === null) return [];
     const [low, high] = found.interval ?? [null, null];
     const apart = low !== null && (low > 0 || high < 0);
