@@ -410,7 +410,7 @@ def test_an_unknown_export_format_is_refused_with_the_known_ones(
 ) -> None:
     candidate = make_plan(tiny_spec).configurations[0].config_id
     words = ("export", finished, "--config", candidate, "--format")
-    refused(command(*words, "tune"), "no export format `tune`; there are trl, transformers")
+    refused(command(*words, "tune"), "no export format `tune`; formats: trl, transformers")
     answer = command(*words, "yaml", "--out", finished / "ex")
     assert answer.code == 0
     assert all(Path(line.removeprefix("wrote ")).is_file() for line in answer.out.splitlines())
