@@ -1,1 +1,1 @@
-"""Run folders seen from outside: open, list, clean, verify."""
+"""Operations on run folders: open, list, clean, migrate, verify."""

@@ -1,4 +1,4 @@
-"""What of a run folder can be deleted, with its size, and deleting it. Records are never touched."""
+"""Finds and deletes files of a run folder that are not needed. Records are never changed."""
 
 import shutil
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from sweeper.sweep.retention import retained_ids, unfinished_files, weight_files
 
 
 class Leftover(NamedTuple):
-    """Something that can be deleted: files or folders, their size, and what is lost with them."""
+    """Files or folders that can be deleted, their size, and what is lost with them."""
 
     what: str
     paths: tuple[Path, ...]
@@ -34,26 +34,24 @@ def leftovers(
     weights: bool = False,
     responses: bool = False,
 ) -> list[Leftover]:
-    """What can be deleted of a run folder.
+    """The files of a run folder that can be deleted.
 
-    Always: checkpoints and outboxes of trajectories that have all their records, Ray's scratch, and what
-    processes that were killed left half-written. A record that only lies in an outbox is not among them.
+    Always: checkpoints and outboxes of trajectories that have all their records, Ray's temporary files,
+    and partial files of killed processes. A record that exists only in an outbox is kept.
 
     Args:
         folder: A run folder.
         spec: Its spec.
-        checkpoints: Also those of trajectories that are not done.
-        weights: Also kept weights of what is neither on the front nor recommended.
+        checkpoints: Also those of unfinished trajectories.
+        weights: Also kept weights of configurations neither on the front nor recommended.
         responses: Also all responses.
 
-    Raises:
-        RunFolderError: a driver is at work here.
-        RecordError: records.jsonl cannot be trusted.
+    Raises: RunFolderError: a driver is using the folder. RecordError: records.jsonl cannot be trusted.
     """
     if folder.has_driver():
         raise RunFolderError(
-            f"a driver is at work in {folder.root}; it deletes what it does not need itself. Wait for "
-            "it, or stop it first"
+            f"a driver is using {folder.root} and deletes unneeded files itself; wait for it to finish, "
+            f"or stop it first"
         )
     records = read_records(folder.records).records
     done, begun = _by_state(folder, spec, records)
@@ -61,8 +59,8 @@ def leftovers(
     found = [
         _leftover("checkpoints of finished trajectories", _checkpoints(done), nothing),
         _leftover("outboxes of finished trajectories", _outboxes(done), nothing),
-        _leftover("half-written files", unfinished_files(folder), nothing),
-        _leftover("Ray's scratch", _present(folder.ray), nothing),
+        _leftover("partial files", unfinished_files(folder), nothing),
+        _leftover("Ray's temporary files", _present(folder.ray), nothing),
     ]
     if checkpoints:
         lost = "these trajectories start again from their first step"
@@ -74,19 +72,15 @@ def leftovers(
         found.append(_leftover("weights off the front", off, lost))
     if responses:
         lost = (
-            "`sweeper rescore` has nothing to judge, reports show no responses, and `sweeper verify` "
-            "nothing to compare"
+            "the responses: they can no longer be rescored, shown in reports, or compared by `sweeper "
+            "verify`"
         )
         found.append(_leftover("responses", _present(folder.generations), lost))
     return [item for item in found if item.paths]
 
 
 def clean(folder: RunFolder, found: list[Leftover]) -> None:
-    """Delete what `leftovers` found.
-
-    Raises:
-        RunFolderError: a driver is at work here by now.
-    """
+    """Delete what `leftovers` found. Raises: RunFolderError: a driver is now using the folder."""
     with DriverLock(folder):
         for path in (path for item in found for path in item.paths):
             if path.is_dir():
@@ -98,7 +92,10 @@ def clean(folder: RunFolder, found: list[Leftover]) -> None:
 def _by_state(
     folder: RunFolder, spec: SweepSpec, records: tuple[TrialRecord, ...]
 ) -> tuple[list[TrialStorage], list[TrialStorage]]:
-    """The trajectories that have all their records, and the others. What the plan does not have is open."""
+    """The trajectories that have all their records, and the others.
+
+    Trajectories that are not in the plan count as unfinished.
+    """
     only = (folder.read_info() or {}).get("only")
     keys = {record.key for record in records}
     finished = {

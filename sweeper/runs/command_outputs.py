@@ -1,4 +1,4 @@
-"""What `--json` prints of plans, judges and the machine, and the JSON schema of every command."""
+"""The `--json` output of commands about plans, judges and the machine, and all JSON schemas."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -23,14 +23,14 @@ from sweeper.runs.outputs import (
 
 
 class RunModel(Model):
-    """One run of a folder; what a damaged one does not tell is null."""
+    """One run of a folder; unknown fields of a damaged run are null."""
 
     path: Annotated[str, BeforeValidator(lambda path: encodable(str(path)))]
-    name: Text | None = Field(description="Of the sweep.")
+    name: Text | None = Field(description="Name of the sweep.")
     state: Literal["running", "finished", "unfinished", "damaged"]
     records: int | None = Field(description="Written so far.")
-    planned: int | None = Field(description="By the plan; further seeds are not among them.")
-    failed: int | None = Field(description="Of the records.")
+    planned: int | None = Field(description="By the plan, without further seeds.")
+    failed: int | None = Field(description="Failed records.")
     front: int | None = Field(description="Configurations on it, by their estimates.")
     recommended: Text | None = Field(description="The id.")
     best: dict[str, float] = Field(description="Its objectives by metric.")
@@ -47,15 +47,15 @@ class LsOutput(Output):
 
     @classmethod
     def of(cls, found: Iterable[RunLine], root: Path) -> "LsOutput":
-        """Of a listing."""
+        """From a listing."""
         return cls(folder=str(root), runs=tuple(map(RunModel.model_validate, found)))
 
 
 class JudgedRate(Model):
-    """How much of a run a judge has judged, in one rate."""
+    """How much of a run a judge has judged, for one rate."""
 
     judge: Text
-    about: Text = Field(description="What the judge was asked.")
+    about: Text = Field(description="Configuration of the judge.")
     digest: Text = Field(description="Hash of everything its verdicts depend on.")
     rate: Text = Field(description="The metric it gives.")
     responses: int = Field(description="Of the run.")
@@ -66,7 +66,7 @@ class JudgedRate(Model):
 
 
 class JudgesOutput(Output):
-    """`sweeper rescore` without `--judge`: who has judged the run."""
+    """`sweeper rescore` without `--judge`: the judges of the run."""
 
     judges: tuple[JudgedRate, ...]
 
@@ -87,7 +87,7 @@ class JudgedConfiguration(Model):
 
 
 class RescoreOutput(Output):
-    """`sweeper rescore --judge`: what a judge says of every configuration."""
+    """`sweeper rescore --judge`: the judge's rates of every configuration."""
 
     judge: Text
     digest: Text = Field(description="Hash of everything its verdicts depend on.")
@@ -95,7 +95,7 @@ class RescoreOutput(Output):
 
 
 class TokensModel(Model):
-    """What the estimate knows of the data, in tokens."""
+    """Token counts of the data."""
 
     per_row: float = Field(description="Mean of a training row.")
     longest_row: float
@@ -104,12 +104,12 @@ class TokensModel(Model):
     longest_prompt: float
     generated: float = Field(description="Of a response.")
     heldout_tokens: float
-    source: Text = Field(description="Counted or guessed.")
+    source: Text = Field(description="How they were determined.")
     rows: dict[str, int] | None
 
 
 class EstimateModel(Model):
-    """What a sweep costs."""
+    """The cost of a sweep."""
 
     source: Text = Field(description="`analytic`, or measured.")
     device: Text = Field(description="Of a trial.")
@@ -171,13 +171,13 @@ class PlanOutput(Output):
     notes: tuple[Text, ...]
     rows: dict[str, int] | None = Field(description="Null where the data cannot be read.")
     estimate: EstimateModel | None
-    estimate_missing: Text | None = Field(description="What an estimate lacks.")
+    estimate_missing: Text | None = Field(description="Why there is no estimate.")
     disk: DiskModel | None
     trajectory_list: tuple[TrajectoryModel, ...]
 
 
 class FetchedModel(Model):
-    """One thing that is on this machine now."""
+    """One item that is now on this machine."""
 
     what: Text
     name: Text
@@ -206,7 +206,7 @@ class PrefetchOutput(Output):
 
 
 class CheckModel(Model):
-    """One thing looked at."""
+    """One check."""
 
     name: Text
     state: Literal["ok", "note", "problem"]
@@ -232,7 +232,7 @@ class LeftoverModel(Model):
 
 
 class CleanOutput(Output):
-    """`sweeper clean`: what can be, or was, deleted."""
+    """`sweeper clean`: the files that can be, or were, deleted."""
 
     deleted: bool
     items: tuple[LeftoverModel, ...]

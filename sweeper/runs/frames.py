@@ -12,13 +12,13 @@ from sweeper.runs.outputs import encodable
 from sweeper.store.records import TrialRecord
 
 HTML_ROWS = 10
-"""Rows of a table in a notebook; `frame()` has all of them."""
+"""Rows of a table shown in a notebook; `frame()` has all of them."""
 
 LONGEST_TEXT = 60
 """Characters of a text in a table of a notebook."""
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
-"""How a cell begins that a spreadsheet computes, or may (OWASP, CSV injection)."""
+"""First characters of a cell that a spreadsheet may execute as a formula (OWASP, CSV injection)."""
 
 
 def records_frame(records: Iterable[TrialRecord]) -> pd.DataFrame:
@@ -42,7 +42,7 @@ def candidates_frame(
 
 
 def csv_text(frame: pd.DataFrame) -> str:
-    """A frame as CSV in which no text is a formula to a spreadsheet: such a text begins with a quote.
+    """A frame as CSV without spreadsheet formulas: a text that could be one is prefixed with a quote.
 
     Numbers stay numbers, and every text stands in quotation marks, names of columns included.
     """

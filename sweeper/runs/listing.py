@@ -1,6 +1,6 @@
-"""The runs of a folder: one line each for `ls`, and by name those that `serve` may show.
+"""The runs of a folder: one line each for `ls`, and those that `serve` may show by name.
 
-A damaged run is a line that says what is wrong with it. A name from outside is only ever looked up here.
+A damaged run is listed with its problem. Names from requests are only looked up here, never used as paths.
 """
 
 import os
@@ -19,21 +19,21 @@ from sweeper.sweep.disk import used_bytes
 State = Literal["running", "finished", "unfinished", "damaged"]
 
 _INSIDE = {"trajectories", "generations", "ray", "verdicts", "export"}
-"""What lies in a run folder and holds no other runs."""
+"""Subfolders of a run folder that contain no other runs."""
 
 
-LEADS_OUT = "is a link that leads out of the folder"
+LEADS_OUT = "is a link to a place outside the folder"
 """Why a run is listed and not served."""
 
 
 class RunLine(NamedTuple):
     """A run in a list of runs.
 
-    `planned` counts one record for each configuration and seed, of an adaptive search those asked for
-    until now; further seeds of a refined one come on top, so that `records` may be more. `best` is the
-    recommended configuration with its objectives by metric. `written` is when its records last changed,
-    in UTC and ISO 8601. `size_bytes` counts every file below the folder. What a damaged run does not tell
-    is None, and `problem` says why.
+    `planned` counts one record for each configuration and seed, for an adaptive search those suggested so
+    far; further seeds of a refinement are not included, so `records` may be larger. `best` is the
+    recommended configuration with its objectives by metric. `written` is when its records last changed, in
+    UTC and ISO 8601. `size_bytes` counts every file below the folder. Unknown fields of a damaged run are
+    None, and `problem` says why.
     """
 
     path: Path
@@ -138,7 +138,7 @@ def servable_runs(root: Path) -> dict[str, Listed]:
 
     Args:
         root: A resolved path. A run that is a link, or holds one, to somewhere outside is listed with
-            its problem, so that nobody wonders where it is.
+            its problem, so that it is not silently missing.
     """
     if _has(root, "run.json"):
         return {root.name: _listed(root.name, root, root)}
@@ -171,7 +171,7 @@ def _listed(name: str, path: Path, root: Path) -> Listed:
 
 
 def _first_stray(folder: RunFolder) -> str:
-    """What is wrong with one of the names in a run: it leads out of the run, or reading it may hang."""
+    """The problem with a file in a run: it links to a place outside, or reading it may hang."""
     home = folder.root.resolve()
     for place in (folder.root, folder.generations, folder.confirm):
         try:

@@ -1,4 +1,4 @@
-"""Running a sweep to its end, which Python and the command line share."""
+"""Runs a sweep to its end, for the Python API and the command line."""
 
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -27,7 +27,7 @@ def run_to_end(
     """Run a sweep to its end; see `sweeper.sweep.run.run_sweep`.
 
     Raises:
-        KeyboardInterrupt: it was stopped before; all finished results are saved.
+        KeyboardInterrupt: stopped early; all finished results are saved.
     """
     from sweeper.sweep.run import (
         SweepCallbacks,

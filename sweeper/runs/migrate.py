@@ -1,4 +1,4 @@
-"""Bringing a run folder of an earlier version up to the one this program reads.
+"""Converts a run folder of an earlier version to the current one.
 
 Version 2 renames keys of the sweep file, roles of controls and fields of a record's provenance; ids,
 metrics, samples and responses stay as they are. This is the only code that knows the old names.
@@ -29,7 +29,7 @@ ROLES = {
 
 
 def _record_1_to_2(raw: Raw) -> Raw:
-    """Roles of controls, and whether responses ended early, in the words of version 2."""
+    """Renames roles of controls, and the flag of responses that ended early, to those of version 2."""
     provenance = dict(raw["provenance"])
     decoding = dict(provenance.get("decoding", {}))
     if "full_responses" in decoding:
@@ -39,7 +39,7 @@ def _record_1_to_2(raw: Raw) -> Raw:
 
 
 STEPS: Mapping[int, Step] = {1: _record_1_to_2}
-"""Version -> what makes the fields of its record those of the next version."""
+"""Version -> the conversion of its records to the next version."""
 
 SPEC_KEYS = {
     "evaluation": {},
@@ -56,7 +56,7 @@ SPEC_KEYS = {
 def spec_1_to_2(raw: Raw) -> Raw:
     """The sweep file of a run of version 1 with the keys of version 2.
 
-    The earliest runs knew no halves of a suite and asked all prompts, which is said now.
+    The earliest runs had no halves of a suite and used all prompts, which is now stated.
     """
     found = {**raw, **{name: _renamed(raw.get(name), keys) for name, keys in SPEC_KEYS.items()}}
     evaluation = found["evaluation"]
@@ -79,10 +79,10 @@ def _renamed(block: Raw | None, keys: Mapping[str, str]) -> Raw:
 
 
 class Migration(NamedTuple):
-    """What a run folder holds, and what was done.
+    """The result of a migration.
 
-    `versions` counts records by version, as they were found. `files` are those that change, relative to the
-    folder; `written` says whether they were. Each is kept as it was beside itself, as `NAME.before-vN`.
+    `versions` counts records by version before it. `files` are those that change, relative to the
+    folder; `written` says whether they were. A backup of each is kept beside it, as `NAME.before-vN`.
     """
 
     versions: Mapping[int, int]
@@ -96,29 +96,30 @@ class Migration(NamedTuple):
 
 
 def backup_of(path: Path) -> Path:
-    """Where a file as it was before a migration is kept."""
+    """The path of a file's backup."""
     return path.with_name(f"{path.name}.before-v{RUN_VERSION}")
 
 
 def migrate(folder: RunFolder, *, write: bool, steps: Mapping[int, Step] = STEPS) -> Migration:
-    """Bring a run, and its confirmations, to RUN_VERSION; only look where not asked to write.
+    """Convert a run, and its confirmations, to RUN_VERSION; without `write`, a dry run.
 
-    Every file is replaced as a whole, run.json last: what was interrupted is done again. Files and records
-    of the current version stay byte for byte; a torn last line stays torn. Done again, it does nothing.
+    Every file is replaced atomically, run.json last: after an interruption it can be repeated. Files and
+    records of the current version are unchanged byte for byte, an incomplete last line included. A second
+    call does nothing.
 
     Args:
         folder: The run.
-        write: Replace the files; otherwise everything but that is done.
+        write: Replace the files; otherwise only compute the changes.
         steps: Version of a record -> step to the next version.
 
     Raises:
-        RecordError: with the line: of a newer version, of one that no step leads on from, or what comes
-            out breaks a law of records. Nothing is changed.
-        RunFolderError: no run, a newer one, a driver is at work, or another backup is in the way.
+        RecordError: with the line: a newer version, a version that cannot be converted, or a result that
+            is not a valid record. Nothing is changed.
+        RunFolderError: no run, a newer one, a driver is using the folder, or a different backup exists.
         SpecError: the sweep file of the run has keys that no version had.
     """
     if folder.read_info(range(1, RUN_VERSION + 1)) is None:
-        folder.open()  # Says that no run has begun here.
+        folder.open()  # Raises if the folder holds no run.
     if not write:
         return _migrated(folder, steps)[0]
     with DriverLock(folder):
@@ -126,7 +127,9 @@ def migrate(folder: RunFolder, *, write: bool, steps: Mapping[int, Step] = STEPS
         for path in changes:
             backup = backup_of(path)
             if backup.exists() and backup.read_bytes() != path.read_bytes():
-                raise RunFolderError(f"{backup} holds something else; move it away", path=backup)
+                raise RunFolderError(
+                    f"{backup} exists with different contents; move it away", path=backup
+                )
         for path, content in changes.items():
             write_atomic(backup_of(path), path.read_bytes())
             write_atomic(path, content)
@@ -134,7 +137,7 @@ def migrate(folder: RunFolder, *, write: bool, steps: Mapping[int, Step] = STEPS
 
 
 def _migrated(folder: RunFolder, steps: Mapping[int, Step]) -> tuple[Migration, dict[Path, bytes]]:
-    """What was found, and the new content of every file that changes, in the order to write them."""
+    """The versions found, and the new content of every file that changes, in the order to write them."""
     runs = [RunFolder(path.parent) for path in sorted(folder.confirm.glob("*/run.json"))]
     versions: Counter[int] = Counter()
     changes: dict[Path, bytes] = {}
@@ -149,7 +152,7 @@ def _migrated(folder: RunFolder, steps: Mapping[int, Step]) -> tuple[Migration, 
 def _contents(
     run: RunFolder, steps: Mapping[int, Step], versions: Counter[int]
 ) -> Iterator[tuple[Path, bytes]]:
-    """Every file of a run that a version decides, and what it holds in this one; run.json last."""
+    """Every file of a run that depends on the version, with its content in this one; run.json last."""
     older = _read(run.info).get("version") != RUN_VERSION
     records = run.records.read_bytes() if run.records.exists() else b""
     whole, end, torn = records.rpartition(b"\n")
@@ -191,18 +194,18 @@ def _json(content: Raw) -> bytes:
 
 
 def _hash(line: bytes) -> str:
-    """What a judgement knows a record by: see `judges.store.record_hash`."""
+    """The hash by which a judgement refers to a record: see `judges.store.record_hash`."""
     return hashlib.sha256(line).hexdigest()[:16]
 
 
 def _judgements(path: Path, hashes: Mapping[str, str]) -> bytes:
-    """The judgements of a run, each of the record that its record became."""
+    """The judgements of a run, each with the hash of its converted record."""
     lines = path.read_bytes().splitlines(keepends=True)
     return b"".join(_judgement(line, hashes) for line in lines)
 
 
 def _judgement(line: bytes, hashes: Mapping[str, str]) -> bytes:
-    """One judgement; a line that is none stays as it is."""
+    """One judgement; an invalid line is unchanged."""
     try:
         raw = json.loads(line)
     except (ValueError, RecursionError):
@@ -243,7 +246,7 @@ def _stepped(raw: Raw, steps: Mapping[int, Step]) -> Raw:
     while version < RECORD_VERSION:
         if version not in steps:
             raise RecordError(
-                f"nothing leads from record version {version} to {RECORD_VERSION}", version=version
+                f"record version {version} cannot be converted to {RECORD_VERSION}", version=version
             )
         version += 1
         raw = {**steps[version - 1](raw), "version": version}

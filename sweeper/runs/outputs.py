@@ -32,16 +32,16 @@ from sweeper.store.records import Metric
 from sweeper.sweep.confirm import HOLDS, Confirmation, Shrinkage
 
 JSON_VERSION: Literal[2] = 2
-"""Of what `--json` prints: a field that goes or changes its meaning makes a new one."""
+"""Version of the `--json` output: it increases when a field is removed or changes its meaning."""
 
 
 def encodable(value: Any) -> Any:
-    """A text without lone surrogates, which a broken record can hold; anything else as it is."""
+    """A text without lone surrogates, which a damaged record can contain; other values unchanged."""
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def finite(value: Any) -> Any:
-    """None for a number that is not finite; anything else as it is."""
+    """None for a number that is not finite; other values unchanged."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -52,7 +52,7 @@ Values = dict[Text, Any]
 
 
 class Model(BaseModel):
-    """A part of an output, read from the attributes of a value or given field by field."""
+    """A part of an output, built from the attributes of a value or field by field."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -67,7 +67,7 @@ Part = TypeVar("Part", bound=Model)
 
 
 class Output(Model):
-    """What one command prints."""
+    """The output of one command."""
 
     version: Literal[2] = JSON_VERSION
 
@@ -112,7 +112,7 @@ class CandidateModel(Model):
 
 
 class MembershipModel(Model):
-    """How probably a configuration is on the front."""
+    """How likely a configuration is on the front."""
 
     on_front: bool = Field(description="By the point estimates.")
     p_front: float = Field(description="Probability of being on the front.")
@@ -167,16 +167,16 @@ class FrontOutput(Output):
 
     members: tuple[FrontEntry, ...] = Field(description="On the front by estimates, best first.")
     others: tuple[FrontEntry, ...] = Field(
-        description="Not on it by their estimates, but not certainly off; most probable first."
+        description="Not on it by their estimates, but not off with confidence; most probable first."
     )
     membership_counts: CountsModel
-    draws: int = Field(description="Of the Monte Carlo.")
+    draws: int = Field(description="Monte Carlo draws.")
     hypervolume: VolumeModel | None
     notes: tuple[Text, ...]
 
     @classmethod
     def of(cls, front: Front, certainty: Certainty) -> "FrontOutput":
-        """Of a front."""
+        """From a front."""
         counts = {name: certainty.count(name) for name in ("on", "uncertain", "off")}
         return cls(
             members=tuple(_entry(item, certainty) for item in front.members),
@@ -189,7 +189,7 @@ class FrontOutput(Output):
 
 
 def uncertain_others(front: Front, certainty: Certainty) -> list[Candidate]:
-    """Who is not on the front by its estimates, but not certainly off it; most probable first."""
+    """Those not on the front by their estimates, but not off with confidence; most probable first."""
     places = certainty.memberships
     others = [
         item
@@ -200,11 +200,11 @@ def uncertain_others(front: Front, certainty: Certainty) -> list[Candidate]:
 
 
 class ConstraintModel(Model):
-    """How far a configuration keeps a constraint."""
+    """Whether a configuration satisfies a constraint."""
 
     metric: Text
     max: float
-    confidence: float = Field(description="Demanded by the sweep file.")
+    confidence: float = Field(description="Required by the sweep file.")
     probability: float | None = Field(
         description="P(rate <= max), the smallest over seeds; null where a seed did not measure it."
     )
@@ -243,13 +243,13 @@ class ShowOutput(Output):
     role: Text = Field(description="`candidate`, or which control.")
     status: Text = Field(description="`complete`, or the first status that is not.")
     excluded: Text | None = Field(description="Why it cannot be on the front.")
-    seeds: tuple[int, ...] = Field(description="That have a record.")
+    seeds: tuple[int, ...] = Field(description="Seeds with a record.")
     config: Values = Field(description="Every hyperparameter.")
     readout: Values = Field(description="Step and average at which the weights were read.")
     metrics: dict[Text, MetricModel]
     front: MembershipModel | None
     constraints: tuple[ConstraintModel, ...]
-    gain: bool | None = Field(description="False: not above the base model; null: no base model.")
+    gain: bool | None = Field(description="False: not above the base model; null: unknown.")
     gain_evidence: Text
     controls: tuple[ControlModel, ...]
     reasons: tuple[ReasonModel, ...] = Field(description="Of records that are not complete.")
@@ -264,7 +264,7 @@ class ShowOutput(Output):
         folder: RunFolder,
         spec: SweepSpec,
     ) -> "ShowOutput":
-        """Of one configuration of a run."""
+        """From one configuration of a run."""
         return cls(
             config_id=candidate.config_id,
             role=candidate.role,
@@ -317,7 +317,7 @@ class CompareOutput(Output):
 
     @classmethod
     def of(cls, found: Comparison, certainty: Certainty) -> "CompareOutput":
-        """Of a comparison."""
+        """From a comparison."""
         names = [measured.metric for measured in found.metrics]
         first, *others = found.items
         return cls(
@@ -346,11 +346,11 @@ class CompareOutput(Output):
 
 
 class PolicyModel(Model):
-    """What is recommended."""
+    """The policy of a recommendation."""
 
     name: Text
-    limit: float | None = Field(description="Of the unsafe rate.")
-    utility: float | None = Field(description="That has to be reached.")
+    limit: float | None = Field(description="Limit of the unsafe rate.")
+    utility: float | None = Field(description="Utility to reach.")
 
 
 class ConfirmedModel(Model):
@@ -368,7 +368,7 @@ class ConfirmedModel(Model):
 
 
 class ConfirmationModel(Model):
-    """What measuring again says."""
+    """The result of a confirmation."""
 
     run: Text = Field(description="The run folder of the confirmation.")
     new_prompts: bool = Field(description="Whether there were unused prompts.")
@@ -379,7 +379,7 @@ class ConfirmationModel(Model):
 
     @classmethod
     def of(cls, found: Sequence[Shrinkage], confirmation: Confirmation) -> "ConfirmationModel":
-        """Of a confirmation, finished or not."""
+        """From a confirmation, finished or not."""
         return cls(
             run=str(confirmation.folder.root),
             new_prompts=confirmation.new_prompts,
@@ -397,7 +397,7 @@ class RecommendOutput(Output):
     chosen: CandidateModel | None
     reason: Text
     compared: int = Field(description="Complete configurations.")
-    multiplicity: Text = Field(description="What comparing so many means for the numbers.")
+    multiplicity: Text = Field(description="A caveat on selection bias.")
     qualified: tuple[Text, ...] = Field(description="Ids, best first.")
     controls: tuple[ControlModel, ...]
     base: CandidateModel | None = Field(description="The untouched model.")
@@ -410,7 +410,7 @@ class RecommendOutput(Output):
     def of(
         cls, found: Recommendation, confirmation: ConfirmationModel | None = None
     ) -> "RecommendOutput":
-        """Of a recommendation, and of its confirmation where there is one."""
+        """From a recommendation, and its confirmation if there is one."""
         return cls(
             policy=PolicyModel.model_validate(found.policy),
             chosen=_optional(CandidateModel, found.chosen),
@@ -472,7 +472,7 @@ def _responses(candidate: Candidate, folder: RunFolder) -> Iterable[ResponsesMod
 
 
 def _metric(candidate: Candidate, name: str) -> MetricModel:
-    """Mean and envelope over seeds, and each seed's own."""
+    """Mean and interval over seeds, and the values of each seed."""
     return MetricModel(
         value=candidate.values.get(name),
         interval=candidate.interval(name) if name in candidate.values else None,
@@ -491,7 +491,7 @@ def _metric(candidate: Candidate, name: str) -> MetricModel:
 
 
 def seed_interval(name: str, metric: Metric) -> Interval | None:
-    """Wilson's interval under one seed, of what is a mean over independent prompts or rows."""
+    """Wilson's interval under one seed, for a mean over independent prompts or rows."""
     if not is_sampled(name, counted=metric.k is not None):
         return None
     return wilson_interval(metric.value * metric.n if metric.k is None else metric.k, metric.n)

@@ -1,4 +1,4 @@
-"""`sweeper.load_spec` and `sweeper.plan`: a sweep before it is run."""
+"""`sweeper.load_spec` and `sweeper.plan`: validate a sweep and estimate its cost."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -40,7 +40,7 @@ def load_spec(sweep: str | Path | Mapping[str, Any], overrides: Overrides = ()) 
 
 
 def as_spec(sweep: SweepSpec | str | Path | Mapping[str, Any]) -> SweepSpec:
-    """A sweep that may have been loaded already."""
+    """Loads a sweep unless it is a spec already."""
     return sweep if isinstance(sweep, SweepSpec) else load_spec(sweep)
 
 
@@ -48,7 +48,7 @@ class Plan(Result):
     """What a sweep will train, what sharing saves, and what it will cost.
 
     `rows` counts rows to train on, held out and left out, `estimate` is time and memory and `disk` the
-    disk it needs; each is None where too little is known, and `estimate_missing` says what.
+    disk it needs; each is None where data are missing, and `estimate_missing` says which.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ def plan(
     workers: int | None = None,
     calibrate: bool = False,
 ) -> Plan:
-    """Lay a sweep out and estimate its cost. Nothing is trained, except by `calibrate`.
+    """Plan a sweep and estimate its cost. Nothing is trained, except by `calibrate`.
 
     Args:
         sweep: A loaded spec, or what `load_spec` takes.
@@ -135,7 +135,7 @@ def plan(
 
     Raises:
         SpecError: the sweep is not valid.
-        SweeperError: the grid is too large; with `calibrate`, whatever training needs and is missing.
+        SweeperError: the grid is too large; with `calibrate`, something that training needs is missing.
     """
     spec = as_spec(sweep)
     made = make_plan(spec)
@@ -155,7 +155,7 @@ def plan(
 
 
 def _tokens(made: SweepPlan, spec: SweepSpec) -> Tokens | str:
-    """What the data holds, or why it cannot be read: a plan is worth showing without."""
+    """The counts of the data, or why it cannot be read: a plan is useful without them."""
     try:
         return planned_tokens(made, spec)
     except SweeperError as error:

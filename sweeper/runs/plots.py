@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Plots:
-    """The charts that the records of a run can carry; see `Run.plots`."""
+    """The charts available for a run; see `Run.plots`."""
 
     def __init__(
         self, folder: RunFolder, front: Front, spec: SweepSpec, certainty: Certainty
@@ -55,8 +55,7 @@ class Plots:
     def draw(self, kind: str) -> "Figure":
         """One chart, by its name, or the first of several (`heat` is `heat/unsafe_rate`).
 
-        Raises:
-            SweeperError: the records carry no such chart.
+        Raises: SweeperError: this run has no such chart.
         """
         for name in (kind, *(name for name in self._draw if name.startswith(f"{kind}/"))):
             if name in self._draw:

@@ -1,4 +1,4 @@
-"""How far a sweep is: a bar where it can be redrawn, else a line per finished tenth."""
+"""Progress of a sweep: a bar where it can be redrawn, else a line per 10 %."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -106,7 +106,7 @@ class SweepProgress:
             self._line(f"{done}{planned} records{self._times(done)}{best and f'; {best}'}")
 
     def _times(self, done: int) -> str:
-        """`, 3 min elapsed, about 27 min left`, at the pace of the new records."""
+        """`, 3 min elapsed, about 27 min left`, at the rate of the new records."""
         elapsed = self._seconds() - self._begun
         text = f", {duration_text(elapsed)} elapsed"
         left = self._total - done
@@ -138,13 +138,13 @@ def objectives_text(candidate: Candidate, spec: SweepSpec) -> str:
 
 
 def value_text(candidate: Candidate, metric: str) -> str:
-    """A metric as tables show it."""
+    """A metric as shown in tables."""
     value = candidate.values.get(metric)
     return "not measured" if value is None else f"{value:.3f}"
 
 
 class _Bar(Progress):
-    """One line that fits its terminal at every moment, and one for the best configuration so far."""
+    """A progress line that always fits the terminal, and one for the best configuration so far."""
 
     def __init__(self, console: Terminal, *, disable: bool) -> None:
         self.best = ""

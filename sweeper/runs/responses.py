@@ -38,7 +38,7 @@ def responses_frame(
     """One row per stored response; see `Run.responses`.
 
     Raises:
-        RunFolderError: a file of responses is damaged; the message names the line.
+        RunFolderError: a file of responses is damaged; the message gives the line.
     """
     bases = {record.seed: record for record in records if record.role == BASE_ROLE}
     read: dict[int, dict[Key, bool | None]] = {}

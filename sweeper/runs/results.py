@@ -1,4 +1,4 @@
-"""What the methods of a run return: one line at a prompt, a small table in a notebook, data on request."""
+"""The results of a run's methods: one line at a prompt, a small table in a notebook, and `to_dict()`."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -59,7 +59,7 @@ class Result:
 
 
 class Records(tuple[TrialRecord, ...]):
-    """All records of a run, in the order they were written: a tuple that is short to print."""
+    """All records of a run, in the order they were written: a tuple with a short repr."""
 
     __slots__ = ()
 
@@ -79,7 +79,7 @@ class Records(tuple[TrialRecord, ...]):
 
 
 class Front(Result):
-    """The Pareto front of a run: the configurations that no other one beats in both safety and utility.
+    """The Pareto front of a run: the configurations that no other one dominates in safety and utility.
 
     Iterating gives the members. `analysis` holds what `sweeper.analysis.find_front` found.
     """
@@ -191,8 +191,8 @@ class Recommendation(Result):
 class Confirmation(Result):
     """The best configurations measured again on prompts and under seeds that took no part in the choice.
 
-    `path` is the run folder of the confirmation, `items` hold what the search and the confirmation say of
-    each configuration, `layout` what was measured again and how.
+    `path` is the run folder of the confirmation, `items` are the results of each configuration in the
+    search and in the confirmation, `layout` describes what was measured again and how.
     """
 
     def __init__(
@@ -209,7 +209,7 @@ class Confirmation(Result):
 
     @property
     def confirmed(self) -> bool:
-        """Whether the recommended configuration keeps every constraint and has a gain again."""
+        """Whether the recommended configuration again satisfies every constraint and has a gain."""
         return self._model.confirmed
 
     @property
@@ -313,7 +313,7 @@ class Comparison(Result):
 
 
 class Report:
-    """A written report: a path that also shows what the page says in one line."""
+    """A written report: a path with a one-line summary of the page."""
 
     def __init__(self, path: Path, data: "ReportData") -> None:
         self.path = path
@@ -327,9 +327,9 @@ class Report:
 
 
 class Exported:
-    """What an export wrote: `paths`, and with `all` the formats that were left out and why.
+    """The result of an export: `paths`, and with `all` the skipped formats with the reason.
 
-    `comparison` says how exported weights compare with what the sweep measured.
+    `comparison` says how exported weights compare with those that were measured.
     """
 
     def __init__(

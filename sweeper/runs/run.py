@@ -48,10 +48,10 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """A run folder, finished or not. Every call reads what is there now.
+    """A run folder, finished or not.
 
-    With a `judge`, as `sweeper rescore` had it judged, the rates are that judge's in everything; below
-    `min_coverage`, in (0, 1], a record is unscored.
+    Every call reads the current files. With a `judge` of `sweeper rescore`, all rates are those of that
+    judge; below `min_coverage`, in (0, 1], a record is unscored.
 
     Raises:
         RunFolderError: the folder holds no run.
@@ -89,7 +89,7 @@ class Run:
 
     @property
     def accounting(self) -> dict[str, Any]:
-        """What the plan counted: configurations, trajectories, optimizer steps alone and planned.
+        """The counts of the plan: configurations, trajectories, optimizer steps alone and planned.
 
         Raises:
             RunFolderError: plan.json is missing or damaged.
@@ -98,7 +98,7 @@ class Run:
 
     @property
     def estimate(self) -> dict[str, Any] | None:
-        """What the run was estimated to cost when it began, or None where that was not possible.
+        """The cost estimate made when the run started, or None if it was not possible.
 
         Raises:
             RunFolderError: plan.json is missing or damaged.
@@ -107,7 +107,7 @@ class Run:
 
     @property
     def records(self) -> Records:
-        """All records, in the order they were written. A torn last line is left out.
+        """All records, in the order they were written. An incomplete last line is left out.
 
         Raises:
             RecordError: records.jsonl cannot be trusted.
@@ -118,7 +118,7 @@ class Run:
         return Records(found)
 
     def judged(self) -> RejudgedRecords | None:
-        """The records under the judge, and how far they can be relied on; None without a judge.
+        """The records under the judge, with its coverage; None without a judge.
 
         Raises:
             RecordError, JudgeError: see `records`.
@@ -137,7 +137,7 @@ class Run:
         return records_frame(self.records)
 
     def front(self) -> Front:
-        """The configurations that no other one beats in both safety and utility."""
+        """The configurations that no other one dominates in safety and utility."""
         spec = self.spec
         return Front(self.folder, find_front(self.records, spec), spec)
 
@@ -156,7 +156,7 @@ class Run:
             utility: For `min-unsafe-at`: the utility to reach.
 
         Raises:
-            SweeperError: no such policy, or one that lacks its number.
+            SweeperError: an unknown policy, or one without its number.
         """
         front, wanted = self.front(), as_policy(policy, limit, utility)
         return Recommendation(recommend(front.analysis, front.spec, wanted), front)
@@ -171,9 +171,9 @@ class Run:
         top: int = 3,
         quiet: bool = False,
     ) -> Confirmation:
-        """Measure the best few again, on prompts and under seeds that took no part in choosing them.
+        """Measure the best few again, on prompts and with seeds that were not used to choose them.
 
-        It trains, on Ray; the same call continues an interrupted one.
+        This trains on Ray; the same call continues an interrupted confirmation.
 
         Args:
             policy: As for `recommend`, and so are `limit` and `utility`.
@@ -184,13 +184,13 @@ class Run:
             quiet: Show no progress.
 
         Raises:
-            SweeperError: nothing qualifies, nothing would be new, or the run was opened with a judge.
-            KeyboardInterrupt: stopped before its end; all finished results are saved.
+            SweeperError: nothing qualifies, there are no new prompts or seeds, or the run was opened with
+                a judge. KeyboardInterrupt: stopped early; all finished results are saved.
         """
         if self._judge is not None:
             raise SweeperError(
-                "a confirmation measures with the sweep's keyword lists; open the run without a judge, "
-                "and have the new run judged by `sweeper rescore`"
+                "a confirmation uses the sweep's keyword lists; open the run without a judge, then run "
+                "`sweeper rescore` on the confirmation"
             )
         found = self.recommend(policy, limit=limit, utility=utility)
         layout = self.lay_out(found, seeds, top)
@@ -198,10 +198,9 @@ class Run:
             return self.measure_again(found, layout, progress)
 
     def lay_out(self, found: Recommendation, seeds: int, top: int) -> Layout:
-        """The first half of `confirm`: make the folder in which it measures.
+        """The first step of `confirm`: create its folder.
 
-        Raises:
-            SweeperError: nothing qualifies, or nothing would be new.
+        Raises: SweeperError: nothing qualifies, or there are no new prompts or seeds.
         """
         front = found.front
         layout = confirmation(self.folder, front.spec, front.analysis, found.analysis, seeds, top)
@@ -211,7 +210,7 @@ class Run:
     def measure_again(
         self, found: Recommendation, layout: Layout, progress: SweepProgress
     ) -> Confirmation:
-        """The second half of `confirm`: measure, or what is left of it, and compare with the search.
+        """The second step of `confirm`: measure what is left, and compare with the search.
 
         Raises:
             KeyboardInterrupt: stopped before its end; all finished results are saved.
@@ -301,14 +300,14 @@ class Run:
         return frame.reset_index(drop=True)
 
     def plots(self) -> tuple[str, ...]:
-        """The charts that the records of this run carry, by name, in the order of the report."""
+        """The names of the charts available for this run, in the order of the report."""
         return self._plots().kinds
 
     def plot(self, kind: str = "front") -> "Figure":
         """A chart of the report as a plotly figure.
 
         Args:
-            kind: One of `plots()`, or the part before the stroke: `heat` is the first of the heat maps.
+            kind: One of `plots()`, or the part before the slash: `heat` is the first of the heat maps.
 
         Raises:
             SweeperError: this run has no such chart.
@@ -364,8 +363,8 @@ class Run:
         """Write the recommended hyperparameters as other trainers' files, or the trained weights.
 
         Args:
-            targets: Names of `sweeper.export.FORMATS`, or `all`; `yaml` where none is given. Of `all`,
-                those that cannot hold the configuration are left out and named.
+            targets: Names of `sweeper.export.FORMATS`, or `all`; `yaml` where none is given. With `all`,
+                formats that do not support the configuration are skipped and named.
             out: Folder to write; `export/` in the run where not given.
             config: A configuration by id instead of the recommended one.
             world_size: GPUs the training will use.
@@ -410,7 +409,7 @@ class Run:
         return Exported(chosen.config_id, tuple(dict.fromkeys(written)), left_out, comparison)
 
     def _origin(self, chosen: Candidate, found: Recommendation) -> Origin:
-        """What an export says about the run it comes from."""
+        """The origin of an export."""
         judged, best = self.judged(), found.chosen
         return Origin(
             run=self.folder.root.resolve().name,
@@ -448,12 +447,12 @@ class Run:
 
 
 def as_policy(policy: str | Policy, limit: float | None, utility: float | None) -> Policy:
-    """A policy by name and its number, or as it is."""
+    """A policy from its name and number; a `Policy` is returned unchanged."""
     return policy if isinstance(policy, Policy) else policy_of(policy, limit, utility)
 
 
 def open_run(path: str | Path, judge: str | None = None, min_coverage: float = MIN_COVERAGE) -> Run:
-    """Open a run folder, with the rates of a judge in the place of the first keyword list's if given.
+    """Open a run folder, optionally with a judge's rates instead of the first keyword list's.
 
     Raises:
         RunFolderError: the folder holds no run.

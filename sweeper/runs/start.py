@@ -27,12 +27,12 @@ def run(
         sweep: A loaded spec, or what `load_spec` takes.
         out: The run folder; `runs/NAME` where not given. A run of the same sweep in it is continued.
         overwrite: Delete an earlier run in the folder first.
-        memory_check: Refuse what does not fit this machine's GPUs by the estimate.
-        disk_check: Refuse what does not fit the disk by the estimate.
+        memory_check: Reject a sweep that does not fit this machine's GPUs by the estimate.
+        disk_check: Reject a sweep that does not fit the disk by the estimate.
         quiet: Show no progress.
 
     Returns:
-        The finished run. Records that failed are among its records and say why.
+        The finished run. Its records include failed ones, with the reason.
 
     Raises:
         SpecError: the sweep is not valid.

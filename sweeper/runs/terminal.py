@@ -1,4 +1,4 @@
-"""Consoles for text that a model or a name may have made: nothing in it is obeyed by a terminal."""
+"""Consoles for untrusted text: terminal control sequences in it have no effect."""
 
 import re
 from collections.abc import Iterator
@@ -12,12 +12,14 @@ _ORDERS = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
     r"\ud800-\udfff\U000e0000-\U000e007f]"
 )
-"""What moves the cursor, reorders, hides or cannot be encoded: C0 but tab and line end, DEL, C1, marks and
-overrides of writing direction, invisible characters, lone surrogates, tags."""
+"""Characters that move the cursor, reorder or hide text, or cannot be encoded.
+
+C0 except tab and line end, DEL, C1, marks and overrides of writing direction,
+invisible characters, lone surrogates, tags."""
 
 
 def safe(text: str) -> str:
-    """The text with everything a terminal would obey written out: ESC becomes `x1b` after a backslash."""
+    """The text with control characters escaped: ESC becomes `x1b` after a backslash."""
     return _ORDERS.sub(lambda found: _written(ord(found[0])), text)
 
 
@@ -28,10 +30,10 @@ def _written(code: int) -> str:
 
 
 class Terminal(Console):
-    """A console that shows text and obeys none: `safe` is applied to whatever it is given.
+    """A console that applies `safe` to everything it prints.
 
-    Strings are made safe before they are laid out, so that columns stay straight; other renderables when
-    they have become segments. What rich itself adds, colours and the movement of bars, is no text.
+    Strings are escaped before layout, so that columns stay aligned; other renderables once they are
+    segments. Rich's own control codes, for colours and progress bars, are kept.
     """
 
     def render_str(self, text: str, **options: Any) -> Text:

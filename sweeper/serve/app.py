@@ -1,4 +1,4 @@
-"""What is answered to which address."""
+"""The routes of the server."""
 
 import threading
 import time
@@ -49,14 +49,14 @@ from sweeper.serve.state import DAMAGE, RunView, Stamp
 Made = TypeVar("Made")
 
 KEPT_VIEWS = 4
-"""Runs whose records are kept in memory, those asked for last."""
+"""The number of runs, last requested first, whose records are kept in memory."""
 
 
 class Site:
     """The runs of one folder as web pages.
 
-    Work is done in two threads: one looks at files and answers what is asked for all the time, the other
-    renders reports, one at a time. Stopping the server waits for neither.
+    Work is done in two threads: one reads files and answers frequent requests, the other renders reports,
+    one at a time. Stopping the server waits for neither.
     """
 
     def __init__(self, root: Path, with_generations: bool = False, redact: bool = False) -> None:
@@ -70,7 +70,7 @@ class Site:
         self._rendering = anyio.CapacityLimiter(1)
 
     def routes(self) -> list[Route]:
-        """The addresses."""
+        """The routes."""
         run = "/runs/{run}"
         return [
             Route("/", self.index),
@@ -106,7 +106,7 @@ class Site:
         return view
 
     async def index(self, request: Request) -> Response:
-        """All runs; of a folder that is a run, its report."""
+        """The index of runs; for a folder that is a run, its report."""
         runs = servable_runs(self._root)
         if list(runs) == [self._root.name] and runs[self._root.name].folder.root == self._root:
             return RedirectResponse(run_link(self._root.name), 302)
@@ -116,7 +116,7 @@ class Site:
         return index_page(self._root.name, [self._row(listed) for listed in runs])
 
     def _row(self, listed: Listed) -> IndexRow:
-        """A line of the index, whatever state the run is in."""
+        """A row of the index, even for a damaged run."""
         if listed.problem:
             return IndexRow(listed.name, listed.problem)
         view = RunView(listed.folder)
@@ -130,7 +130,7 @@ class Site:
             return IndexRow(listed.name, _problem(error, self._root))
 
     async def named(self, request: Request) -> Response:
-        """A run without the slash after its name."""
+        """Redirects a run's address without the final slash."""
         name = request.path_params["run"]
         return _absent(name) if self._find(name) is None else RedirectResponse(run_link(name), 302)
 
@@ -149,17 +149,17 @@ class Site:
         return HTMLResponse(html, headers={"Content-Security-Policy": policy})
 
     async def live(self, request: Request) -> Response:
-        """How far a run is, for its page."""
+        """The progress of a run, for its page."""
         listed = self._find(request.path_params["run"])
         if listed is None:
-            return JSONResponse({"problem": "this run is not there any more"}, 404)
+            return JSONResponse({"problem": "this run no longer exists"}, 404)
         try:
             return JSONResponse(await self._look(partial(live_data, self._view(listed))))
         except DAMAGE as error:
             return JSONResponse({"problem": _problem(error, self._root)}, 503)
 
     async def download(self, request: Request) -> Response:
-        """The report as `sweeper report` writes it."""
+        """The report as written by `sweeper report`."""
         name = request.path_params["run"]
         listed = self._find(name)
         if listed is None:
@@ -184,7 +184,7 @@ class Site:
         return _attachment(text, f"{name}.csv", "text/csv")
 
     async def file(self, request: Request) -> Response:
-        """One of FILES, as it is."""
+        """One of FILES, unchanged."""
         name, listed = request.path_params["name"], self._find(request.path_params["run"])
         if listed is None or name not in FILES:
             return _absent(name)
@@ -239,12 +239,12 @@ class Site:
 def make_app(site: Site, names: Iterable[str] = (), any_address: bool = False) -> ASGIApp:
     """The guarded application; see `Guard`."""
     inner = Starlette(routes=site.routes())
-    inner.router.redirect_slashes = False  # It would answer what nobody looked up.
+    inner.router.redirect_slashes = False  # Its own routes would bypass the lookup of runs.
     return Guard(inner, names, any_address)
 
 
 def _problem(error: BaseException, root: Path) -> str:
-    """What went wrong, without saying where on the machine the folder lies."""
+    """The error message without the path of the folder."""
     text = (str(error) or type(error).__name__).replace(f"{root.parent}/", "")
     return text if len(text) < 1000 else f"{text[:1000]} ..."
 

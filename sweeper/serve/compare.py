@@ -1,4 +1,4 @@
-"""Two runs side by side: how their sweep files differ, what that forbids to compare, and what came out."""
+"""Two runs side by side: differences of the sweep files, what is not comparable, and the results."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from sweeper.spec import SweepSpec
 from sweeper.task import as_written
 
 _IGNORED = ("name", "description")
-"""Keys of a sweep file whose difference says nothing."""
+"""Keys of a sweep file whose differences do not matter."""
 
 
 class Side(NamedTuple):
@@ -35,7 +35,7 @@ class RunComparison(NamedTuple):
 
 
 def compare(names: tuple[str, str], a: RunSnapshot, b: RunSnapshot) -> RunComparison:
-    """Gather a comparison of two runs, finished or not."""
+    """Compare two runs, finished or not."""
     return RunComparison(
         a=_side(names[0], a),
         b=_side(names[1], b),
@@ -72,7 +72,7 @@ def _measured(candidate: Candidate, metric: str) -> str:
 
 
 def _recommended(found: RunSnapshot) -> list[tuple[str, str]]:
-    """Rows about the recommended configuration, of any run the same ones."""
+    """Rows about the recommended configuration, the same for every run."""
     chosen = found.recommendation.chosen
     metrics = ("unsafe_rate", "over_refusal_rate", "rouge_l", "heldout_loss", "exact_match")
     rows = [
@@ -112,19 +112,19 @@ def _text(value: Any) -> str:
 
 
 def _warnings(a: RunSnapshot, b: RunSnapshot) -> Iterable[str]:
-    """What must not be compared across the two runs, and why."""
+    """What is not comparable between the two runs, and why."""
     one, other = _measured_with(a), _measured_with(b)
     if one is None or other is None:
         yield (
-            "No record of one of the runs says which data and prompts it stands on, so whether "
-            "numbers are comparable cannot be checked."
+            "One of the runs has no record of the data and prompts it used, so it cannot be checked "
+            "whether numbers are comparable."
         )
         return
     for subject, what in (
         ("harmful prompts", "unsafe rates are not comparable"),
         ("harmless prompts", "over-refusal rates are not comparable"),
         ("keyword lists", "rates by a list are comparable only where both used the same list"),
-        ("decoding", "responses were decoded otherwise: no rate is comparable"),
+        ("decoding", "responses were decoded with other settings: no rate is comparable"),
         ("held-out rows", "utility metrics are not comparable"),
         ("dialogue of what is scored", "neither rates nor utility are comparable"),
         ("benchmark tasks", "metrics of lm-evaluation-harness are not comparable"),
@@ -137,14 +137,14 @@ def _warnings(a: RunSnapshot, b: RunSnapshot) -> Iterable[str]:
             yield f"Different {subject}: {what}."
     for name, found in (("first", a), ("second", b)):
         if not any(record.status == "complete" for record in found.records):
-            yield f"The {name} run has no complete record: there is nothing of it to compare."
+            yield f"The {name} run has no complete record, so there is nothing to compare."
     for key in ("objectives", "constraints"):
         if getattr(a.spec, key) != getattr(b.spec, key):
             yield f"Different {key}: the recommendations answer different questions."
 
 
 def _measured_with(found: RunSnapshot) -> dict[str, Any] | None:
-    """What the numbers of a run stand on, by subject; None where no record says."""
+    """The data and software behind the numbers of a run, by subject; None if no record has them."""
     origin = next((r.provenance for r in found.records if r.provenance.get("data_sha256")), None)
     if origin is None:
         return None

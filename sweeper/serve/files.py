@@ -1,4 +1,4 @@
-"""The files of a run that are sent as they are."""
+"""The files of a run that are sent unchanged."""
 
 import os
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ FILES = ("records.jsonl", "spec.yaml", "plan.json")
 
 
 def chunks(file: BinaryIO, size: int = 1 << 16) -> Iterator[bytes]:
-    """The bytes the file has now, however it grows meanwhile; closes it."""
+    """The current bytes of the file, even if it grows meanwhile; closes it."""
     with file:
         left = os.fstat(file.fileno()).st_size
         while left > 0 and (part := file.read(min(size, left))):

@@ -1,4 +1,4 @@
-"""What every request must pass, and what every answer carries, whoever wrote it."""
+"""Checks of every request, and security headers of every response."""
 
 import re
 from collections.abc import Iterable
@@ -28,10 +28,10 @@ _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]@/?#]+)(:[0-9]{1,5})?")
 
 
 class Guard:
-    """Lets GET and HEAD pass that name this server as their host; adds headers to every answer.
+    """Allows GET and HEAD with this server's name as the host; adds headers to every response.
 
-    A page of somebody else whose name was pointed at this address (DNS rebinding) still names itself as
-    the host, and is refused.
+    A foreign page whose name resolves to this address (DNS rebinding) sends its own name as the host, and
+    is rejected.
     """
 
     def __init__(self, app: ASGIApp, names: Iterable[str] = (), any_address: bool = False) -> None:
@@ -71,6 +71,7 @@ class Guard:
         name = found[1].lower().removesuffix(".")
         if name in self._names:
             return True
-        # Bound to every address, the one this connection came in by is ours; a name would prove nothing.
+        # Bound to all addresses, only the address of this connection is accepted; a name
+        # would prove nothing.
         server = scope.get("server")
         return self._any_address and server is not None and name.strip("[]") == server[0].lower()

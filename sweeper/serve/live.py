@@ -1,4 +1,4 @@
-"""What a page that is open asks for every few seconds: how far the run is by now."""
+"""The progress of a run, which an open page requests every few seconds."""
 
 import time
 from collections import Counter
@@ -22,7 +22,7 @@ STAGE_NAMES = {
     "checkpoint": "saving",
     "evaluate": "scoring",
 }
-"""Stages of a trial as people read them."""
+"""Stages of a trial as texts."""
 
 
 def live_data(view: RunView, now: float | None = None) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def live_data(view: RunView, now: float | None = None) -> dict[str, Any]:
     found = view.found_lately()
     state = state_of(len(found.records), found.planned, now - view.changed_at())
     running = [item for item in view.progress() if item.running]
-    if state == "finished":  # Whoever was killed could not say that it ended.
+    if state == "finished":  # A killed process could not record that it ended.
         running = [item for item in running if now - item.written_at < QUIET_SECONDS]
     running.sort(key=lambda item: -item.written_at)
     chosen = found.recommendation.chosen
@@ -73,7 +73,7 @@ def _trajectory(item: TrajectoryProgress, now: float) -> dict[str, Any]:
 
 
 def thinned(losses: Sequence[float], points: int = CURVE_POINTS) -> list[float]:
-    """At most so many losses, evenly apart, the first and the last among them."""
+    """At most `points` losses, evenly spaced, including the first and the last."""
     if len(losses) <= points:
         return list(losses)
     return [losses[i * (len(losses) - 1) // (points - 1)] for i in range(points)]

@@ -36,7 +36,7 @@ LIVE_POLICY = {
     "frame-ancestors": "'none'",
     "base-uri": "'none'",
 }
-"""What the policy of a report says in addition where it is live."""
+"""Additional directives of the policy of a live report."""
 
 
 class IndexRow(NamedTuple):
@@ -59,12 +59,12 @@ def static_file(name: str) -> str:
 
 
 def run_link(name: str) -> str:
-    """Where a run is shown."""
+    """The address of a run."""
     return f"/runs/{quote(name, safe='')}/"
 
 
 class Summary(NamedTuple):
-    """What the index keeps of a run whose records it has read."""
+    """What the index stores about a run."""
 
     records: int
     planned: int | None
@@ -73,7 +73,7 @@ class Summary(NamedTuple):
 
 
 def summary(found: RunSnapshot) -> Summary:
-    """The little of it that the index shows."""
+    """The part of a snapshot that the index shows."""
     chosen = found.recommendation.chosen
     return Summary(
         records=len(found.records),
@@ -86,7 +86,7 @@ def summary(found: RunSnapshot) -> Summary:
 
 
 def index_row(name: str, found: Summary, quiet_seconds: float) -> IndexRow:
-    """What the index says of a run that was last heard of so long ago."""
+    """The row of a run whose last activity was `quiet_seconds` ago."""
     done, planned = found.records, found.planned
     return IndexRow(
         name=name,
@@ -101,7 +101,7 @@ def index_row(name: str, found: Summary, quiet_seconds: float) -> IndexRow:
 
 
 def ago(seconds: float) -> str:
-    """How long ago, as people say it."""
+    """A time span as text, such as `5 min ago`."""
     if seconds < 100:
         return f"{max(0.0, seconds):.0f} s ago"
     if seconds < 100 * 60:
@@ -117,15 +117,15 @@ def index_page(root: str, rows: Iterable[IndexRow]) -> str:
 
 
 def message_page(title: str, text: str) -> str:
-    """Why there is no page."""
+    """A page with an error message."""
     return _ENVIRONMENT.get_template("message.html").render(title=title, text=text)
 
 
 def live_page(page: Page, files: Iterable[str]) -> tuple[str, str]:
     """A report with the live panel in its head, and the content security policy to send with it.
 
-    The page's own policy moves to the answer's header, because a page may only tighten what it says
-    itself; asking the same server is all that is added.
+    The page's own policy moves to the response header, because a page can only be restricted further; only
+    requests to the same server are added.
     """
     panel = _ENVIRONMENT.get_template("live.html").render(records=page.records, files=tuple(files))
     found = _META_POLICY.search(page.html)

@@ -1,4 +1,4 @@
-"""Binds to an address and answers until it is stopped."""
+"""Binds to an address and serves until it is stopped."""
 
 import errno
 import ipaddress
@@ -20,7 +20,7 @@ DEFAULT_PORT = 8765
 
 
 class Started(NamedTuple):
-    """Where the server answers, how many runs it found, and whether others can reach it."""
+    """The address of the server, the number of runs, and whether other machines can reach it."""
 
     url: str
     runs: int
@@ -41,10 +41,10 @@ def serve(
     Args:
         root: A run folder or a folder of them; it may be empty still.
         host: The address or name to bind to.
-        port: The port; 0 takes any that is free.
+        port: The port; 0 picks a free one.
         with_generations: Whether files of responses may be downloaded.
         redact: Leave prompts and responses of harmful suites out of everything.
-        begin: Observation when the server answers from now on.
+        begin: Called when the server has started.
 
     Raises:
         RunFolderError: there is no such folder.
@@ -62,7 +62,7 @@ def serve(
             names |= {socket.gethostname(), socket.getfqdn()}
         app = make_app(Site(root, with_generations, redact), names, address.is_unspecified)
         server = make_server(app)
-        # A request that is cut off by the stop is no error.
+        # A request that is cancelled by the shutdown is not an error.
         logging.getLogger("uvicorn.error").addFilter(lambda record: not server.should_exit)
         shown = "127.0.0.1" if address.is_unspecified else host
         url = f"http://{_bracketed(shown)}:{bound.getsockname()[1]}/"
@@ -71,7 +71,7 @@ def serve(
 
 
 def make_server(app: ASGIApp) -> uvicorn.Server:
-    """Uvicorn as it is meant to run here: HTTP only, trusting no proxy, saying nothing of itself."""
+    """Uvicorn configured for HTTP only, without trusting proxies and without a server header."""
     return uvicorn.Server(
         uvicorn.Config(
             app,
@@ -98,7 +98,7 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
-        raise SweeperError(f"--host {host} is no address of this machine: {error}") from None
+        raise SweeperError(f"--host {host} is not an address of this machine: {error}") from None
     family, kind, protocol, _, address = found[0]
     bound = socket.socket(family, kind, protocol)
     try:
@@ -109,8 +109,8 @@ def bind(host: str, port: int) -> socket.socket:
         bound.close()
         if error.errno == errno.EADDRINUSE:
             raise SweeperError(
-                f"port {port} on {host} is in use: another `sweeper serve`? Give another --port, "
-                "or --port 0 for any that is free"
+                f"port {port} on {host} is in use: another `sweeper serve`? Use another --port, or "
+                f"--port 0 for a free one"
             ) from None
         raise SweeperError(
             f"cannot listen on {host} port {port}: {os.strerror(error.errno or 0)}; give another "

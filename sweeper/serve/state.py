@@ -1,4 +1,4 @@
-"""What a run holds now, read again only where its files changed."""
+"""The current state of a run, read again only if its files changed."""
 
 import os
 import threading
@@ -28,19 +28,19 @@ DAMAGE = (
     ArithmeticError,
     RecursionError,
 )
-"""What reading a folder raises that vanishes, or whose files are well-formed and mean nothing."""
+"""Exceptions from reading a folder that disappears or has damaged files."""
 
 QUIET_SECONDS = 120.0
-"""Without a word for so long, nobody can say whether a run or a trajectory still goes on."""
+"""After this many seconds without activity, a run or trajectory may no longer be running."""
 
 FRONT_SHARE = 10
-"""For a page that stays open, fronts are found in at most one part in so many of the time."""
+"""For an open page, fronts are computed in at most this fraction (one in N) of the time."""
 
 Stamp = tuple[tuple[int, int, int] | None, ...]
 
 
 class RunSnapshot(NamedTuple):
-    """What the records of a run say. `planned` is None where the plan is not known.
+    """The results in a run's records. `planned` is None where the plan is unknown.
 
     `names` are the hyperparameters that vary.
     """
@@ -54,7 +54,7 @@ class RunSnapshot(NamedTuple):
 
     @property
     def statuses(self) -> Mapping[str, int]:
-        """How many records ended in which way."""
+        """The number of records by status."""
         return Counter(record.status for record in self.records)
 
 
@@ -66,7 +66,7 @@ class Page(NamedTuple):
 
 
 def stamp_of(*paths: Path) -> Stamp:
-    """What changes when a file does: time, size and inode; None for one that is not there."""
+    """A value that changes when a file does: time, size and inode; None for a missing one."""
     stamps: list[tuple[int, int, int] | None] = []
     for path in paths:
         try:
@@ -78,7 +78,7 @@ def stamp_of(*paths: Path) -> Stamp:
 
 
 class RunView:
-    """One run as it is now. Its methods may be called from several threads."""
+    """One run in its current state. Methods may be called from several threads."""
 
     def __init__(self, folder: RunFolder, redact: bool = False) -> None:
         self.folder = folder
@@ -91,7 +91,7 @@ class RunView:
         self._progress: dict[str, tuple[Stamp, TrajectoryProgress | None]] = {}
 
     def stamp(self) -> Stamp:
-        """Of all that the report is made from."""
+        """The stamp of all files that the report depends on."""
         run = self.folder
         return stamp_of(
             run.records,
@@ -106,7 +106,7 @@ class RunView:
         )
 
     def found(self) -> RunSnapshot:
-        """What the records say now.
+        """The current results.
 
         Raises:
             One of DAMAGE: the folder vanished or is damaged.
@@ -135,7 +135,7 @@ class RunView:
             return self._found[1]
 
     def found_lately(self) -> RunSnapshot:
-        """Like `found`, but the front may be of a while ago where finding it takes long.
+        """Like `found`, but the front may be older if computing it takes long.
 
         Raises:
             One of DAMAGE: the folder vanished or is damaged.
@@ -147,7 +147,7 @@ class RunView:
         return self.found()
 
     def page(self) -> Page:
-        """The report of what the records say now, rendered at most once for each state of the files.
+        """The current report, rendered at most once for each state of the files.
 
         Raises:
             One of DAMAGE: the folder vanished or is damaged.
@@ -162,7 +162,7 @@ class RunView:
         return self._page[1]
 
     def progress(self) -> tuple[TrajectoryProgress, ...]:
-        """How far its trajectories are; a file that did not change is not read again."""
+        """The progress of its trajectories; unchanged files are not read again."""
         with self._lock:
             kept = {}
             for path in _progress_paths(self.folder):
@@ -176,7 +176,7 @@ class RunView:
         return tuple(item for _, item in kept.values() if item is not None)
 
     def changed_at(self) -> float:
-        """When a record was last written, or a trajectory last gave a sign; seconds since 1970."""
+        """When a record was last written, or a trajectory last reported progress; seconds since 1970."""
         own = (self.folder.records, self.folder.info)
         stamps = stamp_of(*own, *_progress_paths(self.folder))
         return max((stamp[0] / 1e9 for stamp in stamps if stamp is not None), default=0.0)
@@ -192,7 +192,7 @@ def _progress_paths(folder: RunFolder) -> list[Path]:
 
 
 def state_of(records: int, planned: int | None, quiet_seconds: float) -> str:
-    """`finished`, `running`, or `quiet` where records are missing and nothing was heard for a while."""
+    """`finished`, `running`, or `quiet` where records are missing and there was no recent activity."""
     if planned is not None and records >= planned:
         return "finished"
     return "running" if quiet_seconds < QUIET_SECONDS else "quiet"

@@ -233,7 +233,7 @@ def test_records_are_brought_up_once_and_the_file_as_it_was_is_kept(today: RunFo
     [
         (3, "records.jsonl:1: record version 3 is newer than this sweeper, which reads 2"),
         ("1", "record version '1' is newer"),
-        (0, "nothing leads from record version 0 to 2"),
+        (0, "record version 0 cannot be converted to 2"),
     ],
 )
 def test_what_no_step_leads_on_from_is_refused_and_left_alone(
@@ -259,6 +259,6 @@ def test_a_driver_or_another_backup_is_in_the_way(today: RunFolder) -> None:
     with DriverLock(today), pytest.raises(RunFolderError, match="another driver"):
         migrate(today, write=True, steps=SKIPS)
     backup_of(today.records).write_text("mine")
-    with pytest.raises(RunFolderError, match="holds something else"):
+    with pytest.raises(RunFolderError, match="exists with different contents"):
         migrate(today, write=True, steps=SKIPS)
     assert today.records.read_bytes() == before

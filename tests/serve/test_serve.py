@@ -275,7 +275,7 @@ def test_links_out_of_the_folder_are_named_and_not_followed(tmp_path: Path, serv
     (root / "kept" / "spec.yaml").symlink_to("kept.yaml")
     server = serve(root, with_generations=True)
     rows = {row[0]: row for row in cells(server.ask("/").text)}
-    leads = "is a link that leads out of the folder"
+    leads = "is a link to a place outside the folder"
     assert rows["records"][1:3] == ["damaged", f"records.jsonl {leads}"]
     assert rows["responses"][2] == f"generations/a-0.jsonl {leads}"
     assert rows["outside"][2] == f"outside {leads}"
@@ -513,7 +513,7 @@ def test_two_runs_of_the_same_data_compare_and_others_are_warned_about(tmp_path:
     assert len(unknown) == 1 and "cannot be checked" in unknown[0]
     failed = found("failed", measured_with([make_record(status="failed")])).found()
     assert compare(("a", "failed"), a, failed).warnings == (
-        "The second run has no complete record: there is nothing of it to compare.",
+        "The second run has no complete record, so there is nothing to compare.",
     )
 
 
