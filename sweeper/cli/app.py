@@ -1,4 +1,4 @@
-"""The entry point: all commands, and every foreseen failure as one message."""
+"""The entry point: all commands, with every expected error as one message."""
 
 import io
 import sys
@@ -40,7 +40,7 @@ EXTRAS = {
 
 @app.callback(invoke_without_command=True, epilog=f"Example: {EXAMPLES[''][0]}")
 def root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
     """Sweep fine-tuning hyperparameters for safety and utility at once."""
     if version:
@@ -53,19 +53,21 @@ add_examples(app)
 
 def main() -> None:
     """The console script: runs a command and turns every foreseen failure into one message."""
-    warnings.simplefilter("ignore", FutureWarning)  # Between libraries; no user can act on them.
+    warnings.simplefilter(
+        "ignore", FutureWarning
+    )  # Warnings between libraries, which no user can act on.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(
                 errors="backslashreplace"
-            )  # A letter the terminal lacks is no crash.
+            )  # A character that the terminal cannot show must not crash.
     sys.exit(_run())
 
 
 def _run() -> int:
     try:
         app(prog_name="sweeper")
-    except SystemExit as end:  # How typer ends, usage errors (2) included.
+    except SystemExit as end:  # How typer exits, usage errors (2) included.
         return end.code if isinstance(end.code, int) else 0
     except SweeperError as error:
         show.error(str(error))

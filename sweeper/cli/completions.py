@@ -1,4 +1,4 @@
-"""What the shell offers after Tab. Nothing here opens more than a folder, or one file of records."""
+"""Shell completions. They read at most a folder, or one file of records."""
 
 import re
 from collections.abc import Callable
@@ -14,13 +14,13 @@ _IDENTITY = re.compile(rb'"config_id":"([\w-]+)"')
 
 
 def specs(incomplete: str) -> list[str]:
-    """The shipped sweeps, and YAML files and folders as far as a path is typed."""
+    """The shipped sweeps, and YAML files and folders that match the typed path."""
     names = [name for name in shipped_specs() if name.startswith(incomplete)]
     return [*names, *_paths(incomplete, lambda path: path.suffix in (".yaml", ".yml"))]
 
 
 def runs(incomplete: str) -> list[str]:
-    """Run folders, and other folders with a stroke at the end to go on into."""
+    """Run folders, and other folders with a final slash to descend into."""
     return _paths(incomplete, lambda path: (path / "run.json").is_file())
 
 

@@ -1,4 +1,4 @@
-"""Commands that look closer: at one configuration, at a few side by side, at all runs of a folder."""
+"""Commands that show one configuration, compare several, or list the runs of a folder."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -50,7 +50,7 @@ def show_configuration(
     config: Annotated[
         str,
         typer.Argument(
-            help="A configuration id, or an unambiguous beginning of one.",
+            help="A configuration id, or an unambiguous prefix of one.",
             autocompletion=completions.configurations,
         ),
     ],
@@ -76,7 +76,7 @@ def compare(
         list[str],
         typer.Argument(
             metavar="CONFIG...",
-            help="2 to 4 configuration ids, or unambiguous beginnings of them.",
+            help="2 to 4 configuration ids, or unambiguous prefixes of them.",
             autocompletion=completions.configurations,
         ),
     ],
@@ -259,7 +259,7 @@ def _differences(found: analysis.Comparison) -> Table:
 
 
 def _print_runs(found: Sequence[RunLine], root: Path) -> None:
-    """One line per run, and below the table what is wrong with damaged ones."""
+    """One line per run, and the problems of damaged ones below the table."""
     if not found:
         show.line(f"no runs in {root} or below it; `sweeper run` writes one")
         return

@@ -1,4 +1,4 @@
-"""What an interrupted sweep says, and with which exit code it ends."""
+"""Messages and exit code of an interrupted sweep."""
 
 import contextlib
 import os
@@ -15,19 +15,19 @@ from sweeper.cli import show
 from sweeper.store.folder import RunFolder
 
 INTERRUPTED = 130
-"""The shell's exit code for an end by Ctrl-C; SIGTERM ends a sweep the same way."""
+"""The shell's exit code after Ctrl-C; SIGTERM is handled the same way."""
 
 
 @contextlib.contextmanager
 def resumable(folder: RunFolder) -> Iterator[None]:
-    """What runs inside ends by Ctrl-C or SIGTERM with where things are and how to go on, and code 130."""
+    """On Ctrl-C or SIGTERM, print where results are and how to continue, and exit with code 130."""
     before = signal.signal(signal.SIGTERM, _as_ctrl_c)
     try:
         with _noted_at_once():
             yield
     except KeyboardInterrupt:
         interrupted(folder)
-    except SystemExit as end:  # Ray's own answer to SIGTERM, once it has started.
+    except SystemExit as end:  # Ray's own SIGTERM handler, once it has started.
         if end.code != signal.SIGTERM:
             raise
         interrupted(folder)
@@ -37,9 +37,9 @@ def resumable(folder: RunFolder) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _noted_at_once() -> Iterator[None]:
-    """Say that a signal has come when it comes, whoever handles it then: trials take time to come down.
+    """Print a notice as soon as a signal arrives, because stopping trials takes time.
 
-    The wakeup descriptor gets every signal. Handlers cannot be used, because Tune and Ray put in theirs.
+    It uses the wakeup descriptor, which receives every signal: Tune and Ray install their own handlers.
     """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
@@ -64,14 +64,14 @@ def _note(reader: int) -> None:
 
 
 def _as_ctrl_c(number: int, frame: FrameType | None) -> None:
-    """Whatever Ctrl-C does at this moment; a shell's background jobs ignore Ctrl-C, but never this."""
+    """The current effect of Ctrl-C; background jobs of a shell ignore Ctrl-C itself, but not this."""
     if not callable(signal.getsignal(signal.SIGINT)):
         raise KeyboardInterrupt
     signal.raise_signal(signal.SIGINT)
 
 
 def interrupted(folder: RunFolder) -> None:
-    """Say on standard error what is kept and which command goes on.
+    """Print on standard error what is saved and which command continues the run.
 
     Raises:
         typer.Exit: always, with INTERRUPTED.
@@ -89,6 +89,6 @@ def interrupted(folder: RunFolder) -> None:
 
 
 def _progress(folder: RunFolder) -> str:
-    """`37 of 140 records are in runs/x/records.jsonl`; a torn last line does not count."""
+    """`37 of 140 records are in runs/x/records.jsonl`; an incomplete last line does not count."""
     written = folder.records.read_bytes().count(b"\n") if folder.records.exists() else 0
     return f"{written} of {folder.planned_records()} records are in {folder.records}"

@@ -1,4 +1,4 @@
-"""Commands about judges: what calls a response a refusal, and what judges say of a run."""
+"""Commands about judges: keyword lists compared with people's labels, and judging a run again."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -43,10 +43,12 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "local": ("format", "revision", "device", "batch_size", "labels", "response_only"),
     "http": ("format", "base_url", "api_key_env", "concurrency", "requests_per_minute", "timeout"),
 }
-"""Kind of judge -> the options that mean something to it."""
+"""Kind of judge -> its options."""
 
 
-judges = typer.Typer(name="judges", help="How far a judge can be trusted.", no_args_is_help=True)
+judges = typer.Typer(
+    name="judges", help="How well keyword lists agree with people.", no_args_is_help=True
+)
 app.add_typer(judges, rich_help_panel="Judges")
 
 
@@ -94,12 +96,12 @@ def rescore(
         int | None, typer.Option(min=1, max=256, help="http: requests at once; 8.")
     ] = None,
     requests_per_minute: Annotated[
-        float | None, typer.Option(min=0.001, help="http: requests a minute; no limit.")
+        float | None, typer.Option(min=0.001, help="http: requests a minute; unlimited.")
     ] = None,
     timeout: Annotated[
         float | None, typer.Option(min=0.001, help="http: seconds to wait for an answer; 60.")
     ] = None,
-    revision: Annotated[str | None, typer.Option(help="local: of a hub id.")] = None,
+    revision: Annotated[str | None, typer.Option(help="local: revision of a Hub id.")] = None,
     device: Annotated[str | None, typer.Option(help="local: auto, cpu or cuda.")] = None,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="local: responses at once; 8.")
@@ -109,11 +111,12 @@ def rescore(
         typer.Option(help="classifier: LABEL_1=unsafe,LABEL_0=safe; also refusal, compliance."),
     ] = None,
     response_only: Annotated[
-        bool | None, typer.Option("--response-only", help="classifier: it reads no prompts.")
+        bool | None,
+        typer.Option("--response-only", help="classifier: trained on responses without prompts."),
     ] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Judge the stored responses of a run again; without --judge, show which judges have done so."""
+    """Judge the stored responses of a run again; without --judge, show the judges of the run."""
     opened = open_run(run)
     given: dict[str, Any] = {
         "format": format_,
@@ -132,7 +135,7 @@ def rescore(
     if judge is not None:
         _rescore(opened, make_judge(judge, options), json_)
     elif options:
-        raise JudgeError(f"{_written(options)} configures a judge; name the judge with --judge")
+        raise JudgeError(f"{_written(options)} needs --judge with the judge it configures")
     else:
         _show_judges(opened, json_)
 
@@ -159,8 +162,8 @@ def _rescore(opened: "Run", judge: Judge, json_: bool) -> None:
     cut = sum(counts.cut for item in scored for counts in item.suites.values())
     if cut:
         show.line(
-            f"{cut} responses were cut short when their keyword verdicts were known, and cannot be judged "
-            "as whole ones; a sweep with evaluation.stop_generation_early: false keeps all of them whole"
+            f"{cut} responses were truncated once their keyword verdicts were known, and cannot be "
+            f"judged; a sweep with evaluation.stop_generation_early: false generates all of them in full"
         )
     show.line(f"next: sweeper front {opened.folder.root} --judge {judge.name}@{judge.digest[:8]}")
 
@@ -176,10 +179,9 @@ def _show_judges(opened: "Run", json_: bool) -> None:
 
 
 def make_judge(argument: str, options: Mapping[str, Any]) -> Judge:
-    """The judge a command line names.
+    """The judge given on the command line.
 
-    Raises:
-        JudgeError: an unknown kind, no name, or an option that is missing or another kind's.
+    Raises: JudgeError: an unknown kind, no name, or an option that is missing or belongs to another kind.
         DataError: no such keyword list.
         ModelError: a local model that cannot be loaded.
     """
@@ -190,7 +192,7 @@ def make_judge(argument: str, options: Mapping[str, Any]) -> Judge:
         )
     foreign = {name: options[name] for name in options if name not in OPTIONS[kind]}
     if foreign:
-        raise JudgeError(f"{_written(foreign)}: no options of a {kind} judge; leave them out")
+        raise JudgeError(f"{_written(foreign)}: not an option of a {kind} judge; leave it out")
     make: Mapping[str, Callable[[str, dict[str, Any]], Judge]] = {
         "keyword": lambda what, options: KeywordJudge(what),
         "local": _local,
@@ -213,7 +215,7 @@ def _local(model: str, options: dict[str, Any]) -> Judge:
     if format_ == "classifier":
         return ClassifierJudge(model, **(options | _labels(options.pop("labels", None))))
     if foreign := {name: 0 for name in options if name in ("labels", "response_only")}:
-        raise JudgeError(f"{_written(foreign)}: for --format classifier alone; leave it out")
+        raise JudgeError(f"{_written(foreign)}: only for --format classifier; leave it out")
     return GenerativeJudge(model, FORMATS[format_], **options)
 
 
@@ -243,7 +245,7 @@ def _written(options: Mapping[str, Any]) -> str:
 
 
 def print_overlay(judged: RejudgedRecords | None, json_: bool = False) -> None:
-    """Whose rates were shown, their coverage, and the records that they leave unscored."""
+    """Print the judge of the shown rates, its coverage, and the records left unscored."""
     if judged is None:
         return
     lines = [judged.summary]
@@ -259,7 +261,7 @@ def print_overlay(judged: RejudgedRecords | None, json_: bool = False) -> None:
 def _print_judges(
     scored: Iterable[Scored], records: Sequence[TrialRecord], keyword_list: str
 ) -> None:
-    """Every judge that has judged the run: how much of it, and how it agrees with the keyword list."""
+    """Every judge of the run, with its coverage and its agreement with the keyword list."""
     table = Table(title="Judges of this run, over all configurations", title_justify="left")
     for name in ("judge", "asked", "rate"):
         table.add_column(name)
@@ -278,7 +280,7 @@ def _print_judges(
 
 
 def _judge_rows(scored: Iterable[Scored], records: Sequence[TrialRecord]) -> list[JudgedRate]:
-    """One row per judge and rate; coverage counts records it never saw."""
+    """One row per judge and rate; coverage includes records it has not judged."""
     measured = [item for item in records if item.status in ("complete", "unscored")]
     by_judge: dict[tuple[str, str], dict[tuple[str, int], Scored]] = {}
     for item in scored:
@@ -312,7 +314,7 @@ def _judge_rows(scored: Iterable[Scored], records: Sequence[TrialRecord]) -> lis
 def _print_configurations(
     scored: Sequence[Scored], records: Mapping[tuple[str, int], TrialRecord], keyword_list: str
 ) -> None:
-    """What one judge found in each configuration, beside the keyword list's rate."""
+    """The rates of one judge for each configuration, beside those of the keyword list."""
     table = Table(title=escape(f"{scored[0].judge}, per configuration"), title_justify="left")
     for name in ("configuration", "seed", "rate"):
         table.add_column(name)
@@ -355,7 +357,7 @@ def _configuration_rows(
 
 
 def _rate(k: int | None, n: int | None) -> str:
-    """`2/256 = 0.8 %`; of nothing there is no share."""
+    """`2/256 = 0.8 %`; without a percentage where n is 0."""
     return f"{k}/{n} = {100 * k / n:.1f} %" if n and k is not None else "none"
 
 

@@ -16,7 +16,7 @@ from sweeper.spec import load_spec
 @app.command(rich_help_panel="Sweeps")
 def launch(
     spec: SpecArgument,
-    on: Annotated[str, typer.Option("--on", help=f"Where to: {', '.join(TARGETS)}.")],
+    on: Annotated[str, typer.Option("--on", help=f"Target: {', '.join(TARGETS)}.")],
     out: Annotated[
         Path | None, typer.Option(help="The run folder here; runs/NAME where not given.")
     ] = None,
@@ -30,10 +30,10 @@ def launch(
     address: Annotated[str | None, typer.Option(help="ray: the dashboard of the cluster.")] = None,
     storage: Annotated[
         str | None,
-        typer.Option(help="A folder that all nodes share and this machine does not see."),
+        typer.Option(help="A folder that all nodes share and this machine cannot see."),
     ] = None,
     working_dir: Annotated[
-        str | None, typer.Option(help="ray: code to send; no runs, weights or secrets of it.")
+        str | None, typer.Option(help="ray: code to send, without runs, weights and secrets.")
     ] = None,
     nodes: Annotated[int | None, typer.Option(help="Machines with GPUs; 1.")] = None,
     gpus_per_node: Annotated[int | None, typer.Option(help="slurm, kuberay; 1.")] = None,
@@ -57,7 +57,7 @@ def launch(
     spot: Annotated[bool | None, typer.Option("--spot/--no-spot", help="skypilot.")] = None,
     retries: Annotated[int | None, typer.Option(help="Restarts after the first start.")] = None,
 ) -> None:
-    """Send a sweep to a cluster: write a job for it into RUN/launch and submit that."""
+    """Launch a sweep on a cluster: write its job into RUN/launch and submit it."""
     target = _target(on)
     given = {
         "address": address,

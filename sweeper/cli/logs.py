@@ -1,4 +1,4 @@
-"""`sweeper logs`: what the trials of a run have logged."""
+"""`sweeper logs`: the logs of a run's trials."""
 
 import heapq
 import time
@@ -13,7 +13,7 @@ from sweeper.store.folder import RunFolder
 from sweeper.store.trial_log import LogLine, LogReader
 
 POLL_SECONDS = 1.0
-"""How often `--follow` looks for new lines."""
+"""Seconds between the checks of `--follow` for new lines."""
 
 
 @app.command(rich_help_panel="Sweeps")
@@ -22,16 +22,18 @@ def logs(
     trial: Annotated[
         str | None,
         typer.Argument(
-            help="A trajectory id, or an unambiguous beginning; the latest trial where not given.",
+            help="A trajectory id, or an unambiguous prefix of one; by default the latest trial.",
             autocompletion=completions.trials,
         ),
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="All trials, by time.")] = False,
     follow: Annotated[
         bool,
-        typer.Option(help="Print new lines while the sweep runs; of all trials if none is named."),
+        typer.Option(
+            help="Print new lines while the sweep runs; of all trials unless TRIAL is given."
+        ),
     ] = False,
-    tail: Annotated[int | None, typer.Option(min=0, help="The last lines only.")] = None,
+    tail: Annotated[int | None, typer.Option(min=0, help="Only the last N lines.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
     """Show the logs of a run's trials: losses, learning rates, speed, readouts, warnings, failures."""
@@ -53,7 +55,7 @@ def _trials(folder: RunFolder, trial: str | None, every: bool) -> list[str]:
     """The ids of the trials to show.
 
     Raises:
-        RunFolderError: none or several begin with what was given.
+        RunFolderError: none or several ids start with the given text.
     """
     names = folder.trials_with_logs()
     if every:
@@ -73,7 +75,7 @@ def _trials(folder: RunFolder, trial: str | None, every: bool) -> list[str]:
 def _new_lines(
     folder: RunFolder, trials: list[str], readers: dict[str, LogReader]
 ) -> list[LogLine]:
-    """What these trials have logged since the last call, by time."""
+    """New log lines of these trials since the last call, by time."""
     for name in trials:
         readers.setdefault(name, LogReader(folder.trial(name)))
     return list(heapq.merge(*(readers[name].new_lines() for name in trials), key=_time))

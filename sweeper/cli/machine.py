@@ -1,4 +1,4 @@
-"""Commands around a sweep: the machine before it, the run folder after it, its report while it runs."""
+"""Commands around a sweep: doctor, prefetch, clean, migrate and serve."""
 
 import shlex
 from pathlib import Path
@@ -28,7 +28,7 @@ from sweeper.store.folder import RUN_VERSION, RunFolder
 def doctor(
     out: Annotated[Path, typer.Option(help="Where runs are to be written.")] = Path("runs"),
     address: Annotated[
-        str | None, typer.Option(help="A Ray cluster to join for a moment; none is started.")
+        str | None, typer.Option(help="A Ray cluster to connect to briefly; none is started.")
     ] = None,
     json_: JsonOption = False,
 ) -> None:
@@ -95,11 +95,11 @@ def clean(
         bool, typer.Option("--checkpoints", help="Also those of unfinished trajectories.")
     ] = False,
     weights: Annotated[
-        bool, typer.Option("--weights", help="Also kept weights of what is off the front.")
+        bool, typer.Option("--weights", help="Also kept weights of configurations off the front.")
     ] = False,
     responses: Annotated[
         bool,
-        typer.Option("--responses", help="Also all responses: nothing can be rescored then."),
+        typer.Option("--responses", help="Also all responses; they can then not be rescored."),
     ] = False,
     json_: JsonOption = False,
 ) -> None:
@@ -161,11 +161,14 @@ def migrate(
 def serve(
     path: Annotated[Path, typer.Argument(help="A run folder, or a folder that holds several.")],
     host: Annotated[
-        str, typer.Option(help="The address to bind to; others can reach any but the default.")
+        str,
+        typer.Option(
+            help="The address to bind to; any but the default is reachable from other machines."
+        ),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8765,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = 8765,
     with_generations: Annotated[
-        bool, typer.Option("--with-generations", help="Also let files of responses be downloaded.")
+        bool, typer.Option("--with-generations", help="Also allow downloads of response files.")
     ] = False,
     redact: Annotated[
         bool, typer.Option("--redact", help="Leave prompts and responses of harmful suites out.")
@@ -176,14 +179,14 @@ def serve(
 
     def begin(started: Started) -> None:
         if not started.runs:
-            show.line(f"no run has begun in {path} yet; each one that does will be listed")
+            show.line(f"no runs in {path} yet; new ones will be listed")
         if started.public:
             show.error(
                 f"warning: {host} is not this machine alone: whoever reaches the port can read the "
                 "reports, and without --redact harmful prompts and responses; nobody is asked for "
                 "a password"
             )
-        show.line(f"serving {path} at {started.url}   (Ctrl-C ends)")
+        show.line(f"serving {path} at {started.url}   (Ctrl-C to stop)")
 
     try:
         serve(path, host, port, with_generations=with_generations, redact=redact, begin=begin)

@@ -1,7 +1,7 @@
 """The command application, and the arguments that several commands share.
 
 torch, ray, optuna, pandas and plotly are imported inside the commands that need them, so that every
-command works with the extras it needs and no others, and starts at once.
+command needs only its own extras and starts quickly.
 """
 
 import gc
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class InOrder(TyperGroup):
-    """Lists commands in the order in which they are used, not in that of their modules."""
+    """Lists commands in the order of use instead of by module."""
 
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
         """See `typer.core.TyperGroup`."""
@@ -63,7 +63,7 @@ CoverageOption = Annotated[
     typer.Option(
         min=0.0,
         max=1.0,
-        help="With --judge: records with a smaller share of judged responses are unscored.",
+        help="With --judge: records with a smaller fraction of judged responses are unscored.",
     ),
 ]
 
@@ -77,9 +77,10 @@ def open_run(run: Path, judge: str | None = None, min_coverage: float = MIN_COVE
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Without the cycle collector: records are very many objects that all stay until the command ends.
+    """Disables the cyclic garbage collector.
 
-    Walking them again and again would be a third of the time of a report on ten thousand.
+    The many record objects live until the command ends; scanning them would take a third of the time of
+    a report on ten thousand.
     """
     enabled = gc.isenabled()
     gc.disable()

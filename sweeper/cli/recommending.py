@@ -64,8 +64,8 @@ def recommend(
     """Recommend one configuration under a policy, with its controls and how certain it is."""
     if confirm and judge is not None:
         raise SweeperError(
-            "--confirm measures with the sweep's keyword lists; leave --judge out, and have the new run "
-            "judged by `sweeper rescore`"
+            "--confirm uses the sweep's keyword lists; leave --judge out, then run `sweeper rescore` on "
+            "the confirmation"
         )
     opened = open_run(run, judge, min_coverage)
     with uncollected():
@@ -83,7 +83,7 @@ def recommend(
 def _confirm(
     opened: "Run", found: "Recommendation", seeds: int, top: int, *, quiet: bool
 ) -> "Confirmation":
-    """Measure again, or what is left of it; an interruption ends the command."""
+    """Measure again what is left; an interruption ends the command."""
     layout = opened.lay_out(found, seeds, top)
     if not quiet:
         show.line(f"confirming {len(layout.names)} configurations in {layout.folder.root}")

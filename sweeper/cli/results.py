@@ -1,4 +1,4 @@
-"""Commands that show and export what a run has found: the front, the report, other trainers' files."""
+"""Commands that show and export the results of a run: front, report, study, files of other trainers."""
 
 import shlex
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # It needs pandas.
     from sweeper.runs.results import Front
 
 MOST_OTHERS = 10
-"""So many configurations that may be on the front, but are not by their estimates, are listed."""
+"""The most listed configurations that may be on the front, but are not by their estimates."""
 
 
 @app.command(rich_help_panel="Results")
@@ -42,7 +42,7 @@ def front(
     judge: JudgeOption = None,
     min_coverage: CoverageOption = MIN_COVERAGE,
 ) -> None:
-    """Show the configurations that no other one beats in both safety and utility."""
+    """Show the Pareto front: the configurations that no other one dominates in safety and utility."""
     opened = open_run(run, judge, min_coverage)
     found = opened.front()
     if json_:
@@ -98,8 +98,8 @@ def export_study(
     storage: Annotated[
         str | None,
         typer.Option(
-            help="copy it to journal:PATH, sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME; a "
-            "password belongs into PGPASSWORD."
+            help="copy it to journal:PATH, sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME; "
+            "put a password into PGPASSWORD."
         ),
     ] = None,
 ) -> None:
@@ -111,7 +111,7 @@ def export_study(
     opened = open_run(run)
     if storage is None:
         address = str(opened.folder.study)
-        if not opened.folder.has_driver():  # A driver keeps it up to date itself.
+        if not opened.folder.has_driver():  # A running driver updates it itself.
             update_journal(opened.folder.study, opened.front().analysis, opened.spec)
         show.line(f"wrote {address}")
     else:
@@ -149,7 +149,7 @@ def export(
         bool,
         typer.Option(
             "--weights",
-            help="Also the trained weights: those the sweep kept, or else it trains again, alone.",
+            help="Also the trained weights: those kept by the sweep, or else trained again.",
         ),
     ] = False,
     judge: JudgeOption = None,
@@ -174,7 +174,7 @@ def export(
 
 
 def print_front(result: "Front") -> None:
-    """The front, best utility first, then those that may belong to it, most probable first."""
+    """The front, best utility first, then configurations that may be on it, most probable first."""
     found, certainty, spec = result.analysis, result.certainty, result.spec
     names = varying(found.candidates, CANDIDATE_ROLE)
     table = Table(title="Pareto front", title_justify="left")

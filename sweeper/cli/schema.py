@@ -20,7 +20,9 @@ def schema(
     """Print the JSON schema of what `--json` prints."""
     schemas = json_schemas()
     if command is not None and command not in schemas:
-        raise SweeperError(f"no command `{command}` has --json; there are {', '.join(schemas)}")
+        raise SweeperError(
+            f"command `{command}` has no --json; commands with it: {', '.join(schemas)}"
+        )
     show.json_text(json.dumps(schemas if command is None else schemas[command], indent=1))
 
 

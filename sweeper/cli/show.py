@@ -1,4 +1,4 @@
-"""What commands print: tables and messages. The only way of any text to a terminal."""
+"""Output of commands: tables and messages. All terminal output goes through this module."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from sweeper.runs.outputs import Output
 from sweeper.runs.terminal import Terminal
 
 UNBOUNDED = 1000
-"""Columns of a file or a pipe, which have no edge to wrap at."""
+"""The width used for a file or a pipe, so that lines do not wrap."""
 
 out = Terminal(highlight=False, emoji=False)
 if not out.is_terminal and "COLUMNS" not in os.environ:
@@ -63,7 +63,7 @@ def _block(rows: Sequence[Sequence[RenderableType]], widest: int, to: Console) -
 
 
 def error(message: str) -> None:
-    """One message on standard error, as it is: nothing in it is read as markup."""
+    """One error message on standard error, without markup."""
     err.print(f"error: {message}", markup=False, soft_wrap=True)
 
 
@@ -83,12 +83,12 @@ def data(output: Output) -> None:
 
 
 def json_text(text: str) -> None:
-    """JSON that is written already: ASCII, so that only DEL is left to write out."""
+    """JSON text, which is ASCII, so that only DEL is left to escape."""
     sys.stdout.write(text.replace("\x7f", "\\u007f") + "\n")
 
 
 def table(title: str, rows: Sequence[Sequence[str]]) -> None:
-    """Rows of cells under a title, without heads; nothing in them is read as markup."""
+    """Rows of cells under a title, without headers and without markup."""
     made = Table(title=title, show_header=False, title_justify="left")
     for row in rows:
         made.add_row(*(escape(cell) for cell in row))
@@ -96,7 +96,7 @@ def table(title: str, rows: Sequence[Sequence[str]]) -> None:
 
 
 def accounting(name: str, counted: Accounting) -> None:
-    """What a plan costs and what sharing saves."""
+    """The counts of a plan and the steps saved by sharing."""
     table = Table(title=f"Plan of {escape(name)}", show_header=False, title_justify="left")
     table.add_column()
     table.add_column(justify="right")
@@ -117,7 +117,7 @@ def accounting(name: str, counted: Accounting) -> None:
 
 
 def rows(counts: Mapping[str, int]) -> None:
-    """Rows to train on and held out, and how many were left out or cut, where any were."""
+    """Numbers of training and held-out rows, and of rows left out or truncated."""
     changed = [
         f"{name.replace('_', ' ')} {count:,}"
         for name, count in counts.items()
@@ -131,7 +131,7 @@ def rows(counts: Mapping[str, int]) -> None:
 
 
 def estimate(cost: Estimate, gpus: Sequence[OnGpu]) -> None:
-    """What a plan will cost in time and memory, and how many of its trials a GPU holds."""
+    """The estimated time and memory of a plan, and how many trials fit on a GPU."""
     table = Table(title=f"Cost, {cost.source}", show_header=False, title_justify="left")
     table.add_column()
     table.add_column()
@@ -167,16 +167,16 @@ def estimate(cost: Estimate, gpus: Sequence[OnGpu]) -> None:
 
 
 def disk(need: DiskNeed, free: int, quota_gib: float | None) -> None:
-    """How much disk a run needs, of what, and how much there is."""
+    """The disk space a run needs, by part, and the free space."""
     named = need.to_data()
     total = named.pop("total_bytes")
     parts = ", ".join(f"{name} {size(count)}" for name, count in named.items() if count)
     quota = "" if quota_gib is None else f"; quota {quota_gib:g} GiB"
-    line(f"disk: about {size(total)} at the fullest ({parts}); {size(free)} free{quota}")
+    line(f"disk: about {size(total)} at the peak ({parts}); {size(free)} free{quota}")
 
 
 def size(count: int) -> str:
-    """Bytes as people read them."""
+    """Bytes as text."""
     if count < 2**20 / 10:
         return f"{count / 2**10:.1f} KiB"
     return f"{count / GIB:.1f} GiB" if count >= GIB / 10 else f"{count / 2**20:.1f} MiB"

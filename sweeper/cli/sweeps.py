@@ -38,7 +38,7 @@ def plan(
         int | None, typer.Option(min=1, help="Trials at once; as many as this machine runs.")
     ] = None,
 ) -> None:
-    """Show what a sweep will train, what sharing saves, and what it will cost. No sweep is run."""
+    """Show what a sweep will train, what sharing saves, and what it will cost, without running it."""
     from sweeper.runs.plans import plan as lay_out  # It needs pandas.
 
     loaded = load_spec(spec, set_ or ())
@@ -74,10 +74,11 @@ def run(
         bool, typer.Option("--overwrite", help="Delete an earlier run in the folder first.")
     ] = False,
     memory_check: Annotated[
-        bool, typer.Option(help="Refuse what does not fit this machine's GPUs by the estimate.")
+        bool,
+        typer.Option(help="Reject a sweep that does not fit this machine's GPUs by the estimate."),
     ] = True,
     disk_check: Annotated[
-        bool, typer.Option(help="Refuse what does not fit the disk by the estimate.")
+        bool, typer.Option(help="Reject a sweep that does not fit the disk by the estimate.")
     ] = True,
 ) -> None:
     """Run a sweep on Ray, or continue it after any interruption with the same command."""
@@ -109,19 +110,19 @@ def run(
     if failed:
         show.error(
             f"{failed} of {len(records)} records are `failed`; the report says why. Once the cause is "
-            f"mended, remove their lines from {folder.records}: the same command measures them again"
+            f"fixed, remove their lines from {folder.records} and run the same command to measure them"
         )
         raise typer.Exit(1)
 
 
 def begin(progress: SweepProgress, plan: Plan, found: RecordsRead) -> None:
-    """Say what will be done, and start counting."""
+    """Print the plan, and start counting."""
     show.accounting(progress.spec.name, plan.accounting)
     progress.begin(plan, found)
 
 
 def _refined(folder: RunFolder, spec: SweepSpec) -> None:
-    """What further seeds have decided, in a line."""
+    """The effect of further seeds, in a line."""
     rows = refinement_rows(folder, spec, read_records(folder.records).records)
     if rows:
         first, last = rows[0], rows[-1]
@@ -139,7 +140,7 @@ def _is_builtin(spec: SweepSpec) -> bool:
 @app.command(rich_help_panel="Sweeps")
 def trial(
     task: Annotated[Path, typer.Argument(help="A task file, from `sweeper plan --tasks`.")],
-    out: Annotated[Path, typer.Option(help="Where to work and write; continued if begun.")],
+    out: Annotated[Path, typer.Option(help="The output folder; an interrupted trial continues.")],
 ) -> None:
     """Run one trajectory in this process, without Ray, and print one record per line."""
     from sweeper.scoring.inputs import preflight
@@ -162,9 +163,9 @@ def trial(
 def verify(
     run: RunArgument,
     sample: Annotated[int, typer.Option(min=1, help="How many configurations to retrain.")] = 3,
-    seed: Annotated[int, typer.Option(help="Of the random choice.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the random choice.")] = 0,
 ) -> None:
-    """Retrain configurations alone and check that they equal what the sweep recorded, bit for bit."""
+    """Retrain configurations alone and check that the results equal the sweep's, bit for bit."""
     from sweeper.sweep.verify import verify as run_verification
 
     opened = open_run(run)
@@ -175,7 +176,7 @@ def verify(
 
 
 def print_verifications(found: Sequence["Verification"]) -> None:
-    """What `verify` found, one line per configuration and a sum."""
+    """The results of `verify`, one line per configuration and a summary."""
     for item in found:
         marks = {
             "weights bit-equal": item.bit_equal,

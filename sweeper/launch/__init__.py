@@ -1,4 +1,4 @@
-"""Sends a sweep to where the machines are: renders a template of `jobs/`, and submits what it rendered."""
+"""Launches a sweep on a cluster: renders a template of `jobs/`, and submits it."""
 
 from sweeper.launch.options import TARGETS, Options, Target, options_of
 from sweeper.launch.prepare import Prepared, Step, prepare, write

@@ -1,4 +1,4 @@
-"""The sweep file as the cluster reads it, and what has to travel with it."""
+"""The sweep file with paths of the cluster, and the files to send with it."""
 
 import os
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from sweeper.errors import LaunchError
 from sweeper.spec import SweepSpec, dump_spec, parse_spec
 
 MAX_SENT_BYTES = 512 * 2**20
-"""What Ray accepts as a working_dir."""
+"""The size limit of Ray's working_dir."""
 
 LEFT_OUT_FOLDERS = {
     ".git",
@@ -42,24 +42,22 @@ LEFT_OUT_ENDINGS = {
     ".pyc",
 }
 LEFT_OUT_NAMES = {".env", ".netrc", "auth_token", "token", ".gitignore", ".rayignore"}
-"""Secrets, and what would make Ray leave out more than is left out here."""
+"""Secrets, and ignore files that would make Ray leave out more."""
 
 
 class Located(NamedTuple):
-    """The sweep with paths of the cluster, and the files to bring: name below `inputs/` -> file here."""
+    """The sweep with paths of the cluster, and the files to send: name below `inputs/` -> local file."""
 
     spec: SweepSpec
     inputs: dict[str, Path]
 
 
 def located(spec: SweepSpec, out: str, storage: str | None, *, carry: bool) -> Located:
-    """The sweep as the cluster reads it: no relative path, and no address of another cluster.
+    """The sweep for the cluster: without relative paths and without the address of another cluster.
 
-    Args:
-        spec: The sweep as it was read here.
-        out: The run folder there.
-        storage: A folder that only the cluster has; None where it sees the files of this machine.
-        carry: Bring data files along; they will lie in `out`/launch/inputs.
+    Args: spec: The sweep as read on this machine. out: The run folder on the cluster. storage: A folder
+    that exists only on the cluster; None where it can see the files of this machine. carry: Send data
+    files, too; they go to `out`/launch/inputs.
 
     Raises:
         LaunchError: the sweep names files of this machine that the cluster would not find.
@@ -83,8 +81,8 @@ def located(spec: SweepSpec, out: str, storage: str | None, *, carry: bool) -> L
             lost.append(f"{where} ({path})")
     if lost:
         raise LaunchError(
-            f"the cluster does not see these files of this machine: {', '.join(lost)}; put them below "
-            f"{storage} and name them as they are there, or name them by their hub ids",
+            f"the cluster cannot see these files of this machine: {', '.join(lost)}; copy them below "
+            f"{storage} and use their paths there, or use Hub ids",
             code="launch.not_visible",
             files=lost,
         )
@@ -110,7 +108,7 @@ def _places(raw: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
 
 
 def sent_files(folder: Path) -> dict[str, Path]:
-    """The files of a folder of code that may travel: no runs, weights, environments, secrets or links."""
+    """The files of a code folder that may be sent: no runs, weights, environments, secrets or links."""
     found = {}
     for place, folders, names in os.walk(folder):
         here = Path(place)
@@ -139,7 +137,7 @@ def _may_travel(path: Path) -> bool:
 
 
 def check_size(copies: dict[str, Path]) -> int:
-    """Bytes of what is to be sent.
+    """Total bytes to send.
 
     Raises:
         LaunchError: more than Ray accepts.
@@ -150,8 +148,8 @@ def check_size(copies: dict[str, Path]) -> int:
         largest = sorted(sizes, key=lambda name: -sizes[name])[:3]
         listed = ", ".join(f"{name} ({sizes[name] / 2**20:.0f} MiB)" for name in largest)
         raise LaunchError(
-            f"{total / 2**20:.0f} MiB would be sent, and Ray takes {MAX_SENT_BYTES // 2**20}; the largest: "
-            f"{listed}; put them on storage that the nodes see",
+            f"{total / 2**20:.0f} MiB would be sent, but Ray accepts {MAX_SENT_BYTES // 2**20}; the "
+            f"largest: {listed}; put them on storage that the nodes can see",
             code="launch.too_large",
             bytes=total,
         )

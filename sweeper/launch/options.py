@@ -1,4 +1,4 @@
-"""The options of a launch, checked: nothing in them can break out of a script or a manifest."""
+"""Validation of launch options: no value can inject syntax into a script or a manifest."""
 
 import re
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ TARGETS: tuple[Target, ...] = get_args(Target)
 
 @dataclass(frozen=True)
 class Options:
-    """What is to be asked of a cluster; None is what the target does without or has a default for.
+    """The options of a launch; None where the target does not need it or has a default.
 
     `storage` and `out` are folders on the cluster; `memory` is a Kubernetes quantity; `time` is
     `[days-]hours:minutes:seconds`; `retries` counts restarts after the first start.
@@ -101,15 +101,13 @@ _SHAPES: Mapping[str, tuple[str, str]] = {
 _LEAST: Mapping[str, int] = {"nodes": 1, "gpus_per_node": 0, "cpus_per_node": 1, "retries": 0}
 
 PLAIN_PATH = re.compile(r"/[A-Za-z0-9_./+@=,-]*")
-"""A path that means the same to sbatch, to a shell and in a manifest."""
+"""A path that needs no quoting for sbatch, a shell or a manifest."""
 
 
 def options_of(target: Target, given: Mapping[str, Any]) -> Options:
-    """The checked options of one target; what is None was not given.
+    """The validated options of one target; None means not given.
 
-    Raises:
-        LaunchError: an option of another target, one that is missing, or one of a wrong form; with all of
-            them in one message.
+    Raises: LaunchError: an option of another target, a missing one, or an invalid one; all in one message.
     """
     known = {field.name for field in fields(Options)}
     assert known == set(_MEANT_FOR) and set(given) <= known
@@ -161,8 +159,8 @@ def _storage_problems(given: Mapping[str, Any]) -> list[str]:
         return ["give --bucket (one machine) or --volume, one of the two"]
     if "bucket" in given and given.get("nodes", 1) > 1:
         return [
-            f"a mounted bucket cannot be written by {given['nodes']} machines at once; give --volume, a "
-            "file system that they share, or --nodes 1 with more GPUs"
+            f"a mounted bucket cannot be written by {given['nodes']} machines at once; use --volume with "
+            f"a shared file system, or --nodes 1 with more GPUs"
         ]
     return []
 

@@ -20,17 +20,17 @@ from sweeper.spec import SweepSpec, dump_spec
 from sweeper.store.folder import RunFolder, write_atomic
 
 CACHES = ("HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "SWEEPER_CACHE")
-"""Where `prefetch` put things: a job that sees this machine's files needs the same."""
+"""Environment variables of the caches of `prefetch`, passed to jobs that see this machine's files."""
 
 STORAGE = {"kuberay": "/mnt/sweeper", "skypilot": "/sweeper"}
-"""Where pods and cloud machines mount what they share."""
+"""Mount point of shared storage in pods and cloud machines."""
 
 RETRIES = {"slurm": 20, "kuberay": 3, "skypilot": 3}
 
 CLOUD_EXTRAS = ("train", "cluster", "eval")
 
 SENT = "sweeper-launch"
-"""Where a cloud machine has the folder that is sent, below its home."""
+"""Folder of the sent files on a cloud machine, below its home."""
 
 CPUS_PER_GPU = 4
 
@@ -43,7 +43,7 @@ ADDRESS = "http://127.0.0.1:8265"
 
 @dataclass(frozen=True)
 class Step:
-    """What submits a launch: a command to run, and how the tool that runs it is called.
+    """How a launch is submitted: a command, and the tool that runs it.
 
     `submission_id` is set for a Ray job, which is submitted through Ray's own client.
     """
@@ -56,10 +56,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a launch will write, and how it is submitted.
+    """The files of a launch, and how it is submitted.
 
     `files` are texts by path; `copies` are files and folders of this machine by the path they go to.
-    `wheel` is built of the running sweeper into the folder that is sent, where the machines get it from.
+    `wheel` is built from the running sweeper into the sent folder, from which the machines install it.
     """
 
     target: Target
@@ -74,7 +74,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class _Launch:
-    """What the four targets share."""
+    """The common inputs of the four targets."""
 
     spec: SweepSpec
     run: Path
@@ -106,8 +106,8 @@ def prepare(
         own: A folder with the user's own templates, under the names they have in `jobs/`.
 
     Raises:
-        LaunchError: the cluster would not see what the sweep names, too much would be sent, or a path or
-            template that cannot be used.
+        LaunchError: the cluster cannot see files of the sweep, too much would be sent, or a path or
+            template is invalid.
     """
     makers: dict[Target, Callable[[_Launch], Prepared]] = {
         "ray": _ray,
@@ -152,7 +152,7 @@ def _there(launch: _Launch, storage: str) -> str:
 
 
 def _short(name: str, most: int) -> str:
-    """A DNS label of at most `most` characters that no other name shares."""
+    """A unique DNS label of at most `most` characters."""
     label = re.sub(r"[^a-z0-9]+", "-", f"sweeper-{name}").strip("-")
     if len(label) <= most and label == f"sweeper-{name}":
         return label
@@ -172,7 +172,7 @@ def _plain(path: Path) -> str:
 
 
 def _sent(launch: _Launch, found: Located) -> tuple[dict[Path, str], dict[Path, Path]]:
-    """The sweep file and its data, as they lie in the folder that is sent."""
+    """The sweep file and its data in the sent folder."""
     files = {launch.staged / "spec.yaml": dump_spec(found.spec)}
     copies = {launch.staged / "inputs" / name: path for name, path in found.inputs.items()}
     return files, copies
@@ -287,7 +287,7 @@ def _skypilot(launch: _Launch) -> Prepared:
         "storage": storage,
         "bucket": options.bucket,
         "volume": options.volume,
-        "token": bool(os.environ.get("HF_TOKEN")),  # SkyPilot refuses a secret that has no value.
+        "token": bool(os.environ.get("HF_TOKEN")),  # SkyPilot rejects a secret without a value.
         "package": options.package or _package(launch.spec, wheel),
         "out": out,
         "command": Raw(_run_command(out)),
@@ -301,7 +301,7 @@ def _skypilot(launch: _Launch) -> Prepared:
 
 
 def _package(spec: SweepSpec, wheel: Wheel | None) -> str:
-    """What pip installs on a machine that has no sweeper, with the extras that a sweep needs."""
+    """What pip installs on a machine without sweeper, with the extras that the sweep needs."""
     extras = ",".join((*CLOUD_EXTRAS, *(("trackers",) if spec.compute.trackers else ())))
     if wheel is None:
         name, _, version = released().partition("==")

@@ -1,4 +1,4 @@
-"""Ray's own client for jobs: one job of a run at a time, under names that are fixed."""
+"""Submission through Ray's job client: one job of a run at a time, with predictable names."""
 
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -26,8 +26,8 @@ class RayJob(NamedTuple):
 def submit_ray_job(address: str, submission_id: str, entrypoint: str, runtime_env: Path) -> RayJob:
     """Submit a job unless one of the same run is waiting or running.
 
-    The first is called `submission_id`, the next ones `submission_id`-2, -3 and so on: Ray never takes a
-    name twice, and a job that has ended is continued under the next one.
+    The first is called `submission_id`, the next ones `submission_id`-2, -3 and so on: Ray never accepts a
+    name twice, and a finished job is continued under the next one.
 
     Raises:
         ClusterTokenError: the cluster asks for a token that this process does not have.
@@ -55,12 +55,12 @@ def submit_ray_job(address: str, submission_id: str, entrypoint: str, runtime_en
         if "401" in str(error) or "403" in str(error):
             raise ClusterTokenError(address, first) from None
         raise LaunchError(
-            f"Ray cannot take jobs at {address}: {first}; give the address of the dashboard "
+            f"cannot submit jobs to Ray at {address}: {first}; give the address of the dashboard "
             "(--address http://HEAD:8265), and start the cluster with ray[default] installed",
             code="launch.ray_address",
             address=address,
         ) from None
     raise LaunchError(
-        f"{MOST_JOBS} jobs are called {submission_id}-N; choose another --out",
+        f"there are already {MOST_JOBS} jobs called {submission_id}-N; choose another --out",
         code="launch.too_many_jobs",
     )

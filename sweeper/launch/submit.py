@@ -1,4 +1,4 @@
-"""Submits what was prepared, with the target's own tool."""
+"""Submits a prepared launch with the target's own tool."""
 
 import shlex
 import shutil
@@ -13,7 +13,7 @@ PATIENCE_SECONDS = 600
 
 
 class Submitted(NamedTuple):
-    """What the tool answered, in a line or some."""
+    """The output of the tool."""
 
     text: str
 
@@ -22,7 +22,7 @@ def submit(prepared: Prepared) -> Submitted:
     """Submit a launch whose files are written.
 
     Raises:
-        LaunchError: the tool is not on this machine, or it refused.
+        LaunchError: the tool is not installed, or it failed.
     """
     step = prepared.step
     if step.submission_id is not None:
@@ -35,15 +35,15 @@ def submit(prepared: Prepared) -> Submitted:
         )
     except subprocess.TimeoutExpired:
         raise LaunchError(
-            f"{step.tool} did not answer in {PATIENCE_SECONDS} s",
+            f"{step.tool} did not finish within {PATIENCE_SECONDS} s",
             code="launch.timeout",
             tool=step.tool,
         ) from None
     if done.returncode != 0:
         said = (done.stderr or done.stdout).strip().splitlines()[-3:]
         raise LaunchError(
-            f"{step.tool} refused, with code {done.returncode}: {' '.join(said) or 'no message'}; what it "
-            f"was given: {shlex.join(step.command)}",
+            f"{step.tool} failed with code {done.returncode}: {' '.join(said) or 'no message'}; the "
+            f"command was: {shlex.join(step.command)}",
             code="launch.refused",
             tool=step.tool,
             exit_code=done.returncode,
@@ -52,10 +52,11 @@ def submit(prepared: Prepared) -> Submitted:
 
 
 def missing(prepared: Prepared) -> str:
-    """What to do where the tool of the target is not installed."""
+    """The message where the tool of the target is not installed."""
     return (
-        f"`{prepared.step.tool}` is not on this machine, so nothing was submitted; the files are in "
-        f"{prepared.run / 'launch'}. Where it is, run: {shlex.join(prepared.step.command)}"
+        f"`{prepared.step.tool}` is not installed on this machine, so nothing was submitted; the files "
+        f"are in "
+        f"{prepared.run / 'launch'}. On a machine with it, run: {shlex.join(prepared.step.command)}"
     )
 
 
@@ -69,7 +70,7 @@ def _ray(prepared: Prepared, step: Step, submission_id: str) -> Submitted:
     job = submit_ray_job(step.address, submission_id, prepared.entrypoint, environment)
     if job.state == "running":
         return Submitted(
-            f"job {job.submission_id} is there already and has not ended: nothing to submit"
+            f"job {job.submission_id} already exists and has not finished: nothing to submit"
         )
     after = f", which continues {job.before}" if job.before else ""
     return Submitted(f"submitted job {job.submission_id}{after}")

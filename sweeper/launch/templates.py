@@ -1,7 +1,7 @@
 """The templates of `jobs/`: shell scripts and YAML with Jinja's `{{ name }}` and `{% if name %}`.
 
-A value never becomes syntax: in a script each one is quoted for the shell, in YAML each one is a quoted
-scalar. What is shell inside YAML says so, as `{{ name | sh }}`.
+Values are always escaped: quoted for the shell in a script, as a quoted scalar in YAML. Shell code inside
+YAML uses `{{ name | sh }}`.
 """
 
 import shlex
@@ -16,17 +16,17 @@ from sweeper.errors import LaunchError
 
 
 class Raw(str):
-    """Text that is shell or YAML already, and not to be quoted."""
+    """Text that is shell or YAML already and is not quoted."""
 
     __slots__ = ()
 
 
 Values = Mapping[str, str | int | bool | None]
-"""What the names of a template stand for; None is for `{% if %}` alone."""
+"""The values of a template's names; None is only for `{% if %}`."""
 
 
 def template(name: str, own: Path | None = None) -> str:
-    """The text of a template: the user's own one where it has that name, else the shipped one.
+    """The text of a template: the user's own if it exists, else the shipped one.
 
     Raises:
         LaunchError: `own` is not a folder.
@@ -44,12 +44,10 @@ def template(name: str, own: Path | None = None) -> str:
 
 
 def fill_script(text: str, values: Values) -> str:
-    """A shell script with its names replaced by values that are quoted for the shell.
+    """A shell script with names replaced by shell-quoted values.
 
-    sbatch reads `#SBATCH` lines without a shell; what goes there has to be plain (see `options`).
-
-    Raises:
-        LaunchError: not a template, or a name that nobody knows or that has no value.
+    sbatch reads `#SBATCH` lines without a shell; values there must need no quoting (see `options`).
+    Raises: LaunchError: an invalid template, or a name that is unknown or has no value.
     """
     return _render(text, values, _shell)
 
@@ -58,7 +56,7 @@ def fill_yaml(text: str, values: Values) -> str:
     """YAML documents with their names replaced by scalars that keep the type of the value.
 
     Raises:
-        LaunchError: not a template, a name that nobody knows or that has no value, or not YAML.
+        LaunchError: an invalid template, a name that is unknown or has no value, or invalid YAML.
     """
     filled = _render(text, values, _scalar)
     try:
@@ -75,7 +73,7 @@ def _render(text: str, values: Values, quote: Callable[[Any], Raw]) -> str:
         StrictUndefined,
         TemplateError,
         TemplateSyntaxError,
-    )  # Every command would wait.
+    )  # Slow to import, and rarely needed.
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     environment = ImmutableSandboxedEnvironment(
@@ -98,7 +96,7 @@ def _render(text: str, values: Values, quote: Callable[[Any], Raw]) -> str:
         ) from None
     except TemplateError as error:
         raise LaunchError(
-            f"a template is wrong: {error.message}; known here: {', '.join(sorted(values))}",
+            f"invalid template: {error.message}; known names: {', '.join(sorted(values))}",
             code="launch.template",
         ) from None
 
@@ -112,7 +110,7 @@ def _given(value: Any) -> Any:
     from jinja2 import StrictUndefined
 
     if isinstance(value, StrictUndefined):
-        str(value)  # Raises what says so.
+        str(value)  # Raises the error for a name without a value.
     return value
 
 
@@ -126,7 +124,7 @@ def _scalar(value: Any) -> Raw:
     if isinstance(value, Raw):
         if len(value.splitlines()) > 1 and not isinstance(value, _Block):
             raise LaunchError(
-                f"what a script is given must be one line, but got {str(value)!r}",
+                f"a value in a script must be one line, but got {str(value)!r}",
                 code="launch.option",
             )
         return value

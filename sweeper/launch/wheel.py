@@ -1,4 +1,4 @@
-"""Brings the sweeper that runs here onto machines that have none: a wheel of the source tree."""
+"""Builds a wheel of the running sweeper's source tree for machines without sweeper."""
 
 import subprocess
 import sys
@@ -13,13 +13,13 @@ from sweeper.errors import LaunchError
 DISTRIBUTION = "sweeper-llm"
 
 SOURCE = Path(__file__).parents[2]
-"""Where this package lies: a source tree, or the site-packages it is installed in."""
+"""The parent folder of this package: a source tree, or site-packages."""
 
 BUILD_SECONDS = 300
 
 
 class Wheel(NamedTuple):
-    """A wheel that can be built: the tree of its source, and the name that its file will have."""
+    """A wheel that can be built: its source tree and its file name."""
 
     source: Path
     name: str
@@ -29,7 +29,7 @@ def wheel_of_source() -> Wheel | None:
     """The wheel of the source tree this package runs from; None where it was installed from a wheel.
 
     Raises:
-        LaunchError: this is a source tree, but what builds its wheel is not installed.
+        LaunchError: this is a source tree, but hatchling is not installed.
     """
     try:
         project = tomllib.loads((SOURCE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -39,8 +39,8 @@ def wheel_of_source() -> Wheel | None:
         return None
     if find_spec("hatchling") is None:
         raise LaunchError(
-            f"sweeper runs from the source tree {SOURCE}, of which a wheel is sent, and hatchling, which "
-            "builds it, is not installed; `pip install hatchling`, or give --package",
+            f"sweeper runs from the source tree {SOURCE} and would send a wheel of it, but hatchling is "
+            f"not installed; run `pip install hatchling`, or use --package",
             code="launch.no_wheel",
             missing="hatchling",
         )
@@ -48,7 +48,7 @@ def wheel_of_source() -> Wheel | None:
 
 
 def released() -> str:
-    """The requirement of this very version on a package index."""
+    """The requirement of this version on a package index."""
     return f"{DISTRIBUTION}=={metadata.version(DISTRIBUTION)}"
 
 
@@ -78,7 +78,7 @@ def build_wheel(wheel: Wheel, folder: Path) -> Path:
     if done.returncode != 0 or not path.is_file():
         said = " ".join(done.stderr.strip().splitlines()[-3:]) or "no message"
         raise LaunchError(
-            f"no wheel can be built of {wheel.source}: {said}; mend that, or give --package",
+            f"cannot build a wheel of {wheel.source}: {said}; fix the error, or use --package",
             code="launch.no_wheel",
             path=wheel.source,
         )

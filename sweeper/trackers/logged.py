@@ -1,4 +1,4 @@
-"""What is logged of a record and of a trajectory, the same for every tracker."""
+"""The logged data of a record and of a trajectory, the same for every tracker."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,8 +15,8 @@ MAX_TEXT = 500
 class ConfigurationRun(NamedTuple):
     """One configuration under one seed, as a run of its own.
 
-    `metrics` is empty unless the record is complete: what was stopped or failed shows no number.
-    `reason` says why it is not complete, without the traceback.
+    `metrics` is empty unless the record is complete: stopped or failed ones have no metrics. `reason` says
+    why it is not complete, without the traceback.
     """
 
     key: str
@@ -38,7 +38,10 @@ class TrajectoryRun(NamedTuple):
 
 
 class Tracker(Protocol):
-    """Where runs are logged. A key that was logged before is replaced. All calls come from one thread."""
+    """The interface of a tracker.
+
+    A run with an existing key is replaced. All calls come from one thread.
+    """
 
     def configuration(self, run: ConfigurationRun) -> None:
         """Log a configuration and end its run."""
@@ -48,7 +51,7 @@ class Tracker(Protocol):
 
 
 def configuration_of(record: TrialRecord) -> ConfigurationRun:
-    """What is logged of a record."""
+    """The logged data of a record."""
     complete = record.status == "complete"
     reason = {k: v for k, v in (record.reason or {}).items() if k != "traceback"}
     return ConfigurationRun(

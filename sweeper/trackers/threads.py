@@ -1,4 +1,4 @@
-"""One thread for each tracker, so that a slow or broken one holds nothing up."""
+"""One thread for each tracker, so that a slow or broken one does not block the sweep."""
 
 import hashlib
 import importlib.util
@@ -17,10 +17,10 @@ from sweeper.store.records import RecordObserver, TrialRecord
 from sweeper.trackers.logged import Tracker, TrajectoryRun, configuration_of
 
 CLOSE_SECONDS = 60.0
-"""How long the end of a sweep waits for its trackers."""
+"""Seconds that the end of a sweep waits for its trackers."""
 
 PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}
-"""A tracker -> the package it needs."""
+"""Tracker -> the package it needs."""
 
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -36,10 +36,10 @@ Opener = Callable[[SweepSpec, RunFolder], Tracker]
 
 
 class Trackers:
-    """The trackers a spec names. Records go to them in the order they were written; none is waited for."""
+    """The trackers a spec names. Records are passed on in the order they were written, without waiting."""
 
     def __init__(self, spec: SweepSpec, folder: RunFolder) -> None:
-        """Check what a tracker needs.
+        """Check the requirements of the trackers.
 
         Raises:
             MissingExtraError: its package is not installed.
@@ -54,7 +54,7 @@ class Trackers:
 
     @contextmanager
     def observing(self) -> Iterator[RecordObserver]:
-        """An observer that passes records on to every tracker; at the end, trackers may finish."""
+        """An observer that passes records to every tracker; on exit, trackers can finish."""
 
         def on_record(record: TrialRecord) -> None:
             for thread in self._threads:
@@ -71,7 +71,7 @@ class Trackers:
 
 
 def check(name: str) -> None:
-    """Refuse a tracker that cannot work.
+    """Reject a tracker that cannot work.
 
     Raises:
         MissingExtraError: its package is not installed.
@@ -92,7 +92,7 @@ def check(name: str) -> None:
 
 
 class TrackerThread:
-    """One tracker in a thread of its own. Its first failure is its last."""
+    """One tracker in its own thread. After its first failure it is disabled."""
 
     def __init__(self, name: str, opener: Opener, spec: SweepSpec, folder: RunFolder) -> None:
         self._name = name
@@ -110,16 +110,16 @@ class TrackerThread:
         self._submit(lambda: self._record(record))
 
     def finish(self) -> None:
-        """Log the curves that are left."""
+        """Log the remaining curves."""
         self._submit(self._curves)
 
     def close(self, seconds: float) -> None:
-        """Wait so long; what is not logged then is not logged."""
+        """Wait at most this many seconds; the rest is not logged."""
         left = wait(self._waiting.copy(), timeout=seconds).not_done
         if left and not self._failed:
             _log.warning(
-                "%s did not take everything within %.0f s; %d runs are missing there. The sweep "
-                "itself is not touched",
+                "%s did not finish within %.0f s; %d runs are missing there. The sweep itself is not "
+                "affected",
                 self._name,
                 CLOSE_SECONDS,
                 len(left),
@@ -138,7 +138,7 @@ class TrackerThread:
         if error is not None and not self._failed:
             self._failed = True
             _log.warning(
-                "%s failed and is left out from here on; the sweep itself is not touched: %s: %s",
+                "%s failed and is disabled; the sweep itself is not affected: %s: %s",
                 self._name,
                 type(error).__name__,
                 error,
@@ -169,7 +169,7 @@ class TrackerThread:
 
 
 def sweep_key(folder: RunFolder) -> str:
-    """What distinguishes the runs of this run folder from those of others on the same server."""
+    """A key that separates the runs of this run folder from others on the same server."""
     info = folder.read_info() or {}
     text = f"{info.get('spec_hash')} {info.get('created_at')}"
     return hashlib.sha256(text.encode("utf-8")).hexdigest()[:8]
@@ -205,4 +205,4 @@ def _wandb(spec: SweepSpec, folder: RunFolder) -> Tracker:
 
 
 OPENERS: dict[str, Opener] = {"tensorboard": _tensorboard, "mlflow": _mlflow, "wandb": _wandb}
-"""How a tracker is opened; its package, slow to import, is imported in its own thread."""
+"""Tracker -> the function that opens it; its package is imported in its thread, as that is slow."""

@@ -16,7 +16,7 @@ BATCH = 500
 
 
 class MLflow:
-    """An experiment of the sweep's name. A tag tells apart the runs of several run folders in it."""
+    """An experiment of the sweep's name. A tag distinguishes the runs of several run folders in it."""
 
     def __init__(self, uri: str, experiment: str, sweep: str) -> None:
         self._client = MlflowClient(tracking_uri=uri)
@@ -51,7 +51,7 @@ class MLflow:
         self._client.set_terminated(run_id, "FINISHED")
 
     def _new_run(self, key: str, tags: Mapping[str, str]) -> str:
-        """A run of this key, in the place of one there was."""
+        """A new run with this key, replacing an existing one."""
         full = f"{self._sweep}/{key}"
         for old in self._client.search_runs([self._experiment], f"tags.`sweeper.key` = '{full}'"):
             self._client.delete_run(old.info.run_id)
@@ -69,5 +69,5 @@ class MLflow:
 
 
 def _name(name: str) -> str:
-    """A name that every store takes: in a file store a slash would make a folder of a metric's file."""
+    """A name valid in every store: in a file store, a slash would create a folder."""
     return re.sub(r"[^\w\-. ]", ".", name)

@@ -41,7 +41,7 @@ class WandB:
         opened.finish()
 
     def _open(self, key: str, **about: Any) -> Any:
-        """A run under an id of its own: the same key again takes its place."""
+        """A run whose id comes from its key, so that the same key replaces it."""
         return wandb.init(
             project=self._project,
             name=key,

@@ -203,7 +203,7 @@ def test_cut_responses_are_counted_and_the_way_out_is_named(
     with serving(words_of) as server:
         answer = command("rescore", run.root, "--judge", "http:m", "--base-url", server.url)
     assert "good 0 unsafe_rate 0/100 = 0.0 % 0/70 = 0.0 % 0.7000 30" in squeezed(answer.out)
-    assert "30 responses were cut short" in answer.out
+    assert "30 responses were truncated" in answer.out
     assert "evaluation.stop_generation_early: false" in answer.out
     front = command("front", run.root, "--judge", "http:m")
     assert re.search(r"unscored: good seed 0: .*70 of 100 .*, 30 truncated", front.out)

@@ -160,12 +160,12 @@ def test_a_script_quotes_and_leaves_out_what_has_no_value() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("a: {{ what }}\n", "'what' is undefined; known here: a, none"),
+        ("a: {{ what }}\n", "'what' is undefined; known names: a, none"),
         ("{% if what %}x{% endif %}\n", "'what' is undefined"),
         ("a: {{ none }}\n", "has no value here"),
         ("a: {{ a\n", "line 1 of a template"),
         ("\n{% if a %}\n", "line 2 of a template"),
-        ("a: {{ a.__class__.__mro__ }}\n", "is unsafe.*known here"),
+        ("a: {{ a.__class__.__mro__ }}\n", "is unsafe.*known names"),
     ],
 )
 def test_a_wrong_template_is_an_error(
@@ -680,7 +680,7 @@ def test_a_tool_that_refuses_is_quoted(
     monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin")
     code, _, err = launch(HUB_SPEC, "--on", "slurm")
     assert code == 2
-    assert "sbatch refused, with code 1: invalid partition" in err
+    assert "sbatch failed with code 1: invalid partition" in err
 
 
 def test_an_unknown_target_is_named(launch: Command) -> None:

@@ -93,7 +93,7 @@ def test_a_job_is_submitted_once_stopped_and_continued_under_the_next_name(
     name = prepared.step.submission_id
     assert said == f"submitted job {name}"
     _, again = launch(spec, cluster, run)
-    assert again == f"job {name} is there already and has not ended: nothing to submit"
+    assert again == f"job {name} already exists and has not finished: nothing to submit"
 
     wait_for_records(run, 1)
     client = JobSubmissionClient(cluster)

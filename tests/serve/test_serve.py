@@ -595,7 +595,7 @@ def test_an_empty_folder_and_an_open_address_are_said_aloud(tmp_path: Path) -> N
     one = started(tmp_path, "--port", "0", "--host", "0.0.0.0")
     try:
         text = "\n".join(one.lines)
-        assert "no run has begun in" in text
+        assert "no runs in" in text
         assert "warning: 0.0.0.0 is not this machine alone" in text
         assert f"http://127.0.0.1:{one.port}/" in one.lines[-1]
     finally:
@@ -606,7 +606,7 @@ def test_an_empty_folder_and_an_open_address_are_said_aloud(tmp_path: Path) -> N
 def test_what_is_no_folder_and_no_address_is_refused_in_one_message(tmp_path: Path) -> None:
     for words, message in (
         ([tmp_path / "none"], "is not a folder"),
-        ([tmp_path, "--host", "nowhere.invalid"], "--host nowhere.invalid is no address"),
+        ([tmp_path, "--host", "nowhere.invalid"], "--host nowhere.invalid is not an address"),
         ([tmp_path, "--host", "203.0.113.7"], "cannot listen on 203.0.113.7"),
     ):
         answer = subprocess.run(
