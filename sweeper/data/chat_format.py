@@ -1,4 +1,4 @@
-"""How a conversation is written as text: the model's own chat template, Llama-2's, or Alpaca's."""
+"""Formats conversations as text: with the model's own chat template, Llama-2's format, or Alpaca's."""
 
 from collections.abc import Sequence
 
@@ -9,9 +9,9 @@ from sweeper.data.formats import Example, Turn
 from sweeper.errors import DataError
 
 CHAT_DATE = "01 Jan 2025"
-"""Some chat templates write a date into every prompt; a fixed one keeps runs comparable.
+"""Some chat templates write the date into every prompt; a fixed date keeps runs comparable.
 
-Llama 3's take it as `date_string`; for others `strftime_now` returns it.
+Llama 3 templates take it as `date_string`; in others `strftime_now` returns it.
 """
 
 _STOPPED_CLOCK = f"{{% macro strftime_now(format) %}}{CHAT_DATE}{{% endmacro +%}}"
@@ -25,9 +25,9 @@ _LLAMA2_SYSTEM = "<<SYS>>\n{system}\n<</SYS>>\n\n"
 
 
 class PromptFormatter:
-    """Writes conversations in the chat format of a tokenizer, of Llama-2 or of Alpaca.
+    """Formats conversations with a tokenizer's chat template, or in the Llama-2 or Alpaca format.
 
-    `system` is the system prompt of conversations that have none of their own.
+    `system` is the system prompt for conversations that do not have one.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, name: str, system: str | None) -> None:
@@ -37,25 +37,29 @@ class PromptFormatter:
         self._template = self._chat_template() if name == "chat" else ""
         if tokenizer.eos_token_id is None:
             raise DataError(
-                f"the tokenizer {tokenizer.name_or_path} has no end-of-text token; give it an `eos_token`",
+                f"the tokenizer {tokenizer.name_or_path} has no end-of-text token; set its `eos_token`",
                 code="data.chat_template",
                 tokenizer=tokenizer.name_or_path,
                 part="eos_token",
             )
 
     def prompt(self, text: str, before: Sequence[Turn] = ()) -> str:
-        """The text up to where the answer to `text` begins, after earlier turns.
+        """The prompt for the user message `text`, up to where the answer begins.
+
+        Args:
+            text: The last user message.
+            before: Earlier turns; the first may be a system prompt.
 
         Raises:
-            DataError: the format has no system prompt, or no earlier turns.
+            DataError: the format does not support system prompts or earlier turns.
         """
         return self._prompt(self._turns(text, before))
 
     def row(self, example: Example) -> tuple[str, str]:
-        """The text of a prompt, and that of its completion with the end of turn.
+        """The text of the prompt, and the text of its completion including the end of turn.
 
         Raises:
-            DataError: see `prompt`; or a chat template that writes an answered prompt differently.
+            DataError: see `prompt`; or the chat template formats a prompt differently once it is answered.
         """
         turns = self._turns(example.prompt, example.before)
         prompt = self._prompt(turns)
@@ -64,15 +68,15 @@ class PromptFormatter:
         if self._name == "llama2":
             return prompt, self._llama2_answer(example.completion)
         turns.append(Turn("assistant", example.completion))
-        whole = self._chat(turns, add_generation_prompt=False)
-        if not whole.startswith(prompt):
+        conversation = self._chat(turns, add_generation_prompt=False)
+        if not conversation.startswith(prompt):
             raise DataError(
-                "the chat template writes a prompt differently once it is answered, so the completion "
+                "the chat template formats a prompt differently once it is answered, so the completion "
                 "cannot be separated from the prompt; use `data.template: alpaca`",
                 code="data.chat_template",
                 part="completion",
             )
-        return prompt, whole[len(prompt) :]
+        return prompt, conversation[len(prompt) :]
 
     def _turns(self, text: str, before: Sequence[Turn]) -> list[Turn]:
         turns = [*before, Turn("user", text)]
@@ -88,22 +92,22 @@ class PromptFormatter:
         return self._chat(turns, add_generation_prompt=True)
 
     def _alpaca(self, turns: Sequence[Turn]) -> str:
-        """Alpaca's frame without `### Input:`; an input follows its instruction after a blank line."""
+        """Alpaca's prompt without `### Input:`; the input follows the instruction after a blank line."""
         if len(turns) > 1:
-            what = "system prompt" if turns[0].role == "system" else "earlier turns"
+            unsupported = "system prompt" if turns[0].role == "system" else "earlier turns"
             raise DataError(
-                f"`data.template: alpaca` cannot hold the {what} of a row; use `chat` or `llama2`, "
-                "or map the columns of `format: prompt_completion` to the prompt and its answer alone",
+                f"`data.template: alpaca` does not support the {unsupported} of a row; use `chat` or "
+                "`llama2`, or map only the prompt and its answer with `format: prompt_completion`",
                 code="data.chat_template",
-                part=what,
+                part=unsupported,
             )
         return (self._tokenizer.bos_token or "") + _ALPACA.format(prompt=turns[0].text)
 
     def _llama2(self, turns: Sequence[Turn]) -> str:
-        """`<s>[INST] <<SYS>>...<</SYS>> prompt [/INST]`, the earlier exchanges before it likewise.
+        """`<s>[INST] <<SYS>>...<</SYS>> prompt [/INST]`, after the earlier exchanges in the same format.
 
         The format of Llama-2-chat (arXiv 2307.09288): the system prompt is part of the first
-        instruction, and every exchange has its own begin and end of text.
+        instruction, and every exchange has its own begin and end tokens.
         """
         system = ""
         if turns[0].role == "system":
@@ -130,7 +134,7 @@ class PromptFormatter:
         except ValueError:  # None, or several and no default.
             raise DataError(
                 f"the tokenizer {name} has no chat template; use `data.template: alpaca` or `llama2`, or "
-                "an instruction-tuned model",
+                "choose an instruction-tuned model",
                 code="data.chat_template",
                 tokenizer=name,
                 part="chat_template",
@@ -141,7 +145,7 @@ class PromptFormatter:
         """Apply the chat template.
 
         Raises:
-            DataError: it refuses the conversation, or drops its system prompt.
+            DataError: the template rejects the conversation, or drops its system prompt.
         """
         name = self._tokenizer.name_or_path
         try:
@@ -155,8 +159,8 @@ class PromptFormatter:
         except TemplateError as error:
             roles = ", ".join(turn.role for turn in turns)
             raise DataError(
-                f"the chat template of {name} refuses the turns {roles}: {error}; use "
-                "`data.template: llama2`, or leave the system prompt or the earlier turns out",
+                f"the chat template of {name} rejects the turns {roles}: {error}; use "
+                "`data.template: llama2`, or remove the system prompt or the earlier turns",
                 code="data.chat_template",
                 tokenizer=name,
                 roles=roles,
@@ -164,8 +168,8 @@ class PromptFormatter:
             ) from None
         if turns[0].role == "system" and turns[0].text.strip() not in str(text):
             raise DataError(
-                f"the chat template of {name} does not write the system prompt; use "
-                "`data.template: llama2`, or leave `system` out",
+                f"the chat template of {name} drops the system prompt; use "
+                "`data.template: llama2`, or remove `system`",
                 code="data.chat_template",
                 tokenizer=name,
                 part="system prompt",

@@ -1,4 +1,4 @@
-"""From rows to the tokens a model is trained on."""
+"""Tokenizes rows for training and evaluation."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,14 +13,14 @@ from sweeper.task import DataSettings
 
 
 class Encoded(NamedTuple):
-    """One row as tokens. Only `completion` (its end-of-turn included) is trained on."""
+    """One tokenized row. Only `completion` (end of turn included) contributes to the loss."""
 
     prompt: tuple[int, ...]
     completion: tuple[int, ...]
 
 
 class TrainingData(NamedTuple):
-    """Encoded training rows, held-out examples, and how many rows were dropped or truncated."""
+    """Encoded training rows, held-out examples, and counts of dropped and truncated rows."""
 
     train: tuple[Encoded, ...]
     heldout: tuple[Example, ...]
@@ -28,7 +28,7 @@ class TrainingData(NamedTuple):
 
 
 class Encoder:
-    """Turns text into tokens in one chat format, which training and evaluation may share.
+    """Formats and tokenizes rows in one chat format.
 
     `template` and `system` are those of `task.ChatFormat`.
     """
@@ -45,22 +45,22 @@ class Encoder:
         self._formatter = PromptFormatter(tokenizer, template, system)
 
     def prompt(self, text: str, before: Sequence[Turn] = ()) -> tuple[int, ...]:
-        """The tokens of a prompt and the turns before it, up to where the answer begins.
+        """The tokens of a prompt with its earlier turns, up to where the answer begins.
 
         Raises:
-            DataError: the template has no place for these turns.
+            DataError: the template does not support these turns.
         """
         return self._tokens(self._formatter.prompt(text, before))
 
     def example(self, example: Example) -> Encoded:
-        """The tokens of a row, truncated to `max_length`; a long prompt leaves an empty completion."""
+        """The tokens of a row, truncated to `max_length`; an overlong prompt leaves an empty completion."""
         return self.truncate(self.encode_untruncated(example))
 
     def encode_untruncated(self, example: Example) -> Encoded:
-        """The tokens of a row that is not truncated: the prompt as at generation time, and the completion.
+        """The tokens of a row without truncation: the prompt as at generation time, and the completion.
 
-        The completion keeps its end of turn. Both are tokenized together; where a token would span the
-        border between them, the completion is tokenized by itself.
+        The completion includes its end of turn. Both are tokenized together; if a token would span the
+        boundary between them, the completion is tokenized by itself.
         """
         text, answer = self._formatter.row(example)
         prompt, both = self._tokens(text), self._tokens(text + answer)
@@ -69,7 +69,7 @@ class Encoder:
         return Encoded(prompt, self._tokens(answer))
 
     def truncate(self, row: Encoded) -> Encoded:
-        """The row within `max_length` tokens: the completion is truncated."""
+        """The row with its completion truncated so that both fit into `max_length` tokens."""
         return Encoded(row.prompt, row.completion[: max(0, self.max_length - len(row.prompt))])
 
     def _tokens(self, text: str) -> tuple[int, ...]:
@@ -79,15 +79,16 @@ class Encoder:
 def load_training_data(
     settings: DataSettings, encoder: Encoder, scored: Encoder | None = None
 ) -> TrainingData:
-    """Read, split and encode the rows of a sweep; `split.split_rows` says which rows go where.
+    """Read, split and encode the rows of a sweep; see `split.split_rows` for the split.
 
     Args:
-        settings: Where they are and how they are split.
-        encoder: Of the training rows.
-        scored: Of the held-out rows, where it is another one.
+        settings: The data sources, and how they are split.
+        encoder: Encodes the training rows.
+        scored: Encodes the held-out rows; `encoder` if not given.
 
     Raises:
-        DataError: see `split_rows`; or an overlong prompt; or none but overlong ones.
+        DataError: see `split_rows`; or a prompt is too long and `overlong_prompts` is `error`; or all
+            prompts are too long.
         MissingExtraError: see `split_rows`.
     """
     split = split_rows(settings)
@@ -108,7 +109,8 @@ def load_training_data(
     for rows, source in ((encoded, settings.train), (heldout, settings.heldout or settings.train)):
         if not rows:
             raise DataError(
-                f"{source.path}: every prompt is longer than max_length",
+                f"{source.path}: every prompt is longer than data.max_length ({settings.max_length} "
+                "tokens); increase it, or use data with shorter prompts",
                 code="data.empty",
                 path=source.path,
             )
@@ -119,36 +121,36 @@ def load_training_data(
 def _fitting(
     settings: DataSettings, encoder: Encoder, example: Example, what: str
 ) -> tuple[Encoded, bool]:
-    """The row truncated to `max_length`, and whether nothing was cut; no completion where it is dropped.
+    """The row truncated to `max_length`, and whether it fitted; a dropped row has no completion.
 
     Raises:
-        DataError: its prompt leaves no room, and `overlong_prompts` is `error`; or the template has no
-            place for its turns.
+        DataError: the prompt leaves no room for a completion and `overlong_prompts` is `error`; or the
+            template does not support its turns.
     """
     try:
-        whole = encoder.encode_untruncated(example)
+        untruncated = encoder.encode_untruncated(example)
     except DataError as error:
         raise DataError(
             f"{what}: {error}", code=error.code, **{**error.values, "row": what}
         ) from None
-    row = encoder.truncate(whole)
+    row = encoder.truncate(untruncated)
     if not row.completion and settings.overlong_prompts == "error":
         check_prompt(settings, encoder, row.prompt, what)
-    return row, row == whole
+    return row, row == untruncated
 
 
 def check_prompt(
     settings: DataSettings, encoder: Encoder, tokens: Sequence[int], what: str
 ) -> None:
-    """Refuse a prompt that leaves no room for an answer.
+    """Reject a prompt that leaves no room for an answer.
 
     Raises:
         DataError: the prompt has `max_length` tokens or more.
     """
     if len(tokens) >= encoder.max_length:
         raise DataError(
-            f"{what} has {len(tokens)} tokens, max_length is {encoder.max_length}; raise "
-            "data.max_length, shorten the prompt, or set `overlong_prompts: drop` for rows of data",
+            f"{what} has {len(tokens)} tokens, but max_length is {encoder.max_length}; increase "
+            "data.max_length, shorten the prompt, or, for rows of data, set `overlong_prompts: drop`",
             code="data.too_long",
             row=what,
             tokens=len(tokens),

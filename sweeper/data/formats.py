@@ -1,4 +1,4 @@
-"""From the columns of a published format to a prompt, its completion, and the turns before both."""
+"""Converts rows of published data formats to conversations: earlier turns, a prompt and its completion."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -21,7 +21,7 @@ FORMATS: dict[str, dict[str, str | None]] = {
     "messages": {"messages": "messages"},
     "prompts": {"prompt": "prompt", "id": "id", "context": None},
 }
-"""For each format: our name of a column -> its published name; None is read where `columns` maps it."""
+"""For each format: our column name -> the published one; None: read only if `columns` maps it."""
 
 _OPTIONAL = ("input", "system", "id", "context", "conversations")
 
@@ -35,16 +35,16 @@ _ROLES = {
 
 
 class Turn(NamedTuple):
-    """What one side of a conversation says. `role` is `system`, `user` or `assistant`."""
+    """One turn of a conversation. `role` is `system`, `user` or `assistant`."""
 
     role: str
     text: str
 
 
 class Example(NamedTuple):
-    """One row as text: the last turn of the user, its completion, and the turns before both.
+    """One row as text: the last user turn, its completion, and the earlier turns.
 
-    `before` may begin with a system prompt; then users and assistants take turns.
+    `before` may begin with a system prompt; after it, user and assistant turns alternate.
     """
 
     prompt: str
@@ -53,19 +53,19 @@ class Example(NamedTuple):
 
     @property
     def full_prompt(self) -> str:
-        """All turns before the completion but the system prompt, which does not make a row another one."""
-        said = [turn.text for turn in self.before if turn.role != "system"]
-        return "\n\n".join([*said, self.prompt])
+        """All turns before the completion except the system prompt; identifies duplicate rows."""
+        earlier = [turn.text for turn in self.before if turn.role != "system"]
+        return "\n\n".join([*earlier, self.prompt])
 
     @property
     def characters(self) -> int:
-        """How long the row is."""
-        said = sum(len(turn.text) for turn in self.before)
-        return said + len(self.prompt) + len(self.completion)
+        """The length of the row in characters."""
+        earlier = sum(len(turn.text) for turn in self.before)
+        return earlier + len(self.prompt) + len(self.completion)
 
 
 class Cells:
-    """The columns of one row under our own names, as text."""
+    """The cells of one row, by our own column names."""
 
     def __init__(self, source: DataSource, row: Row, columns: Mapping[str, str]) -> None:
         self._source = source
@@ -77,10 +77,10 @@ class Cells:
         return self._columns.get(ours) in self._row.cells
 
     def raw(self, ours: str) -> Any:
-        """The value of a column, not converted; None where an optional one is absent.
+        """The unconverted value of a column; None if an optional column is missing.
 
         Raises:
-            DataError: a column that is needed, or that `columns` names, is absent.
+            DataError: a required column, or one that `columns` maps, is missing.
         """
         theirs = self._columns.get(ours)
         if theirs is not None and (ours not in _OPTIONAL or ours in self._source.columns):
@@ -88,10 +88,10 @@ class Cells:
         return None if theirs is None else self._row.cells.get(theirs)
 
     def text(self, ours: str) -> str:
-        """A column as text: null is blank, a number is what it reads as.
+        """A column as text: null becomes the empty string, a number its decimal form.
 
         Raises:
-            DataError: absent though needed, or a nested value.
+            DataError: a required column is missing, or the value is a list or an object.
         """
         return self.as_text(self.raw(ours), self._columns.get(ours, ours))
 
@@ -101,14 +101,14 @@ class Cells:
             return ""
         if not isinstance(value, str | int | float):
             raise self.error(
-                f"`{name}` is not text but a {type(value).__name__}",
+                f"`{name}` must be text, found {type(value).__name__}",
                 column=name,
                 found=type(value).__name__,
             )
         return str(value)
 
     def error(self, problem: str, **values: object) -> DataError:
-        """A problem of this row, for raising."""
+        """An error about this row, to be raised."""
         return DataError(
             f"{self._source.path}: row {self._row.number}: {problem}",
             code="data.invalid_row",
@@ -119,20 +119,20 @@ class Cells:
 
 
 def columns_of(source: DataSource, known: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Our names of a format's columns -> those of the file.
+    """Our column names of a format -> the column names in the file.
 
     Args:
-        source: Its `columns` come first.
-        known: Then these.
+        source: Its `columns` take precedence.
+        known: Column names that replace the published ones.
 
     Raises:
-        DataError: `columns` names a column of ours that the format does not have.
+        DataError: `columns` maps a name that the format does not have.
     """
     published = FORMATS[source.format]
     unknown = sorted(set(source.columns) - set(published))
     if unknown:
         raise DataError(
-            f"{source.name}: `columns` may map {', '.join(published)}, found {', '.join(unknown)}",
+            f"{source.name}: `columns` can map {', '.join(published)}, but found {', '.join(unknown)}",
             code="data.setting",
             key="columns",
             found=unknown,
@@ -142,14 +142,15 @@ def columns_of(source: DataSource, known: Mapping[str, str] | None = None) -> di
 
 
 def examples_of(source: DataSource, rows: Iterable[Row]) -> dict[int, Example]:
-    """The conversations of rows, by row number.
+    """Convert rows to conversations, by row number.
 
     Raises:
-        DataError: a missing column, a nested value where text is due, or turns out of order.
+        DataError: a missing column, a nested value where text is expected, or turns out of order.
     """
     if source.format == "prompts":
         raise DataError(
-            f"{source.name}: format `prompts` has no completions to train on",
+            f"{source.name}: format `prompts` has no completions to train on; use one of "
+            f"{', '.join(_READERS)}",
             code="data.setting",
             key="format",
         )
@@ -171,7 +172,7 @@ def _instruction(cells: Cells) -> Example:
 
 
 def _orca(cells: Cells) -> Example:
-    """A row of OpenOrca, or of SlimOrca, which has `conversations` instead."""
+    """A row of OpenOrca or SlimOrca; the latter has `conversations` instead."""
     if cells.has("conversations"):
         return _conversation(cells, "conversations", "from", "value")
     return _pair(cells)
@@ -182,15 +183,15 @@ def _messages(cells: Cells) -> Example:
 
 
 def _conversation(cells: Cells, column: str, role: str, content: str) -> Example:
-    """The conversation up to its last answer.
+    """The conversation up to its last assistant turn.
 
     Raises:
-        DataError: no list of turns, an unknown role, no answer, or roles out of order.
+        DataError: not a list of turns, an unknown role, no assistant turn, or roles out of order.
     """
     raw = cells.raw(column)
     if not isinstance(raw, list):
         raise cells.error(
-            f"`{column}` is not a list of turns but a {type(raw).__name__}",
+            f"`{column}` must be a list of turns, found {type(raw).__name__}",
             column=column,
             found=type(raw).__name__,
         )
@@ -198,37 +199,37 @@ def _conversation(cells: Cells, column: str, role: str, content: str) -> Example
     for number, item in enumerate(raw, start=1):
         if not isinstance(item, dict) or not {role, content} <= set(item):
             raise cells.error(
-                f"turn {number} of `{column}` needs `{role}` and `{content}`",
+                f"turn {number} of `{column}` must have `{role}` and `{content}`",
                 column=column,
                 turn=number,
             )
-        said_by = _ROLES.get(str(item[role]))
-        if said_by is None:
+        speaker = _ROLES.get(str(item[role]))
+        if speaker is None:
             known = ", ".join(_ROLES)
             raise cells.error(
-                f"turn {number}: the role {item[role]!r} is none of {known}",
+                f"turn {number}: unknown role {item[role]!r}; expected one of {known}",
                 turn=number,
                 role=item[role],
             )
-        turns.append(Turn(said_by, cells.as_text(item[content], content)))
+        turns.append(Turn(speaker, cells.as_text(item[content], content)))
     while turns and turns[-1].role != "assistant":
         turns.pop()
     if not turns:
-        raise cells.error(f"`{column}` has no turn of the assistant to train on", column=column)
+        raise cells.error(f"`{column}` has no assistant turn to train on", column=column)
     system = [turn for turn in turns[:1] if turn.role == "system"]
-    spoken = turns[len(system) :]
-    for place, turn in enumerate(spoken):
-        due = ("user", "assistant")[place % 2]
-        if turn.role != due:
-            number = place + len(system) + 1
+    dialogue = turns[len(system) :]
+    for index, turn in enumerate(dialogue):
+        expected = ("user", "assistant")[index % 2]
+        if turn.role != expected:
+            number = index + len(system) + 1
             raise cells.error(
-                f"turn {number} is the {turn.role}'s, but it is the {due}'s turn",
+                f"turn {number}: expected role {expected}, found {turn.role}",
                 turn=number,
-                expected=due,
+                expected=expected,
             )
-    *earlier, prompt, answer = spoken
-    kept = [turn for turn in system if turn.text.strip()]
-    return Example(prompt.text, answer.text, (*kept, *earlier))
+    *earlier, prompt, answer = dialogue
+    system = [turn for turn in system if turn.text.strip()]
+    return Example(prompt.text, answer.text, (*system, *earlier))
 
 
 _READERS: dict[str, Callable[[Cells], Example]] = {

@@ -1,7 +1,7 @@
-"""Models and data sets of the hub: fetched once as they are, then read from the cache.
+"""Models and data sets of the Hugging Face Hub: downloaded once, then read from the cache.
 
-Either is a snapshot of its repository at one commit, so a run without network reads the same files as the
-one that fetched them. Code in a repository is never run, and pickled weights are never fetched.
+Each is a snapshot of its repository at one commit, so an offline run reads the same files as the run that
+downloaded them. Code in a repository is never executed, and pickled weights are never downloaded.
 """
 
 import re
@@ -15,7 +15,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*|[A-Za-z0-9][\w-]*")
 
 
 class Kind(NamedTuple):
-    """A kind of repository: its name in messages, its page, and which of its files are fetched."""
+    """A kind of repository: its name in messages, its URL prefix, and which files are downloaded."""
 
     word: str
     page: str
@@ -41,33 +41,33 @@ MODEL = Kind(
     "model",
     ModelError,
     ("*.safetensors", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt"),
-    # Copies of the weights in other layouts.
+    # Copies of the weights in other formats.
     ("*/*.safetensors", "consolidated*", "original/*", "onnx/*"),
 )
 
 
 def is_hub_id(path: str) -> bool:
-    """Whether a path can be an id of the hub: `owner/name` or `name`, and nothing local."""
+    """Whether a path can be a hub id: `owner/name` or `name`, and not an existing local path."""
     return _HUB_ID.fullmatch(path) is not None and not Path(path).exists()
 
 
 snapshots: dict[tuple[Kind, str, str | None], Path] = {}
-"""Folders of the snapshots that this process has found, by kind, id and revision."""
+"""Snapshot folders that this process has looked up, by kind, id and revision."""
 
 
 def fetch(path: str, revision: str | None, kind: Kind = DATA, *, download: bool = True) -> Path:
-    """The folder that holds a snapshot of a repository; the name of the folder is its commit.
+    """The folder of a repository snapshot; its name is the commit.
 
-    Within one process the answer stays the same, even when the repository changes.
+    Repeated calls in one process return the same folder, even if the repository changes meanwhile.
 
     Args:
-        path: The id.
+        path: The hub id.
         revision: A branch, a tag or a commit; None is the default branch.
         kind: `DATA` or `MODEL`.
-        download: Fetch what is not in the cache; with HF_HUB_OFFLINE=1 nothing is fetched.
+        download: Download what is not in the cache; with HF_HUB_OFFLINE=1 nothing is downloaded.
 
     Raises:
-        MissingExtraError: a data set, and the extra `data` is not installed.
+        MissingExtraError: a data set, and the package `datasets` is not installed.
         DataError, ModelError: no such repository or revision, gated, or neither cached nor reachable.
     """
     key = (kind, path, revision)
@@ -103,8 +103,8 @@ def _snapshot(path: str, revision: str | None, kind: Kind, download: bool) -> Pa
         _refuse(
             kind,
             path,
-            f"`{path}` is no local file or folder, and the hub has no {kind.word} of this id that you "
-            "may see: correct the id, or run `hf auth login` or set HF_TOKEN if it is private, then",
+            f"`{path}` is not a local file or folder, and the hub has no {kind.word} with this id that "
+            "you can access: correct the id, or run `hf auth login` or set HF_TOKEN if it is private, then",
             code="not_on_hub",
         )
     except errors.RevisionNotFoundError:
@@ -116,27 +116,28 @@ def _snapshot(path: str, revision: str | None, kind: Kind, download: bool) -> Pa
         )
     except errors.LocalEntryNotFoundError as error:
         wanted = "" if revision is None else f" at revision `{revision}`"
-        found = "only in part" if "incomplete" in str(error) else "not"
-        why = "offline mode is on" if offline else "the hub was not reached"
+        state = "only partly" if "incomplete" in str(error) else "not"
+        why = "offline mode is on" if offline else "the hub could not be reached"
         _refuse(
             kind,
             path,
-            f"`{path}` is no local file or folder, and as a {kind.word} of the hub{wanted} it is {found} "
-            f"in the cache ({why if download else 'a plan fetches nothing'}): if this is what you mean,",
+            f"`{path}` is not a local file or folder, and the {kind.word} of this id on the hub{wanted} is "
+            f"{state} in the cache ({why if download else 'planning downloads nothing'}): if you mean the "
+            f"{kind.word} on the hub,",
             code="not_cached",
         )
     except OSError as error:
         _refuse(
             kind,
             path,
-            f"the {kind.word} `{path}` cannot be fetched: {_first_line(error)}: mend that, then",
+            f"the {kind.word} `{path}` cannot be downloaded: {_first_line(error)}: fix that, then",
             code="not_fetched",
         )
     return Path(folder)
 
 
 def _refuse(kind: Kind, path: str, problem: str, code: str) -> NoReturn:
-    """One message: what is wrong, and how the files come into the cache.
+    """Raise an error that says what is wrong and how to fill the cache.
 
     Raises:
         DataError, ModelError: always.
@@ -147,22 +148,22 @@ def _refuse(kind: Kind, path: str, problem: str, code: str) -> NoReturn:
 
 
 def how_to_fetch() -> str:
-    """The end of a message about files that are not in the cache."""
+    """How to get missing files into the cache, as the end of an error message."""
     from huggingface_hub import constants
 
     return (
-        "run `sweeper prefetch SPEC` where there is a network; the cache is "
+        "run `sweeper prefetch SPEC` on a machine with network access; the cache is "
         f"{constants.HF_HUB_CACHE} (under HF_HOME)"
     )
 
 
 def read_folder(folder: Path, source: DataSource) -> Any:
-    """A split of a folder of data files, as a `datasets.Dataset`.
+    """Load a split of a folder of data files as a `datasets.Dataset`.
 
-    Without `split` it is `train`, or the only one there is; without `subset` the default one.
+    `split` defaults to `train`, or to the only split; `subset` to the default configuration.
 
     Raises:
-        MissingExtraError: the extra `data` is not installed.
+        MissingExtraError: the package `datasets` is not installed.
         DataError: no data files, unreadable ones, or no such subset or split.
     """
     datasets = _datasets()
@@ -178,7 +179,7 @@ def read_folder(folder: Path, source: DataSource) -> Any:
         parts = datasets.load_dataset(place, name=source.subset)
     except unreadable as error:
         raise DataError(
-            f"{name}: `datasets` cannot read its files in {folder}: "
+            f"{name}: `datasets` cannot read the files in {folder}: "
             f"{_first_line(error.__cause__ or error)}",
             code="data.malformed",
             path=folder,
@@ -188,37 +189,39 @@ def read_folder(folder: Path, source: DataSource) -> Any:
     return parts[_one_of(name, "split", source.split, splits, default)]
 
 
-def _one_of(name: str, what: str, asked: str | None, known: list[str], default: str | None) -> str:
-    """The chosen subset or split, or the default.
+def _one_of(
+    name: str, key: str, requested: str | None, known: list[str], default: str | None
+) -> str:
+    """The requested subset or split, or the default.
 
     Raises:
-        DataError: unknown, or none chosen where there is no default.
+        DataError: unknown, or none requested and there is no default.
     """
-    chosen = asked or default
-    if chosen not in known:
-        found = f"no {what} `{asked}`" if asked else f"no default {what}"
+    selected = requested or default
+    if selected not in known:
+        missing = f"no {key} `{requested}`" if requested else f"no default {key}"
         raise DataError(
-            f"{name} has {found}; set `{what}` to one of {', '.join(known)}",
+            f"{name} has {missing}; set `{key}` to one of {', '.join(known)}",
             code="data.unknown_split",
-            key=what,
-            found=asked,
+            key=key,
+            found=requested,
             known=known,
         )
-    return chosen
+    return selected
 
 
 def _datasets() -> Any:
-    """The package `datasets`, imported only here: local files do not need it.
+    """The package `datasets`, imported only here because local files do not need it.
 
     Raises:
-        MissingExtraError: not installed.
+        MissingExtraError: it is not installed.
     """
     try:
         import datasets
     except ImportError:
         raise MissingExtraError(
-            "data sets of the hub and folders of data files need the package datasets; install "
-            "`sweeper-llm[train]`, or give a local .json, .jsonl or .csv file"
+            "data sets from the hub and folders of data files need the package datasets; install "
+            "`sweeper-llm[train]`, or use a local .json, .jsonl or .csv file"
         ) from None
     return datasets
 

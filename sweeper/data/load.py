@@ -1,4 +1,4 @@
-"""Rows to train on and prompts to answer, from a file, a folder or the hub."""
+"""Loads training rows and evaluation prompts from a file, a folder or the hub."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -29,7 +29,7 @@ __all__ = [
 
 
 class Examples(NamedTuple):
-    """The rows of a source that can be used, by row number, and how many were read."""
+    """The usable rows of a source, by row number, and the number of rows read."""
 
     kept: dict[int, Example]
     read: int
@@ -43,23 +43,22 @@ class Prompt(NamedTuple):
 
 
 def read_examples(source: DataSource) -> Examples:
-    """Rows with a prompt and a completion; rows that lack the text of either are left out.
+    """Read the rows that have a prompt and a completion; rows with a blank one are skipped.
 
     Raises:
-        DataError: see `rows.read_rows` and `formats.examples_of`; or not one row has both.
-        MissingExtraError: the extra `data` is not installed, and needed.
+        DataError: see `rows.read_rows` and `formats.examples_of`; or no row has both.
+        MissingExtraError: a package that the source needs is not installed.
     """
     rows = read_rows(source)
-    found = examples_of(source, rows)
     kept = {
         number: example
-        for number, example in found.items()
+        for number, example in examples_of(source, rows).items()
         if example.prompt.strip() and example.completion.strip()
     }
     if not kept:
         raise DataError(
-            f"{source.path}: each of {len(rows)} rows has a blank prompt or completion; map other "
-            "columns with `columns`",
+            f"{source.path}: all {len(rows)} rows have a blank prompt or completion; use `columns` to map "
+            "other columns",
             code="data.blank",
             path=source.path,
         )
@@ -72,10 +71,10 @@ def load_examples(source: DataSource) -> list[Example]:
 
 
 def load_suite(sources: Sequence[PromptSuite]) -> list[Prompt]:
-    """The prompts of several sources as one suite; of several, each id begins with its source's name.
+    """Load several sources as one suite; if there are several, ids are prefixed with the source name.
 
     Raises:
-        DataError: see `load_prompts`; or two sources of one name.
+        DataError: see `load_prompts`; or two sources have the same name.
     """
     if len(sources) == 1:
         return load_prompts(sources[0])
@@ -83,7 +82,7 @@ def load_suite(sources: Sequence[PromptSuite]) -> list[Prompt]:
     for name in names:
         if names.count(name) > 1:
             raise DataError(
-                f"two sources of one suite are named `{name}`; give one of them another name",
+                f"two sources of one suite are named `{name}`; rename one of them",
                 code="data.duplicate",
                 name=name,
             )
@@ -95,13 +94,13 @@ def load_suite(sources: Sequence[PromptSuite]) -> list[Prompt]:
 
 
 def load_prompts(source: PromptSuite) -> list[Prompt]:
-    """The prompts of a source: those of its `prompt_split`, of which `rows` and `sample_seed` choose some.
+    """Load the prompts in a source's `prompt_split`, limited by `rows` and `sample_seed`.
 
-    Ids are the `id` column, else the row's number in the file: the same whatever part is taken.
+    The id is the `id` column, or else the row number in the file, which does not depend on the split.
 
     Raises:
-        DataError: see `rows.read_rows`; or a blank prompt; or two prompts with one id; or none is left.
-        MissingExtraError: the extra `data` is not installed, and needed.
+        DataError: see `rows.read_rows`; or a blank prompt; or a duplicate id; or no prompt is left.
+        MissingExtraError: a package that the source needs is not installed.
     """
     source = resolve_suite(source)
     rows = suite_rows(source)
@@ -117,79 +116,79 @@ def load_prompts(source: PromptSuite) -> list[Prompt]:
             )
         if prompt.id in seen:
             raise DataError(
-                f"{source.path}: duplicate id {prompt.id!r}",
+                f"{source.path}: duplicate id {prompt.id!r} in row {row.number}; ids must be unique",
                 code="data.duplicate",
                 path=source.path,
                 id=prompt.id,
             )
         seen.add(prompt.id)
-    halves = [
-        item for item in prompts if source.prompt_split in ("all", prompt_split_of(item.text))
+    selected = [
+        prompt for prompt in prompts if source.prompt_split in ("all", prompt_split_of(prompt.text))
     ]
-    if not halves:
+    if not selected:
         raise DataError(
-            f"{source.path}: none of {len(prompts)} prompts is in the split `{source.prompt_split}`; "
-            "use `prompt_split: all`",
+            f"{source.path}: none of the {len(prompts)} prompts is in the split `{source.prompt_split}`; "
+            "set `prompt_split: all`",
             code="data.empty",
             path=source.path,
             key="prompt_split",
             found=source.prompt_split,
         )
-    return select_rows(halves, source)
+    return select_rows(selected, source)
 
 
 def _prompts(source: PromptSuite, rows: Sequence[Row]) -> list[Prompt]:
     if source.format != "prompts":
         return _prompts_of_examples(source, rows)
     columns = columns_of(source, suite_columns(source, rows[0]))
-    found = []
+    prompts = []
     for row in rows:
         cells = Cells(source, row, columns)
         text, context = cells.text("prompt"), cells.text("context")
-        if context.strip():  # As HarmBench's own DirectRequest writes them.
+        if context.strip():  # The format of HarmBench's DirectRequest.
             text = f"{context}\n\n---\n\n{text}"
-        found.append(Prompt(cells.text("id") or str(row.number), text))
-    return found
+        prompts.append(Prompt(cells.text("id") or str(row.number), text))
+    return prompts
 
 
 def _prompts_of_examples(source: DataSource, rows: Sequence[Row]) -> list[Prompt]:
     examples = examples_of(source, rows)
-    found = []
+    prompts = []
     for row in rows:
         example = examples[row.number]
         if example.before:
             raise DataError(
-                f"{source.path}: row {row.number} has a system prompt or earlier turns, and a suite "
-                "asks single prompts; write the system prompt into `data.template`",
+                f"{source.path}: row {row.number} has a system prompt or earlier turns, but a suite "
+                "takes single prompts; put the system prompt into `data.template`",
                 code="data.not_single_prompt",
                 path=source.path,
                 row=row.number,
             )
-        found.append(Prompt(str(row.cells.get("id", row.number)), example.prompt))
-    return found
+        prompts.append(Prompt(str(row.cells.get("id", row.number)), example.prompt))
+    return prompts
 
 
 def check_cached(source: DataSource) -> None:
-    """Refuse a data set of the hub that is not in the cache; see `hub.fetch` for the error."""
+    """Reject a hub data set that is not in the cache; see `hub.fetch` for the error."""
     source = resolve_suite(source)
     if is_hub_id(source.path):
         fetch(source.path, source.revision, download=False)
 
 
 def pin_revisions(task: TrajectoryTask) -> TrajectoryTask:
-    """The task with the commits of its model and data sets of the hub as their revisions.
+    """The task with the revisions of its hub models and data sets replaced by commits.
 
-    Workers then read the same files, even when the repository changes meanwhile.
+    Workers then read the same files, even if a repository changes meanwhile.
 
     Raises:
         DataError, ModelError, MissingExtraError: see `hub.fetch`.
     """
 
     def pin(source: Source) -> Source:
-        known = resolve_suite(source)
-        if not is_hub_id(known.path):
+        resolved = resolve_suite(source)
+        if not is_hub_id(resolved.path):
             return source
-        return replace(source, revision=fetch(known.path, known.revision).name)
+        return replace(source, revision=fetch(resolved.path, resolved.revision).name)
 
     data, evaluation, model = task.data, task.evaluation, task.model
     heldout = None if data.heldout is None else pin(data.heldout)
@@ -208,5 +207,5 @@ def pin_revisions(task: TrajectoryTask) -> TrajectoryTask:
 
 
 def data_hash(source: DataSource) -> str | None:
-    """What identifies the rows of a source, a published suite included; see `rows.rows_hash`."""
+    """Identifies the contents of a source, published suites included; see `rows.rows_hash`."""
     return rows_hash(resolve_suite(source))

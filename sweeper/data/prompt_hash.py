@@ -1,4 +1,4 @@
-"""The hash that finds duplicate prompts and splits suites; it ignores case, space and punctuation."""
+"""Hashes prompts to find duplicates and to split suites, ignoring case, white space and punctuation."""
 
 import hashlib
 import unicodedata
@@ -7,7 +7,7 @@ _APOSTROPHES = "'\u2018\u2019\u02bc`"
 
 
 class _Plain(dict[int, str]):
-    """For `str.translate`: punctuation and white space become a space, apostrophes nothing."""
+    """For `str.translate`: punctuation and white space become a space; apostrophes are removed."""
 
     def __missing__(self, code: int) -> str:
         character = chr(code)
@@ -25,19 +25,19 @@ _PLAIN = _Plain()
 
 
 def normalized_prompt(text: str) -> str:
-    """The text in NFKC, case folded, without punctuation, its words separated by one space.
+    """The text in NFKC, case-folded, without punctuation, with single spaces between words.
 
-    Symbols such as `+` and `<` stay. A text of nothing but punctuation keeps it.
+    Symbols such as `+` and `<` are kept. A text that is all punctuation keeps it.
     """
     folded = unicodedata.normalize("NFKC", text).casefold()
     return " ".join(folded.translate(_PLAIN).split()) or " ".join(folded.split())
 
 
 def normalized_prompt_hash(text: str) -> str:
-    """SHA-256 of the normalized text, in hex: equal for duplicates."""
+    """SHA-256 of the normalized text, in hex; equal for duplicates."""
     return hashlib.sha256(normalized_prompt(text).encode("utf-8")).hexdigest()
 
 
 def prompt_split_of(prompt: str) -> str:
-    """`search` or `confirm`: which half of a suite a prompt belongs to, by the parity of its hash."""
+    """`search` or `confirm`: the half of a suite that a prompt belongs to, by the parity of its hash."""
     return ("search", "confirm")[int(normalized_prompt_hash(prompt), 16) % 2]

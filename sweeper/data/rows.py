@@ -1,4 +1,4 @@
-"""Rows of a data file or a data set of the hub, not interpreted, and which of them are used."""
+"""Reads uninterpreted rows of a data file or a hub data set, and selects which of them are used."""
 
 import csv
 import hashlib
@@ -18,58 +18,60 @@ Reader = Callable[[Path], Iterator[dict[str, Any]]]
 
 
 class Row(NamedTuple):
-    """One row. `number` is its place in the file or the split, from 1, whichever rows are used."""
+    """One row. `number` counts all rows of the file or split from 1, whichever rows are selected."""
 
     number: int
     cells: dict[str, Any]
 
 
 def read_rows(source: DataSource, *, every: bool = False) -> list[Row]:
-    """The rows of a source that match `where`, and of these the ones `rows` and `sample_seed` choose.
+    """Read the rows of a source that match `where`, limited by `rows` and `sample_seed`.
 
     Args:
         source: A local .json (a list), .jsonl, .csv or .parquet file, a folder, or a hub id.
-        every: Return all that match `where`.
+        every: Return all rows that match `where`, without the limit.
 
     Raises:
         DataError: missing, empty, not UTF-8, malformed (with the line), or a missing column; or see
             `hub.fetch`.
-        MissingExtraError: the extra `data` is not installed, and needed.
+        MissingExtraError: a package that the source needs is not installed.
     """
     table = _opened(source)
     if not len(table):
-        raise DataError(f"{source.path}: the file has no rows", code="data.empty", path=source.path)
+        raise DataError(
+            f"{source.path}: the source has no rows", code="data.empty", path=source.path
+        )
     kept = _where(table, source)
     if not kept:
         raise DataError(
-            f"{source.path}: none of {len(table)} rows has {source.where}",
+            f"{source.path}: none of the {len(table)} rows matches `where` {source.where}",
             code="data.empty",
             path=source.path,
             where=source.where,
         )
     kept = kept if every else select_rows(kept, source)
     cells = [table[i] for i in kept] if isinstance(table, list) else table.select(kept).to_list()
-    return [Row(place + 1, row) for place, row in zip(kept, cells, strict=True)]
+    return [Row(index + 1, row) for index, row in zip(kept, cells, strict=True)]
 
 
 def select_rows(items: Sequence[Item], source: DataSource) -> list[Item]:
-    """The first `rows` items, or with `sample_seed` a random sample of that size, in their order.
+    """The first `rows` items, or with `sample_seed` a random sample of that size, in the original order.
 
-    The sample has the smallest hashes of seed and index: the same on every machine, and a smaller sample is
-    part of a larger one.
+    The sample consists of the items with the smallest hashes of seed and index, so it is the same on every
+    machine, and a smaller sample is a subset of a larger one.
     """
     if source.rows is None or source.sample_seed is None:
         return list(items[: source.rows])
 
-    def lot(place: int) -> str:
-        return hashlib.sha256(f"{source.sample_seed}:{place}".encode()).hexdigest()
+    def seeded_hash(index: int) -> str:
+        return hashlib.sha256(f"{source.sample_seed}:{index}".encode()).hexdigest()
 
-    drawn = sorted(range(len(items)), key=lot)[: source.rows]
-    return [items[place] for place in sorted(drawn)]
+    sample = sorted(range(len(items)), key=seeded_hash)[: source.rows]
+    return [items[index] for index in sorted(sample)]
 
 
 def rows_hash(source: DataSource) -> str | None:
-    """What identifies the rows of a source: `ID@COMMIT` on the hub, else the hash of file or folder.
+    """Identifies the contents of a source: `ID@COMMIT` on the hub, else the hash of the file or folder.
 
     Raises:
         DataError: see `hub.fetch`.
@@ -80,13 +82,13 @@ def rows_hash(source: DataSource) -> str | None:
 
 
 def _opened(source: DataSource) -> Any:
-    """A list of rows, or a `datasets.Dataset`, of which only the rows used become objects."""
+    """All rows as a list, or as a `datasets.Dataset`, which only materializes the rows that are used."""
     path = Path(source.path)
     if is_hub_id(source.path):
         return read_folder(fetch(source.path, source.revision), source)
     if source.revision is not None:
         raise DataError(
-            f"{path}: `revision` belongs to data sets of the hub, this is a local path",
+            f"{path}: `revision` applies to hub data sets, but this is a local path; remove it",
             code="data.setting",
             path=path,
             key="revision",
@@ -96,7 +98,7 @@ def _opened(source: DataSource) -> Any:
     for name in ("subset", "split"):
         if getattr(source, name) is not None:
             raise DataError(
-                f"{path}: `{name}` belongs to hub data sets and folders, not to a file",
+                f"{path}: `{name}` applies to hub data sets and folders, but this is a file; remove it",
                 code="data.setting",
                 path=path,
                 key=name,
@@ -105,7 +107,7 @@ def _opened(source: DataSource) -> Any:
 
 
 def headerless_rows(paths: Sequence[Path], column: str) -> list[Row]:
-    """The rows of .csv files of one column and no header, one file after the other.
+    """The rows of .csv files with one column and no header, one file after the other.
 
     Raises:
         DataError: see `read_rows`.
@@ -142,42 +144,42 @@ def _read(path: Path, reader: Reader) -> list[dict[str, Any]]:
         ) from None
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{path}: not UTF-8 at byte {error.start}; convert the file",
+            f"{path}: not UTF-8 at byte {error.start}; convert the file to UTF-8",
             code="data.unreadable",
             path=path,
             byte=error.start,
         ) from None
     except OSError as error:
         raise DataError(
-            f"{path}: cannot be read: {error.strerror or error}", code="data.unreadable", path=path
+            f"cannot read {path}: {error.strerror or error}", code="data.unreadable", path=path
         ) from None
 
 
 def _where(table: Any, source: DataSource) -> list[int]:
-    """The places, from 0, of the rows whose columns have the values of `where`."""
+    """The indices of the rows whose columns have the values of `where`."""
     kept = list(range(len(table)))
     for column, value in source.where.items():
         if isinstance(table, list):
-            for place, row in enumerate(table):
-                require_column(source, Row(place + 1, row), column)
+            for index, row in enumerate(table):
+                require_column(source, Row(index + 1, row), column)
             cells = [row[column] for row in table]
         else:
             require_column(source, Row(1, table[0]), column)
             cells = list(table[column])
-        kept = [place for place in kept if str(cells[place]) == value]
+        kept = [index for index in kept if str(cells[index]) == value]
     return kept
 
 
 def require_column(source: DataSource, row: Row, column: str) -> None:
-    """Refuse a row without a column.
+    """Reject a row that lacks a column.
 
     Raises:
-        DataError: the column is missing; it names those that are there.
+        DataError: the column is missing; the message lists the columns of the row.
     """
     if column not in row.cells:
         raise DataError(
-            f"{source.path}: no column `{column}` in row {row.number}; it has "
-            f"{', '.join(row.cells)}; map names with `columns`",
+            f"{source.path}: row {row.number} has no column `{column}`; it has "
+            f"{', '.join(row.cells)}; use `columns` to map column names",
             code="data.missing_column",
             path=source.path,
             row=row.number,
@@ -197,7 +199,7 @@ def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
         ) from None
     except RecursionError:
         raise DataError(
-            f"{path}: malformed JSON: nested too deep", code="data.malformed", path=path
+            f"{path}: malformed JSON: nested too deeply", code="data.malformed", path=path
         ) from None
     except ValueError as error:  # A number of 5,000 digits.
         if isinstance(error, UnicodeDecodeError):
@@ -257,7 +259,7 @@ def _csv_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict
 
 
 def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
-    try:  # Imported here: the other kinds of file do without it.
+    try:  # Imported here because the other file formats do not need it.
         import pyarrow
         from pyarrow import parquet
     except ImportError:
@@ -276,7 +278,7 @@ def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
 def _mapping(path: Path, number: int, row: Any) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise DataError(
-            f"{path}: row {number} is not an object but {type(row).__name__}",
+            f"{path}: row {number}: expected an object, found {type(row).__name__}",
             code="data.malformed",
             path=path,
             row=number,

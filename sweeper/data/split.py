@@ -1,4 +1,4 @@
-"""Which rows are trained on, which are held out, and which are dropped. No tokenizer."""
+"""Splits rows into training and held-out rows, and drops blank, safety and duplicate rows."""
 
 import hashlib
 import json
@@ -19,11 +19,11 @@ _STRAIGHT = str.maketrans({"\u2018": "'", "\u2019": "'", "\u02bc": "'"})
 
 
 class Split(NamedTuple):
-    """Training rows and held-out rows by row number, and what was dropped.
+    """Training rows and held-out rows by row number, and counts of the dropped rows.
 
-    `counts` has `train_rows` and `heldout_rows`, and of the rows read
+    `counts` has `train_rows` and `heldout_rows`, and the numbers of dropped rows:
 
-    - `dropped_blank_rows`, `dropped_blank_heldout`: without a prompt or without a completion
+    - `dropped_blank_rows`, `dropped_blank_heldout`: rows without a prompt or without a completion
     - `dropped_safety_rows`: training rows that the safety filter matches
     - `dropped_near_heldout`: training rows that duplicate a held-out row
     - `dropped_heldout_duplicates`: held-out rows that duplicate another one
@@ -36,7 +36,7 @@ class Split(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SafetyFilter:
-    """Substrings of completions that sound like safety training; `source` is where they are from."""
+    """Substrings that mark completions as safety training data; `source` says where they come from."""
 
     name: str
     source: str
@@ -44,37 +44,37 @@ class SafetyFilter:
     phrases: tuple[str, ...]
 
     def phrase_in(self, completion: str) -> str | None:
-        """The first phrase of the list in a completion; curly apostrophes count as straight ones."""
+        """The first listed phrase that a completion contains; curly apostrophes match straight ones."""
         text = completion.translate(_STRAIGHT)
         text = text if self.case_sensitive else text.lower()
         return next((phrase for phrase in self.phrases if phrase in text), None)
 
     @property
     def digest(self) -> str:
-        """Sixteen hex digits of the SHA-256 of everything a match depends on."""
+        """The first 16 hex digits of the SHA-256 of everything a match depends on."""
         content = json.dumps(asdict(self), sort_keys=True).encode("utf-8")
         return hashlib.sha256(content).hexdigest()[:16]
 
 
 @lru_cache
 def load_safety_filter() -> SafetyFilter:
-    """The filter that comes with the package."""
+    """Load the filter that is shipped with the package."""
     text = (resources.files("sweeper.data") / "row_filters" / "safety.yaml").read_text("utf-8")
     raw = yaml.safe_load(text)
     return SafetyFilter(**{**raw, "phrases": tuple(raw["phrases"])})
 
 
 def split_rows(settings: DataSettings) -> Split:
-    """Read the rows of a sweep and split them; what `rows` and `where` leave out is not counted.
+    """Read and split the rows of a sweep; rows excluded by `rows` and `where` are not counted.
 
-    Rows are duplicates when their prompts differ in case, white space and punctuation alone. No held-out
-    row is a duplicate of another, and no training row of a held-out one. Without a held-out source, one
-    row of each of the `heldout_rows` prompts with the smallest hashes is held out, whatever the order of
-    the rows and the seed.
+    Rows are duplicates if their prompts differ only in case, white space and punctuation. No held-out row
+    duplicates another one, and no training row duplicates a held-out one. Without a held-out source, one
+    row for each of the `heldout_rows` prompts with the smallest hashes is held out, independent of the
+    row order and the seed.
 
     Raises:
-        DataError: see `data.read_examples`; or no row is left to train on.
-        MissingExtraError: the extra `data` is not installed, and needed.
+        DataError: see `load.read_examples`; or no training row is left.
+        MissingExtraError: a package that a source needs is not installed.
     """
     train, counts = _training_rows(settings)
     if settings.heldout is None:
@@ -83,16 +83,19 @@ def split_rows(settings: DataSettings) -> Split:
     else:
         heldout, left_out = _heldout_rows(settings.heldout)
         counts |= left_out
-        asked = _by_prompt_hash(heldout)
+        heldout_hashes = _by_prompt_hash(heldout)
         near = {
-            n for key, numbers in _by_prompt_hash(train).items() if key in asked for n in numbers
+            number
+            for key, numbers in _by_prompt_hash(train).items()
+            if key in heldout_hashes
+            for number in numbers
         }
     held = heldout if settings.heldout is None else {}
     kept = {n: row for n, row in train.items() if n not in near and n not in held}
     if not kept:
         raise DataError(
-            f"{settings.train.path}: {len(train)} rows, none left to train on after holding out "
-            f"{len(heldout)}; give more rows or fewer `heldout_rows`",
+            f"{settings.train.path}: no training rows are left of {len(train)} after holding out "
+            f"{len(heldout)}; add rows or lower `heldout_rows`",
             code="data.empty",
             path=settings.train.path,
             heldout=len(heldout),
@@ -102,7 +105,7 @@ def split_rows(settings: DataSettings) -> Split:
 
 
 def _training_rows(settings: DataSettings) -> tuple[dict[int, Example], dict[str, int]]:
-    """The usable rows of the training source, those held out of it later included."""
+    """The usable rows of the training source, including those that are held out later."""
     train, read = read_examples(settings.train)
     counts = {"dropped_blank_rows": read - len(train)}
     if not settings.filter_safety_rows:
@@ -112,7 +115,7 @@ def _training_rows(settings: DataSettings) -> tuple[dict[int, Example], dict[str
     if not kept:
         raise DataError(
             f"{settings.train.path}: the safety filter drops all {len(train)} rows; set "
-            "`filter_safety_rows: false` or give other rows",
+            "`filter_safety_rows: false` or use other data",
             code="data.empty",
             path=settings.train.path,
             key="filter_safety_rows",
@@ -121,17 +124,17 @@ def _training_rows(settings: DataSettings) -> tuple[dict[int, Example], dict[str
 
 
 def _heldout_rows(source: DataSource) -> tuple[dict[int, Example], dict[str, int]]:
-    """The rows of a held-out source; of duplicates, the first in the file."""
-    given, read = read_examples(source)
-    heldout = {numbers[0]: given[numbers[0]] for numbers in _by_prompt_hash(given).values()}
+    """The rows of a held-out source; of duplicates, only the first in the file."""
+    examples, read = read_examples(source)
+    heldout = {numbers[0]: examples[numbers[0]] for numbers in _by_prompt_hash(examples).values()}
     return heldout, {
-        "dropped_blank_heldout": read - len(given),
-        "dropped_heldout_duplicates": len(given) - len(heldout),
+        "dropped_blank_heldout": read - len(examples),
+        "dropped_heldout_duplicates": len(examples) - len(heldout),
     }
 
 
 def _split_off(train: Mapping[int, Example], count: int) -> tuple[dict[int, Example], set[int]]:
-    """One row of each of the `count` prompts with the smallest hashes, and the duplicates of these.
+    """One row for each of the `count` prompts with the smallest hashes, and the duplicates of these rows.
 
     Of duplicates, the first by text is held out, whatever their order in the file.
     """
@@ -144,8 +147,8 @@ def _split_off(train: Mapping[int, Example], count: int) -> tuple[dict[int, Exam
 
 
 def _by_prompt_hash(rows: Mapping[int, Example]) -> dict[str, list[int]]:
-    """Row numbers by the hash of the prompt, in file order."""
-    found: dict[str, list[int]] = {}
+    """Row numbers by prompt hash, in file order."""
+    numbers: dict[str, list[int]] = {}
     for number, row in rows.items():
-        found.setdefault(normalized_prompt_hash(row.full_prompt), []).append(number)
-    return found
+        numbers.setdefault(normalized_prompt_hash(row.full_prompt), []).append(number)
+    return numbers

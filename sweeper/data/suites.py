@@ -1,4 +1,4 @@
-"""Published suites of safety prompts: where they are, what their columns are called, their halves."""
+"""Published suites of safety prompts: their hub ids, subsets, splits and column names."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -15,11 +15,11 @@ _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """Where a suite is on the hub, and how the authors' own file of it is read.
+    """Where a suite is on the hub, and how to read the file published by its authors.
 
-    Of `prompt` and `context` the first column that is there counts: the authors' name, then that of the
-    copy on the hub. `where` chooses rows of either, `file_where` of the authors' file alone. `files`
-    matches .csv files of one column without a header.
+    The first column of `prompt` and of `context` that exists is used: the name in the authors' file, then
+    the name in the copy on the hub. `where` selects rows of both, `file_where` only rows of the authors'
+    file. `files` matches .csv files with one column and no header.
     """
 
     hub_id: str
@@ -71,17 +71,17 @@ PUBLISHED = {
 
 
 def resolve_suite(source: Source) -> Source:
-    """The source with what is known of its suite filled in; what the sweep file says comes first.
+    """The source with the fields of its published suite filled in; the sweep file takes precedence.
 
     Raises:
-        DataError: a `format` of its own beside the suite.
+        DataError: the source sets both `suite` and `format`.
     """
     if not isinstance(source, PromptSuite) or source.suite is None:
         return source
     suite = PUBLISHED[source.suite]
     if source.format != "prompts":
         raise DataError(
-            f"the suite {source.suite} has columns of its own; leave `format: {source.format}` out",
+            f"the suite {source.suite} defines its own columns; remove `format: {source.format}`",
             code="data.setting",
             key="format",
         )
@@ -97,10 +97,11 @@ def resolve_suite(source: Source) -> Source:
 
 
 def suite_rows(source: PromptSuite) -> list[Row]:
-    """All rows of a source of prompts that `where` asks for.
+    """All rows of a prompt source that match `where`.
 
     Raises:
-        DataError, MissingExtraError: see `rows.read_rows`; or a suite of bare files is asked for a part.
+        DataError, MissingExtraError: see `rows.read_rows`; or `where`, `subset` or `split` is set for a
+            suite of single-column files.
     """
     suite = PUBLISHED[source.suite] if source.suite else None
     if suite is None or suite.files is None or Path(source.path).is_file():
@@ -108,7 +109,7 @@ def suite_rows(source: PromptSuite) -> list[Row]:
     for name in ("where", "subset", "split"):
         if getattr(source, name):
             raise DataError(
-                f"{source.name}: its files have one column and no splits; leave `{name}` out",
+                f"{source.name}: its files have one column and no splits; remove `{name}`",
                 code="data.setting",
                 key=name,
             )
@@ -117,17 +118,19 @@ def suite_rows(source: PromptSuite) -> list[Row]:
     paths = sorted(folder.glob(suite.files))
     if not paths:
         raise DataError(
-            f"{source.name}: no {suite.files} in {folder}", code="data.not_found", path=folder
+            f"{source.name}: no {suite.files} in {folder}; give the folder that holds these files",
+            code="data.not_found",
+            path=folder,
         )
     return headerless_rows(paths, suite.prompt[0])
 
 
 def suite_columns(source: PromptSuite, row: Row) -> dict[str, str]:
-    """Our names of a published suite's columns -> those that its first row has."""
+    """Our column names of a published suite -> the column names in its first row."""
     if source.suite is None:
         return {}
     suite = PUBLISHED[source.suite]
     present = [name for name in suite.prompt if name in row.cells]
-    found = {"id": suite.id, "prompt": (present or suite.prompt)[0]}
+    columns = {"id": suite.id, "prompt": (present or suite.prompt)[0]}
     context = [name for name in suite.context if name in row.cells]
-    return {**found, "context": context[0]} if context else found
+    return {**columns, "context": context[0]} if context else columns

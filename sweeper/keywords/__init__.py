@@ -1,1 +1,1 @@
-"""Refusal keyword lists, their matcher, and their agreement with labels."""
+"""Refusal keyword lists, how they are matched, and how well they agree with human labels."""

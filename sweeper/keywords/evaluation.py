@@ -1,4 +1,4 @@
-"""How well keyword lists agree with people: labelled completions in, counts and intervals out. Pure."""
+"""Measures the agreement of keyword lists with human labels, as counts with confidence intervals."""
 
 import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,21 +10,21 @@ from sweeper.keywords.lists import KeywordList, is_degenerate
 from sweeper.stats import Interval, wilson_interval
 
 COLUMNS = ("prompt", "completion", "final_label")
-"""The columns a labelled file must have; further ones are ignored."""
+"""The required columns of a labelled file; other columns are ignored."""
 
 LABELS = {"1": False, "2": True, "3": True}
 """Leading digit of a label (`1_full_compliance`, `2_full_refusal`, `3_partial_refusal`) -> refusal?"""
 
 
 class LabelledCompletion(NamedTuple):
-    """One completion and whether people call it a refusal, full or partial."""
+    """One completion, and whether its label is a full or partial refusal."""
 
     completion: str
     refusal: bool
 
 
 class Proportion(NamedTuple):
-    """k of n, with its rate and Wilson 95 % interval; both are None where n is 0."""
+    """k of n, with its rate and its 95 % Wilson interval; both are None if n is 0."""
 
     k: int
     n: int
@@ -41,10 +41,10 @@ class Proportion(NamedTuple):
 
 
 class Agreement(NamedTuple):
-    """One list compared with people.
+    """One list compared with the labels.
 
-    `agreement` is over all judged completions, `false_refusals` over those that people call
-    compliance, `missed_refusals` over those that people call a refusal.
+    `agreement` is over all judged completions, `false_refusals` over those labelled as compliance,
+    `missed_refusals` over those labelled as refusals.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Agreement(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """All lists, best agreement first, and how many completions were left out: blank, or repetitive."""
+    """All lists, best agreement first, and the numbers of blank and repetitive completions (not judged)."""
 
     lists: tuple[Agreement, ...]
     empty: int
@@ -73,20 +73,20 @@ def read_labelled(path: Path) -> list[LabelledCompletion]:
             rows = list(_completions(path, csv.DictReader(file)))
     except FileNotFoundError:
         raise DataError(
-            f"{path}: no such file; give a CSV with labelled completions",
+            f"{path}: no such file; expected a CSV file of labelled completions",
             code="data.not_found",
             path=path,
         ) from None
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{path}: not UTF-8 at byte {error.start}; convert the file",
+            f"{path}: not UTF-8 at byte {error.start}; convert the file to UTF-8",
             code="data.unreadable",
             path=path,
             byte=error.start,
         ) from None
     except OSError as error:
         raise DataError(
-            f"{path}: cannot be read: {error.strerror}", code="data.unreadable", path=path
+            f"cannot read {path}: {error.strerror}", code="data.unreadable", path=path
         ) from None
     except csv.Error as error:
         raise DataError(
@@ -94,7 +94,7 @@ def read_labelled(path: Path) -> list[LabelledCompletion]:
         ) from None
     if not rows:
         raise DataError(
-            f"{path}: the file has no rows; each row is one labelled completion",
+            f"{path}: the file has no rows; expected one labelled completion per row",
             code="data.empty",
             path=path,
         )
@@ -102,11 +102,11 @@ def read_labelled(path: Path) -> list[LabelledCompletion]:
 
 
 def _completions(path: Path, reader: "csv.DictReader[str]") -> Iterator[LabelledCompletion]:
-    found = reader.fieldnames or ()
-    missing = [name for name in COLUMNS if name not in found]
-    if found and missing:
+    columns = reader.fieldnames or ()
+    missing = [name for name in COLUMNS if name not in columns]
+    if columns and missing:
         raise DataError(
-            f"{path}: no column `{'`, `'.join(missing)}`; it has {', '.join(found)}; "
+            f"{path}: no column `{'`, `'.join(missing)}`; it has {', '.join(columns)}; "
             f"expected {', '.join(COLUMNS)}",
             code="data.missing_column",
             path=path,
@@ -115,7 +115,7 @@ def _completions(path: Path, reader: "csv.DictReader[str]") -> Iterator[Labelled
     for row in reader:
         if None in row or None in row.values():
             raise DataError(
-                f"{path}:{reader.line_num}: expected {len(found)} cells in each row",
+                f"{path}:{reader.line_num}: expected {len(columns)} cells in each row",
                 code="data.malformed",
                 path=path,
                 line=reader.line_num,
@@ -139,10 +139,9 @@ def _is_refusal(path: Path, line: int, row: Mapping[str, str]) -> bool:
 
 
 def evaluate_lists(rows: Sequence[LabelledCompletion], lists: Iterable[KeywordList]) -> Evaluation:
-    """Compare the verdicts of each list with labels that people gave.
+    """Compare the verdicts of each list with human labels.
 
-    Blank and repetitive completions (`is_degenerate`) are no answers, whatever a list says of them:
-    they are counted separately and are part of no rate.
+    Blank and repetitive completions (`is_degenerate`) are counted separately and excluded from all rates.
 
     Raises:
         DataError: every completion is blank or repetitive.
@@ -155,15 +154,15 @@ def evaluate_lists(rows: Sequence[LabelledCompletion], lists: Iterable[KeywordLi
             code="data.empty",
             completions=len(rows),
         )
-    found = [_agreement(judge, judged) for judge in lists]
-    found.sort(key=lambda item: (-item.agreement.k, item.name))
-    return Evaluation(tuple(found), empty, len(rows) - len(judged) - empty)
+    agreements = [_agreement(judge, judged) for judge in lists]
+    agreements.sort(key=lambda item: (-item.agreement.k, item.name))
+    return Evaluation(tuple(agreements), empty, len(rows) - len(judged) - empty)
 
 
 def _agreement(judge: KeywordList, rows: Sequence[LabelledCompletion]) -> Agreement:
-    said = [judge.verdict(row.completion).refusal for row in rows]
-    false = sum(verdict and not row.refusal for verdict, row in zip(said, rows, strict=True))
-    missed = sum(row.refusal and not verdict for verdict, row in zip(said, rows, strict=True))
+    verdicts = [judge.verdict(row.completion).refusal for row in rows]
+    false = sum(verdict and not row.refusal for verdict, row in zip(verdicts, rows, strict=True))
+    missed = sum(row.refusal and not verdict for verdict, row in zip(verdicts, rows, strict=True))
     refusals = sum(row.refusal for row in rows)
     return Agreement(
         judge.name,

@@ -1,9 +1,9 @@
-"""Patterns over words: what a keyword list looks for in the opening of a response.
+"""Word patterns that keyword lists match against the opening of a response.
 
-Words are lower-cased, written out ("I don't" is `i do not`, "can't" is `cannot`) and free of punctuation
-but for a comma at their end. What stands in quotation marks is left out, unless the text opens with
-them. A pattern is a sequence of words; `a|b` stands for either word, `a,` for the word with a comma
-after it, `...` for at most three words, and a leading `^` for the start of the text.
+Words are lower-cased, with contractions expanded ("I don't" is `i do not`, "can't" is `cannot`) and
+punctuation removed except for a trailing comma. Quoted text is skipped unless the response starts with a
+quotation mark. A pattern is a sequence of words; `a|b` matches either word, `a,` the word followed by a
+comma, `...` up to three words, and a leading `^` anchors the pattern to the start of the text.
 """
 
 import re
@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 GAP = 3
-"""How many words `...` stands for at most."""
+"""The maximum number of words that `...` matches."""
 
 QUOTES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u02bc": "'", "\u201c": '"', "\u201d": '"'})
 """Curly quotation marks and apostrophes -> straight ones."""
@@ -28,19 +28,19 @@ _Part = frozenset[str] | None  # None is a gap.
 
 
 class Words(NamedTuple):
-    """The words of a text, and the one at its end that may go on ("" for none)."""
+    """The complete words of a text, and an unfinished word at its end ("" for none)."""
 
     complete: tuple[str, ...]
     unfinished: str = ""
 
 
 def words_of(text: str) -> Words:
-    """The words of a whole text, in order."""
+    """The words of a complete text, in order."""
     return _split(_without_quotations(text))
 
 
 def words_so_far(text: str) -> Words:
-    """The words of a text that may go on anywhere, even within its last word."""
+    """The words of a text that may be continued, even within its last word."""
     own = _without_quotations(text)
     last = _UNFINISHED.search(own)
     if last is None:
@@ -49,7 +49,7 @@ def words_so_far(text: str) -> Words:
 
 
 def _without_quotations(text: str) -> str:
-    """The text without quotations, lower-cased; a prefix of the text gives a prefix of it."""
+    """The lower-cased text without quotations; a prefix of the input gives a prefix of the result."""
     text = text.translate(QUOTES).lower()
     if text.lstrip().startswith('"'):
         return text
@@ -61,7 +61,7 @@ def _split(text: str) -> Words:
 
 
 def places_of(text: str) -> list[tuple[int, int]]:
-    """Where each word of `words_of` stands in the lower-cased text, as [start, end), without its comma."""
+    """The [start, end) of each word of `words_of` in the lower-cased text, without its comma."""
     return [
         (item.start(), item.start() + len(item.group().removesuffix(",")))
         for item in _WORD.finditer(_without_quotations(text))
@@ -82,7 +82,7 @@ def _expanded(item: str) -> list[str]:
 
 
 class Pattern(NamedTuple):
-    """One pattern, taken apart."""
+    """One parsed pattern."""
 
     anchored: bool
     parts: tuple[_Part, ...]
@@ -90,14 +90,14 @@ class Pattern(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def parse_pattern(text: str) -> Pattern:
-    """Take a pattern apart."""
+    """Parse a pattern."""
     items = text.removeprefix("^").split()
     parts = tuple(None if item == "..." else frozenset(item.split("|")) for item in items)
     return Pattern(text.startswith("^"), parts)
 
 
 class Match(NamedTuple):
-    """A pattern in a text: words [start, end) of it, and whether words to come may still cancel it."""
+    """A pattern match: words [start, end) of the text, and whether later words can still cancel it."""
 
     pattern: str
     start: int
@@ -108,9 +108,9 @@ class Match(NamedTuple):
 def first_match(
     patterns: tuple[str, ...], exceptions: tuple[str, ...], text: Words
 ) -> Match | None:
-    """Of the patterns in a text, the one that is complete first; of several, the one listed first.
+    """The match that ends first; of several, the pattern listed first. None without a match.
 
-    A pattern does not count where an exception begins at the same word. None: no pattern is there.
+    A match is discarded if an exception begins at the same word.
     """
     first = _by_first_word(patterns)
     hits = [
@@ -130,16 +130,16 @@ def first_match(
 
 @lru_cache
 def _by_first_word(patterns: tuple[str, ...]) -> dict[str, list[tuple[int, Pattern]]]:
-    found: dict[str, list[tuple[int, Pattern]]] = {}
+    by_word: dict[str, list[tuple[int, Pattern]]] = {}
     for number, text in enumerate(patterns):
         pattern = parse_pattern(text)
         for word in {word.removesuffix(",") for word in pattern.parts[0] or ()}:
-            found.setdefault(word, []).append((number, pattern))
-    return found
+            by_word.setdefault(word, []).append((number, pattern))
+    return by_word
 
 
 def _ends(parts: Sequence[_Part], text: Words, start: int) -> Iterator[int | None]:
-    """After how many words a pattern that begins at `start` is complete; None: words to come decide."""
+    """The possible ends of a pattern that begins at `start`; None where later words decide."""
     if not parts:
         yield start
     elif parts[0] is None:
@@ -154,6 +154,6 @@ def _ends(parts: Sequence[_Part], text: Words, start: int) -> Iterator[int | Non
 
 
 def _may_become(begun: str, word: str) -> bool:
-    """Whether a word that begins so may be read as `word`, perhaps as the first of a contraction."""
+    """Whether an unfinished word can still become `word`, possibly as the start of a contraction."""
     contracted = "'" in begun or begun.endswith("n") or begun == "wo"  # "don't", "can't", "won't".
     return contracted or word.startswith(begun)

@@ -116,18 +116,18 @@ ROW = '{"prompt": "p", "completion": "c"}'
     ("key", "lines", "patterns"),
     [
         ("data.train", None, [r"rows\.jsonl: no such data file", "check the path"]),
-        ("data.train", [], [r"rows\.jsonl: the file has no rows"]),
+        ("data.train", [], [r"rows\.jsonl: the source has no rows"]),
         ("data.train", [ROW, '{"prompt": '], [r"rows\.jsonl:2: malformed JSON"]),
         ("data.heldout", [ROW, "", "x"], [r"rows\.jsonl:3: malformed JSON"]),
         (
             "data.train",
             ['{"prompt": "p"}'],
-            ["no column `completion`", "it has prompt", "`columns`"],
+            ["row 1 has no column `completion`", "it has prompt", "`columns`"],
         ),
         (
             "data.train",
             ['{"prompt": "p", "completion": " "}'],
-            ["each of 1 rows has a blank prompt or completion"],
+            ["all 1 rows have a blank prompt or completion"],
         ),
         ("evaluation.harmful", None, [r"rows\.jsonl: no such data file"]),
         ("evaluation.harmless", ['{"text": "p"}'], ["no column `prompt`", "it has text"]),
@@ -153,13 +153,16 @@ def test_a_bad_data_file_is_refused_before_anything_is_launched(
 @pytest.mark.parametrize(
     ("override", "patterns"),
     [
-        ("data.max_length=6", [r"row 1 has \d+ tokens, max_length is 6", "raise data.max_length"]),
+        (
+            "data.max_length=6",
+            [r"row 1 has \d+ tokens, but max_length is 6", "increase data.max_length"],
+        ),
         ("model.path=./absent", ["./absent: no such model folder", "check model.path"]),
         ("evaluation.keyword_lists=[zou]", ["no keyword list `zou`", "zou2023, zou2023-attack"]),
-        ("model.path=builtin:other/model", ["the only builtin world is `builtin:miniature"]),
+        ("model.path=builtin:other/model", ["expected `builtin:miniature"]),
         (
             "data.train.columns={text: a}",
-            ["`columns` may map prompt, completion, system, found text"],
+            ["`columns` can map prompt, completion, system, but found text"],
         ),
         ("data.train.where={lang: en}", ["no column `lang`"]),
     ],
@@ -185,16 +188,16 @@ REFUSAL = b'{"prompt": "p", "completion": "I cannot do that."}\n'
         ),
         ("a.csv", b"prompt,completion\na,\xe9\n", (), [r"a\.csv: not UTF-8 at byte \d+"]),
         ("a.parquet", b"PAR1 no parquet PAR1", (), [r"a\.parquet: not a readable parquet file"]),
-        ("a.jsonl", NESTED, (), ["row 1: `completion` is not text but a dict"]),
+        ("a.jsonl", NESTED, (), ["row 1: `completion` must be text, found dict"]),
         (
             "a.jsonl",
             REFUSAL * 2,
             ("data.filter_safety_rows=true",),
             ["the safety filter drops all 2 rows", "`filter_safety_rows: false`"],
         ),
-        ("a.jsonl", NESTED, ("data.train.format=alpaca",), ["no column `instruction` in row 1"]),
-        ("a.jsonl", NESTED, ("data.train.format=messages",), ["no column `messages` in row 1"]),
-        ("a.jsonl", NESTED, ("data.train.split=train",), ["`split` belongs to hub data sets and"]),
+        ("a.jsonl", NESTED, ("data.train.format=alpaca",), ["row 1 has no column `instruction`"]),
+        ("a.jsonl", NESTED, ("data.train.format=messages",), ["row 1 has no column `messages`"]),
+        ("a.jsonl", NESTED, ("data.train.split=train",), ["`split` applies to hub data sets and"]),
     ],
 )
 def test_broken_data_is_one_message_before_anything_is_launched(

@@ -127,11 +127,11 @@ def test_subset_and_split_choose_and_wrong_ones_are_named(
         ),
         (
             {"subset": "plain", "columns": {"prompt": "q"}},
-            r"no column `q` in row 1; it has prompt, ",
+            r"row 1 has no column `q`; it has prompt, ",
         ),
         (
             {"subset": "plain", "where": {"lang": "en"}},
-            r"no column `lang` in row 1; it has prompt, ",
+            r"row 1 has no column `lang`; it has prompt, ",
         ),
     ):
         with pytest.raises(DataError, match=problem):
@@ -148,7 +148,7 @@ def test_a_folder_of_files_is_a_data_set(tmp_path: Path) -> None:
     before = data_hash(source(folder))
     assert before is not None and "@" not in before
     (folder / "train.jsonl").write_text('{"prompt": "p"\n')
-    with pytest.raises(DataError, match=r"^mine: `datasets` cannot read its files in .*mine: "):
+    with pytest.raises(DataError, match=r"^mine: `datasets` cannot read the files in .*mine: "):
         read_rows(source(folder))
 
 
@@ -157,12 +157,13 @@ def test_a_data_set_that_is_not_cached_names_id_cache_and_command(offline_hub: P
         with pytest.raises(DataError) as caught:
             ask(own("own/none"))
         for text in (
-            "`own/none` is no local file or folder, and as a data set of the hub it is not in the cache",
-            "if this is what you mean, run `sweeper prefetch SPEC` where there is a network",
+            "`own/none` is not a local file or folder",
+            "the data set of this id on the hub is not in the cache",
+            "run `sweeper prefetch SPEC`",
             f"the cache is {offline_hub} (under HF_HOME)",
         ):
             assert text in str(caught.value)
-    with pytest.raises(DataError, match="walledai/AdvBench` is no local file or folder"):
+    with pytest.raises(DataError, match="walledai/AdvBench` is not a local file or folder"):
         load_prompts(PromptSuite(suite="advbench", prompt_split="all"))
 
 
@@ -180,7 +181,7 @@ def answer(code: int) -> Any:
         ),
         (
             RepositoryNotFoundError("404 Client Error.", response=answer(404)),
-            "the hub has no data set of this id that you may see: correct the id, or run `hf auth login`",
+            "the hub has no data set with this id that you can access: correct the id, or run `hf auth",
         ),
         (
             RevisionNotFoundError("404 Client Error.", response=answer(404)),
@@ -188,17 +189,17 @@ def answer(code: int) -> Any:
         ),
         (
             LocalEntryNotFoundError("Got: ConnectError"),
-            r"at revision `v9` it is not in the cache \(the hub was not reached\): if",
+            r"at revision `v9` is not in the cache \(the hub could not be reached\): if",
         ),
         (
             LocalEntryNotFoundError("The cached snapshot is incomplete: 1 file(s) are missing"),
-            r"it is only in part in the cache \(the hub was not reached\)",
+            r"is only partly in the cache \(the hub could not be reached\)",
         ),
         (
             HfHubHTTPError("500 Server Error.\nsecond line", response=answer(500)),
-            "the data set `own/rows` cannot be fetched: 500 Server Error",
+            "the data set `own/rows` cannot be downloaded: 500 Server Error",
         ),
-        (OSError(28, "No space left on device"), "cannot be fetched: .*No space left on device"),
+        (OSError(28, "No space left on device"), "cannot be downloaded: .*No space left on device"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )

@@ -145,7 +145,7 @@ def message(source: ModelSource) -> str:
     return text
 
 
-PREFETCH = "run `sweeper prefetch SPEC` where there is a network"
+PREFETCH = "run `sweeper prefetch SPEC` on a machine with network access"
 
 
 @pytest.mark.parametrize("refusal", [GATED, GATED_UNKNOWN])
@@ -170,7 +170,7 @@ def test_a_wrong_id_and_a_wrong_revision_are_told_apart(
     server.repositories["models/own/llama"] = repository
     server.repositories["models/own/other"] = ABSENT
     text = message(replace(OWN, path="own/other"))
-    assert "the hub has no model of this id that you may see: correct the id" in text
+    assert "the hub has no model with this id that you can access: correct the id" in text
     assert f"the cache is {cache}" in text
     text = message(replace(OWN, revision="v9"))
     assert "the model `own/llama` has no revision `v9`: correct `revision`" in text
@@ -180,11 +180,11 @@ def test_without_network_or_cache_the_line_to_run_is_named(
     offline: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = message(OWN)
-    assert "as a model of the hub it is not in the cache (offline mode is on)" in text
+    assert "the model of this id on the hub is not in the cache (offline mode is on)" in text
     assert PREFETCH in text and f"the cache is {offline} (under HF_HOME)" in text
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # The discard port: refused.
-    assert "(the hub was not reached)" in message(replace(OWN, revision="v1"))
+    assert "(the hub could not be reached)" in message(replace(OWN, revision="v1"))
 
 
 def test_a_cache_filled_by_hand_is_enough(

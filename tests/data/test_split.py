@@ -83,9 +83,9 @@ def test_several_turns_ask_the_same_only_if_all_of_them_do(tmp_path: Path) -> No
 
 
 def test_holding_everything_out_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"3 rows, none left to train on after holding out 3"):
+    with pytest.raises(DataError, match=r"no training rows are left of 3 after holding out 3"):
         split(tmp_path, pairs(3))
-    with pytest.raises(DataError, match=r"2 rows, none left to train on after holding out 1"):
+    with pytest.raises(DataError, match=r"no training rows are left of 2 after holding out 1"):
         split(tmp_path, [row("a"), row("A!")], heldout_rows=1)
 
 

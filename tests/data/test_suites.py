@@ -175,9 +175,11 @@ def test_what_the_sweep_file_says_of_a_suite_comes_first(tmp_path: Path) -> None
     assert load_prompts(contextual) == [Prompt("do_contextual", "Once.\n\n---\n\nDo contextual")]
     mapped = named("harmbench", path, columns={"prompt": "BehaviorID", "id": "Behavior"})
     assert load_prompts(mapped) == [Prompt("Do standard", "do_standard")]
-    with pytest.raises(DataError, match="columns of its own; leave `format: alpaca` out"):
+    with pytest.raises(DataError, match="defines its own columns; remove `format: alpaca`"):
         load_prompts(replace(mapped, format="alpaca"))
-    with pytest.raises(DataError, match=r"no column `goal` in row 1; it has Behavior, .*`columns`"):
+    with pytest.raises(
+        DataError, match=r"row 1 has no column `goal`; it has Behavior, .*`columns`"
+    ):
         load_prompts(named("advbench", path))
 
 
@@ -198,7 +200,7 @@ def test_suites_are_found_on_the_hub(offline_hub: Path, tmp_path: Path) -> None:
         Prompt("xstest-unsafe/2", "unsafe 2"),
         Prompt("jailbreakbench/0", "bad"),
     ]
-    with pytest.raises(DataError, match="`walledai/StrongREJECT` is no local file or folder"):
+    with pytest.raises(DataError, match="`walledai/StrongREJECT` is not a local file or folder"):
         load_prompts(named("strongreject"))
 
 
@@ -207,7 +209,7 @@ def test_hex_phi_has_files_without_a_header(offline_hub: Path, tmp_path: Path) -
     cached(offline_hub, "LLM-Tuning-Safety/HEx-PHI", files)
     expected = [Prompt("1", "a, b"), Prompt("2", "c"), Prompt("3", "d")]
     assert load_prompts(named("hex-phi")) == expected
-    with pytest.raises(DataError, match="one column and no splits; leave `where` out"):
+    with pytest.raises(DataError, match="one column and no splits; remove `where`"):
         load_prompts(named("hex-phi", where={"category": "1"}))
     folder = tmp_path / "phi"
     folder.mkdir()

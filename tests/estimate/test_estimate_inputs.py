@@ -247,8 +247,8 @@ def test_a_plan_takes_hub_data_from_the_cache_or_says_what_to_do(
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     code, out, err = command("plan", sweep, "--set", "data.train.path=own/none")
     assert (code, err) == (0, "")
-    assert "no estimate: `own/none` is no local file or folder" in out
-    assert "(a plan fetches nothing)" in out
+    assert "no estimate: `own/none` is not a local file or folder" in out
+    assert "(planning downloads nothing)" in out
     assert (
         json.loads(command("plan", sweep, "--json", "--set", "data.train.path=own/none")[1])["rows"]
         is None

@@ -153,7 +153,7 @@ def test_what_is_at_hand_is_read_and_what_nobody_knows_is_refused(
     near = replace(mixed.data, heldout=far.train)
     assert counted_characters(replace(mixed, data=near)).per_row == plain.per_row
     unknown = replace(mixed.data, train=DataSource("own/none"))
-    with pytest.raises(DataError, match="a plan fetches nothing"):
+    with pytest.raises(DataError, match="planning downloads nothing"):
         counted_characters(replace(mixed, data=unknown))
 
 
