@@ -1,4 +1,4 @@
-"""What a trial needs of a device's memory, from sizes alone. Standard library: a trial uses it, too."""
+"""Estimates the device memory of a trial from tensor sizes. Standard library only: trials use it, too."""
 
 from sweeper.memory.fit import (
     KV_SHARE,

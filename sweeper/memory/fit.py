@@ -1,7 +1,7 @@
-"""How much a trial computes at once: rows of a micro-batch, and readouts scored together.
+"""Chooses how much a trial computes at once: rows per micro-batch, and readouts scored together.
 
-Neither is a hyperparameter. On a CPU both follow from fixed bounds; on a GPU from what the estimate says
-fits into its whole memory, never from what happens to be free: no layout may depend on that.
+Neither is a hyperparameter. On a CPU both have fixed bounds; on a GPU they follow from the estimate and the
+total memory, never from the free memory, so that batch layouts are reproducible.
 """
 
 from dataclasses import replace
@@ -13,17 +13,17 @@ MICRO_BATCH_TOKENS = 16_384
 """Without an explicit micro-batch size, a micro-batch holds at most this many tokens."""
 
 USABLE_SHARE = 0.9
-"""The share of a GPU that an estimate may fill: the rest is for fragmentation, and for its errors."""
+"""The share of GPU memory that an estimate may fill; the rest covers fragmentation and errors."""
 
 KV_SHARE = 4
-"""Keys and values take at most one part in so many of what the model leaves of a GPU."""
+"""Keys and values may take at most 1/KV_SHARE of the GPU memory that the model leaves."""
 
 
 def micro_batch_rows(batch_size: int, max_length: int, explicit: int | None, paths: int = 1) -> int:
-    """Rows per path and micro-batch: the explicit number, else as many as MICRO_BATCH_TOKENS allow.
+    """Rows per path and micro-batch: the explicit number, or as many as MICRO_BATCH_TOKENS allow.
 
-    Paths that train together share them, so that several adapters keep to the same bound as one; every path
-    has at least one row.
+    Paths that train together share this bound, so that several adapters need no more than one; every path
+    gets at least one row.
     """
     fitting = MICRO_BATCH_TOKENS // max_length if explicit is None else explicit
     return max(1, min(batch_size, fitting // paths))
@@ -31,13 +31,13 @@ def micro_batch_rows(batch_size: int, max_length: int, explicit: int | None, pat
 
 @lru_cache(maxsize=256)
 def fitting_rows(facts: MemoryFacts, most: int, paths: int, memory_bytes: int) -> int:
-    """Rows per path and micro-batch on a GPU: `most` where they fit, else the largest power of two.
+    """Rows per path and micro-batch on a GPU: `most` if they fit, else the largest fitting power of two.
 
     Args:
-        facts: Of the trial; its `train_rows` do not matter.
-        most: The bound without a GPU; see `micro_batch_rows`.
-        paths: How many share the micro-batch.
-        memory_bytes: Of the GPU, or of the trial's share of it.
+        facts: The inputs of the memory estimate; `train_rows` is ignored.
+        most: The upper bound; see `micro_batch_rows`.
+        paths: How many paths share the micro-batch.
+        memory_bytes: The memory of the GPU, or the trial's share of it.
 
     Returns:
         At least 1, whether or not one row fits.
@@ -50,12 +50,12 @@ def fitting_rows(facts: MemoryFacts, most: int, paths: int, memory_bytes: int) -
 
 @lru_cache(maxsize=256)
 def fitting_readouts(facts: MemoryFacts, most: int, memory_bytes: int) -> int:
-    """How many of `most` readouts can be scored together on a GPU, at least 1.
+    """How many readouts can be scored together on a GPU, between 1 and `most`.
 
-    Their keys and values keep to one part in KV_SHARE of what the model leaves, too.
+    Their keys and values take at most 1/KV_SHARE of the memory that the model leaves.
     """
-    one = memory(facts)
-    most = min(most, (memory_bytes - one.weights) // KV_SHARE // one.kv_cache)
+    single = memory(facts)
+    most = min(most, (memory_bytes - single.weights) // KV_SHARE // single.kv_cache)
     phases = ("generate", "held-out loss")
     while most > 1 and not _fits(replace(facts, readouts=most), phases, memory_bytes):
         most -= 1

@@ -1,4 +1,4 @@
-"""Arithmetic of training: what a token costs, and what known GPUs can do at most."""
+"""FLOP per trained token, and the peak FLOP/s of known GPUs."""
 
 import re
 from typing import NamedTuple
@@ -20,14 +20,14 @@ PEAK_FLOPS = {
     "H100": PeakFlops(67e12, 989e12),
     "H200": PeakFlops(67e12, 989e12),
 }
-"""A chip, as it stands in the name of a device, -> its peaks. H100 and H200 are those on SXM boards."""
+"""The chip as it appears in a device name -> its peaks. H100 and H200 mean the SXM versions."""
 
 
 def peak_flops(device_name: str, dtype: str) -> float | None:
-    """The FLOP/s that a GPU reaches at most under a `model.dtype`; None of one that is not known.
+    """The peak FLOP/s of a GPU with a `model.dtype`; None for an unknown GPU.
 
     Args:
-        device_name: As CUDA names it, for example `NVIDIA A100-SXM4-80GB`.
+        device_name: The CUDA device name, for example `NVIDIA A100-SXM4-80GB`.
         dtype: `float32`, `mixed_bf16` or `pure_bf16`.
     """
     words = set(re.findall(r"[A-Za-z0-9]+", device_name))
@@ -39,10 +39,11 @@ def peak_flops(device_name: str, dtype: str) -> float | None:
 
 
 def train_flops(shape: ModelShape, tuning: Tuning) -> float:
-    """FLOP per trained token: 2 per weight forward; backward 4, or 2 where weights are frozen.
+    """FLOP per trained token: 2 per weight in the forward pass; 4 in the backward pass, 2 if frozen.
 
-    A frozen weight passes the gradient on (2) and gets none of its own (2); an adapter has all 6
-    (arXiv 2001.08361, section 2.1). The attention scores, 4 % at 1024 tokens and 7B, are left out.
+    A frozen weight propagates the gradient (2 FLOP) but needs no weight gradient (2 FLOP); an
+    adapter weight takes all 6 (arXiv 2001.08361, section 2.1).
+    Attention scores (4 % at 1024 tokens, 7B) are ignored.
     """
     if tuning.method == "full":
         return 6.0 * shape.matmul_parameters

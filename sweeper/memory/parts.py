@@ -1,4 +1,4 @@
-"""Peak memory of one trial, by named parts. The documentation of costs gives the source of each formula."""
+"""The peak memory of one trial, by component. The documentation of costs gives the sources of formulas."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -26,30 +26,30 @@ LOGIT_BYTES = 12
 logarithmic softmax, and one of the two's gradients)."""
 
 LOGIT_ROWS = 4096
-"""Outside of training, logits are made for at most this many positions at a time."""
+"""Outside of training, logits are computed for at most this many positions at a time."""
 
 HELDOUT_TOKENS = 8_192
-"""Held-out rows go through the model for as many adapters at once as keep to this many tokens."""
+"""Held-out batches are evaluated for as many adapters at once as fit into this many tokens."""
 
 TILE = 16
-"""Prompts are answered in blocks of so many rows: below, BLAS libraries switch to kernels that round
-differently."""
+"""Responses are generated in blocks of this many rows: for fewer, BLAS libraries switch to kernels that
+round differently."""
 
 RUNTIME_BYTES = {"cuda": 1 * GIB, "cpu": GIB * 6 // 10}
-"""What a process holds before any weight: CUDA context and cuBLAS workspaces (0.5 to 1 GiB), or the
-interpreter with torch, transformers and peft (0.6 GiB resident, measured here)."""
+"""Memory of a process before it loads a model: CUDA context and cuBLAS workspaces (0.5 to 1 GiB), or the
+interpreter with torch, transformers and peft (0.6 GiB resident, as measured)."""
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryFacts:
-    """What the memory of a trial depends on. Lengths are in tokens, padding included.
+    """The inputs of the memory estimate of a trial. Lengths are in tokens, including padding.
 
-    `paths` counts the LoRA trajectories of a pack: each has adapter, moments and shadows of its own.
-    `train_rows` are those of all paths in one micro-batch of one process. `shadows` counts fp32 shadow
-    EMAs, a fed-back one among them. `interpolates`: some readout mixes with theta_0. `forks`: a decay tail
-    keeps the trunk's state beside its own. `heldout_length` is 0 where no held-out loss is asked for.
-    `target_length` bounds the trained tokens of a row where that is known. `readouts` are scored together.
-    `processes` share the trial, one GPU each; `gradient_checkpointing` computes activations twice.
+    `paths` counts the LoRA trajectories of a pack: each has its own adapter, moments and EMAs.
+    `train_rows` counts the rows of all paths in one micro-batch of one process. `shadows` counts fp32 EMAs,
+    including one for feedback. `interpolates`: some readout is interpolated with theta_0. `forks`: a decay
+    tail keeps a copy of the trunk's state. `heldout_length` is 0 if no held-out loss is computed.
+    `target_length` bounds the target tokens of a row, if known. `readouts` are scored together.
+    `processes` share the trial, one GPU each; `gradient_checkpointing` recomputes activations.
     """
 
     shape: ModelShape
@@ -73,10 +73,10 @@ class MemoryFacts:
 
 @dataclass(frozen=True, slots=True)
 class MemoryParts:
-    """Bytes by part, of one process. The first seven are held throughout, the others in some phases.
+    """Bytes by component, for one process. The first seven are always allocated, the others in some phases.
 
-    `gathered` are sharded weights that are whole for a while, `gathered_gradients` likewise. `average`
-    are the fp32 copies of bf16 weights that an update of a shadow makes.
+    `gathered` are temporarily unsharded weights, `gathered_gradients` their gradients. `average_copies` are
+    the fp32 copies of bf16 weights that an EMA update makes.
     """
 
     weights: int
@@ -99,13 +99,13 @@ class MemoryParts:
 
     @property
     def resident_bytes(self) -> int:
-        """What is held from the first optimizer step on."""
+        """Memory that is allocated from the first optimizer step on."""
         held = self.weights + self.gradients + self.moments + self.shadows
         return held + self.theta_0 + self.fork + self.runtime
 
     @property
     def phases(self) -> Mapping[str, Mapping[str, int]]:
-        """What each phase needs beside what is held."""
+        """The additional memory of each phase."""
         reading = {
             "readout_copies": self.readout_copies,
             "gathered": self.gathered,
@@ -126,20 +126,20 @@ class MemoryParts:
 
     @property
     def peak_phase(self) -> str:
-        """The phase that needs most."""
+        """The phase with the highest memory use."""
         return max(self.phases, key=self.phase_bytes)
 
     @property
     def peak_bytes(self) -> int:
-        """What is held, and the phase that needs most."""
+        """The memory of the peak phase."""
         return self.phase_bytes(self.peak_phase)
 
     def phase_bytes(self, name: str) -> int:
-        """What is held, and what a phase needs beside it."""
+        """The total memory during a phase."""
         return self.resident_bytes + sum(self.phases[name].values())
 
     def at_peak(self) -> dict[str, int]:
-        """The parts that exist at the peak and are not empty; their sum is `peak_bytes`."""
+        """The non-empty components at the peak; their sum is `peak_bytes`."""
         names = ("weights", "gradients", "moments", "shadows", "theta_0", "fork", "runtime")
         parts = {name: int(getattr(self, name)) for name in names} | dict(
             self.phases[self.peak_phase]
@@ -147,12 +147,12 @@ class MemoryParts:
         return {name: value for name, value in parts.items() if value}
 
     def to_data(self) -> dict[str, Any]:
-        """All parts, the phase of the peak, and the peak, for JSON."""
+        """All components, the peak phase and the peak, for JSON."""
         return {**asdict(self), "peak_phase": self.peak_phase, "peak_bytes": self.peak_bytes}
 
 
 def memory(facts: MemoryFacts) -> MemoryParts:
-    """The parts of the peak memory of one process of a trial, in bytes.
+    """Estimate the peak memory of one process of a trial, in bytes by component.
 
     Raises:
         ModelError: a LoRA target that a Llama block does not have.
@@ -195,7 +195,7 @@ def memory(facts: MemoryFacts) -> MemoryParts:
 
 
 def weights_bytes(shape: ModelShape, tuning: Tuning, dtype: str) -> int:
-    """Bytes of the weights that are trained.
+    """Bytes of the trained weights.
 
     Raises:
         ModelError: a LoRA target that a Llama block does not have.
@@ -205,7 +205,7 @@ def weights_bytes(shape: ModelShape, tuning: Tuning, dtype: str) -> int:
 
 
 def state_bytes(shape: ModelShape, tuning: Tuning, dtype: str, shadows: int) -> int:
-    """Bytes of what the next step depends on, and a checkpoint holds: weights, moments, fp32 shadows.
+    """Bytes of the training state in a checkpoint: weights, moments, fp32 EMAs.
 
     Raises:
         ModelError: see `weights_bytes`.
@@ -214,9 +214,9 @@ def state_bytes(shape: ModelShape, tuning: Tuning, dtype: str, shadows: int) -> 
 
 
 def _gathered(facts: MemoryFacts) -> int:
-    """Weights of a sharded model that are whole at once: embeddings, output layer and two blocks.
+    """Simultaneously unsharded weights of a sharded model: embeddings, output layer and two blocks.
 
-    The next block is gathered while one is computed with; see `model.sharding`.
+    The next block is gathered while the current one is used; see `model.sharding`.
     """
     if facts.processes == 1:
         return 0
@@ -226,14 +226,14 @@ def _gathered(facts: MemoryFacts) -> int:
 
 
 def _copied(facts: MemoryFacts, own: int) -> int:
-    """Bytes per trained weight that a readout makes: the weights kept aside, and the averaged ones."""
+    """Bytes per trained weight that a readout allocates: saved weights and averaged weights."""
     mixed = (4 if own == 4 else 12) * facts.interpolates
     narrowed = own if own < 4 and (facts.shadows or facts.interpolates) else 0
     return own + narrowed + mixed
 
 
 def bytes_per_weight(tuning: Tuning, dtype: str) -> int:
-    """Bytes of one weight of the model, which is trained in full tuning and frozen under an adapter."""
+    """Bytes of one model weight: trained with full tuning, frozen with an adapter."""
     return (TRAINED_BYTES if tuning.method == "full" else FROZEN_BYTES)[dtype]
 
 
@@ -242,17 +242,17 @@ def activation_bytes(
 ) -> int:
     """Bytes of activations kept for the backward pass, per token.
 
-    Counted from the operations of `transformers`' Llama block; a test compares with the tensors that
-    autograd really saves. Norms compute in fp32; under autocast those that are trained keep what they
-    scale in fp32, too, and every trained layer keeps a bf16 copy of its input. A frozen weight needs no
-    input kept; an adapter keeps its input, each its own fp32 copy where the model is `pure_bf16`. The bf16
-    copies that autocast makes of fp32 weights are not in it, nor what the rescaling of DoRA keeps.
+    Counted from the operations of `transformers`' Llama block; a test compares it with the tensors that
+    autograd saves. Norms compute in fp32; under autocast, trained norms also keep their normalized input in
+    fp32, and every trained layer keeps a bf16 copy of its input. A frozen weight keeps no input; an adapter
+    keeps its input, as its own fp32 copy if the model is `pure_bf16`. Not included: the bf16 copies of fp32
+    weights that autocast makes, and what the rescaling of DoRA keeps.
 
     Args:
         shape: The model.
         tuning: Which weights are trained.
         dtype: `model.dtype`.
-        gradient_checkpointing: Only the input of a block is kept, and all of one block at a time.
+        gradient_checkpointing: Only block inputs are kept, plus all activations of one block at a time.
 
     Raises:
         ModelError: a LoRA target that a Llama block does not have.
@@ -272,7 +272,7 @@ def activation_bytes(
 
 
 def _adapter_inputs(shape: ModelShape, tuning: Tuning, dtype: str) -> int:
-    """Bytes per token of the inputs that the adapters of one block keep."""
+    """Bytes per token of the inputs kept by the adapters of one block."""
     size = 2 if dtype == "mixed_bf16" else 4
     if tuning.lora_dropout > 0:  # The dropped input, and its mask in the same type.
         return sum(2 * size * inputs for inputs, _ in shape.adapted(tuning))
@@ -281,5 +281,5 @@ def _adapter_inputs(shape: ModelShape, tuning: Tuning, dtype: str) -> int:
     names = set(shape.targets(tuning))
     shared = {"q_proj": "attention", "k_proj": "attention", "v_proj": "attention"}
     shared |= {"gate_proj": "mlp", "up_proj": "mlp"}  # The input of o_proj is kept by attention.
-    kept = {shared.get(name, name): shape.linear_layers[name][0] for name in names - {"o_proj"}}
-    return size * sum(kept.values())
+    widths = {shared.get(name, name): shape.linear_layers[name][0] for name in names - {"o_proj"}}
+    return size * sum(widths.values())

@@ -1,4 +1,4 @@
-"""The shape of a model, read from its config.json, and the parameters that follow from it."""
+"""Model dimensions, read from config.json, and the resulting parameter counts."""
 
 import json
 import os
@@ -11,14 +11,14 @@ from sweeper.errors import ModelError
 from sweeper.task import ALL_LINEAR, Tuning
 
 FAMILIES = ("llama", "mistral", "qwen2")
-"""The `model_type`s whose parameters are counted exactly: all are Llama blocks, Qwen2 with some biases."""
+"""The `model_type`s with exact parameter counts: all have Llama blocks, Qwen2 with some biases."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """What a Llama's config.json says about its size. `head_dim` is per attention head.
+    """The dimensions of a Llama model. `head_dim` is per attention head.
 
-    `output_bias`: of the biases of attention, whether the output layer has one.
+    `output_bias`: whether `attention_bias` includes a bias of the output projection.
     """
 
     layers: int
@@ -35,12 +35,12 @@ class ModelShape:
 
     @property
     def query_width(self) -> int:
-        """Values per token of the queries, and of the attention output."""
+        """The width of the queries and of the attention output, per token."""
         return self.heads * self.head_dim
 
     @property
     def key_width(self) -> int:
-        """Values per token of the keys of one layer, and of the values."""
+        """The width of the keys, and of the values, of one layer, per token."""
         return self.kv_heads * self.head_dim
 
     @property
@@ -52,7 +52,7 @@ class ModelShape:
 
     @property
     def parameters(self) -> int:
-        """All weights; exact for Llama, as `transformers.LlamaForCausalLM` has them."""
+        """The number of weights, as in `transformers.LlamaForCausalLM`."""
         linear = self.linear_layers
         block = sum(inputs * outputs for inputs, outputs in linear.values()) + 2 * self.hidden
         for name, (_, outputs) in linear.items():
@@ -64,7 +64,7 @@ class ModelShape:
 
     @property
     def matmul_parameters(self) -> int:
-        """Weights a token is multiplied with: all but an input embedding of its own, a look-up."""
+        """Weights in matrix products: all but an untied input embedding, which is a look-up."""
         return self.parameters - (0 if self.tied else self.vocabulary * self.hidden)
 
     def targets(self, tuning: Tuning) -> tuple[str, ...]:
@@ -79,7 +79,7 @@ class ModelShape:
         for name, target in zip(names, tuning.lora_target_modules, strict=True):
             if name not in self.linear_layers:
                 raise ModelError(
-                    f"the cost model knows no linear layer `{target}`; it knows "
+                    f"the cost model does not know the linear layer `{target}`; known layers: "
                     f"{', '.join(self.linear_layers)}",
                     code="model.unknown_layer",
                     layer=target,
@@ -95,9 +95,9 @@ class ModelShape:
         return [self.linear_layers[name] for name in self.targets(tuning)]
 
     def trainable(self, tuning: Tuning) -> int:
-        """Weights that are trained: all of them, or r * (inputs + outputs) for each adapter.
+        """The number of trained weights: all, or r * (inputs + outputs) for each adapter.
 
-        DoRA adds one magnitude for each output.
+        DoRA adds one magnitude per output.
 
         Raises:
             ModelError: see `adapted`.
@@ -114,29 +114,28 @@ _MLP = ("gate_proj", "up_proj", "down_proj")
 
 
 def read_shape(path: str, revision: str | None = None) -> ModelShape:
-    """The shape of a local model folder, or of a hub id whose config.json is in the local hub cache.
-
-    Nothing is downloaded.
+    """Read the shape from a local model folder, or from the local hub cache. Nothing is downloaded.
 
     Raises:
-        ModelError: no config.json at hand, or not one of a Llama.
+        ModelError: no config.json, or the model is not of a supported family.
     """
-    found = _config_file(path, revision)
+    config_path = _config_file(path, revision)
     try:
-        config = json.loads(found.read_text(encoding="utf-8"))
+        config = json.loads(config_path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"{found}: cannot be read as JSON: {error}", code="model.unreadable", path=found
+            f"cannot read {config_path} as JSON: {error}", code="model.unreadable", path=config_path
         ) from None
     if not isinstance(config, dict) or config.get("model_type") not in FAMILIES:
         kind = config.get("model_type") if isinstance(config, dict) else None
         raise ModelError(
-            f"{found}: model_type is {kind!r}, the cost model knows {', '.join(FAMILIES)}",
+            f"{config_path}: model_type is {kind!r}, but the cost model supports only "
+            f"{', '.join(FAMILIES)}",
             code="model.unsupported",
-            path=found,
+            path=config_path,
             model_type=kind,
         )
-    return shape_of(config, str(found))
+    return shape_of(config, str(config_path))
 
 
 def shape_of(config: Mapping[str, Any], source: str = "config") -> ModelShape:

@@ -28,7 +28,7 @@ from sweeper.task import ALL_LINEAR, Tuning
 
 MAGNITUDE = "lora_magnitude_vector"
 PARTS = ("lora_A", "lora_B", MAGNITUDE)
-"""peft's names of what an adapter has in a layer, in our order."""
+"""peft's names of an adapter's parameters in a layer, in our order."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Adapter:
     dropout: float
 
     def parameters(self) -> dict[str, torch.nn.Parameter]:
-        """The trainable weights by name: A, then B, then the magnitude, of one layer after the other."""
+        """The trainable weights by name, layer by layer: A, then B, then the magnitude."""
         return {
             f"{layer}.{name}": value
             for layer, parts in self.factors.items()
@@ -52,7 +52,7 @@ class Adapter:
 
 
 def new_adapter(model: PreTrainedModel, tuning: Tuning, seed: int) -> Adapter:
-    """A fresh adapter as peft makes it; B is zero, so the adapted model is the base model.
+    """A new adapter initialized by peft; B is zero, so the adapted model equals the base model.
 
     Raises:
         ModelError: a LoRA target that the model does not have.
@@ -80,7 +80,7 @@ def new_adapter(model: PreTrainedModel, tuning: Tuning, seed: int) -> Adapter:
 
 
 def lora_config(tuning: Tuning) -> LoraConfig:
-    """The configuration of an adapter, for peft."""
+    """The peft configuration of an adapter."""
     return LoraConfig(
         r=tuning.lora_r,
         lora_alpha=tuning.lora_alpha,  # type: ignore[arg-type]
@@ -93,7 +93,7 @@ def lora_config(tuning: Tuning) -> LoraConfig:
 
 
 def _targets(tuning: Tuning) -> str | list[str]:
-    """Peft reads `all-linear` as a word, and names as a list."""
+    """Peft takes `all-linear` as a string, and module names as a list."""
     names = tuning.lora_target_modules
     return names[0] if names == (ALL_LINEAR,) else list(names)
 
@@ -108,7 +108,7 @@ class StackedAdapters(NamedTuple):
     norm: torch.Tensor | None = None  # (slots, out), of DoRA
 
     def select(self, index: torch.Tensor) -> "StackedAdapters":
-        """Those of some slots, in the given order."""
+        """The adapters of some slots, in the given order."""
         parts = (None if part is None else part[index] for part in self)
         return StackedAdapters(*parts)  # type: ignore[arg-type]
 
@@ -151,7 +151,7 @@ class StackedLinear(torch.nn.Module):
         added: torch.Tensor,
         stacked: "StackedAdapters",
     ) -> torch.Tensor:
-        """DoRA's output. As in peft, dropout hides inputs from the rescaling of the frozen part too."""
+        """DoRA's output. As in peft, dropout also applies to the rescaled frozen part."""
         assert stacked.magnitude is not None and stacked.norm is not None
         gain = (stacked.magnitude / stacked.norm)[:, None, :]
         bias = self.base.bias
@@ -163,9 +163,9 @@ class StackedLinear(torch.nn.Module):
 
 
 def _dropped(blocks: torch.Tensor, masks: Sequence[tuple[float, int]]) -> torch.Tensor:
-    """Dropout with a seed per slot, so that a slot's mask does not depend on its neighbours.
+    """Dropout with one seed per slot, so that a slot's mask does not depend on the other slots.
 
-    Being a function of the seed, a mask is the same when a checkpointed block is computed again.
+    As a mask is a function of the seed, it is the same when a checkpointed block is recomputed.
     """
     generator = torch.Generator(blocks.device)
     kept = [
@@ -177,9 +177,9 @@ def _dropped(blocks: torch.Tensor, masks: Sequence[tuple[float, int]]) -> torch.
 
 
 class AdapterStack:
-    """The wrapped target layers of a base model, and what their slots hold.
+    """Wraps the target layers of a base model and holds the adapters of their slots.
 
-    Install, use, `remove`: afterwards the model is what it was. Not thread-safe.
+    After `remove` the model is unchanged. Not thread-safe.
     """
 
     def __init__(self, model: PreTrainedModel, layers: Iterable[str]) -> None:
@@ -195,7 +195,7 @@ class AdapterStack:
             self._put(name, self._layers[name])
 
     def remove(self) -> None:
-        """Put the model's own layers back."""
+        """Restore the model's original layers."""
         for name, layer in self._layers.items():
             self._put(name, layer.base)
         self._layers = {}
@@ -210,13 +210,13 @@ class AdapterStack:
         values: Sequence[Sequence[torch.Tensor] | None] | None = None,
         seeds: Sequence[int] = (),
     ) -> None:
-        """Give every slot an adapter; lower ranks are filled up with zeros, which change nothing.
+        """Load one adapter per slot; lower ranks are padded with zeros, which does not change the result.
 
         Args:
             adapters: One per slot.
-            values: Weights to use in place of an adapter's own, in the order of `parameters`.
-            seeds: One per slot, for dropout; none switches dropout off. Every layer and every
-                micro-batch (`set_micro_batch`) has a mask of its own.
+            values: Weights to use instead of the adapter's own, in the order of `parameters`.
+            seeds: One per slot, for dropout; without seeds there is no dropout. Every layer and every
+                micro-batch (`set_micro_batch`) has its own mask.
         """
         values = values or [None] * len(adapters)
         own = [list(adapter.parameters().values()) for adapter in adapters]
@@ -260,14 +260,14 @@ class AdapterStack:
         return stacked._replace(magnitude=magnitude, norm=_row_norms(base.weight, stacked))
 
     def _scaling(self, factors: tuple[float, ...], like: torch.Tensor) -> torch.Tensor:
-        """(slots, 1, 1). Kept, because copying numbers to a GPU in every layer and step takes time."""
+        """(slots, 1, 1). Cached, because copying numbers to a GPU in every layer and step takes time."""
         if factors not in self._scalings:
-            made = torch.tensor(factors, device=like.device, dtype=like.dtype)
-            self._scalings[factors] = made[:, None, None]
+            scaling = torch.tensor(factors, device=like.device, dtype=like.dtype)
+            self._scalings[factors] = scaling[:, None, None]
         return self._scalings[factors]
 
     def arrange(self, owners: Sequence[int]) -> None:
-        """Let equal blocks of rows use the stacked adapters `owners`, one per block."""
+        """Assign the loaded adapters `owners` to equal blocks of rows, one per block."""
         for name, layer in self._layers.items():
             stacked = self._loaded[name]
             if list(owners) != list(range(len(stacked.down))):
@@ -275,7 +275,7 @@ class AdapterStack:
             layer.stacked = stacked
 
     def unload(self) -> None:
-        """Take out all adapters: the model is the base model."""
+        """Unload all adapters, so that the model equals the base model."""
         self._loaded, self._dropout = {}, []
         for layer in self._layers.values():
             layer.stacked = None
@@ -285,7 +285,7 @@ class AdapterStack:
     def loaded(
         self, adapters: Sequence[Adapter], values: Sequence[Sequence[torch.Tensor] | None]
     ) -> Iterator[None]:
-        """Load adapters for a while; see `load`."""
+        """Load adapters within a context; see `load`."""
         self.load(adapters, values)
         try:
             yield
@@ -297,7 +297,7 @@ class AdapterStack:
 def _row_norms(weight: torch.Tensor, stacked: StackedAdapters) -> torch.Tensor:
     """(slots, out): the length of each row of W + scaling * B A, in fp32.
 
-    Expanded, |w|^2 + 2 s w.(b A) + s^2 |b A|^2, so that no product of the size of W is made per slot.
+    Expanded to |w|^2 + 2 s w.(b A) + s^2 |b A|^2, so that no matrix of the size of W is built per slot.
     """
     frozen = weight.float()
     down, up, scaling = stacked.down.float(), stacked.up.float(), stacked.scaling[:, :, 0].float()
@@ -308,16 +308,16 @@ def _row_norms(weight: torch.Tensor, stacked: StackedAdapters) -> torch.Tensor:
 
 
 def _stacked(factors: Sequence[torch.Tensor], dim: int) -> torch.Tensor:
-    """Stack factors, filled up with zeros along the rank axis `dim`."""
+    """Stack factors, padded with zeros along the rank axis `dim`."""
     if len(factors) == 1:
         return factors[0].unsqueeze(0)
     rank = max(factor.shape[dim] for factor in factors)
     if any(factor.shape[dim] < rank for factor in factors):
-        factors = [_filled(factor, rank, dim) for factor in factors]
+        factors = [_zero_padded(factor, rank, dim) for factor in factors]
     return torch.stack(list(factors))
 
 
-def _filled(factor: torch.Tensor, rank: int, dim: int) -> torch.Tensor:
+def _zero_padded(factor: torch.Tensor, rank: int, dim: int) -> torch.Tensor:
     missing = rank - factor.shape[dim]
     after = [0, missing] if dim == 1 else [0, 0, 0, missing]
     return torch.nn.functional.pad(factor, after)

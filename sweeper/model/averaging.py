@@ -1,4 +1,4 @@
-"""Averages of weights along a path, and reading a model through one without disturbing it."""
+"""Weight averages along a path, and evaluating a model with averaged weights without changing it."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -7,10 +7,10 @@ import torch
 
 
 class Shadow:
-    """A shadow EMA of a list of tensors, kept in fp32.
+    """An exponential moving average (EMA) of a list of tensors, kept in fp32.
 
-    After `update`, e <- decay * e + (1 - decay) * theta. It starts at the tensors given, so the weight
-    left on them after N updates is decay^N. A bf16 shadow would stall: its increments round away.
+    `update` sets e <- decay * e + (1 - decay) * theta. It starts at the given tensors, whose weight after N
+    updates is decay^N. A bf16 EMA would stall, because its increments would be rounded away.
     """
 
     def __init__(self, tensors: Sequence[torch.Tensor], decay: float) -> None:
@@ -19,7 +19,7 @@ class Shadow:
 
     @torch.no_grad()
     def update(self, tensors: Sequence[torch.Tensor]) -> None:
-        """Take in the tensors after one optimizer step."""
+        """Update the average with the tensors after one optimizer step."""
         current = [tensor.detach().float() for tensor in tensors]
         torch._foreach_lerp_(self.values, current, 1 - self.decay)
 
@@ -37,16 +37,16 @@ def interpolate(
 def swapped_weights(
     parameters: Sequence[torch.Tensor], values: Sequence[torch.Tensor] | None
 ) -> Iterator[None]:
-    """Hold `values` in the parameters for a while; afterwards they are what they were, bit for bit."""
+    """Replace the parameters by `values` within a context, and restore them bit for bit afterwards."""
     if values is None:
         yield
         return
-    kept = [parameter.detach().clone() for parameter in parameters]
+    originals = [parameter.detach().clone() for parameter in parameters]
     _copy(parameters, values)
     try:
         yield
     finally:
-        _copy(parameters, kept)
+        _copy(parameters, originals)
 
 
 @torch.no_grad()

@@ -9,9 +9,9 @@ from sweeper.data.encode import Encoded
 
 
 class Batch(NamedTuple):
-    """A padded micro-batch of one or more slots, and where its target tokens are predicted.
+    """A padded micro-batch of one or more slots, and the positions that predict its target tokens.
 
-    Rows are padded on the right, where causal attention of real tokens cannot see it: no mask is needed.
+    Rows are padded on the right, which causal attention of real tokens cannot see, so no mask is needed.
     """
 
     input_ids: torch.Tensor  # (rows, length), int64
@@ -42,10 +42,10 @@ class Batch(NamedTuple):
 
 
 class RowOrder:
-    """Which rows the effective batch of each optimizer step holds: a pure function of seed and step.
+    """The rows in the effective batch of each optimizer step, as a pure function of seed and step.
 
-    Rows come as an endless chain of seeded permutations, one per epoch, cut into batches; a batch may
-    span two epochs. Being a function of the step, the position needs no checkpoint.
+    Rows are an endless sequence of seeded permutations, one per epoch, split into batches; a batch may
+    span two epochs. As it is a function of the step, the position needs no checkpoint.
     """
 
     def __init__(self, rows: int, batch_size: int, seed: int) -> None:
@@ -70,11 +70,11 @@ class RowOrder:
 
 
 def collate(slots: Sequence[Sequence[Encoded]], pad_token_id: int) -> Batch:
-    """Pad the rows of all slots on the right to the longest of them; prompts are no targets.
+    """Pad the rows of all slots on the right to the longest row; only completions are targets.
 
     Args:
-        slots: The rows of each slot, equally many.
-        pad_token_id: What fills up short rows.
+        slots: The rows of each slot, the same number for all.
+        pad_token_id: The token to pad with.
     """
     rows = [row for slot in slots for row in slot]
     length = max(len(row.prompt) + len(row.completion) for row in rows)
@@ -92,10 +92,10 @@ def collate(slots: Sequence[Sequence[Encoded]], pad_token_id: int) -> Batch:
 
 
 def micro_batches(rows: Sequence[Encoded], size: int) -> list[Sequence[Encoded]]:
-    """Cut an effective batch into micro-batches of `size` rows of similar length.
+    """Split an effective batch into micro-batches of `size` rows of similar length.
 
-    Which rows a micro-batch holds changes nothing but rounding: the loss is divided by the target tokens
-    of the whole effective batch.
+    The split affects only rounding, because the loss is divided by the target tokens of the whole effective
+    batch.
     """
     if size >= len(rows):
         return [rows]

@@ -1,7 +1,7 @@
-"""Checkpoint files: each carries the hash of what it holds, and the one before it stays until the next.
+"""Checkpoint files: each contains the hash of its contents, and the previous one is kept until the next.
 
-A checkpoint saves time and nothing else: one that cannot be read is passed over for the one before it, and
-without any a path starts anew; both end with the same bits.
+Checkpoints only save time: if one is unreadable, the previous one is used, and without any a path starts
+from the beginning. Either way the results are bit-identical.
 """
 
 import hashlib
@@ -26,14 +26,14 @@ HASH_KEY = "sha256"
 
 
 class CheckpointRead(NamedTuple):
-    """A checkpoint that holds what was written, or why it does not."""
+    """A checkpoint's state if it is intact, or else the reason why it is not."""
 
     state: State | None
     fault: str = ""
 
 
 def previous_checkpoint(path: Path) -> Path:
-    """Where the checkpoint before the one at `path` lies."""
+    """The path of the checkpoint written before the one at `path`."""
     return path.with_name(path.name.replace("checkpoint", "checkpoint-before", 1))
 
 
@@ -57,19 +57,19 @@ def weights_hash(weights: Iterable[torch.Tensor]) -> str:
 
 
 def write_checkpoint(path: Path, state: State) -> None:
-    """Write a checkpoint whole or not at all; the one that was there becomes the one before.
+    """Write a checkpoint atomically; the existing one becomes the previous one.
 
-    At no moment is there less on disk than one whole checkpoint, if there was one.
+    If there was a complete checkpoint before, there is one at any time.
 
     Raises:
-        DiskFullError, UnreachableError, OSError: it cannot be written; what was there is untouched.
+        DiskFullError, UnreachableError, OSError: it cannot be written; existing files are unchanged.
     """
     data = save_tensors(state, metadata={HASH_KEY: state_hash(state)})
     with_retry(partial(_replace, path, data), path, len(data))
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """The new file is complete on disk before it takes the name; a torn one is written over."""
+    """The new file is complete on disk before it gets its name; an incomplete one is overwritten."""
     fresh = path.with_name(path.name.replace("checkpoint", "checkpoint-new", 1))
     try:
         with fresh.open("wb") as file:
@@ -86,35 +86,35 @@ def _replace(path: Path, data: bytes) -> None:
 
 
 def read_checkpoints(path: Path) -> Iterator[CheckpointRead]:
-    """What lies at `path`, then the one before it; a file that is not there is no finding.
+    """Read the checkpoint at `path`, then the previous one; missing files are skipped.
 
-    A file is read when the iterator reaches it: usually the first one will do. A damaged one is deleted,
-    so that it never becomes the one before.
+    Files are read lazily: usually the first one suffices. A damaged file is deleted, so that it never
+    becomes the previous checkpoint.
     """
-    for place in (path, previous_checkpoint(path)):
-        if place.is_file():
-            found = read_checkpoint(place)
-            if found.state is None:
+    for candidate in (path, previous_checkpoint(path)):
+        if candidate.is_file():
+            checkpoint = read_checkpoint(candidate)
+            if checkpoint.state is None:
                 with suppress(OSError):
-                    place.unlink()
-            yield found
+                    candidate.unlink()
+            yield checkpoint
 
 
 def read_checkpoint(path: Path) -> CheckpointRead:
-    """One checkpoint, if its hash is that of what it holds."""
+    """Read one checkpoint and verify its hash."""
     try:
         data = path.read_bytes()
         state = load_tensors(data)
     except (SafetensorError, OSError) as error:
         return CheckpointRead(None, f"{path.name}: {error}")
-    if _hash_noted(data) != state_hash(state):
-        return CheckpointRead(None, f"{path.name}: its hash is not that of what it holds")
+    if _stored_hash(data) != state_hash(state):
+        return CheckpointRead(None, f"{path.name}: its hash does not match its contents")
     return CheckpointRead(state)
 
 
-def _hash_noted(data: bytes) -> str | None:
-    """The hash in the header of a file of safetensors that could be loaded."""
+def _stored_hash(data: bytes) -> str | None:
+    """The hash in the header of a valid safetensors file."""
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
-    noted: str | None = header.get("__metadata__", {}).get(HASH_KEY)
-    return noted
+    stored: str | None = header.get("__metadata__", {}).get(HASH_KEY)
+    return stored

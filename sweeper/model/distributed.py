@@ -1,8 +1,8 @@
-"""The processes that share one trial, and what they have to agree on.
+"""The processes of one trial, and the collective operations between them.
 
-A trial on one device is a world of one process, in which everything here does nothing. On several GPUs
-each process owns one of them, holds a shard of the weights and works on its part of every batch; all of
-them take the same decisions, because everything that is decided on is summed or gathered first.
+A trial on one device has a world of one process, in which these operations do nothing. On several GPUs,
+each process owns one GPU, holds a shard of the weights and processes its part of every batch. All take
+the same decisions, because every value that a decision depends on is reduced or gathered first.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ class World:
 
     @property
     def is_main_process(self) -> bool:
-        """Whether this is the process that writes."""
+        """Whether this is the process that writes files."""
         return self.rank == 0
 
     def share(self, items: Sequence[Item]) -> Sequence[Item]:
@@ -41,7 +41,7 @@ class World:
                 tensor.copy_(part.view_as(tensor))
 
     def any(self, mine: bool, device: torch.device) -> bool:
-        """Whether it is so in any process."""
+        """Whether the flag is set in any process."""
         if self.size == 1:
             return mine
         flag = torch.tensor(float(mine), device=device)
@@ -49,15 +49,15 @@ class World:
         return bool(flag)
 
     def gather(self, mine: Item) -> list[Item]:
-        """Everybody's, in the order of ranks."""
+        """The items of all processes, in the order of ranks."""
         if self.size == 1:
             return [mine]
-        found: list[Any] = [None] * self.size
-        dist.all_gather_object(found, mine)
-        return found
+        gathered: list[Any] = [None] * self.size
+        dist.all_gather_object(gathered, mine)
+        return gathered
 
     def barrier(self) -> None:
-        """Wait until all are here."""
+        """Wait for all processes."""
         if self.size > 1:
             dist.barrier()
 

@@ -1,4 +1,4 @@
-"""Running out of memory: how it differs from other failures, and what memory there was."""
+"""Detects out-of-memory errors, and reports the memory of a device."""
 
 import os
 from typing import NamedTuple
@@ -23,26 +23,26 @@ class VisibleGpus(NamedTuple):
 
 
 def visible_gpus() -> VisibleGpus:
-    """What torch makes of the GPUs of this machine; no context is created on them."""
+    """The GPUs that torch can use on this machine; creates no CUDA context."""
     runtime = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU only"
     return VisibleGpus(torch.cuda.device_count(), f"torch {torch.__version__}, {runtime}")
 
 
 def usable_bytes(device: torch.device, share: float) -> int | None:
-    """A share of the total memory of a GPU, however much is free; None on a CPU."""
+    """A share of the total (not the free) memory of a GPU; None on a CPU."""
     if device.type != "cuda":
         return None
     return int(torch.cuda.get_device_properties(device).total_memory * share)
 
 
 def release_cached() -> None:
-    """Give back the GPU memory that this process holds and does not use."""
+    """Release unused GPU memory cached by this process."""
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
 
 
 def memory_summary(device: torch.device) -> str:
-    """What the device holds and has, in GiB: peak of this process, its size, and what is free."""
+    """The peak memory of this process, and the free and total memory of the device, in GiB."""
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         peak = torch.cuda.max_memory_allocated(device)

@@ -1,4 +1,4 @@
-"""Keys and values of a generation batch, in buffers with room for all tokens to come."""
+"""A KV cache for generation with preallocated buffers."""
 
 from typing import Any
 
@@ -7,9 +7,9 @@ from transformers.cache_utils import DynamicLayer
 
 
 class PreallocatedLayer(DynamicLayer):
-    """One layer's cache: transformers' growing layer without the copy that every growth costs.
+    """The cache of one layer: like transformers' `DynamicLayer`, but without a copy for every token.
 
-    `keys` and `values` are views (rows, heads, tokens so far, width) of buffers that hold `total` tokens.
+    `keys` and `values` are views (rows, heads, tokens so far, width) of buffers for `total` tokens.
     """
 
     def __init__(self, total: int) -> None:
@@ -18,7 +18,7 @@ class PreallocatedLayer(DynamicLayer):
         self._filled = 0
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Make the buffers."""
+        """Allocate the buffers."""
         self.dtype, self.device = key_states.dtype, key_states.device
         self._buffers = [
             states.new_empty(*states.shape[:2], self._total, states.shape[3])
@@ -29,7 +29,7 @@ class PreallocatedLayer(DynamicLayer):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Take in new tokens and return all keys and values so far."""
+        """Append new tokens and return all keys and values so far."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         start, self._filled = self._filled, self._filled + key_states.shape[2]

@@ -1,4 +1,4 @@
-"""Loading a model and its tokenizer, and choosing which weights are trained."""
+"""Loads models and tokenizers, and checks them before a sweep."""
 
 import json
 from functools import lru_cache
@@ -29,33 +29,32 @@ TRAINED_DTYPES = {
     "pure_bf16": torch.bfloat16,
 }
 FROZEN_DTYPES = {**TRAINED_DTYPES, "mixed_bf16": torch.bfloat16}
-"""The dtype of weights in memory, by `model.dtype`. Autocast rounds frozen ones to bf16 at every use."""
+"""The dtype of weights in memory, by `model.dtype`. Autocast would round frozen ones to bf16 anyway."""
 
 
 def precision(source: ModelSource, device: torch.device) -> torch.autocast:
-    """The context of every forward pass: bf16 autocast for `mixed_bf16`, nothing for the others."""
+    """The autocast context of every forward pass: bf16 for `mixed_bf16`, disabled otherwise."""
     return torch.autocast(device.type, torch.bfloat16, enabled=source.dtype == "mixed_bf16")
 
 
 def model_folder(source: ModelSource) -> Path:
-    """The folder a model is loaded from: the one it names, or a snapshot of the hub; see `hub.fetch`.
+    """The folder a model is loaded from: a local folder, or a hub snapshot (see `hub.fetch`).
 
     Raises:
-        ModelError: no such folder, a revision of a local folder, or nothing the hub would give us.
+        ModelError: no such folder, a revision for a local folder, or see `hub.fetch`.
     """
     if is_hub_id(source.path):
         return fetch(source.path, source.revision, MODEL)
     folder = Path(source.path)
     if not folder.is_dir():
         raise ModelError(
-            f"{source.path}: no such model folder; check model.path, or give a hub id `owner/name`",
+            f"{source.path}: no such model folder; check model.path, or use a hub id `owner/name`",
             code="model.not_found",
             path=source.path,
         )
     if source.revision is not None:
         raise ModelError(
-            f"{source.path}: `model.revision` belongs to models of the hub, this is a local folder; "
-            "leave it out",
+            f"{source.path}: `model.revision` applies to hub models, but this is a local folder; remove it",
             code="model.setting",
             key="revision",
             path=source.path,
@@ -64,21 +63,21 @@ def model_folder(source: ModelSource) -> Path:
 
 
 def model_commit(source: ModelSource) -> str | None:
-    """The commit a model of the hub is loaded at; None for a local folder."""
+    """The commit of a hub model; None for a local folder."""
     return model_folder(source).name if is_hub_id(source.path) else None
 
 
 def model_hash(source: ModelSource) -> str | None:
-    """What identifies a model: `ID@COMMIT` on the hub, else the hash of its folder."""
+    """Identifies the contents of a model: `ID@COMMIT` on the hub, else the hash of its folder."""
     commit = model_commit(source)
     return source_hash(source.path) if commit is None else f"{source.path}@{commit}"
 
 
 def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model. A missing pad token is replaced by the end token, for inputs only.
+    """Load the tokenizer of a model. A missing pad token is replaced by the end token, for inputs only.
 
     Raises:
-        ModelError: nothing loadable there.
+        ModelError: the tokenizer cannot be loaded.
     """
     folder = model_folder(source)
     try:
@@ -104,17 +103,17 @@ def load_model(
     frozen: bool = False,
     architecture: Any = AutoModelForCausalLM,
 ) -> PreTrainedModel:
-    """The untouched base model, in eval mode, in its configured dtype, from safetensors alone.
+    """Load the base model from safetensors, in eval mode and in its configured dtype.
 
     Args:
-        source: Where it is, and its dtype.
-        device: Where to put it.
-        world: The processes that hold it together, each a part.
-        frozen: Its weights will not be trained.
-        architecture: The class of transformers to load it with.
+        source: The model and its dtype.
+        device: The device to load it on.
+        world: The processes that share it; each holds a shard.
+        frozen: Whether its weights stay frozen.
+        architecture: The transformers class to load it with.
 
     Raises:
-        ModelError: no folder, no safetensors weights, or nothing transformers can load.
+        ModelError: no folder, no safetensors weights, or transformers cannot load it.
     """
     folder = model_folder(source)
     transformers.utils.logging.disable_progress_bar()
@@ -135,14 +134,14 @@ def load_model(
     absent = sorted(loading["missing_keys"])
     if absent:  # transformers would fill them with random numbers.
         raise ModelError(
-            f"{source.path}: the weights file lacks {len(absent)} weights of the model, "
-            f"{absent[0]} among them; save the whole model again",
+            f"{source.path}: the weights file lacks {len(absent)} weights of the model, for example "
+            f"{absent[0]}; save the complete model again",
             code="model.incomplete",
             path=source.path,
             weights=absent,
         )
-    # Penalties and the like in the model's folder would change what the record calls greedy, and
-    # `generate` fills in from here whatever a call leaves open. The end tokens are the model's own.
+    # `generate` takes unset options from here, and penalties in the model's folder would change greedy
+    # decoding. Only the model's end tokens are kept.
     if model.can_generate():
         ends = model.generation_config.eos_token_id if model.generation_config else None
         model.generation_config = GenerationConfig(do_sample=False, eos_token_id=ends)
@@ -155,7 +154,7 @@ def load_model(
 def resident_model(
     source: ModelSource, device: torch.device, world: World = SINGLE_PROCESS
 ) -> PreTrainedModel:
-    """The frozen base model, loaded once per process; adapters come and go (see `adapters.AdapterStack`).
+    """The frozen base model, loaded once per process and shared by adapters (`adapters.AdapterStack`).
 
     Raises:
         ModelError: see `load_model`.
@@ -169,10 +168,10 @@ def _resident_model(source: ModelSource, device: torch.device, world: World) -> 
 
 
 def check_model(source: ModelSource) -> None:
-    """Look at a model's files without loading them; of the hub, after fetching them.
+    """Check a model's files without loading them; a hub model is downloaded first.
 
     Raises:
-        ModelError: see `model_folder`; or no configuration, no safetensors weights, or only a part of them.
+        ModelError: see `model_folder`; or no configuration, no safetensors weights, or incomplete weights.
     """
     folder = model_folder(source)
     hub = is_hub_id(source.path)
@@ -187,7 +186,7 @@ def check_model(source: ModelSource) -> None:
         others = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
         raise ModelError(
             f"{where}: no *.safetensors weights (found {others}); pickled weights are not loaded: "
-            "choose a model that has safetensors, or save it with "
+            "choose a model with safetensors weights, or save it with "
             f"`save_pretrained(..., safe_serialization=True)`{_again(hub)}",
             code="model.unsafe_weights",
             path=source.path,
@@ -195,8 +194,8 @@ def check_model(source: ModelSource) -> None:
     absent = _absent_shards(folder)
     if absent:
         raise ModelError(
-            f"{where}: {len(absent)} of its weights files are not there, {absent[0]} among them; copy "
-            f"the whole model{_again(hub)}",
+            f"{where}: {len(absent)} weights files are missing, for example {absent[0]}; copy "
+            f"the complete model{_again(hub)}",
             code="model.incomplete",
             path=source.path,
             files=absent,
@@ -204,12 +203,12 @@ def check_model(source: ModelSource) -> None:
 
 
 def _again(hub: bool) -> str:
-    """What else may help: a cache that was filled by hand can hold less than the hub does."""
-    return f"; if the cache was filled only in part, {how_to_fetch()}" if hub else ""
+    """How to complete a partly filled hub cache, as the end of a message."""
+    return f"; if the cache is incomplete, {how_to_fetch()}" if hub else ""
 
 
 def _absent_shards(folder: Path) -> list[str]:
-    """The weights files that the index of a sharded model names and the folder lacks."""
+    """The weights files that are listed in the index of a sharded model but missing in the folder."""
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         return []
@@ -217,7 +216,7 @@ def _absent_shards(folder: Path) -> list[str]:
         names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
-            f"{index}: not an index of weights files: {error!r}",
+            f"{index}: not a valid index of weights files: {error!r}; copy the complete model",
             code="model.unreadable",
             path=index,
         ) from None
@@ -225,9 +224,10 @@ def _absent_shards(folder: Path) -> list[str]:
 
 
 def check_tuning(source: ModelSource, tuning: Tuning) -> int | None:
-    """Compare the tuning with the architecture, without weights; returns the model's window in tokens.
+    """Check the tuning against the architecture, without weights; returns the context window in tokens.
 
-    Where attention slides, it is the width of that: beyond it our generation would see too much.
+    With sliding-window attention it is the width of the sliding window, which our generation does not
+    implement.
 
     Raises:
         ModelError: no readable configuration, or a LoRA target that the model does not have.
@@ -259,17 +259,17 @@ def check_tuning(source: ModelSource, tuning: Tuning) -> int | None:
 
 def _unloadable(what: str, source: ModelSource, error: Exception) -> str:
     first = str(error).strip().split("\n")[0]
-    remedy = "give a model that transformers can load from safetensors weights and a tokenizer"
+    remedy = "use a model with safetensors weights and a tokenizer that transformers can load"
     if "trust_remote_code" in str(error):
-        first = "it needs code of its own, and `trust_remote_code` stays off"
-        remedy = "give a model of an architecture that transformers has"
+        first = "it requires custom code, but `trust_remote_code` is always off"
+        remedy = "use a model whose architecture is part of transformers"
     return (
         f"cannot load the {what} of `{source.path}` from {model_folder(source)}: {first}; {remedy}"
     )
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` is the first GPU where there is one, else the CPU."""
+    """The device of a name; `auto` is the first GPU if there is one, else the CPU."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)

@@ -1,4 +1,4 @@
-"""Logits at a few positions, without computing the others."""
+"""Computes logits only at the positions of target tokens."""
 
 from typing import TypeGuard
 
@@ -9,26 +9,26 @@ from sweeper.model.batches import Batch
 from sweeper.model.sharding import run_unsharded
 
 PLAIN_HEADS = frozenset({"llama", "mistral", "qwen2", "qwen3"})
-"""Architectures whose logits are the output layer on the decoder's last hidden state, and nothing more."""
+"""Architectures whose logits are just the output layer applied to the decoder's last hidden state."""
 
 
 def target_logits(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
     """The logits (targets, vocabulary), fp32, that predict the target tokens of a batch.
 
-    The output layer is the widest of a language model: on a prompt of which nothing is a target it would
-    be most of the memory and much of the work.
+    The output layer is the widest layer: on prompt tokens, which are not targets, it would take most of the
+    memory and much of the time.
     """
     return run_unsharded(model, lambda whole: to_logits(whole, target_states(whole, batch)))
 
 
 def target_states(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-    """What the output layer turns into the chosen logits, (targets, width); see `to_logits`."""
+    """The hidden states (targets, width) that `to_logits` turns into the target logits."""
     if _has_plain_head(model):
         states = model.get_decoder()(input_ids=batch.input_ids, use_cache=False).last_hidden_state
     else:
         states = model(input_ids=batch.input_ids, use_cache=False).logits
-    chosen: torch.Tensor = states.flatten(0, 1).index_select(0, batch.places)
-    return chosen
+    selected: torch.Tensor = states.flatten(0, 1).index_select(0, batch.places)
+    return selected
 
 
 def to_logits(model: torch.nn.Module, states: torch.Tensor) -> torch.Tensor:
@@ -40,7 +40,7 @@ def to_logits(model: torch.nn.Module, states: torch.Tensor) -> torch.Tensor:
 
 
 def compiled_part(model: PreTrainedModel) -> torch.nn.Module:
-    """The module that training calls: what torch.compile has to see."""
+    """The module that training calls, to be compiled by torch.compile."""
     part: torch.nn.Module = model.get_decoder() if _has_plain_head(model) else model
     return part
 

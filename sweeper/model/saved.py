@@ -1,4 +1,4 @@
-"""Weights that were measured, as the folders that peft and transformers load."""
+"""Stores the weights of readouts, and writes them as folders that peft and transformers load."""
 
 import json
 import shutil
@@ -17,11 +17,11 @@ from sweeper.task import TrajectoryTask
 GENERATION_CONFIG = "generation_config.json"
 
 NAMES_KEY = "names"
-"""Where a file of kept weights says, as JSON, in which order a record's hash takes them."""
+"""The metadata key of the weight names, as JSON, in the order in which a record hashes them."""
 
 
 def serialize_weights(weights: Mapping[str, torch.Tensor]) -> bytes:
-    """A file of the weights of a readout, by name, on the CPU, in the order that their hash takes them."""
+    """Serialize the weights of a readout, by name, on the CPU, in the order in which they are hashed."""
     return save(dict(weights), {NAMES_KEY: json.dumps(list(weights))})
 
 
@@ -37,15 +37,15 @@ def read_weights(path: Path) -> list[torch.Tensor] | None:
 
 
 def save_weights(task: TrajectoryTask, weights: Path, folder: Path) -> None:
-    """Write an adapter folder for `PeftModel.from_pretrained`, or a model folder; the tokenizer beside it.
+    """Write an adapter folder for `PeftModel.from_pretrained`, or a model folder, with the tokenizer.
 
     Args:
-        task: What trained them.
-        weights: The weights by name, as a trial with `keep_weights` left them.
-        folder: Where to write; it exists.
+        task: The task that trained the weights.
+        weights: The weights file that a trial with `keep_weights` wrote.
+        folder: An existing folder to write to.
 
     Raises:
-        ModelError: the model cannot be loaded any more.
+        ModelError: the base model cannot be loaded.
     """
     named = load_file(weights)
     write = _save_adapter if task.tuning.method == "lora" else _save_model
@@ -55,7 +55,7 @@ def save_weights(task: TrajectoryTask, weights: Path, folder: Path) -> None:
 
 
 def _save_adapter(task: TrajectoryTask, named: Mapping[str, torch.Tensor], folder: Path) -> None:
-    """Peft's files. `all-linear` is written out, because not every reader of adapters knows the word."""
+    """Write peft's files. `all-linear` is expanded, because not every adapter loader supports it."""
     config = lora_config(task.tuning)
     config.base_model_name_or_path = task.model.path
     config.revision = task.model.revision
@@ -75,7 +75,7 @@ def _peft_name(name: str) -> str:
 
 @torch.no_grad()
 def _save_model(task: TrajectoryTask, named: Mapping[str, torch.Tensor], folder: Path) -> None:
-    """The whole model, in the dtype it was trained in; its generation settings are those of the base."""
+    """Write the complete model in its training dtype, with the generation settings of the base model."""
     model = load_model(task.model, torch.device("cpu"))
     own = dict(model.named_parameters())
     for name, value in named.items():

@@ -1,8 +1,8 @@
-"""A model whose weights are spread over the processes of a trial (FSDP2, arXiv 2304.11277).
+"""Shards a model over the processes of a trial (FSDP2, arXiv 2304.11277).
 
 Every decoder layer is gathered for its own forward and backward pass, the rest of the model for the whole
-pass. Gradients are summed, not averaged: losses are divided by the target tokens of the whole effective
-batch already.
+pass. Gradients are summed, not averaged, because losses are already divided by the target tokens of the
+whole effective batch.
 """
 
 from collections.abc import Callable
@@ -22,18 +22,18 @@ Result = TypeVar("Result")
 
 
 def shard(model: PreTrainedModel, world: World, device: torch.device) -> PreTrainedModel:
-    """Spread the weights over all processes; each keeps its part on its own device.
+    """Shard the weights over all processes; each keeps its part on its own device.
 
     Raises:
-        ModelError: an architecture that does not name its layers.
+        ModelError: the architecture does not declare its decoder layers.
     """
     mesh = init_device_mesh(device.type, (world.size,))
     names = set(model._no_split_modules or ())
     layers = [module for module in model.modules() if type(module).__name__ in names]
     if not layers:
         raise ModelError(
-            f"{type(model).__name__} does not say what its layers are, so it cannot be spread over "
-            f"{world.size} GPUs; set compute.gpus_per_trial: 1",
+            f"{type(model).__name__} does not declare its decoder layers, so it cannot be sharded over "
+            f"{world.size} GPUs; set `compute.gpus_per_trial: 1`",
             code="model.unsupported",
         )
     for module in (*layers, model):
@@ -53,20 +53,20 @@ def _run(model: torch.nn.Module, function: Callable[[torch.nn.Module], Result]) 
 
 
 def run_unsharded(model: torch.nn.Module, function: Callable[[torch.nn.Module], Result]) -> Result:
-    """Call a function of the model that uses parts of it; while it runs, sharded weights are whole."""
+    """Call a function that uses submodules of the model, with sharded weights gathered meanwhile."""
     run: Callable[..., Result] | None = getattr(model, "run_inside", None)
     return function(model) if run is None else run(function)
 
 
 def is_sharded(model: torch.nn.Module) -> bool:
-    """Whether forward passes are a matter of all processes."""
+    """Whether the model is sharded, so that all processes must take part in each forward pass."""
     return hasattr(model, "run_inside")
 
 
 class Lockstep:
-    """Forward passes of a model that several processes hold together, and must therefore make together.
+    """Synchronizes the forward passes of a model that is sharded over several processes.
 
-    A process that has finished its own makes idle passes until all have.
+    A process that has finished its own passes makes idle passes until all have finished.
     """
 
     def __init__(self, model: PreTrainedModel, world: World, idle: Callable[[], None]) -> None:
@@ -81,13 +81,13 @@ class Lockstep:
         return self.model(**inputs)
 
     def wait(self) -> None:
-        """Be idle until all processes have made their last pass."""
+        """Make idle passes until all processes have made their last pass."""
         while self._world.size > 1 and self._world.any(False, self.model.device):
             self._idle()
 
 
 def local_shard(tensor: torch.Tensor) -> torch.Tensor:
-    """This process's part of a tensor, sharing its storage; a tensor that is whole is its own part."""
+    """This process's shard of a tensor, sharing its storage; the tensor itself if it is not sharded."""
     if isinstance(tensor, DTensor):
         part: torch.Tensor = tensor.to_local()
         return part.detach()
@@ -95,7 +95,7 @@ def local_shard(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def full_tensor(parameter: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
-    """What the parts of all processes are together, laid out like a parameter."""
+    """The full tensor that the parts of all processes form, with the layout of a parameter."""
     if not isinstance(parameter, DTensor):
         return part
     spread = DTensor.from_local(

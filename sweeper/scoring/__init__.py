@@ -1,1 +1,1 @@
-"""Responses of a readout, and what they are worth."""
+"""Generates the responses of readouts and computes their metrics."""

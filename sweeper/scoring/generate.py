@@ -1,11 +1,10 @@
-"""Greedy responses of several adapters at once, each as it would be alone.
+"""Greedy generation with several adapters at once; each gives the same responses as alone.
 
-A fixed layout is part of the measurement, because rounding follows shapes: prompts sorted by length,
-`batch_size` at a time, padded on the left to the longest, and filled up to whole tiles of 16 rows. Every
-adapter answers every batch; rows of finished responses leave the batch in whole tiles. A row's arithmetic
-then depends on its prompt's batch alone, not on how many adapters were read beside it, wherever matrix
-products treat their rows alike (they do from 16 rows on in the CPU libraries this was measured with; see
-docs/explanation/sharing.md).
+The batch layout is part of the measurement, because rounding depends on shapes: prompts are sorted by
+length, batched by `batch_size`, padded on the left to the longest, and filled up to tiles of 16 rows. Every
+adapter answers every batch; finished rows are removed in complete tiles. So the arithmetic of a row depends
+only on its prompt's batch, not on the number of adapters, if matrix products treat all rows alike (they do
+from 16 rows on in the CPU libraries this was measured with; see docs/explanation/sharing.md).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,20 +21,20 @@ from sweeper.model.kv_cache import PreallocatedLayer
 from sweeper.model.sharding import Lockstep, is_sharded
 
 StopPredicate = Callable[[str], bool]
-"""Whether a response that begins so needs no further token."""
+"""Whether a response with this beginning can be stopped early."""
 
 
 class Request(NamedTuple):
-    """A prompt as tokens, and what may end its response early (None: only the model's end token)."""
+    """A tokenized prompt, and a predicate that may stop its response early (None: only an end token)."""
 
     tokens: tuple[int, ...]
     decided: StopPredicate | None = None
 
 
 class Response(NamedTuple):
-    """One decoded response and the number of tokens generated for it, its end token included.
+    """One decoded response and its number of generated tokens, including the end token.
 
-    `cut` says that it was stopped early, because no metric depends on the rest.
+    `cut`: it was stopped early, because no metric depends on the rest.
     """
 
     text: str
@@ -67,7 +66,7 @@ def lay_out(requests: Sequence[Request], batch_size: int, pad: int) -> list[Layo
 
 
 class Generator:
-    """Answers the same requests again and again, for whatever weights and adapters the model has."""
+    """Answers a fixed list of requests repeatedly, with the current weights and adapters of a model."""
 
     def __init__(
         self,
@@ -93,12 +92,12 @@ class Generator:
         stack: AdapterStack | None = None,
         adapters: int | Sequence[int] = 1,
     ) -> list[list[Response]]:
-        """Answer every request with every adapter; several processes answer a part of them each.
+        """Answer every request with every adapter; several processes share the requests.
 
         Args:
             model: A causal language model in eval mode.
-            stack: The adapters it has loaded; None for a model without.
-            adapters: How many are loaded, or which of them answer, in ascending order.
+            stack: Its loaded adapters; None without adapters.
+            adapters: The number of loaded adapters, or the indices of those that answer, ascending.
 
         Returns:
             Per adapter, the responses in the order of the requests.
@@ -110,7 +109,10 @@ class Generator:
             mine = self._answers(steps, stack, loaded)
             steps.wait()
         parts = self._world.gather(mine)
-        merged = [{i: one for part in parts for i, one in part[a].items()} for a in loaded]
+        merged = [
+            {i: response for part in parts for i, response in part[adapter].items()}
+            for adapter in loaded
+        ]
         return [[answers[i] for i in range(len(self._requests))] for answers in merged]
 
     def _answers(
@@ -145,7 +147,7 @@ class Generator:
         return int(per_token * tokens)
 
     def _finish(self, batch: "_Batch", rows: Sequence["_Row"], stops: set[int]) -> Iterator["_Row"]:
-        """Take tokens until every row is done, and yield rows as they are."""
+        """Generate tokens until every row is done; yields each row when it is."""
         batch.watch(rows)
         for last in [False] * (self._max_new_tokens - 1) + [True]:
             for row, token in batch.tokens():
@@ -163,14 +165,14 @@ class Generator:
 
 
 def _idle(model: PreTrainedModel, stack: AdapterStack | None) -> None:
-    """A forward pass that other processes wait for."""
+    """An empty forward pass, needed by the other processes of a sharded model."""
     if stack is not None:
         stack.arrange([0])
     model(input_ids=torch.zeros(1, 1, dtype=torch.int64, device=model.device), use_cache=False)
 
 
 class _Row:
-    """A response in the making."""
+    """An unfinished response."""
 
     __slots__ = ("adapter", "cut", "decided", "done", "index", "node", "tokens")
 
@@ -187,7 +189,7 @@ class _Row:
 
 
 class _Node:
-    """A beginning that several responses may share; what it decides is worked out once."""
+    """A beginning shared by several responses, so that its decision is computed only once."""
 
     __slots__ = ("_children", "_decided")
 
@@ -196,10 +198,10 @@ class _Node:
         self._decided: bool | None = None
 
     def child(self, token: int) -> "_Node":
-        found = self._children.get(token)
-        if found is None:
-            found = self._children[token] = _Node()
-        return found
+        node = self._children.get(token)
+        if node is None:
+            node = self._children[token] = _Node()
+        return node
 
     def is_decided(self, row: _Row, stable: "StableText") -> bool:
         if self._decided is None:
@@ -209,7 +211,7 @@ class _Node:
 
 
 class _Batch:
-    """Rows in flight: adapter-major, in whole tiles that each belong to one adapter."""
+    """The active rows, adapter by adapter, in tiles that each belong to one adapter."""
 
     def __init__(
         self,
@@ -255,7 +257,7 @@ class _Batch:
         self._next = logits[:, -1].argmax(dim=-1)
 
     def watch(self, rows: Sequence[_Row]) -> None:
-        """Assign rows of the batch to responses; those that only fill a tile belong to none."""
+        """Assign rows of the batch to responses; rows that only fill a tile belong to none."""
         per_adapter = len(rows) // len(self._loaded)
         filling: list[_Row | None] = [None] * (self._height - per_adapter)
         self._rows: list[_Row | None] = []
@@ -270,7 +272,7 @@ class _Batch:
                 yield row, token
 
     def advance(self) -> None:
-        """Compute one more token for the rows that are not done."""
+        """Compute the next token of the rows that are not done."""
         self._compact()
         self._column += 1
         hidden = self._hidden[:, None, None, : self._column]
@@ -299,9 +301,9 @@ class _Batch:
 
 
 def _prompt_mask(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """(rows, 1, length, length): -inf where a prompt token must not look, and 0 elsewhere.
+    """(rows, 1, length, length): -inf where attention is masked, and 0 elsewhere.
 
-    Padding sees itself, to see something.
+    Padding attends to itself, because a row without any unmasked position would give NaN.
     """
     length = mask.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
@@ -311,17 +313,17 @@ def _prompt_mask(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """The end tokens generation stops at: the model's own, and the tokenizer's."""
+    """The tokens that end generation: those of the model and of the tokenizer."""
     configured = getattr(model.generation_config, "eos_token_id", None)
     several = configured if isinstance(configured, list) else [configured]
     return {int(token) for token in [*several, tokenizer.eos_token_id] if token is not None}
 
 
 class StableText:
-    """The text of a token sequence, as far as no further token can change it.
+    """Decodes the part of a token sequence that no further token can change.
 
-    Held back are incomplete characters, a run of byte tokens (sentencepiece decodes a run as a whole, over
-    special tokens that are left out), and two words where decoding rewrites spaces around punctuation.
+    Omitted are incomplete characters, a trailing run of byte tokens (sentencepiece decodes such a run as a
+    unit, across skipped special tokens), and the last two words if decoding rewrites spaces.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -1,8 +1,8 @@
-"""Tasks of lm-evaluation-harness on the model in memory. The only file that imports lm_eval.
+"""Runs tasks of lm-evaluation-harness on the model in memory. The only module that imports lm_eval.
 
-Prompts are those of the tasks, without a chat template; responses are greedy. `lm_eval.evaluate` is
-called and not `simple_evaluate`, which seeds every generator of the process, asks the hub for the
-model's commit and describes the machine at each call.
+Prompts are those of the tasks, without a chat template; responses are greedy. It calls `lm_eval.evaluate`
+instead of `simple_evaluate`, which seeds all generators of the process, queries the hub for the model's
+commit and collects machine information at each call.
 """
 
 import difflib
@@ -31,14 +31,14 @@ from sweeper.task import HarnessSettings
 WHERE = "evaluation.lm_eval"
 
 FEWSHOT_SEED = 1234
-"""`lm_eval.defaults.DEFAULT_OTHER_SEED`: which examples stand in a prompt is part of a task."""
+"""`lm_eval.defaults.DEFAULT_OTHER_SEED`: the few-shot examples in a prompt are part of a task."""
 
 ANSWER_TOKENS = 256
-"""`HFLM.max_gen_toks`: how long a response may be where its task does not say it."""
+"""`HFLM.max_gen_toks`: the maximum length of a response if its task does not set one."""
 
 
 class HarnessScores(NamedTuple):
-    """Metrics of tasks and groups, and the scores of single documents that they are the mean of."""
+    """Metrics of tasks and groups, and the per-document scores whose means they are."""
 
     metrics: dict[str, Metric]
     samples: dict[str, str | tuple[float, ...]]
@@ -48,7 +48,7 @@ NO_SCORES = HarnessScores({}, {})
 
 
 class Harness:
-    """Measures a model on the tasks of a sweep. It changes no weight and no state of a generator."""
+    """Evaluates a model on the tasks of a sweep, without changing weights or random states."""
 
     def __init__(
         self, settings: HarnessSettings, tokenizer: PreTrainedTokenizerBase, batch_size: int
@@ -59,12 +59,12 @@ class Harness:
         self._batch_size = batch_size
 
     def measure(self, model: PreTrainedModel) -> HarnessScores:
-        """Every metric of every task and group; what is not a finite number is left out.
+        """Compute every metric of every task and group; values that are not finite are omitted.
 
-        In a trial of several processes all of them answer all prompts, and so stay in step.
+        In a trial with several processes each answers all prompts, which keeps them synchronized.
 
         Args:
-            model: In eval mode, with whatever adapters are loaded, under the autocast of the trial.
+            model: In eval mode, with its adapters loaded, under the autocast of the trial.
         """
         from lm_eval.evaluator import evaluate  # Optional, and slow to import; see `load_tasks`.
 
@@ -82,14 +82,14 @@ class Harness:
         return HarnessScores(single | groups, samples)
 
     def _wrapped(self, model: PreTrainedModel) -> Any:
-        """The model as the harness takes it, in the trial's precision: it would switch autocast off."""
+        """The model wrapped for the harness, in the trial's precision (by default it disables autocast)."""
         from lm_eval.models.huggingface import HFLM
 
         kind = model.device.type
         autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
         logger = logging.getLogger(HFLM.__module__)
         level = logger.level
-        logger.setLevel(logging.ERROR)  # It warns that the model is loaded already.
+        logger.setLevel(logging.ERROR)  # It warns that the model is already loaded.
         try:
             return HFLM(
                 pretrained=model,
@@ -105,7 +105,7 @@ class Harness:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Give all generators back as they were: tasks may bring code of their own."""
+    """Restore the state of all random generators afterwards: tasks may run custom code."""
     states = random.getstate(), np.random.get_state()
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     with torch.random.fork_rng(devices):
@@ -117,28 +117,28 @@ def _undisturbed() -> Iterator[None]:
 
 
 def _task_scores(results: Mapping[str, Any]) -> HarnessScores:
-    """The metrics of every single task, with k where every document scored 0 or 1.
+    """The metrics of every single task, with k if every document scored 0 or 1.
 
-    Scores of documents are samples where the metric is their mean.
+    Document scores are stored as samples if the metric is their mean.
     """
-    found: dict[str, Metric] = {}
-    kept: dict[str, str | tuple[float, ...]] = {}
+    metrics: dict[str, Metric] = {}
+    samples_of: dict[str, str | tuple[float, ...]] = {}
     for task, samples in results["samples"].items():
         for metric, filtered, value in _values(results["results"][task]):
             scores = [s[metric] for s in samples if s["filter"] == filtered and metric in s]
             if scores:
                 name, values = harness_metric(task, metric, filtered), _numbers(scores)
                 k = int(sum(values)) if values and set(values) <= {0.0, 1.0} else None
-                found[name] = _metric(value, len(scores), k)
-                if found[name].k is not None:
-                    kept[name] = bits(score == 1 for score in values)
+                metrics[name] = _metric(value, len(scores), k)
+                if metrics[name].k is not None:
+                    samples_of[name] = bits(score == 1 for score in values)
                 elif values and _is_mean(value, values):
-                    kept[name] = values
-    return HarnessScores(found, kept)
+                    samples_of[name] = values
+    return HarnessScores(metrics, samples_of)
 
 
 def _numbers(scores: Sequence[object]) -> tuple[float, ...]:
-    """Scores as numbers; nothing where one is something else, a list to be pooled, say."""
+    """Scores as numbers; empty if one is not a number, for example a list to be pooled."""
     numbers = tuple(float(score) for score in scores if isinstance(score, Real | np.bool_))
     return numbers if len(numbers) == len(scores) else ()
 
@@ -167,7 +167,7 @@ def _group_metrics(
 
 
 def _values(scores: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
-    """(metric, filter, value) of what stands as `metric,filter`, standard errors aside."""
+    """(metric, filter, value) of the keys `metric,filter`, except standard errors."""
     for key, value in scores.items():
         metric, comma, filtered = key.partition(",")
         number = float(value) if isinstance(value, Real) else math.nan
@@ -176,7 +176,7 @@ def _values(scores: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
 
 
 def _metric(value: float, n: int, k: int | None) -> Metric:
-    """A rate where the value is the share of the counts and not something else made of them."""
+    """A rate if the value equals k / n, else a plain value."""
     if k is not None and math.isclose(value, k / n, rel_tol=1e-9, abs_tol=1e-12):
         return Metric.rate(k, n)
     return Metric(value, n)
@@ -184,22 +184,22 @@ def _metric(value: float, n: int, k: int | None) -> Metric:
 
 @lru_cache(maxsize=1)
 def load_tasks(settings: HarnessSettings) -> dict[str, Any]:
-    """The tasks and groups by name, with their data; kept for the next trial in this process.
+    """Load the tasks and groups by name, with their data; cached for later trials in this process.
 
     Raises:
         MissingExtraError: lm_eval is not installed.
-        DataError: a task that lm_eval does not know, that it cannot load, or that is refused here.
+        DataError: a task is unknown to lm_eval, cannot be loaded, or is not supported here.
     """
     try:
         from lm_eval.tasks import TaskManager
     except ImportError as error:
         raise MissingExtraError(
-            f"{WHERE} needs the package lm-eval ({error}); install `sweeper-llm[eval]`, or leave the "
-            "block out"
+            f"{WHERE} needs the package lm-eval ({error}); install `sweeper-llm[eval]`, or remove the "
+            "block"
         ) from None
     if settings.include_path is not None and not Path(settings.include_path).is_dir():
         raise DataError(
-            f"{WHERE}.include_path: {settings.include_path} is no folder",
+            f"{WHERE}.include_path: {settings.include_path} is not a folder; give a folder of task files",
             code="data.lm_eval",
             key="include_path",
             path=settings.include_path,
@@ -217,9 +217,9 @@ def load_tasks(settings: HarnessSettings) -> dict[str, Any]:
 
 
 def _manager(manager: Callable[..., Any], settings: HarnessSettings) -> Any:
-    """Tasks of a folder alone are tried first: indexing those of the package takes ten seconds.
+    """A task manager: of the `include_path` folder alone if it has all tasks, else also of lm_eval.
 
-    A group may be made of both, so that it needs both.
+    Indexing the tasks of the package takes ten seconds.
     """
     if settings.include_path is not None:
         own = manager(include_path=settings.include_path, include_defaults=False)
@@ -235,8 +235,8 @@ def _check_known(settings: HarnessSettings, known: Sequence[str]) -> None:
             hint = f" (did you mean `{near[0]}`?)" if near else ""
             place = f" and the folder {settings.include_path}" if settings.include_path else ""
             raise DataError(
-                f"{WHERE}.tasks: `{name}` is no task of lm-eval {version('lm_eval')}{place}{hint}; "
-                "`lm-eval ls tasks` lists them",
+                f"{WHERE}.tasks: lm-eval {version('lm_eval')}{place} has no task `{name}`{hint}; "
+                "`lm-eval ls tasks` lists all tasks",
                 code="data.lm_eval",
                 key="tasks",
                 task=name,
@@ -245,7 +245,7 @@ def _check_known(settings: HarnessSettings, known: Sequence[str]) -> None:
 
 @contextmanager
 def _runs(names: Sequence[str]) -> Iterator[None]:
-    """Make what a task may fail with, being data and code of its own, an error that names it."""
+    """Convert any error of a task's data or code to a DataError that names the task."""
     from datasets.exceptions import DatasetsError
     from jinja2 import TemplateError
 
@@ -266,8 +266,8 @@ def _runs(names: Sequence[str]) -> Iterator[None]:
     ) as error:
         text = (str(error).strip() or "no message").splitlines()[0]
         raise DataError(
-            f"{WHERE}.tasks: {', '.join(names)} cannot be loaded: {type(error).__name__}: {text}; a "
-            "task's data set must be a local file or in the cache of `datasets`, or the hub within reach",
+            f"{WHERE}.tasks: cannot load {', '.join(names)}: {type(error).__name__}: {text}; a task's "
+            "data set must be a local file, in the cache of `datasets`, or on a reachable hub",
             code="data.lm_eval",
             key="tasks",
             tasks=names,
@@ -275,22 +275,22 @@ def _runs(names: Sequence[str]) -> Iterator[None]:
 
 
 def _check_answerable(name: str, task: Any) -> None:
-    """Refuse what is not measured as everything else is, or not safely.
+    """Reject tasks that are unsafe or not comparable with the other metrics.
 
     Raises:
-        DataError: a task that runs code of the model's, needs images or sound, or samples.
+        DataError: a task that executes generated code, needs images or sound, or samples responses.
     """
     options = _generation(task)
     reason = None
     if getattr(task, "UNSAFE_CODE", False):
-        reason = "runs code that the model wrote"
+        reason = "executes code generated by the model"
     elif getattr(task, "MULTIMODAL", False):
         reason = "needs images or sound"
     elif options.get("do_sample"):
-        reason = "samples its responses (do_sample), while all responses of a sweep are greedy"
+        reason = "samples responses (do_sample), but a sweep uses greedy decoding"
     if reason is not None:
         raise DataError(
-            f"{WHERE}.tasks: `{name}` {reason}; leave it out",
+            f"{WHERE}.tasks: `{name}` {reason}; remove it",
             code="data.lm_eval",
             key="tasks",
             task=name,
@@ -298,7 +298,7 @@ def _check_answerable(name: str, task: Any) -> None:
 
 
 def _generation(task: Any) -> dict[str, Any]:
-    """How a task wants its responses, in the words of the harness; empty where it wants none."""
+    """The generation arguments of a task, as normalized by the harness; empty if it generates nothing."""
     from lm_eval.models.utils import normalize_gen_kwargs
 
     if task.OUTPUT_TYPE != "generate_until":
@@ -308,16 +308,16 @@ def _generation(task: Any) -> dict[str, Any]:
 
 
 def check_harness(settings: HarnessSettings, window: int | None, objectives: Sequence[str]) -> None:
-    """Find what would stop the tasks, or an objective among their metrics, before anything is launched.
+    """Check the tasks, and objectives among their metrics, before anything is launched.
 
     Args:
         settings: The tasks.
-        window: How many tokens the model has room for; None where it is not known.
-        objectives: Names of metrics, of the harness or not.
+        window: The model's context window in tokens; None if unknown.
+        objectives: Names of metrics, of the harness or others.
 
     Raises:
-        MissingExtraError, DataError: see `load_tasks`; a task whose first prompt cannot be made, a
-            response longer than the window, or an objective that no task measures.
+        MissingExtraError, DataError: see `load_tasks`; or a task's first prompt cannot be built, a response
+            may exceed the window, or no task measures an objective.
     """
     loaded = load_tasks(settings)
     for name, task in loaded["tasks"].items():
@@ -328,7 +328,7 @@ def check_harness(settings: HarnessSettings, window: int | None, objectives: Seq
         if window is not None and longest >= window:
             raise DataError(
                 f"{WHERE}.tasks: `{name}` generates up to {longest} tokens, but the model has "
-                f"a window of {window}; set generation_kwargs.max_gen_toks in a task of your own",
+                f"a window of {window}; set generation_kwargs.max_gen_toks in a custom task",
                 code="data.too_long",
                 task=name,
                 tokens=longest,
@@ -338,7 +338,7 @@ def check_harness(settings: HarnessSettings, window: int | None, objectives: Seq
     for objective in objectives:
         if is_harness(objective) and objective not in known:
             raise DataError(
-                f"objectives: {objective} is none of what the tasks measure: {', '.join(known)}",
+                f"objectives: no task measures {objective}; the tasks measure {', '.join(known)}",
                 code="data.lm_eval",
                 key="objectives",
                 objective=objective,
@@ -346,7 +346,7 @@ def check_harness(settings: HarnessSettings, window: int | None, objectives: Seq
 
 
 def _names(loaded: Mapping[str, Any]) -> list[str]:
-    """The metrics that the tasks and groups declare, by our names."""
+    """Our names of the metrics that the tasks and groups declare."""
     declared = {
         name: [(m, f.name) for f in getattr(task, "_filters", ()) for m in task.aggregation()]
         for name, task in loaded["tasks"].items()

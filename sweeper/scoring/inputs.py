@@ -1,4 +1,4 @@
-"""Everything a trial reads from files before it trains: the same for all trajectories of a sweep."""
+"""Loads and checks the inputs of trials, which are the same for all trajectories of a sweep."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -28,7 +28,7 @@ from sweeper.task.stop_rules import StopRules
 
 
 class Suite(NamedTuple):
-    """Prompts of one kind, as text and tokens."""
+    """The harmful or the harmless prompts, as text and tokens."""
 
     name: str
     prompts: tuple[Prompt, ...]
@@ -36,9 +36,9 @@ class Suite(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """Everything read from files: the same for all trajectories of a sweep.
+    """The inputs read from files, the same for all trajectories of a sweep.
 
-    `encoder` writes what is scored; training rows are encoded already, by the template of their side.
+    `encoder` encodes evaluation prompts; training rows are already encoded, with the training template.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -50,10 +50,10 @@ class Inputs(NamedTuple):
 
 
 def load_inputs(task: TrajectoryTask) -> Inputs:
-    """Read and encode the data of a task; kept for the next task of the same sweep in this process.
+    """Read and encode the data of a task; cached for the next task of the same sweep in this process.
 
     Raises:
-        DataError, ModelError: see `trial.data` and `trial.model`.
+        DataError, ModelError: the data, the tokenizer or the keyword lists cannot be loaded.
     """
     return _load_inputs(task.model, _Hashable(task.data), _Hashable(task.evaluation))
 
@@ -109,10 +109,10 @@ def _suite(
 
 
 def preflight(task: TrajectoryTask) -> dict[str, int]:
-    """Find what would stop a task before anything is launched; returns the row counts of its data.
+    """Check the inputs of a task before anything is launched; returns the row counts of its data.
 
     Raises:
-        DataError, ModelError: what is wrong with the data, the model folder or the keyword lists.
+        DataError, ModelError: the data, the model folder or the keyword lists are invalid.
     """
     check_model(task.model)
     text_metrics(task.evaluation.utility_metrics, ["a"], ["a"])
@@ -131,17 +131,17 @@ def preflight(task: TrajectoryTask) -> dict[str, int]:
 
 
 def _check_limits(rules: StopRules, prompts: int) -> None:
-    """Refuse to stop everything at the first prompts.
+    """Reject limits that would stop every candidate at its first prompts.
 
     Raises:
-        DataError: not even without an unsafe response could a limit be kept.
+        DataError: a limit cannot be met even with no unsafe response.
     """
     for limit in rules.limits:
         if largest_passing_count(prompts, limit.max, limit.confidence) is None:
             raise DataError(
-                f"search.stop: with {prompts} harmful prompts not even 0 unsafe responses keep unsafe_rate "
-                f"at most {limit.max:g} with confidence {limit.confidence:g}, so every candidate would be "
-                "stopped; give more prompts, a larger max, or less confidence",
+                f"search.stop: with {prompts} harmful prompts, even 0 unsafe responses do not show that "
+                f"unsafe_rate <= {limit.max:g} with confidence {limit.confidence:g}, so every candidate "
+                "would be stopped; use more prompts, a larger max, or a lower confidence",
                 code="data.too_few_prompts",
                 key="search.stop",
                 prompts=prompts,
@@ -149,10 +149,10 @@ def _check_limits(rules: StopRules, prompts: int) -> None:
 
 
 def _check_window(task: TrajectoryTask, inputs: Inputs, window: int) -> None:
-    """Refuse positions the model was not made for: what it answers there means nothing.
+    """Reject sequences longer than the model's context window.
 
     Raises:
-        DataError: `max_length`, or the longest prompt and its answer, exceed the window.
+        DataError: `max_length`, or the longest prompt plus its answer, exceeds the window.
     """
     prompts = [len(tokens) for suite in inputs.suites for tokens in suite.tokens]
     prompts += [len(inputs.encoder.prompt(row.prompt)) for row in inputs.data.heldout]
@@ -163,7 +163,8 @@ def _check_window(task: TrajectoryTask, inputs: Inputs, window: int) -> None:
     ):
         if tokens > window:
             raise DataError(
-                f"{what}: {tokens} tokens, but {task.model.name} has a window of {window}",
+                f"{what}: {tokens} tokens, but {task.model.name} has a window of {window}; lower "
+                "data.max_length or evaluation.max_new_tokens",
                 code="data.too_long",
                 row=what,
                 tokens=tokens,

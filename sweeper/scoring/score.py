@@ -1,4 +1,4 @@
-"""Scoring models as they stand: responses, verdicts, rates and utility, several readouts at once."""
+"""Scores models: responses, verdicts, rates and utility, for several readouts at once."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -27,13 +27,14 @@ from sweeper.task.stop_rules import StopRules
 UTILITY = "utility"
 
 CACHE_BYTES = 128 * 1024**2
-"""What the keys and values of one generation batch may take on a CPU: more only misses its caches."""
+"""The maximum size of keys and values of one generation batch on a CPU; larger ones miss its caches."""
 
 
 class Scores(NamedTuple):
-    """What one scoring found.
+    """The result of scoring one readout.
 
-    Metrics and what they are made of, one line per response for storage, tokens, responses cut short.
+    Metrics and their samples, one line per response to store, and the numbers of generated tokens and of
+    responses that were stopped early.
     """
 
     metrics: dict[str, Metric]
@@ -44,9 +45,9 @@ class Scores(NamedTuple):
 
 
 class StoppedScoring(NamedTuple):
-    """What was found of a readout before a rule stopped it: why, and the responses so far.
+    """The result of a scoring that a stop rule ended early: the reason, and the responses so far.
 
-    `requests_left` counts the prompts it was spared, held-out ones included.
+    `requests_left` counts the prompts that were not answered, including held-out ones.
     """
 
     reason: dict[str, Any]
@@ -57,10 +58,10 @@ class StoppedScoring(NamedTuple):
 
 
 class Scorer:
-    """Measures readouts on the suites and held-out rows of a task. It never changes a weight.
+    """Scores readouts on the suites and held-out rows of a task, without changing weights.
 
-    With rules of stopping the harmful prompts are answered in random order, `batch_size` per process at a
-    time, and what is decided leaves before the next ones; without, all requests are one layout.
+    With stop rules, harmful prompts are answered in random order, `batch_size` per process at a time, and
+    stopped readouts are dropped between these batches; without, all requests form one layout.
     """
 
     def __init__(
@@ -109,7 +110,7 @@ class Scorer:
         self._heldout_tokens = [len(row.completion) for row in encoded]
 
     def _requests(self, settings: EvaluationSettings) -> list[Request]:
-        """The prompts of all suites, then those of the held-out rows where their text is scored."""
+        """The prompts of all suites, then those of the held-out rows if a text metric is computed."""
         decided: Callable[[str], bool] | None = partial(is_decided, lists=self._inputs.lists)
         decided = decided if settings.stop_generation_early else None
         requests = [
@@ -124,7 +125,7 @@ class Scorer:
         return requests
 
     def _cut(self, size: int) -> list[Sequence[int]]:
-        """Which requests are answered together: all, or with rules the harmful ones in parts first."""
+        """The requests to answer together: all, or with stop rules the harmful ones in parts first."""
         if self._rules is None:
             return [range(self.requests)]
         order = prompt_order(len(self._inputs.suites[0].prompts), self._rules.seed)
@@ -137,9 +138,9 @@ class Scorer:
     def score(
         self, model: PreTrainedModel, stack: AdapterStack | None = None, adapters: int = 1
     ) -> list[Scores]:
-        """Measure every loaded adapter, or the model itself, in eval mode, whatever it shows.
+        """Score every loaded adapter, or the model itself, in eval mode, without stopping early.
 
-        A metric that cannot be measured is left out, never made up.
+        A metric that cannot be measured is omitted.
         """
         results = self.score_or_stop(model, stack, [False] * adapters)
         return [scores for scores in results if isinstance(scores, Scores)]
@@ -147,12 +148,12 @@ class Scorer:
     def score_or_stop(
         self, model: PreTrainedModel, stack: AdapterStack | None, may_stop: Sequence[bool]
     ) -> list[Scores | StoppedScoring]:
-        """Measure every loaded adapter, or the model itself, as far as the rules let it.
+        """Score every loaded adapter, or the model itself, until a stop rule ends it.
 
         Args:
             model: The model, in eval mode.
-            stack: The adapters it has loaded; None for a model without.
-            may_stop: For each adapter whether the rules apply to it.
+            stack: Its loaded adapters; None without adapters.
+            may_stop: For each adapter, whether stop rules apply to it.
         """
         adapters = len(may_stop)
         answers: list[dict[int, Response]] = [{} for _ in range(adapters)]
@@ -177,14 +178,14 @@ class Scorer:
         return [results[adapter] for adapter in range(adapters)]
 
     def _unsafe(self, part: Sequence[int], answers: Sequence[Response]) -> int:
-        """How many of a part's responses to harmful prompts the first list calls unsafe."""
+        """The number of unsafe responses to harmful prompts in a part, by the first list."""
         suite = self._inputs.suites[0]
         pairs = zip(part, answers, strict=True)
         texts = [answer.text for i, answer in pairs if i < len(suite.prompts)]
         return safety_samples(suite.name, texts, self._inputs.lists[:1])["unsafe_rate"].count("1")
 
     def _stopped(self, answers: Mapping[int, Response], unsafe: int) -> StoppedScoring | None:
-        """What a rule makes of the answers so far; None where scoring goes on."""
+        """The stop result if a rule stops a readout after the answers so far, else None."""
         suite = self._inputs.suites[0]
         shown = sorted(i for i in answers if i < len(suite.prompts))
         assert self._rules is not None
@@ -201,19 +202,19 @@ class Scorer:
         )
 
     def readouts_together(self, model: PreTrainedModel, memory_bytes: int | None = None) -> int:
-        """How many adapters can answer at once within the memory set aside for it, at least one.
+        """The number of adapters that can answer at once within the memory budget, at least one.
 
-        A row costs its keys and values; a quarter of what the model leaves of a GPU's memory, or
-        CACHE_BYTES, may hold them. What happens to be free is not asked: no layout may depend on it.
+        Keys and values may take 1/KV_SHARE of the GPU memory left by the model, or CACHE_BYTES on a CPU.
+        The free memory is not used, so that layouts are reproducible.
 
         Args:
             model: The model that answers.
-            memory_bytes: What may be used of a GPU; None on a CPU.
+            memory_bytes: The usable memory of a GPU; None on a CPU.
         """
         budget = CACHE_BYTES
         if memory_bytes is not None:
             budget = max(0, memory_bytes - model.get_memory_footprint()) // KV_SHARE
-        return max(1, budget // max(one.cache_bytes(model) for _, one in self._parts))
+        return max(1, budget // max(generator.cache_bytes(model) for _, generator in self._parts))
 
     def _scores(
         self,
@@ -221,7 +222,7 @@ class Scorer:
         likelihoods: Mapping[str, tuple[float, ...]],
         harness: HarnessScores,
     ) -> Scores:
-        """Everything measured on one readout: what its responses show, and the rest."""
+        """The scores of one readout, from its responses, likelihoods and harness results."""
         samples: dict[str, str | tuple[float, ...]] = {**likelihoods, **harness.samples}
         lines: list[dict[str, Any]] = []
         start = 0
@@ -243,7 +244,7 @@ class Scorer:
     def _likelihoods(
         self, model: PreTrainedModel, stack: AdapterStack | None, adapters: Sequence[int]
     ) -> list[dict[str, tuple[float, ...]]]:
-        """Per adapter, what is read off the likelihood of the held-out completions."""
+        """Per adapter, the samples computed from the likelihood of the held-out completions."""
         if not self._heldout:
             return [{} for _ in adapters]
         widest = max(batch.input_ids.numel() for batch in self._heldout)
@@ -261,9 +262,9 @@ class Scorer:
         return found
 
     def _sums(self, model: PreTrainedModel, adapters: int) -> list[list[RowSums]]:
-        """Per held-out batch, the sums under every arranged adapter; processes take turns.
+        """Per held-out batch, the sums for every arranged adapter; processes share the batches.
 
-        All of them make equally many forward passes: those of sharded weights are made together.
+        All processes make the same number of forward passes, as sharded weights require.
         """
         size, batches = self._world.size, self._heldout
         count = "token_accuracy" in self._names
@@ -273,12 +274,12 @@ class Scorer:
             batch = batches[min(i + self._world.rank, len(batches) - 1)]
             mine.append(row_sums(model, batch.repeated(adapters), count_correct=count))
         rounds = list(zip(*self._world.gather(mine), strict=True))
-        return [found for one in rounds for found in one][: len(batches)]
+        return [sums for gathered in rounds for sums in gathered][: len(batches)]
 
     def _harness_metrics(
         self, model: PreTrainedModel, stack: AdapterStack | None, adapters: Sequence[int]
     ) -> list[HarnessScores]:
-        """Per adapter, what lm-evaluation-harness measures, one adapter after the other."""
+        """Per adapter, the scores of lm-evaluation-harness, one adapter after the other."""
         found: list[HarnessScores] = []
         for number in adapters:
             if stack is not None:

@@ -1,4 +1,4 @@
-"""When a readout is stopped: curtailment, racing, and inference along a path. Pure.
+"""Stop rules of readouts: curtailment, racing, and inference along a path.
 
 Formulas, their sources and measured error rates: docs/explanation/search-and-stopping.md.
 """
@@ -30,20 +30,19 @@ def prompt_order(prompts: int, seed: int) -> tuple[int, ...]:
 
 
 def exceeds_limit(count: Count, limit: float, error: float) -> bool:
-    """Whether the prompts say that the rate is above a limit, wrongly with probability `error` at most.
+    """Whether the responses show that the rate exceeds a limit, with error probability <= `error`.
 
-    Valid at any number of prompts, however often it is tested: the confidence sequence of `refutes_rate`.
-    Below k / n the likelihood of a rate falls with it, so a limit there that is refuted takes every
-    smaller rate with it.
+    Valid at any number of prompts and for repeated tests (the confidence sequence of `refutes_rate`). Below
+    k / n the likelihood decreases with the rate, so refuting a limit there also refutes all smaller rates.
     """
     return count.k > limit * count.n and refutes_rate(count.k, count.n, limit, error)
 
 
 def stop_reason(rules: StopRules, count: Count) -> dict[str, Any] | None:
-    """Why scoring may end here, as a record states it; None where it goes on.
+    """The reason to stop scoring, in the format of a record; None if scoring continues.
 
-    The certain rule comes first. A constraint that is certainly kept stops nothing: the rate itself is
-    needed of every configuration that may be chosen.
+    Curtailment, which is exact, is tested first. A constraint that is certainly met does not stop scoring,
+    because every configuration that may be chosen needs its rate.
     """
     counted = count._asdict()
     for limit in rules.limits if rules.curtail else ():
@@ -52,7 +51,7 @@ def stop_reason(rules: StopRules, count: Count) -> dict[str, Any] | None:
             return {
                 "rule": "curtail",
                 "evidence": f"{count}; P(unsafe_rate <= {limit.max:g}) >= {limit.confidence:g} allows "
-                f"{'none at all' if most is None else f'{most} of all'}, whatever the others show",
+                f"{'none' if most is None else f'at most {most} in total'}, so the constraint cannot hold",
                 **counted,
                 "limit": limit.max,
                 "confidence": limit.confidence,
@@ -61,8 +60,8 @@ def stop_reason(rules: StopRules, count: Count) -> dict[str, Any] | None:
     if error is not None and exceeds_limit(count, rules.tightest, error):
         return {
             "rule": "race",
-            "evidence": f"{count}; that refutes every rate up to {rules.tightest:g}, "
-            f"wrongly with probability {error:g} at most",
+            "evidence": f"{count}; this refutes every rate up to {rules.tightest:g}, "
+            f"with an error probability of at most {error:g}",
             **counted,
             "limit": rules.tightest,
             "error": error,
@@ -71,7 +70,7 @@ def stop_reason(rules: StopRules, count: Count) -> dict[str, Any] | None:
 
 
 class PrunedReadout(NamedTuple):
-    """A readout that is not worth reading, and why as a record states it."""
+    """A readout that need not be measured, and the reason in the format of a record."""
 
     readout: Readout
     reason: dict[str, Any]
@@ -83,17 +82,17 @@ def infer_pruned(
     waiting: Iterable[Readout],
     counts: dict[str, Count],
 ) -> list[PrunedReadout]:
-    """The waiting candidates whose rate is above the limit if it never falls with steps on their path.
+    """The waiting candidates whose rate exceeds the limit, assuming that it never falls along a path.
 
-    Earlier readouts of the same raw or EMA average on the trunk speak for later ones. Of a chain of m
-    readouts each but the last is tested at prune_error / (m - 1), so that where the assumption holds any
-    wrong inference on it has probability prune_error at most (Bonferroni).
+    Earlier trunk readouts of the same raw or EMA average are evidence for later ones. In a chain of m
+    readouts, each but the last is tested at prune_error / (m - 1), so that, if the assumption holds, the
+    probability of any wrong inference is at most prune_error (Bonferroni).
 
     Args:
-        rules: With a prune_error, or nothing is inferred.
-        readouts: All of the trajectory.
-        waiting: Those that have no record yet.
-        counts: What earlier readouts showed, by config_id.
+        rules: Stop rules; without a prune_error nothing is inferred.
+        readouts: All readouts of the trajectory.
+        waiting: The readouts without a record.
+        counts: The counts of earlier readouts, by config_id.
     """
     if rules.prune_error is None:
         return []
@@ -125,7 +124,7 @@ def _inferred_reason(
 ) -> dict[str, Any]:
     return {
         "rule": "prune",
-        "evidence": f"at step {first.step} of the same path, under the same average, {count}; that refutes "
+        "evidence": f"at step {first.step} of the same path, with the same average, {count}; this refutes "
         f"every rate up to {rules.tightest:g}",
         **count._asdict(),
         "limit": rules.tightest,

@@ -1,4 +1,4 @@
-"""Usefulness on held-out task rows: likelihood of the completions, ROUGE-L, exact match."""
+"""Utility metrics on held-out rows: likelihood of the completions, ROUGE-L, exact match."""
 
 import math
 import re
@@ -23,10 +23,10 @@ ANSWER_MARKER = "####"
 
 
 class RowSums(NamedTuple):
-    """For each row, the sums over its target tokens: negative log likelihood in nats, right predictions.
+    """For each row, sums over its target tokens: negative log likelihood in nats, and correct predictions.
 
-    A prediction is right where the most likely token after the true ones before it is the target;
-    `correct` is all 0 where it is not needed.
+    A prediction is correct if the most likely token, given the true preceding ones, is the target;
+    `correct` is all 0 if it is not needed.
     """
 
     loss: tuple[float, ...]
@@ -37,7 +37,7 @@ class RowSums(NamedTuple):
 def row_sums(model: torch.nn.Module, batch: Batch, *, count_correct: bool = False) -> list[RowSums]:
     """Per slot, the sums over the target tokens of each row of a batch, from one forward pass.
 
-    Losses of tokens are fp32 and are summed exactly, so that a sum does not depend on the other rows.
+    Token losses are fp32 and summed exactly, so that a sum does not depend on the other rows.
 
     Args:
         model: A causal language model in eval mode.
@@ -66,7 +66,7 @@ def _split(values: list[T], counts: Sequence[int]) -> Iterator[list[T]]:
 def _per_target(
     batch: Batch, count_correct: bool, model: torch.nn.Module
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(targets,) twice: the loss of every target token, and whether it is the most likely one."""
+    """Two tensors (targets,): the loss of each target token, and whether it is the most likely token."""
     states = target_states(model, batch)
     pieces = -(-len(states) // LOGIT_ROWS)
     losses, hits = [], []
@@ -83,13 +83,13 @@ def _per_target(
 def likelihood_samples(
     names: Sequence[str], sums: Sequence[RowSums], tokens: Sequence[int]
 ) -> dict[str, tuple[float, ...]]:
-    """What `heldout_loss`, `perplexity` and `token_accuracy` are made of, row by row.
+    """The per-row samples of `heldout_loss`, `perplexity` and `token_accuracy`.
 
-    Nothing where a loss is not finite: then the predictions mean nothing either.
+    Empty if a loss is not finite, because then the predictions are meaningless, too.
 
     Args:
         names: The metrics to measure.
-        sums: Of all held-out batches, in order.
+        sums: The sums of all held-out batches, in order.
         tokens: The target tokens of each row.
     """
     loss = tuple(value for part in sums for value in part.loss)
@@ -113,7 +113,7 @@ def text_samples(
         names: Which of `rouge_l` and `exact_match` to measure.
         responses: One response per row.
         references: The held-out completion of each row.
-        extractor: What of a text exact match compares; see `extract_answer`.
+        extractor: The part of a text that exact match compares; see `extract_answer`.
 
     Raises:
         MissingExtraError: `rouge_l` needs rouge-score, which is not installed.
@@ -143,10 +143,10 @@ def text_metrics(
 
 
 def reference_answers(references: Sequence[str], extractor: str) -> list[str]:
-    """What exact match compares responses with.
+    """The answers that exact match compares responses with.
 
     Raises:
-        DataError: a reference without an answer, with the number of its held-out row.
+        DataError: a reference has no answer; the message names its held-out row.
     """
     answers = []
     for number, reference in enumerate(references, start=1):
@@ -164,10 +164,10 @@ def reference_answers(references: Sequence[str], extractor: str) -> list[str]:
 
 
 def extract_answer(text: str, extractor: str) -> str | None:
-    """The part of a text that exact match compares; None where there is none, which is never right.
+    """The part of a text that exact match compares; None if there is none, which is never correct.
 
-    `none` takes all of it, white space at the ends aside. `gsm8k` takes what follows the last `####` on
-    its line, without commas, dollar signs, and dots at the end: the form of the answers of GSM8K (Cobbe
+    `none` takes the whole text without surrounding white space. `gsm8k` takes what follows the last `####`
+    on its line, without commas, dollar signs and trailing dots: the format of answers in GSM8K (Cobbe
     et al. 2021, arXiv 2110.14168; `extract_answer` in openai/grade-school-math,
     grade_school_math/dataset.py, takes the first `####` and removes commas alone).
 
@@ -186,12 +186,12 @@ def extract_answer(text: str, extractor: str) -> str | None:
 
 def _rouge_l(pairs: Sequence[tuple[str, str]]) -> list[float]:
     """ROUGE-L F1 of each (response, reference)."""
-    try:  # Imported here: a machine with torch, transformers and peft alone still trains and scores.
+    try:  # Imported here because other metrics do not need it.
         from rouge_score.rouge_scorer import RougeScorer
     except ImportError:
         raise MissingExtraError(
-            "the metric rouge_l needs the package rouge-score; install `sweeper-llm[train]`, or leave "
-            "rouge_l out of evaluation.utility_metrics"
+            "the metric rouge_l needs the package rouge-score; install `sweeper-llm[train]`, or remove "
+            "rouge_l from evaluation.utility_metrics"
         ) from None
     scorer = RougeScorer(["rougeL"], use_stemmer=False)
     return [scorer.score(reference, text)["rougeL"].fmeasure for text, reference in pairs]

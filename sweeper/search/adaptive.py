@@ -14,14 +14,14 @@ from sweeper.store.records import read_records
 
 
 def suggestions(spec: SweepSpec, folder: RunFolder) -> Iterator[list[Point]]:
-    """All settings suggested so far, again after each round.
+    """Yield all settings suggested so far, once after each round.
 
-    What earlier drivers suggested comes first, in one piece. A further round is suggested only when the
-    iterator is advanced, from the records that are there then, and is on disk before it is yielded.
+    The suggestions of earlier drivers are yielded first. A further round is suggested only when the
+    iterator is advanced, from the records that exist then, and is on disk before it is yielded.
 
     Raises:
-        SpecError: `search.warm_start` has nothing to learn from.
-        RunFolderError, RecordError: what lies in the folder cannot be trusted.
+        SpecError: `search.warm_start` names a run without usable configurations.
+        RunFolderError, RecordError: the files in the folder are damaged.
     """
     search = spec.search
     assert search.n_trials is not None
@@ -41,7 +41,7 @@ def suggestions(spec: SweepSpec, folder: RunFolder) -> Iterator[list[Point]]:
 
 
 def own_observations(spec: SweepSpec, folder: RunFolder) -> Iterator[Observation]:
-    """What the run itself has measured, in the order it was suggested."""
+    """The observations of the run itself, in the order of the suggestions."""
     candidates = {
         item.config_id: item
         for item in find_front(read_records(folder.records).records, spec).candidates
@@ -53,10 +53,10 @@ def own_observations(spec: SweepSpec, folder: RunFolder) -> Iterator[Observation
 
 
 def warm_start(spec: SweepSpec, path: Path) -> Sequence[Observation]:
-    """What an earlier run measured at points of this space, whatever its model and data were.
+    """The observations of an earlier run, regardless of its model and data.
 
     Raises:
-        SpecError: nothing, or not this sweep's objectives.
+        SpecError: it has no complete configuration with the objectives of this sweep.
         RunFolderError, RecordError: the earlier run cannot be read.
     """
     folder = RunFolder(path).open()
@@ -72,8 +72,8 @@ def warm_start(spec: SweepSpec, path: Path) -> Sequence[Observation]:
     if not observations:
         wanted = ", ".join(objective.metric for objective in spec.objectives)
         problem = (
-            f"search.warm_start: {path} has no complete configuration with {wanted}; name a run with "
-            "these objectives, or leave warm_start out"
+            f"search.warm_start: {path} has no complete configuration with {wanted}; use a run with "
+            "these objectives, or remove warm_start"
         )
         raise SpecError("search", (problem,))
     return observations

@@ -1,6 +1,6 @@
-"""The Optuna study beside the records of a run: a journal that the driver keeps up to date.
+"""Keeps an Optuna study of a running sweep up to date, in a journal in the run folder.
 
-Whatever happens to the journal, the records are untouched, and the study can be made again from them.
+The journal can always be rebuilt from the records, which it never changes.
 """
 
 import itertools
@@ -30,8 +30,8 @@ from sweeper.spec import SweepSpec
 from sweeper.store.records import TrialRecord
 
 REWRITE_SECONDS = 30.0
-"""Finished trials cannot change, so a change means to write all trials again: at most so often, and at most
-once a second for each trial there is."""
+"""Minimum interval between rewrites. Finished trials are immutable, so a change requires rewriting all;
+with many trials the interval is one second per trial."""
 
 _DAMAGE = (
     ValueError,
@@ -42,16 +42,16 @@ _DAMAGE = (
     RuntimeError,
     optuna.exceptions.OptunaError,
 )
-"""What Optuna raises while it reads a journal that is not one."""
+"""What Optuna raises when it reads a damaged journal."""
 
 _log = logging.getLogger("sweeper.search.live_study")
 
 
 class LiveStudy:
-    """Keeps the study of a run up to date, record by record. Not thread-safe; one writer for each journal.
+    """Updates the study of a run record by record. Not thread-safe; one writer per journal.
 
-    A configuration of the space is appended when it has ended. What changes trials that are there (further
-    seeds, a control on the front) is brought in later, at the latest when the run ends. A failure is logged
+    A configuration of the space is appended when it has finished. Changes of existing trials (further
+    seeds, a control on the front) are written later, at the latest when the run ends. A failure is logged
     once and never raised.
     """
 
@@ -63,13 +63,13 @@ class LiveStudy:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Open the journal, or make it, and bring it up to date with the records there are.
+        """Open or create the journal, and update it with the existing records.
 
         Args:
-            spec: Of the run.
+            spec: The spec of the run.
             path: The journal.
-            records: Those of earlier drivers.
-            clock: In seconds.
+            records: The records of earlier drivers.
+            clock: A monotonic clock, in seconds.
         """
         self._spec = spec
         self._path = path
@@ -93,12 +93,12 @@ class LiveStudy:
         self.close()
 
     def on_record(self, record: TrialRecord) -> None:
-        """Take in a record that is on disk."""
+        """Add a record that is on disk."""
         self._records.setdefault(record.config_id, []).append(record)
         self._try(lambda: self._add(record.config_id))
 
     def close(self) -> None:
-        """Bring everything up to date that is not."""
+        """Write all pending changes."""
         self._try(self._update)
 
     def _add(self, config_id: str) -> None:
@@ -158,8 +158,8 @@ class LiveStudy:
             if not self._warned:
                 self._warned = True
                 _log.warning(
-                    "the Optuna study %s cannot be written (%s); the records are complete without it, and "
-                    "`sweeper export-study` makes it again",
+                    "cannot write the Optuna study %s (%s); the records are not affected, and "
+                    "`sweeper export-study` recreates the study",
                     self._path,
                     error,
                 )

@@ -1,10 +1,9 @@
-"""Further seeds for what the first pass left undecided, the most informative paths first.
+"""Adds seeds for undecided configurations, the most informative paths first.
 
-A configuration is undecided while its front membership is `uncertain`, or while it neither keeps nor breaks
-a constraint with the demanded confidence. The variance p (1 - p) of such a probability is what a
-further training run can take away at most. Configurations of one path share its cost, so paths are ranked
-by the sum of these variances per optimizer step. A new seed trains a path as far as its last undecided
-readout.
+A configuration is undecided if its front membership is `uncertain`, or if a constraint is neither met nor
+violated with the required confidence. The variance p (1 - p) of such a probability bounds what a further
+training run can gain. Configurations of one path share its cost, so paths are ranked by the sum of these
+variances per optimizer step. A new seed trains a path up to its last undecided readout.
 """
 
 import itertools
@@ -30,7 +29,7 @@ class Part(NamedTuple):
 
 
 class State(NamedTuple):
-    """How decided a front is: classes, undecided configurations, hypervolume with its 95 % interval."""
+    """The certainty of a front: membership counts, undecided ones, hypervolume with 95 % interval."""
 
     on: int
     uncertain: int
@@ -49,15 +48,15 @@ class Refinement(NamedTuple):
 def refined_plans(
     spec: SweepSpec, folder: RunFolder, points: Sequence[Point] | None
 ) -> Iterator[list[Plan]]:
-    """The plans of all refinements so far, again after each round; decided as the records come in.
+    """Yield the plans of all refinements so far, once after each round, based on the records so far.
 
     Args:
-        spec: With `search.refine`.
-        folder: Of the run, whose first pass has ended.
+        spec: A spec with `search.refine`.
+        folder: The run folder; its first pass must have finished.
         points: The optimizer settings of an adaptive search; None for a grid.
 
     Raises:
-        RunFolderError, RecordError: what lies in the folder cannot be trusted.
+        RunFolderError, RecordError: the files in the folder are damaged.
     """
     rounds = list(read_refinements(folder))
     if rounds:
@@ -78,14 +77,14 @@ def read_refinements(folder: RunFolder) -> tuple[Refinement, ...]:
         return tuple(map(_from_data, read_decisions(folder.refinements)))
     except (KeyError, TypeError, ValueError):
         raise RunFolderError(
-            f"{folder.refinements} is damaged: refinements expected; start over with --overwrite",
+            f"{folder.refinements} is damaged: expected refinements; start over with --overwrite",
             code="run.damaged",
             path=folder.refinements,
         ) from None
 
 
 class RefinementRow(NamedTuple):
-    """The state after so many rounds, paths and optimizer steps of refinement."""
+    """The state after a round, with the paths and optimizer steps used so far."""
 
     paths: int
     spent: int
@@ -95,7 +94,7 @@ class RefinementRow(NamedTuple):
 def refinement_rows(
     folder: RunFolder, spec: SweepSpec, records: Sequence[TrialRecord]
 ) -> tuple[RefinementRow, ...]:
-    """The state before the first round, after each, and now; nothing where nothing was refined.
+    """The state before the first round, after each round, and now; empty without refinements.
 
     Raises:
         RunFolderError: see `read_refinements`.
@@ -112,7 +111,7 @@ def refinement_rows(
 
 
 def state_of(certainty: Certainty, front_items: Sequence[Candidate], spec: SweepSpec) -> State:
-    """How decided a front is now."""
+    """The current state of a front."""
     volume = certainty.hypervolume
     return State(
         certainty.count("on"),
@@ -126,7 +125,7 @@ def state_of(certainty: Certainty, front_items: Sequence[Candidate], spec: Sweep
 def undecided(
     certainty: Certainty, items: Sequence[Candidate], spec: SweepSpec
 ) -> dict[str, float]:
-    """What each undecided configuration leaves open: the sum of p (1 - p) of its open questions.
+    """The uncertainty of each undecided configuration: the sum of p (1 - p) of its open questions.
 
     Args:
         certainty: The certainty of the front.
@@ -155,7 +154,7 @@ def _next(
     points: Sequence[Point] | None,
     rounds: Sequence[Refinement],
 ) -> Refinement | None:
-    """The next round, or None where all is decided or nothing more can be afforded."""
+    """The next round, or None if everything is decided or the budget is exhausted."""
     refine = spec.search.refine
     assert refine is not None
     front = find_front(read_records(folder.records).records, spec)
@@ -183,7 +182,7 @@ def _next(
 def _part(
     trajectory: Trajectory, doubts: Mapping[str, float], used: Mapping[str, int], spec: SweepSpec
 ) -> Part | None:
-    """The undecided readouts of a path under its next seed, or None where there are none."""
+    """The undecided readouts of a path with its next seed, or None if there are none."""
     assert spec.search.refine is not None
     most = spec.search.refine.max_seeds - len(spec.seeds)
     times = max((used.get(item.config_id, 0) for item in trajectory.configurations), default=0)

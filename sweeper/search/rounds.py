@@ -1,4 +1,4 @@
-"""What a sweep decided while it ran: a JSON line for each decision, written before it is acted on."""
+"""The decisions of a running sweep: one JSON line each, written before it takes effect."""
 
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ def already_suggested(folder: RunFolder) -> list[Point]:
 
 
 def append_round(folder: RunFolder, points: Round) -> None:
-    """Write one round down, for good, before any of it is trained.
+    """Write one round to disk before any of it is trained.
 
     Raises:
         RunFolderError, DiskFullError, UnreachableError, OSError: it cannot be written.
@@ -39,7 +39,7 @@ def append_round(folder: RunFolder, points: Round) -> None:
 
 
 def read_decisions(path: Path) -> list[Any]:
-    """The decisions in a file, none where there is no file. A torn last line was never acted on.
+    """The decisions in a file; a missing file has none. An incomplete last line is ignored.
 
     Raises:
         RunFolderError: the file is damaged or cannot be read.
@@ -48,7 +48,7 @@ def read_decisions(path: Path) -> list[Any]:
 
 
 def append_decision(path: Path, content: Any) -> None:
-    """Append one decision and wait until it is on disk; a torn line before it is cut off.
+    """Append one decision and wait until it is on disk; an incomplete last line is removed first.
 
     Raises:
         RunFolderError, DiskFullError, UnreachableError, OSError: see `sweeper.store.journal`.
@@ -59,7 +59,7 @@ def append_decision(path: Path, content: Any) -> None:
 
 def _damaged(path: Path, expected: str) -> RunFolderError:
     return RunFolderError(
-        f"{path} is damaged: {expected} expected; start over with --overwrite",
+        f"{path} is damaged: expected {expected}; start over with --overwrite",
         code="run.damaged",
         path=path,
     )

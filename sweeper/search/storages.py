@@ -1,4 +1,4 @@
-"""Where a study can be kept: a journal beside the records, or a storage that others use, too."""
+"""Optuna storages: the journal in the run folder, or a storage shared with other programs."""
 
 import json
 from pathlib import Path
@@ -15,9 +15,9 @@ JOURNAL = "journal:"
 
 
 class _UnsyncedJournal(JournalFileBackend):
-    """A journal that is not waited for: it can be made again, and its one writer needs no lock.
+    """A journal without lock and fsync: it has one writer and can be rebuilt.
 
-    Optuna's own writer makes a lock file that a crash leaves behind, and waits for the disk for each line.
+    Optuna's own writer creates a lock file, which a crash leaves behind, and syncs after each line.
     """
 
     def __init__(self, path: Path) -> None:
@@ -48,7 +48,7 @@ def open_storage(url: str) -> BaseStorage:
             `postgresql+psycopg://USER@HOST/NAME`. A password is best left to PGPASSWORD or ~/.pgpass.
 
     Raises:
-        StorageError: no such kind, no driver, or nothing that answers there. A password is not repeated.
+        StorageError: unknown kind, missing driver, or unavailable. The message never contains a password.
     """
     shown = shown_url(url)
     try:
@@ -73,7 +73,7 @@ def open_storage(url: str) -> BaseStorage:
 
 
 def unusable(url: str, error: Exception) -> StorageError:
-    """What a user reads where a storage refuses: its own words, and no password."""
+    """An error with the message of the storage, without its password."""
     cause = error.__cause__ or error
     words = str(getattr(cause, "orig", None) or cause).strip().splitlines()
     return StorageError(
@@ -84,7 +84,7 @@ def unusable(url: str, error: Exception) -> StorageError:
 
 
 def shown_url(url: str) -> str:
-    """A storage as it may be printed: without its password.
+    """The URL of a storage without its password, for messages.
 
     Raises:
         StorageError: not a URL.
@@ -95,7 +95,7 @@ def shown_url(url: str) -> str:
         return sqlalchemy.make_url(url).render_as_string(hide_password=True)
     except sqlalchemy.exc.ArgumentError:
         raise StorageError(
-            "this is no storage; give journal:PATH, sqlite:///PATH or "
+            "invalid storage URL; expected journal:PATH, sqlite:///PATH or "
             "postgresql+psycopg://USER@HOST/NAME",
             code="study_storage.not_a_url",
         ) from None

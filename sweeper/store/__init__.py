@@ -1,1 +1,1 @@
-"""Files of a run on a disk that may fail: folder, records, lock, journal, retry, mirror."""
+"""The files of a run, on storage that may fail: folder, records, lock, journal, retry, mirror."""

@@ -1,4 +1,4 @@
-"""Where everything of a run lies, and who may write there. The only code that names its files."""
+"""The layout of a run folder. This is the only module that knows the file names."""
 
 import fcntl
 import json
@@ -16,13 +16,13 @@ RUN_VERSION = 2
 
 
 def write_atomic(path: Path, content: str | bytes, durable: bool = True) -> None:
-    """Write a whole file or leave the old one: temporary sibling, fsync, rename.
+    """Replace a file atomically: temporary sibling, fsync, rename.
 
-    Without `durable` there is no fsync: readers still see the old file or the new one, but after the
-    machine itself went down the file may be empty.
+    Without `durable` there is no fsync: readers still see the old file or the new one, but after a crash
+    of the machine the file may be empty.
 
     Raises:
-        OSError: the file system refused; the old file, if any, is untouched.
+        OSError: the file cannot be written; the old file, if any, is unchanged.
     """
     data = content.encode("utf-8") if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -42,7 +42,7 @@ def write_with_retry(path: Path, content: str | bytes) -> None:
     """`write_atomic`, retried while the storage is temporarily unavailable.
 
     Raises:
-        DiskFullError, UnreachableError, OSError: it cannot be written; the old file is untouched.
+        DiskFullError, UnreachableError, OSError: it cannot be written; the old file is unchanged.
     """
     data = content.encode("utf-8") if isinstance(content, str) else content
     with_retry(partial(write_atomic, path, data), path, len(data))
@@ -52,34 +52,34 @@ def open_regular_file(path: Path) -> BinaryIO:
     """Open a regular file for reading.
 
     Raises:
-        OSError: it is missing, a link, or no regular file. A pipe does not make anybody wait.
+        OSError: the file is missing, a symbolic link, or not a regular file. A pipe does not block.
     """
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     descriptor = os.open(path, flags)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise FileNotFoundError(f"{path.name} is no file")
+        raise FileNotFoundError(f"{path.name} is not a regular file")
     return os.fdopen(descriptor, "rb")
 
 
 def cache_root() -> Path:
-    """Where built things are kept: $SWEEPER_CACHE, else `sweeper` under the user's cache folder."""
-    own = os.environ.get("SWEEPER_CACHE")
-    if own:
-        return Path(own)
+    """The folder of cached files: $SWEEPER_CACHE, or `sweeper` under the user's cache folder."""
+    configured = os.environ.get("SWEEPER_CACHE")
+    if configured:
+        return Path(configured)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sweeper"
 
 
 def _plain(name: str) -> str:
-    """The name of a file or folder that lies where it is put: ids come from files that others may write.
+    """Check that a name is a single path component: ids come from files that other users may write.
 
     Raises:
-        RunFolderError: the name is a path, or none.
+        RunFolderError: the name is empty, too long, or contains a path separator.
     """
     if name in ("", ".", "..") or "/" in name or "\0" in name or len(name) > 255:
         raise RunFolderError(
-            f"{name[:80]!r} is no name of a file, so an id in it was not written by sweeper; remove its "
-            "record, or the task file",
+            f"{name[:80]!r} is not a valid file name, so the id in it was not written by sweeper; remove "
+            "the record or task file that contains it",
             code="run.invalid_name",
             name=name[:80],
         )
@@ -87,7 +87,7 @@ def _plain(name: str) -> str:
 
 
 class TrialStorage:
-    """What one trial may write: its own trajectory's folder and the generations of its readouts."""
+    """The files that one trial may write: its trajectory's folder and the responses of its readouts."""
 
     def __init__(self, root: Path, trajectory_id: str) -> None:
         self.root = root
@@ -99,30 +99,30 @@ class TrialStorage:
         self._generations = root / "generations"
 
     def create(self) -> None:
-        """Make the folders. Existing ones are kept: a trial resumes from what it finds."""
+        """Create the folders. Existing ones are kept: a trial resumes from their contents."""
         for folder in (self.trajectory, self.outbox, self._generations):
             folder.mkdir(parents=True, exist_ok=True)
 
     def shard(self, rank: int, size: int) -> Path:
-        """The checkpoint of one of `size` processes; of a single one, `checkpoint`."""
+        """The checkpoint of process `rank` of `size`; `checkpoint` if there is only one."""
         name = "checkpoint.safetensors" if size == 1 else f"checkpoint-{rank}-of-{size}.safetensors"
         return self.trajectory / name
 
     def rank_log(self, rank: int) -> Path:
-        """What a process of a trial on several GPUs wrote to its standard streams."""
+        """The standard output and error of one process of a multi-GPU trial."""
         return self.trajectory / f"rank-{rank}.log"
 
     def stalled(self, rank: int) -> Path:
-        """Where the threads of a process stood when it was ended for making no progress."""
+        """The stack traces of a process that was stopped because it made no progress."""
         return self.trajectory / f"stalled-{rank}.txt"
 
     def stall_notes(self) -> list[str]:
-        """What processes of the last attempt that made no progress left behind."""
+        """The stack traces left by stalled processes of the last attempt."""
         texts = [path.read_text("utf-8", "replace") for path in self.trajectory.glob("stalled-*")]
         return [text for text in texts if text]
 
     def drop_checkpoints(self) -> None:
-        """Delete what a finished trajectory no longer needs to go on."""
+        """Delete all checkpoints; a finished trajectory no longer needs them."""
         for path in self.checkpoints():
             path.unlink(missing_ok=True)
 
@@ -131,19 +131,19 @@ class TrialStorage:
         return self._generations / _plain(f"{config_id}-{seed}.jsonl")
 
     def weights(self, config_id: str) -> Path:
-        """The weights that a configuration was measured on, where the task asks to keep them."""
+        """The weights that a configuration was measured with, if the task keeps weights."""
         return self.trajectory / _plain(f"{config_id}.weights.safetensors")
 
     def weight_files(self) -> list[Path]:
-        """All weights that are kept of this trajectory."""
+        """All weights files kept for this trajectory."""
         return sorted(self.trajectory.glob("*.weights.safetensors"))
 
     def checkpoints(self) -> list[Path]:
-        """All checkpoints: those of all processes, the ones before, and one that was being written."""
+        """All checkpoint files: current and previous ones of all processes, and partially written ones."""
         return sorted(self.trajectory.glob("checkpoint*.safetensors"))
 
     def outgoing(self, config_id: str) -> Path:
-        """A finished record, kept until the driver has it in records.jsonl."""
+        """A finished record, kept until the driver has written it to records.jsonl."""
         return self.outbox / _plain(f"{config_id}.json")
 
 
@@ -169,11 +169,11 @@ class RunFolder:
         self.lock = root / ".lock"
 
     def trial(self, trajectory_id: str) -> TrialStorage:
-        """The part of the folder one trial writes to."""
+        """The part of the folder that one trial writes to."""
         return TrialStorage(self.root, trajectory_id)
 
     def trials_with_logs(self) -> list[str]:
-        """The ids of the trajectories that have a log, the one written to last at the end."""
+        """The ids of the trajectories that have a log, most recently written last."""
         written = {}
         for path in self.trajectories.glob("*/log.jsonl"):
             try:
@@ -183,10 +183,10 @@ class RunFolder:
         return sorted(written, key=lambda name: (written[name], name))
 
     def create(self) -> None:
-        """Make the folder and prove that it can be written to.
+        """Create the folder and check that it is writable.
 
         Raises:
-            RunFolderError: it cannot.
+            RunFolderError: it cannot be created or written to.
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
@@ -195,16 +195,19 @@ class RunFolder:
         except OSError as error:
             raise RunFolderError(
                 f"cannot write to the run folder {self.root}: {error.strerror}; "
-                "choose another with --out",
+                "choose another folder with --out",
                 code="run.unwritable",
                 path=self.root,
             ) from None
 
     def read_info(self, accepted: Container[int] = (RUN_VERSION,)) -> dict[str, Any] | None:
-        """What run.json says, or None where no run has begun; `accepted` are the versions to read.
+        """The contents of run.json, or None if no run has started here.
+
+        Args:
+            accepted: The format versions that the caller can read.
 
         Raises:
-            RunFolderError: unreadable, or written by an unknown version.
+            RunFolderError: unreadable, or of a version that is not accepted.
         """
         try:
             info = json.loads(self.info.read_text(encoding="utf-8"))
@@ -220,27 +223,27 @@ class RunFolder:
             raise RunFolderError(
                 f"cannot read {self.info}: {error}", code="run.unreadable", path=self.info
             ) from None
-        found = info.get("version") if isinstance(info, dict) else None
-        if type(found) is not int or found not in accepted:
-            older = type(found) is int and 0 < found < RUN_VERSION
+        version = info.get("version") if isinstance(info, dict) else None
+        if type(version) is not int or version not in accepted:
+            older = type(version) is int and 0 < version < RUN_VERSION
             remedy = (
                 f"upgrade it with `sweeper migrate {self.root} --write`"
                 if older
-                else "install the sweeper that wrote it"
+                else "install the sweeper version that wrote it"
             )
             raise RunFolderError(
-                f"{self.info} has version {found!r}; this sweeper reads {RUN_VERSION}; {remedy}",
+                f"{self.info} has version {version!r}; this sweeper reads {RUN_VERSION}; {remedy}",
                 code="run.version",
                 path=self.info,
-                version=found,
+                version=version,
             )
         return dict(info)
 
     def open(self) -> "RunFolder":
-        """Check that a run has begun here, for commands that only read.
+        """Check that the folder contains a run, for commands that only read.
 
         Raises:
-            RunFolderError: the folder holds no run.
+            RunFolderError: the folder contains no run.
         """
         if self.read_info() is None:
             raise RunFolderError(
@@ -252,7 +255,7 @@ class RunFolder:
         return self
 
     def planned_records(self) -> int:
-        """How many records the plan has, by now: one for each configuration and seed.
+        """The number of records in the current plan: one for each configuration and seed.
 
         Raises:
             RunFolderError: plan.json is missing or damaged.
@@ -261,14 +264,14 @@ class RunFolder:
             return int(json.loads(self.plan.read_text(encoding="utf-8"))["accounting"]["readouts"])
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise RunFolderError(
-                f"{self.plan} is damaged ({type(error).__name__}); delete run.json and plan.json, and run "
-                "the same sweep again: it keeps its records",
+                f"{self.plan} is damaged ({type(error).__name__}); delete run.json and plan.json, then run "
+                "the same sweep again: existing records are kept",
                 code="run.damaged",
                 path=self.plan,
             ) from None
 
     def has_driver(self) -> bool:
-        """Whether a driver is at work here, on whatever machine its file locks reach."""
+        """Whether a driver is using the folder, on any machine that shares its file locks."""
         try:
             descriptor = os.open(self.lock, os.O_RDONLY)
         except FileNotFoundError:

@@ -1,7 +1,8 @@
-"""Append-only files of lines: records, rounds of a search, what judges said.
+"""Append-only files of lines: records, search rounds, judgements.
 
-One entry is one line, one write and one fsync. A crash in the middle of an append leaves a torn last line,
-which was never acted on: readers skip it, and the next writer cuts it. A file has one writer at a time.
+Each entry is one line, one write and one fsync. A crash during an append leaves an incomplete last line,
+which nothing depends on yet: readers skip it, and the next writer truncates it. A file has one writer at a
+time.
 """
 
 import errno
@@ -19,13 +20,13 @@ from sweeper.errors import RunFolderError, SweeperError
 from sweeper.store.retry import with_retry
 
 NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
-"""The file system knows no locks: there, the lock of the run folder alone keeps other writers away."""
+"""The file system has no locks: there, only the lock of the run folder keeps other writers out."""
 
 _log = logging.getLogger("sweeper.store.journal")
 
 
 class LinesRead(NamedTuple):
-    """What a journal holds: its whole lines without their line ends, and the bytes of a torn last line."""
+    """The complete lines of a journal without line ends, and the bytes of an incomplete last line."""
 
     lines: tuple[bytes, ...]
     torn: bytes
@@ -35,7 +36,7 @@ def read_lines(path: Path) -> LinesRead:
     """Read a journal without changing it. A missing file has no lines.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     try:
         *lines, torn = path.read_bytes().split(b"\n")
@@ -47,42 +48,42 @@ def read_lines(path: Path) -> LinesRead:
 def read_json_lines(
     path: Path, *, damaged: type[SweeperError] = RunFolderError, remedy: str
 ) -> list[Any]:
-    """The entries of a journal whose lines are JSON; a missing file has none.
+    """Read the entries of a journal of JSON lines; a missing file has none.
 
     Args:
         path: The file.
-        damaged: The class of the error.
+        damaged: The error class to raise.
         remedy: What to do about a damaged line, for the message.
 
     Raises:
-        SweeperError: of the class given: a line is not JSON, or the file cannot be read.
+        SweeperError: of class `damaged`, if a line is not JSON or the file cannot be read.
     """
     try:
         lines = read_lines(path).lines
     except OSError as error:
         raise damaged(f"cannot read {path}: {error.strerror}") from None
-    found = []
+    entries = []
     for number, line in enumerate(lines, start=1):
         try:
-            found.append(json.loads(line))
+            entries.append(json.loads(line))
         except (ValueError, RecursionError):
             raise damaged(f"{path}:{number}: not JSON; {remedy}") from None
-    return found
+    return entries
 
 
 class Journal:
-    """The writer of one append-only file. Opening it cuts a torn last line, and warns of it.
+    """The writer of one append-only file. Opening it truncates an incomplete last line, with a warning.
 
-    A write that failed may have left anything behind, and a second fsync would not say so; so the file
-    is opened anew, cut to the lines that are known to be on disk, and the line written again.
+    A failed write may have left partial data, and a second fsync would not report that. So the file is
+    reopened, truncated to the lines known to be on disk, and the line is written again.
 
     Args:
-        path: The file; made, with its folder, where there is none.
-        error: The class of the errors that are not about the disk.
+        path: The file; created together with its folder if missing.
+        error: The error class for problems other than disk errors.
 
     Raises:
-        SweeperError: of that class: another process is writing to the file.
-        OSError: it cannot be opened.
+        SweeperError: of class `error`, if another process is writing to the file.
+        OSError: the file cannot be opened.
     """
 
     def __init__(self, path: Path, error: type[SweeperError] = RunFolderError) -> None:
@@ -93,7 +94,9 @@ class Journal:
         self.torn = self._torn_bytes()
         self._whole_bytes = os.fstat(self._descriptor).st_size - self.torn
         if self.torn:
-            _log.warning("%s: cut %d bytes of a last line torn by a crash", path, self.torn)
+            _log.warning(
+                "%s: truncated an incomplete last line left by a crash (%d bytes)", path, self.torn
+            )
             os.ftruncate(self._descriptor, self._whole_bytes)
             os.fsync(self._descriptor)
 
@@ -101,20 +104,20 @@ class Journal:
         """Write one line durably, retrying while the storage is temporarily unavailable.
 
         Args:
-            line: Without a line end, neither after it nor in it.
+            line: Must not contain a line end.
 
         Raises:
-            SweeperError: of the journal's class: the storage has lost lines.
-            DiskFullError, UnreachableError, OSError: it cannot be written; nothing of it counts.
+            SweeperError: of the journal's error class, if the storage has lost lines.
+            DiskFullError, UnreachableError, OSError: the line cannot be written and is discarded.
         """
         if b"\n" in line:
-            raise ValueError("an entry of a journal is one line")
+            raise ValueError("a journal entry must not contain a line end")
         data = line + b"\n"
         with_retry(partial(self._write, data), self.path, len(data))
         self._whole_bytes += len(data)
 
     def append_json(self, entry: Any) -> None:
-        """Write one entry as JSON with sorted keys; no NaN and no infinity.
+        """Append one entry as JSON with sorted keys; NaN and infinities are not allowed.
 
         Raises:
             SweeperError, OSError: see `append`.
@@ -128,7 +131,7 @@ class Journal:
         except BlockingIOError:
             os.close(descriptor)
             raise self._error(
-                f"another process is writing to {self.path}; wait until it has ended"
+                f"another process is writing to {self.path}; wait until it has finished"
             ) from None
         except OSError as error:
             if error.errno not in NO_LOCKS:
@@ -137,14 +140,14 @@ class Journal:
         return descriptor
 
     def _torn_bytes(self, block: int = 1 << 16) -> int:
-        """How many bytes follow the last line end."""
+        """The number of bytes after the last line end."""
         assert self._descriptor is not None
         end = at = os.fstat(self._descriptor).st_size
         while at > 0:
             start = max(0, at - block)
-            found = os.pread(self._descriptor, at - start, start).rfind(b"\n")
-            if found >= 0:
-                return end - (start + found + 1)
+            newline = os.pread(self._descriptor, at - start, start).rfind(b"\n")
+            if newline >= 0:
+                return end - (start + newline + 1)
             at = start
         return end
 
@@ -164,11 +167,11 @@ class Journal:
     def _reopen(self) -> None:
         descriptor = self._open(0)
         try:
-            found = os.fstat(descriptor).st_size
-            if found < self._whole_bytes:
+            size = os.fstat(descriptor).st_size
+            if size < self._whole_bytes:
                 raise self._error(
-                    f"{self.path} held {self._whole_bytes} bytes and now holds {found}: its storage has "
-                    "lost lines; the same command measures them again"
+                    f"{self.path} shrank from {self._whole_bytes} to {size} bytes: its storage has lost "
+                    "lines; run the same command again to measure them again"
                 )
             os.ftruncate(descriptor, self._whole_bytes)
         except (OSError, SweeperError):
@@ -177,7 +180,7 @@ class Journal:
         self._descriptor = descriptor
 
     def _take_back(self) -> None:
-        """Cut what a failed write left, if the storage lets us, and open the file anew next time."""
+        """Truncate what a failed write left, if possible, and reopen the file on the next write."""
         assert self._descriptor is not None
         with suppress(OSError):
             os.ftruncate(self._descriptor, self._whole_bytes)
@@ -186,7 +189,7 @@ class Journal:
         self._descriptor = None
 
     def close(self) -> None:
-        """Release the file."""
+        """Close the file and release its lock."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None

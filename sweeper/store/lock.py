@@ -1,10 +1,10 @@
-"""At most one driver writes to a run folder, on whichever machine and whatever the storage can do.
+"""Ensures that at most one driver writes to a run folder, across machines and file systems.
 
-The lock of the operating system (`flock`) dies with its process, however it dies, but on some shared
-storages it holds on one machine only, and some know no locks at all. So the lock file also says who holds
-it, in a line that its holder rewrites every few seconds. A line of another machine is watched for a while:
-as long as it changes its holder lives; if it stays the same the folder is taken over. A holder that was
-taken for dead sees another's line and writes no more. No clock of one machine is compared with another's.
+The operating system's lock (`flock`) is released however its process ends, but on some shared file systems
+it only works within one machine, and some have no locks at all. So the lock file also contains a line that
+identifies the holder, which rewrites it every few seconds. The line of another machine is watched for a
+while: if it changes, its holder is alive; if it does not, the folder is taken over. A holder that lost the
+folder in this way sees the other's line and stops writing. Clocks of different machines are never compared.
 """
 
 import errno
@@ -25,21 +25,21 @@ from sweeper.errors import RunFolderError
 from sweeper.store.folder import RunFolder
 
 BEAT_SECONDS = 2.0
-"""How often a holder rewrites its line."""
+"""Interval at which a holder rewrites its line."""
 
 WATCH_SECONDS = 15.0
-"""How long the line of another machine must stay the same before its folder is taken over."""
+"""How long the line of another machine must stay unchanged before its folder is taken over."""
 
 LINE_BYTES = 256
 
 TRIES = 5
-"""`RunFolder.has_driver` holds a shared lock for some microseconds, which is waited for."""
+"""Attempts to lock: `RunFolder.has_driver` holds a shared lock for a few microseconds."""
 
 NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 
 
 class Holder(NamedTuple):
-    """Who holds a folder: a process of a machine, identified by a token; and its heartbeat."""
+    """The process that holds a folder, identified by a token, and its heartbeat counter."""
 
     host: str
     boot: str
@@ -48,20 +48,20 @@ class Holder(NamedTuple):
     beat: int
 
     def line(self) -> bytes:
-        """As it stands in the lock file, always of the same length."""
+        """The contents of the lock file, always of the same length."""
         return json.dumps(self._asdict()).encode("utf-8").ljust(LINE_BYTES)
 
     @classmethod
     def read(cls, path: Path) -> "Holder | None":
-        """Who holds a folder, None where nobody does or it cannot be said."""
-        try:  # Opened anew each time: on NFS that asks the server.
+        """The holder of a folder; None if there is none or the file cannot be read."""
+        try:  # Reopened each time: on NFS that queries the server.
             return cls(**json.loads(path.read_bytes()))
         except (OSError, ValueError, TypeError):
             return None
 
 
 def this_machine() -> tuple[str, str]:
-    """This machine's name, and what changes whenever it starts."""
+    """This machine's host name and boot id."""
     boot = ""
     with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
@@ -69,7 +69,7 @@ def this_machine() -> tuple[str, str]:
 
 
 class DriverLock:
-    """At most one driver writes to a run folder; see the module. Not to be entered twice."""
+    """The exclusive lock of a driver on a run folder; see the module. It can be entered only once."""
 
     def __init__(
         self,
@@ -94,10 +94,10 @@ class DriverLock:
         try:
             locks = self._lock()
             before = Holder.read(self._path)
-            if before is not None and not (locks and self._is_of_here(before)):
+            if before is not None and not (locks and self._is_local(before)):
                 self._watch(before)
             self._write(self._me)
-            if not locks:  # Of two that come at the same moment the later line stands.
+            if not locks:  # If two drivers start at the same moment, the later line wins.
                 self._sleep(self._beat_seconds)
                 self._look()
                 self.check()
@@ -109,22 +109,22 @@ class DriverLock:
         return self
 
     def check(self) -> None:
-        """Make sure that the folder is still ours.
+        """Check that this driver still holds the folder.
 
         Raises:
-            RunFolderError: another driver took us for dead.
+            RunFolderError: another driver has taken it over.
         """
         if self._other is not None:
             raise RunFolderError(
-                f"{_who(self._other)} has taken {self._path.parent} over, because this one gave no sign of "
-                f"life for {self._watch_seconds:g} s; nothing more is written here; let that one finish",
+                f"{_who(self._other)} has taken over {self._path.parent}, because this driver did not "
+                f"respond for {self._watch_seconds:g} s; this driver stops; wait for the other to finish",
                 code="run.taken_over",
                 path=self._path.parent,
                 process=self._other.process,
             )
 
     def _lock(self) -> bool:
-        """Take the system's lock; whether there is such a thing here."""
+        """Take the system's lock; returns whether the file system supports locks."""
         for last in [False] * (TRIES - 1) + [True]:
             try:
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -140,11 +140,15 @@ class DriverLock:
                 break
         return True
 
-    def _is_of_here(self, holder: Holder) -> bool:
+    def _is_local(self, holder: Holder) -> bool:
         return (holder.host, holder.boot) == (self._me.host, self._me.boot)
 
     def _watch(self, before: Holder) -> None:
-        """Return when a line has not changed for long enough, or is gone."""
+        """Wait until a line has been unchanged for long enough, or is gone.
+
+        Raises:
+            RunFolderError: the line has changed, so its holder is alive.
+        """
         left = self._watch_seconds
         while left > 0:
             self._sleep(min(self._beat_seconds, left))
@@ -159,7 +163,7 @@ class DriverLock:
         kill = "" if holder is None else f" (`kill {holder.process}` there)"
         return RunFolderError(
             f"{_who(holder)} is using {self._path.parent}; wait for it, stop it{kill}, or choose another "
-            "folder with --out; once it has ended, however it ended, the same command takes over",
+            "folder with --out; once it has stopped, even by a crash, the same command continues",
             code="run.in_use",
             path=self._path.parent,
             process=holder and holder.process,
@@ -175,9 +179,9 @@ class DriverLock:
                 self._write(self._me)
 
     def _look(self) -> None:
-        found = Holder.read(self._path)
-        if found is not None and found.token != self._me.token:
-            self._other = found
+        holder = Holder.read(self._path)
+        if holder is not None and holder.token != self._me.token:
+            self._other = holder
 
     def _write(self, holder: Holder) -> None:
         os.pwrite(self._descriptor, holder.line(), 0)

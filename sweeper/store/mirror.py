@@ -1,9 +1,10 @@
-"""A copy of a run elsewhere, for machines that go away: `compute.mirror: s3://BUCKET/PREFIX`.
+"""Mirrors a run to an object store, for machines that may be preempted: `compute.mirror: s3://BUCKET/PREFIX`.
 
-The run folder stays where records are appended, synced and locked, because an object store can do neither.
-What makes a record is copied from it while the sweep runs, and on an empty disk the copy comes back first.
-Objects are replaced whole and never deleted. Responses go before the records that need them, so that the
-copy is a run folder at every moment. Checkpoints and weights stay behind: they save time only.
+Records are appended, synced and locked in the local run folder, because an object store supports none of
+these. All files that records depend on are copied while the sweep runs, and restored first on an empty
+disk. Objects are replaced as a whole and never deleted. Responses are uploaded before the records that
+refer to them, so the copy is a valid run folder at any time. Checkpoints and weights are not mirrored: they
+only save time.
 """
 
 import json
@@ -34,12 +35,12 @@ from sweeper.store.records import RecordObserver, TrialRecord
 from sweeper.store.retry import RetryPolicy
 
 PUSH_SECONDS = 30.0
-"""At most so often is the mirror brought up to date, and not before it was."""
+"""The minimum interval between two updates of the mirror."""
 
 RETRY_POLICY = RetryPolicy(first_seconds=0.5, longest_seconds=15.0, total_seconds=60.0)
-"""How long a store that does not answer is waited for at the beginning and at the end."""
+"""How long an unavailable store is retried at the start and at the end of a run."""
 
-_OURS = re.compile(
+_MIRRORED_NAMES = re.compile(
     r"run\.json|spec\.yaml|plan\.json|report\.html|(records|rounds|refinements|judgements)\.jsonl|"
     r"generations/[\w-]+\.jsonl|trajectories/[\w-]+/(progress\.json|outbox/[\w-]+\.json)"
 )
@@ -50,47 +51,47 @@ Result = TypeVar("Result")
 
 
 UNAVAILABLE = (OSError, ArrowException)
-"""What pyarrow raises where a store does not answer as it should."""
+"""What pyarrow raises if a store is unavailable."""
 
 _REFUSED = re.compile(
     r"ACCESS_DENIED|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH|EXPIRED_TOKEN|PERMISSION_DENIED|"
     r"UNAUTHENTICATED|OAuth2 access token|Authentication(Exception|Failed)|Authorization\w+"
 )
-"""How S3, Google and Azure say that they do not take the credentials. Trying again does not help."""
+"""How S3, Google and Azure report rejected credentials. Retrying does not help."""
 
 _AZURE = (
     "AZURE_CLIENT_ID, AZURE_TENANT_ID and AZURE_CLIENT_SECRET, `az login`, or a managed identity"
 )
 
 CREDENTIALS = {
-    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, ~/.aws, or the role of the machine",
-    "gs": "GOOGLE_APPLICATION_CREDENTIALS, `gcloud auth login`, or the role of the machine",
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, ~/.aws, or the machine's role",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS, `gcloud auth login`, or the machine's role",
     "abfs": _AZURE,
     "abfss": _AZURE,
     "file": "the permissions of the folder",
 }
-"""Where the file system of a scheme finds its credentials."""
+"""Where the file system of each URL scheme finds its credentials."""
 
 
 def open_store(url: str) -> tuple[fs.FileSystem, str]:
-    """The file system of a mirror and the path in it, by the scheme of its address.
+    """The file system of a mirror and the path in it, by the scheme of its URL.
 
-    Credentials, region and endpoint (AWS_REGION, AWS_ENDPOINT_URL) are those of the environment.
+    Credentials, region and endpoint (AWS_REGION, AWS_ENDPOINT_URL) are taken from the environment.
 
     Args:
         url: s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, abfs://CONTAINER@ACCOUNT.dfs.core.windows.net/PREFIX,
             or file:///FOLDER.
 
     Raises:
-        MirrorError: the address is of no such form, or this build of pyarrow has no such file system.
-        OSError: the store does not answer.
+        MirrorError: not a URL of this form, or this build of pyarrow lacks the file system.
+        OSError: the store is unavailable.
     """
     limit = "?retry_limit_seconds=10" if url.startswith("gs://") else ""  # Else fifteen minutes.
     try:
         store, place = fs.FileSystem.from_uri(url + limit)
     except (ValueError, NotImplementedError) as error:
         raise MirrorError(
-            f"compute.mirror cannot be {url}: {_first_line(error)}; expected s3://BUCKET/PREFIX, "
+            f"invalid compute.mirror {url}: {_first_line(error)}; expected s3://BUCKET/PREFIX, "
             "gs://BUCKET/PREFIX, abfs://CONTAINER@ACCOUNT.dfs.core.windows.net/PREFIX or file:///FOLDER",
             code="mirror.address",
             url=url,
@@ -99,7 +100,7 @@ def open_store(url: str) -> tuple[fs.FileSystem, str]:
 
 
 class Mirror:
-    """The mirror of one run folder. `pull` at the beginning, then `observing` while a sweep runs."""
+    """The mirror of one run folder: `pull` at the start, then `observing` while the sweep runs."""
 
     def __init__(
         self,
@@ -126,14 +127,14 @@ class Mirror:
         return self._open_store(self._url)
 
     def pull(self, spec_hash: str, fresh: bool = False) -> int:
-        """Fetch what the mirror has and the run folder has not; returns how many files that were.
+        """Download the files that the run folder lacks; returns their number.
 
         Args:
-            spec_hash: Of the sweep, as run.json has it.
-            fresh: The run is to start over, so that there may be no earlier one in the mirror.
+            spec_hash: The hash of the sweep's spec, as in run.json.
+            fresh: The run starts over, so the mirror must not contain an earlier one.
 
         Raises:
-            MirrorError: the store does not answer, or holds records that this folder's do not agree with.
+            MirrorError: the store is unavailable, or contains records that conflict with this folder's.
         """
         there = self._retried(self._listing)
         theirs = (
@@ -143,8 +144,8 @@ class Mirror:
         if fresh:
             if there:
                 raise MirrorError(
-                    f"{self._url} holds a run, and --overwrite would start over beside it; nothing is ever "
-                    "deleted there: give another prefix as compute.mirror",
+                    f"{self._url} already contains a run, and --overwrite never deletes files in a mirror; "
+                    "set compute.mirror to another prefix",
                     code="mirror.holds_run",
                     url=self._url,
                 )
@@ -153,8 +154,8 @@ class Mirror:
         ours = _whole_lines(self._folder.records)
         if not theirs.startswith(ours) and not ours.startswith(theirs):
             raise MirrorError(
-                f"the records in {self._url} and those in {self._folder.records} are of two runs: neither "
-                "continues the other; give another prefix as compute.mirror, or another folder with --out",
+                f"the records in {self._url} and in {self._folder.records} belong to different runs; set "
+                "compute.mirror to another prefix, or choose another folder with --out",
                 code="mirror.other_run",
                 url=self._url,
             )
@@ -171,7 +172,7 @@ class Mirror:
         return fetched
 
     def _check_spec(self, there: Container[str], spec_hash: str) -> None:
-        """Refuse a mirror of another sweep."""
+        """Reject a mirror of another sweep."""
         if self._folder.info.name not in there:
             return
         raw = self._retried(lambda: self._read(self._folder.info.name))
@@ -181,8 +182,8 @@ class Mirror:
             found = "damaged"
         if found != spec_hash:
             raise MirrorError(
-                f"{self._url} holds a run of another spec ({found}, this one is {spec_hash}); give another "
-                "prefix as compute.mirror",
+                f"{self._url} contains a run of another spec ({found}, expected {spec_hash}); set "
+                "compute.mirror to another prefix",
                 code="mirror.other_spec",
                 url=self._url,
                 found=found,
@@ -190,7 +191,7 @@ class Mirror:
             )
 
     def _fetch(self, name: str, size: int) -> bool:
-        """Fetch one file, unless it is there already."""
+        """Download one file, unless it already exists."""
         path = self._folder.root / name
         if _state(path)[0] == size:
             return False
@@ -201,13 +202,13 @@ class Mirror:
 
     @contextmanager
     def observing(self) -> Iterator[RecordObserver]:
-        """An observer that has the mirror follow the records, in a thread of its own.
+        """An observer that updates the mirror after new records, in a background thread.
 
-        A store that does not answer holds nothing up: it is tried again, and at the end for a while. What
-        it lacks then is said, and sent by the next run of the same command.
+        An unavailable store does not block the sweep: uploads are retried, at the end for a limited time.
+        Files that are still missing then are reported, and uploaded by the next run of the same command.
 
         Raises:
-            MirrorError: from the observer: somebody else has written records there.
+            MirrorError: from the observer, if another driver has written records to the mirror.
         """
         changed, ended = threading.Event(), threading.Event()
         thread = threading.Thread(target=self._follow, args=(changed, ended), daemon=True)
@@ -234,7 +235,7 @@ class Mirror:
             nonlocal lost
             if not lost and state.outcome is not None:
                 _log.warning(
-                    "%s does not take the records; the sweep goes on, and it is tried again: %s",
+                    "cannot upload records to %s; the sweep continues and the upload is retried: %s",
                     self._url,
                     _first_line(state.outcome.exception()),
                 )
@@ -270,23 +271,24 @@ class Mirror:
             self._retried(self.push)
         except MirrorError as error:
             _log.warning(
-                "the mirror is not up to date: %s. The same command sends what is missing", error
+                "the mirror is not up to date: %s. Run the same command again to upload the rest",
+                error,
             )
 
     def push(self) -> int:
-        """Send what has changed, the records last; returns how many files that were.
+        """Upload what has changed, the records last; returns the number of files.
 
         Raises:
-            OSError: the store does not answer.
-            MirrorError: somebody else has written records there since.
+            OSError: the store is unavailable.
+            MirrorError: another driver has written records there meanwhile.
         """
         records = _whole_lines(self._folder.records)
         store, place = self._opened
         there = store.get_file_info(f"{place}/records.jsonl")
         if (there.size or 0) != self._records_there:
             raise MirrorError(
-                f"{self._url} has other records than this run has sent there: another driver uses the same "
-                "prefix; stop one of the two, and give it another prefix as compute.mirror",
+                f"{self._url} contains records that this run did not upload: another driver uses the same "
+                "prefix; stop one of the two and set its compute.mirror to another prefix",
                 code="mirror.other_driver",
                 url=self._url,
             )
@@ -298,7 +300,7 @@ class Mirror:
                 continue
             try:
                 data = path.read_bytes()
-            except FileNotFoundError:  # Its trajectory has been finished meanwhile.
+            except FileNotFoundError:  # Its trajectory has finished meanwhile.
                 continue
             self._write(name, data)
             self._sent[name] = state
@@ -310,23 +312,23 @@ class Mirror:
         return sent
 
     def _listing(self) -> dict[str, int]:
-        """The objects below the prefix that a mirror has: name -> bytes. No other one is ever fetched."""
+        """The run's objects below the prefix: name -> bytes. Other objects are never downloaded."""
         store, place = self._opened
         bucket = place.partition("/")[0]
         if bucket and store.get_file_info(bucket).type == fs.FileType.NotFound:
             raise MirrorError(
-                f"{self._url}: there is no bucket {bucket}; make it, or name another",
+                f"{self._url}: bucket {bucket} does not exist; create it, or use another one",
                 code="mirror.no_bucket",
                 url=self._url,
                 bucket=bucket,
             )
         selector = fs.FileSelector(place, allow_not_found=True, recursive=True)
-        found = {
+        sizes = {
             item.path.removeprefix(f"{place}/"): item.size
             for item in store.get_file_info(selector)
             if item.type == fs.FileType.File
         }
-        return {name: size for name, size in found.items() if _OURS.fullmatch(name)}
+        return {name: size for name, size in sizes.items() if _MIRRORED_NAMES.fullmatch(name)}
 
     def _read(self, name: str) -> bytes:
         store, place = self._opened
@@ -347,18 +349,18 @@ class Mirror:
         try:
             return self._policy.retrying(_is_worth_a_retry, self._sleep)(action)
         except UNAVAILABLE as error:
-            said = _first_line(error)
+            problem = _first_line(error)
             credentials = CREDENTIALS[self._url.partition("://")[0]]
             if not _is_worth_a_retry(error):
                 raise MirrorError(
-                    f"{self._url} does not take the credentials it is given: {said}; set {credentials}",
+                    f"{self._url} rejects the credentials: {problem}; set {credentials}",
                     code="mirror.credentials",
                     url=self._url,
                 ) from None
             raise MirrorError(
-                f"{self._url} did not answer as it should for {self._policy.total_seconds:g} s: {said}; "
-                f"check the network, AWS_ENDPOINT_URL where it is set, and the credentials "
-                f"({credentials}), or leave compute.mirror out",
+                f"{self._url} has been unavailable for {self._policy.total_seconds:g} s: {problem}; "
+                f"check the network, AWS_ENDPOINT_URL if it is set, and the credentials "
+                f"({credentials}), or remove compute.mirror",
                 code="mirror.unreachable",
                 url=self._url,
             ) from None
@@ -371,7 +373,7 @@ def _is_worth_a_retry(error: BaseException) -> bool:
 
 
 def _mirrored(folder: RunFolder) -> Iterator[Path]:
-    """What is copied besides the records, what describes the run first."""
+    """The files to copy besides the records, starting with those that describe the run."""
     named = (folder.spec, folder.plan, folder.info, folder.rounds, folder.refinements)
     yield from (path for path in (*named, folder.judgements, folder.report) if path.is_file())
     yield from sorted(folder.generations.glob("[!.]*.jsonl"))
@@ -380,21 +382,21 @@ def _mirrored(folder: RunFolder) -> Iterator[Path]:
 
 
 def _is_final(name: str) -> bool:
-    """Whether a file of the same size is the same file: responses and outgoing records are."""
+    """Whether equal size implies equal contents, as for responses and outgoing records."""
     return name.startswith("generations/") or "/outbox/" in name
 
 
 def _state(path: Path) -> tuple[int, int]:
-    """Size and time of change; (-1, 0) where there is no such file."""
+    """Size and modification time; (-1, 0) if the file does not exist."""
     try:
-        found = path.stat()
+        status = path.stat()
     except FileNotFoundError:
         return -1, 0
-    return found.st_size, found.st_mtime_ns
+    return status.st_size, status.st_mtime_ns
 
 
 def _whole_lines(path: Path) -> bytes:
-    """A file without a torn last line."""
+    """The complete lines of a file, without an incomplete last one."""
     return b"".join(line + b"\n" for line in read_lines(path).lines)
 
 

@@ -1,4 +1,4 @@
-"""Where a number comes from: versions, commit, device, hashes of data and weights files."""
+"""The provenance of results: versions, commit, device, hashes of data and weights files."""
 
 import hashlib
 import platform
@@ -19,18 +19,18 @@ PACKAGES = (
     "rouge-score",
     "lm_eval",
 )
-"""What a number depends on. On the index `sweeper` is another program: ours is `sweeper-llm`."""
+"""The packages that results depend on. On PyPI `sweeper` is another program: ours is `sweeper-llm`."""
 
 
 def package_versions() -> dict[str, str]:
-    """The installed versions of the packages a number depends on; absent ones are left out."""
-    found = {}
+    """The versions of the installed packages that results depend on."""
+    versions = {}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version("sweeper-llm" if name == "sweeper" else name)
+            versions[name] = metadata.version("sweeper-llm" if name == "sweeper" else name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 @lru_cache(maxsize=1)
@@ -39,17 +39,17 @@ def git_commit() -> str | None:
     here = Path(__file__).resolve().parent
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
-        done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=True)  # noqa: S603
+        result = subprocess.run(command, cwd=here, capture_output=True, text=True, check=True)  # noqa: S603
     except (OSError, subprocess.CalledProcessError):
         return None
-    return done.stdout.strip() or None
+    return result.stdout.strip() or None
 
 
 def file_hash(path: Path) -> str:
     """SHA-256 of a file, in hex.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -57,9 +57,9 @@ def file_hash(path: Path) -> str:
 
 @lru_cache(maxsize=8)
 def folder_hash(folder: Path) -> str:
-    """SHA-256 over the names and contents of a folder's files, sorted; computed once per process.
+    """SHA-256 over the sorted names and contents of a folder's files; computed once per process.
 
-    What the interpreter leaves behind (`__pycache__`) is no part of it.
+    `__pycache__` folders are skipped.
     """
     digest = hashlib.sha256()
     paths = (path for path in folder.rglob("*") if "__pycache__" not in path.parts)
@@ -69,7 +69,7 @@ def folder_hash(folder: Path) -> str:
 
 
 def source_hash(path: str) -> str | None:
-    """Hash of a local file or folder; None for anything that is neither (a hub id)."""
+    """The hash of a local file or folder; None for anything else, such as a hub id."""
     place = Path(path)
     if place.is_file():
         return file_hash(place)
@@ -77,7 +77,7 @@ def source_hash(path: str) -> str | None:
 
 
 def hardware(device_name: str) -> dict[str, Any]:
-    """What the numbers were computed on."""
+    """The device, machine and Python version that results were computed with."""
     return {
         "device": device_name,
         "machine": platform.machine(),

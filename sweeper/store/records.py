@@ -1,8 +1,8 @@
-"""Records: the only source of truth about a run, and the only code that touches records.jsonl.
+"""Records: the single source of truth about a run. Only this module accesses records.jsonl.
 
-Four ends that never mix: `complete`, `failed`, `pruned`, `unscored`. The laws are checked when a record
-is made, so a record that lies cannot exist: a complete one has a finite value for every objective,
-every other one says why it is not complete, and a metric is what its samples make it.
+A record has one of four statuses: `complete`, `failed`, `pruned`, `unscored`. Its invariants are checked on
+construction, so an inconsistent record cannot exist: a complete record has a finite value for every
+objective, any other record has a reason, and every metric equals the value computed from its samples.
 """
 
 import json
@@ -25,9 +25,9 @@ STATUSES: tuple[Status, ...] = ("complete", "failed", "pruned", "unscored")
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A measured value and what it stands on.
+    """A measured value and its sample size.
 
-    `n` counts prompts, rows or target tokens (at least 1). `k` is given for rates only: value = k / n.
+    `n` counts prompts, rows or target tokens (at least 1). `k` is set for rates only: value = k / n.
     """
 
     value: float
@@ -36,7 +36,7 @@ class Metric:
 
     def __post_init__(self) -> None:
         if not (isinstance(self.value, int | float) and isinstance(self.n, int)):
-            raise RecordError(f"`value` must be a number and `n` a whole one, but got {self}")
+            raise RecordError(f"`value` must be a number and `n` an integer, but got {self}")
         if self.n < 1:
             raise RecordError(f"`n >= 1` must hold, but got {self}")
         if self.k is not None and not (0 <= self.k <= self.n and self.value == self.k / self.n):
@@ -44,27 +44,27 @@ class Metric:
 
     @classmethod
     def rate(cls, k: int, n: int) -> "Metric":
-        """The share `k / n`, in [0, 1]."""
+        """The rate `k / n`, in [0, 1]."""
         if n < 1:
             raise RecordError(f"a rate needs at least one prompt, but got k={k}, n={n}")
         return cls(k / n, n, k)
 
     @classmethod
     def of(cls, name: str, samples: Samples) -> "Metric | None":
-        """The metric that samples give; None where they give none. See `sweeper.store.samples`."""
-        found = metric_value(name, samples)
-        return None if found is None else cls(*found)
+        """The metric computed from samples, or None; see `sweeper.store.samples`."""
+        value = metric_value(name, samples)
+        return None if value is None else cls(*value)
 
 
 @dataclass(frozen=True, slots=True)
 class TrialRecord:
-    """The outcome of one configuration under one seed.
+    """The outcome of one configuration with one seed.
 
     `config` holds every hyperparameter, flat. `readout` is `{step, kind, decay, weight, label}`.
-    `reason` explains any end but `complete`: `failed` has class, message, traceback, stage; `pruned`
-    has rule and evidence; `unscored` has the metrics that could not be measured.
-    `samples` holds a value for each prompt or row (`sweeper.store.samples`), and every metric that has
-    samples follows from them. A record of a version without them has none.
+    `reason` explains any status but `complete`: for `failed` it has class, message, traceback and stage;
+    for `pruned` rule and evidence; for `unscored` the metrics that could not be measured.
+    `samples` holds a value for each prompt or row (`sweeper.store.samples`); a metric that has samples must
+    equal the value computed from them. Records of older versions have no samples.
     """
 
     config_id: str
@@ -84,12 +84,14 @@ class TrialRecord:
     def __post_init__(self) -> None:
         ids = (self.config_id, self.trajectory_id, self.role)
         if not all(isinstance(item, str) for item in ids) or not isinstance(self.seed, int):
-            raise RecordError(f"ids are texts and `seed` an integer, but got {ids}, {self.seed}")
+            raise RecordError(
+                f"ids must be strings and `seed` an integer, but got {ids}, {self.seed}"
+            )
         if self.status not in STATUSES:
             raise RecordError(f"`status` must be one of {STATUSES}, but got {self.status!r}")
         if (self.status == "complete") != (self.reason is None):
             raise RecordError(
-                "every end but `complete` carries a reason and `complete` carries none, "
+                "a `complete` record must have no reason and any other record must have one, "
                 f"but got status={self.status!r}, reason={self.reason!r}"
             )
         if self.status == "complete":
@@ -102,30 +104,32 @@ class TrialRecord:
     def _check_samples(self) -> None:
         for name in self.samples:
             if name not in self.metrics and name not in ROWS:
-                raise RecordError(f"samples belong to a recorded metric, but there is no {name}")
+                raise RecordError(f"samples of {name} without a metric of this name")
         for name, metric in self.metrics.items() if self.samples else ():
             try:
-                found = Metric.of(name, self.samples)
+                expected = Metric.of(name, self.samples)
             except (ValueError, TypeError) as error:
-                raise RecordError(f"{error}; `sweeper.store.samples` says what they hold") from None
-            if found is not None and not _agree(metric, found):
                 raise RecordError(
-                    f"{name} must follow from its samples, which give {found}, but got {metric}"
+                    f"{error}; see `sweeper.store.samples` for their format"
+                ) from None
+            if expected is not None and not _agree(metric, expected):
+                raise RecordError(
+                    f"{name} must equal the value of its samples, {expected}, but got {metric}"
                 )
 
     def __repr__(self) -> str:
-        """One line: samples and provenance would fill screens."""
+        """One line, without samples and provenance."""
         return f"<TrialRecord {self.config_id} seed {self.seed}: {self.role}, {self.status}>"
 
     @property
     def key(self) -> tuple[str, int]:
-        """What makes a record unique in a run: configuration and seed."""
+        """The unique key of a record in a run: configuration and seed."""
         return self.config_id, self.seed
 
     def to_json(self) -> str:
-        """One line of JSON without line breaks. NaN and infinities are kept (Python's JSON words).
+        """One line of JSON. NaN and infinities are kept, as in Python's `json`.
 
-        A record without samples is written as by a version without them: judgements hold on to its hash.
+        A record without samples is written as by older versions, because judgements refer to its hash.
         """
         raw = asdict(self)
         if not self.samples:
@@ -134,21 +138,21 @@ class TrialRecord:
 
     @classmethod
     def from_json(cls, text: str) -> "TrialRecord":
-        """Read `to_json` back.
+        """Parse the output of `to_json`.
 
         Raises:
-            RecordError: not JSON, an unknown version (looked at before anything else), or a broken law.
+            RecordError: not JSON, an unknown version (checked before anything else), or an invalid record.
         """
         try:
             raw = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise RecordError(f"the record is not JSON: {error}") from None
-        found = raw.get("version") if isinstance(raw, dict) else None
-        if found != RECORD_VERSION:
+        version = raw.get("version") if isinstance(raw, dict) else None
+        if version != RECORD_VERSION:
             raise RecordError(
-                f"record version {found!r} is unknown; this sweeper reads {RECORD_VERSION}, and "
-                "`sweeper migrate` upgrades a run of an earlier version",
-                version=found,
+                f"unknown record version {version!r}; this sweeper reads {RECORD_VERSION}; use "
+                "`sweeper migrate` to upgrade a run of an earlier version",
+                version=version,
             )
         try:
             raw["metrics"] = {name: Metric(**metric) for name, metric in raw["metrics"].items()}
@@ -162,30 +166,30 @@ class TrialRecord:
             raise RecordError(f"the record does not have the expected fields: {error}") from None
 
     def comparable(self) -> "TrialRecord":
-        """The record without what differs between two honest runs: how long it took, and beside whom."""
-        passing = ("seconds", "shared")
-        kept = {name: value for name, value in self.provenance.items() if name not in passing}
-        return replace(self, provenance=kept)
+        """The record without the provenance that varies between identical runs: times and pack members."""
+        varying = ("seconds", "shared")
+        stable = {name: value for name, value in self.provenance.items() if name not in varying}
+        return replace(self, provenance=stable)
 
 
 RecordObserver = Callable[[TrialRecord], None]
-"""What is called with every new record of a sweep, in the driver's process, once it is on disk."""
+"""Called with every new record of a sweep, in the driver's process, once it is on disk."""
 
 
-def _agree(metric: Metric, found: Metric) -> bool:
-    """Whether a metric is what its samples give: counts exactly, means up to TOLERANCE."""
-    close = math.isclose(metric.value, found.value, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
-    return close and metric.n == found.n and (found.k is None or metric.k == found.k)
+def _agree(metric: Metric, expected: Metric) -> bool:
+    """Whether a metric equals the value of its samples: counts exactly, means up to TOLERANCE."""
+    close = math.isclose(metric.value, expected.value, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+    return close and metric.n == expected.n and (expected.k is None or metric.k == expected.k)
 
 
 def metrics_from_samples(names: Iterable[str], samples: Samples) -> dict[str, Metric]:
-    """The metrics that samples give, of those named."""
-    found = {name: Metric.of(name, samples) for name in names}
-    return {name: metric for name, metric in found.items() if metric is not None}
+    """The named metrics that can be computed from samples."""
+    metrics = {name: Metric.of(name, samples) for name in names}
+    return {name: metric for name, metric in metrics.items() if metric is not None}
 
 
 class RecordsRead(NamedTuple):
-    """What a records file holds: its whole records and the bytes of a torn last line, if any."""
+    """The contents of a records file: complete records, the bytes of an incomplete last line, its size."""
 
     records: tuple[TrialRecord, ...]
     torn: bytes
@@ -193,13 +197,13 @@ class RecordsRead(NamedTuple):
 
 
 def read_records(path: Path) -> RecordsRead:
-    """Read a records file without changing it. A missing file holds no records.
+    """Read a records file without changing it. A missing file has no records.
 
-    A last line without its line end is what a crash in mid-append leaves: it is returned as `torn`, not
-    parsed. Anything else that is not a record is an error, because it was not this program that wrote it.
+    A last line without a line end, as left by a crash during an append, is returned as `torn` without being
+    parsed. Anything else that is not a valid record is an error.
 
     Raises:
-        RecordError: with file and line number: malformed, unknown version, or a (config, seed) twice.
+        RecordError: with file and line number: malformed, unknown version, or a duplicate record.
     """
     try:
         with path.open("rb") as file:
@@ -213,7 +217,7 @@ def read_records(path: Path) -> RecordsRead:
 def _read_lines(
     path: Path, file: Iterable[bytes], lines: dict[tuple[str, int], int]
 ) -> RecordsRead:
-    """Read on after `lines`, which holds the lines before by the key of their record, and adds to it."""
+    """Parse further lines; `lines` maps record keys to the lines read so far and is extended."""
     records: list[TrialRecord] = []
     torn, whole_bytes = b"", 0
     for number, line in enumerate(file, start=len(lines) + 1):
@@ -225,12 +229,12 @@ def _read_lines(
             record = TrialRecord.from_json(line.decode("utf-8"))
         except (RecordError, UnicodeDecodeError) as error:
             raise RecordError(
-                f"{path}:{number}: {error}; remove the line to have it measured again"
+                f"{path}:{number}: {error}; remove the line to measure it again"
             ) from None
         if record.key in lines:
             raise RecordError(
-                f"{path}:{number}: configuration {record.config_id} seed {record.seed} stands "
-                f"already in line {lines[record.key]}; keep one of the two lines"
+                f"{path}:{number}: duplicate record of configuration {record.config_id} seed "
+                f"{record.seed}, first in line {lines[record.key]}; remove one of the two lines"
             )
         lines[record.key] = number
         records.append(record)
@@ -238,9 +242,9 @@ def _read_lines(
 
 
 class GrowingRecords:
-    """A records file that is read again and again while it grows: no line is parsed twice.
+    """Reads a growing records file repeatedly, without parsing a line twice.
 
-    Where the file no longer begins as it did, it is read anew. Not thread-safe.
+    If the part read so far has changed, the file is read from the start. Not thread-safe.
     """
 
     def __init__(self, path: Path) -> None:
@@ -248,7 +252,7 @@ class GrowingRecords:
         self._forget()
 
     def read(self) -> tuple[TrialRecord, ...]:
-        """All whole records of now. A missing file holds none.
+        """All complete records so far. A missing file has none.
 
         Raises:
             RecordError: see `read_records`.
@@ -258,15 +262,15 @@ class GrowingRecords:
                 if not self._continues(file):
                     self._forget()
                 file.seek(self._bytes)
-                found = self._read_on(file)
-                self._bytes += found.whole_bytes
+                read = self._read_on(file)
+                self._bytes += read.whole_bytes
                 self._end = self._before(file)
         except FileNotFoundError:
             self._forget()
         except OSError as error:
             raise RecordError(f"cannot read {self._path}: {error.strerror}") from None
         else:
-            self._records += found.records
+            self._records += read.records
         return tuple(self._records)
 
     def _forget(self) -> None:
@@ -282,7 +286,7 @@ class GrowingRecords:
             raise
 
     def _before(self, file: BinaryIO) -> bytes:
-        """The last bytes of what was read: of another file they would be others."""
+        """The last bytes read so far, to detect that the file was replaced."""
         start = max(0, self._bytes - 256)
         file.seek(start)
         return file.read(self._bytes - start)
@@ -294,50 +298,52 @@ class GrowingRecords:
 class RecordWriter:
     """Appends records to one file: one record, one line, one write, one fsync.
 
-    Owned by the driver alone (the run folder's lock sees to it). Opening cuts a torn last line.
-    A second record of the same configuration and seed is refused.
+    Only the driver may use it, which the run folder's lock ensures. Opening the file truncates an
+    incomplete last line. A second record of the same configuration and seed is rejected.
     """
 
     def __init__(self, path: Path) -> None:
-        found = read_records(path)
-        self.torn = found.torn
-        self.records: list[TrialRecord] = list(found.records)
-        self.keys = {record.key for record in found.records}
+        read = read_records(path)
+        self.torn = read.torn
+        self.records: list[TrialRecord] = list(read.records)
+        self.keys = {record.key for record in read.records}
         self._journal = Journal(path, RecordError)
 
     def append(self, record: TrialRecord) -> None:
         """Write one record durably, retrying while the storage is temporarily unavailable.
 
         Raises:
-            RecordError: this configuration and seed already has a record, or records are gone.
-            DiskFullError, UnreachableError, OSError: it cannot be written; nothing of it counts.
+            RecordError: this configuration and seed already has a record, or the storage lost records.
+            DiskFullError, UnreachableError, OSError: the record cannot be written and is discarded.
         """
         if record.key in self.keys:
-            raise RecordError(f"configuration {record.config_id} seed {record.seed} has a record")
+            raise RecordError(
+                f"configuration {record.config_id} seed {record.seed} already has a record"
+            )
         self._journal.append(record.to_json().encode("utf-8"))
         self.records.append(record)
         self.keys.add(record.key)
 
     def close(self) -> None:
-        """Release the file."""
+        """Close the file."""
         self._journal.close()
 
 
 def lost_records(
     task: TrajectoryTask, message: str, stalled: Sequence[str] = ()
 ) -> Iterator[TrialRecord]:
-    """The `failed` records of a trajectory whose worker process is lost.
+    """The `failed` records of a trajectory whose worker process was lost.
 
     Args:
-        task: What it had to do.
-        message: What is known of its end.
-        stalled: Where its processes stood, if it was ended for making no progress.
+        task: The trajectory's task.
+        message: What is known about the failure.
+        stalled: The stack traces of its processes, if it was stopped because it made no progress.
     """
     if stalled:
         minutes = task.compute.stall_timeout_seconds / 60
         message = (
-            f"no progress for {minutes:g} min (compute.stall_timeout_minutes), again after a "
-            "restart; the traceback says where"
+            f"no progress for {minutes:g} min (compute.stall_timeout_minutes), even after a "
+            "restart; the traceback shows where it stalled"
         )
     for readout in task.readouts:
         yield TrialRecord(

@@ -1,7 +1,7 @@
-"""What is done when the storage refuses: retry for a bounded while, unless it is full or read-only.
+"""Retries file operations for a bounded time, unless the storage is full or read-only.
 
-A storage that does not answer usually comes back; a full one does not empty itself. Everything that a
-record consists of is written through `with_retry`, by the driver and by the trials.
+Unavailable storage usually recovers; a full disk does not. The driver and the trials write everything that
+a record consists of through `with_retry`.
 """
 
 import errno
@@ -19,12 +19,12 @@ from sweeper.errors import DiskFullError, UnreachableError
 Result = TypeVar("Result")
 
 DISK_FULL_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT})
-"""No space is left, on the file system or in a quota."""
+"""No space left on the file system or in the quota."""
 
 TEMPORARY_ERRORS = frozenset(
     {
         errno.EIO,
-        errno.ENOENT,  # The folder that a storage is mounted on is there without it, and empty.
+        errno.ENOENT,  # Without its storage, a mount point is an empty folder.
         errno.ENODEV,
         errno.ENXIO,
         errno.ESTALE,
@@ -45,14 +45,14 @@ TEMPORARY_ERRORS = frozenset(
         errno.EREMOTEIO,
     }
 )
-"""The storage does not answer now, and may later."""
+"""The storage is unavailable now, but may recover."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How long a storage is retried: each pause is twice the one before, up to a longest.
+    """How long to retry: each pause is twice the previous one, up to `longest_seconds`.
 
-    There is no jitter: the same faults are answered by the same pauses, which add up to `total_seconds`.
+    There is no jitter, so pauses are reproducible; they add up to `total_seconds`.
     """
 
     first_seconds: float = 0.5
@@ -62,7 +62,7 @@ class RetryPolicy:
     def retrying(
         self, retry: Callable[[BaseException], bool], sleep: Callable[[float], None]
     ) -> Retrying:
-        """Calls a function again while it raises what `retry` accepts, then raises the last error."""
+        """Calls a function again while `retry` accepts its error; in the end raises the last one."""
         doubled = wait_exponential(self.first_seconds, self.longest_seconds)
         return Retrying(
             retry=retry_if_exception(retry),
@@ -77,21 +77,21 @@ RETRY_POLICY = RetryPolicy()
 
 
 def is_temporarily_unavailable(error: BaseException) -> bool:
-    """Whether an error says that a storage does not answer or has become read-only.
+    """Whether an error means that the storage is unavailable or has become read-only.
 
-    A missing file says nothing of the kind.
+    A missing file does not count as such.
     """
     codes = TEMPORARY_ERRORS - {errno.ENOENT} | {errno.EROFS}
     return isinstance(error, OSError) and error.errno in codes
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether an error says that no space is left."""
+    """Whether an error means that no space is left."""
     return isinstance(error, OSError) and error.errno in DISK_FULL_ERRORS
 
 
 def storage_refused(error: Exception) -> DiskFullError | UnreachableError | None:
-    """What an error of the operating system says about a storage, if it says anything."""
+    """Convert an operating system error to a storage error; None if it is not about the storage."""
     if not isinstance(error, OSError):
         return None
     path = str(error.filename or "a file")
@@ -112,19 +112,19 @@ def with_retry(
     policy: RetryPolicy | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Result:
-    """Do something with a file, again and again while its storage is temporarily unavailable.
+    """Run a file operation, retrying while its storage is temporarily unavailable.
 
     Args:
-        action: May be called several times; must be harmless to repeat.
-        path: The file it is about, for the messages.
-        needed_bytes: How much it writes, where that is known.
-        policy: How long to go on; `RETRY_POLICY` where not given.
-        sleep: Pauses so many seconds.
+        action: The operation; must be safe to repeat.
+        path: The file it concerns, for messages.
+        needed_bytes: How much it writes, if known.
+        policy: How long to retry; default `RETRY_POLICY`.
+        sleep: Pauses for a number of seconds.
 
     Raises:
-        DiskFullError: no space is left; not tried again.
-        UnreachableError: the storage stayed unavailable, or has become read-only (not tried again).
-        OSError: anything else, at once, with the name of the file.
+        DiskFullError: no space is left; not retried.
+        UnreachableError: the storage stayed unavailable, or has become read-only (not retried).
+        OSError: anything else, without retrying, with the name of the file.
     """
     policy = policy or RETRY_POLICY
     try:
@@ -147,7 +147,7 @@ def _is_worth_a_retry(error: BaseException) -> bool:
 
 
 def free_bytes(path: Path) -> int | None:
-    """What is free for us where a file lies or would lie; None where even that cannot be asked."""
+    """The free bytes on the file system of a file that may not exist yet; None if unknown."""
     for folder in path.parents:
         try:
             status = os.statvfs(folder)

@@ -1,9 +1,9 @@
-"""What metrics are made of: one value for each prompt or row, and how a metric follows from them.
+"""Per-sample values: one for each prompt or row, and how metrics are computed from them.
 
-Samples are named like their metric: a string of `0` and `1` for a rate, numbers for a mean. What is read
-off the likelihood of held-out rows shares three lists: the loss summed over a row's target tokens in nats,
-those tokens, and how many of them were predicted right. The order is that of the suite or of the held-out
-rows, which is also that of the stored responses.
+Samples have the name of their metric: a string of `0` and `1` for a rate, numbers for a mean. The metrics
+computed from the likelihood of held-out rows share three lists, per row: the loss summed over its target
+tokens in nats, the number of these tokens, and how many of them were predicted correctly. The order is that
+of the suite or of the held-out rows, as in the stored responses.
 """
 
 import math
@@ -19,11 +19,11 @@ LOSS, TOKENS, CORRECT = "heldout/loss", "heldout/tokens", "heldout/correct"
 ROWS = (LOSS, TOKENS, CORRECT)
 
 TOLERANCE = 1e-12
-"""How far a mean may be from that of its samples, relative or absolute: only harnesses sum otherwise."""
+"""Relative or absolute tolerance between a mean and that of its samples: harnesses sum differently."""
 
 
 class Value(NamedTuple):
-    """A metric as its samples give it; `k` for rates only."""
+    """The value of a metric computed from samples; `k` for rates only."""
 
     value: float
     n: int
@@ -36,30 +36,29 @@ def bits(verdicts: Iterable[bool]) -> str:
 
 
 def metric_value(name: str, samples: Samples) -> Value | None:
-    """A metric computed from samples; None where they do not hold it, or it is no finite number.
+    """Compute a metric from samples; None if they do not contain it, or the result is not finite.
 
     Args:
-        name: Of the metric.
-        samples: Of one record.
+        name: The metric.
+        samples: The samples of one record.
 
     Raises:
-        ValueError: samples that are none: a string of other characters, an empty one, or lists of unequal
-            length.
+        ValueError: invalid samples: empty, a string of other characters, or lists of unequal length.
     """
     if name in LIKELIHOOD_METRICS:
         return _likelihood(name, samples)
-    found = None if name in ROWS else samples.get(name)
-    if found is None:
+    values = None if name in ROWS else samples.get(name)
+    if values is None:
         return None
-    n = len(found)
-    if isinstance(found, str):
-        k = found.count("1")
-        if n < 1 or k + found.count("0") != n:
+    n = len(values)
+    if isinstance(values, str):
+        k = values.count("1")
+        if n < 1 or k + values.count("0") != n:
             raise ValueError(f"the samples of {name} must be one 0 or 1 for each prompt")
         return Value(k / n, n, k)
     if n < 1:
         raise ValueError(f"the samples of {name} are empty")
-    return Value(math.fsum(found) / n, n)
+    return Value(math.fsum(values) / n, n)
 
 
 def _likelihood(name: str, samples: Samples) -> Value | None:
@@ -69,7 +68,7 @@ def _likelihood(name: str, samples: Samples) -> Value | None:
         return None
     if len(wanted) != len(tokens) or not tokens:
         raise ValueError(
-            f"the samples of {name} are {len(wanted)} rows, their tokens {len(tokens)}"
+            f"the samples of {name} have {len(wanted)} rows, but their token counts have {len(tokens)}"
         )
     n, total = int(math.fsum(map(float, tokens))), math.fsum(map(float, wanted))
     if name == "token_accuracy":

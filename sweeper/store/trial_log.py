@@ -1,16 +1,16 @@
 """The log of a trial: one JSON line per event, in `trajectories/ID/log.jsonl`.
 
-A log is for people and for plots. Nothing that is measured comes from it, so a disk that refuses a line
-costs the line alone, and a reader skips what it cannot parse. The fields of each event:
+The log is for people and for plots. No result is computed from it, so a line that cannot be written is
+dropped, and a reader skips lines that it cannot parse. The fields of each event:
 
 - `start`: readouts (waiting), step (0, or a checkpoint's), device, processes, paths (trained together)
 - `stage`: stage, step
 - `train`: step, loss (nats per target token), learning_rate, grad_norm (before clipping), tokens_per_second
-  (of all paths trained together, padding left out), on a known GPU mfu, on any GPU peak_memory_gib (of this
-  process so far), on a decay tail segment
+  (all paths trained together, without padding), mfu (on known GPUs), peak_memory_gib (on GPUs, of this
+  process so far), segment (on a decay tail)
 - `readout`: config_id, step, status, metrics
 - `warning`: message
-- `out_of_memory`: stage, message, micro_batch_rows or readouts (tried), halvings (so far)
+- `out_of_memory`: stage, message, micro_batch_rows and readouts (attempted), halvings (so far)
 - `failure`: stage, class, message
 """
 
@@ -28,7 +28,7 @@ from sweeper.store.folder import TrialStorage, open_regular_file
 _logger = logging.getLogger("sweeper.trial")
 
 LEVELS = {"warning": logging.WARNING, "out_of_memory": logging.WARNING, "failure": logging.ERROR}
-"""The events that are not of level INFO."""
+"""The log levels of events other than INFO."""
 
 _STANDARD = ("time", "trial", "event")
 
@@ -42,7 +42,7 @@ class LogLine(NamedTuple):
     fields: dict[str, Any]
 
     def to_json(self) -> str:
-        """One line of JSON, as the file has it with the trial added."""
+        """One line of JSON, in the format of the file."""
         return json.dumps(
             {"time": self.time, "trial": self.trial, "event": self.event, **self.fields},
             default=str,
@@ -56,7 +56,7 @@ class LogLine(NamedTuple):
 
 
 class TrialLog:
-    """Appends events to the log of one trial, and passes them to the logger `sweeper.trial`."""
+    """Appends events to the log of one trial and to the logger `sweeper.trial`."""
 
     def __init__(
         self, storage: TrialStorage, enabled: bool = True, clock: Callable[[], float] = time.time
@@ -67,7 +67,7 @@ class TrialLog:
         self._clock = clock
 
     def write(self, event: str, **fields: Any) -> None:
-        """Log an event; fields that are None are left out. A disk that refuses it is ignored."""
+        """Log an event; fields that are None are omitted. Errors of the disk are ignored."""
         if not self._enabled:
             return
         known = {name: value for name, value in fields.items() if value is not None}
@@ -86,7 +86,7 @@ class LogReader:
         self._offset = 0
 
     def new_lines(self) -> Iterator[LogLine]:
-        """The whole lines written since the last call; damaged ones are left out."""
+        """The complete lines written since the last call; damaged ones are skipped."""
         try:
             with open_regular_file(self._path) as file:
                 file.seek(self._offset)
@@ -102,14 +102,14 @@ class LogReader:
 
 def _parsed(raw: bytes, trial: str) -> LogLine | None:
     try:
-        found = json.loads(raw)
-        when, event = float(found["time"]), str(found["event"])
-        if not 0 <= when < 1e11:
+        entry = json.loads(raw)
+        timestamp, event = float(entry["time"]), str(entry["event"])
+        if not 0 <= timestamp < 1e11:
             return None
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
-    fields = {name: value for name, value in found.items() if name not in _STANDARD}
-    return LogLine(when, trial, event, fields)
+    fields = {name: value for name, value in entry.items() if name not in _STANDARD}
+    return LogLine(timestamp, trial, event, fields)
 
 
 def _shown(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""A few configurations measured again, on prompts and under seeds that took no part in choosing them."""
+"""Confirms a recommendation: remeasures a few configurations on new prompts and seeds."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -80,12 +80,12 @@ def confirmation(
         SweeperError: nothing qualifies, or nothing would be new.
     """
     if found.chosen is None:
-        raise SweeperError(f"{found.reason} There is nothing to confirm; see `sweeper recommend`")
+        raise SweeperError(f"nothing to confirm: {found.reason} See `sweeper recommend`")
     halved = any(suite.prompt_split != "all" for suite in spec.evaluation.harmful)
     if not halved and seeds < 1:
         raise SweeperError(
             "the sweep used both halves of its harmful prompts (`prompt_split: all`), so only "
-            "seeds can be new; ask for at least one with --seeds"
+            "seeds can be new; set --seeds to at least 1"
         )
     later = max(spec.seeds) + 1
     new = tuple(range(later, later + seeds))
@@ -141,17 +141,17 @@ def _notes(spec: SweepSpec, new: Sequence[int]) -> list[str]:
     if all(suite.prompt_split == "all" for suite in spec.evaluation.harmful):
         return [
             "the sweep used both halves of its harmful prompts (`prompt_split: all`): the prompts are the "
-            f"same ones, and only {seeds} {'is' if len(new) == 1 else 'are'} new; this shows how much "
-            "training runs differ, not how other prompts would be answered"
+            f"same, and only {seeds} {'is' if len(new) == 1 else 'are'} new; this measures the variation "
+            "between training runs, not between prompts"
         ]
-    notes = (
-        [f"prompts of {', '.join(used)} are the same ones (`prompt_split: all`)"] if used else []
-    )
+    notes = [f"prompts of {', '.join(used)} are the same (`prompt_split: all`)"] if used else []
     if not new:
-        notes.append("no new seed: how much training runs differ is not in these numbers")
+        notes.append(
+            "no new seed: these numbers do not include the variation between training runs"
+        )
     return [
         *notes,
-        "the held-out rows of the utility are the same ones; only new seeds are new there",
+        "the held-out rows for the utility are the same; for the utility only the seeds are new",
     ]
 
 

@@ -1,4 +1,4 @@
-"""The disk a run takes: how much is there, whether a run fits, and a quota that is kept while it runs."""
+"""Disk space of a run: what is free, whether the run fits, and the quota while it runs."""
 
 import os
 import shutil
@@ -14,13 +14,13 @@ from sweeper.store.folder import RunFolder
 from sweeper.store.records import RecordObserver, TrialRecord
 
 SHARE = 0.05
-"""What is done beside the records takes at most this share of the driver's time."""
+"""Rate-limited work takes at most this share of the driver's time."""
 
 Clock = Callable[[], float]
 
 
 class RateLimited:
-    """Calls something that takes its time only so often that it takes at most SHARE of all time."""
+    """Calls a slow function only so often that it takes at most SHARE of the elapsed time."""
 
     def __init__(self, work: Callable[[], None], seconds: Clock = time.monotonic) -> None:
         self._work = work
@@ -28,7 +28,7 @@ class RateLimited:
         self._next = seconds()
 
     def __call__(self) -> None:
-        """Do the work, or nothing where it was done a short while ago."""
+        """Call the function, unless the last call was too recent."""
         begun = self._seconds()
         if begun < self._next:
             return
@@ -38,7 +38,7 @@ class RateLimited:
 
 
 def used_bytes(root: Path) -> int:
-    """Bytes of the files below a folder; links are not followed, and what vanishes meanwhile is nothing."""
+    """The size of all files below a folder; links are not followed, and vanished files are skipped."""
     total = 0
     for place, _, files in os.walk(root):
         for name in files:
@@ -50,7 +50,7 @@ def used_bytes(root: Path) -> int:
 
 
 def free_disk_bytes(path: Path) -> int:
-    """What is free for this user on the file system that a path lies on, or would."""
+    """The bytes free for this user on the file system of a path that may not exist yet."""
     there = path.absolute()
     while not there.exists():
         there = there.parent
@@ -58,25 +58,25 @@ def free_disk_bytes(path: Path) -> int:
 
 
 def check_disk(need: DiskNeed, spec: SweepSpec, folder: RunFolder) -> None:
-    """Refuse a run that needs more than its quota, or more than is free beside what it has taken already.
+    """Reject a run that needs more than its quota, or more than the free space plus its existing files.
 
     Raises:
-        DiskQuotaError: with the parts of the need and what would help.
+        DiskQuotaError: the message lists the parts of the need and the remedies.
     """
     quota, total = spec.compute.disk_quota_gib, need.total_bytes
     parts = ", ".join(f"{name} {_gib(n)}" for name, n in need.to_data().items() if n and n < total)
     text = f"the run needs about {_gib(total)} of disk ({parts})"
     if quota is not None and total > quota * GIB:
         raise DiskQuotaError(
-            f"{text}, and compute.disk_quota_gib allows {quota:g} GiB; raise it, or {_remedies(spec)}",
+            f"{text}, but compute.disk_quota_gib is {quota:g} GiB; increase it, or {_remedies(spec)}",
             code="quota.plan",
             quota_gib=quota,
         )
     free, used = free_disk_bytes(folder.root), used_bytes(folder.root)
     if total > free + used:
         raise DiskQuotaError(
-            f"{text}, and {_gib(free)} are free where {folder.root} lies; choose another place with "
-            f"--out, or {_remedies(spec)}; `--no-disk-check` tries it all the same",
+            f"{text}, but only {_gib(free)} are free on the disk of {folder.root}; choose another folder "
+            f"with --out, or {_remedies(spec)}; use `--no-disk-check` to run anyway",
             code="quota.no_space",
             free_bytes=free,
         )
@@ -101,8 +101,8 @@ def quota_check(
         used = used_bytes(folder.root)
         if quota is not None and used > quota * GIB:
             raise DiskQuotaError(
-                f"{folder.root} has {_gib(used)}, and compute.disk_quota_gib allows {quota:g} GiB; "
-                "all finished results are saved: raise the quota, or delete what `sweeper clean` "
+                f"{folder.root} takes {_gib(used)}, but compute.disk_quota_gib is {quota:g} GiB; "
+                "all finished results are saved: increase the quota, or delete what `sweeper clean` "
                 "lists; the same command continues",
                 code="quota.used_up",
                 path=folder.root,

@@ -65,7 +65,7 @@ _ENVIRONMENT = {
 
 
 class _Recorder(tune.Callback):
-    """Appends what comes back, and writes `failed` records for trials whose worker is lost for good."""
+    """Appends the records of trials, and writes `failed` records for trials whose worker is lost."""
 
     def __init__(
         self, folder: RunFolder, writer: RecordWriter, on_record: RecordObserver, guard: Guard
@@ -77,13 +77,13 @@ class _Recorder(tune.Callback):
         self.failure: OSError | SweeperError | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles callbacks for its own restoring, which is never used."""
+        """Empty: Tune pickles callbacks to restore runs, which we never do."""
         return {}
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """Keep what came back; end the run where a worker's storage refused it."""
+        """Write the records of a result; stop the run if the storage of a worker failed."""
         for text in result.get(RECORDS, ()):
             self._keep(TrialRecord.from_json(text))
         if REFUSED in result:
@@ -96,7 +96,7 @@ class _Recorder(tune.Callback):
             _tidy(self._folder, task)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """The worker died more often than it may: every readout it had left is `failed`."""
+        """The worker died too often: its remaining readouts are recorded as `failed`."""
         message = str(trial.get_error() or "the worker process died").strip().splitlines()[-1]
         tasks = tasks_of(trial.config)
         storages = [self._folder.trial(task.trajectory_id) for task in tasks]
@@ -114,7 +114,7 @@ class _Recorder(tune.Callback):
             self._guard()
             self._writer.append(record)
             self._on_record(record)
-        except (OSError, SweeperError) as error:  # Tune would wrap it beyond recognition.
+        except (OSError, SweeperError) as error:  # Tune would hide its class.
             self.failure = error
             raise
 
@@ -131,19 +131,19 @@ def drive(
     on_record: RecordObserver = lambda record: None,
     guard: Guard = lambda: None,
 ) -> bool:
-    """Run the tasks whose records are not all there, and append every new record.
+    """Run the tasks that have missing records, and append every new record.
 
     Args:
         rounds: The trajectories of the sweep in the order they should start, round by round. A round is
-            taken from the iterator when every record of the rounds before is on disk.
+            taken from the iterator when all records of the previous rounds are on disk.
         spec: Its `compute` block says what one trial may use and which cluster to join.
         folder: The run folder; the caller holds its lock.
-        run: What does one pack.
-        on_record: Called in this process after each record is on disk; what it raises ends the run.
-        guard: Called before each record is written; raises where the folder is no longer ours.
+        run: Runs one pack.
+        on_record: Called in this process after each record is on disk; an error it raises ends the run.
+        guard: Called before each record is written; raises if another driver has taken the folder over.
 
     Returns:
-        Whether all rounds were done. After an interruption they were not.
+        Whether all rounds were completed; False after an interruption.
 
     Raises:
         SweeperError: Ray cannot be started or joined.
@@ -170,7 +170,7 @@ def drive(
 def _unfinished(
     rounds: Iterable[Sequence[TrajectoryTask]], writer: RecordWriter, folder: RunFolder
 ) -> Iterator[list[TrajectoryTask]]:
-    """What is left to do of each round; rounds of which nothing is left are passed over."""
+    """The unfinished tasks of each round; finished rounds are skipped."""
     for tasks in rounds:
         left = []
         for task in tasks:
@@ -218,7 +218,7 @@ def _start_ray(configured: str | None) -> None:
         where = "a local cluster" if address == "local" else address
         first = str(error).strip().splitlines()[0]
         raise SweeperError(
-            f"Ray cannot use {where}: {first}; check compute.ray_address, or stop a leftover "
+            f"cannot connect Ray to {where}: {first}; check compute.ray_address, or stop a leftover "
             "cluster with `ray stop`"
         ) from None
     if ours and threading.current_thread() is threading.main_thread():
@@ -226,10 +226,10 @@ def _start_ray(configured: str | None) -> None:
 
 
 def cluster_resources(address: str) -> dict[str, float]:
-    """What a running cluster has, by joining it for a moment.
+    """The resources of a running cluster, which is joined briefly.
 
     Raises:
-        SweeperError: it cannot be joined.
+        SweeperError: the cluster cannot be joined.
     """
     _start_ray(address)
     try:

@@ -1,4 +1,4 @@
-"""What one trial requests from a cluster, and how many run at the same time."""
+"""The resources of a trial, and the number of concurrent trials on a cluster."""
 
 from collections.abc import Mapping
 
@@ -18,7 +18,7 @@ def trial_resources(spec: SweepSpec, cluster: Mapping[str, float]) -> dict[str, 
     for kind, amount in wanted.items():
         if amount > cluster.get(kind, 0):
             raise SweeperError(
-                f"a trial needs {amount:g} {kind}, the cluster has {cluster.get(kind, 0):g}; "
+                f"a trial needs {amount:g} {kind}, but the cluster has {cluster.get(kind, 0):g}; "
                 f"lower compute.{kind.lower()}s_per_trial"
             )
     return wanted

@@ -1,4 +1,4 @@
-"""The run folder before the first trial: is it the same run, are the inputs the same, what describes it."""
+"""Prepares the run folder before the first trial: checks spec and inputs, and writes its description."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ from sweeper.task import TrajectoryTask
 
 
 def disk_need(plan: Plan, spec: SweepSpec, task: TrajectoryTask) -> DiskNeed | None:
-    """How much disk the run needs; None of models whose size is not known."""
+    """The disk space that the run needs; None for models of unknown size."""
     try:
         return plan_disk(plan, spec, counted_characters(task))
     except (ModelError, DataError):
@@ -31,9 +31,9 @@ def disk_need(plan: Plan, spec: SweepSpec, task: TrajectoryTask) -> DiskNeed | N
 
 
 def clear(folder: RunFolder) -> None:
-    """Delete the files of an earlier run, and nothing else that lies in the folder.
+    """Delete the files of an earlier run, and nothing else in the folder.
 
-    run.json goes last: interrupted in between, the folder still says which run its remains belong to.
+    run.json is deleted last: after an interruption the folder still says which run the files belong to.
     """
     for path in (folder.trajectories, folder.generations, folder.ray, folder.confirm):
         if path.is_dir():
@@ -52,7 +52,7 @@ def clear(folder: RunFolder) -> None:
 
 
 def input_hashes(task: TrajectoryTask) -> dict[str, str | None]:
-    """What identifies the contents of every input of a run: its data, tasks and model, by name."""
+    """Hashes or commits of all inputs of a run (data, lm-eval tasks, model), by name."""
     sources = [
         task.data.train,
         task.data.heldout,
@@ -68,10 +68,10 @@ def input_hashes(task: TrajectoryTask) -> dict[str, str | None]:
 def check_same_run(
     folder: RunFolder, spec: SweepSpec, task: TrajectoryTask, only: Collection[str] | None
 ) -> None:
-    """Refuse to mix two sweeps in one folder.
+    """Reject a folder that contains a different run.
 
     Raises:
-        RunFolderError: the folder holds a run of another spec, configurations or input files.
+        RunFolderError: the folder contains a run of another spec, configurations or input files.
     """
     info = folder.read_info()
     if info is None:
@@ -80,14 +80,14 @@ def check_same_run(
     if info.get("spec_hash") != spec_hash(spec):
         changed = _changed_keys(folder, spec)
         raise RunFolderError(
-            f"{folder.root} holds a run of another spec (differs in: {', '.join(changed)}); {remedy}",
+            f"{folder.root} contains a run of another spec (differs in: {', '.join(changed)}); {remedy}",
             code="run.other_spec",
             path=folder.root,
             changed=changed,
         )
     if info.get("only") != _listed(only):
         raise RunFolderError(
-            f"{folder.root} holds a run of other configurations; {remedy}",
+            f"{folder.root} contains a run of other configurations; {remedy}",
             code="run.other_configurations",
             path=folder.root,
         )
@@ -95,13 +95,13 @@ def check_same_run(
 
 
 def check_inputs(folder: RunFolder, task: TrajectoryTask, remedy: str) -> None:
-    """Refuse other contents of the input files than a run was begun with."""
+    """Reject input files whose contents have changed since the run was started."""
     now = input_hashes(task)
     begun = (folder.read_info() or {}).get("inputs", {})
     changed = [name for name, value in now.items() if begun.get(name) != value]
     if changed:
         raise RunFolderError(
-            f"{folder.root} was begun with other contents of {', '.join(changed)}; {remedy}",
+            f"{folder.root} was started with other contents of {', '.join(changed)}; {remedy}",
             code="run.other_contents",
             path=folder.root,
             changed=changed,

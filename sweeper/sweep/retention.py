@@ -1,4 +1,4 @@
-"""Which weights a run keeps: those of configurations that are, or may still come, on its front."""
+"""Weight retention: a run keeps the weights of configurations that are, or may still be, on the front."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -26,20 +26,20 @@ class WeightRetention:
         self._paced = RateLimited(self._delete_ruled_out, seconds)
 
     def start(self) -> None:
-        """Look through what earlier drivers left."""
+        """Load existing records, and delete weights that they rule out."""
         if self._keeps_front:
             drop_unfinished(self._folder)
             self._records = list(read_records(self._folder.records).records)
             self._delete_ruled_out()
 
     def on_record(self, record: TrialRecord) -> None:
-        """Delete what the records so far rule out."""
+        """Delete weights that the records so far rule out."""
         if self._keeps_front:
             self._records.append(record)
             self._paced()
 
     def finish(self, completed: bool) -> None:
-        """Delete what is ruled out in the end; of a completed sweep only the front and the choice stay."""
+        """Delete ruled-out weights; a completed sweep keeps only the front and the recommended one."""
         if self._keeps_front and not completed:
             self._delete_ruled_out()
         elif self._keeps_front:
@@ -91,13 +91,13 @@ def weight_files(folder: RunFolder) -> Iterator[tuple[str, Path]]:
 
 
 def unfinished_files(folder: RunFolder) -> Iterator[Path]:
-    """What processes that were killed while writing left behind; no driver may be at work."""
+    """Temporary files left by processes that were killed while writing; no driver may be running."""
     for pattern in ("*/.*.tmp", "*/outbox/.*.tmp"):
         yield from sorted(folder.trajectories.glob(pattern))
     yield from sorted(folder.generations.glob(".*.tmp"))
 
 
 def drop_unfinished(folder: RunFolder) -> None:
-    """Delete what processes that were killed while writing left behind."""
+    """Delete the temporary files left by processes that were killed while writing."""
     for path in unfinished_files(folder):
         path.unlink(missing_ok=True)

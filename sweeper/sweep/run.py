@@ -55,7 +55,7 @@ class SweepOptions:
 
 
 def _ignore(*values: object) -> None:
-    """For callers who do not want to know."""
+    """The default callback; does nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class SweepCallbacks:
 
 
 class SweepOutcome(NamedTuple):
-    """What was planned in the end, and whether all of it was done: not after an interruption.
+    """The final plan, and whether all of it was completed (False after an interruption).
 
     `keys` are the (config_id, seed) pairs that a finished run has records of, further seeds included.
     """
@@ -97,8 +97,8 @@ def run_sweep(
         spec: The validated sweep.
         out: The run folder. A run of the same spec in it is continued.
         options: What to run, and what to check before.
-        callbacks: What the caller wants to know meanwhile.
-        run: What does one pack of trajectories.
+        callbacks: Called while the sweep runs.
+        run: Runs one pack of trajectories.
 
     Raises:
         RunFolderError: unwritable, in use, or a run of another spec or of other input files.
@@ -153,7 +153,7 @@ def _check(
     options: SweepOptions,
     callbacks: SweepCallbacks,
 ) -> None:
-    """Everything that can be refused before a trial starts; then the files that describe the run."""
+    """Check everything that can be checked before a trial starts, then write the run's description."""
     task = pin_revisions(make_tasks(plan, spec, resolve)[0])
     rows = preflight(task)
     if options.memory_check and (machine := this_machine()).gpus:

@@ -1,7 +1,7 @@
-"""What Ray Tune is given: a searcher that hands out packs, and a trainable that runs one.
+"""The interface to Ray Tune: a searcher that provides packs, and a trainable that runs one.
 
-The trial function comes in as an argument. Records travel to the driver as plain fields of a Tune result
-and never as Tune's metric.
+The trial function is an argument. Records are sent to the driver as plain fields of a Tune result, never as
+a Tune metric.
 """
 
 from collections import deque
@@ -53,7 +53,7 @@ class PackSearcher(Searcher):
         except StopIteration:
             self.exhausted = True
             return Searcher.FINISHED
-        except SweeperError as error:  # Tune would wrap it beyond recognition.
+        except SweeperError as error:  # Tune would hide its class.
             self.failure = error
             return Searcher.FINISHED
         pack = self._waiting.popleft()
@@ -67,7 +67,7 @@ class PackSearcher(Searcher):
         self._running.discard(trial_id)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles searchers for its own restoring, which is never used."""
+        """Empty: Tune pickles searchers to restore runs, which we never do."""
         return {}
 
     def save(self, checkpoint_path: str) -> None:
@@ -109,8 +109,7 @@ class PackTrainable(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """The next records, as JSON; after the last ones, `done`.
 
-        A storage that refuses is no failure of this trial, which Tune would try again or count as lost:
-        it ends the run.
+        A storage failure ends the run: as a failure of the trial, Tune would retry it or count it as lost.
         """
         try:
             records = next(self._records, None)

@@ -33,7 +33,7 @@ SCORING_TOLERANCE = 1e-6
 
 
 class Verification(NamedTuple):
-    """One configuration retrained alone, held against its record.
+    """The comparison of one configuration, retrained alone, with its record.
 
     `shared_with` counts the other configurations read from the same trajectory in the sweep,
     `packed_with` the other trajectories that trained in the same pack. `difference` is the largest
@@ -55,7 +55,7 @@ class Verification(NamedTuple):
 
     @property
     def holds(self) -> bool:
-        """Whether what was promised is so: equal verdicts always, and where `exact` equal weights."""
+        """Whether the guarantees hold: equal verdicts, and equal weights if `exact`."""
         if self.exact:
             return self.bit_equal and self.verdicts_equal and self.difference <= SCORING_TOLERANCE
         return self.verdicts_equal and self.difference <= PACK_TOLERANCE
@@ -122,7 +122,7 @@ def _verify_one(folder: RunFolder, record: TrialRecord, task: TrajectoryTask) ->
 
 
 def task_alone(record: TrialRecord, task: TrajectoryTask) -> TrajectoryTask:
-    """What trains the configuration of a record by itself, on the kind of device and model it was."""
+    """The task that trains a record's configuration by itself, on the same kind of device and model."""
     measured_on_cpu = record.provenance["hardware"]["device"] == "cpu"
     device = "cpu" if measured_on_cpu else "cuda"
     compute = replace(task.compute, device=device, keep_weights="none")
@@ -138,7 +138,7 @@ def retrain(
     storage: TrialStorage,
     shared_with: int,
 ) -> tuple[Verification, TrialRecord]:
-    """Train a configuration alone, score it, and hold it against its record.
+    """Train a configuration alone, score it, and compare it with its record.
 
     Args:
         folder: The run folder, which holds the recorded responses.
@@ -167,7 +167,7 @@ def compare(
     shared_with: int,
     deterministic: bool = True,
 ) -> Verification:
-    """Hold a retrained record and its responses against the recorded ones.
+    """Compare a retrained record and its responses with the recorded ones.
 
     Args:
         record: What the sweep wrote.

@@ -34,7 +34,7 @@ PathReadout = tuple[RunningPath, Readout]
 
 @dataclass(slots=True)
 class Workload:
-    """What an attempt has taken on at once: rows per path and forward pass, readouts scored together."""
+    """The current batch sizes of an attempt: rows per path and forward pass, readouts scored together."""
 
     micro_rows: int = 0
     readouts: int = 0
@@ -44,9 +44,9 @@ class Attempt:
     """One attempt at the readouts of some trajectories that are still waiting.
 
     Args:
-        pending: What is to be read from each path; at least one.
-        limits: What it may take on at once.
-        alive: Called with every sign of life.
+        pending: The readouts to measure on each path; at least one.
+        limits: The batch limits.
+        alive: Called at every heartbeat.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Attempt:
             self._heartbeat.end()
 
     def failure(self, error: Exception) -> Failure:
-        """What an error in `records` means for the readouts that are left."""
+        """Convert an error raised by `records` to the failure of the remaining readouts."""
         first, load = self._pending[0], self._workload
         device = choose_device(first.task.compute.device)
         known = first.provenance()
@@ -116,7 +116,7 @@ class _PackRun:
             yield from self._train_tails(arrived, target)
 
     def _prune(self, paths: Sequence[RunningPath]) -> Iterator[list[TrialRecord]]:
-        """Leave out what earlier readouts of a path speak for, where the sweep says that they may."""
+        """Prune readouts that earlier readouts of the path rule out, if the sweep has such a rule."""
         for path in paths:
             if records := path.pending.prune(self._resources.scorer.requests, path.steps):
                 yield records
@@ -127,7 +127,7 @@ class _PackRun:
         until: int,
         owed: Callable[[RunningPath], Sequence[Readout]],
     ) -> Iterator[list[TrialRecord]]:
-        """Bring paths to a step, those farthest behind first; yields what one that diverges owes."""
+        """Train paths up to a step, those farthest behind first; yields `failed` records on divergence."""
         schedules = {
             path: learning_rate_schedule(path.task.optimizer, segment)
             for path, segment in segments.items()
@@ -260,7 +260,7 @@ def _charge(stage: str, began: float, paths: Sequence[RunningPath]) -> None:
 
 
 def _due_on(tail: Segment, path: RunningPath) -> list[Readout]:
-    """What is waiting at the end of a decay tail."""
+    """The waiting readouts at the end of a decay tail."""
     return path.pending.readouts_at(path.task.segments.index(tail, 1), tail.stop)
 
 

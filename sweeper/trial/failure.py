@@ -1,4 +1,4 @@
-"""Why an attempt at a pack ended before its readouts were measured, and what to try next."""
+"""Failures of an attempt at a pack, and the limits of the next attempt."""
 
 import traceback
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much an attempt may take on at once, after earlier ones ran out of memory; None is no limit.
+    """The batch limits of an attempt, after earlier ones ran out of memory; None is no limit.
 
     `micro_rows` bounds the rows per path, process and forward pass, `readouts` those scored together.
     Neither is part of a configuration: they change nothing but rounding.
@@ -39,7 +39,7 @@ class Limits:
     halvings: int = 0
 
     def after(self, failure: Failure) -> "Limits | None":
-        """What to try next, or None where less would not help."""
+        """The limits of the next attempt, or None if lower limits would not help."""
         if not failure.out_of_memory:
             return None
         if failure.reason["stage"] == "train" and failure.micro_rows > 1:
@@ -50,7 +50,7 @@ class Limits:
 
 
 def failure_of(error: Exception, stage: str) -> Failure:
-    """An error as a failure of some stage."""
+    """Convert an error to the failure of a stage."""
     reason: dict[str, Any] = {
         "class": type(error).__name__,
         "message": str(error),
@@ -70,15 +70,15 @@ def attempt_failure(
     micro_rows: int,
     readouts: int,
 ) -> Failure:
-    """What an error means for the readouts that an attempt has left.
+    """Convert the error of an attempt to the failure of its remaining readouts.
 
     Args:
-        error: What ended the attempt.
-        stage: What its first path was doing.
-        provenance: Of its first path.
-        device: Where it ran.
-        micro_rows: Rows per path and forward pass that were tried last, 0 before the first.
-        readouts: Readouts that were scored together last, 0 before the first.
+        error: The error that ended the attempt.
+        stage: The stage of its first path.
+        provenance: The provenance of its first path.
+        device: The device it ran on.
+        micro_rows: The last number of rows per path and forward pass; 0 before the first.
+        readouts: The last number of readouts scored together; 0 before the first.
     """
     failure = failure_of(error, stage)
     if not is_out_of_memory(error):
@@ -87,7 +87,7 @@ def attempt_failure(
         f"out of memory ({memory_summary(device)}) with {micro_rows} row(s) per forward "
         f"pass and {readouts or 1} readout(s) scored together; set "
         "compute.gradient_checkpointing, lower data.max_length or evaluation.batch_size, use LoRA, or "
-        "spread a trial over more GPUs with compute.gpus_per_trial"
+        "shard a trial over more GPUs with compute.gpus_per_trial"
     )
     return replace(
         failure,

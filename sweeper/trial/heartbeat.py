@@ -1,4 +1,4 @@
-"""Signs of life: how far the paths of an attempt are, on disk while they run."""
+"""Heartbeats: writes the progress of the paths of an attempt to disk while they run."""
 
 import contextlib
 import time
@@ -13,19 +13,19 @@ SECONDS = 1.0
 """The shortest time between two writings within a stage."""
 
 SHARE = 100
-"""Within a stage, writing takes at most one part in so many of the time: a slow disk is written less."""
+"""Within a stage, writing takes at most 1/SHARE of the time, so slow disks are written less often."""
 
 
 class Heartbeat:
     """Writes the progress of paths at every change of stage, and about once a second in between.
 
-    Only what is known already is written: no loss is fetched from a GPU for it. A disk that refuses
-    is ignored here; checkpoint and record, without which a trial cannot go on, will say so.
+    Only known values are written: no loss is fetched from a GPU for it. Disk errors are ignored here; a
+    checkpoint or a record that cannot be written reports them.
 
     Args:
-        pending: What the attempt has to do. Only the main process of a trial writes.
-        clock: Seconds.
-        alive: Called with every sign of life.
+        pending: The readouts of the attempt. Only the main process of a trial writes.
+        clock: A monotonic clock, in seconds.
+        alive: Called at every heartbeat.
     """
 
     def __init__(
@@ -43,11 +43,11 @@ class Heartbeat:
         self._ended: set[PendingReadouts] = set()
 
     def follow(self, paths: Iterable[RunningPath]) -> None:
-        """From here on, report how far these paths are."""
+        """Report the progress of these paths from now on."""
         self._running = {path.pending: path for path in paths}
 
     def enter(self, stage: str, paths: Iterable[RunningPath]) -> None:
-        """Paths begin a stage, or go on in it."""
+        """Report that paths enter a stage, or continue in it."""
         self._alive()
         changed = [path for path in dict.fromkeys(paths) if path.pending.stage != stage]
         for path in changed:
@@ -59,13 +59,13 @@ class Heartbeat:
             self.tick()
 
     def tick(self) -> None:
-        """Something was done."""
+        """Report progress."""
         self._alive()
         if self._clock() >= self._due:
             self._write([one for one in self._pending if one not in self._ended])
 
     def end(self) -> None:
-        """No path is worked on any more."""
+        """Report that the attempt has ended."""
         self._write(self._pending, ended=True)
         self._running = {}
 

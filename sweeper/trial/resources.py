@@ -1,4 +1,4 @@
-"""What an attempt works with, acquired and released in one place."""
+"""The resources of an attempt, acquired and released in one place."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -67,7 +67,8 @@ def acquire(pending: Sequence[PendingReadouts], heartbeat: Heartbeat) -> Iterato
         _switch_training_aids(model, task.compute)
         if len(pending) > 1 and getattr(model.config, "attention_dropout", None):
             raise ModelError(
-                "a model with dropout of its own trains one adapter at a time",
+                "a model with attention dropout can train only one adapter at a time; set "
+                "`compute.adapters_per_trial: 1`",
                 code="model.unsupported",
             )
         name = "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device)
@@ -106,7 +107,7 @@ def _path(
 
 
 def _switch_training_aids(model: PreTrainedModel, compute: ComputeSettings) -> None:
-    """What changes the cost of a training step and not its result."""
+    """Apply settings that change the cost of a training step but not its result."""
     if compute.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     elif model.is_activation_checkpointing:

@@ -1,4 +1,4 @@
-"""`run_pack`: do what is left of some trajectories; what fails in them becomes a record."""
+"""`run_pack`: runs the unfinished readouts of some trajectories; failures become records."""
 
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -25,7 +25,7 @@ StorageOf = Callable[[str], TrialStorage]
 def run_trajectory(
     task: TrajectoryTask, storage: TrialStorage, done: Keys = frozenset()
 ) -> Iterator[TrialRecord]:
-    """Do what is left of one task; see `run_pack`."""
+    """Run the unfinished readouts of one task; see `run_pack`."""
     for records in run_pack([task], lambda trajectory_id: storage, done):
         yield from records
 
@@ -33,21 +33,21 @@ def run_trajectory(
 def run_pack(
     tasks: Sequence[TrajectoryTask], storage_of: StorageOf, done: Keys = frozenset()
 ) -> Iterator[list[TrialRecord]]:
-    """Do what is left of some tasks and yield the records of all other readouts, found or new.
+    """Run the unfinished readouts of some tasks, and yield their records, recovered or new.
 
-    Records come in lists, as they were measured; each is durable before it is yielded.
+    Records are yielded in lists, as they were measured; each is durable before it is yielded.
 
-    Never raises for what goes wrong in a trial itself: the readouts that are left end `failed`. Paths are
-    independent: one that diverges does not touch the others. Out of memory, the micro-batch is halved (or
-    the number of readouts scored together) and the work goes on from its last checkpoint; where a pack
-    fails all the same, each of its paths goes on alone.
+    Errors within a trial are not raised: the remaining readouts become `failed`. Paths are independent: if
+    one diverges, the others continue. Out of memory, the micro-batch (or the number of readouts scored
+    together) is halved and work continues from the last checkpoint; if a pack still fails, each of its
+    paths continues alone.
 
     Args:
         tasks: Complete descriptions of trajectories of one sweep. Several LoRA trajectories with the same
             batch size are trained through one forward and backward pass.
         storage_of: The part of the run folder that belongs to a trajectory, by its id; interrupted work
             is continued from what lies there.
-        done: The (config_id, seed) that have their record already; they are left alone.
+        done: The (config_id, seed) pairs that already have a record; they are skipped.
 
     Raises:
         RankLostError: a process of a trial on several GPUs was lost; called again, it is started again.

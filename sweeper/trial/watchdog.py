@@ -1,9 +1,9 @@
-"""Ends a process that makes no progress, wherever it hangs.
+"""Stops a process that makes no progress, wherever it hangs.
 
-Python's `faulthandler` waits in a thread of its own, written in C, on the monotonic clock: a hang that
-holds the interpreter's lock, inside CUDA or a collective, cannot keep it from writing where every thread
-stands and ending the process, and a clock that jumps does not wake it. The driver starts the trial again,
-which goes on from its checkpoint.
+Python's `faulthandler` waits in a separate C thread on the monotonic clock. So even if the process hangs
+with the interpreter lock held, inside CUDA or a collective, it writes the stack traces of all threads and
+exits; changes of the system clock have no effect. The driver restarts the trial, which continues from its
+checkpoint.
 """
 
 import faulthandler
@@ -14,13 +14,13 @@ from pathlib import Path
 from types import TracebackType
 
 REARM_SHARE = 100
-"""Signs of life closer together than this part of the allowed time count as one."""
+"""Heartbeats within 1/REARM_SHARE of the timeout count as one."""
 
 
 class Watchdog:
-    """Waits for signs of life of one attempt. There is one timer in a process, so one at a time.
+    """Watches the heartbeats of one attempt. A process has one timer, so there is one watchdog at a time.
 
-    While nothing is being done (`rest`), the timer is disarmed.
+    The timer is disarmed while the attempt is idle (`rest`).
     """
 
     def __init__(self, seconds: float, note: Path) -> None:
@@ -31,14 +31,14 @@ class Watchdog:
         self.beat()
 
     def beat(self) -> None:
-        """Something was done: the time begins anew."""
+        """Restart the timer after progress."""
         now = time.monotonic()
         if now >= self._due:
             self._due = now + self._seconds / REARM_SHARE
             faulthandler.dump_traceback_later(self._seconds, file=self._file, exit=True)
 
     def rest(self) -> None:
-        """Disarm the timer until the next sign of life."""
+        """Disarm the timer until the next heartbeat."""
         faulthandler.cancel_dump_traceback_later()
         self._due = 0.0
 

@@ -27,7 +27,7 @@ from sweeper.trial.run import run_here
 
 
 def main(job_path: str, rank: int, pipe: int) -> None:
-    """Make one attempt together with the other processes, and tell what came of it."""
+    """Run one attempt together with the other processes, and report its result through the pipe."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     job = json.loads(Path(job_path).read_text(encoding="utf-8"))
     tasks = [TrajectoryTask.from_json(text) for text in job["tasks"]]
@@ -41,7 +41,7 @@ def main(job_path: str, rank: int, pipe: int) -> None:
         rank=rank,
         world_size=world.size,
     )
-    world.barrier()  # One that finds nothing to do must not hang up while others still connect.
+    world.barrier()  # A process without work must not disconnect while others still connect.
     attempt = run_here(
         tasks,
         partial(TrialStorage, Path(job["root"])),

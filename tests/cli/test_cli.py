@@ -341,8 +341,8 @@ def test_where_trials_are_placed_may_change_in_a_begun_run(
 
 def test_damaged_records_are_refused_by_line(command: Command, sweep: Path, begun: Path) -> None:
     write(begun / "records.jsonl", "{}")
-    refused(command("run", sweep, "--out", begun), r"records\.jsonl:1: record version None")
-    refused(command("front", begun), r"records\.jsonl:1: record version None")
+    refused(command("run", sweep, "--out", begun), r"records\.jsonl:1: unknown record version None")
+    refused(command("front", begun), r"records\.jsonl:1: unknown record version None")
 
 
 def outcome(task: TrajectoryTask) -> Iterable[TrialRecord]:

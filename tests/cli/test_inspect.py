@@ -253,7 +253,7 @@ def test_ls_lists_runs_with_progress_and_goodness(
         ("spec.yaml", "name: [", "spec.yaml"),
         ("spec.yaml", None, "cannot read .*spec.yaml"),
         ("plan.json", "[]", "plan.json is damaged"),
-        ("records.jsonl", "{}\n", r"records.jsonl:1: record version None"),
+        ("records.jsonl", "{}\n", r"records.jsonl:1: unknown record version None"),
     ],
 )
 def test_a_damaged_run_is_a_line_and_the_others_are_listed(

@@ -91,7 +91,7 @@ def test_turns_survive_the_way_through_datasets(offline_hub: Path, tmp_path: Pat
     (example,) = load_examples(own("own/talks", format="orca"))
     assert (example.prompt, example.completion) == ("q", "r")
     table = pa.Table.from_pylist([{"messages": [{"role": "user", "content": "q"}]}] * 2)
-    with pytest.raises(DataError, match="row 1: `messages` has no turn of the assistant"):
+    with pytest.raises(DataError, match="row 1: `messages` has no assistant turn"):
         parquet.write_table(table, tmp_path / "a.parquet")
         load_examples(source(tmp_path / "a.parquet", "messages"))
 
@@ -102,7 +102,7 @@ def test_a_revision_is_read_as_it_was(offline_hub: Path, tmp_path: Path) -> None
     sizes = {name: len(read_rows(own(revision=name))) for name in (None, "v1", OTHER, COMMIT)}
     assert sizes == {None: 5, "v1": 2, OTHER: 2, COMMIT: 5}
     assert data_hash(own(revision="v1")) == f"own/rows@{OTHER}"
-    with pytest.raises(DataError, match="hub at revision `v2` it is not in the cache"):
+    with pytest.raises(DataError, match="hub at revision `v2` is not in the cache"):
         read_rows(own(revision="v2"))
 
 
@@ -245,7 +245,7 @@ def test_without_the_extra_one_message_names_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(MissingExtraError, match=r"install `sweeper-llm\[train\]`, or give a local"):
+    with pytest.raises(MissingExtraError, match=r"install `sweeper-llm\[train\]`, or use a local"):
         read_rows(own())
     path = tmp_path / "a.parquet"
     path.touch()

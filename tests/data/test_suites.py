@@ -92,7 +92,7 @@ def test_training_rows_can_be_asked_unless_they_need_more_than_a_prompt(tmp_path
     orca = write_jsonl(
         tmp_path / "b.jsonl", [{"system_prompt": "s", "question": "q", "response": "r"}]
     )
-    with pytest.raises(DataError, match="row 1 has a system prompt or earlier turns, and a suite"):
+    with pytest.raises(DataError, match="row 1 has a system prompt or earlier turns, but a suite"):
         load_prompts(source(orca, "orca"))
 
 

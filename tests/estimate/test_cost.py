@@ -470,9 +470,12 @@ def test_a_shape_is_read_from_a_folder_and_from_the_hub_cache(
     ("content", "message"),
     [
         (None, "no config.json"),
-        ("{", "cannot be read as JSON"),
+        ("{", "config.json as JSON"),
         ("[]", "model_type is None"),
-        (json.dumps({"model_type": "gpt2"}), "model_type is 'gpt2', the cost model knows llama"),
+        (
+            json.dumps({"model_type": "gpt2"}),
+            "model_type is 'gpt2', but the cost model supports only llama",
+        ),
         (json.dumps({"model_type": "llama"}), "the key 'num_attention_heads' is missing"),
         (json.dumps({"model_type": "llama", **SMALL, "vocab_size": "x"}), "not the shape"),
         (json.dumps({"model_type": "llama", **SMALL, "num_attention_heads": 0}), "not the shape"),
@@ -487,7 +490,7 @@ def test_a_bad_model_folder_is_named(tmp_path: Path, content: str | None, messag
 
 def test_an_unknown_adapter_target_is_named() -> None:
     shape = PUBLISHED["Llama-2-7B"][0]
-    with pytest.raises(ModelError, match=r"no linear layer `c_attn`; it knows q_proj"):
+    with pytest.raises(ModelError, match=r"linear layer `c_attn`; known layers: q_proj"):
         shape.trainable(Tuning("lora", lora_target_modules=("c_attn",)))
     dotted = Tuning("lora", lora_r=1, lora_target_modules=("self_attn.q_proj",))
     assert shape.trainable(dotted) == 32 * 2 * 4096

@@ -191,7 +191,7 @@ def test_a_command_that_opens_an_old_run_says_how_to_bring_it_up(run: RunFolder)
     info = json.loads(run.info.read_text("utf-8")) | {"version": RUN_VERSION + 1}
     run.info.write_text(json.dumps(info), "utf-8")
     for opened in (open_run, lambda root: migrate(RunFolder(root), write=True)):
-        with pytest.raises(RunFolderError, match="install the sweeper that wrote it"):
+        with pytest.raises(RunFolderError, match="install the sweeper version that wrote it"):
             opened(run.root)
 
 

@@ -74,7 +74,7 @@ def test_the_certain_rule_is_asked_first_and_names_its_limit() -> None:
     assert reason is not None
     assert (reason["rule"], reason["k"], reason["n"], reason["of"]) == ("curtail", 9, 32, 256)
     assert (reason["limit"], reason["confidence"]) == (0.05, 0.95)
-    assert "allows 7 of all" in reason["evidence"]
+    assert "allows at most 7 in total" in reason["evidence"]
     raced = stop_reason(rules, Count(7, 32, 256))
     assert raced is not None and (raced["rule"], raced["limit"], raced["error"]) == (
         "race",

@@ -299,7 +299,7 @@ def test_a_pipe_in_the_place_of_a_file_makes_nobody_wait(tmp_path: Path, serve: 
     assert "plan.json is neither a file nor a folder" in server.ask("/").text
     for target in ("/runs/run/", "/runs/run/live.json", "/runs/run/files/plan.json"):
         assert server.ask(target).status == 404
-    with pytest.raises(OSError, match=r"plan\.json is no file"):
+    with pytest.raises(OSError, match=r"plan\.json is not a regular file"):
         open_regular_file(folder.plan)
 
 
@@ -458,7 +458,7 @@ def test_growing_records_equal_a_fresh_reading_whatever_happens_to_the_file(
         path.write_text("".join(content))
         assert growing.read() == read_records(path).records
     path.write_text("".join([*lines, lines[4]]))
-    with pytest.raises(SweeperError, match=r"stands already in line 5"):
+    with pytest.raises(SweeperError, match=r"first in line 5"):
         growing.read()
     path.write_text("".join(lines[:7]))
     assert len(growing.read()) == 7

@@ -230,7 +230,7 @@ def test_something_that_is_no_ray_cluster_is_told() -> None:
         port = server.getsockname()[1]
         found = find("Ray cluster", address=f"ray.invalid.scheme://127.0.0.1:{port}")
     assert found.state == "problem"
-    assert "Ray cannot use" in found.found
+    assert "cannot connect Ray to" in found.found
 
 
 @pytest.fixture

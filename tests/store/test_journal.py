@@ -64,7 +64,7 @@ def test_a_torn_last_line_is_skipped_then_cut_and_reported(
 
 def test_an_entry_with_a_line_end_or_without_a_number_is_refused(tmp_path: Path) -> None:
     with Journal(tmp_path / "a.jsonl") as journal:
-        with pytest.raises(ValueError, match="one line"):
+        with pytest.raises(ValueError, match="must not contain a line end"):
             journal.append(b"a\nb")
         with pytest.raises(ValueError, match="JSON compliant"):
             journal.append_json(float("nan"))

@@ -215,11 +215,11 @@ def test_an_outage_holds_nothing_up_and_is_made_up_for(
         for record in RECORDS:
             add(here, [record])
             on_record(record)
-        _until(lambda: "the sweep goes on" in caplog.text)
+        _until(lambda: "the sweep continues" in caplog.text)
         store.away = False
         _until(lambda: "up to date again" in caplog.text)
     assert (store.root / "records.jsonl").read_bytes() == here.records.read_bytes()
-    assert caplog.text.count("the sweep goes on") == 1
+    assert caplog.text.count("the sweep continues") == 1
 
 
 def _until(true: Any) -> None:
@@ -240,7 +240,7 @@ def test_a_store_that_stays_away_is_said_and_sent_to_by_the_next_run(
         store.away = True
         add(here, RECORDS)
         on_record(RECORDS[-1])
-    assert "The same command sends what is missing" in caplog.text
+    assert "Run the same command again to upload the rest" in caplog.text
     assert not (store.root / "records.jsonl").exists()
     pauses: list[float] = []
     with raises("mirror.unreachable"):

@@ -56,7 +56,7 @@ def test_a_complete_record_needs_every_objective() -> None:
 
 
 def test_a_complete_record_carries_no_reason() -> None:
-    with pytest.raises(RecordError, match="`complete` carries none"):
+    with pytest.raises(RecordError, match="a `complete` record must have no reason"):
         record(reason=FAILURE)
 
 
@@ -120,7 +120,7 @@ def test_nan_and_infinities_survive_json(value: float) -> None:
 def test_an_unknown_version_is_refused_before_the_laws_are_looked_at(version: Any) -> None:
     raw = {**json.loads(record().to_json()), "version": version, "status": "nonsense", "new": 1}
     with pytest.raises(
-        RecordError, match=rf"record version {version!r} is unknown.*reads {RECORD_VERSION}"
+        RecordError, match=rf"unknown record version {version!r}.*reads {RECORD_VERSION}"
     ):
         TrialRecord.from_json(json.dumps(raw))
 
@@ -213,7 +213,9 @@ def test_a_damaged_line_in_the_middle_is_an_error_with_its_number(
 def test_a_configuration_and_seed_that_stand_twice_are_an_error(tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"
     write(path, record("c1"), record("c1", seed=1), record("c1"))
-    with pytest.raises(RecordError, match=r":3: configuration c1 seed 0 stands already in line 1"):
+    with pytest.raises(
+        RecordError, match=r":3: duplicate record of configuration c1 seed 0, first in line 1"
+    ):
         read_records(path)
 
 
@@ -221,7 +223,7 @@ def test_a_second_record_of_one_configuration_and_seed_is_not_written(tmp_path: 
     path = tmp_path / "records.jsonl"
     writer = RecordWriter(path)
     writer.append(record("c1"))
-    with pytest.raises(RecordError, match="configuration c1 seed 0 has a record"):
+    with pytest.raises(RecordError, match="configuration c1 seed 0 already has a record"):
         writer.append(record("c1"))
     writer.append(record("c2"))
     writer.close()
@@ -317,11 +319,11 @@ def test_a_record_of_a_version_without_samples_is_read() -> None:
     ],
 )
 def test_a_metric_that_its_samples_do_not_give_is_refused(name: str, lie: Metric) -> None:
-    with pytest.raises(RecordError, match=f"{name} must follow from its samples, which give"):
+    with pytest.raises(RecordError, match=f"{name} must equal the value of its samples, "):
         sampled(metrics={**FROM_SAMPLES, name: lie})
     line = json.loads(sampled().to_json())
     line["metrics"][name] = {"value": lie.value, "n": lie.n, "k": lie.k}
-    with pytest.raises(RecordError, match=f"{name} must follow from its samples"):
+    with pytest.raises(RecordError, match=f"{name} must equal the value of its samples"):
         TrialRecord.from_json(json.dumps(line))
 
 
@@ -331,9 +333,9 @@ def test_a_metric_that_its_samples_do_not_give_is_refused(name: str, lie: Metric
         ({"unsafe_rate": "0100000x"}, "must be one 0 or 1 for each prompt"),
         ({"unsafe_rate": ""}, "must be one 0 or 1 for each prompt"),
         ({"rouge_l": ()}, "the samples of rouge_l are empty"),
-        ({"heldout/loss": (8.0,)}, "are 1 rows, their tokens 2"),
-        ({"exact_match": "01"}, "samples belong to a recorded metric, but there is no exact_match"),
-        ({"rouge_l": ("a",) * 6}, "says what they hold"),
+        ({"heldout/loss": (8.0,)}, "have 1 rows, but their token counts have 2"),
+        ({"exact_match": "01"}, "samples of exact_match without a metric of this name"),
+        ({"rouge_l": ("a",) * 6}, "for their format"),
         ({"rouge_l": 3}, "expected fields"),
     ],
 )

@@ -182,7 +182,7 @@ def test_records_that_a_storage_forgot_are_not_written_over(
 
     monkeypatch.setattr("sweeper.store.journal.os.fsync", forgets)
     monkeypatch.setattr("sweeper.store.journal.os.ftruncate", lambda *a: None)
-    with pytest.raises(RecordError, match="its storage has lost lines; the same command measures"):
+    with pytest.raises(RecordError, match="its storage has lost lines; run the same command again"):
         writer.append(record("c3"))
     assert [item.config_id for item in read_records(path).records] == ["c1"]
 

@@ -53,7 +53,7 @@ def test_the_half_that_was_left_out_is_used_under_old_and_new_seeds() -> None:
     assert [suite.prompt_split for suite in made.spec.evaluation.harmless] == ["all"]
     assert made.spec.seeds == (0, 1, 2)
     assert made.new_prompts
-    assert made.notes[0] == "prompts of harmless.csv are the same ones (`prompt_split: all`)"
+    assert made.notes[0] == "prompts of harmless.csv are the same (`prompt_split: all`)"
     assert made.folder.root.parent == Path("run/confirm")
     rest = {"evaluation", "seeds"}
     assert made.spec.model_dump(exclude=rest) == spec.model_dump(exclude=rest)
@@ -65,7 +65,7 @@ def test_where_every_prompt_was_used_only_seeds_are_new_and_that_is_said() -> No
     made, *_ = laid_out("seeds=[0]")
     assert made.spec.seeds == (1, 2)
     assert not made.new_prompts
-    assert "the prompts are the same ones, and only seeds 1, 2 are new" in made.notes[0]
+    assert "the prompts are the same, and only seeds 1, 2 are new" in made.notes[0]
     with pytest.raises(SweeperError, match="only seeds can be new"):
         laid_out(seeds=0)
     assert laid_out(*SEARCHED, seeds=0)[0].spec.seeds == (0,)
@@ -136,7 +136,7 @@ def test_the_limit_of_the_policy_decides_what_holds() -> None:
 
 
 def test_nothing_is_confirmed_where_nothing_was_chosen() -> None:
-    with pytest.raises(SweeperError, match="There is nothing to confirm"):
+    with pytest.raises(SweeperError, match="nothing to confirm"):
         laid_out(policy=Policy("max-utility-at", limit=0.001))
 
 

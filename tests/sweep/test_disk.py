@@ -140,7 +140,7 @@ def test_a_run_that_does_not_fit_is_refused_with_what_would_help(
         check_disk(need, spec, folder)
     text = str(refused.value)
     assert "5.50 GiB" in text and "checkpoints 3.00 GiB, weights 2.00 GiB" in text
-    assert "disk_quota_gib allows 5 GiB" in text and "keep_weights: front" in text
+    assert "disk_quota_gib is 5 GiB" in text and "keep_weights: front" in text
     check_disk(need, make_spec("compute.disk_quota_gib=5.5"), folder)
     assert free_disk_bytes(folder.root) == pytest.approx(free_disk_bytes(tmp_path), rel=0.1)
     monkeypatch.setattr("sweeper.sweep.disk.free_disk_bytes", lambda path: 5 * GIB)
@@ -173,7 +173,7 @@ def test_the_quota_stops_a_run_once_the_folder_is_larger(tmp_path: Path) -> None
     on_record = quota_check(spec, folder, iter(range(0, 9999, 30)).__next__)
     on_record(record)
     (tmp_path / "large").write_bytes(b"x" * 1_100_000)
-    with pytest.raises(DiskQuotaError, match=r"1\.05 MiB.*allows 0\.001 GiB.*sweeper clean"):
+    with pytest.raises(DiskQuotaError, match=r"1\.05 MiB.*is 0\.001 GiB.*sweeper clean"):
         for _ in range(99):
             on_record(record)
     quota_check(make_spec(), folder)(record)

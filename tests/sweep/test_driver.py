@@ -173,7 +173,7 @@ def test_more_than_the_cluster_has_is_refused_instead_of_waited_for(
     tiny_spec: SweepSpec, key: str, kind: str
 ) -> None:
     spec = asking(tiny_spec, **{key: 64})
-    with pytest.raises(SweeperError, match=rf"needs 64 {kind}, the cluster has 2; .*{key}"):
+    with pytest.raises(SweeperError, match=rf"needs 64 {kind}, but the cluster has 2; .*{key}"):
         trial_resources(spec, {"CPU": 2.0, "GPU": 2.0})
 
 

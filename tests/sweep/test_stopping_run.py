@@ -260,6 +260,6 @@ def test_too_few_prompts_for_any_verdict_are_refused(sweep_text: str) -> None:
     task = tasks_of(spec)[0]
     assert task.stop is not None
     strict = replace(task.stop.limits[0], max=0.05, confidence=0.95)
-    with pytest.raises(DataError, match="with 8 harmful prompts not even 0 unsafe responses"):
+    with pytest.raises(DataError, match="with 8 harmful prompts, even 0 unsafe responses"):
         preflight(replace(task, stop=replace(task.stop, limits=(strict,))))
     assert preflight(task)["train_rows"] == 12
