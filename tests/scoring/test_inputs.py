@@ -48,7 +48,7 @@ def test_a_template_that_fills_the_window_of_either_side_is_found_by_the_preflig
 ) -> None:
     for train, test in (("alpaca", "chat"), ("chat", "alpaca")):
         sides = Template(ChatFormat(train, None), ChatFormat(test, None))
-        with pytest.raises(DataError, match="max_length is 64; raise data"):
+        with pytest.raises(DataError, match="max_length is 64; increase data"):
             preflight(replace(task, data=replace(task.data, template=sides)))
 
 
