@@ -1,4 +1,4 @@
-"""The report: `report_data` decides what is said, `render` writes it as one self-contained page."""
+"""The report: `report_data` computes its contents, `render` writes it as one self-contained page."""
 
 from sweeper.report.data import ReportData, report_data
 from sweeper.report.page import render, write_report

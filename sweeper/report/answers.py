@@ -1,4 +1,4 @@
-"""Stored responses as the page holds them: every text once, and where a list's phrase stands in it."""
+"""Stored responses for the page: every text once, with the position of a list's phrase in it."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +12,7 @@ from sweeper.planning import short_hash
 from sweeper.store.folder import open_regular_file
 
 TEXT_LIMIT = 4_000
-"""How many characters of a prompt or response are shown; how many more there are is said."""
+"""How many characters of a prompt or response are shown; the page gives the number of the rest."""
 
 LINE_LIMIT = 16 * 1024**2
 """A stored response of more bytes than this is not read."""
@@ -20,17 +20,20 @@ LINE_LIMIT = 16 * 1024**2
 _SHORT = 2_048
 
 _HEAD, _TELLING = 16, 8
-"""How many letters of a prompt's beginning in its id, or of an id in the prompt, give it away."""
+"""An id and a prompt that share this many leading letters reveal the prompt."""
 
 HARMLESS_SUITES = ("harmless", "utility")
-"""Suites whose texts are shown at once. Any other one is taken to be harmful."""
+"""Suites whose texts are shown at once. Any other one is treated as harmful."""
 
 CUT, DEGENERATE = 1, 2
 """Flags of an answer: generation was ended early; blank or repetitive, and without a phrase."""
 
 NOT_SHOWN, DIFFERS, BEYOND = -1, -2, -3
-"""In the place of a phrase's start: no place is known, the list of this version finds something
-else than the record says, or it stands in what was cut off."""
+"""Special values of a phrase's start.
+
+The position is unknown, the list of this version disagrees with the record, or the phrase is in the part
+that was cut off.
+"""
 
 
 class Stored(NamedTuple):
@@ -69,7 +72,7 @@ def read_stored(path: Path, lists: Sequence[str]) -> Iterator[Stored]:
 
 @lru_cache(maxsize=16_384)
 def _known(line: bytes, lists: tuple[str, ...]) -> Stored:
-    """A line as a value. Configurations share many lines, above all those that hold a refusal."""
+    """A line as a value. Cached, because configurations share many lines, mainly refusals."""
     return _stored(json.loads(line), lists)
 
 
@@ -105,7 +108,7 @@ def _verdict(found: Mapping[str, Any] | None) -> Verdict | None:
 
 
 def is_harmful(suite: str) -> bool:
-    """Whether the texts of a suite are hidden behind a notice, and left out of a redacted page."""
+    """Whether the texts of a suite are collapsed, and left out of a redacted page."""
     return suite not in HARMLESS_SUITES
 
 
@@ -115,10 +118,10 @@ def shortened(text: str) -> tuple[str, int]:
 
 
 def tells(name: str, prompt: str) -> bool:
-    """Whether a prompt's id gives away its text: it is, holds or begins with it, or is a part of it.
+    """Whether a prompt's id reveals its text: it equals, contains or begins with it, or is a part of it.
 
     Case and all but letters and digits do not count, so that slugs are found too. An id of fewer than
-    eight of them is taken to give nothing away, unless the whole prompt is in it.
+    eight of them reveals nothing, unless it contains the whole prompt.
     """
     found, text = _letters(name), _letters(prompt)
     if not found or not text:
@@ -131,20 +134,20 @@ def _letters(text: str) -> str:
 
 
 def units(text: str, place: int) -> int:
-    """A place in a text in UTF-16 units, which is how a browser counts."""
+    """A position in a text in UTF-16 units, as in a browser."""
     return place + sum(char > "\uffff" for char in text[:place])
 
 
 def cost(value: Any) -> int:
-    """How many bytes a value takes in a block of the page, with the comma after it."""
+    """The size of a value in a block of the page in bytes, with the comma after it."""
     text = json.dumps(value, separators=(",", ":"))
     return len(text) + 1 + 5 * sum(map(text.count, "<>&"))
 
 
 class Texts:
-    """What is stored once: phrases, prompts, answers and orders of prompts, each known by its number.
+    """Deduplicated phrases, prompts, answers and orders of prompts, each referenced by its number.
 
-    A staged text costs `staged` bytes; it is kept by `commit`, and forgotten by `drop`.
+    Staged texts take `staged` bytes; `commit` keeps them, `drop` discards them.
     """
 
     def __init__(
@@ -184,12 +187,12 @@ class Texts:
         return self._number(("order", *prompts), self.orders, lambda: prompts)
 
     def commit(self, extra: int) -> None:
-        """Keep what is staged, and `extra` bytes beside it."""
+        """Keep the staged texts, and count `extra` bytes."""
         self.bytes += self.staged + extra
         self._new, self.staged = [], 0
 
     def drop(self) -> None:
-        """Forget what is staged."""
+        """Discard the staged texts."""
         for key, values in reversed(self._new):
             values.pop()
             del self._numbers[key]
@@ -205,7 +208,7 @@ class Texts:
         return self._numbers[key]
 
     def _id(self, row: Stored) -> str:
-        """The id of a prompt; in a redacted page a hash in place of one that tells the prompt."""
+        """The id of a prompt; in a redacted page, a hash instead of an id that reveals the prompt."""
         secret = self._redact and is_harmful(row.suite) and tells(row.id, row.prompt)
         return short_hash(row.id) if secret else row.id[:200]
 

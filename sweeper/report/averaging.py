@@ -1,4 +1,4 @@
-"""The effect of averaging, all else equal: wins, losses and ties against controls, and at equal utility."""
+"""The effect of averaging: wins, losses and ties against controls, and at equal utility."""
 
 from collections.abc import Callable, Sequence
 from statistics import NormalDist
@@ -28,7 +28,7 @@ AGAINST = {
     "ema": "interpolation with the same weight",
     "feedback": "matched learning rate",
 }
-"""What else an average is compared with, beside the same configuration without averaging."""
+"""Further controls of an average, besides the same configuration without averaging."""
 
 AT_EQUAL_UTILITY = "raw at equal utility"
 
@@ -41,11 +41,11 @@ Pair = tuple[Candidate, Candidate]
 class Tally(NamedTuple):
     """How averaged configurations compare with their controls in one metric.
 
-    `wins` are averaged ones that are better with a paired 95 % interval of their own that leaves zero
-    out, `losses` worse ones, `ties` all others. `share` is the share of pairs in which the averaged one
-    is better by the measured values alone, equal ones counting half. `mean` is the mean difference,
-    averaged - control, with its 95 % interval over prompts or rows: pairs share them, and training runs
-    too, so pairs are not independent. It is None where pairs have no rows in common.
+    `wins` are averaged ones that are better with a paired 95 % interval that excludes zero, `losses` worse
+    ones, `ties` all others. `share` is the fraction of pairs in which the averaged one is better by the
+    measured values only, equal ones counting half. `mean` is the mean difference, averaged - control, with
+    its 95 % interval over prompts or rows: pairs share them, and training runs too, so pairs are not
+    independent. It is None where pairs have no rows in common.
     """
 
     metric: str
@@ -68,7 +68,7 @@ class Effect(NamedTuple):
 
 
 class Pairings(NamedTuple):
-    """Pairs by kind of average and of control; `rows` keeps those of rates and utilities."""
+    """Pairs by kind of average and of control; `rows` caches the rows of rates and utilities."""
 
     groups: tuple[tuple[str, str, list[Pair]], ...]
     rows: tuple[dict[str, Floats | None], dict[str, Floats | None]]
@@ -79,9 +79,9 @@ def averaging_effects(
 ) -> tuple[Effect, ...]:
     """Every complete averaged configuration against its controls, by kind of average.
 
-    The one without averaging has the same learning rate, batch size, steps and all else. `equal utility`
-    is another question: the raw configuration, of any settings, whose utility is nearest, and not different
-    by its paired interval. It is chosen by utility alone, so that no choice is made by safety.
+    The one without averaging has the same learning rate, batch size, steps and all other settings. `equal
+    utility` compares with the raw configuration, of any settings, whose utility is nearest and does not
+    differ by its paired interval. It is chosen by utility only, so safety does not influence the choice.
     """
     groups, rows = pairings or averaging_pairs(front, spec)
     effects = []
@@ -129,7 +129,7 @@ def equally_useful(
 ) -> Candidate | None:
     """The raw candidate nearest in utility, if the two do not differ by their interval; else None.
 
-    `values` holds the utility of each of `raws`; of equally near ones the first counts.
+    `values` holds the utility of each of `raws`; ties go to the first.
     """
     if not raws:
         return None
@@ -147,7 +147,7 @@ def tally(
 
     Args:
         pairs: Each an averaged configuration and its control.
-        objective: Which metric, and where it is to go.
+        objective: The metric and its direction.
         known: `rows_of` by configuration, filled as rows are needed.
     """
     name, sign = objective.metric, 1 if objective.direction == "maximize" else -1
@@ -185,9 +185,9 @@ def _sure_sign(found: PairedDifference | None) -> float:
 
 
 def _surely(rows: Floats, verdicts: bool) -> Floats:
-    """The sign of each mean over rows whose interval leaves zero out, as in `paired_difference`; else 0.
+    """The sign of each mean over rows whose interval excludes zero, as in `paired_difference`; else 0.
 
-    Tango's interval leaves zero out where the score test refuses it: |b - c| > z sqrt(b + c).
+    Tango's interval excludes zero where the score test rejects it: |b - c| > z sqrt(b + c).
     """
     n = rows.shape[1]
     if verdicts:
@@ -199,7 +199,7 @@ def _surely(rows: Floats, verdicts: bool) -> Floats:
 
 
 def _mean_interval(mean: float, rows: Floats, verdicts: bool) -> Interval:
-    """Of a mean over pairs, by prompt or row; verdicts that never differ do not make it certain."""
+    """The interval of a mean over pairs, by prompt or row; its width is never zero."""
     if verdicts and not rows.any():
         return interval_of_verdicts(rows, 0.95)
     return mean_interval(mean, rows, 0.95)

@@ -8,7 +8,7 @@ Entry = str | float | int | None
 
 
 class Chart(NamedTuple):
-    """One figure of the page. The table below it is also its CSV; without columns it has none.
+    """One figure of the page. Its table is also its CSV; without columns there is no table.
 
     Points that are configurations carry their `config_id` as `customdata`, which is what links the
     views. `identity` is unique on the page and stable.

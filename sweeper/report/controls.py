@@ -1,4 +1,4 @@
-"""Averaged configurations beside the controls they have to beat."""
+"""Averaged configurations beside their controls."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -58,9 +58,9 @@ def _shadow_table(
     return ControlTable(
         "Shadow EMA",
         "The same training run read three ways: as an EMA, as it is, and interpolated towards the "
-        "initial weights with the weight the EMA left on them (decay^steps). What interpolation "
-        "gives too is not owed to averaging along the path. There is no interpolation where that weight "
-        "is below 0.001.",
+        "initial weights with the weight the EMA left on them (decay^steps). An effect that "
+        "interpolation has as well is not due to averaging along the path. There is no "
+        "interpolation where that weight is below 0.001.",
         summary,
         columns,
         lines,
@@ -117,7 +117,7 @@ def _rate(candidate: Candidate) -> str:
 
 
 def _tally(pairs: Sequence[_Pair], spec: SweepSpec) -> str:
-    """How often the averaged one is safer, and the mean differences. No test is made."""
+    """How often the averaged one is safer, and the mean differences, without a test."""
     measured = [
         (pair.item.values, pair.control.values)
         for pair in pairs

@@ -1,4 +1,4 @@
-"""What the sweep was estimated to cost, beside what its records say it has cost."""
+"""The estimated cost of the sweep beside the cost in its records."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,13 +7,13 @@ from sweeper.estimate import duration_text, saved, spent
 from sweeper.store.records import TrialRecord
 
 PHASES = ("load", "train", "evaluate")
-"""What both an estimate and the records know; the start of workers and idle time are in no record."""
+"""The phases in both the estimate and the records; worker startup and idle time are not recorded."""
 
 
 def cost_rows(
     estimate: Mapping[str, Any] | None, records: Sequence[TrialRecord]
 ) -> tuple[tuple[str, str], ...]:
-    """Rows of worker time, estimated and measured, their ratio, and what stopping early has saved.
+    """Rows of worker time, estimated and measured, their ratio, and the savings by early stopping.
 
     Args:
         estimate: What plan.json holds under `estimate`, or None where none could be made.

@@ -1,4 +1,7 @@
-"""What the report says, as plain values. Every number is made here; the page only lays it out."""
+"""The contents of the report as plain values.
+
+Every number is computed here; the page only does the layout.
+"""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -105,12 +108,12 @@ def report_data(
     """Gather the report of one run.
 
     Args:
-        run: The run folder; only its name is shown, so a report says nothing about the machine.
+        run: The run folder; only its name is shown, so a report does not reveal paths.
         records: Its records, in any order.
         spec: The spec they were made from.
         accounting: What plan.json holds under `accounting`, or None where there is none.
         estimate: What it holds under `estimate`, likewise.
-        judged: Which judge the rates of the records are by, where it is not the first keyword list.
+        judged: The judge of the rates, if not the first keyword list.
     """
     records = tuple(records)
     front = find_front(records, spec)
@@ -165,7 +168,7 @@ def _constants(front: Front) -> tuple[tuple[str, str], ...]:
 
 
 def _membership_texts(certainty: Certainty) -> tuple[str, ...]:
-    """How certain the front is, a sentence each."""
+    """Sentences on the certainty of the front."""
     if not certainty.memberships:
         return ()
     texts = [
@@ -192,7 +195,7 @@ def _refinement(row: RefinementRow) -> tuple[str, ...]:
 
 
 def _metrics(front: Front, spec: SweepSpec) -> tuple[str, ...]:
-    """Objectives first, then constraints, then whatever else was asked for and measured."""
+    """Objectives first, then constraints, then other requested metrics that were measured."""
     wanted: list[str] = [item.metric for item in spec.objectives]
     wanted += [item.metric for item in spec.constraints]
     wanted += [*spec.evaluation.utility_metrics, "unsafe_rate", "over_refusal_rate"]
@@ -226,7 +229,7 @@ def _words(metric: str) -> str:
 def _answer(found: Recommendation, names: Sequence[str], spec: SweepSpec) -> str:
     """One sentence with its interval."""
     if found.chosen is None:
-        return "This sweep shows no configuration that can be recommended."
+        return "No configuration of this sweep can be recommended."
     item, name = found.chosen, spec.utility.metric
     unsafe = measure(item, "unsafe_rate")
     return (
@@ -241,7 +244,7 @@ def _selection_bias(found: Recommendation, spec: SweepSpec) -> str:
     return (
         f"{found.compared} configuration{' was' if found.compared == 1 else 's were'} compared on "
         f"the same prompts under {seeds} seed{'' if seeds == 1 else 's'}. The best "
-        "of many looks better than it is: confirm the choice on prompts that took no part in it"
+        "of many looks better than it is: confirm the choice on prompts that were not used for it"
         + ("." if seeds > 2 else ", and under at least three seeds.")
     )
 
@@ -275,8 +278,8 @@ def _accounting(account: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
 def _provenance(
     run: RunFolder, records: Sequence[TrialRecord], spec: SweepSpec
 ) -> tuple[tuple[str, str], ...]:
-    """Each fact with the values the records agree, or do not agree, on."""
-    # Blocks are flattened once for each of their values: most are the same in every record.
+    """Each fact with its value, or its values where records differ."""
+    # Each distinct block is flattened once: most are the same in every record.
     blocks: dict[tuple[str, str], Any] = {}
     counts: Counter[tuple[str, str]] = Counter()
     for record in records:

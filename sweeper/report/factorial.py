@@ -26,8 +26,8 @@ MOST_RANGES = 6
 def factorial_infos(pairings: Pairings, spec: SweepSpec) -> tuple[FactorialInfo, ...]:
     """One for each kind of control that configurations of the space have at several levels of a factor.
 
-    A level pools the pairs that have it, over everything else. Averages of other parameters are apart as
-    long as they are few.
+    A level pools the pairs that have it, over everything else. Averages with different parameters are
+    separate if they are few.
     """
     grouped: dict[str, list[Pair]] = {}
     for _, against, pairs in pairings.groups:
@@ -57,7 +57,7 @@ class _Level(NamedTuple):
 
 
 def _cells(pairs: Sequence[Pair], factor: str) -> list[tuple[_Level, list[Pair]]]:
-    """The pairs of each average at each level; none where there is but one level."""
+    """The pairs of each average at each level; none where there is only one level."""
     values = [item.config[factor] for item, _ in pairs]
     if len(set(values)) < 2:
         return []
@@ -90,7 +90,7 @@ def _point(factor: str, level: _Level, found: Tally) -> EffectPoint:
 
 
 def _places(values: Sequence[Any]) -> list[tuple[int, str]]:
-    """Each value's place and text; many numbers are pooled into ranges of about equally many."""
+    """Each value's place and text; many numbers are pooled into ranges of about equal counts."""
     known = levels(values)
     if len(known) <= MOST_LEVELS or not all(map(is_number, known)):
         at = dict(zip(known, enumerate(tick_texts(known)), strict=True))

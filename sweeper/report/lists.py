@@ -1,4 +1,4 @@
-"""The keyword lists and judges that gave the rates, and what matching words cannot see."""
+"""The keyword lists and judges that gave the rates, and the limits of keyword matching."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from sweeper.keywords.lists import keyword_list_names, load_keyword_list
 from sweeper.spec import SweepSpec
 from sweeper.store.records import TrialRecord
 
-OTHER_LIST = "not the list shipped with this version; the hash says which one it was"
+OTHER_LIST = "not the list shipped with this version; its hash identifies it"
 
 
 class KeywordListRow(NamedTuple):
@@ -36,7 +36,7 @@ def list_rows(
 
 
 def _judge_rows(judged: RejudgedRecords | None) -> tuple[KeywordListRow, ...]:
-    """The judge above the lists, with what its rates stand on."""
+    """The judge above the lists, with its coverage."""
     if judged is None:
         return ()
     row = KeywordListRow(judged.judge, judged.summary, "judge", None, judged.digest, True)
@@ -44,7 +44,7 @@ def _judge_rows(judged: RejudgedRecords | None) -> tuple[KeywordListRow, ...]:
 
 
 def _keyword_list(name: str, records: Sequence[TrialRecord], sets_rate: bool) -> KeywordListRow:
-    """A list as shipped, if that is what the records were judged with; otherwise its hash alone."""
+    """A list as shipped, if the records were judged with it; otherwise only its hash."""
     judged = {
         str(digest)
         for record in records

@@ -1,4 +1,4 @@
-"""A metric of a candidate as people read it."""
+"""A metric of a candidate as texts."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ ABSENT = "not measured"
 class Measure(NamedTuple):
     """Texts of one metric: the value, its counts, its 95 % interval, and the spread over seeds.
 
-    Rates are in per cent. Texts are empty where there is nothing to say.
+    Rates are in per cent. Texts are empty where they do not apply.
     """
 
     metric: str
@@ -21,7 +21,7 @@ class Measure(NamedTuple):
 
     @property
     def detail(self) -> str:
-        """What stands behind the value in a table: `2/256, 0.2 to 2.8 %`."""
+        """The detail below the value in a table: `2/256, 0.2 to 2.8 %`."""
         return ", ".join(part for part in (self.counts, self.interval, self.spread) if part)
 
 

@@ -27,6 +27,6 @@ def trial_outcomes(records: Sequence[TrialRecord]) -> tuple[TrialOutcome, ...]:
 
 
 def _why(record: TrialRecord) -> str:
-    """The reason to count by: of what a rule stopped the rule, for no two have the same evidence."""
+    """The reason to group by: for a stopped record only the rule, as its evidence is unique."""
     reason = record.reason or {}
     return f"rule {reason['rule']}" if record.status == "pruned" else reason_text(record)

@@ -1,7 +1,7 @@
-"""The report as one HTML file that fetches nothing: styles, script and plotly.js are inside.
+"""The report as one self-contained HTML file with styles, script and plotly.js.
 
 Every value from data is escaped by the template engine (autoescape is on for the whole template);
-only our own style sheet, script and figures are inserted as they are.
+only our own style sheet, script and figures are inserted unescaped.
 """
 
 import json
@@ -44,19 +44,19 @@ SCRIPTS = (
     "charts.js",
     "samples.js",
 )
-"""The parts of the page's script, in order. Each view is a part of its own and knows `state.js` alone."""
+"""The parts of the page's script, in order. Each view is a separate part that uses only `state.js`."""
 
 
 def json_block(value: Any) -> Markup:
-    """Data as JSON for a `<script type="application/json">` that nothing in it can leave."""
+    """Data as JSON for a `<script type="application/json">`, in which no text can end the element."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return _ours(inert(text))
 
 
 def render(data: ReportData, samples: SampleData | None = None, beside: bool = False) -> str:
-    """The page, with responses to read where there are any. Equal data gives an equal page.
+    """The page, with responses if there are any. Equal data gives an equal page.
 
-    With `beside` it loads plotly.js from a file of its own folder instead of holding it.
+    With `beside` it loads plotly.js from a file in its folder instead of embedding it.
     """
     environment = Environment(
         autoescape=True,
@@ -76,12 +76,12 @@ def render(data: ReportData, samples: SampleData | None = None, beside: bool = F
         samples=samples,
         blocks=_blocks(data, samples),
     )
-    # Half of a surrogate pair, which a broken record can hold, has no place in a file.
+    # A lone surrogate, which a damaged record can contain, cannot be written to a file.
     return page.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _blocks(data: ReportData, samples: SampleData | None) -> tuple[tuple[str, Markup], ...]:
-    """What the scripts read, by name."""
+    """The data blocks of the scripts, by name."""
     table = {"run": data.run, "formats": list(FORMATS), **table_block(data.columns, data.rows)}
     blocks = [("configurations", json_block(table)), ("pairs", json_block(data.pairs))]
     if samples is not None and samples.block is not None:
@@ -101,13 +101,12 @@ def write_report(
     redact: bool = False,
     external_plotly: bool = False,
 ) -> ReportData:
-    """Write the report of a run to `path`, whole or not at all; see `report_data` and `gather`.
+    """Write the report of a run to `path` atomically; see `report_data` and `gather`.
 
     Of responses it holds at most `samples` bytes, and with `redact` no text of harmful suites. With
     `external_plotly`, plotly.js is a file beside the page: many reports in a folder share it.
 
-    Returns:
-        What the page says.
+    Returns: The contents of the page.
 
     Raises:
         RunFolderError: the file cannot be written.

@@ -1,4 +1,4 @@
-"""What the compare tray needs to test two configurations in the page: their samples, packed."""
+"""The packed samples with which the compare tray tests two configurations in the page."""
 
 import base64
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from sweeper.stats import t_quantile
 
 CONFIDENCE = 0.95
 BUDGET = 2_500_000
-"""Characters of packed samples in a page. What does not fit is left out, and the page says so."""
+"""Characters of packed samples in a page. Samples that do not fit are left out, and the page says so."""
 
 
 def pair_block(

@@ -9,7 +9,7 @@ from sweeper.spec import ReferencePoint, ReferenceSpec, SweepSpec
 
 
 class ReferenceTable(NamedTuple):
-    """The points of one source: hyperparameters, published figures, and this sweep's own beside them."""
+    """The points of one source: hyperparameters, published and measured figures."""
 
     name: str
     source: str
@@ -19,9 +19,9 @@ class ReferenceTable(NamedTuple):
 
 
 def reference_tables(front: Front, spec: SweepSpec) -> tuple[ReferenceTable, ...]:
-    """A table for each source of `references`; nothing in it takes part in the front.
+    """A table for each source of `references`; they do not affect the front.
 
-    The trainers' defaults do not match a published point: their schedule is another one.
+    The trainers' defaults do not match a published point, as their schedule differs.
     """
     measured = [item for item in front.competing if item.role != "default"]
     return tuple(_table(reference, measured) for reference in spec.references)
@@ -55,7 +55,7 @@ def _published(point: ReferencePoint, metric: str) -> str:
 
 
 def _here(matching: Sequence[Candidate], metric: str) -> str:
-    """Of one configuration the value with its interval; of several the least and the largest."""
+    """For one configuration the value with its interval; for several the smallest and the largest value."""
     found = [item for item in matching if metric in item.values]
     if not found:
         return ABSENT

@@ -1,4 +1,4 @@
-"""Configurations that differ in average and learning rate alone: where controls are looked up."""
+"""Groups of configurations that differ only in average and learning rate, for finding controls."""
 
 import json
 from collections.abc import Sequence

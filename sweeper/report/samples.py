@@ -1,4 +1,4 @@
-"""What the sample viewer shows: which configurations' responses are in the page, and why not the others."""
+"""The data of the sample viewer: which responses are in the page, and why others are not."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,9 +15,9 @@ from sweeper.store.folder import RunFolder
 from sweeper.store.records import TrialRecord, read_records
 
 BUDGET = 4 * 1024**2
-"""How many bytes of the page responses may take unless told otherwise."""
+"""The default limit of responses in the page, in bytes."""
 
-FULL = "the page holds no more (`sweeper report --max-response-mib MIB` sets how much)"
+FULL = "the size limit is reached (set it with `sweeper report --max-response-mib MIB`)"
 NONE = "it holds no responses (`--max-response-mib 0`)"
 MISSING = "no stored responses"
 LARGE = "too large for the rest of the budget"
@@ -32,7 +32,7 @@ _FIRST = (
 
 
 class Shown(NamedTuple):
-    """Configurations whose responses are in the page: id, what it is called, hyperparameters, seeds."""
+    """A configuration whose responses are in the page: id, names, hyperparameters, seeds."""
 
     config_id: str
     names: tuple[str, ...]
@@ -41,7 +41,7 @@ class Shown(NamedTuple):
 
 
 class LeftOut(NamedTuple):
-    """Why responses are not in the page, and of which configurations (`ID`, or `ID under seed N`)."""
+    """Why responses are not in the page, and for which configurations (`ID`, or `ID under seed N`)."""
 
     why: str
     items: tuple[str, ...]
@@ -74,18 +74,17 @@ def gather(
     budget: int = BUDGET,
     redact: bool = False,
 ) -> SampleData:
-    """Choose whose responses the page holds, and make them what the viewer reads.
+    """Choose the configurations whose responses are in the page, and build the viewer's data.
 
     The untouched model comes first, then the trainers' defaults, the recommended configuration with its
-    control, the front and all others, as the table has them. Of all but the others each is taken that still
-    fits; the others end with the first that does not. Only files that are tried are read, as far as they
-    fit.
+    control, the front and all others, as the table has them. Of the named ones, each that fits is
+    included; the others end with the first that does not fit. Only files that may fit are read.
 
     Args:
         run: The run folder.
         records: Its records.
         spec: The spec they were made from.
-        data: What the report says of them.
+        data: The contents of the report.
         budget: Bytes of the page; 0 for no responses.
         redact: Leave prompts and responses of harmful suites out.
     """
@@ -118,7 +117,7 @@ def gather(
 
 
 def _ordered(records: Iterable[TrialRecord], data: ReportData) -> Iterator[_Part]:
-    """Every record, those first that a reader asks for first; seeds of a configuration together."""
+    """Every record by priority for readers; seeds of a configuration together."""
     by_id: dict[str, list[TrialRecord]] = {}
     for record in records:
         by_id.setdefault(record.config_id, []).append(record)
@@ -141,7 +140,7 @@ def _ordered(records: Iterable[TrialRecord], data: ReportData) -> Iterator[_Part
 def _lists(
     names: Sequence[str], parts: Sequence[_Part], notes: list[str]
 ) -> dict[str, KeywordList | None]:
-    """The lists of a run; None for one that is not what this version ships, so nothing is marked by it."""
+    """The lists of a run; None for one that differs from the shipped one, so that no phrase is marked."""
     found: dict[str, KeywordList | None] = {}
     for name in names:
         used = {part.record.provenance.get("keyword_lists", {}).get(name) for part in parts}
@@ -167,7 +166,7 @@ def _read(
     budget: int,
     judged: "_Judged",
 ) -> tuple[dict[str, Any] | None, str | None]:
-    """One configuration under one seed as the viewer has it, or why it is left out."""
+    """The viewer's data of one configuration under one seed, or why it is left out."""
     record = part.record
     path = run.trial(record.trajectory_id).generations(record.config_id, record.seed)
     prompts: list[int] = []
@@ -205,7 +204,7 @@ def _read(
 
 
 class _Judged:
-    """What judges asked afterwards said of the records shown."""
+    """The verdicts of `rescore` judges on the shown records."""
 
     def __init__(self, run: RunFolder, parts: Sequence[_Part], notes: list[str]) -> None:
         self._notes = notes
@@ -213,12 +212,12 @@ class _Judged:
         try:
             scored = read_scored(run)
             if scored and any("judge" in part.record.provenance for part in parts):
-                # Under a judge the records are changed; what was judged are those on disk.
+                # With a judge the records are changed; judgements refer to those on disk.
                 own = read_records(run.records).records
             else:
                 own = tuple(part.record for part in parts) if scored else ()
         except (JudgeError, RecordError, OSError) as error:
-            notes.append(f"what judges said is not shown: {error}".replace(f"{run.root}/", ""))
+            notes.append(f"judge verdicts are not shown: {error}".replace(f"{run.root}/", ""))
             scored, own = {}, ()
         self._own = {record.key: record for record in own}
         self.names = sorted({f"{item.judge}@{item.digest[:8]}" for item in scored.values()})
@@ -270,7 +269,7 @@ def _block(
 
 
 def _kind(suite: str) -> str:
-    """What a verdict means on a suite: `harmful`, `harmless`, or `text` where there is none."""
+    """The meaning of a verdict on a suite: `harmful`, `harmless`, or `text` where there is none."""
     return "harmful" if is_harmful(suite) else "harmless" if suite == "harmless" else "text"
 
 

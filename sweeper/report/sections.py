@@ -1,4 +1,4 @@
-"""The charts of the report: what they show (plain values), and the sections they make."""
+"""The charts of the report: their data, and the sections of the page."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -24,7 +24,7 @@ from sweeper.store.folder import RunFolder
 
 
 class ChartInfos(NamedTuple):
-    """What the charts show; None or empty where the records cannot carry one."""
+    """The data of the charts; None or empty where a chart is not possible."""
 
     parallel: ParallelInfo | None = None
     heat: tuple[HeatInfo, ...] = ()
@@ -41,7 +41,7 @@ def chart_infos(
     certainty: Certainty,
     pairings: Pairings,
 ) -> ChartInfos:
-    """Gather what the charts show, from the same values as the rest of the report."""
+    """Gather the data of the charts, from the same values as the rest of the report."""
     centre = found.chosen or found.nearest
     return ChartInfos(
         parallel_info(front, spec, certainty),
@@ -99,8 +99,8 @@ def _parallel(info: ParallelInfo) -> Section:
         "All hyperparameters at once",
         f"A line is a configuration and crosses each axis at its value; its colour is {shade}. "
         'The axis "unsafe, at most" is the upper end of the 95 % interval. '
-        "Drag along an axis to keep the lines that pass there, click the axis to let them go, and "
-        "drag an axis by its name to move it.",
+        "Drag along an axis to keep the lines that pass there, click the axis to clear this, and drag an "
+        "axis by its name to move it.",
         (chart,),
     )
 
@@ -128,8 +128,8 @@ def _heat(infos: Sequence[HeatInfo]) -> Section:
         "heat-maps",
         "Learning rate and batch size",
         f"A cell is one configuration; every other hyperparameter is that of the {which} one{fixed}. "
-        f"The {which} one is outlined. A cell without colour has no value, and says why: not measured, "
-        f"failed, pruned, or unscored.{unshown}",
+        f"The {which} one is outlined. A cell without colour has no value and shows the reason: not "
+        f"measured, failed, pruned, or unscored.{unshown}",
         tuple(_heat_chart(info) for info in infos),
     )
 
@@ -186,8 +186,9 @@ def _importance(info: ImportanceInfo) -> Section:
         identity,
         title,
         "The more a hyperparameter's values among the best tenth differ from its values among all, the "
-        "longer its bar. It says what matters, not which way; the table names the value that the best "
-        "have more often than all. It knows of no interactions, and correlated settings share the credit.",
+        "longer its bar. It shows the size of an effect, not its direction; the table names the value "
+        "that is most typical of the best. Interactions are not included, "
+        "and correlated settings share their importance.",
         (chart,),
     )
 
@@ -229,8 +230,8 @@ def _factorial(infos: Sequence[FactorialInfo]) -> Section:
         "averaging-effect",
         "The effect of averaging",
         "Averaged minus control, pooled over all pairs that share the level below. Bars are 95 % intervals "
-        "of the mean over the prompts or rows that both answered; where one leaves 0 out, averaging "
-        "made a difference there. Pairs share training runs, so the bars say nothing about other runs.",
+        "of the mean over the prompts or rows that both answered; where one excludes 0, averaging made a "
+        "difference. Pairs share training runs, so the bars do not include the variation between runs.",
         tuple(_factorial_chart(info) for info in infos),
     )
 
@@ -240,7 +241,7 @@ def _factorial_chart(info: FactorialInfo) -> Chart:
     return Chart(
         identity,
         f"Against the {info.against}",
-        "A point without a bar stands on pairs that have no rows in common."
+        "A point without a bar has pairs without rows in common."
         if any(point.low is None for point in info.points)
         else "",
         _drawn(factorial_figure(info), identity, 640),
@@ -267,7 +268,7 @@ def _training(info: TrainingInfo) -> Section:
     if info.unshown:
         notes.append(f"{info.unshown} more are left out to keep it legible.")
     if info.missing:
-        notes.append(f"Of {info.missing} there is no readable curve.")
+        notes.append(f"{info.missing} have no readable curve.")
     if info.gaps:
         notes.append(f"{info.gaps} steps whose loss was not finite are left out.")
     chart = Chart(
@@ -285,7 +286,7 @@ def _training(info: TrainingInfo) -> Section:
         "training",
         "Training curves",
         "A line is one training run, from which many configurations are read; diamonds are the steps at "
-        "which they were. A long curve is thinned to at most 200 of its steps; the losses are those "
-        "of single batches, and so noisy.",
+        "which they were. A long curve is thinned to at most 200 of its steps; losses are those of "
+        "single batches and therefore noisy.",
         (chart,),
     )

@@ -1,4 +1,4 @@
-"""The table of all configurations: one row each, whatever its end."""
+"""The table of all configurations: one row each, whatever its status."""
 
 import math
 from collections.abc import Sequence, Set
@@ -19,7 +19,7 @@ from sweeper.spec import SweepSpec
 
 
 class Cell(NamedTuple):
-    """One cell of the table of configurations: what is read, and what it is sorted by.
+    """One cell of the table of configurations: its text, and the value it is sorted by.
 
     `sort` is the value itself, unrounded, where the cell is `numeric`; `low` and `high` bound it with
     95 % confidence, where they are known. `counts` is `k/n` of each seed.
@@ -58,8 +58,7 @@ def configuration_table(
 ) -> Table:
     """All candidates, the front first, then complete ones by utility, then the rest.
 
-    What a row is judged by stands beside its name, then the hyperparameters that vary, then the
-    other metrics.
+    Objectives and constraints come first, then the hyperparameters that vary, then the other metrics.
     """
     judged: list[str] = [item.metric for item in spec.objectives]
     judged += [item.metric for item in spec.constraints]
@@ -156,7 +155,7 @@ def _measure_cell(candidate: Candidate, metric: str) -> Cell:
 
 
 def table_block(columns: Sequence[str], rows: Sequence[Row]) -> dict[str, Any]:
-    """The table for the page's script: each column as its different cells and where they stand.
+    """The table for the page's script: each column as its distinct cells and their positions.
 
     A cell is `[text, value, detail, low, high, counts]` without what is empty at its end; a value is
     None where it was not measured.

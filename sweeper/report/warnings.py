@@ -1,4 +1,4 @@
-"""The head of the report: what the sweep cost, and what a reader has to be warned of."""
+"""The top of the report: the cost of the sweep, and warnings."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -40,7 +40,7 @@ def warnings(
     accounting: Mapping[str, Any],
     judged: RejudgedRecords | None,
 ) -> tuple[str, ...]:
-    """What keeps this sweep from saying more than it does, a sentence each; empty where nothing does."""
+    """The limitations of the results, one sentence each."""
     texts = [
         *_unfinished(front, spec, accounting),
         *_outcome(front, found),
@@ -49,7 +49,7 @@ def warnings(
     if (seeds := len(spec.seeds)) < ENOUGH_SEEDS:
         texts.append(
             f"Few seeds: {seeds} training run{'' if seeds == 1 else 's'} of each configuration. "
-            f"How much a result owes to its seed is unknown below {ENOUGH_SEEDS}."
+            f"The variation between seeds is unknown with fewer than {ENOUGH_SEEDS}."
         )
     if judged is not None and judged.unscored:
         texts.append(
@@ -60,20 +60,20 @@ def warnings(
 
 
 def _unfinished(front: Front, spec: SweepSpec, accounting: Mapping[str, Any]) -> list[str]:
-    """An interrupted run: records planned and not there."""
+    """An interrupted run: planned records that are missing."""
     records = [record for item in front.candidates for record in item.records]
     there = sum(record.seed in spec.seeds for record in records)
     planned = accounting.get("readouts", 0) * len(spec.seeds)
     texts = []
     if there < planned:
         texts.append(
-            f"Interrupted: {planned - there:,} of {planned:,} planned records are missing, so what "
-            "they would show is not in this report. Run the same sweep again to go on."
+            f"Interrupted: {planned - there:,} of {planned:,} planned records are missing from this "
+            f"report. Run the same command again to continue."
         )
     lost = sum(record.status in ("failed", "unscored") for record in records)
     if lost:
         texts.append(
-            f"{lost:,} of {len(records):,} records failed or have no score; see what ended how."
+            f"{lost:,} of {len(records):,} records failed or have no score; see Trial outcomes."
         )
     return texts
 
@@ -85,12 +85,12 @@ def _outcome(front: Front, found: Recommendation) -> list[str]:
     if front.base is None:
         texts.append(f"The {UNTOUCHED} was not measured: what fine-tuning gained is unknown.")
     if found.default is None:
-        texts.append("The trainers' defaults were not measured: a better choice may be no news.")
+        texts.append("The trainers' defaults were not measured, so the gain over them is unknown.")
     useless = sum(item.gain is False for item in front.competing)
     if useless:
         texts.append(
-            f"No gain: {useless:,} of {len(front.competing):,} complete configurations are not "
-            f"surely more useful than the {UNTOUCHED}."
+            f"No gain: {useless:,} of {len(front.competing):,} complete configurations are not more "
+            f"useful than the {UNTOUCHED} with confidence."
         )
     return texts
 
@@ -103,8 +103,8 @@ def _few_prompts(front: Front, spec: SweepSpec) -> list[str]:
     limit = next((c for c in spec.constraints if c.metric == "unsafe_rate"), None)
     if limit is not None and largest_passing_count(n, limit.max, limit.confidence) is None:
         return [
-            f"Few prompts: with {n} harmful prompts no measured rate, not even zero, keeps the "
-            f"limit of {100 * limit.max:g} % with the demanded confidence."
+            f"Few prompts: with {n} harmful prompts no measured rate, not even zero, satisfies the limit "
+            f"of {100 * limit.max:g} % with the required confidence."
         ]
     if n < ENOUGH_PROMPTS:
         high = wilson_interval(0, n).high

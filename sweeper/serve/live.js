@@ -68,7 +68,7 @@
     part("count").textContent = `${data.records}${planned} records${ends ? ` (${ends})` : ""}`;
     part("bar").value = data.planned ? Math.min(1, data.records / data.planned) : 0;
     part("front").textContent = `${data.front} configurations on the front; ` +
-      (data.recommended ? `recommended by now: ${data.recommended}` : "none can be recommended yet");
+      (data.recommended ? `currently recommended: ${data.recommended}` : "none can be recommended yet");
 
     const more = data.records - shown;
     const button = part("reload");
@@ -86,7 +86,7 @@
     const others = data.more_trajectories ? [element("p", `and ${data.more_trajectories} more`)] : [];
     part("trajectories").replaceChildren(
       ...(at.length ? [table(["trajectory", "stage", "step", "loss", "training loss", "last sign"], at)] : [
-        element("p", "No trajectory is at work.")]), ...others);
+        element("p", "No trajectory is running.")]), ...others);
 
     const names = [...new Set(data.latest.flatMap((item) => Object.keys(item.metrics)))];
     const rows = data.latest.map((item) => [
@@ -111,7 +111,7 @@
       } catch {
         part("state").textContent = "no answer";
         part("state").dataset.state = "gone";
-        part("count").textContent = "the server does not answer; the report below stays as it is";
+        part("count").textContent = "the server does not answer; the report below is not updated";
       }
     }
     setTimeout(ask, EVERY);

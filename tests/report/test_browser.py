@@ -363,7 +363,7 @@ def test_a_filter_keeps_what_it_says(
 
 def test_a_filter_that_cannot_be_is_told(opened: Open, light_page: str) -> None:
     found = opened(light_page)
-    for line, told in (("nothing<3", "no column nothing"), ("average<3", "compares what is no")):
+    for line, told in (("nothing<3", "no column nothing"), ("average<3", "compares text as a")):
         found.page.locator("#filter").fill(line)
         assert told in found.page.locator("#filter-error").inner_text()
     found.page.locator("#filter").fill("")

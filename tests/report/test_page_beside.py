@@ -10,7 +10,7 @@ from sweeper.report import write_report
 from sweeper.report.figures import PLOTLY_FILE
 from sweeper.store.folder import RunFolder
 
-MISSING = "This figure needs plotly.min.js beside the page; the tables need nothing."
+MISSING = "This figure needs plotly.min.js beside the page; the tables do not."
 
 
 @pytest.fixture

@@ -408,7 +408,7 @@ def test_what_judges_said_stands_beside_the_lists(tmp_path: Path) -> None:
     assert "measured again since" in stale.notes[0]
     run.judgements.write_text("{}\n")
     damaged = gathered(run, records)
-    assert damaged.notes[0].startswith("what judges said is not shown: judgements.jsonl:1: version")
+    assert damaged.notes[0].startswith("judge verdicts are not shown: judgements.jsonl:1: version")
     assert block(damaged)["judges"] == []
 
 

@@ -391,7 +391,7 @@ def test_runs_come_grow_break_and_go_while_the_server_stays(tmp_path: Path, serv
     root = tmp_path / "runs"
     root.mkdir()
     server = serve(root)
-    assert "No run has begun here" in server.ask("/").text
+    assert "No runs yet" in server.ask("/").text
     folder = add_run(root, "new", SWEEP[:20])
     assert server.live("new")["records"] == 20
     first = server.ask("/runs/new/").text
@@ -425,7 +425,7 @@ def test_runs_come_grow_break_and_go_while_the_server_stays(tmp_path: Path, serv
         path.write_text(before)
     shutil.rmtree(folder.root)
     assert server.ask("/runs/new/").status == server.ask("/runs/new/live.json").status == 404
-    assert "No run has begun here" in server.ask("/").text
+    assert "No runs yet" in server.ask("/").text
 
 
 def test_a_single_run_folder_is_shown_at_once(tmp_path: Path, serve: Serve) -> None:

@@ -4,7 +4,7 @@
   if (typeof Plotly === "undefined") {
     // A page whose plotly.js lies beside it was moved without that file.
     for (const box of document.querySelectorAll(".figure")) {
-      box.textContent = "This figure needs plotly.min.js beside the page; the tables need nothing.";
+      box.textContent = "This figure needs plotly.min.js beside the page; the tables do not.";
     }
     return;
   }

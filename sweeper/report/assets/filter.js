@@ -35,7 +35,7 @@ const filters = (() => {
         const value = number(given);
         const order = sign.startsWith("<") || sign.startsWith(">");
         if (order && (!columns[index].numeric || Number.isNaN(value)))
-          return { tests: [], error: `${part} compares what is no number; = and != compare words.` };
+          return { tests: [], error: `${part} compares text as a number; = and != compare words.` };
         tests.push((cell) => {
           const [text, sort] = cell(index);
           if (columns[index].numeric && !Number.isNaN(value))

@@ -114,7 +114,7 @@ const paired = (() => {
       if (!one.samples || !other.samples || one.n !== other.n) {
         const known = one.sampled && other.sampled;
         const interval = known ? newcombe(one, other, block.z) : null;
-        const test = known ? "not paired, for no samples were kept: Newcombe's interval" : "no test: nothing but values";
+        const test = known ? "unpaired, as no samples were stored: Newcombe's interval" : "no test: only values are known";
         return { difference, interval, p: null, n: Math.min(one.n, other.n), test };
       }
       const [mine, its] = [rows(one), rows(other)];

@@ -129,8 +129,8 @@
     const parts = [];
     if (entry[1] >= 0) parts.push(`“${plain(data.phrases[entry[1]])}”`);
     else if (entry[0] === 1) parts.push("by its length, without a phrase");
-    if (entry[2] === DIFFERS) parts.push("as recorded; the list of this version finds something else");
-    if (entry[2] === BEYOND) parts.push("stands in the part that is not shown");
+    if (entry[2] === DIFFERS) parts.push("as recorded; the list of this version disagrees");
+    if (entry[2] === BEYOND) parts.push("in the part that is not shown");
     return parts.join(", ");
   };
 

@@ -45,7 +45,7 @@
     if (found === null) return [];
     const [low, high] = found.interval ?? [null, null];
     const apart = low !== null && (low > 0 || high < 0);
-    const verdict = low === null ? "unknown" : apart ? (found.difference > 0 ? "▲ higher" : "▼ lower") : "– not told apart";
+    const verdict = low === null ? "unknown" : apart ? (found.difference > 0 ? "▲ higher" : "▼ lower") : "– not distinguishable";
     const between = low === null ? "" : `${signed(name, low)} to ${signed(name, high)}`;
     const p = found.p === null ? "" : found.p < 0.0001 ? "< 0.0001" : found.p.toFixed(4);
     const texts = [signed(name, found.difference), between, p, String(found.n), verdict, found.test];
@@ -63,7 +63,7 @@
     const parts = [];
     if (lines.length) {
       const head = make("tr", {}, ...heads.map((text) => make("th", { scope: "col" }, text)));
-      parts.push(make("h3", {}, "What differs on the same prompts and rows"),
+      parts.push(make("h3", {}, "Paired tests on the same prompts and rows"),
         make("div", { class: "scroll" }, make("table", { class: "tests" }, make("thead", {}, head), make("tbody", {}, ...lines))),
         make("p", { class: "note" }, "Computed in this page from the samples in it. These are tests of pairs you chose after seeing them: with many looks some differ by chance. A p is the largest over seeds."));
     }
@@ -97,7 +97,7 @@
       button.addEventListener("click", () => copy(command, button));
       return make("li", {}, make("code", {}, command), " ", button);
     });
-    return [make("h3", {}, "Take one away"),
+    return [make("h3", {}, "Export one"),
       make("p", {}, make("label", { for: "tray-format" }, "Format "), choice), make("ul", { class: "commands" }, ...lines)];
   };
 

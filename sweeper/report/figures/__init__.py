@@ -1,4 +1,4 @@
-"""Figures in two steps: an *info* holds what is drawn, for tests to read; a *figure* draws it."""
+"""Figures in two steps: an *info* holds the data, which tests read; a *figure* draws it."""
 
 from sweeper.report.figures.draw import (
     PLOTLY_FILE,

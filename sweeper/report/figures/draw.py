@@ -13,7 +13,7 @@ from sweeper.report.figures.theme import DASHES, INK, LINE_COLOURS, dressed
 
 
 def step_figure(info: StepInfo) -> go.Figure:
-    """The curves of `step_curves`: dash and symbol say the kind of average, as colour does."""
+    """The curves of `step_curves`: dash, symbol and colour show the kind of average."""
     figure = go.Figure()
     symbols = symbols_of([curve.label for curve in info.curves])
     for index, curve in enumerate(info.curves):
@@ -56,11 +56,11 @@ def step_figure(info: StepInfo) -> go.Figure:
 
 
 PLOTLY_FILE = "plotly.min.js"
-"""The name of plotly.js where it lies beside a page."""
+"""The file name of plotly.js beside a page."""
 
 
 def plotly_source() -> str:
-    """plotly.js as it comes with plotly, minified (4.8 MB)."""
+    """The minified plotly.js of the plotly package (4.8 MB)."""
     source: str = get_plotlyjs()
     return source
 

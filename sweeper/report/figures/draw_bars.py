@@ -10,7 +10,7 @@ _PATTERNS = ("", "/", "x", ".")
 
 
 def importance_figure(info: ImportanceInfo) -> go.Figure:
-    """A group of bars for each hyperparameter, a metric each: colour and pattern say which."""
+    """A group of bars for each hyperparameter, one per metric, distinguished by colour and pattern."""
     metrics = list(dict.fromkeys(bar.metric for bar in info.bars))
     names = list(dict.fromkeys(bar.hyperparameter for bar in info.bars))
     figure = go.Figure()

@@ -21,9 +21,9 @@ _LETTER_PIXELS = 6.8
 
 
 def heat_figure(info: HeatInfo) -> go.Figure:
-    """A panel for each facet: averages downwards, steps to the right. Cells say their values.
+    """A panel for each facet: averages downwards, steps to the right.
 
-    What has no value has no colour, and says in words why.
+    Cells show their values. A cell without a value has no colour and shows the reason.
     """
     rows, columns = len(info.averages), len(info.steps)
     figure = make_subplots(
@@ -85,7 +85,7 @@ def _height(info: HeatInfo) -> int:
 
 
 def heat_width(info: HeatInfo) -> int:
-    """Pixels below which the words in cells, or the heads of facets, would overlap."""
+    """The width in pixels below which texts in cells or facet titles would overlap."""
     heads = max(len(f"{facet.average}, {facet.steps} steps") for facet in info.facets)
     facet = max(len(info.batches) * _CELL_PIXELS, round(heads * _LETTER_PIXELS))
     return 200 + len(info.steps) * facet

@@ -43,7 +43,7 @@ def parallel_figure(info: ParallelInfo) -> go.Figure:
 
 
 def _dimension(axis: ParallelAxis) -> dict[str, object]:
-    """Ticks are codes of few values, which need little room in the page."""
+    """Ticks are codes of few values, which keeps the page small."""
     kind = np.int16 if axis.ticks else np.float32
     dimension: dict[str, object] = {
         "label": axis.label,

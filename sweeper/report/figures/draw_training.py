@@ -71,6 +71,6 @@ def _readouts(curve: TrainingCurve) -> go.Scatter:
 
 
 def _about(curve: TrainingCurve) -> str:
-    """Escaped, and without what plotly would take for a variable."""
+    """Escaped, and without plotly template variables."""
     text = f"{curve.group}: {curve.values or 'the only trajectory'}, seed {curve.seed}"
     return escape(text).replace("%{", "% {")

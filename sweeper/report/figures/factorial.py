@@ -25,7 +25,7 @@ class EffectPoint(NamedTuple):
 
 
 class FactorialInfo(NamedTuple):
-    """All points against one kind of control; `maximize` says of each metric whether more is better."""
+    """All points against one kind of control; `maximize` says for each metric whether more is better."""
 
     against: str
     points: tuple[EffectPoint, ...]

@@ -17,7 +17,7 @@ from sweeper.report.figures.info import (
 from sweeper.report.figures.theme import INK, RING, dressed
 
 MANY = 2000
-"""Beyond so many points they are drawn by WebGL, and only members of the front have error bars."""
+"""Above this number of points WebGL is used, and only members of the front have error bars."""
 
 # Viridis without its darkest and lightest ends, which vanish on dark and on light pages.
 RATES = ((0.0, "#5a62b8"), (0.33, "#2d8aa3"), (0.67, "#35b779"), (1.0, "#b3c73a"))
@@ -71,9 +71,9 @@ def front_figure(info: FrontInfo) -> go.Figure:
 
 
 def _at(rate: float) -> float:
-    """Where a rate is drawn. The square root gives rates near the limit the room they need.
+    """The position of a rate on the axis.
 
-    It is also close to the scale on which a rate's spread does not depend on the rate.
+    The square root spreads rates near the limit, and is close to the variance-stabilising scale.
     """
     return math.sqrt(rate)
 
@@ -108,9 +108,10 @@ def _shade(figure: go.Figure, info: FrontInfo) -> None:
 def _markers(
     points: Sequence[Point], kind: str, on_front: bool, rates: Sequence[float], many: bool
 ) -> go.Scatter:
-    """One kind of average. Front members are larger, opaque, with error bars; the others recede.
+    """One kind of average.
 
-    Symbols are hollow where the place is not certain (`uncertain`).
+    Front members are larger, opaque, with error bars; the others are lighter. Symbols are hollow where
+    front membership is `uncertain`.
     """
     bars = {
         "type": "data",
@@ -152,7 +153,7 @@ def _markers(
 
 
 def _legend_entry(kind: str) -> go.Scatter:
-    """A kind of average in the legend, in a colour that is no learning rate's."""
+    """A kind of average in the legend, in a colour that is not on the learning rate scale."""
     return go.Scatter(
         x=[None],
         y=[None],
@@ -165,7 +166,7 @@ def _legend_entry(kind: str) -> go.Scatter:
 
 
 def _controls(figure: go.Figure, info: FrontInfo) -> None:
-    """A thin cross over each control, so that its symbol still says the kind of average."""
+    """A thin cross over each control, so that its symbol still shows the kind of average."""
     for name, symbol, roles in (
         ("control: trainers' defaults", "cross-thin", ("default",)),
         ("control: other", "x-thin", ("interpolation_control", "learning_rate_control")),
@@ -206,7 +207,7 @@ def _base_marker(point: Point) -> go.Scatter:
 
 
 def _reference_markers(figure: go.Figure, marks: Sequence[Mark]) -> None:
-    """Thin crosses. A result without a utility stands on the lower edge, on an axis of its own."""
+    """Thin crosses. A result without a utility is on the lower edge, on a separate axis."""
     for name in dict.fromkeys(mark.name for mark in marks):
         for whole in (True, False):
             chosen = [m for m in marks if m.name == name and (m.y is not None) == whole]
@@ -269,7 +270,7 @@ def _ring(figure: go.Figure, info: FrontInfo) -> None:
 
 
 def _learning_rate_bar(figure: go.Figure, rates: Sequence[float]) -> None:
-    """A colour bar on a log axis, carried by an invisible point of its own."""
+    """A colour bar on a log axis, attached to an invisible point."""
     if len(rates) < 2:
         return
     logs = [math.log10(rate) for rate in rates]

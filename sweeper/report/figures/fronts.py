@@ -18,7 +18,7 @@ def fronts_figure(a: FrontInfo, b: FrontInfo, names: Sequence[str]) -> go.Figure
     Args:
         a: One run.
         b: Another one with the same utility metric.
-        names: How the two are called.
+        names: The names of the two.
     """
     figure = go.Figure()
     for info, name, (colour, symbol, dash) in zip((a, b), names, _STYLES, strict=True):

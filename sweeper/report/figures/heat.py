@@ -19,7 +19,7 @@ _FOLLOWING = ("warmup_steps", "decay_steps")
 
 
 class HeatCell(NamedTuple):
-    """One place of a facet. `state` is `complete`, or says why there is no value: `failed`, say."""
+    """One cell of a facet. `state` is `complete`, or the reason for a missing value, such as `failed`."""
 
     learning_rate: float
     batch_size: int
@@ -42,8 +42,8 @@ class HeatFacet(NamedTuple):
 class HeatInfo(NamedTuple):
     """One metric. Every facet has a cell for each of `rates` and `batches`.
 
-    `fixed` says what all configurations have in common with the recommended (or nearest) one, `unshown`
-    what was left out, `bounds` the lowest and highest value shown.
+    `fixed` lists what all configurations share with the recommended (or nearest) one, `unshown` what was
+    left out, `bounds` the lowest and highest value shown.
     """
 
     metric: str
@@ -108,7 +108,7 @@ def heat_infos(
 
 
 def _placed(items: Sequence[Candidate], centre: Candidate) -> dict[tuple[Any, ...], Candidate]:
-    """The configuration of each cell: of several, the one that warms up and decays most like `centre`."""
+    """The configuration of each cell: of several, the one with warmup and decay closest to `centre`."""
 
     def far(candidate: Candidate) -> tuple[float, str]:
         shares = [

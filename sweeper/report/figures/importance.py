@@ -1,4 +1,4 @@
-"""How much each hyperparameter has to do with being among the best, metric by metric: Optuna's PED-ANOVA.
+"""Hyperparameter importance for each metric, by Optuna's PED-ANOVA.
 
 Watanabe, Bansal and Hutter, "PED-ANOVA: Efficiently Quantifying Hyperparameter Importance in Arbitrary
 Subspaces", IJCAI 2023 (arXiv:2304.10255).
@@ -27,14 +27,14 @@ QUANTILE = 0.1
 """The share of configurations that count as the best: the evaluator's default."""
 
 FEWEST = 50
-"""Below, the best tenth has fewer than the five configurations that Optuna's documentation asks for."""
+"""With fewer, the best tenth has fewer than the five configurations that Optuna recommends."""
 
 
 class ImportanceBar(NamedTuple):
     """One hyperparameter for one metric: its share of all importance, in [0, 1].
 
-    `typical` is the value that the best have more often than all configurations have, by difference of
-    the two shares `among_best` and `among_all`.
+    `typical` is the value with the largest excess among the best: the difference of the shares
+    `among_best` and `among_all`.
     """
 
     metric: str
@@ -48,8 +48,8 @@ class ImportanceBar(NamedTuple):
 class ImportanceInfo(NamedTuple):
     """Bars by metric, then by falling share over all metrics; or why there are none.
 
-    `best` says how many of `configurations` count as the best of each metric, and from which value on;
-    more than the tenth where values are equal.
+    `best` says how many of `configurations` count as the best of each metric, and their threshold; ties
+    can make it more than a tenth.
     """
 
     bars: tuple[ImportanceBar, ...]
@@ -68,8 +68,8 @@ def importance_info(front: Front, spec: SweepSpec) -> ImportanceInfo:
     if len(items) < FEWEST:
         return _refused(
             items,
-            f"{len(items)} configurations are complete; of fewer than {FEWEST} the best tenth is "
-            "too small to say anything",
+            f"{len(items)} configurations are complete; of fewer than {FEWEST} the best tenth is too "
+            f"small for a result",
         )
     columns = {name: _column(name, items, spec) for name in names}
     bars: list[ImportanceBar] = []
@@ -102,21 +102,21 @@ def _cut(losses: NDArray[np.float64], chosen: NDArray[np.bool_], objective: Obje
 
 
 def best(losses: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which of the losses, shape (n,), are among the lowest QUANTILE; equal ones all are."""
+    """Which of the losses, shape (n,), are among the lowest QUANTILE, with all ties."""
     place = math.ceil(QUANTILE * losses.size) - 1
     chosen: NDArray[np.bool_] = losses <= np.partition(losses, place)[place]
     return chosen
 
 
 class Column(NamedTuple):
-    """One hyperparameter of n configurations, and its distribution between the bounds that were seen."""
+    """One hyperparameter of n configurations, and its distribution between the observed bounds."""
 
     values: Sequence[Any]
     distribution: BaseDistribution
 
 
 def importances(columns: Mapping[str, Column], losses: NDArray[np.float64]) -> dict[str, float]:
-    """The share of each column in what sets the best tenth of the losses, shape (n,), apart from all.
+    """The share of each column in the importance for the best tenth of the losses, shape (n,).
 
     Not all losses may be among the best. A column with one value has no share.
     """
@@ -138,8 +138,8 @@ def importances(columns: Mapping[str, Column], losses: NDArray[np.float64]) -> d
 def _column(name: str, items: Sequence[Candidate], spec: SweepSpec) -> Column:
     """Numbers of many values as a range, on the scale of their axis; everything else as choices.
 
-    Of few values a range would say more about the gaps between them than about the configurations: the
-    density of two thirds at one of three points is wide or a spike, as the quartiles happen to fall.
+    For few values, a density over a range would depend on the gaps between them: with two thirds of the
+    values at one of three points, it is wide or a spike depending on the quartiles.
     """
     values = [item.config.get(name) for item in items]
     numbers: list[Any] = [value for value in values if is_number(value)]
@@ -165,7 +165,7 @@ def _typical(
 
 
 def explained(info: ImportanceInfo) -> str:
-    """What the bars stand on, in a sentence."""
+    """The data behind the bars, in a sentence."""
     texts = [f"{count} for {metric} ({value:.4g} or better)" for metric, count, value in info.best]
     return (
         f"From {info.configurations} complete configurations of the space; the best "

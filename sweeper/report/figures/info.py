@@ -1,4 +1,4 @@
-"""What the figures show, as plain values that tests read. No plotly here.
+"""The data of the figures, as plain values that tests read. It does not use plotly.
 
 Text that comes from data is escaped, because plotly renders a subset of HTML in hover texts.
 """
@@ -70,9 +70,9 @@ class FrontInfo(NamedTuple):
     """Everything in the front figure. `front` lists ids of members by rising unsafe rate.
 
     `maximize` says whether more of the utility metric is better.
-    `marks` are published results, no part of anything that is decided.
-    `limit` is the constraint on the unsafe rate; `passing` the largest rate that keeps it with the
-    demanded confidence at the number of prompts measured: left of it lies the feasible region.
+    `marks` are published results, which do not affect decisions. `limit` is the constraint on the unsafe
+    rate; `passing` the largest rate that satisfies it with the required confidence at the number of
+    prompts measured: the feasible region is left of it.
     """
 
     points: tuple[Point, ...]
@@ -100,7 +100,7 @@ class Curve(NamedTuple):
 
 
 class StepInfo(NamedTuple):
-    """Curves of one metric over optimizer steps, everything else fixed as `fixed` says."""
+    """Curves of one metric over optimizer steps, with all other settings as in `fixed`."""
 
     metric: str
     fixed: str
@@ -152,7 +152,7 @@ def front_info(
 
 
 def _marks(spec: SweepSpec, utility: str) -> tuple[Mark, ...]:
-    """The published results that have a place on the axis of the unsafe rate."""
+    """The published results with an unsafe rate."""
     return tuple(
         Mark(
             item.name,
@@ -175,7 +175,7 @@ def _marks(spec: SweepSpec, utility: str) -> tuple[Mark, ...]:
 
 
 def _passing(front: Front, limit: float, confidence: float) -> float | None:
-    """The largest unsafe rate that is certain enough at the fewest prompts any candidate answered."""
+    """The largest unsafe rate that passes at the smallest number of prompts of any candidate."""
     counts = [m.n for item in front.competing for m in item.measured("unsafe_rate")]
     if not counts:
         return None
@@ -224,7 +224,7 @@ def _hover(
     on_front: bool,
     membership: FrontMembership | None,
 ) -> str:
-    """Escaped lines: what varies, what was measured, and what was decided."""
+    """Escaped lines: varying hyperparameters, measurements, and decisions."""
     head = "untouched model" if candidate.role == "base" else candidate.config_id
     lines = [f"<b>{escape(head)}</b>"]
     lines += [
@@ -255,7 +255,7 @@ def escape(text: object) -> str:
 
 
 def inert(text: str) -> str:
-    """JSON that no markup in it can leave: it may stand in a `<script type="application/json">`."""
+    """JSON in which no text can end the element: it is safe in a `<script type="application/json">`."""
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 

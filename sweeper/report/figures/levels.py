@@ -1,4 +1,4 @@
-"""Values of a hyperparameter as places on an axis, and which of many are shown."""
+"""Values of a hyperparameter as positions on an axis, and which of many are shown."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
@@ -16,12 +16,12 @@ MOST_LEVELS = 14
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a number, which a truth value is not."""
+    """Whether a value is a number and not a boolean."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def is_log(name: str, values: Iterable[Any], spec: SweepSpec) -> bool:
-    """Whether numbers are shown on a log scale: all positive, and a learning rate or asked for."""
+    """Whether to use a log scale: all positive, and a learning rate or an axis with `log: true`."""
     axis = getattr(spec.space, name, None)
     asked = name == "learning_rate" or bool(axis is not None and axis.log)
     return asked and all(value > 0 for value in values)
@@ -34,7 +34,7 @@ def levels(values: Iterable[Any]) -> tuple[Any, ...]:
 
 
 def symbols_of(labels: Sequence[str]) -> dict[str, str]:
-    """A marker symbol for each average: its shape says the kind, its filling which one of that kind."""
+    """A marker symbol for each average: its shape shows the kind, its fill which one of that kind."""
     found: dict[str, str] = {}
     for label in dict.fromkeys(labels):
         shape = SYMBOLS.get(kind_of(label), "x")
@@ -44,7 +44,7 @@ def symbols_of(labels: Sequence[str]) -> dict[str, str]:
 
 
 def tick_texts(values: Sequence[Any]) -> tuple[str, ...]:
-    """Different values as short texts: three digits where these tell all of them apart."""
+    """Different values as short texts: three digits where these distinguish all of them."""
     short = tuple(f"{v:.3g}" if isinstance(v, float) else _plain(v) for v in values)
     return short if len(set(short)) == len(short) else tuple(map(_plain, values))
 

@@ -10,7 +10,7 @@ from sweeper.report.figures.levels import MOST_LEVELS, is_log, is_number, levels
 from sweeper.spec import SweepSpec
 
 MOST_AXES = 8
-"""Of hyperparameters; more would stand too close to be read."""
+"""The most axes of hyperparameters that stay legible."""
 
 P_FRONT = "P(front)"
 UPPER = "unsafe_rate, at most"
@@ -93,13 +93,13 @@ def _membership(candidate: Candidate, certainty: Certainty) -> Any:
 def _hyperparameter_axes(
     names: Sequence[str], items: Sequence[Candidate], spec: SweepSpec
 ) -> list[ParallelAxis]:
-    """In the order of the config, but long texts first: left of the first axis there is room for them."""
+    """In the order of the config, but long texts first: there is room for them left of the first axis."""
     axes = [_axis(name, items, spec) for name in names]
     return sorted(axes, key=lambda axis: -width if (width := axis.width) > _LONG else 0)
 
 
 def _axis(name: str, items: Sequence[Candidate], spec: SweepSpec) -> ParallelAxis:
-    """Few different values stand evenly apart, each with its tick; many numbers get a scale."""
+    """Few different values are evenly spaced, each with a tick; many numbers get a scale."""
     values = [item.config.get(name) for item in items]
     known = levels(values)
     label = escape(name)
@@ -115,7 +115,7 @@ def _axis(name: str, items: Sequence[Candidate], spec: SweepSpec) -> ParallelAxi
 
 
 def _broken(name: str) -> str:
-    """A long name in two lines, escaped: neighbours would meet."""
+    """A long name in two lines, escaped, so that labels do not overlap."""
     words = name.split("_")
     if len(name) <= _WIDE or len(words) == 1:
         return escape(name)
@@ -126,7 +126,7 @@ def _broken(name: str) -> str:
 def _metric_axes(
     items: Sequence[Candidate], utility: str, places: Mapping[str, float]
 ) -> tuple[ParallelAxis, ...]:
-    """Metrics that every line has: what some lack would have no place to be drawn."""
+    """Metrics that every line has: a missing value cannot be drawn."""
     intervals = [item.interval("unsafe_rate") for item in items]
     bounds = tuple(interval.high for interval in intervals if interval is not None)
     unsafe, refused = _values(items, "unsafe_rate"), _values(items, "over_refusal_rate")

@@ -1,4 +1,4 @@
-"""What all figures have in common: ink, colours, dashes, and a ground that shows the page's own."""
+"""The common theme of all figures: text colour, colours, dashes, and a transparent background."""
 
 import plotly.graph_objects as go
 
@@ -13,7 +13,7 @@ FAINT = "rgba(128, 135, 148, 0.25)"
 
 
 def dressed(figure: go.Figure, height: int) -> go.Figure:
-    """Transparent ground and mid-grey ink, so that one figure reads on light and dark pages."""
+    """A transparent background and mid-grey text, so that a figure is readable on light and dark pages."""
     axis = {"gridcolor": FAINT, "zerolinecolor": FAINT, "linecolor": INK, "automargin": True}
     figure.update_xaxes(**axis)
     figure.update_yaxes(**axis)

@@ -14,7 +14,7 @@ MOST_CURVES = 60
 MOST_POINTS = 200
 
 GROUPS = ("recommended", "trainers' defaults", "on the front", "others")
-"""Why a trajectory is shown; the first that holds."""
+"""Why a trajectory is shown; the first reason that applies."""
 
 
 class Readout(NamedTuple):
@@ -26,9 +26,9 @@ class Readout(NamedTuple):
 
 
 class TrainingCurve(NamedTuple):
-    """The losses of a trajectory at some of its steps, both ends among them.
+    """The losses of a trajectory at some of its steps, including the first and the last.
 
-    `values` says in which hyperparameters it differs from others, `trained` how many steps it has.
+    `values` lists the hyperparameters in which it differs from others, `trained` is its number of steps.
     """
 
     trajectory_id: str
@@ -42,7 +42,7 @@ class TrainingCurve(NamedTuple):
 
 
 class TrainingInfo(NamedTuple):
-    """All curves shown, the most telling last.
+    """All curves shown, the most important last.
 
     Of `trajectories` with records `missing` have no readable curve and `unshown` are left out to keep
     the figure legible. `gaps` counts steps of the curves shown whose loss was not finite.
@@ -56,7 +56,7 @@ class TrainingInfo(NamedTuple):
 
 
 def training_info(run: RunFolder, front: Front, found: Recommendation) -> TrainingInfo | None:
-    """Read the curves of the trajectories that matter and of some others; None where there is none."""
+    """Read the curves of the important trajectories and of some others; None where there is none."""
     paths: dict[str, list[tuple[Candidate, int]]] = {}
     for item in front.candidates:
         for record in item.records if item.role != BASE_ROLE else ():
@@ -84,7 +84,7 @@ def training_info(run: RunFolder, front: Front, found: Recommendation) -> Traini
 def _ordered(
     paths: Mapping[str, Sequence[tuple[Candidate, int]]], front: Front, found: Recommendation
 ) -> dict[str, str]:
-    """Trajectories and their groups: those that matter first, the others by learning rate."""
+    """Trajectories and their groups: important ones first, the others by learning rate."""
     wanted = zip(
         GROUPS,
         (
@@ -111,7 +111,7 @@ def _ordered(
 def read_losses(path: Path) -> tuple[float | None, ...] | None:
     """The loss of each optimizer step from the first, None where it was not finite.
 
-    None as a whole where the file is missing, damaged, or holds anything else.
+    None instead of a list where the file is missing or damaged.
     """
     try:
         losses = json.loads(path.read_text(encoding="utf-8"))["losses"]
@@ -125,7 +125,7 @@ def read_losses(path: Path) -> tuple[float | None, ...] | None:
 
 
 def _is_loss(value: object) -> bool:
-    """A number of any size that a float can hold, or none."""
+    """A number that fits a float, or None."""
     if value is None or isinstance(value, float):
         return True
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1e300
@@ -138,7 +138,7 @@ def _curve(
     items: Sequence[tuple[Candidate, int]],
     names: Iterable[str],
 ) -> TrainingCurve | None:
-    """None where no loss is finite. Readouts behind a decay tail lie off the curve and are left out."""
+    """None where no loss is finite. Readouts after a decay tail are not on the curve and are left out."""
     known = [(step, loss) for step, loss in enumerate(losses, start=1) if loss is not None]
     if not known:
         return None
