@@ -329,7 +329,7 @@ def test_a_run_of_other_file_contents_is_refused_by_file(
     with pytest.raises(AssertionError, match="Ray was started"):
         command(*words)
     train.write_text(train.read_text() + '{"prompt": "new", "completion": "row"}\n')
-    refused(command(*words), r"begun with other contents of .*train\.jsonl", "--overwrite")
+    refused(command(*words), r"started with other contents of .*train\.jsonl", "--overwrite")
 
 
 def test_where_trials_are_placed_may_change_in_a_begun_run(

@@ -279,6 +279,6 @@ def test_other_input_files_than_those_of_the_sweep_are_refused(
     info["inputs"][str(tiny_world.train)] = "0" * 64
     (run / "run.json").write_text(json.dumps(info))
     with pytest.raises(
-        RunFolderError, match=r"begun with other contents of .*train\.jsonl; restore"
+        RunFolderError, match=r"started with other contents of .*train\.jsonl; restore"
     ):
         run_sweep(spec, tmp_path / "again", SweepOptions(only=only, part_of=RunFolder(run)))
