@@ -1,9 +1,12 @@
 """Progress of a sweep: a bar where it can be redrawn, else a line per 10 %."""
 
+import logging
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from types import TracebackType
+from typing import Any
 
 from rich.console import RenderableType
 from rich.progress import (
@@ -21,7 +24,7 @@ from rich.text import Text
 from sweeper.analysis import Candidate, find_front, recommend
 from sweeper.estimate import duration_text
 from sweeper.planning import Plan
-from sweeper.runs.terminal import Terminal
+from sweeper.runs.terminal import Terminal, safe
 from sweeper.spec import SweepSpec
 from sweeper.store.records import RecordsRead, TrialRecord
 
@@ -32,8 +35,8 @@ NARROW = 72
 class SweepProgress:
     """Progress of a sweep in a terminal, a notebook or a file.
 
-    The bar is drawn on a terminal that can redraw it and in a notebook that has ipywidgets; elsewhere
-    a line is written for every finished tenth.
+    The bar is drawn on a terminal that can redraw it and in a notebook that has ipywidgets. Other notebooks
+    show one line, which is replaced for every record; elsewhere a line is written for every finished tenth.
 
     Args:
         spec: Of the sweep.
@@ -53,13 +56,21 @@ class SweepProgress:
     ) -> None:
         self._console = console or Terminal(highlight=False, emoji=False, quiet=quiet)
         self._line = (lines or self._console).plain
+        self._status = self._line
         self.spec = spec
         self._records: list[TrialRecord] = []
         self._total = 0
         self._before = 0
+        self._best_text = ""
         self._seconds = seconds
         self._begun = seconds()
         self._live = can_redraw(self._console)
+        self._replaced = self._console.is_jupyter and not self._live and not self._console.quiet
+        if self._replaced:
+            self._status = _NotebookLine().show
+            # tqdm and Ray would write above the line that ipywidgets is missing.
+            warnings.filterwarnings("ignore", "IProgress not found")
+            logging.getLogger("ray.widgets.util").setLevel(logging.WARNING)
         self._bar = _Bar(self._console, disable=not self._live)
         self._task = self._bar.add_task(spec.name, start=False)
 
@@ -86,6 +97,8 @@ class SweepProgress:
         self._bar.update(self._task, total=self._total, completed=len(before))
         self._bar.start_task(self._task)
         self._bar.start()
+        if self._replaced:
+            self._status(f"{len(before)}/{self._total} records")
 
     def record(self, record: TrialRecord) -> None:
         """Count one new record."""
@@ -100,10 +113,11 @@ class SweepProgress:
             if tenth:  # The front costs more than a record.
                 self._bar.best = self._best()
             self._bar.update(self._task, completed=done)
-        elif tenth:
+        elif tenth or self._replaced:
             planned = f"/{self._total}" if done <= self._total else ""  # A search may add more.
-            best = self._best()
-            self._line(f"{done}{planned} records{self._times(done)}{best and f'; {best}'}")
+            self._best_text = self._best() if tenth else self._best_text
+            best = f"; {self._best_text}" if self._best_text else ""
+            self._status(f"{done}{planned} records{self._times(done)}{best}")
 
     def _times(self, done: int) -> str:
         """`, 3 min elapsed, about 27 min left`, at the rate of the new records."""
@@ -141,6 +155,23 @@ def value_text(candidate: Candidate, metric: str) -> str:
     """A metric as shown in tables."""
     value = candidate.values.get(metric)
     return "not measured" if value is None else f"{value:.3f}"
+
+
+class _NotebookLine:
+    """One line of output of a notebook cell, replaced by the next."""
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+
+    def show(self, text: str) -> None:
+        """Show the line, in the place of the last one."""
+        from IPython.display import display  # There is one wherever rich finds a notebook.
+
+        data = {"text/plain": safe(text)}
+        if self._handle is None:
+            self._handle = display(data, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+        else:
+            self._handle.update(data, raw=True)
 
 
 class _Bar(Progress):

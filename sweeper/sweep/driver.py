@@ -238,6 +238,14 @@ def cluster_resources(address: str) -> dict[str, float]:
         ray.shutdown()
 
 
+class _NoReporter(tune.ProgressReporter):
+    """In the place of Tune's own, which in a notebook first clears the output of the cell."""
+
+    def should_report(self, trials: Sequence[Any], done: bool = False) -> bool:
+        """See `ray.tune.ProgressReporter`."""
+        return False
+
+
 def _tune(
     rounds: Iterator[Sequence[TrajectoryTask]],
     spec: SweepSpec,
@@ -271,6 +279,7 @@ def _tune(
             storage_path=str(folder.root.resolve()),
             callbacks=[recorder],
             failure_config=tune.FailureConfig(max_failures=WORKER_RESTARTS),
+            progress_reporter=_NoReporter(),
             verbose=0,
         ),
     )
