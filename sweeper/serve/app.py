@@ -125,7 +125,9 @@ class Site:
             if known is None or known[0] != stamp:
                 known = (stamp, summary(self._view(listed).found()))
                 self._summaries[listed.folder.root] = known
-            return index_row(listed.name, known[1], time.time() - view.changed_at())
+            now, found = time.time(), known[1]
+            state = view.state(found.records, found.planned, now)
+            return index_row(listed.name, found, state, now - view.changed_at())
         except DAMAGE as error:
             return IndexRow(listed.name, _problem(error, self._root))
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sweeper.analysis import describe, reason_text
-from sweeper.serve.state import QUIET_SECONDS, RunSnapshot, RunView, state_of
+from sweeper.serve.state import QUIET_SECONDS, RunSnapshot, RunView
 from sweeper.store.progress import TrajectoryProgress
 from sweeper.store.records import TrialRecord
 
@@ -37,7 +37,7 @@ def live_data(view: RunView, now: float | None = None) -> dict[str, Any]:
     """
     now = time.time() if now is None else now
     found = view.found_lately()
-    state = state_of(len(found.records), found.planned, now - view.changed_at())
+    state = view.state(len(found.records), found.planned, now)
     running = [item for item in view.progress() if item.running]
     if state == "finished":  # A killed process could not record that it ended.
         running = [item for item in running if now - item.written_at < QUIET_SECONDS]

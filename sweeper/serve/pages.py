@@ -12,7 +12,7 @@ from markupsafe import Markup
 from sweeper.analysis import describe
 from sweeper.report.figures import figure_html, fronts_figure
 from sweeper.serve.compare import RunComparison
-from sweeper.serve.state import Page, RunSnapshot, state_of
+from sweeper.serve.state import Page, RunSnapshot
 
 _ENVIRONMENT = Environment(
     loader=PackageLoader("sweeper", "serve"),
@@ -85,13 +85,13 @@ def summary(found: RunSnapshot) -> Summary:
     )
 
 
-def index_row(name: str, found: Summary, quiet_seconds: float) -> IndexRow:
+def index_row(name: str, found: Summary, state: str, quiet_seconds: float) -> IndexRow:
     """The row of a run whose last activity was `quiet_seconds` ago."""
     done, planned = found.records, found.planned
     return IndexRow(
         name=name,
         link=run_link(name),
-        state=state_of(done, planned, quiet_seconds),
+        state=state,
         share=f"{min(1.0, done / planned):.3f}" if planned else "0",
         records=f"{done} of {planned}" if planned and done <= planned else str(done),
         front=str(found.front),

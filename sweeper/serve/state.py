@@ -181,6 +181,14 @@ class RunView:
         stamps = stamp_of(*own, *_progress_paths(self.folder))
         return max((stamp[0] / 1e9 for stamp in stamps if stamp is not None), default=0.0)
 
+    def state(self, records: int, planned: int | None, now: float) -> str:
+        """See `state_of`; `now` in seconds since 1970."""
+        try:
+            driven = self.folder.is_driven()
+        except OSError:  # A lock of another user.
+            driven = False
+        return state_of(records, planned, driven, now - self.changed_at())
+
 
 def _progress_paths(folder: RunFolder) -> list[Path]:
     try:
@@ -191,8 +199,13 @@ def _progress_paths(folder: RunFolder) -> list[Path]:
     return [folder.trial(name).progress for name in names]
 
 
-def state_of(records: int, planned: int | None, quiet_seconds: float) -> str:
-    """`finished`, `running`, or `quiet` where records are missing and there was no recent activity."""
+def state_of(records: int, planned: int | None, driven: bool, quiet_seconds: float) -> str:
+    """`running`, `finished` or `unfinished`, as `sweeper ls` says.
+
+    A run whose driver's lock is not seen from here runs if it has written something lately.
+    """
+    if driven:
+        return "running"
     if planned is not None and records >= planned:
         return "finished"
-    return "running" if quiet_seconds < QUIET_SECONDS else "quiet"
+    return "running" if quiet_seconds < QUIET_SECONDS else "unfinished"

@@ -26,6 +26,7 @@ from sweeper.serve.compare import compare, spec_differences
 from sweeper.serve.files import open_regular_file
 from sweeper.serve.live import live_data, thinned
 from sweeper.serve.state import RunView
+from sweeper.store.lock import DriverLock
 from sweeper.store.progress import TrajectoryProgress
 from sweeper.store.records import GrowingRecords, TrialRecord, read_records
 
@@ -358,7 +359,9 @@ def test_live_says_how_far_a_run_is(tmp_path: Path) -> None:
     assert (newest["config_id"], newest["status"], newest["metrics"]) == ("f", "failed", {})
     assert data["latest"][1]["metrics"]["unsafe_rate"] == SWEEP[11].metrics["unsafe_rate"].value
     assert data["failures"][0]["count"] == 1 and "loss is nan" in data["failures"][0]["reason"]
-    assert live_data(RunView(folder), now + 500)["state"] == "quiet"
+    assert live_data(RunView(folder), now + 500)["state"] == "unfinished"
+    with DriverLock(folder):
+        assert live_data(RunView(folder), now + 500)["state"] == "running"
 
 
 def test_a_slow_front_is_not_found_for_every_record(
