@@ -196,7 +196,8 @@ def find_candidate(candidates: Sequence[Candidate], text: str, where: str) -> Ca
         # An id is short and random: a typo can be in any letter, not only in the last ones.
         near = difflib.get_close_matches(text, names, n=1, cutoff=0.0)
         hint = f"the nearest is `{near[0]}`" if near else "it has no records yet"
+    count = f"{len(found)} configurations" if found else "no configuration"
     raise RunFolderError(
-        f"{len(found)} configurations of {where} start with `{text}`; {hint}; "
-        "`sweeper front` lists them"
+        f"{count} of {where} start{'' if found else 's'} with `{text}`; {hint}; "
+        "`sweeper front` lists the best"
     )

@@ -42,15 +42,16 @@ def policy_of(name: str, limit: float | None = None, utility: float | None = Non
     """
     known = next((item for item in NAMES if item == name), None)
     if known is None:
-        raise SweeperError(f"found policy {name!r}; known: {', '.join(NAMES)}")
+        raise SweeperError(f"no policy {name!r}; there are {', '.join(NAMES)}")
     for option, value, owner in (
         ("--limit", limit, "max-utility-at"),
         ("--utility", utility, "min-unsafe-at"),
     ):
         if (value is not None) != (known == owner):
-            found = "found none" if value is None else f"found {value:g} with {known}"
             raise SweeperError(
-                f"{option} X is required by the policy {owner} and allowed only there; {found}"
+                f"the policy {owner} needs {option} X"
+                if value is None
+                else f"{option} belongs to the policy {owner}, and the policy here is {known}"
             )
     if limit is not None and not 0 <= limit <= 1:
         raise SweeperError(f"--limit must be an unsafe rate in [0, 1], but got {limit:g}")

@@ -15,6 +15,11 @@ from sweeper.store.trial_log import LogLine, LogReader
 POLL_SECONDS = 1.0
 """Seconds between the checks of `--follow` for new lines."""
 
+NO_LOGS = (
+    "no trial of {} has a log: none has started yet (`--follow` waits while the sweep runs), or an earlier "
+    "version of sweeper, which wrote none, ran it"
+)
+
 
 @app.command(rich_help_panel="Sweeps")
 def logs(
@@ -30,7 +35,7 @@ def logs(
     follow: Annotated[
         bool,
         typer.Option(
-            help="Print new lines while the sweep runs; of all trials unless TRIAL is given."
+            "--follow", help="Print new lines while the sweep runs; of all trials unless TRIAL is given."
         ),
     ] = False,
     tail: Annotated[int | None, typer.Option(min=0, help="Only the last N lines.")] = None,
@@ -42,7 +47,7 @@ def logs(
     readers: dict[str, LogReader] = {}
     lines = _new_lines(folder, _trials(folder, trial, every), readers)
     if not lines and not follow:
-        raise RunFolderError(f"no trial of {run} has logged anything yet; `--follow` waits for it")
+        raise RunFolderError(NO_LOGS.format(run))
     for line in lines if tail is None else lines[max(0, len(lines) - tail) :]:
         _print(line, json_)
     while follow and folder.has_driver():
@@ -65,10 +70,12 @@ def _trials(folder: RunFolder, trial: str | None, every: bool) -> list[str]:
     matching = [trial] if trial in names else [name for name in names if name.startswith(trial)]
     if len(matching) == 1:
         return matching
-    known = ", ".join(names[-5:]) or "none yet"
+    if not names:
+        raise RunFolderError(NO_LOGS.format(folder.root))
+    count = f"{len(matching)} trials" if matching else "no trial"
     raise RunFolderError(
-        f"{len(matching)} trials with a log in {folder.root} begin with `{trial}`; give more of a "
-        f"trajectory id, such as {known}, or leave it out for the latest"
+        f"{count} with a log in {folder.root} begin{'' if matching else 's'} with `{trial}`; give a "
+        f"trajectory id, such as {', '.join((matching or names)[-5:])}, or leave it out for the latest"
     )
 
 

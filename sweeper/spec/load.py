@@ -44,11 +44,13 @@ def find_spec(name: str) -> Path:
     shipped = shipped_specs()
     if name in shipped:
         return shipped[name]
+    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+        raise SpecError(
+            name, ("no such file; the name of a shipped sweep has no folder and no ending",)
+        )
     near = difflib.get_close_matches(name, shipped, n=1)
-    hint = f"did you mean `{near[0]}`? " if near else ""
-    known = ", ".join(shipped) or "none"
-    problem = f"no such file, and no shipped sweep of this name ({hint}shipped: {known})"
-    raise SpecError(name, (problem,))
+    known = f"did you mean `{near[0]}`?" if near else f"shipped: {', '.join(shipped) or 'none'}"
+    raise SpecError(name, (f"no such file, and no shipped sweep of this name ({known})",))
 
 
 def load_spec(name: str | Path, overrides: Iterable[str] = ()) -> SweepSpec:
@@ -219,7 +221,7 @@ def _problems(error: ValidationError) -> Iterable[str]:
         where = ".".join(str(part) for part in place) or "spec"
         found = item["input"]
         shown = _shown(found) if not isinstance(found, dict | BaseModel) else "a block"
-        message = item["msg"].removeprefix("Value error, ")
+        message = item["msg"].removeprefix("Value error, ").replace("Input should", "it should", 1)
         if item["type"] in _UNKNOWN or message == UNKNOWN_KEY:
             yield f"{where}: unknown key{_hint(item['loc'])}"
         elif item["type"] == "dataclass_type":

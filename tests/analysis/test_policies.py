@@ -53,11 +53,16 @@ def chosen(found: Recommendation) -> str | None:
 @pytest.mark.parametrize(
     ("name", "limit", "utility", "message"),
     [
-        ("safest", None, None, "found policy 'safest'; known: safest-useful, knee,"),
-        ("knee", 0.1, None, "--limit X is required by the policy max-utility-at"),
-        ("max-utility-at", None, None, "allowed only there; found none"),
+        ("safest", None, None, "no policy 'safest'; there are safest-useful, knee,"),
+        (
+            "knee",
+            0.1,
+            None,
+            "--limit belongs to the policy max-utility-at, and the policy here is knee",
+        ),
+        ("max-utility-at", None, None, "the policy max-utility-at needs --limit X"),
         ("max-utility-at", 1.5, None, "in \\[0, 1\\], but got 1.5"),
-        ("min-unsafe-at", None, None, "--utility X is required by the policy min-unsafe-at"),
+        ("min-unsafe-at", None, None, "the policy min-unsafe-at needs --utility X"),
         ("min-unsafe-at", None, math.inf, "finite number, but got inf"),
     ],
 )
@@ -330,7 +335,7 @@ def test_wrong_words_are_refused(
 ) -> None:
     code, out, err = told(capsys, monkeypatch, run, "--policy", "knee", "--utility", "0.5")
     assert (code, out) == (2, "")
-    assert "--utility X is required by the policy min-unsafe-at" in err
+    assert "--utility belongs to the policy min-unsafe-at" in err
     code, _, err = told(capsys, monkeypatch, run, "--judge", "zou2023", "--confirm")
     assert code == 2 and "leave --judge out" in err
     code, _, err = told(capsys, monkeypatch, run, "--confirm", "--seeds", "0")

@@ -477,7 +477,7 @@ def test_all_names_the_format_it_leaves_out(
 
 def test_an_unknown_configuration_is_refused(command: Command, finished: Path) -> None:
     answer = command("export", finished, "--config", "nope")
-    refused(answer, "0 configurations of .* start with `nope`", "`sweeper front` lists them")
+    refused(answer, "no configuration of .* starts with `nope`", "`sweeper front` lists the best")
 
 
 @pytest.mark.parametrize("verb", ["front", "recommend", "report", "export", "verify"])

@@ -96,13 +96,13 @@ def test_a_prefix_finds_one_and_nothing_else(items: dict[str, Candidate]) -> Non
     assert find_candidate(longer, "dd40", "r").config_id == "dd40"
     for text, pattern in (
         ("aa", "2 configurations of r start with `aa`; give a longer prefix: aa10, aa20;"),
-        ("aa1x", "0 configurations of r start with `aa1x`; the nearest is `aa10`;"),
-        ("zzzz", "0 configurations of r start with `zzzz`; the nearest is `"),
+        ("aa1x", "no configuration of r starts with `aa1x`; the nearest is `aa10`;"),
+        ("zzzz", "no configuration of r starts with `zzzz`; the nearest is `"),
         ("", "6 configurations of r start with ``; give a longer prefix: .*, ...;"),
     ):
         with pytest.raises(RunFolderError, match=pattern):
             find_candidate(known, text, "r")
-    with pytest.raises(RunFolderError, match="start with `a`; it has no records yet"):
+    with pytest.raises(RunFolderError, match="starts with `a`; it has no records yet"):
         find_candidate([], "a", "r")
 
 

@@ -79,9 +79,9 @@ def test_unknown_runs_and_trials_are_refused(
     command: Command, run: RunFolder, tmp_path: Path
 ) -> None:
     refused(command(tmp_path / "none"), "is not a run folder")
-    refused(command(run.root, "zzz"), "0 trials .* begin with `zzz`", "aab222")
+    refused(command(run.root, "zzz"), "no trial .* begins with `zzz`", "aab222")
     refused(command(run.root, "aa"), "2 trials .* begin with `aa`")
     refused(command(run.root, ""), "2 trials")
     for name in TRIALS:
         run.trial(name).log.unlink()
-    refused(command(run.root), "no trial of .* has logged anything yet")
+    refused(command(run.root), "no trial of .* has a log: none has started yet")
