@@ -84,7 +84,7 @@ def _confirm(
     opened: "Run", found: "Recommendation", seeds: int, top: int, *, quiet: bool
 ) -> "Confirmation":
     """Measure again what is left; an interruption ends the command."""
-    layout = opened.lay_out(found, seeds, top)
+    layout = opened.prepare_confirmation(found, seeds, top)
     if not quiet:
         show.line(f"confirming {len(layout.names)} configurations in {layout.folder.root}")
     console = Terminal(quiet=True) if quiet else show.err
@@ -93,7 +93,7 @@ def _confirm(
         interrupts.resumable(layout.folder),
         SweepProgress(layout.spec, console, lines) as progress,
     ):
-        return opened.measure_again(found, layout, progress)
+        return opened.run_confirmation(found, layout, progress)
 
 
 def print_recommendation(result: "Recommendation") -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import html
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -51,10 +52,15 @@ def csv_text(frame: pd.DataFrame) -> str:
 
 
 def html_table(title: str, frame: pd.DataFrame) -> str:
-    """A title and the first rows of a frame, escaped; long texts are cut, constant columns left out."""
+    """A title and the first rows of a frame, escaped, as a table that fits a notebook.
+
+    Long texts are cut, constant columns are left out, and an interval follows its value in one cell.
+    """
+    if frame.empty:
+        return f"<p>{html.escape(title)}</p>"
     if len(frame) > 1:
         frame = frame.loc[:, [len(set(map(str, frame[name]))) > 1 for name in frame]]
-    cut = frame.head(HTML_ROWS).map(_short).rename(columns=_short)
+    cut = _with_intervals(frame.head(HTML_ROWS).map(_short)).rename(columns=_short)
     more = len(frame) - HTML_ROWS
     below = f"<p>... and {more} more rows; frame() has all</p>" if more > 0 else ""
     table = cut.to_html(index=False, border=0, escape=True, na_rep="")
@@ -103,7 +109,21 @@ def _candidate(
     }
 
 
+def _with_intervals(texts: pd.DataFrame) -> pd.DataFrame:
+    """`unsafe_rate` as `0.0125 (0.00426 to 0.0361)`, in the place of three columns."""
+    joined = texts.copy()
+    for name in texts:
+        low, high = f"{name}.low", f"{name}.high"
+        if low in texts and high in texts:
+            cells = zip(texts[name], texts[low], texts[high], strict=True)
+            joined[name] = [f"{value} ({a} to {b})" if a and b else value for value, a, b in cells]
+            joined = joined.drop(columns=[low, high])
+    return joined
+
+
 def _short(value: Any) -> Any:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
     if isinstance(value, float):
         return f"{value:.4g}"
     text = str(value)

@@ -120,7 +120,7 @@ class Front(Result):
         """One line with counts."""
         found = self.analysis
         compared = f"{len(found.members)} on the front of {len(found.competing)} compared"
-        objectives = " and ".join(item.metric for item in self.spec.objectives)
+        objectives = ", ".join(item.metric for item in self.spec.objectives)
         return f"{compared}, by {objectives}"
 
     @property
@@ -289,7 +289,8 @@ class Comparison(Result):
         """One line with counts."""
         ids = ", ".join(item.config_id for item in self.analysis.items)
         differing = sum(setting.differs for setting in self.analysis.settings)
-        return f"{ids}; {differing} hyperparameters differ"
+        differ = "hyperparameter differs" if differing == 1 else "hyperparameters differ"
+        return f"{ids}; {differing} {differ}"
 
     @property
     def output(self) -> CompareOutput:

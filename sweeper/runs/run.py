@@ -193,11 +193,11 @@ class Run:
                 "`sweeper rescore` on the confirmation"
             )
         found = self.recommend(policy, limit=limit, utility=utility)
-        layout = self.lay_out(found, seeds, top)
+        layout = self.prepare_confirmation(found, seeds, top)
         with SweepProgress(layout.spec, quiet=quiet) as progress:
-            return self.measure_again(found, layout, progress)
+            return self.run_confirmation(found, layout, progress)
 
-    def lay_out(self, found: Recommendation, seeds: int, top: int) -> Layout:
+    def prepare_confirmation(self, found: Recommendation, seeds: int, top: int) -> Layout:
         """The first step of `confirm`: create its folder.
 
         Raises: SweeperError: nothing qualifies, or there are no new prompts or seeds.
@@ -207,7 +207,7 @@ class Run:
         prepare(layout, self.folder)
         return layout
 
-    def measure_again(
+    def run_confirmation(
         self, found: Recommendation, layout: Layout, progress: SweepProgress
     ) -> Confirmation:
         """The second step of `confirm`: measure what is left, and compare with the search.

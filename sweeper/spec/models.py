@@ -169,6 +169,15 @@ class SweepSpec(SpecModel):
         tuple[ReferenceSpec, ...], Doc("Published figures to show beside the results.")
     ] = ()
 
+    def __repr__(self) -> str:
+        axes = {name: axis for name, axis in self.space if axis is not None}
+        varied = ", ".join(
+            name for name, axis in axes.items() if axis.values is None or len(axis.values) > 1
+        )
+        return f"<SweepSpec {self.name}: {self.tuning.method} tuning of {self.model.path} over {varied}>"
+
+    __str__ = __repr__
+
     @model_serializer(mode="wrap")
     def _as_written(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out fields that only the planner sets."""

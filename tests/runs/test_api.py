@@ -1,9 +1,11 @@
 """The Python API over a real sweep: what each method gives, how it prints, and what it refuses."""
 
 import html
+import math
 import subprocess
 import sys
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from sweeper.analysis import find_front, front_certainty, recommend
 from sweeper.errors import RunFolderError, SpecError, SweeperError
 from sweeper.planning import make_plan
 from sweeper.runs import progress
+from sweeper.runs.frames import html_table
 from sweeper.runs.progress import SweepProgress
 from sweeper.runs.terminal import Terminal
 from sweeper.store.records import RecordsRead
@@ -283,3 +286,57 @@ def test_progress_in_a_notebook_needs_ipywidgets_for_a_bar(
         for record in records:
             shown.record(record)
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_notebook_without_ipywidgets_shows_one_line_that_is_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spec, records = make_spec(), make_sweep(seed=3)
+    first: list[str] = []
+    updates: list[str] = []
+
+    class Handle:
+        def update(self, data: dict[str, str], raw: bool) -> None:
+            updates.append(data["text/plain"])
+
+    def display(data: Any, raw: bool = False, display_id: bool = False) -> Handle:
+        if display_id:  # Others are the messages about single records, which stay.
+            first.append(data["text/plain"])
+        return Handle()
+
+    monkeypatch.setattr("IPython.display.display", display)
+    monkeypatch.setattr(progress, "find_spec", lambda name: None)
+    plan = make_plan(spec)
+    with SweepProgress(spec, Terminal(force_jupyter=True)) as shown:
+        shown.begin(plan, RecordsRead((), b"", 0))
+        for record in records:
+            shown.record(record)
+    assert first == [f"0/{plan.accounting.readouts} records"]
+    assert len(updates) == len(records)
+    assert updates[-1].startswith(f"{len(records)}") and "best feasible: rouge_l" in updates[-1]
+
+
+def test_a_table_of_a_notebook_joins_intervals_and_leaves_out_what_is_missing() -> None:
+    frame = pd.DataFrame(
+        {
+            "config_id": ["aa", "bb"],
+            "unsafe_rate": [0.0125, 0.25],
+            "unsafe_rate.low": [0.00426, math.nan],
+            "unsafe_rate.high": [0.0361, math.nan],
+            "mcnemar_p": [math.nan, 0.5],
+        }
+    )
+    shown = pd.read_html(StringIO(html_table("title", frame)), dtype_backend="pyarrow")[0]
+    assert list(shown) == ["config_id", "unsafe_rate", "mcnemar_p"]
+    assert shown["unsafe_rate"].tolist() == ["0.0125 (0.00426 to 0.0361)", "0.25"]
+    assert "nan" not in html_table("title", frame)
+    assert html_table("<none>", frame.head(0)) == "<p>&lt;none&gt;</p>"
+
+
+def test_a_spec_is_short_at_a_prompt() -> None:
+    spec = sweeper.load_spec("miniature")
+    assert repr(spec) == str(spec)
+    assert repr(spec) == (
+        "<SweepSpec miniature: lora tuning of builtin:miniature/model over learning_rate, batch_size, "
+        "max_steps, average>"
+    )
