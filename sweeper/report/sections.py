@@ -236,11 +236,16 @@ def _factorial(infos: Sequence[FactorialInfo]) -> Section:
     )
 
 
+def _against(control: str) -> str:
+    """The head of a chart: `without averaging` is no noun, the names of the other controls are."""
+    return f"Compared with {'training ' if control.startswith('without') else 'the '}{control}"
+
+
 def _factorial_chart(info: FactorialInfo) -> Chart:
     identity = f"effect-{info.against.replace(' ', '-')}"
     return Chart(
         identity,
-        f"Against the {info.against}",
+        _against(info.against),
         "A point without a bar has pairs without rows in common."
         if any(point.low is None for point in info.points)
         else "",

@@ -169,5 +169,5 @@ def explained(info: ImportanceInfo) -> str:
     texts = [f"{count} for {metric} ({value:.4g} or better)" for metric, count, value in info.best]
     return (
         f"From {info.configurations} complete configurations of the space; the best "
-        f"{QUANTILE:.0%} (with all that equal the last of them) are {' and '.join(texts)}."
+        f"{QUANTILE:.0%} (with all that equal the last of them) are {', '.join(texts)}."
     )
