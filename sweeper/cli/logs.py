@@ -35,7 +35,8 @@ def logs(
     follow: Annotated[
         bool,
         typer.Option(
-            "--follow", help="Print new lines while the sweep runs; of all trials unless TRIAL is given."
+            "--follow",
+            help="Print new lines while the sweep runs; of all trials unless TRIAL is given.",
         ),
     ] = False,
     tail: Annotated[int | None, typer.Option(min=0, help="Only the last N lines.")] = None,

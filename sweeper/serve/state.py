@@ -184,7 +184,7 @@ class RunView:
     def state(self, records: int, planned: int | None, now: float) -> str:
         """See `state_of`; `now` in seconds since 1970."""
         try:
-            driven = self.folder.is_driven()
+            driven = self.folder.has_driver()
         except OSError:  # A lock of another user.
             driven = False
         return state_of(records, planned, driven, now - self.changed_at())
