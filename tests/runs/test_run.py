@@ -83,7 +83,10 @@ def test_a_configuration_is_found_by_an_unambiguous_beginning(folder: Path) -> N
     ids = [item.config_id for item in run.front().candidates]
     assert run.candidate(ids[0]).config_id == ids[0]
     for wrong in ("", "no-such-id"):
-        with pytest.raises(RunFolderError, match=r"configurations? of .* begins? with"):
+        with pytest.raises(
+            RunFolderError,
+            match=r"configurations of .* start with|no configuration of .* starts with",
+        ):
             run.candidate(wrong)
 
 
