@@ -303,3 +303,11 @@ def test_hostile_texts_stay_text(tmp_path: Path) -> None:
     assert text.count("</script>") == text.count("<script")
     training = next(s for s in found if s.identity == "training").charts[0].figure
     assert "%{x}&gt;" not in training and "onerror=alert(1)&gt;%{" not in training
+
+
+def test_the_head_of_a_chart_of_averaging_is_a_whole_phrase(tmp_path: Path) -> None:
+    data = report_data(RunFolder(tmp_path), make_sweep(seed=3), make_spec(), None)
+    made = sections(data.charts, data.curves, chosen=data.found)
+    section = next(each for each in made if each.identity == "averaging-effect")
+    heads = [chart.title for chart in section.charts]
+    assert "Compared with training without averaging" in heads

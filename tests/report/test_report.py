@@ -335,7 +335,7 @@ def test_the_page_is_written_whole_or_refused(tmp_path: Path) -> None:
     assert [each.name for each in path.parent.iterdir()] == ["report.html"]
     blocked = tmp_path / "file"
     blocked.write_text("")
-    with pytest.raises(RunFolderError, match="choose another folder with --out"):
+    with pytest.raises(RunFolderError, match="choose another with --out"):
         write_report(RUN, [make_record()], make_spec(), None, blocked / "report.html")
 
 
