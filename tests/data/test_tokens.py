@@ -85,7 +85,7 @@ def test_a_token_in_the_environment_is_in_no_file_and_no_line(
             ("front", run, "--json"),
             ("export", run, "--format", "all", "--config", "CONFIG"),
             ("rescore", run, "--judge", "keyword:qi2023"),
-            ("study", run),
+            ("export-study", run),
             ("doctor",),
             *(
                 ("launch", spec, "--on", target, "--dry-run", *more)

@@ -315,7 +315,7 @@ def test_what_cannot_be_exported_is_refused(tmp_path: Path) -> None:
         export(candidate(average="feedback(0.5, every=2)"), spec, "yaml", tmp_path)
     blocked = tmp_path / "file"
     blocked.write_text("")
-    with pytest.raises(RunFolderError, match="choose another folder with --out"):
+    with pytest.raises(RunFolderError, match="choose another with --out"):
         export(candidate(), spec, "yaml", blocked)
 
 

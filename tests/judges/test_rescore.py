@@ -278,14 +278,14 @@ BAD_LINES: list[tuple[list[str], str]] = [
     (["--judge", "keyword:none"], "neither a file nor a shipped keyword list"),
     (
         ["--judge", "keyword:sweeper", "--requests-per-minute", "5"],
-        "--requests-per-minute: no options of a keyword judge",
+        "--requests-per-minute: not an option of a keyword judge",
     ),
     (["--judge", "local:x"], "needs --format, one of llama-guard-3, .*, classifier, but got none"),
     (["--judge", "local:x", "--format", "gpt"], "but got `gpt`"),
     (["--judge", "local:./x", "--format", "harmbench"], "no such model folder"),
     (
         ["--judge", "local:x", "--format", "harmbench", "--labels", "a=safe"],
-        "--labels: for --format",
+        "--labels: only for --format",
     ),
     (
         ["--judge", "local:x", "--format", "classifier", "--labels", "safe"],
@@ -307,10 +307,10 @@ BAD_LINES: list[tuple[list[str], str]] = [
     ),
     (
         ["--judge", "http:m", "--base-url", "http://h", "--device", "cpu"],
-        "--device: no options of a",
+        "--device: not an option of a",
     ),
     (["--judge", "http:m", "--base-url", "http://h", "--api-key-env", "NONE_SUCH"], "is not set"),
-    (["--format", "harmbench"], "--format configures a judge; name the judge with --judge"),
+    (["--format", "harmbench"], "--format needs --judge"),
 ]
 
 

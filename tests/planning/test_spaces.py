@@ -106,7 +106,9 @@ def test_a_name_says_model_data_and_tuning(name: str) -> None:
 
 
 def test_a_mistyped_name_is_answered_with_the_nearest() -> None:
-    with pytest.raises(SpecError, match=r"did you mean `llama32_1b_dolly_lora`\? shipped: "):
+    with pytest.raises(
+        SpecError, match=r"no shipped sweep of this name \(did you mean `llama32_1b_dolly_lora`\?\)"
+    ):
         load_spec("llama32_1b_doly_lora")
 
 

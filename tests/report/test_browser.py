@@ -474,7 +474,7 @@ def test_without_samples_the_pair_is_taken_as_independent(opened: Open) -> None:
     assert there is not None and there.interval is not None
     assert here["interval"] == pytest.approx(list(there.interval), abs=1e-12)
     assert (here["p"], there.p_value) == (None, None)
-    assert "not paired" in here["test"]
+    assert "unpaired" in here["test"]
 
 
 def test_the_tests_of_the_page_are_those_of_the_package_on_random_tables(

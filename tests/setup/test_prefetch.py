@@ -78,7 +78,7 @@ def test_what_would_stop_a_trial_stops_here(command: Command, sweep: Path) -> No
     for override, problem in (
         ("model.path=./absent", "./absent: no such model folder"),
         ("data.train.path=absent.jsonl", "absent.jsonl: no such data file"),
-        ("data.max_length=2", "raise data"),
+        ("data.max_length=2", "data.max_length"),
         ("data.train.columns={prompt: q}", "no column `q`"),
     ):
         code, out, err = command("prefetch", sweep, "--set", override)

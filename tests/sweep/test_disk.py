@@ -319,7 +319,7 @@ def test_clean_names_what_can_go_and_deletes_nothing_else(weighty: Weighty) -> N
     assert {name: item.size_bytes for name, item in found.items()} == {
         "checkpoints of finished trajectories": 90,
         "outboxes of finished trajectories": 2,
-        "Ray's scratch": 30,
+        "Ray's temporary files": 30,
     }
     everything = leftovers(folder, spec, checkpoints=True, weights=True, responses=True)
     size = sum(item.size_bytes for item in everything)

@@ -142,10 +142,10 @@ def test_an_average_is_labelled_as_people_write_it(average: Average, label: str)
 @pytest.mark.parametrize(
     ("fields", "law"),
     [
-        ({"kind": "ema"}, "`decay` belongs to `ema` alone"),
-        ({"kind": "raw", "decay": 0.9}, "`decay` belongs to `ema` alone"),
-        ({"kind": "interpolate"}, "`weight` belongs to `interpolate` alone"),
-        ({"kind": "ema", "decay": 0.9, "weight": 0.5}, "`weight` belongs to `interpolate` alone"),
+        ({"kind": "ema"}, "`decay` belongs to `ema` only"),
+        ({"kind": "raw", "decay": 0.9}, "`decay` belongs to `ema` only"),
+        ({"kind": "interpolate"}, "`weight` belongs to `interpolate` only"),
+        ({"kind": "ema", "decay": 0.9, "weight": 0.5}, "`weight` belongs to `interpolate` only"),
     ],
 )
 def test_an_average_without_its_own_number_cannot_be_made(fields: dict[str, Any], law: str) -> None:
