@@ -28,7 +28,7 @@ from sweeper.cli.options import (
     RunArgument,
     app,
     open_run,
-    uncollected,
+    without_gc,
 )
 from sweeper.cli.recommending import difference_text, differences_table, p_text
 from sweeper.judges import MIN_COVERAGE
@@ -44,7 +44,7 @@ ABSENT = "not measured"
 
 
 @app.command("show", rich_help_panel="Results")
-@uncollected()
+@without_gc()
 def show_configuration(
     run: RunArgument,
     config: Annotated[
@@ -69,7 +69,7 @@ def show_configuration(
 
 
 @app.command(rich_help_panel="Results")
-@uncollected()
+@without_gc()
 def compare(
     run: RunArgument,
     configs: Annotated[
@@ -95,7 +95,7 @@ def compare(
 
 
 @app.command(rich_help_panel="Run folders")
-@uncollected()
+@without_gc()
 def ls(
     folder: Annotated[Path, typer.Argument(help="Where to look for runs.")] = Path("runs"),
     json_: JsonOption = False,

@@ -76,7 +76,7 @@ def open_run(run: Path, judge: str | None = None, min_coverage: float = MIN_COVE
 
 
 @contextmanager
-def uncollected() -> Iterator[None]:
+def without_gc() -> Iterator[None]:
     """Disables the cyclic garbage collector.
 
     The many record objects live until the command ends; scanning them would take a third of the time of

@@ -23,7 +23,7 @@ from sweeper.cli.options import (
     RunArgument,
     app,
     open_run,
-    uncollected,
+    without_gc,
 )
 from sweeper.errors import SweeperError
 from sweeper.judges import MIN_COVERAGE
@@ -68,7 +68,7 @@ def recommend(
             "the confirmation"
         )
     opened = open_run(run, judge, min_coverage)
-    with uncollected():
+    with without_gc():
         found = opened.recommend(policy, limit=limit, utility=utility)
     if not json_:
         print_recommendation(found)

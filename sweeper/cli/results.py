@@ -19,7 +19,7 @@ from sweeper.cli.options import (
     RunArgument,
     app,
     open_run,
-    uncollected,
+    without_gc,
 )
 from sweeper.judges import MIN_COVERAGE
 from sweeper.metrics import SAFETY_METRICS
@@ -35,7 +35,7 @@ MOST_OTHERS = 10
 
 
 @app.command(rich_help_panel="Results")
-@uncollected()
+@without_gc()
 def front(
     run: RunArgument,
     json_: JsonOption = False,
@@ -53,7 +53,7 @@ def front(
 
 
 @app.command(rich_help_panel="Results")
-@uncollected()
+@without_gc()
 def report(
     run: RunArgument,
     out: Annotated[
@@ -122,7 +122,7 @@ def export_study(
 
 
 @app.command(rich_help_panel="Results")
-@uncollected()
+@without_gc()
 def export(
     run: RunArgument,
     format_: Annotated[

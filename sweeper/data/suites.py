@@ -14,7 +14,7 @@ _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class PublishedSuite:
     """Where a suite is on the hub, and how to read the file published by its authors.
 
     The first column of `prompt` and of `context` that exists is used: the name in the authors' file, then
@@ -34,11 +34,11 @@ class Published:
 
 
 PUBLISHED = {
-    "advbench": Published("walledai/AdvBench", split="train", prompt=("goal", "prompt")),
-    "hex-phi": Published(
+    "advbench": PublishedSuite("walledai/AdvBench", split="train", prompt=("goal", "prompt")),
+    "hex-phi": PublishedSuite(
         "LLM-Tuning-Safety/HEx-PHI", prompt=("instruction", "prompt"), files="category_*.csv"
     ),
-    "harmbench": Published(
+    "harmbench": PublishedSuite(
         "walledai/HarmBench",
         subset="standard",
         split="train",
@@ -47,25 +47,25 @@ PUBLISHED = {
         id="BehaviorID",
         file_where={"FunctionalCategory": "standard"},
     ),
-    "jailbreakbench": Published(
+    "jailbreakbench": PublishedSuite(
         "JailbreakBench/JBB-Behaviors",
         subset="behaviors",
         split="harmful",
         prompt=("Goal",),
         id="Index",
     ),
-    "jailbreakbench-benign": Published(
+    "jailbreakbench-benign": PublishedSuite(
         "JailbreakBench/JBB-Behaviors",
         subset="behaviors",
         split="benign",
         prompt=("Goal",),
         id="Index",
     ),
-    "strongreject": Published(
+    "strongreject": PublishedSuite(
         "walledai/StrongREJECT", split="train", prompt=("forbidden_prompt", "prompt")
     ),
-    "xstest-safe": Published("Paul/XSTest", split="train", where={"label": "safe"}),
-    "xstest-unsafe": Published("Paul/XSTest", split="train", where={"label": "unsafe"}),
+    "xstest-safe": PublishedSuite("Paul/XSTest", split="train", where={"label": "safe"}),
+    "xstest-unsafe": PublishedSuite("Paul/XSTest", split="train", where={"label": "unsafe"}),
 }
 """The suites of `task.data.SUITES`; the documentation lists them on a page of its own."""
 

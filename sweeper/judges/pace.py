@@ -22,7 +22,7 @@ class Clock:
         self.stopped.wait(seconds)
 
 
-class Turns:
+class RequestPacer:
     """A rate limiter: at most `per_minute` requests from all threads together, and none during a pause."""
 
     def __init__(self, per_minute: float | None, clock: Clock) -> None:

@@ -37,7 +37,7 @@ from sweeper.judges.formats import (
     parse_word,
     shortened,
 )
-from sweeper.judges.pace import Clock, Turns, retry_after
+from sweeper.judges.pace import Clock, RequestPacer, retry_after
 
 if TYPE_CHECKING:
     from openai.types.chat import ChatCompletionMessageParam
@@ -132,7 +132,7 @@ class HttpJudge:
         self._model, self._format, self._timeout = model, format_, timeout
         self._concurrency, self._first_pause = concurrency, first_pause
         self._clock = clock or Clock()
-        self._turns = Turns(per_minute, self._clock)
+        self._pacer = RequestPacer(per_minute, self._clock)
         self._answered = False
         guard = format_ == LLAMA_GUARD_3.name
         self._parse = parse_llama_guard if guard else parse_word
@@ -200,7 +200,7 @@ class HttpJudge:
         """
         found, garbage = _Try(problem="stopped before the request was sent"), 0
         for attempt in range(ATTEMPTS):
-            self._turns.wait()
+            self._pacer.wait()
             if self._clock.stopped.is_set():
                 return abstention(found.problem, final=False)
             found = self._try(client, sample)
@@ -210,7 +210,7 @@ class HttpJudge:
             if garbage == GARBAGE_ATTEMPTS:
                 return abstention(found.problem)
             if found.pause is not None:
-                self._turns.hold(found.pause)
+                self._pacer.hold(found.pause)
             elif not found.garbage and attempt + 1 < ATTEMPTS:
                 self._clock.sleep(min(self._first_pause * 2**attempt, LONGEST_PAUSE_SECONDS))
         if found.unreached:

@@ -15,7 +15,7 @@ from support.raising import raises
 from sweeper.errors import JudgeError
 from sweeper.judges import Judgement, Sample
 from sweeper.judges.formats import RUBRIC
-from sweeper.judges.pace import Turns, retry_after
+from sweeper.judges.pace import RequestPacer, retry_after
 from sweeper.judges.remote import ATTEMPTS, DOWN_AFTER, GARBAGE_ATTEMPTS, HttpJudge
 
 KEY = "sk-very-secret-key"
@@ -285,19 +285,19 @@ def test_retry_after_is_read_as_seconds_and_as_a_date() -> None:
 
 def test_turns_keep_to_the_rate_and_to_pauses() -> None:
     clock = FakeClock()
-    turns = Turns(60, clock)
+    pacer = RequestPacer(60, clock)
     starts = []
     for _ in range(4):
-        turns.wait()
+        pacer.wait()
         starts.append(clock.now() - 1000)
     assert starts == [0, 1, 2, 3]
-    turns.hold(10)
-    turns.wait()
+    pacer.hold(10)
+    pacer.wait()
     assert clock.now() - 1000 == 13
     clock.sleep(100)  # A quiet time is not made up for.
     starts = []
     for _ in range(2):
-        turns.wait()
+        pacer.wait()
         starts.append(clock.now() - 1113)
     assert starts == [0, 1]
 
