@@ -91,7 +91,7 @@ def test_a_trial_that_hangs_every_time_fails_with_where_it_stood_and_spares_the_
     reason = lost.reason or {}
     assert (reason["class"], reason["stage"]) == ("Stalled", "stalled")
     assert reason["message"].startswith(
-        "no progress for 60 min (compute.stall_timeout_minutes), again"
+        "no progress for 60 min (compute.stall_timeout_minutes), even after a restart"
     )
     assert "in hangs" in reason["traceback"]
     trajectory = folder.trial(lost.trajectory_id).trajectory
