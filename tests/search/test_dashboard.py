@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from support.browser import chromium
 from support.dashboard import best_ids, served, shown_study
 from support.factories import make_spec, make_sweep
 
@@ -15,8 +14,6 @@ from sweeper.search.live_study import LiveStudy
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
-
-__all__ = ["chromium"]
 
 
 @pytest.mark.slow
