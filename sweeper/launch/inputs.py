@@ -152,6 +152,7 @@ def check_size(copies: dict[str, Path]) -> int:
             f"largest: {listed}; put them on storage that the nodes can see",
             code="launch.too_large",
             bytes=total,
+            largest=largest,
         )
     return total
 

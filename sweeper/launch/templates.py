@@ -63,7 +63,9 @@ def fill_yaml(text: str, values: Values) -> str:
         list(yaml.safe_load_all(filled))
     except yaml.YAMLError as error:
         raise LaunchError(
-            f"a template is not valid YAML: {' '.join(str(error).split())}", code="launch.template"
+            f"a template is not valid YAML: {' '.join(str(error).split())}",
+            code="launch.template",
+            fault="yaml",
         ) from None
     return filled
 

@@ -76,10 +76,12 @@ def unusable(url: str, error: Exception) -> StorageError:
     """An error with the message of the storage, without its password."""
     cause = error.__cause__ or error
     words = str(getattr(cause, "orig", None) or cause).strip().splitlines()
+    problem = words[0] if words else repr(cause)
     return StorageError(
-        f"{shown_url(url)} cannot be used: {words[0] if words else cause!r}",
+        f"{shown_url(url)} cannot be used: {problem}",
         code="study_storage.unusable",
         storage=shown_url(url),
+        problem=problem,
     )
 
 

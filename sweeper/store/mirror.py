@@ -356,6 +356,7 @@ class Mirror:
                     f"{self._url} rejects the credentials: {problem}; set {credentials}",
                     code="mirror.credentials",
                     url=self._url,
+                    variables=credentials,
                 ) from None
             raise MirrorError(
                 f"{self._url} has been unavailable for {self._policy.total_seconds:g} s: {problem}; "
@@ -363,6 +364,7 @@ class Mirror:
                 f"({credentials}), or remove compute.mirror",
                 code="mirror.unreachable",
                 url=self._url,
+                variables=credentials,
             ) from None
 
 

@@ -176,7 +176,7 @@ def test_a_wrong_template_is_an_error(
 
 
 def test_a_template_that_makes_no_yaml_is_an_error() -> None:
-    with raises("launch.template"):
+    with raises("launch.template", fault="yaml"):
         fill_yaml("a: [{{ a }}\n", {"a": 1})
 
 
@@ -547,7 +547,7 @@ def test_data_travels_and_lies_where_the_sweep_says(
 
 
 def test_weights_are_never_sent(local: SweepSpec, tmp_path: Path) -> None:
-    with raises("launch.not_visible"):
+    with raises("launch.not_visible", files=[f"model.path ({local.model.path})"]):
         rendered("ray", tmp_path, local, storage="/data")
 
 
@@ -587,8 +587,11 @@ def test_more_than_ray_takes_is_refused_before_anything_is_copied(
     code.mkdir()
     with (code / "big.csv").open("wb") as file:
         file.truncate(600 * 2**20)
-    with raises("launch.too_large"):
+    with raises("launch.too_large") as refused:
         rendered("ray", tmp_path / "run", working_dir=str(code))
+    found: dict[str, Any] = dict(refused.value.values)
+    assert found["bytes"] >= 600 * 2**20
+    assert found["largest"][0].endswith("big.csv")
     assert not (tmp_path / "run").exists()
 
 

@@ -117,5 +117,5 @@ def test_a_storage_that_refuses_to_be_written_is_named(tmp_path: Path) -> None:
     spec, path = make_spec(), tmp_path / "studies.sqlite3"
     copy_study(find_front(make_sweep()[:3], spec), spec, f"sqlite:///{path}")
     read_only = f"sqlite:///file:{path}?mode=ro&uri=true"
-    with raises("study_storage.unusable"):
+    with raises("study_storage.unusable", problem="attempt to write a readonly database"):
         copy_study(find_front(make_sweep()[:7], spec), spec, read_only)

@@ -23,7 +23,7 @@ from sweeper.errors import SpecError, SweeperError
 from sweeper.planning import make_plan, make_tasks
 from sweeper.spec import SweepSpec, parse_spec
 from sweeper.store.folder import RUN_VERSION, RunFolder
-from sweeper.store.mirror import Mirror, open_store
+from sweeper.store.mirror import CREDENTIALS, Mirror, open_store
 from sweeper.store.records import TrialRecord, read_records
 from sweeper.store.retry import RetryPolicy
 from sweeper.sweep.run import SweepCallbacks, run_sweep
@@ -243,7 +243,7 @@ def test_a_store_that_stays_away_is_said_and_sent_to_by_the_next_run(
     assert "Run the same command again to upload the rest" in caplog.text
     assert not (store.root / "records.jsonl").exists()
     pauses: list[float] = []
-    with raises("mirror.unreachable"):
+    with raises("mirror.unreachable", variables=CREDENTIALS["s3"]):
         mirror(store, here, sleep=pauses.append).pull("k")
     assert pauses == pytest.approx([0.001] * 5)
     store.away = False
@@ -324,7 +324,7 @@ def test_credentials_that_are_refused_are_not_tried_again(
     pauses: list[float] = []
     refusing = mirror(store, begun(tmp_path / "here"), sleep=pauses.append)
     store.message, store.away = said, True
-    with raises("mirror.credentials"):
+    with raises("mirror.credentials", variables=CREDENTIALS["s3"]):
         refusing.pull("k")
     assert pauses == []
 
