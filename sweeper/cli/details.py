@@ -259,7 +259,7 @@ def _differences(found: analysis.Comparison) -> Table:
 
 
 def _print_runs(found: Sequence[RunLine], root: Path) -> None:
-    """One line per run, and the problems of damaged ones below the table."""
+    """One line per run, and the problems of unreadable ones below the table."""
     if not found:
         show.line(f"no runs in {root} or below it; `sweeper run` writes one")
         return
@@ -276,12 +276,12 @@ def _print_runs(found: Sequence[RunLine], root: Path) -> None:
     show.fit(table)
     for item in found:
         if item.problem is not None:
-            show.line(f"damaged: {item.path}: {item.problem}")
+            show.line(f"unreadable: {item.path}: {item.problem}")
 
 
 def _run_cells(item: RunLine, root: Path) -> list[str]:
     where = "." if item.path == root else str(item.path.relative_to(root))
-    if item.state == "damaged":
+    if item.state == "unreadable":
         return [where, "", item.state, "", "", "", "", "", "", show.size(item.size_bytes)]
     best = ", ".join(f"{name} {value:.3f}" for name, value in item.best.items())
     assert item.written is not None

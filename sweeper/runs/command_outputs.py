@@ -23,11 +23,11 @@ from sweeper.runs.outputs import (
 
 
 class RunModel(Model):
-    """One run of a folder; unknown fields of a damaged run are null."""
+    """One run of a folder; unknown fields of an unreadable run are null."""
 
     path: Annotated[str, BeforeValidator(lambda path: encodable(str(path)))]
     name: Text | None = Field(description="Name of the sweep.")
-    state: Literal["running", "finished", "unfinished", "damaged"]
+    state: Literal["running", "finished", "unfinished", "unreadable"]
     records: int | None = Field(description="Written so far.")
     planned: int | None = Field(description="By the plan, without further seeds.")
     failed: int | None = Field(description="Failed records.")
@@ -36,7 +36,7 @@ class RunModel(Model):
     best: dict[str, float] = Field(description="Its objectives by metric.")
     written: str | None = Field(description="When records last changed: UTC, ISO 8601.")
     size_bytes: int = Field(description="Of all files.")
-    problem: Text | None = Field(description="What is damaged.")
+    problem: Text | None = Field(description="Why the run cannot be read.")
 
 
 class LsOutput(Output):

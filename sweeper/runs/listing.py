@@ -1,6 +1,6 @@
 """The runs of a folder: one line each for `ls`, and those that `serve` may show by name.
 
-A damaged run is listed with its problem. Names from requests are only looked up here, never used as paths.
+An unreadable run, damaged or of an earlier version, is listed with its problem. Names from requests are only looked up here, never used as paths.
 """
 
 import os
@@ -16,7 +16,7 @@ from sweeper.store.folder import RunFolder
 from sweeper.store.records import read_records
 from sweeper.sweep.disk import used_bytes
 
-State = Literal["running", "finished", "unfinished", "damaged"]
+State = Literal["running", "finished", "unfinished", "unreadable"]
 
 _INSIDE = {"trajectories", "generations", "ray", "verdicts", "export"}
 """Subfolders of a run folder that contain no other runs."""
@@ -84,7 +84,9 @@ def _damaged(path: Path, problem: str) -> RunLine:
         ("name", "records", "planned", "failed", "front", "recommended", "written")
     )
     size = used_bytes(path)
-    return RunLine(path=path, state="damaged", best={}, size_bytes=size, problem=problem, **empty)
+    return RunLine(
+        path=path, state="unreadable", best={}, size_bytes=size, problem=problem, **empty
+    )
 
 
 def _whole(folder: RunFolder) -> RunLine:

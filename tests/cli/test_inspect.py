@@ -272,10 +272,10 @@ def test_a_damaged_run_is_a_line_and_the_others_are_listed(
         (bad / name).write_text(content)
     answer = command("ls", run.root.parent)
     assert answer.code == 0
-    assert re.search(r"│ bad +│ +│ damaged ", answer.out)
+    assert re.search(r"│ bad +│ +│ unreadable ", answer.out)
     assert re.search(r"│ one +│ synthetic │ finished ", answer.out)
-    (problem,) = [line for line in answer.out.splitlines() if line.startswith("damaged: ")]
-    assert problem.startswith(f"damaged: {bad}: ")
+    (problem,) = [line for line in answer.out.splitlines() if line.startswith("unreadable: ")]
+    assert problem.startswith(f"unreadable: {bad}: ")
     assert re.search(pattern, answer.out)
 
 
@@ -285,7 +285,7 @@ def test_a_folder_that_cannot_be_read_is_a_line(run: RunFolder) -> None:
     shut.mkdir(mode=0)
     (line,) = [line for line in list_runs(run.root.parent) if line.path == shut]
     shut.chmod(0o755)
-    assert (line.state, line.problem) == ("damaged", "Permission denied")
+    assert (line.state, line.problem) == ("unreadable", "Permission denied")
 
 
 def test_a_run_with_a_driver_is_running_and_looking_does_not_keep_one_out(

@@ -159,7 +159,7 @@ def test_no_command_lets_hostile_data_through(call: Call, run: RunFolder, tmp_pa
     seen += call("front", run.root) + call("ls", tmp_path)
     assert not OBEYED.search(seen)
     assert seen.count(r"\x1b[2J\x1b]0;owned\x07") > 10
-    assert r"\u202egnp.exe" in seen and "damaged: " in seen
+    assert r"\u202egnp.exe" in seen and "unreadable: " in seen
 
 
 def test_only_the_one_place_prints() -> None:

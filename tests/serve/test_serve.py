@@ -277,7 +277,7 @@ def test_links_out_of_the_folder_are_named_and_not_followed(tmp_path: Path, serv
     server = serve(root, with_generations=True)
     rows = {row[0]: row for row in cells(server.ask("/").text)}
     leads = "is a link to a place outside the folder"
-    assert rows["records"][1:3] == ["damaged", f"records.jsonl {leads}"]
+    assert rows["records"][1:3] == ["unreadable", f"records.jsonl {leads}"]
     assert rows["responses"][2] == f"generations/a-0.jsonl {leads}"
     assert rows["outside"][2] == f"outside {leads}"
     for target in (
@@ -411,7 +411,7 @@ def test_runs_come_grow_break_and_go_while_the_server_stays(tmp_path: Path, serv
     folder.records.write_text("{nonsense}\n")
     assert server.ask("/runs/new/").status == server.ask("/runs/new/live.json").status == 503
     index = server.ask("/").text
-    assert "damaged" in index and "runs/new/records.jsonl:1: the record is not JSON" in index
+    assert "unreadable" in index and "runs/new/records.jsonl:1: the record is not JSON" in index
     assert str(tmp_path) not in index
     folder.records.write_bytes(kept)
     assert server.live("new")["records"] == 50
@@ -423,7 +423,7 @@ def test_runs_come_grow_break_and_go_while_the_server_stays(tmp_path: Path, serv
     ):
         before = path.read_text()
         path.write_text(content)
-        assert "damaged" in server.ask("/").text
+        assert "unreadable" in server.ask("/").text
         assert server.ask("/runs/new/").status == 503
         path.write_text(before)
     shutil.rmtree(folder.root)
