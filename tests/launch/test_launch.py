@@ -356,7 +356,7 @@ def installed_by(prepared: Prepared) -> str:
     (task,) = documents(prepared, "skypilot.yaml")
     script = task["setup"].replace("pip install", "printf '%s\\n'")
     done = subprocess.run(
-        ["bash", "-c", script], capture_output=True, text=True, check=True, env={"HOME": "/root"}
+        ["bash", "-c", script], capture_output=True, text=True, check=True, env={"HOME": "/home/cloud"}
     )
     return done.stdout.strip()
 
@@ -364,7 +364,7 @@ def installed_by(prepared: Prepared) -> str:
 def test_cloud_machines_install_a_wheel_of_the_sweeper_that_runs_here(tmp_path: Path) -> None:
     prepared = rendered("skypilot", tmp_path)
     wheel = f"sweeper_llm-{metadata.version('sweeper-llm')}-py3-none-any.whl"
-    assert installed_by(prepared) == f"/root/sweeper-launch/{wheel}[train,cluster,eval]"
+    assert installed_by(prepared) == f"/home/cloud/sweeper-launch/{wheel}[train,cluster,eval]"
     write(prepared)
     built = tmp_path / "launch" / "working_dir" / wheel
     where = tmp_path / "site"
