@@ -1,6 +1,7 @@
 """The runs of a folder: one line each for `ls`, and those that `serve` may show by name.
 
-An unreadable run, damaged or of an earlier version, is listed with its problem. Names from requests are only looked up here, never used as paths.
+An unreadable run, damaged or of an earlier version, is listed with its problem.
+Names from requests are only looked up here, never used as paths.
 """
 
 import os

@@ -356,7 +356,11 @@ def installed_by(prepared: Prepared) -> str:
     (task,) = documents(prepared, "skypilot.yaml")
     script = task["setup"].replace("pip install", "printf '%s\\n'")
     done = subprocess.run(
-        ["bash", "-c", script], capture_output=True, text=True, check=True, env={"HOME": "/home/cloud"}
+        ["bash", "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"HOME": "/home/cloud"},
     )
     return done.stdout.strip()
 
