@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from support.world import World, spec_text
 
+from sweeper.store.records import read_records
+
 SECRETS = {
     name: f"planted-{name.lower()}-5f1c9e0b7a"
     for name in (
@@ -95,8 +97,9 @@ def test_a_token_in_the_environment_is_in_no_file_and_no_line(
         for command in commands:
             words = [str(word) for word in command]
             if "CONFIG" in words:
-                files = sorted((run / "generations").iterdir())
-                words[words.index("CONFIG")] = files[0].name.partition("-")[0]
+                records = read_records(run / "records.jsonl").records
+                trained = [record for record in records if record.role == "candidate"]
+                words[words.index("CONFIG")] = trained[0].config_id
             done = subprocess.run(
                 [sys.executable, "-m", "sweeper", *words],
                 env=environment,
