@@ -7,6 +7,7 @@ from typing import Any
 from sweeper.analysis.candidate import Candidate, constraint_text, rate_text, valued
 from sweeper.analysis.controls import Contrast, contrasts_with, trainers_default, unaveraged_control
 from sweeper.analysis.front import Front
+from sweeper.analysis.list_agreement import list_disagreements
 from sweeper.analysis.policies import (
     Policy,
     knee_distances,
@@ -27,7 +28,8 @@ class Recommendation:
     `compared` counts complete configurations, `ranked` are those that qualify, best first. `unaveraged` is
     the chosen one without averaging, `default` the trainers' defaults, `base` the untouched model: None
     where the records hold none. `contrasts` compare the chosen one with these three. `nearest` is given
-    only when nothing is chosen: the candidate that comes nearest to qualifying.
+    only when nothing is chosen: the candidate that comes nearest to qualifying. `caveats` are reasons to
+    doubt the rates, one sentence each.
     """
 
     policy: Policy
@@ -40,6 +42,7 @@ class Recommendation:
     base: Candidate | None
     nearest: Candidate | None
     contrasts: tuple[Contrast, ...]
+    caveats: tuple[str, ...] = ()
 
 
 def recommend(front: Front, spec: SweepSpec, policy: Policy = SAFEST_USEFUL) -> Recommendation:
@@ -67,6 +70,14 @@ def recommend(front: Front, spec: SweepSpec, policy: Policy = SAFEST_USEFUL) -> 
         base=front.base,
         nearest=nearest,
         contrasts=() if chosen is None else contrasts_with(chosen, others, spec),
+        caveats=list_disagreements(
+            (
+                ("recommended configuration", chosen),
+                ("configuration nearest to qualifying", nearest),
+                ("untouched model", front.base),
+            ),
+            spec,
+        ),
     )
 
 

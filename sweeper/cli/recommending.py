@@ -117,6 +117,8 @@ def print_recommendation(result: "Recommendation") -> None:
             )
         )
     show.line(multiplicity(found))
+    for caveat in found.caveats:
+        show.line(f"caveat: {caveat}")
 
 
 def differences_table(contrasts: Sequence[Contrast], spec: SweepSpec, title: str) -> Table:

@@ -44,6 +44,7 @@ def warnings(
     texts = [
         *_unfinished(front, spec, accounting),
         *_outcome(front, found),
+        *found.caveats,
         *_few_prompts(front, spec),
     ]
     if (seeds := len(spec.seeds)) < ENOUGH_SEEDS:

@@ -398,6 +398,7 @@ class RecommendOutput(Output):
     reason: Text
     compared: int = Field(description="Complete configurations.")
     multiplicity: Text = Field(description="A caveat on selection bias.")
+    caveats: tuple[Text, ...] = Field(description="Reasons to doubt the rates.")
     qualified: tuple[Text, ...] = Field(description="Ids, best first.")
     controls: tuple[ControlModel, ...]
     base: CandidateModel | None = Field(description="The untouched model.")
@@ -417,6 +418,7 @@ class RecommendOutput(Output):
             reason=found.reason,
             compared=found.compared,
             multiplicity=multiplicity(found),
+            caveats=found.caveats,
             qualified=tuple(item.config_id for item in found.ranked),
             controls=tuple(map(_control, found.contrasts)),
             base=_optional(CandidateModel, found.base),

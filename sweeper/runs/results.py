@@ -167,6 +167,11 @@ class Recommendation(Result):
         return self.analysis.reason
 
     @property
+    def caveats(self) -> tuple[str, ...]:
+        """Reasons to doubt the rates, such as keyword lists that disagree, one sentence each."""
+        return self.analysis.caveats
+
+    @property
     def summary(self) -> str:
         """One line with counts."""
         found = self.analysis
