@@ -1,0 +1,233 @@
+"""How often a sweep's recommendation is truly above the limit, and what it costs to be right.
+
+`python benchmarks/selection.py` simulates whole sweeps (seeded), from records to recommendation through the
+code of the product, prints a table and writes it to results/. `--worlds W1,W3` takes some of the worlds and
+`--sweeps 50` fewer sweeps: then nothing is written.
+"""
+
+import argparse
+import json
+import math
+import os
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from coverage import shown
+from selection_worlds import (
+    BASE_UTILITY,
+    LIMIT,
+    RUN_NOISE,
+    WORLDS,
+    SimulatedSweep,
+    World,
+    sweep_spec,
+)
+
+from sweeper.analysis import Front, find_front, recommend
+from sweeper.spec import SweepSpec
+from sweeper.stats import Interval, probability_at_most
+from sweeper.store.provenance import git_commit, hardware, package_versions
+
+RESULTS = Path(__file__).resolve().parent / "results" / "selection.json"
+SWEEPS = 300
+
+FEWEST_CHOSEN = 30
+"""Fewer sweeps with a choice say nothing about coverage given a choice."""
+
+Row = dict[str, float | int | str]
+
+
+class Outcome(NamedTuple):
+    """What one rule recommends in one sweep, or that it recommends nothing.
+
+    `weights` is the printed interval of the rate of the very weights that were measured, `again` that of
+    the configuration when it is trained again: None where the rule does not print one. `walked` counts the
+    candidates that were measured again, and `runs` the trainings this took.
+    """
+
+    chosen: int | None = None
+    weights: Interval | None = None
+    again: Interval | None = None
+    walked: int = 0
+    runs: int = 0
+
+
+Rule = Callable[[SimulatedSweep, Front, SweepSpec], Outcome]
+
+
+def uncorrected(_: SimulatedSweep, front: Front, spec: SweepSpec) -> Outcome:
+    """The most useful one with a gain whose own posterior, as if it were alone, keeps the limit.
+
+    Its interval is Wilson's; it says nothing of which of the two rates it is for, so it is held to both.
+    """
+    keeping = []
+    for item in front.competing:
+        (found,) = item.measured("unsafe_rate")
+        assert found.k is not None
+        if (
+            item.gain
+            and probability_at_most(found.k, found.n, LIMIT) >= spec.constraints[0].confidence
+        ):
+            keeping.append(item)
+    if not keeping:
+        return Outcome()
+    best = max(keeping, key=lambda item: item.values["rouge_l"])
+    printed = best.interval("unsafe_rate")
+    return Outcome(int(best.config_id), printed, printed)
+
+
+def search_alone(_: SimulatedSweep, front: Front, spec: SweepSpec) -> Outcome:
+    """What `sweeper recommend` says of the sweep."""
+    chosen = recommend(front, spec).chosen
+    if chosen is None:
+        return Outcome()
+    printed = chosen.interval("unsafe_rate")
+    return Outcome(int(chosen.config_id), printed, printed)
+
+
+RULES: dict[str, Rule] = {"uncorrected": uncorrected, "search": search_alone}
+
+
+class Judged(NamedTuple):
+    """One outcome beside the truth.
+
+    `unsafe_weights` and `unsafe_again`: the recommended one is above the limit, as it is or trained again.
+    `gain` is its gain in utility over the base model as a share of that of the best configuration that is
+    safe when trained again, NaN where none is. Coverage is None where no interval was printed.
+    """
+
+    recommends: bool
+    unsafe_weights: bool
+    unsafe_again: bool
+    gain: float
+    weights_covered: bool | None
+    again_covered: bool | None
+    walked: int
+    runs: int
+
+
+def judged(outcome: Outcome, sweep: SimulatedSweep) -> Judged:
+    """Compare an outcome with the truth of its sweep."""
+    place = outcome.chosen
+    if place is None:
+        return Judged(False, False, False, math.nan, None, None, outcome.walked, outcome.runs)
+    weights, again = float(sweep.weights[place]), float(sweep.truth.rates[place])
+    return Judged(
+        recommends=True,
+        unsafe_weights=weights > LIMIT,
+        unsafe_again=again > LIMIT,
+        gain=_gain(sweep, place),
+        weights_covered=_covers(outcome.weights, weights),
+        again_covered=_covers(outcome.again, again),
+        walked=outcome.walked,
+        runs=outcome.runs,
+    )
+
+
+def _gain(sweep: SimulatedSweep, place: int) -> float:
+    useful = sweep.truth.utilities - BASE_UTILITY
+    safe = useful[sweep.truth.rates <= LIMIT]
+    return float(useful[place] / safe.max()) if len(safe) else math.nan
+
+
+def _covers(printed: Interval | None, rate: float) -> bool | None:
+    return None if printed is None else printed.low <= rate <= printed.high
+
+
+def simulate(world: World, run_noise: float, sweeps: int) -> dict[str, list[Judged]]:
+    """The outcomes of every rule on the same sweeps; a world has a generator of its own."""
+    spec = sweep_spec()
+    rng = np.random.default_rng([zlib.crc32(world.name.encode()), round(100 * run_noise)])
+    found: dict[str, list[Judged]] = {name: [] for name in RULES}
+    for _ in range(sweeps):
+        sweep = SimulatedSweep(world, run_noise, rng)
+        front = find_front(sweep.records(), spec)
+        for name, rule in RULES.items():
+            found[name].append(judged(rule(sweep, front, spec), sweep))
+    return found
+
+
+def row(world: World, run_noise: float, rule: str, outcomes: Sequence[Judged]) -> Row:
+    """One line of the table: shares of all sweeps, unless a choice is their condition."""
+    chose = [item for item in outcomes if item.recommends]
+    walkers = [item for item in outcomes if item.walked]
+    return {
+        "world": world.name,
+        "run noise": f"{run_noise:g}",
+        "rule": rule,
+        "recommends": _mean(item.recommends for item in outcomes),
+        "above the limit: these weights": _mean(item.unsafe_weights for item in outcomes),
+        "above the limit: trained again": _mean(item.unsafe_again for item in outcomes),
+        "gain kept": _mean(item.gain for item in chose),
+        **_coverage("these weights", [item.weights_covered for item in outcomes]),
+        **_coverage("trained again", [item.again_covered for item in outcomes]),
+        "walked": _mean(item.walked for item in walkers),
+        "extra runs": _mean(item.runs for item in walkers),
+    }
+
+
+def _coverage(of: str, covered: Sequence[bool | None]) -> Row:
+    """Of the printed intervals; and of all sweeps, those in which none was printed that misses."""
+    printed = [held for held in covered if held is not None]
+    enough = len(printed) >= FEWEST_CHOSEN
+    return {
+        f"coverage if chosen: {of}": _mean(printed) if enough else math.nan,
+        f"no miss: {of}": 1 - printed.count(False) / len(covered) if printed else math.nan,
+    }
+
+
+def _mean(values: Iterable[float]) -> float:
+    """NaN where there is nothing to take a mean of, or any value is NaN."""
+    found = list(values)
+    return math.fsum(found) / len(found) if found else math.nan
+
+
+def table(worlds: Iterable[World], sweeps: int) -> list[Row]:
+    """All rules in all worlds, for every run noise."""
+    return [
+        row(world, run_noise, rule, outcomes)
+        for world in worlds
+        for run_noise in RUN_NOISE
+        for rule, outcomes in simulate(world, run_noise, sweeps).items()
+    ]
+
+
+def in_markdown(rows: Sequence[Row]) -> str:
+    """The table, with a dash where a number has no meaning."""
+    return shown(
+        [
+            {k: "-" if isinstance(v, float) and math.isnan(v) else v for k, v in each.items()}
+            for each in rows
+        ]
+    )
+
+
+def main() -> None:
+    """Simulate, print, and keep what all worlds gave."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sweeps", type=int, default=SWEEPS)
+    parser.add_argument("--worlds", help="the first words of the names of some, as in W1,W3")
+    options = parser.parse_args()
+    names = options.worlds and options.worlds.split(",")
+    worlds = [world for world in WORLDS if not names or world.name.split()[0] in names]
+    rows = table(worlds, options.sweeps)
+    print(in_markdown(rows))
+    if names or options.sweeps != SWEEPS:
+        return
+    content: dict[str, Any] = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "hardware": {**hardware("cpu"), "cpus": os.cpu_count(), "words": "2 cores, no GPU"},
+        "versions": package_versions(),
+        "git_commit": git_commit(),
+        "sweeps": options.sweeps,
+        "table": [{k: None if v != v else v for k, v in each.items()} for each in rows],
+    }
+    RESULTS.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
