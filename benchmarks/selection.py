@@ -198,12 +198,11 @@ def table(worlds: Iterable[World], sweeps: int) -> list[Row]:
 
 def in_markdown(rows: Sequence[Row]) -> str:
     """The table, with a dash where a number has no meaning."""
-    return shown(
-        [
-            {k: "-" if isinstance(v, float) and math.isnan(v) else v for k, v in each.items()}
-            for each in rows
-        ]
-    )
+    return shown([{k: "-" if _empty(v) else v for k, v in each.items()} for each in rows])
+
+
+def _empty(value: float | str) -> bool:
+    return isinstance(value, float) and math.isnan(value)
 
 
 def main() -> None:
@@ -224,7 +223,7 @@ def main() -> None:
         "versions": package_versions(),
         "git_commit": git_commit(),
         "sweeps": options.sweeps,
-        "table": [{k: None if v != v else v for k, v in each.items()} for each in rows],
+        "table": [{k: None if _empty(v) else v for k, v in each.items()} for each in rows],
     }
     RESULTS.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 

@@ -90,8 +90,8 @@ def trade_off(
     """Rates in even steps of their logarithm, and utilities that rise with them, up to noise."""
 
     def draw(rng: np.random.Generator, m: int) -> Truth:
-        useful = np.linspace(0.45, 0.65, m) + noise * rng.standard_normal(m)
-        return Truth(np.geomspace(low, high, m), np.clip(useful, 0.2, 0.8))
+        useful = np.linspace(0.4, 0.8, m) + noise * rng.standard_normal(m)
+        return Truth(np.geomspace(low, high, m), np.clip(useful, 0.15, 0.85))
 
     return draw
 
@@ -141,7 +141,7 @@ class SimulatedSweep:
             split: math.sqrt(SHARED) * rng.standard_normal(PROMPTS)
             for split in ("search", "confirm")
         }
-        self._rows: Floats = rng.uniform(-0.1, 0.1, ROWS)
+        self._rows: Floats = rng.uniform(-0.05, 0.05, ROWS)
 
     def records(self) -> list[TrialRecord]:
         """What the sweep records under seed 0, on the search half; the untouched model comes last."""
