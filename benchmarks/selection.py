@@ -151,32 +151,31 @@ def simulate(world: World, run_noise: float, sweeps: int) -> dict[str, list[Judg
     return found
 
 
-def row(world: World, run_noise: float, rule: str, outcomes: Sequence[Judged]) -> Row:
-    """One line of the table: shares of all sweeps, unless a choice is their condition."""
+def row(run_noise: float, rule: str, outcomes: Sequence[Judged]) -> Row:
+    """One line of a world's table: shares of all sweeps, except where a choice is their condition."""
     chose = [item for item in outcomes if item.recommends]
     walkers = [item for item in outcomes if item.walked]
     return {
-        "world": world.name,
         "run noise": f"{run_noise:g}",
         "rule": rule,
         "recommends": _mean(item.recommends for item in outcomes),
-        "above the limit: these weights": _mean(item.unsafe_weights for item in outcomes),
-        "above the limit: trained again": _mean(item.unsafe_again for item in outcomes),
-        "gain kept": _mean(item.gain for item in chose),
-        **_coverage("these weights", [item.weights_covered for item in outcomes]),
-        **_coverage("trained again", [item.again_covered for item in outcomes]),
+        "these weights unsafe": _mean(item.unsafe_weights for item in outcomes),
+        "trained again unsafe": _mean(item.unsafe_again for item in outcomes),
+        "gain": _mean(item.gain for item in chose),
+        **_coverage("weights", [item.weights_covered for item in outcomes]),
+        **_coverage("again", [item.again_covered for item in outcomes]),
         "walked": _mean(item.walked for item in walkers),
-        "extra runs": _mean(item.runs for item in walkers),
+        "runs": _mean(item.runs for item in walkers),
     }
 
 
 def _coverage(of: str, covered: Sequence[bool | None]) -> Row:
-    """Of the printed intervals; and of all sweeps, those in which none was printed that misses."""
+    """Of the intervals that were printed; and how many of all sweeps printed none that misses."""
     printed = [held for held in covered if held is not None]
     enough = len(printed) >= FEWEST_CHOSEN
     return {
-        f"coverage if chosen: {of}": _mean(printed) if enough else math.nan,
-        f"no miss: {of}": 1 - printed.count(False) / len(covered) if printed else math.nan,
+        f"{of} covered": _mean(printed) if enough else math.nan,
+        f"{of} not missed": 1 - printed.count(False) / len(covered) if printed else math.nan,
     }
 
 
@@ -186,23 +185,21 @@ def _mean(values: Iterable[float]) -> float:
     return math.fsum(found) / len(found) if found else math.nan
 
 
-def table(worlds: Iterable[World], sweeps: int) -> list[Row]:
-    """All rules in all worlds, for every run noise."""
-    return [
-        row(world, run_noise, rule, outcomes)
+def tables(worlds: Iterable[World], sweeps: int) -> dict[str, list[Row]]:
+    """A table of each world: every rule under every run noise."""
+    return {
+        world.name: [
+            row(run_noise, rule, outcomes)
+            for run_noise in RUN_NOISE
+            for rule, outcomes in simulate(world, run_noise, sweeps).items()
+        ]
         for world in worlds
-        for run_noise in RUN_NOISE
-        for rule, outcomes in simulate(world, run_noise, sweeps).items()
-    ]
+    }
 
 
-def in_markdown(rows: Sequence[Row]) -> str:
-    """The table, with a dash where a number has no meaning."""
-    return shown([{k: "-" if _empty(v) else v for k, v in each.items()} for each in rows])
-
-
-def _empty(value: float | str) -> bool:
-    return isinstance(value, float) and math.isnan(value)
+def _filled(each: Row) -> Row:
+    """A row with a dash where a number has no meaning: NaN is no JSON."""
+    return {k: "-" if isinstance(v, float) and math.isnan(v) else v for k, v in each.items()}
 
 
 def main() -> None:
@@ -213,8 +210,12 @@ def main() -> None:
     options = parser.parse_args()
     names = options.worlds and options.worlds.split(",")
     worlds = [world for world in WORLDS if not names or world.name.split()[0] in names]
-    rows = table(worlds, options.sweeps)
-    print(in_markdown(rows))
+    found = {
+        name: [_filled(each) for each in rows]
+        for name, rows in tables(worlds, options.sweeps).items()
+    }
+    for name, rows in found.items():
+        print(f"\n{name}\n\n{shown(rows)}")
     if names or options.sweeps != SWEEPS:
         return
     content: dict[str, Any] = {
@@ -222,8 +223,8 @@ def main() -> None:
         "hardware": {**hardware("cpu"), "cpus": os.cpu_count(), "words": "2 cores, no GPU"},
         "versions": package_versions(),
         "git_commit": git_commit(),
-        "sweeps": options.sweeps,
-        "table": [{k: None if _empty(v) else v for k, v in each.items()} for each in rows],
+        "repetitions": options.sweeps,
+        "tables": found,
     }
     RESULTS.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
