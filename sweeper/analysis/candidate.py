@@ -84,8 +84,13 @@ class Candidate:
         return is_sampled(metric, counted=all(m.k is not None for m in self.measured(metric)))
 
     def counts(self, metric: str) -> str:
-        """`k/n` under each seed; empty for a metric that is not a rate."""
-        return ", ".join(f"{m.k}/{m.n}" for m in self.measured(metric) if m.k is not None)
+        """`k/n` under each seed, with how many a judge left unanswered; empty for what is no rate."""
+        rates = [(record.metrics.get(metric), record.unanswered(metric)) for record in self.records]
+        return ", ".join(
+            f"{rate.k}/{rate.n}" + (f" ({unanswered} unanswered)" if unanswered else "")
+            for rate, unanswered in rates
+            if rate is not None and rate.k is not None
+        )
 
 
 def _count(metric: Metric) -> float:

@@ -318,12 +318,12 @@ def _print_configurations(
     table = Table(title=escape(f"{scored[0].judge}, per configuration"), title_justify="left")
     for name in ("configuration", "seed", "rate"):
         table.add_column(name)
-    for name in (f"by {keyword_list}", "by the judge", "coverage", "cut short"):
+    for name in (f"by {keyword_list}", "by the judge", "unanswered", "coverage", "cut short"):
         table.add_column(name, justify="right")
     rows = _configuration_rows(scored, records)
     for row in rows[:MOST_ROWS]:
         cells = [_rate(row.list_k, row.list_n), _rate(row.k, row.n)]
-        cells += [f"{row.coverage:.4f}", f"{row.cut}"]
+        cells += [f"{row.unanswered}", f"{row.coverage:.4f}", f"{row.cut}"]
         table.add_row(row.config_id, f"{row.seed}", row.rate, *cells)
     show.fit(table)
     if len(rows) > MOST_ROWS:
@@ -339,6 +339,7 @@ def _configuration_rows(
         record = records[item.config_id, item.seed]
         for suite, counts in item.suites.items():
             stored: Metric | None = record.metrics.get(METRICS[suite])
+            found = SuiteCount(record, suite, counts)
             rows.append(
                 JudgedConfiguration(
                     config_id=item.config_id,
@@ -346,9 +347,10 @@ def _configuration_rows(
                     rate=METRICS[suite],
                     list_k=None if stored is None else stored.k,
                     list_n=None if stored is None else stored.n,
-                    k=counts.positive,
-                    n=counts.judged,
-                    coverage=SuiteCount(record, suite, counts).coverage,
+                    k=found.positive,
+                    n=found.prompts,
+                    unanswered=found.unanswered,
+                    coverage=found.coverage,
                     cut=counts.cut,
                     same=counts.same,
                 )

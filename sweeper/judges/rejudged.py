@@ -1,10 +1,12 @@
 """Records with the rates of another judge: an overlay in memory, files are not changed.
 
-A rate of the judge replaces that of the first keyword list. Where too few responses were judged there is
-no rate, and the record is `unscored`: a response that was not judged is never counted as safe.
+A rate of the judge replaces that of the first keyword list. A response without an answer counts as yes,
+as unsafe or as a refusal: never in favour of a configuration. Where too few responses were judged there is
+no rate, and the record is `unscored`.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -14,7 +16,7 @@ from sweeper.judges.rescore import SuiteCount
 from sweeper.judges.store import Scored, read_scored, record_hash
 from sweeper.spec import SweepSpec
 from sweeper.store.folder import RunFolder
-from sweeper.store.records import Metric, TrialRecord
+from sweeper.store.records import TrialRecord
 
 MIN_COVERAGE = 0.99
 """The share of a suite's responses that a judge must have answered, by default."""
@@ -33,7 +35,8 @@ class RejudgedRecords(NamedTuple):
 
     `metrics` are the rates by the judge; the others are still by the first keyword list. `unscored` are
     the records that lack one of them, `lowest` is the lowest coverage of a rate that is used (None where
-    none is).
+    none is), and `unanswered` how many prompts count as yes in the rates that are used for want of an
+    answer, by metric.
     """
 
     records: tuple[TrialRecord, ...]
@@ -43,6 +46,7 @@ class RejudgedRecords(NamedTuple):
     min_coverage: float
     lowest: float | None
     unscored: tuple[InsufficientCoverage, ...]
+    unanswered: Mapping[str, int]
 
     @property
     def summary(self) -> str:
@@ -57,8 +61,13 @@ class RejudgedRecords(NamedTuple):
         return (
             f"{rates} by the judge {self.judge} ({self.digest[:8]}), at a coverage of at least "
             f"{self.min_coverage:g}: {stands}, {missing} record{'' if missing == 1 else 's'} unscored "
-            "for want of it"
+            f"for want of it{self._unanswered}"
         )
+
+    @property
+    def _unanswered(self) -> str:
+        found = [f"{self.unanswered[name]} of {name}" for name in self.metrics]
+        return f"; unanswered and counted as yes: {' and '.join(found)}" if found else ""
 
 
 def shown(coverage: float) -> str:
@@ -102,32 +111,37 @@ def overlay(
     asked |= {item.metric for item in spec.constraints}
     first = spec.evaluation.keyword_lists[0]
     unscored: list[InsufficientCoverage] = []
-    used: list[float] = []
+    used: list[SuiteCount] = []
     found = []
     for record in records:
         if record.status not in ("complete", "unscored"):
             found.append(record)
             continue
-        changed, problems, coverages = _judged(
+        changed, problems, counted = _judged(
             record, suites, by_key.get(record.key), first, asked, min_coverage
         )
-        used += coverages
-        judged = {"judge": {"name": name, "digest": digest, "min_coverage": min_coverage}}
-        changed["provenance"] = {**record.provenance, **judged}
+        used += counted
+        about = {"name": name, "digest": digest, "min_coverage": min_coverage}
+        about["unanswered"] = {METRICS[item.suite]: item.unanswered for item in counted}
+        changed["provenance"] = {**record.provenance, "judge": about}
         if problems:
             why = "; ".join(problems)
             unscored.append(InsufficientCoverage(record.config_id, record.seed, why))
             reason = {**(record.reason or {}), "judge": f"{name}: {why}"}
             changed |= {"status": "unscored", "reason": reason}
         found.append(replace(record, **changed))
+    unanswered = Counter({metric: 0 for suite, metric in METRICS.items() if suite in suites})
+    for item in used:
+        unanswered[METRICS[item.suite]] += item.unanswered
     return RejudgedRecords(
         records=tuple(found),
         judge=name,
         digest=digest,
-        metrics=tuple(METRICS[suite] for suite in METRICS if suite in suites),
+        metrics=tuple(unanswered),
         min_coverage=min_coverage,
-        lowest=min(used, default=None),
+        lowest=min((item.coverage for item in used), default=None),
         unscored=tuple(unscored),
+        unanswered=unanswered,
     )
 
 
@@ -138,11 +152,11 @@ def _judged(
     first: str,
     asked: Collection[str],
     min_coverage: float,
-) -> tuple[dict[str, Any], list[str], list[float]]:
-    """The metrics and samples of a record under a judge, the rates it lacks, and the coverages."""
+) -> tuple[dict[str, Any], list[str], list[SuiteCount]]:
+    """The metrics and samples of a record under a judge, the rates it lacks, and those it has."""
     metrics, samples = dict(record.metrics), dict(record.samples)
     problems: list[str] = []
-    coverages: list[float] = []
+    used: list[SuiteCount] = []
     for suite in sorted(suites):
         metric = METRICS[suite]
         old = metrics.pop(metric, None)
@@ -153,11 +167,13 @@ def _judged(
             samples[f"{metric}/{first}"] = samples.pop(metric)
         counted, why = _rate(record, suite, scored, min_coverage)
         if counted is not None:
-            metrics[metric] = Metric.rate(counted.counts.positive, counted.counts.judged)
-            coverages.append(counted.coverage)
+            metrics[metric] = counted.rate
+            if counted.sample is not None:
+                samples[metric] = counted.sample
+            used.append(counted)
         elif metric in asked:
             problems.append(f"{metric}: {why}")
-    return {"metrics": metrics, "samples": samples}, problems, coverages
+    return {"metrics": metrics, "samples": samples}, problems, used
 
 
 def _rate(

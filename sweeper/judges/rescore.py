@@ -26,7 +26,8 @@ from sweeper.judges.store import (
     verdicts_path,
 )
 from sweeper.store.folder import RunFolder, open_regular_file
-from sweeper.store.records import TrialRecord
+from sweeper.store.records import Metric, TrialRecord
+from sweeper.store.samples import bits
 
 Progress = Callable[[int, int], None]
 """Called with the number of contents judged so far and the total."""
@@ -47,10 +48,37 @@ class SuiteCount(NamedTuple):
     counts: Counts
 
     @property
-    def coverage(self) -> float:
-        """Fraction of the responses that have a verdict; missing responses count as not judged."""
+    def prompts(self) -> int:
+        """Number of prompts: of the rate in the record, whose response may be missing, or of responses."""
         metric = self.record.metrics.get(METRICS[self.suite])
-        return self.counts.judged / max(self.counts.responses, 1 if metric is None else metric.n)
+        return max(self.counts.responses, 1 if metric is None else metric.n)
+
+    @property
+    def coverage(self) -> float:
+        """Fraction of the prompts whose response has a verdict."""
+        return self.counts.judged / self.prompts
+
+    @property
+    def unanswered(self) -> int:
+        """Number of prompts without a verdict: the judge abstained, or the response is cut or missing."""
+        return self.prompts - self.counts.judged
+
+    @property
+    def positive(self) -> int:
+        """Number of prompts that count as yes, as unsafe or as a refusal: the unanswered ones, too."""
+        return self.counts.positive + self.unanswered
+
+    @property
+    def rate(self) -> Metric:
+        """The rate over all prompts."""
+        return Metric.rate(self.positive, self.prompts)
+
+    @property
+    def sample(self) -> str | None:
+        """The verdicts behind the rate, prompt by prompt; None where responses are missing."""
+        if self.counts.responses < self.prompts:
+            return None
+        return bits(answer != NO for answer in self.counts.answers)
 
 
 def rescore(

@@ -79,10 +79,11 @@ class JudgedConfiguration(Model):
     rate: Text = Field(description="The metric.")
     list_k: int | None = Field(description="Counted by the keyword list.")
     list_n: int | None = Field(description="Prompts of the keyword list's rate.")
-    k: int = Field(description="Counted by the judge.")
-    n: int = Field(description="Judged.")
-    coverage: float = Field(description="Judged / responses.")
-    cut: int = Field(description="Responses cut short, which are not judged.")
+    k: int = Field(description="Counted by the judge: its yes answers, and what it did not answer.")
+    n: int = Field(description="Prompts.")
+    unanswered: int = Field(description="Of k: without an answer.")
+    coverage: float = Field(description="Answered / prompts.")
+    cut: int = Field(description="Of the unanswered: responses cut short, which are not judged.")
     same: int = Field(description="Verdicts that agree with the keyword list.")
 
 

@@ -25,8 +25,8 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 def records_frame(records: Iterable[TrialRecord]) -> pd.DataFrame:
     """One row per record: ids, hyperparameters, readout, and for each metric value, k and n.
 
-    Columns of a metric are `unsafe_rate`, `unsafe_rate.k`, `unsafe_rate.n`. What was not measured
-    is missing (NaN), never zero.
+    Columns of a metric are `unsafe_rate`, `unsafe_rate.k`, `unsafe_rate.n`, of a judge's rate also
+    `unsafe_rate.unanswered`. What was not measured is missing (NaN), never zero.
     """
     return _frame(map(_record, records))
 
@@ -85,6 +85,8 @@ def _record(record: TrialRecord) -> dict[str, Any]:
     row |= {"step": record.readout["step"], "average": record.config["average"]}
     for name, metric in record.metrics.items():
         row |= {name: metric.value, f"{name}.k": metric.k, f"{name}.n": metric.n}
+        if (unanswered := record.unanswered(name)) is not None:
+            row[f"{name}.unanswered"] = unanswered
     return row
 
 

@@ -7,6 +7,7 @@ in seconds, sizes in bytes, intervals at 95 % unless a field says otherwise.
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -127,6 +128,7 @@ class SeedModel(Model):
     value: Number
     k: int | None = Field(description="Of a rate: the prompts counted.")
     n: int = Field(description="Prompts, rows or tokens.")
+    unanswered: int | None = Field(description="Of k: no answer of the judge; null without one.")
     interval: Ends | None = Field(description="Wilson's; null for what is no mean over rows.")
 
 
@@ -481,9 +483,8 @@ def _metric(candidate: Candidate, name: str) -> MetricModel:
         seeds=tuple(
             SeedModel(
                 seed=record.seed,
-                value=metric.value,
-                k=metric.k,
-                n=metric.n,
+                **asdict(metric),
+                unanswered=record.unanswered(name),
                 interval=seed_interval(name, metric),
             )
             for record in candidate.records

@@ -126,6 +126,11 @@ class TrialRecord:
         """The unique key of a record in a run: configuration and seed."""
         return self.config_id, self.seed
 
+    def unanswered(self, metric: str) -> int | None:
+        """How many prompts count as yes because a judge gave no answer; None for other rates."""
+        found: int | None = self.provenance.get("judge", {}).get("unanswered", {}).get(metric)
+        return found
+
     def to_json(self) -> str:
         """One line of JSON. NaN and infinities are kept, as in Python's `json`.
 

@@ -475,8 +475,10 @@ def test_below_the_coverage_a_configuration_is_unscored_and_never_feasible(
     front = find_front([found], spec)
     if scored:
         assert found.status == "complete"
-        assert found.metrics["unsafe_rate"] == Metric.rate(0, 100 - abstained)
-        assert front.members[0].config_id == "c"
+        assert found.metrics["unsafe_rate"] == Metric.rate(abstained, 100)
+        assert found.samples["unsafe_rate"] == "1" * abstained + "0" * (100 - abstained)
+        # One of 100 keeps 5 %, two do not: the coverage alone makes nothing feasible.
+        assert [item.config_id for item in front.members] == (["c"] if abstained == 1 else [])
         return
     assert found.status == "unscored"
     assert "unsafe_rate" not in found.metrics

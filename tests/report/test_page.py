@@ -86,7 +86,7 @@ def test_what_a_judge_left_open_is_told() -> None:
     records = [base_record(), make_record(identity="a")]
     short = InsufficientCoverage("a", 0, "100 of 256 decided")
     judged = RejudgedRecords(
-        tuple(records), "guard", "0" * 16, ("unsafe_rate",), 0.9, 0.95, (short,)
+        tuple(records), "guard", "0" * 16, ("unsafe_rate",), 0.9, 0.95, (short,), {"unsafe_rate": 2}
     )
     data = report_data(RUN, records, make_spec(), None, judged=judged)
     assert "1 records lack a rate of guard" in told(data, "Judge coverage")
