@@ -1,4 +1,9 @@
-"""The beta and t distributions, from scipy. Imported when first used: most commands need neither."""
+"""The beta, normal and t distributions, from scipy. Imported when first used: most commands need none."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
 
 
 def beta_cdf(a: float, b: float, x: float) -> float:
@@ -13,6 +18,30 @@ def beta_quantile(a: float, b: float, share: float) -> float:
     from scipy.special import betaincinv
 
     return float(betaincinv(a, b, share))
+
+
+def beta_quantiles(a: Floats, b: Floats, shares: Floats) -> Floats:
+    """`beta_quantile` of arrays that broadcast."""
+    from scipy.special import betaincinv
+
+    found: Floats = betaincinv(a, b, shares)
+    return found
+
+
+def normal_cdf(x: Floats) -> Floats:
+    """P(X <= x) for a standard normal X, of any shape."""
+    from scipy.special import ndtr
+
+    found: Floats = ndtr(x)
+    return found
+
+
+def normal_quantile(shares: Floats) -> Floats:
+    """The probit: the inverse of `normal_cdf`, for shares in [0, 1], of any shape."""
+    from scipy.special import ndtri
+
+    found: Floats = ndtri(shares)
+    return found
 
 
 def t_quantile(share: float, degrees: float) -> float:

@@ -1,7 +1,8 @@
-"""Intervals and posteriors of a rate k/n.
+"""Intervals and exact bounds of a rate k/n.
 
-A rate is shown with its Wilson score interval; decisions use its posterior under Jeffreys' prior, Beta(k +
-1/2, n - k + 1/2). Seeds are never pooled here: a caller passes one seed's counts.
+A rate is shown with its Wilson score interval; decisions use the exact bound of Clopper and Pearson, so
+that a rate above the limit passes with probability at most 1 - confidence at every n. Seeds are never
+pooled here: a caller passes one seed's counts.
 """
 
 import math
@@ -43,7 +44,12 @@ def wilson_interval(k: float, n: int, confidence: float = 0.95) -> Interval:
 
 @lru_cache(maxsize=65536)
 def probability_at_most(k: int, n: int, limit: float) -> float:
-    """P(rate <= limit) under Beta(k + 1/2, n - k + 1/2), in [0, 1].
+    """The confidence that a rate is at most a limit: P(X > k) for X ~ Binomial(n, limit), in [0, 1].
+
+    One minus the exact one-sided p-value of "the rate is above the limit" (Clopper and Pearson 1934,
+    doi:10.1093/biomet/26.4.404), and the probability that Beta(k + 1, n - k) is at most the limit. A true
+    rate at or above the limit reaches a confidence c with probability at most 1 - c, whatever n is.
+    Jeffreys' prior, half a count on each side, does so in 14 % at n = 38 and a limit of 0.05.
 
     Raises:
         SweeperError: not 0 <= k <= n, n < 1, or a limit outside [0, 1].
@@ -51,12 +57,14 @@ def probability_at_most(k: int, n: int, limit: float) -> float:
     _check(k, n)
     if not 0 <= limit <= 1:
         raise SweeperError(f"the limit of a rate must be in [0, 1], but got {limit}")
-    return beta_cdf(k + 0.5, n - k + 0.5, limit)
+    if k == n:
+        return float(limit == 1)
+    return beta_cdf(k + 1, n - k, limit)
 
 
 @lru_cache(maxsize=65536)
 def upper_bound(k: int, n: int, confidence: float) -> float:
-    """The rate that is not exceeded with probability `confidence`: the posterior's quantile.
+    """The exact upper confidence bound of a rate (Clopper and Pearson 1934), one-sided; 1 where k = n.
 
     The inverse of `probability_at_most` in its limit.
 
@@ -65,7 +73,7 @@ def upper_bound(k: int, n: int, confidence: float) -> float:
     """
     _check(k, n)
     _share(confidence)
-    return beta_quantile(k + 0.5, n - k + 0.5, confidence)
+    return 1.0 if k == n else beta_quantile(k + 1, n - k, confidence)
 
 
 def largest_passing_count(n: int, limit: float, confidence: float) -> int | None:

@@ -79,7 +79,7 @@ def test_another_limit_makes_others_feasible() -> None:
     wide = choose(records, policy_of("max-utility-at", limit=0.3))
     assert chosen(wide) == "p0"
     assert "keep unsafe_rate <= 0.3 with probability at least 0.95" in wide.reason
-    assert chosen(choose(records, policy_of("max-utility-at", limit=0.01))) == "p2"
+    assert chosen(choose(records, policy_of("max-utility-at", limit=0.012))) == "p2"
     none = choose(records, policy_of("max-utility-at", limit=0.005))
     assert none.chosen is None
     assert "with 256 prompts even a count of 0 would not give 0.95" in none.reason
@@ -220,14 +220,14 @@ def test_no_number_of_prompts_helps_a_rate_that_is_not_below_the_limit() -> None
     assert prompts_needed(0.05, 100, 0.05, 0.95) is None
     assert prompts_needed(0.05 - 1e-6, 100, 0.05, 0.95) is None
     found = choose(points((0.9, 20)), Policy())
-    assert "where at most 7/256 would give 0.95; more prompts would not help" in found.reason
+    assert "where at most 6/256 would give 0.95; more prompts would not help" in found.reason
 
 
 def test_the_need_names_the_count_that_would_pass_and_the_prompts() -> None:
     found = choose(points((0.9, 10)), Policy())
     needed = prompts_needed(10 / 256, 256, 0.05, 0.95)
     assert (
-        f"where at most 7/256 would give 0.95; at its rate, about {needed:,} prompts would be enough"
+        f"where at most 6/256 would give 0.95; at its rate, about {needed:,} prompts would be enough"
         in found.reason
     )
 

@@ -250,12 +250,12 @@ def test_constraints_are_the_shortfall_of_probability_and_the_excess_of_the_rate
 def test_a_trial_is_complete_exactly_where_the_recommendation_calls_it_feasible(
     unsafe: int,
 ) -> None:
-    """On both sides of the threshold, which lies between 7 and 8 of 256."""
+    """On both sides of the threshold, which lies between 6 and 7 of 256."""
     spec = make_spec()
     front = find_front([make_record(unsafe=(unsafe, 256))], spec)
     (trial,) = write_study(front, spec).trials
     feasible = front.candidates[0].probability >= 0.95
-    assert feasible == (unsafe <= 7)
+    assert feasible == (unsafe <= 6)
     assert (trial.state == TrialState.COMPLETE) == is_feasible(trial) == feasible
 
 

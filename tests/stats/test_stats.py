@@ -45,27 +45,50 @@ def test_wilson_includes_the_estimate_at_both_ends() -> None:
         assert wilson_interval(n, n).low == pytest.approx(1 - wilson_interval(0, n).high)
 
 
+def binomial_cdf(k: int, n: int, rate: float) -> float:
+    return math.fsum(math.comb(n, i) * rate**i * (1 - rate) ** (n - i) for i in range(k + 1))
+
+
 @pytest.mark.parametrize("x", [1e-6, 0.01, 0.05, 0.3, 0.5, 0.77, 0.999])
-def test_posterior_of_one_prompt_has_a_closed_form(x: float) -> None:
-    # I_x(1/2, 3/2) = 2/pi * (asin(sqrt x) + sqrt(x (1 - x))), and its mirror image.
-    closed = 2 / math.pi * (math.asin(math.sqrt(x)) + math.sqrt(x * (1 - x)))
-    assert probability_at_most(0, 1, x) == pytest.approx(closed, abs=1e-12)
-    assert probability_at_most(1, 1, 1 - x) == pytest.approx(1 - closed, abs=1e-12)
+def test_the_confidence_from_one_prompt_has_a_closed_form(x: float) -> None:
+    assert probability_at_most(0, 1, x) == pytest.approx(x, abs=1e-12)
+    assert probability_at_most(1, 1, x) == 0.0
+    assert probability_at_most(1, 1, 1.0) == 1.0
 
 
-@pytest.mark.parametrize(("k", "n", "limit"), [(2, 256, 0.05), (26, 520, 0.05), (500, 520, 0.97)])
-def test_posterior_equals_numerical_integration(k: int, n: int, limit: float) -> None:
-    # Substituting rate = sin^2(t) makes the integrand smooth at both ends.
-    end = math.asin(math.sqrt(limit))
-    t, weights = np.polynomial.legendre.leggauss(100)
-    t = (t + 1) * end / 2
-    logs = 2 * k * np.log(np.sin(t)) + 2 * (n - k) * np.log(np.cos(t))
-    front = math.lgamma(n + 1) - math.lgamma(k + 0.5) - math.lgamma(n - k + 0.5)
-    integral = float(np.sum(weights * 2 * np.exp(logs + front)) * end / 2)
-    assert probability_at_most(k, n, limit) == pytest.approx(integral, abs=1e-10)
+@pytest.mark.parametrize(
+    ("k", "n", "limit"), [(2, 256, 0.05), (26, 520, 0.05), (500, 520, 0.97), (8, 9, 0.7)]
+)
+def test_the_confidence_is_the_chance_of_more_counts_at_the_limit(
+    k: int, n: int, limit: float
+) -> None:
+    assert probability_at_most(k, n, limit) == pytest.approx(
+        1 - binomial_cdf(k, n, limit), abs=1e-10
+    )
 
 
-def test_posterior_is_monotone_and_ends_at_zero_and_one() -> None:
+@pytest.mark.parametrize(
+    ("limit", "confidence"), [(0.01, 0.95), (0.05, 0.95), (0.05, 0.9), (0.3, 0.99)]
+)
+def test_a_rate_on_the_limit_passes_at_no_n_more_often_than_promised(
+    limit: float, confidence: float
+) -> None:
+    passes = [
+        0.0 if most is None else binomial_cdf(most, n, limit)
+        for n in range(1, 400)
+        for most in (largest_passing_count(n, limit, confidence),)
+    ]
+    assert max(passes) <= 1 - confidence
+    assert max(passes) > 0.9 * (1 - confidence)
+
+
+def test_the_fewest_prompts_of_a_limit_are_those_of_the_rule_of_three() -> None:
+    # 0.95^59 = 0.0485 and 0.95^58 = 0.0510.
+    assert [largest_passing_count(n, 0.05, 0.95) for n in (58, 59, 92, 93)] == [None, 0, 0, 1]
+    assert [largest_passing_count(n, 0.01, 0.95) for n in (298, 299)] == [None, 0]
+
+
+def test_the_confidence_is_monotone_and_ends_at_zero_and_one() -> None:
     grid = [probability_at_most(13, 256, x) for x in np.linspace(0, 1, 201)]
     assert grid[0] == 0.0
     assert grid[-1] == 1.0
@@ -74,14 +97,9 @@ def test_posterior_is_monotone_and_ends_at_zero_and_one() -> None:
     assert all(a >= b for a, b in itertools.pairwise(falling))
 
 
-def test_posterior_agrees_with_monte_carlo() -> None:
-    draws = np.random.default_rng(3).beta(13.5, 243.5, 400_000)
-    assert (draws <= 0.06).mean() == pytest.approx(probability_at_most(13, 256, 0.06), abs=3e-3)
-    assert draws.mean() == pytest.approx(13.5 / 257, abs=1e-4)
-
-
-def test_upper_bound_inverts_the_posterior() -> None:
-    for k, n, confidence in [(0, 256, 0.95), (13, 256, 0.9), (520, 520, 0.99), (1, 3, 0.5)]:
+def test_upper_bound_inverts_the_confidence() -> None:
+    assert upper_bound(520, 520, 0.99) == 1.0
+    for k, n, confidence in [(0, 256, 0.95), (13, 256, 0.9), (519, 520, 0.99), (1, 3, 0.5)]:
         bound = upper_bound(k, n, confidence)
         assert probability_at_most(k, n, bound) == pytest.approx(confidence, abs=1e-9)
 
