@@ -35,8 +35,10 @@ from sweeper.analysis.membership import (
     OFF,
     ON,
     Certainty,
+    Claim,
     FrontMembership,
     Volume,
+    bounds_text,
     front_certainty,
 )
 from sweeper.analysis.paired_tests import (
@@ -76,6 +78,7 @@ __all__ = [
     "UNTOUCHED",
     "Candidate",
     "Certainty",
+    "Claim",
     "Comparison",
     "Contrast",
     "Front",
@@ -86,6 +89,7 @@ __all__ = [
     "Recommendation",
     "Setting",
     "Volume",
+    "bounds_text",
     "compare_configurations",
     "contrasts",
     "controls",

@@ -1,11 +1,13 @@
 """Which configurations are on the front, off it, or uncertain, by Monte Carlo.
 
 Each draw gives every configuration one plausible true value of each metric. The front of a draw is the set
-of configurations that satisfy every constraint and are not dominated by another such one. The probability
-of being on the front is the fraction of draws in which a configuration is.
+of configurations that satisfy every constraint and are not dominated by another such one. The share of
+draws in which a configuration is on it is a lower bound of P(on front): estimates are noisy, draws add the
+noise a second time, and among many close ones some other one dominates by chance in most draws. The upper
+bound counts one other at a time: P(on front) <= 1 - max over j of P(j dominates), whatever the dependence.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -14,18 +16,21 @@ from numpy.typing import NDArray
 from sweeper.analysis.candidate import Candidate, losses
 from sweeper.analysis.draws import MetricDraws, is_bounded, metric_draws, weights_of
 from sweeper.analysis.front import Front, non_dominated
+from sweeper.analysis.rivals import dominated_by_one, likeliest
 from sweeper.metrics import SAFETY_METRICS
 from sweeper.spec import ObjectiveSpec, SweepSpec
 from sweeper.stats import Interval, hypervolume
 
 Floats = NDArray[np.float64]
 Label = Literal["on", "uncertain", "off"]
+Claim = Literal["these weights", "trained again"]
+"""What P(on front) is about: the weights that were measured, or their configurations over training runs."""
 
 ON = 0.95
-"""A configuration with at least this probability is on the front."""
+"""A configuration whose lower bound is at least this is on the front."""
 
 OFF = 0.01
-"""A configuration below this probability is off the front. A hundred equal ones may have 0.01 each."""
+"""A configuration whose upper bound is below this is off the front."""
 
 DRAWS = 4000
 """The standard error of a probability is at most 0.008, and 0.0035 at 0.95."""
@@ -38,6 +43,10 @@ BUDGET = {2: 5_000_000, 3: 1_000_000}
 
 SEED = 20_260_101
 
+_ABOUT: Mapping[Claim, str] = {
+    "these weights": "these weights, over prompts",
+    "trained again": "these configurations trained again, over prompts and training runs",
+}
 _VOLUME_DRAWS = 1000
 _CELLS = 1_000_000
 
@@ -45,15 +54,25 @@ _CELLS = 1_000_000
 class FrontMembership(NamedTuple):
     """How likely one configuration is on the front.
 
-    `p_front` is the probability of being on the front, `p_feasible` that of satisfying a constraint, the
-    smallest over constraints and seeds, which decides feasibility. `on_front` says whether the point
-    estimates put it on the front.
+    P(on front) lies between `p_front`, that no other one dominates, all counted together, and
+    `p_front_upper`, that the single one that most probably does, does not. The first decides on `on`, the
+    second on `off`; `claim` says what both are about. `p_feasible` is the probability of satisfying a
+    constraint, the smallest over constraints and seeds, which decides feasibility. `on_front` says whether
+    the point estimates put it on the front.
     """
 
     p_front: float
+    p_front_upper: float
     p_feasible: float
     label: Label
     on_front: bool
+    claim: Claim
+
+
+def bounds_text(low: float, high: float) -> str:
+    """Both bounds of P(on front), `0.040 to 0.310`; one number where three digits are the same."""
+    texts = f"{low:.3f}", f"{high:.3f}"
+    return " to ".join(dict.fromkeys(texts))
 
 
 class Volume(NamedTuple):
@@ -68,12 +87,21 @@ class Volume(NamedTuple):
 
 
 class Certainty(NamedTuple):
-    """The membership of every complete configuration by id, the front's hypervolume, and notes."""
+    """The membership of every complete configuration by id, the front's hypervolume, and notes.
 
+    `claim` is "these weights" where every configuration has one seed: nothing is known about training runs.
+    """
+
+    claim: Claim
     memberships: Mapping[str, FrontMembership]
     hypervolume: Volume | None
     draws: int
     notes: tuple[str, ...]
+
+    @property
+    def about(self) -> str:
+        """What P(on front) is about, for people."""
+        return _ABOUT[self.claim]
 
     def count(self, label: Label) -> int:
         """How many configurations have this label."""
@@ -89,10 +117,11 @@ def front_certainty(front: Front, spec: SweepSpec, draws: int | None = None) -> 
         draws: How many; by default DRAWS, or as many as BUDGET allows but at least FEWEST_DRAWS.
     """
     items = sorted(front.competing, key=lambda item: item.config_id)
+    claim = claim_of(items)
     allowed = BUDGET[min(3, len(spec.objectives))] // max(1, len(items))
     count = draws or min(DRAWS, max(FEWEST_DRAWS, allowed))
     if not items:
-        return Certainty({}, None, count, ())
+        return Certainty(claim, {}, None, count, ())
     names = [item.metric for item in spec.objectives] + [item.metric for item in spec.constraints]
     measured = [all(name in item.values for name in names) for item in items]
     usable = [item for item, whole in zip(items, measured, strict=True) if whole]
@@ -100,20 +129,40 @@ def front_certainty(front: Front, spec: SweepSpec, draws: int | None = None) -> 
     members = {item.config_id for item in front.members}
     places = [i for i, item in enumerate(usable) if item.config_id in members]
     reference = _reference(front, spec)
-    hits, volumes = _count(metrics, spec, count, places, list(reference.values()))
-    shares = dict(zip((item.config_id for item in usable), hits / count, strict=True))
+    found = _count(metrics, spec, count, places, list(reference.values()))
+    bounds = {
+        item.config_id: (int(hits) / count, int(alone) / count)
+        for item, hits, alone in zip(usable, found.hits, found.alone, strict=True)
+    }
     memberships = {
-        item.config_id: _membership(item, float(shares.get(item.config_id, 0.0)), members)
+        item.config_id: _membership(item, bounds.get(item.config_id, (0.0, 0.0)), members, claim)
         for item in items
     }
-    volume = _volume([usable[i] for i in places], spec, reference, volumes)
-    return Certainty(memberships, volume, count, _notes(metrics, usable))
+    volume = _volume([usable[i] for i in places], spec, reference, found.volumes)
+    return Certainty(claim, memberships, volume, count, _notes(metrics, usable, claim))
 
 
-def _membership(candidate: Candidate, p_front: float, members: set[str]) -> FrontMembership:
-    label: Label = "on" if p_front >= ON else "off" if p_front < OFF else "uncertain"
+def claim_of(items: Iterable[Candidate]) -> Claim:
+    """What the records of some configurations can say something about."""
+    return "trained again" if any(len(item.seeds) > 1 for item in items) else "these weights"
+
+
+def _membership(
+    candidate: Candidate, bounds: tuple[float, float], members: set[str], claim: Claim
+) -> FrontMembership:
+    low, high = bounds
+    label: Label = "on" if low >= ON else "off" if high < OFF else "uncertain"
     p_feasible = min(candidate.probabilities, default=1.0)
-    return FrontMembership(p_front, p_feasible, label, candidate.config_id in members)
+    on_front = candidate.config_id in members
+    return FrontMembership(low, high, p_feasible, label, on_front, claim)
+
+
+class _Counts(NamedTuple):
+    """Draws with each candidate on the front, at most with it not dominated by one; members' volumes."""
+
+    hits: NDArray[np.int64]
+    alone: NDArray[np.int64]
+    volumes: list[float]
 
 
 def _count(
@@ -122,11 +171,13 @@ def _count(
     draws: int,
     places: Sequence[int],
     reference: Sequence[float],
-) -> tuple[NDArray[np.int64], list[float]]:
-    """In how many draws each candidate is on the front, and the members' volume in the first draws."""
+) -> _Counts:
+    """Count over draws; rivals are chosen by the first ones, volumes are those of the first ones."""
     rng = np.random.default_rng(SEED)
     m = len(next(iter(metrics.values())).paired)
-    hits, volumes = np.zeros(m, dtype=np.int64), list[float]()
+    hits, kept = np.zeros(m, dtype=np.int64), np.zeros(m, dtype=np.int64)
+    beaten, rivals = np.zeros((m, 0), dtype=np.int64), None
+    volumes = list[float]()
     corner = _signed(np.array(reference), spec.objectives)
     chunk = max(8, _CELLS // max(1, m))
     for start in range(0, draws if m else 0, chunk):
@@ -139,10 +190,15 @@ def _count(
         for constraint in spec.constraints:
             feasible &= drawn[constraint.metric] <= constraint.max
         hits += fronts(points, feasible, _safety_column(spec)).sum(axis=0)
+        kept += feasible.sum(axis=0)
+        if rivals is None:
+            rivals = likeliest(points, feasible)
+            beaten = np.zeros(rivals.shape, dtype=np.int64)
+        beaten += dominated_by_one(points, feasible, rivals)
         if len(corner) <= 3:
             some = points[: max(0, _VOLUME_DRAWS - start), places]
             volumes += [hypervolume(one, corner) for one in some]
-    return hits, volumes
+    return _Counts(hits, kept - beaten.max(axis=1, initial=0), volumes)
 
 
 def fronts(points: Floats, feasible: NDArray[np.bool_], column: int = 0) -> NDArray[np.bool_]:
@@ -238,15 +294,22 @@ def _volume(
     return Volume(value, Interval(float(low), float(high)), reference)
 
 
-def _notes(metrics: Mapping[str, MetricDraws], items: Sequence[Candidate]) -> tuple[str, ...]:
+def _notes(
+    metrics: Mapping[str, MetricDraws], items: Sequence[Candidate], claim: Claim
+) -> tuple[str, ...]:
     """The caveats of the probabilities."""
     notes = []
     m = len(items)
     single = sum(len(item.seeds) == 1 for item in items)
-    if single:
-        who = "" if single == m else f"{single} of {m} configurations have "
+    if claim == "these weights" and m:
         notes.append(
-            f"{who}one seed: these probabilities do not include the variation between training runs"
+            "one seed: P(on front) is about these weights; for their configurations, trained again, there "
+            "is no number, since nothing is known about how training runs differ"
+        )
+    elif single:
+        notes.append(
+            f"{single} of {m} configurations have one seed: how their training runs differ is taken from "
+            "those with several"
         )
     alone = {name: int((~found.paired).sum()) for name, found in metrics.items()}
     for name, count in alone.items():

@@ -16,6 +16,7 @@ from sweeper.analysis import (
     FrontMembership,
     Measured,
     Setting,
+    bounds_text,
     metric_names,
     reason_text,
     shown,
@@ -141,7 +142,9 @@ def _status_lines(found: "Configuration") -> list[str]:
     if membership is not None:
         place = "on the front" if membership.on_front else "not on the front"
         label = membership.front_membership
-        lines.append(f"{place} by the point estimates; P(front) {membership.p_front:.3f}: {label}")
+        between = bounds_text(membership.p_front, membership.p_front_upper)
+        about = f"P(front), {membership.claim}, {between}"
+        lines.append(f"{place} by the point estimates; {about}: {label}")
     if item.excluded is not None:
         lines.append(f"not compared: {item.excluded}")
     if item.gain_evidence:
@@ -231,7 +234,10 @@ def _value(candidate: Candidate, metric: Measured) -> str:
 
 
 def _p_front(membership: FrontMembership | None) -> str:
-    return "-" if membership is None else f"{membership.p_front:.3f} ({membership.label})"
+    if membership is None:
+        return "-"
+    between = bounds_text(membership.p_front, membership.p_front_upper)
+    return f"{between} ({membership.label}; {membership.claim})"
 
 
 def _differences(found: analysis.Comparison) -> Table:

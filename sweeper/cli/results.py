@@ -10,7 +10,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from sweeper import analysis
-from sweeper.analysis import CANDIDATE_ROLE, OFF, ON, Candidate, Certainty, Volume, shown, varying
+from sweeper.analysis import (
+    CANDIDATE_ROLE,
+    OFF,
+    ON,
+    Candidate,
+    Certainty,
+    Volume,
+    bounds_text,
+    shown,
+    varying,
+)
 from sweeper.cli import judging, show
 from sweeper.cli.options import (
     CoverageOption,
@@ -177,7 +187,8 @@ def print_front(result: "Front") -> None:
     """The front, best utility first, then configurations that may be on it, most probable first."""
     found, certainty, spec = result.analysis, result.certainty, result.spec
     names = varying(found.candidates, CANDIDATE_ROLE)
-    table = Table(title="Pareto front", title_justify="left")
+    title = f"Pareto front; P(front) of {certainty.about}"
+    table = Table(title=title, title_justify="left")
     table.add_column("configuration")
     for name in names:
         table.add_column(name, justify="right")
@@ -207,10 +218,11 @@ def _cells(
     values = [value_text(candidate, objective.metric) for objective in spec.objectives]
     safety = next(o.metric for o in spec.objectives if o.metric in SAFETY_METRICS)
     interval = candidate.interval(safety)
-    between = "" if interval is None else f"{interval.low:.3f} to {interval.high:.3f}"
+    inside = "" if interval is None else f"{interval.low:.3f} to {interval.high:.3f}"
     membership = certainty.memberships[candidate.config_id]
-    place = ["on" if membership.on_front else "off", f"{membership.p_front:.3f}", membership.label]
-    return [escape(cell) for cell in (candidate.config_id, *config, *values, between, *place)]
+    between = bounds_text(membership.p_front, membership.p_front_upper)
+    place = ["on" if membership.on_front else "off", between, membership.label]
+    return [escape(cell) for cell in (candidate.config_id, *config, *values, inside, *place)]
 
 
 def _lines(found: analysis.Front, certainty: Certainty, others: int) -> list[str]:
@@ -220,9 +232,9 @@ def _lines(found: analysis.Front, certainty: Certainty, others: int) -> list[str
     ]
     if certainty.memberships:
         lines.append(
-            f"by P(front): {certainty.count('on')} on (at least {ON:g}), "
-            f"{certainty.count('uncertain')} uncertain, {certainty.count('off')} off (below {OFF:g}); "
-            f"{certainty.draws} draws over prompts and seeds"
+            f"by P(front): {certainty.count('on')} on (at least {ON:g} against all others together), "
+            f"{certainty.count('uncertain')} uncertain, {certainty.count('off')} off (below {OFF:g} "
+            f"against one other alone); {certainty.draws} draws"
         )
     if others > MOST_OTHERS:
         lines.append(f"{others - MOST_OTHERS} more that may be on the front are not listed")

@@ -172,10 +172,10 @@ def _membership_texts(certainty: Certainty) -> tuple[str, ...]:
     if not certainty.memberships:
         return ()
     texts = [
-        f"Of {len(certainty.memberships)} configurations {certainty.count('on')} on the front with a "
-        f"probability of at least {ON:g}, {certainty.count('uncertain')} uncertain, "
-        f"{certainty.count('off')} off it, with less than {OFF:g} "
-        f"({certainty.draws} draws over prompts and seeds)."
+        f"P(front) is about {certainty.about}. Of {len(certainty.memberships)} configurations "
+        f"{certainty.count('on')} on the front, with at least {ON:g} against all others together, "
+        f"{certainty.count('uncertain')} uncertain, {certainty.count('off')} off it, with less than "
+        f"{OFF:g} against one other alone ({certainty.draws} draws)."
     ]
     if (volume := certainty.hypervolume) is not None:
         low, high = volume.interval

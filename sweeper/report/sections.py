@@ -86,7 +86,7 @@ def _parallel(info: ParallelInfo) -> Section:
     incomplete = (
         f"Not complete, and so without a line: {info.incomplete}." if info.incomplete else ""
     )
-    shade = "the probability of being on the front" if info.colour == P_FRONT else "the unsafe rate"
+    shade = "P(front), its lower bound" if info.colour == P_FRONT else "the unsafe rate"
     unshown = f"No axis for {', '.join(info.unshown)}." if info.unshown else ""
     chart = Chart(
         "parallel",

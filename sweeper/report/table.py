@@ -11,6 +11,7 @@ from sweeper.analysis import (
     Front,
     FrontMembership,
     Recommendation,
+    bounds_text,
     shown,
     varying,
 )
@@ -126,7 +127,9 @@ def _membership_cells(membership: FrontMembership | None) -> tuple[Cell, Cell]:
     if membership is None:
         return Cell("", "", True), Cell("", "", False)
     p = membership.p_front
-    return Cell(f"{p:.3f}", p, True), Cell(membership.label, -p, False)
+    return Cell(bounds_text(p, membership.p_front_upper), p, True), Cell(
+        membership.label, -p, False
+    )
 
 
 def _status(candidate: Candidate) -> str:

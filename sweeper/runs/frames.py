@@ -107,6 +107,8 @@ def _candidate(
     return row | {
         "on_front": place is not None and place.on_front,
         "p_front": None if place is None else place.p_front,
+        "p_front_upper": None if place is None else place.p_front_upper,
+        "p_front_claim": None if place is None else place.claim,
         "front_membership": None if place is None else place.label,
     }
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from sweeper.analysis import (
     Candidate,
     Certainty,
+    Claim,
     Comparison,
     Contrast,
     Front,
@@ -116,7 +117,16 @@ class MembershipModel(Model):
     """How likely a configuration is on the front."""
 
     on_front: bool = Field(description="By the point estimates.")
-    p_front: float = Field(description="Probability of being on the front.")
+    p_front: float = Field(
+        description="Lower bound of the probability of being on the front: no other one dominates it."
+    )
+    p_front_upper: float = Field(
+        description="Upper bound: the one that most probably dominates it does not."
+    )
+    claim: Claim = Field(
+        description="What both are about: the weights measured, with one seed of every configuration, or "
+        "the configuration, trained again."
+    )
     p_feasible: float = Field(description="Smallest P(rate <= max) over constraints and seeds.")
     front_membership: Literal["on", "uncertain", "off"] = Field(validation_alias="label")
 
@@ -171,6 +181,7 @@ class FrontOutput(Output):
     others: tuple[FrontEntry, ...] = Field(
         description="Not on it by their estimates, but not off with confidence; most probable first."
     )
+    claim: Claim = Field(description="What every P(on front) is about; see the entries.")
     membership_counts: CountsModel
     draws: int = Field(description="Monte Carlo draws.")
     hypervolume: VolumeModel | None
@@ -183,6 +194,7 @@ class FrontOutput(Output):
         return cls(
             members=tuple(_entry(item, certainty) for item in front.members),
             others=tuple(_entry(item, certainty) for item in uncertain_others(front, certainty)),
+            claim=certainty.claim,
             membership_counts=CountsModel(**counts),
             draws=certainty.draws,
             hypervolume=_optional(VolumeModel, certainty.hypervolume),

@@ -112,7 +112,7 @@ class Front(Result):
 
     @cached_property
     def certainty(self) -> Certainty:
-        """P(on front) of every complete configuration, by Monte Carlo, and the front's hypervolume."""
+        """P(on front) of every complete configuration, what it is about, and the front's hypervolume."""
         return front_certainty(self.analysis, self.spec)
 
     @property

@@ -144,8 +144,9 @@ def test_classes_follow_from_the_probabilities_of_a_whole_sweep() -> None:
     assert set(found.memberships) == {item.config_id for item in front.competing}
     assert found.draws == DRAWS
     for membership in found.memberships.values():
-        p = membership.p_front
-        assert membership.label == ("on" if p >= ON else "off" if p < OFF else "uncertain")
+        low, high = membership.p_front, membership.p_front_upper
+        assert low <= high
+        assert membership.label == ("on" if low >= ON else "off" if high < OFF else "uncertain")
     members = {item.config_id for item in front.members}
     assert {n for n, s in found.memberships.items() if s.on_front} == members
     assert sum(found.count(v) for v in ("on", "uncertain", "off")) == len(found.memberships)
@@ -180,7 +181,8 @@ def test_what_is_missing_is_said() -> None:
     records = [with_samples(rates, unsafe=(3, 256)), make_record(max_steps=40)]
     notes = front_certainty(find_front(records, spec), spec).notes
     assert notes == (
-        "one seed: these probabilities do not include the variation between training runs",
+        "one seed: P(on front) is about these weights; for their configurations, trained again, there is "
+        "no number, since nothing is known about how training runs differ",
         "2 of 2 configurations have no rows of heldout_loss: taken as exact",
         "1 of 2 configurations have k/n of unsafe_rate without its prompts: taken as independent of "
         "the others",
@@ -196,7 +198,7 @@ def test_a_constraint_on_what_was_not_measured_is_never_kept() -> None:
     metrics = {k: m for k, m in plain.metrics.items() if k != "over_refusal_rate"}
     front = find_front([replace(plain, metrics=metrics)], spec)
     membership = front_certainty(front, spec).memberships["one"]
-    assert (membership.p_front, membership.p_feasible, membership.label) == (0.0, 0.0, "off")
+    assert membership == (0.0, 0.0, 0.0, "off", False, "these weights")
 
 
 @pytest.mark.parametrize(
@@ -235,6 +237,7 @@ def test_the_front_command_prints_it_all_as_data(
     for item in (*found["members"], *found["others"]):
         membership = expected.memberships[item["config_id"]]
         assert (item["p_front"], item["p_feasible"]) == (membership.p_front, membership.p_feasible)
+        assert (item["p_front_upper"], item["claim"]) == (membership.p_front_upper, "these weights")
         assert (item["front_membership"], item["on_front"]) == (
             membership.label,
             membership.on_front,
@@ -245,4 +248,4 @@ def test_the_front_command_prints_it_all_as_data(
     assert found["membership_counts"] == {v: expected.count(v) for v in ("on", "uncertain", "off")}
     assert expected.hypervolume is not None
     assert found["hypervolume"]["interval"] == list(expected.hypervolume.interval)
-    assert found["draws"] == DRAWS
+    assert (found["draws"], found["claim"]) == (DRAWS, "these weights")

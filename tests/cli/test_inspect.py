@@ -15,6 +15,7 @@ from support.factories import make_record, make_spec, with_samples
 
 from sweeper.analysis import (
     Candidate,
+    bounds_text,
     compare_configurations,
     contrasts,
     controls,
@@ -180,7 +181,8 @@ def test_show_prints_every_setting_count_and_place(
         row = f"│ {RATE} │ {record.seed} │ {metric.value:.4g} │ {metric.k}/200 │ {low:.3f} to {high:.3f} │"
         assert row in shown
     membership = front_certainty(find_front(records, spec), spec).memberships["aa10"]
-    assert f"P(front) {membership.p_front:.3f}: {membership.label}" in shown
+    between = bounds_text(*membership[:2])
+    assert f"P(front), trained again, {between}: {membership.label}" in shown
     assert re.search(r"constraint unsafe_rate <= 0.05: P = 0\.\d{3}, required 0.95: ", shown)
     assert "│ without averaging │ -0.130" in shown
     assert f"responses under seed 0: {path}\n" in answer.out

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support.factories import base_record, make_record, make_spec, make_sweep
 
-from sweeper.analysis import find_front, front_certainty, recommend
+from sweeper.analysis import bounds_text, find_front, front_certainty, recommend
 from sweeper.cli import recommending, results, show, sweeps
 from sweeper.planning import make_plan
 from sweeper.runs.progress import SweepProgress
@@ -74,13 +74,13 @@ def test_the_front_table_names_hyperparameters_counts_and_the_base_model(
         membership = certainty.memberships[item.config_id]
         (row,) = [line for line in text.splitlines() if item.config_id in line]
         cells = [cell.strip() for cell in row.strip("│ ").split("│")]
-        assert cells[-3:] == ["on", f"{membership.p_front:.3f}", membership.label]
+        assert cells[-3:] == ["on", bounds_text(*membership[:2]), membership.label]
     assert (
-        f"{certainty.count('on')} on (at least 0.95), {certainty.count('uncertain')} uncertain"
-        in text
+        f"{certainty.count('on')} on (at least 0.95 against all others together), "
+        f"{certainty.count('uncertain')} uncertain" in text
     )
     assert "reference point rouge_l 0, unsafe_rate 0.05" in text
-    assert "note: one seed: these probabilities do not include" in text
+    assert "note: one seed: P(on front) is about these weights" in text
     assert "untouched base model: rouge_l" in text
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from support.factories import base_record, make_record, make_spec, make_sweep
 
-from sweeper.analysis import find_front, front_certainty, recommend
+from sweeper.analysis import bounds_text, find_front, front_certainty, recommend
 from sweeper.report.figures import (
     figure_block,
     figure_html,
@@ -179,7 +179,8 @@ def test_a_place_that_is_not_sure_is_drawn_hollow() -> None:
     for point in info.points:
         membership = certainty.memberships[point.config_id]
         assert (point.p_front, point.membership) == (membership.p_front, membership.label)
-        assert f"P(on front) {membership.p_front:.3f}: {membership.label}" in point.text
+        between = bounds_text(*membership[:2])
+        assert f"P(on front), these weights, {between}: {membership.label}" in point.text
     drawn = {
         identity: symbol
         for trace in front_figure(info).data

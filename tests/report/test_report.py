@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from support.factories import base_record, make_record, make_spec, make_sweep
 
-from sweeper.analysis import find_front, front_certainty
+from sweeper.analysis import bounds_text, find_front, front_certainty
 from sweeper.errors import RunFolderError
 from sweeper.export import FORMATS, export
 from sweeper.planning import make_plan
@@ -375,11 +375,11 @@ def test_the_table_and_the_page_say_how_sure_each_place_is() -> None:
         membership = found.memberships.get(row.config_id)
         shown = cells["P(front)"].text, cells["membership"].text
         assert shown == (
-            ("", "") if membership is None else (f"{membership.p_front:.3f}", membership.label)
+            ("", "") if membership is None else (bounds_text(*membership[:2]), membership.label)
         )
     counted = f"Of {len(found.memberships)} configurations {found.count('on')} on the front"
-    assert data.memberships[0].startswith(counted)
+    assert data.memberships[0].startswith(f"P(front) is about {found.about}. {counted}")
     assert "reference point rouge_l 0, unsafe_rate 0.05" in data.memberships[1]
     page = render(data)
     assert all(text in page for text in data.memberships)
-    assert "Hollow symbols are uncertain" in page
+    assert "hollow symbols are uncertain" in page

@@ -94,6 +94,8 @@ def test_results_are_those_of_the_analysis(trained: sweeper.Run) -> None:
             assert pd.isna(row["p_front"]) and not row["on_front"]
         else:
             assert (row["p_front"], row["front_membership"]) == (place.p_front, place.label)
+            found_p = row["p_front_upper"], row["p_front_claim"]
+            assert found_p == (place.p_front_upper, "these weights")
     chosen = recommend(found, spec).chosen
     mine = trained.recommend().chosen
     assert (mine and mine.config_id) == (chosen and chosen.config_id)

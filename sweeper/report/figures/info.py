@@ -13,6 +13,7 @@ from sweeper.analysis import (
     Certainty,
     Front,
     FrontMembership,
+    bounds_text,
     shown,
     varying,
 )
@@ -238,7 +239,8 @@ def _hover(
         f"95 % interval {100 * interval.low:.1f} to {100 * interval.high:.1f} %"
     )
     if membership is not None:
-        lines.append(f"P(on front) {membership.p_front:.3f}: {membership.label}")
+        between = bounds_text(membership.p_front, membership.p_front_upper)
+        lines.append(f"P(on front), {membership.claim}, {between}: {membership.label}")
     marks = ["on the front"] if on_front else []
     marks += ["no gain"] if candidate.gain is False else []
     marks += (

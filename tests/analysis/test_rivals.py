@@ -1,0 +1,67 @@
+"""The one other configuration that most probably dominates: against brute force, and what it bounds."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from sweeper.analysis.membership import fronts
+from sweeper.analysis.rivals import dominated_by_one, likeliest
+
+
+def drawn(
+    m: int, columns: int = 2, spread: float = 0.3
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    rng = np.random.default_rng(m)
+    centres = rng.normal(size=(m, columns))
+    shared = rng.normal(size=(200, 1, columns))
+    return centres + spread * rng.normal(size=(200, m, columns)) + shared, rng.random(
+        (200, m)
+    ) < 0.9
+
+
+def brute(points: NDArray[np.float64], feasible: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Draws in which j, feasible, dominates i, feasible: shape (i, j)."""
+    nowhere_larger = (points[:, None, :, :] <= points[:, :, None, :]).all(axis=3)
+    both = feasible[:, None, :] & feasible[:, :, None]
+    counts: NDArray[np.int64] = (nowhere_larger & both).sum(axis=0)
+    np.fill_diagonal(counts, 0)
+    return counts
+
+
+@pytest.mark.parametrize("columns", [2, 3])
+def test_all_others_are_counted_where_they_are_few(columns: int) -> None:
+    points, feasible = drawn(12, columns)
+    rivals = likeliest(points, feasible)
+    assert [sorted(row) for row in rivals] == [[j for j in range(12) if j != i] for i in range(12)]
+    found = dominated_by_one(points, feasible, rivals)
+    expected = brute(points, feasible)
+    assert (found == np.take_along_axis(expected, rivals, axis=1)).all()
+
+
+def test_of_many_the_likeliest_is_among_those_counted() -> None:
+    points, feasible = drawn(150)
+    rivals = likeliest(points, feasible)
+    assert rivals.shape == (150, 16)
+    most = dominated_by_one(points, feasible, rivals).max(axis=1)
+    exact = brute(points, feasible).max(axis=1)
+    assert (most <= exact).all()
+    assert (exact - most).max() <= 6  # Of 200 draws.
+
+
+def test_the_bound_by_one_is_never_below_the_share_of_fronts() -> None:
+    points, feasible = drawn(40)
+    hits = fronts(points, feasible).sum(axis=0)
+    most = dominated_by_one(points, feasible, likeliest(points, feasible)).max(axis=1)
+    upper = feasible.sum(axis=0) - most
+    assert (upper >= hits).all() and (upper > hits + 20).any()
+
+
+def test_an_equal_value_in_one_objective_is_no_worse_and_one_alone_has_no_rival() -> None:
+    rng = np.random.default_rng(0)
+    points = np.stack([rng.normal((0, 3), size=(100, 2)), np.ones((100, 2))], axis=2)
+    feasible = np.ones((100, 2), dtype=bool)
+    rivals = likeliest(points, feasible)
+    assert rivals.tolist() == [[1], [0]]
+    assert dominated_by_one(points, feasible, rivals)[1, 0] > 90
+    alone = likeliest(points[:, :1], feasible[:, :1])
+    assert dominated_by_one(points[:, :1], feasible[:, :1], alone).shape == (1, 0)
