@@ -16,7 +16,7 @@ from sweeper.estimate import DiskNeed, Estimate, duration_text
 from sweeper.estimate.inputs import OnGpu
 from sweeper.memory import GIB
 from sweeper.planning import Accounting
-from sweeper.runs.outputs import Output
+from sweeper.runs.fields import Output
 from sweeper.runs.terminal import Terminal
 
 UNBOUNDED = 1000

@@ -7,19 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter
 
 from sweeper.keywords.evaluation import Evaluation
+from sweeper.runs.fields import Ends, Model, Output, Text, Values, encodable
 from sweeper.runs.listing import RunLine
-from sweeper.runs.outputs import (
-    CompareOutput,
-    Ends,
-    FrontOutput,
-    Model,
-    Output,
-    RecommendOutput,
-    ShowOutput,
-    Text,
-    Values,
-    encodable,
-)
+from sweeper.runs.outputs import CompareOutput, FrontOutput, RecommendOutput, ShowOutput
 
 
 class RunModel(Model):

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from sweeper.analysis import Candidate, Certainty
-from sweeper.runs.outputs import encodable
+from sweeper.runs.fields import encodable
 from sweeper.store.records import TrialRecord
 
 HTML_ROWS = 10

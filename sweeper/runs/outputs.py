@@ -5,12 +5,11 @@ Numbers that were not measured are null or absent, never zero. Rates and probabi
 in seconds, sizes in bytes, intervals at 95 % unless a field says otherwise.
 """
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import Field
 
 from sweeper.analysis import (
     Candidate,
@@ -27,51 +26,12 @@ from sweeper.analysis import (
     reason_text,
 )
 from sweeper.metrics import is_sampled
+from sweeper.runs.fields import Ends, Model, Number, Output, Part, Text, Values
 from sweeper.spec import SweepSpec
 from sweeper.stats import Interval, wilson_interval
 from sweeper.store.folder import RunFolder
 from sweeper.store.records import Metric
 from sweeper.sweep.confirm import HOLDS, Confirmation, Shrinkage
-
-JSON_VERSION: Literal[2] = 2
-"""Version of the `--json` output: it increases when a field is removed or changes its meaning."""
-
-
-def encodable(value: Any) -> Any:
-    """A text without lone surrogates, which a damaged record can contain; other values unchanged."""
-    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
-
-
-def finite(value: Any) -> Any:
-    """None for a number that is not finite; other values unchanged."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-Text = Annotated[str, BeforeValidator(encodable)]
-Number = Annotated[float | None, BeforeValidator(finite)]
-Ends = tuple[float, float]
-Values = dict[Text, Any]
-
-
-class Model(BaseModel):
-    """A part of an output, built from the attributes of a value or field by field."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        from_attributes=True,
-        extra="forbid",
-        validate_by_name=True,
-        validate_by_alias=True,
-    )
-
-
-Part = TypeVar("Part", bound=Model)
-
-
-class Output(Model):
-    """The output of one command."""
-
-    version: Literal[2] = JSON_VERSION
 
 
 class DiscordantModel(Model):

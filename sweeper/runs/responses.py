@@ -7,7 +7,7 @@ import pandas as pd
 
 from sweeper.analysis import BASE_ROLE
 from sweeper.report.answers import Stored, read_stored
-from sweeper.runs.outputs import encodable
+from sweeper.runs.fields import encodable
 from sweeper.store.folder import RunFolder
 from sweeper.store.records import TrialRecord
 

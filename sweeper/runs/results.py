@@ -9,12 +9,12 @@ import pandas as pd
 
 from sweeper import analysis
 from sweeper.analysis import Candidate, Certainty, Contrast, front_certainty
+from sweeper.runs.fields import Output
 from sweeper.runs.frames import candidates_frame, html_table, records_frame
 from sweeper.runs.outputs import (
     CompareOutput,
     ConfirmationModel,
     FrontOutput,
-    Output,
     RecommendOutput,
     ShowOutput,
 )

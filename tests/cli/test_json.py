@@ -18,7 +18,7 @@ from sweeper.cli import show
 from sweeper.cli.app import _run
 from sweeper.cli.options import app
 from sweeper.runs.command_outputs import OUTPUTS, LsOutput, json_schemas
-from sweeper.runs.outputs import JSON_VERSION
+from sweeper.runs.fields import JSON_VERSION
 from sweeper.runs.results import Confirmation
 from sweeper.runs.run import open_run
 from sweeper.spec import dump_spec
