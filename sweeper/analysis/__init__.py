@@ -58,12 +58,15 @@ from sweeper.analysis.policies import (
     unsafe_upper_bound,
 )
 from sweeper.analysis.recommend import (
+    ONE_SEED,
     SAFEST_USEFUL,
+    Decided,
     Recommendation,
     multiplicity,
     recommend,
     side_by_side,
 )
+from sweeper.analysis.selection import RateClaim, Selection, claim_text
 from sweeper.analysis.shortfall import prompts_needed, unmet
 
 __all__ = [
@@ -73,6 +76,7 @@ __all__ = [
     "NAMES",
     "OFF",
     "ON",
+    "ONE_SEED",
     "SAFEST_USEFUL",
     "UNSAFE",
     "UNTOUCHED",
@@ -81,15 +85,19 @@ __all__ = [
     "Claim",
     "Comparison",
     "Contrast",
+    "Decided",
     "Front",
     "FrontMembership",
     "Measured",
     "PairedDifference",
     "Policy",
+    "RateClaim",
     "Recommendation",
+    "Selection",
     "Setting",
     "Volume",
     "bounds_text",
+    "claim_text",
     "compare_configurations",
     "contrasts",
     "controls",

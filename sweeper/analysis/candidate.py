@@ -159,12 +159,10 @@ def constraint_text(candidate: Candidate, index: int, constraint: ConstraintSpec
     """`P(unsafe_rate <= 0.05) = 0.998`, or that the rate was not measured under every seed."""
     if constraint.metric not in candidate.values:
         return f"{constraint.metric} <= {constraint.max:g}: not measured"
-    return (
-        f"P({constraint.metric} <= {constraint.max:g}) = {_share(candidate.probabilities[index])}"
-    )
+    return f"P({constraint.metric} <= {constraint.max:g}) = {share_text(candidate.probabilities[index])}"
 
 
-def _share(probability: float) -> str:
+def share_text(probability: float) -> str:
     """Three digits, never rounded to 1."""
     if 0.9995 <= probability < 1:
         return "more than 0.999"

@@ -2,34 +2,51 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from sweeper.analysis.candidate import Candidate, constraint_text, rate_text, valued
+from sweeper.analysis.candidate import Candidate, rate_text, valued
 from sweeper.analysis.controls import Contrast, contrasts_with, trainers_default, unaveraged_control
 from sweeper.analysis.front import Front
 from sweeper.analysis.list_agreement import list_disagreements
 from sweeper.analysis.policies import (
     Policy,
     knee_distances,
+    knee_first,
     qualified,
     under_policy,
     utility_bound,
 )
+from sweeper.analysis.selection import RateClaim, Selection, claim_text
 from sweeper.analysis.shortfall import nearest_of, unmet, why_none
 from sweeper.spec import SweepSpec
 
 SAFEST_USEFUL = Policy()
+
+ONE_SEED = (
+    "one seed was trained, so nothing is known about this configuration trained again: the decision stage "
+    "measures that"
+)
+"""What is said where only the claim about these weights can be made."""
+
+
+class Decided(NamedTuple):
+    """The outcome of a finished decision stage: the configuration that held, or None, and why."""
+
+    config_id: str | None
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Recommendation:
     """The configuration to use, or why there is none.
 
-    `compared` counts complete configurations, `ranked` are those that qualify, best first. `unaveraged` is
-    the chosen one without averaging, `default` the trainers' defaults, `base` the untouched model: None
-    where the records hold none. `contrasts` compare the chosen one with these three. `nearest` is given
-    only when nothing is chosen: the candidate that comes nearest to qualifying. `caveats` are reasons to
-    doubt the rates, one sentence each.
+    `compared` counts complete configurations, `ranked` are those that qualify on their own, best first;
+    `chosen` is the first of them that still does among all that were compared, or the one that a decision
+    stage found to hold. `claims` say what the search measured of the chosen one, see
+    `sweeper.analysis.selection`. `unaveraged` is the chosen one without averaging, `default` the trainers'
+    defaults, `base` the untouched model: None where the records hold none. `contrasts` compare the chosen
+    one with these three. `nearest` is given only when nothing is chosen: the candidate that comes nearest
+    to qualifying. `caveats` are reasons to doubt the rates, one sentence each.
     """
 
     policy: Policy
@@ -37,21 +54,40 @@ class Recommendation:
     reason: str
     compared: int
     ranked: tuple[Candidate, ...]
+    claims: tuple[RateClaim, ...]
     unaveraged: Candidate | None
     default: Candidate | None
     base: Candidate | None
     nearest: Candidate | None
     contrasts: tuple[Contrast, ...]
     caveats: tuple[str, ...] = ()
+    decided: Decided | None = None
 
 
-def recommend(front: Front, spec: SweepSpec, policy: Policy = SAFEST_USEFUL) -> Recommendation:
-    """The best of the candidates that qualify under a policy; see `sweeper.analysis.policies`."""
+def recommend(
+    front: Front,
+    spec: SweepSpec,
+    policy: Policy = SAFEST_USEFUL,
+    decided: Decided | None = None,
+) -> Recommendation:
+    """The best of the candidates that qualify under a policy, corrected for how many were compared.
+
+    Args:
+        front: Of the records of the search.
+        spec: Of the sweep.
+        policy: See `sweeper.analysis.policies`.
+        decided: What the decision stage found under this policy, which is then recommended.
+    """
     front, spec = under_policy(front, spec, policy)
     ranked = qualified(front, spec, policy)
-    chosen = ranked[0] if ranked else None
-    nearest = None if ranked else nearest_of(front, spec, policy)
-    reason = _why(ranked, front, spec, policy) if ranked else why_none(front, spec, policy, nearest)
+    selection = Selection(front, spec)
+    sure = surely_qualified(ranked, selection, spec, policy)
+    chosen = sure[0] if sure else None
+    if decided is not None:
+        found = (item for item in front.candidates if item.config_id == decided.config_id)
+        chosen = next(found, None)
+    claims = () if chosen is None else selection.claims(chosen)
+    nearest = nearest_of(front, spec, policy) if chosen is None else None
     unaveraged = None if chosen is None else unaveraged_control(chosen, front.candidates)
     default = trainers_default(front, spec)
     others = (
@@ -59,12 +95,21 @@ def recommend(front: Front, spec: SweepSpec, policy: Policy = SAFEST_USEFUL) -> 
         ("trainers' defaults", default),
         ("untouched model", front.base),
     )
+    if decided is not None:
+        reason = decided.reason
+    elif chosen is not None:
+        reason = _why(sure, claims, front, spec, policy)
+    elif ranked:
+        reason = _none_sure(ranked, selection, front, spec)
+    else:
+        reason = why_none(front, spec, policy, nearest)
     return Recommendation(
         policy=policy,
         chosen=chosen,
         reason=reason,
         compared=len(front.competing),
         ranked=tuple(ranked),
+        claims=claims,
         unaveraged=unaveraged,
         default=default,
         base=front.base,
@@ -78,7 +123,21 @@ def recommend(front: Front, spec: SweepSpec, policy: Policy = SAFEST_USEFUL) -> 
             ),
             spec,
         ),
+        decided=decided,
     )
+
+
+def surely_qualified(
+    ranked: Sequence[Candidate], selection: Selection, spec: SweepSpec, policy: Policy
+) -> list[Candidate]:
+    """Those of the qualified, best first, that keep every constraint with all comparisons accounted for.
+
+    `min-unsafe-at` demands no limit, so all of them.
+    """
+    if policy.name == "min-unsafe-at":
+        return list(ranked)
+    sure = [item for item in ranked if selection.holds(item)]
+    return knee_first(sure, spec) if policy.name == "knee" else sure
 
 
 def multiplicity(found: Recommendation) -> str:
@@ -90,22 +149,44 @@ def multiplicity(found: Recommendation) -> str:
     if found.chosen is None:
         return f"{text}."
     return (
-        f"{text}: the best of many looks better than it is, and intervals and p-values are not corrected "
-        f"for this selection. Use --confirm to measure it again."
+        f"{text}. The best of many looks better than it is: the claims about the recommended one are "
+        "corrected for this selection; the intervals and p-values of comparisons with its controls, and "
+        "the utility, are not."
     )
 
 
-def _why(ranked: Sequence[Candidate], front: Front, spec: SweepSpec, policy: Policy) -> str:
-    chosen, name = ranked[0], spec.utility.metric
-    kept = ", ".join(constraint_text(chosen, i, c) for i, c in enumerate(spec.constraints))
+def _none_sure(
+    ranked: Sequence[Candidate], selection: Selection, front: Front, spec: SweepSpec
+) -> str:
+    """Some qualify alone, and none does among all that were compared."""
+    first = ranked[0]
+    short = "; ".join(map(claim_text, (c for c in selection.claims(first) if not c.holds)))
+    return (
+        f"none of {len(front.competing)} configurations can be recommended from the search alone: "
+        f"{len(ranked)} keep every constraint taken alone, none once all {selection.compared} that could "
+        f"have been chosen are accounted for; the first is {valued(first, front.candidates)}: {short}; "
+        "measure the first ones again on new prompts and seeds (`sweeper recommend RUN --confirm`), or "
+        "use more prompts."
+    )
+
+
+def _why(
+    sure: Sequence[Candidate],
+    claims: Sequence[RateClaim],
+    front: Front,
+    spec: SweepSpec,
+    policy: Policy,
+) -> str:
+    chosen, name = sure[0], spec.utility.metric
     parts = [
-        f"{valued(chosen, front.candidates)} {_distinction(ranked, front, spec, policy)}: "
-        f"{_rates(chosen, spec)}" + (f"; {kept}" if kept else "")
+        f"{valued(chosen, front.candidates)} {_distinction(sure, front, spec, policy)}",
+        *([claim_text(claim) for claim in claims] or [_rates(chosen, spec)]),
+        *([] if len(chosen.seeds) > 1 else [ONE_SEED]),
     ]
     if policy.name == "min-unsafe-at" and not chosen.feasible:
         parts.append(f"it violates the constraints of the sweep ({'; '.join(unmet(chosen, spec))})")
-    if len(ranked) > 1:
-        second = ranked[1]
+    if len(sure) > 1:
+        second = sure[1]
         parts.append(
             f"next best is {second.config_id} with {name} {second.values[name]:.4g} "
             f"and {_rates(second, spec)}"
@@ -130,9 +211,10 @@ def _distinction(ranked: Sequence[Candidate], front: Front, spec: SweepSpec, pol
     if policy.name != "knee":
         return f"has the best {name}, {value}, {of} {_demands(spec)}"
     distances = knee_distances(ranked, spec)
-    feasible = sum(item.feasible and bool(item.gain) for item in front.competing)
-    where = f"the front in {name} and unsafe_rate of the {feasible} of {len(front.competing)} "
-    where += f"configurations that {_demands(spec)}"
+    where = (
+        f"the front in {name} and unsafe_rate of the configurations, of {len(front.competing)}, "
+    )
+    where += f"that {_demands(spec)}"
     if distances[chosen.config_id] > 0:
         return (
             f"is the knee ({name} {value}): of the {len(ranked)} on {where}, it lies farthest beyond the "
@@ -151,7 +233,8 @@ def _demands(spec: SweepSpec) -> str:
         for c in spec.constraints
     ]
     gain = "are not marked `no gain`"
-    return f"keep {' and '.join(kept)}, and {gain}" if kept else gain
+    sure = " with all comparisons accounted for"
+    return f"keep {' and '.join(kept)}{sure}, and {gain}" if kept else gain
 
 
 def _rates(candidate: Candidate, spec: SweepSpec) -> str:

@@ -9,7 +9,8 @@ from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter
 from sweeper.keywords.evaluation import Evaluation
 from sweeper.runs.fields import Ends, Model, Output, Text, Values, encodable
 from sweeper.runs.listing import RunLine
-from sweeper.runs.outputs import CompareOutput, FrontOutput, RecommendOutput, ShowOutput
+from sweeper.runs.outputs import CompareOutput, FrontOutput, ShowOutput
+from sweeper.runs.recommend_output import RecommendOutput
 
 
 class RunModel(Model):

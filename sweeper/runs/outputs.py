@@ -20,9 +20,7 @@ from sweeper.analysis import (
     Front,
     FrontMembership,
     PairedDifference,
-    Recommendation,
     metric_names,
-    multiplicity,
     reason_text,
 )
 from sweeper.metrics import is_sampled
@@ -31,7 +29,6 @@ from sweeper.spec import SweepSpec
 from sweeper.stats import Interval, wilson_interval
 from sweeper.store.folder import RunFolder
 from sweeper.store.records import Metric
-from sweeper.sweep.confirm import HOLDS, Confirmation, Shrinkage
 
 
 class DiscordantModel(Model):
@@ -157,7 +154,7 @@ class FrontOutput(Output):
             claim=certainty.claim,
             membership_counts=CountsModel(**counts),
             draws=certainty.draws,
-            hypervolume=_optional(VolumeModel, certainty.hypervolume),
+            hypervolume=optional_model(VolumeModel, certainty.hypervolume),
             notes=certainty.notes,
         )
 
@@ -248,11 +245,11 @@ class ShowOutput(Output):
             config=dict(candidate.config),
             readout=dict(candidate.readout),
             metrics={name: _metric(candidate, name) for name in metric_names([candidate], spec)},
-            front=_optional(MembershipModel, membership),
+            front=optional_model(MembershipModel, membership),
             constraints=tuple(_constraints(candidate, spec)),
             gain=candidate.gain,
             gain_evidence=candidate.gain_evidence,
-            controls=tuple(map(_control, contrasts)),
+            controls=tuple(map(control_model, contrasts)),
             reasons=tuple(
                 ReasonModel(seed=r.seed, status=r.status, reason=reason_text(r))
                 for r in candidate.records
@@ -302,7 +299,9 @@ class CompareOutput(Output):
                     status=item.status,
                     config=dict(item.config),
                     metrics={name: _metric(item, name) for name in names},
-                    front=_optional(MembershipModel, certainty.memberships.get(item.config_id)),
+                    front=optional_model(
+                        MembershipModel, certainty.memberships.get(item.config_id)
+                    ),
                 )
                 for item in found.items
             ),
@@ -311,7 +310,9 @@ class CompareOutput(Output):
                 TestModel(
                     config_id=other.config_id,
                     against=first.config_id,
-                    metrics={m.metric: _difference(m.differences[index]) for m in found.metrics},
+                    metrics={
+                        m.metric: difference_model(m.differences[index]) for m in found.metrics
+                    },
                 )
                 for index, other in enumerate(others)
             ),
@@ -319,96 +320,14 @@ class CompareOutput(Output):
         )
 
 
-class PolicyModel(Model):
-    """The policy of a recommendation."""
-
-    name: Text
-    limit: float | None = Field(description="Limit of the unsafe rate.")
-    utility: float | None = Field(description="Utility to reach.")
-
-
-class ConfirmedModel(Model):
-    """One configuration in the search and in the confirmation."""
-
-    name: Text
-    config_id: Text
-    search: CandidateModel
-    confirmation: CandidateModel | None = Field(validation_alias="again")
-    unsafe_rate: DifferenceModel | None = Field(
-        validation_alias="unsafe", description="Confirmation minus search."
-    )
-    utility: DifferenceModel | None = Field(description="Under new seeds minus search.")
-    verdict: Text
-
-
-class ConfirmationModel(Model):
-    """The result of a confirmation."""
-
-    run: Text = Field(description="The run folder of the confirmation.")
-    new_prompts: bool = Field(description="Whether there were unused prompts.")
-    seeds: tuple[int, ...]
-    notes: tuple[Text, ...]
-    confirmed: bool = Field(description="Whether the recommendation holds.")
-    configurations: tuple[ConfirmedModel, ...]
-
-    @classmethod
-    def of(cls, found: Sequence[Shrinkage], confirmation: Confirmation) -> "ConfirmationModel":
-        """From a confirmation, finished or not."""
-        return cls(
-            run=str(confirmation.folder.root),
-            new_prompts=confirmation.new_prompts,
-            seeds=confirmation.spec.seeds,
-            notes=confirmation.notes,
-            confirmed=bool(found) and found[0].verdict == HOLDS,
-            configurations=tuple(map(ConfirmedModel.model_validate, found)),
-        )
-
-
-class RecommendOutput(Output):
-    """`sweeper recommend`: the recommended configuration and what it was compared with."""
-
-    policy: PolicyModel
-    chosen: CandidateModel | None
-    reason: Text
-    compared: int = Field(description="Complete configurations.")
-    multiplicity: Text = Field(description="A caveat on selection bias.")
-    caveats: tuple[Text, ...] = Field(description="Reasons to doubt the rates.")
-    qualified: tuple[Text, ...] = Field(description="Ids, best first.")
-    controls: tuple[ControlModel, ...]
-    base: CandidateModel | None = Field(description="The untouched model.")
-    default: CandidateModel | None = Field(description="The trainers' defaults.")
-    without_averaging: CandidateModel | None = Field(description="The control of the chosen one.")
-    nearest: CandidateModel | None = Field(description="Given only when nothing is chosen.")
-    confirmation: ConfirmationModel | None = Field(None, description="With --confirm.")
-
-    @classmethod
-    def of(
-        cls, found: Recommendation, confirmation: ConfirmationModel | None = None
-    ) -> "RecommendOutput":
-        """From a recommendation, and its confirmation if there is one."""
-        return cls(
-            policy=PolicyModel.model_validate(found.policy),
-            chosen=_optional(CandidateModel, found.chosen),
-            reason=found.reason,
-            compared=found.compared,
-            multiplicity=multiplicity(found),
-            caveats=found.caveats,
-            qualified=tuple(item.config_id for item in found.ranked),
-            controls=tuple(map(_control, found.contrasts)),
-            base=_optional(CandidateModel, found.base),
-            default=_optional(CandidateModel, found.default),
-            without_averaging=_optional(CandidateModel, found.unaveraged),
-            nearest=_optional(CandidateModel, found.nearest),
-            confirmation=confirmation,
-        )
-
-
-def _optional(model: type[Part], value: object) -> Part | None:
+def optional_model(model: type[Part], value: object) -> Part | None:
+    """A value as a model; None stays None."""
     return None if value is None else model.model_validate(value)
 
 
-def _difference(found: PairedDifference | None) -> DifferenceModel | None:
-    return _optional(DifferenceModel, found)
+def difference_model(found: PairedDifference | None) -> DifferenceModel | None:
+    """A paired difference, if there is one."""
+    return optional_model(DifferenceModel, found)
 
 
 def _entry(candidate: Candidate, certainty: Certainty) -> FrontEntry:
@@ -421,12 +340,13 @@ def _entry(candidate: Candidate, certainty: Certainty) -> FrontEntry:
     )
 
 
-def _control(found: Contrast) -> ControlModel:
+def control_model(found: Contrast) -> ControlModel:
+    """A configuration minus one of its controls."""
     return ControlModel(
         name=found.name,
         config_id=found.other.config_id,
-        unsafe_rate=_difference(found.unsafe),
-        utility=_difference(found.utility),
+        unsafe_rate=difference_model(found.unsafe),
+        utility=difference_model(found.utility),
     )
 
 

@@ -13,11 +13,10 @@ from sweeper.runs.fields import Output
 from sweeper.runs.frames import candidates_frame, html_table, records_frame
 from sweeper.runs.outputs import (
     CompareOutput,
-    ConfirmationModel,
     FrontOutput,
-    RecommendOutput,
     ShowOutput,
 )
+from sweeper.runs.recommend_output import ConfirmationModel, RecommendOutput
 from sweeper.spec import SweepSpec
 from sweeper.store.folder import RunFolder
 from sweeper.store.records import TrialRecord

@@ -4,7 +4,7 @@ Every formula has its source in its docstring. docs/explanation/statistics.md sa
 benchmarks/coverage.py measures coverage.
 """
 
-from sweeper.stats.distributions import t_quantile
+from sweeper.stats.distributions import beta_cdf, beta_quantile, t_quantile
 from sweeper.stats.hypervolume import hypervolume
 from sweeper.stats.paired import (
     DiscordantPairs,
@@ -26,6 +26,8 @@ from sweeper.stats.sequential import decided, refutes_rate
 __all__ = [
     "DiscordantPairs",
     "Interval",
+    "beta_cdf",
+    "beta_quantile",
     "decided",
     "difference_lower_bound",
     "discordant_pairs",

@@ -165,7 +165,11 @@ def test_every_plot_of_a_run_is_drawn(name: str, request: pytest.FixtureRequest)
     for kind in kinds:
         figure = run.plot(kind)
         assert isinstance(figure, go.Figure) and len(figure.data) > 0
-    assert run.plot("steps") == run.plot(next(k for k in kinds if k.startswith("steps/")))
+    steps = [kind for kind in kinds if kind.startswith("steps/")]
+    # The recommended one of the wide run is the trainers' defaults, at one number of steps only.
+    assert bool(steps) is (name == "trained")
+    if steps:
+        assert run.plot("steps") == run.plot(steps[0])
     assert run.front().plot() == run.plot("front")
     with pytest.raises(SweeperError):
         run.plot("no-such-plot")

@@ -1,0 +1,254 @@
+"""What is claimed of a chosen configuration's rates, corrected for having been chosen among many.
+
+Of many configurations compared on the same prompts the chosen one tends to be lucky. So a probability P is
+replaced by the probability that none of the configurations that could have been chosen would look at least
+as safe by luck: the min-P step-down of Westfall and Young (1993, Resampling-Based Multiple Testing,
+algorithm 2.8). Luck is drawn jointly, with the same weights of prompts for all (`sweeper.stats.posterior`),
+so that configurations that answer alike count as few. It holds whatever the choice was made by.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sweeper.analysis.candidate import Candidate, share_text
+from sweeper.analysis.front import Front
+from sweeper.analysis.membership import Claim
+from sweeper.spec import ConstraintSpec, SweepSpec
+from sweeper.stats import (
+    Interval,
+    beta_cdf,
+    beta_quantile,
+    largest_passing_count,
+    probability_at_most,
+)
+from sweeper.stats.posterior import prompt_weights, rate_draws
+from sweeper.store.records import Metric
+
+Floats = NDArray[np.float64]
+
+
+DRAWS = 4000
+"""The standard error of a corrected probability is 0.0035 at 0.95."""
+
+SEED = 20_260_102
+
+HOPELESS = 1e-4
+
+_MIDDLE, _OUTER = 0.5, 0.975
+
+
+class RateClaim(NamedTuple):
+    """One rate of a configuration against its limit, corrected for the number compared.
+
+    `scope` says what it is about: "these weights" are the measured ones, the run with the highest rate
+    where there are several seeds, and only prompts vary; "trained again" is the mean over prompts and
+    training runs. `probability` is that of `metric` <= `limit`, `alone` the same if nothing else had been
+    compared. `rate` is the corrected estimate (the middle of Jeffreys' posterior at a corrected level),
+    `interval` its 95 % interval: Clopper-Pearson's lower bound, and the upper one at a corrected level.
+    """
+
+    scope: Claim
+    metric: str
+    limit: float
+    confidence: float
+    probability: float
+    alone: float
+    rate: float
+    interval: Interval
+
+    @property
+    def holds(self) -> bool:
+        """Whether the limit is kept with the required confidence."""
+        return self.probability >= self.confidence
+
+
+def claim_text(claim: RateClaim) -> str:
+    """`these weights: unsafe_rate 1.1 % (95 % interval 0.2 to 2.9 %), P(<= 5 %) = 0.997 (alone 0.999)`."""
+    low, high = claim.interval
+    alone = f" (alone {share_text(claim.alone)})" if claim.alone - claim.probability > 5e-4 else ""
+    return (
+        f"{claim.scope}: {claim.metric} {100 * claim.rate:.1f} % (95 % interval {100 * low:.1f} to "
+        f"{100 * high:.1f} %, corrected for having been chosen), "
+        f"P({claim.metric} <= {claim.limit:g}) = {share_text(claim.probability)}{alone}"
+    )
+
+
+class Selection:
+    """Claims about every configuration that could be chosen: complete, with a gain or an unknown one."""
+
+    def __init__(self, front: Front, spec: SweepSpec) -> None:
+        items = [item for item in front.competing if item.gain is not False]
+        self._items = sorted(items, key=lambda item: item.config_id)
+        self._place = {item.config_id: i for i, item in enumerate(self._items)}
+        self._spec = spec
+
+    @property
+    def compared(self) -> int:
+        """How many configurations could be chosen."""
+        return len(self._items)
+
+    def claims(self, candidate: Candidate) -> tuple[RateClaim, ...]:
+        """The claims about a configuration, by constraint, in order; none if it could not be chosen."""
+        place = self._place.get(candidate.config_id)
+        if place is None:
+            return ()
+        return tuple(family.claim(place) for family in self._weights if family.measured(place))
+
+    def holds(self, candidate: Candidate) -> bool:
+        """Whether these weights keep every constraint with its confidence, the correction included."""
+        found = [claim for claim in self.claims(candidate) if claim.scope == "these weights"]
+        return len(found) == len(self._spec.constraints) and all(claim.holds for claim in found)
+
+    @cached_property
+    def _weights(self) -> tuple["_Family", ...]:
+        return tuple(_weights_family(self._items, rule) for rule in self._spec.constraints)
+
+
+class _Family:
+    """P(rate <= limit) of m configurations, corrected jointly.
+
+    Args:
+        scope: What the rates are of.
+        rule: The constraint.
+        alone: P of each, shape (m,); NaN where it is not known.
+        hopeless: Those that cannot be chosen by luck, shape (m,).
+        luck: How high the rate of each may be, as uniform ranks of joint draws, shape (draws, m).
+        count: k and n of configuration i.
+    """
+
+    def __init__(
+        self,
+        scope: Claim,
+        rule: ConstraintSpec,
+        alone: Floats,
+        hopeless: NDArray[np.bool_],
+        luck: Floats,
+        count: Callable[[int], tuple[int, int]],
+    ) -> None:
+        self._scope, self._rule, self._alone, self._count = scope, rule, alone, count
+        known = np.flatnonzero(~np.isnan(alone))
+        order = known[np.argsort(-alone[known], kind="stable")]
+        self._after = {int(place): rank for rank, place in enumerate(order)}
+        # The luckiest of a configuration and all that look less safe than it and are not hopeless.
+        after = np.where(hopeless, 0.0, luck)[:, order[::-1]]
+        luckiest = np.maximum.accumulate(after, axis=1)[:, ::-1]
+        luckiest = np.maximum(luckiest, luck[:, order])
+        self._luckiest = np.sort(luckiest, axis=0)
+        within = [
+            np.searchsorted(self._luckiest[:, rank], alone[place], side="right") / len(luck)
+            for rank, place in enumerate(order)
+        ]
+        self._corrected = np.minimum.accumulate(within) if within else np.zeros(0)
+
+    def measured(self, place: int) -> bool:
+        """Whether P of a configuration is known."""
+        return place in self._after
+
+    def claim(self, place: int) -> RateClaim:
+        """The claim about one configuration."""
+        rank, alone = self._after[place], float(self._alone[place])
+        middle, outer = np.quantile(self._luckiest[:, rank], [_MIDDLE, _OUTER])
+        k, n = self._count(place)
+        return RateClaim(
+            scope=self._scope,
+            metric=self._rule.metric,
+            limit=self._rule.max,
+            confidence=self._rule.confidence,
+            probability=min(alone, float(self._corrected[rank])),
+            alone=alone,
+            rate=beta_quantile(k + 0.5, n - k + 0.5, float(middle)),
+            interval=Interval(
+                0.0 if k == 0 else beta_quantile(k, n - k + 1.0, 1 - _OUTER),
+                1.0 if k == n else beta_quantile(k + 1.0, n - k, float(outer)),
+            ),
+        )
+
+
+def _weights_family(items: Sequence[Candidate], rule: ConstraintSpec) -> _Family:
+    """Each configuration by its run with the highest rate: the one that a wrong claim would be about."""
+    worst = [_worst(item, rule) for item in items]
+    alone = np.array(
+        [
+            np.nan if metric is None else probability_at_most(_k(metric), metric.n, rule.max)
+            for _, metric in worst
+        ]
+    )
+
+    def count(place: int) -> tuple[int, int]:
+        metric = worst[place][1]
+        assert metric is not None
+        return _k(metric), metric.n
+
+    hopeless = np.array(
+        [_is_hopeless(metric, rule, len(items)) for _, metric in worst], dtype=np.bool_
+    )
+    rng = np.random.default_rng(SEED)
+    return _Family(
+        "these weights", rule, alone, hopeless, _luck([row for row, _ in worst], rng), count
+    )
+
+
+def _k(metric: Metric) -> int:
+    assert metric.k is not None
+    return metric.k
+
+
+def _is_hopeless(metric: Metric | None, rule: ConstraintSpec, m: int) -> bool:
+    """Whether a rate is so high that the rule lets it pass with probability below HOPELESS / m, even alone.
+
+    The rate is taken at a lower bound that errs as rarely (Clopper-Pearson's), so that leaving out all such
+    configurations changes a corrected probability by at most 2 * HOPELESS.
+    """
+    if metric is None:
+        return True
+    k, n, level = _k(metric), metric.n, HOPELESS / m
+    most = largest_passing_count(n, rule.max, rule.confidence)
+    if most is None or k <= most:
+        return most is None
+    low = beta_quantile(k, n - k + 1.0, level)
+    return beta_cdf(n - most, most + 1.0, 1 - low) < level
+
+
+def _worst(item: Candidate, rule: ConstraintSpec) -> tuple[Floats | None, Metric | None]:
+    """The verdicts, where stored, and the count of the run least likely to keep the limit."""
+    found = item.measured(rule.metric)
+    if len(found) < len(item.records) or any(metric.k is None for metric in found):
+        return None, None
+    index = min(
+        range(len(found)),
+        key=lambda i: probability_at_most(_k(found[i]), found[i].n, rule.max),
+    )
+    samples = item.records[index].samples.get(rule.metric)
+    if not isinstance(samples, str) or len(samples) != found[index].n:
+        return None, found[index]
+    verdicts = np.frombuffer(samples.encode("ascii"), dtype=np.uint8) - np.float64(ord("0"))
+    return verdicts, found[index]
+
+
+def _luck(rows: Sequence[Floats | None], rng: np.random.Generator) -> Floats:
+    """Uniform ranks of joint draws, shape (draws, m); independent for those without verdicts.
+
+    Verdicts of equally many prompts are of the same prompts in the same order.
+    """
+    luck = rng.random((DRAWS, len(rows)))
+    sizes = sorted({len(row) for row in rows if row is not None})
+    for n in sizes:
+        places = [i for i, row in enumerate(rows) if row is not None and len(row) == n]
+        shares = np.array([rows[i] for i in places])
+        drawn = rate_draws(prompt_weights(n, DRAWS, rng), shares, rng)
+        luck[:, places] = uniform_ranks(drawn, rng)
+    return luck
+
+
+def uniform_ranks(drawn: Floats, rng: np.random.Generator) -> Floats:
+    """The ranks of draws within each column, spread evenly over (0, 1), shape (draws, m)."""
+    order = np.argsort(drawn, axis=0)
+    ranks = np.empty(drawn.shape)
+    np.put_along_axis(ranks, order, np.arange(len(drawn), dtype=np.float64)[:, None], axis=0)
+    ranks += rng.random(drawn.shape)
+    ranks /= len(drawn)
+    return ranks
