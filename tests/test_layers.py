@@ -95,7 +95,12 @@ HEAVY = {
         )
     },
     "pyarrow": {"store/mirror.py", "data/hub.py", "data/rows.py"},
-    "pydantic": {"runs/fields.py", "runs/outputs.py", "runs/command_outputs.py"}
+    "pydantic": {
+        "runs/fields.py",
+        "runs/outputs.py",
+        "runs/recommend_output.py",
+        "runs/command_outputs.py",
+    }
     | {
         f"spec/{name}.py"
         for name in ("axes", "blocks", "load", "models", "reference", "references", "space")
