@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 from support.factories import base_record, make_record, make_spec, make_sweep, with_samples
 
-from sweeper.analysis import DRAWS, OFF, ON, find_front, front_certainty, losses, non_dominated
+from sweeper.analysis import find_front, front_certainty, losses, non_dominated
 from sweeper.analysis.draws import metric_draws, suite_of, weights_of
 from sweeper.analysis.membership import fronts
 from sweeper.cli import main
@@ -142,11 +142,11 @@ def test_classes_follow_from_the_probabilities_of_a_whole_sweep() -> None:
     front = find_front(records, spec)
     found = front_certainty(front, spec)
     assert set(found.memberships) == {item.config_id for item in front.competing}
-    assert found.draws == DRAWS
+    assert found.draws == 4000
     for membership in found.memberships.values():
         low, high = membership.p_front, membership.p_front_upper
         assert low <= high
-        assert membership.label == ("on" if low >= ON else "off" if high < OFF else "uncertain")
+        assert membership.label == ("on" if low >= 0.95 else "off" if high < 0.01 else "uncertain")
     members = {item.config_id for item in front.members}
     assert {n for n, s in found.memberships.items() if s.on_front} == members
     assert sum(found.count(v) for v in ("on", "uncertain", "off")) == len(found.memberships)
@@ -248,4 +248,4 @@ def test_the_front_command_prints_it_all_as_data(
     assert found["membership_counts"] == {v: expected.count(v) for v in ("on", "uncertain", "off")}
     assert expected.hypervolume is not None
     assert found["hypervolume"]["interval"] == list(expected.hypervolume.interval)
-    assert (found["draws"], found["claim"]) == (DRAWS, "these weights")
+    assert (found["draws"], found["claim"]) == (4000, "these weights")
