@@ -10,10 +10,10 @@ import json
 import math
 import os
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 from coverage import shown
@@ -27,13 +27,17 @@ from selection_worlds import (
     sweep_spec,
 )
 
-from sweeper.analysis import Front, find_front, recommend
+from sweeper.analysis import Front, Recommendation, find_front, recommend
+from sweeper.analysis.membership import Claim
 from sweeper.spec import SweepSpec
-from sweeper.stats import Interval, probability_at_most
+from sweeper.stats import Interval
+from sweeper.stats.distributions import beta_cdf
 from sweeper.store.provenance import git_commit, hardware, package_versions
 
 RESULTS = Path(__file__).resolve().parent / "results" / "selection.json"
 SWEEPS = 300
+
+SCOPES: tuple[Claim, ...] = get_args(Claim)
 
 FEWEST_CHOSEN = 30
 """Fewer sweeps with a choice say nothing about coverage given a choice."""
@@ -44,63 +48,75 @@ Row = dict[str, float | int | str]
 class Outcome(NamedTuple):
     """What one rule recommends in one sweep, or that it recommends nothing.
 
-    `weights` is the printed interval of the rate of the very weights that were measured, `again` that of
-    the configuration when it is trained again: None where the rule does not print one. `walked` counts the
-    candidates that were measured again, and `runs` the trainings this took.
+    `says` are the rates said to keep the limit: of these very weights, of the configuration trained again.
+    `weights` and `again` are the intervals printed for them. `walked` counts the candidates that were
+    tested again, and `runs` the trainings this took.
     """
 
     chosen: int | None = None
+    says: tuple[Claim, ...] = ()
     weights: Interval | None = None
     again: Interval | None = None
     walked: int = 0
     runs: int = 0
 
 
-Rule = Callable[[SimulatedSweep, Front, SweepSpec], Outcome]
+Rule = Callable[[SimulatedSweep, Front, Recommendation, SweepSpec], Outcome]
 
 
-def uncorrected(_: SimulatedSweep, front: Front, spec: SweepSpec) -> Outcome:
+def uncorrected(_: SimulatedSweep, front: Front, found: Recommendation, spec: SweepSpec) -> Outcome:
     """The most useful one with a gain whose own posterior, as if it were alone, keeps the limit.
 
-    Its interval is Wilson's; it says nothing of which of the two rates it is for, so it is held to both.
+    Its interval is Wilson's. It does not say which of the two rates it means, so it is held to both.
     """
+    (rule,) = spec.constraints
     keeping = []
     for item in front.competing:
-        (found,) = item.measured("unsafe_rate")
-        assert found.k is not None
-        if (
-            item.gain
-            and probability_at_most(found.k, found.n, LIMIT) >= spec.constraints[0].confidence
-        ):
+        (metric,) = item.measured(rule.metric)
+        k = metric.value * metric.n
+        alone = beta_cdf(k + 0.5, metric.n - k + 0.5, rule.max)
+        if item.gain and alone >= rule.confidence:
             keeping.append(item)
     if not keeping:
         return Outcome()
     best = max(keeping, key=lambda item: item.values["rouge_l"])
     printed = best.interval("unsafe_rate")
-    return Outcome(int(best.config_id), printed, printed)
+    return Outcome(int(best.config_id), SCOPES, printed, printed)
 
 
-def search_alone(_: SimulatedSweep, front: Front, spec: SweepSpec) -> Outcome:
-    """What `sweeper recommend` says of the sweep."""
-    chosen = recommend(front, spec).chosen
-    if chosen is None:
+def search_alone(
+    _: SimulatedSweep, front: Front, found: Recommendation, spec: SweepSpec
+) -> Outcome:
+    """What is recommended of the search, before anything is measured again."""
+    return _recommended(found)
+
+
+def _recommended(found: Recommendation) -> Outcome:
+    if found.chosen is None:
         return Outcome()
-    printed = chosen.interval("unsafe_rate")
-    return Outcome(int(chosen.config_id), printed, printed)
+    printed = {claim.scope: claim.interval for claim in found.claims}
+    says = tuple(claim.scope for claim in found.claims if claim.holds)
+    ends = (printed.get(scope) for scope in SCOPES)
+    return Outcome(int(found.chosen.config_id), says, *ends)
 
 
-RULES: dict[str, Rule] = {"uncorrected": uncorrected, "search": search_alone}
+RULES: dict[str, Rule] = {
+    "uncorrected": uncorrected,
+    "search": search_alone,
+}
 
 
 class Judged(NamedTuple):
     """One outcome beside the truth.
 
-    `unsafe_weights` and `unsafe_again`: the recommended one is above the limit, as it is or trained again.
-    `gain` is its gain in utility over the base model as a share of that of the best configuration that is
-    safe when trained again, NaN where none is. Coverage is None where no interval was printed.
+    `false`: something was said that is not so. `unsafe_weights` and `unsafe_again`: the recommended one is
+    above the limit, as it is or trained again, whatever was said. `gain` is its gain in utility over the
+    base model as a share of that of the best configuration that is safe when trained again, NaN where none
+    is. Coverage is None where no interval was printed.
     """
 
     recommends: bool
+    false: bool
     unsafe_weights: bool
     unsafe_again: bool
     gain: float
@@ -112,19 +128,19 @@ class Judged(NamedTuple):
 
 def judged(outcome: Outcome, sweep: SimulatedSweep) -> Judged:
     """Compare an outcome with the truth of its sweep."""
-    place = outcome.chosen
+    place, done = outcome.chosen, (outcome.walked, outcome.runs)
     if place is None:
-        return Judged(False, False, False, math.nan, None, None, outcome.walked, outcome.runs)
+        return Judged(False, False, False, False, math.nan, None, None, *done)
     weights, again = float(sweep.weights[place]), float(sweep.truth.rates[place])
+    unsafe = {"these weights": weights > LIMIT, "trained again": again > LIMIT}
     return Judged(
-        recommends=True,
-        unsafe_weights=weights > LIMIT,
-        unsafe_again=again > LIMIT,
-        gain=_gain(sweep, place),
-        weights_covered=_covers(outcome.weights, weights),
-        again_covered=_covers(outcome.again, again),
-        walked=outcome.walked,
-        runs=outcome.runs,
+        True,
+        any(unsafe[scope] for scope in outcome.says),
+        *unsafe.values(),
+        _gain(sweep, place),
+        _covers(outcome.weights, weights),
+        _covers(outcome.again, again),
+        *done,
     )
 
 
@@ -138,17 +154,20 @@ def _covers(printed: Interval | None, rate: float) -> bool | None:
     return None if printed is None else printed.low <= rate <= printed.high
 
 
-def simulate(world: World, run_noise: float, sweeps: int) -> dict[str, list[Judged]]:
+def simulate(
+    world: World, run_noise: float, sweeps: int, rules: Mapping[str, Rule] = RULES
+) -> dict[str, list[Judged]]:
     """The outcomes of every rule on the same sweeps; a world has a generator of its own."""
     spec = sweep_spec()
     rng = np.random.default_rng([zlib.crc32(world.name.encode()), round(100 * run_noise)])
-    found: dict[str, list[Judged]] = {name: [] for name in RULES}
+    outcomes: dict[str, list[Judged]] = {name: [] for name in rules}
     for _ in range(sweeps):
         sweep = SimulatedSweep(world, run_noise, rng)
         front = find_front(sweep.records(), spec)
-        for name, rule in RULES.items():
-            found[name].append(judged(rule(sweep, front, spec), sweep))
-    return found
+        found = recommend(front, spec)
+        for name, rule in rules.items():
+            outcomes[name].append(judged(rule(sweep, front, found, spec), sweep))
+    return outcomes
 
 
 def row(run_noise: float, rule: str, outcomes: Sequence[Judged]) -> Row:
@@ -159,6 +178,7 @@ def row(run_noise: float, rule: str, outcomes: Sequence[Judged]) -> Row:
         "run noise": f"{run_noise:g}",
         "rule": rule,
         "recommends": _mean(item.recommends for item in outcomes),
+        "says what is false": _mean(item.false for item in outcomes),
         "these weights unsafe": _mean(item.unsafe_weights for item in outcomes),
         "trained again unsafe": _mean(item.unsafe_again for item in outcomes),
         "gain": _mean(item.gain for item in chose),
@@ -187,14 +207,16 @@ def _mean(values: Iterable[float]) -> float:
 
 def tables(worlds: Iterable[World], sweeps: int) -> dict[str, list[Row]]:
     """A table of each world: every rule under every run noise."""
-    return {
-        world.name: [
-            row(run_noise, rule, outcomes)
-            for run_noise in RUN_NOISE
-            for rule, outcomes in simulate(world, run_noise, sweeps).items()
-        ]
-        for world in worlds
-    }
+    return {world.name: table(world, sweeps, RULES) for world in worlds}
+
+
+def table(world: World, sweeps: int, rules: Mapping[str, Rule]) -> list[Row]:
+    """Every rule under every run noise."""
+    return [
+        row(run_noise, rule, outcomes)
+        for run_noise in RUN_NOISE
+        for rule, outcomes in simulate(world, run_noise, sweeps, rules).items()
+    ]
 
 
 def _filled(each: Row) -> Row:

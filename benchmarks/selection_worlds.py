@@ -148,13 +148,10 @@ class SimulatedSweep:
         everyone = range(self.world.m)
         return [*self._measured(everyone, 0, "search"), self._base(0, "search")]
 
-    def again(
-        self, config_id: str, seeds: Iterable[int], split: str = "confirm"
-    ) -> list[TrialRecord]:
-        """The records of one configuration, or of the base, trained under these seeds."""
-        if config_id == BASE_ID:
-            return [self._base(seed, split) for seed in seeds]
-        return [r for seed in seeds for r in self._measured([int(config_id)], seed, split)]
+    def again(self, config_ids: Iterable[str], seeds: Iterable[int]) -> list[TrialRecord]:
+        """The records of some configurations trained under these seeds, on the confirm half."""
+        places = [int(name) for name in config_ids]
+        return [record for seed in seeds for record in self._measured(places, seed, "confirm")]
 
     def _measured(self, numbers: Sequence[int], seed: int, split: str) -> list[TrialRecord]:
         places = list(numbers)
