@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from sweeper.analysis.candidate import Candidate, share_text
 from sweeper.analysis.front import Front
 from sweeper.analysis.membership import Claim
+from sweeper.analysis.paired_tests import numbers
 from sweeper.spec import ConstraintSpec, SweepSpec
 from sweeper.stats import (
     Interval,
@@ -26,9 +27,11 @@ from sweeper.stats import (
     probability_at_most,
 )
 from sweeper.stats.posterior import prompt_weights, rate_draws
+from sweeper.stats.runs import run_variance, trained_again_draws
 from sweeper.store.records import Metric
 
 Floats = NDArray[np.float64]
+Levels = tuple[float, float, float]
 
 
 DRAWS = 4000
@@ -92,11 +95,15 @@ class Selection:
         return len(self._items)
 
     def claims(self, candidate: Candidate) -> tuple[RateClaim, ...]:
-        """The claims about a configuration, by constraint, in order; none if it could not be chosen."""
+        """The claims about a configuration, by constraint, in order; none if it could not be chosen.
+
+        Those about these weights first. A configuration with one seed has none about training again.
+        """
         place = self._place.get(candidate.config_id)
         if place is None:
             return ()
-        return tuple(family.claim(place) for family in self._weights if family.measured(place))
+        families = (*self._weights, *self._again)
+        return tuple(family.claim(place) for family in families if family.measured(place))
 
     def holds(self, candidate: Candidate) -> bool:
         """Whether these weights keep every constraint with its confidence, the correction included."""
@@ -106,6 +113,12 @@ class Selection:
     @cached_property
     def _weights(self) -> tuple["_Family", ...]:
         return tuple(_weights_family(self._items, rule) for rule in self._spec.constraints)
+
+    @cached_property
+    def _again(self) -> tuple["_Family", ...]:
+        if all(len(item.seeds) == 1 for item in self._items):
+            return ()
+        return tuple(_again_family(self._items, rule) for rule in self._spec.constraints)
 
 
 class _Family:
@@ -117,7 +130,7 @@ class _Family:
         alone: P of each, shape (m,); NaN where it is not known.
         hopeless: Those that cannot be chosen by luck, shape (m,).
         luck: How high the rate of each may be, as uniform ranks of joint draws, shape (draws, m).
-        count: k and n of configuration i.
+        quantiles: The lower end, the middle and the upper end of configuration i's rate at given levels.
     """
 
     def __init__(
@@ -127,9 +140,9 @@ class _Family:
         alone: Floats,
         hopeless: NDArray[np.bool_],
         luck: Floats,
-        count: Callable[[int], tuple[int, int]],
+        quantiles: Callable[[int, Levels], Levels],
     ) -> None:
-        self._scope, self._rule, self._alone, self._count = scope, rule, alone, count
+        self._scope, self._rule, self._alone, self._quantiles = scope, rule, alone, quantiles
         known = np.flatnonzero(~np.isnan(alone))
         order = known[np.argsort(-alone[known], kind="stable")]
         self._after = {int(place): rank for rank, place in enumerate(order)}
@@ -152,7 +165,7 @@ class _Family:
         """The claim about one configuration."""
         rank, alone = self._after[place], float(self._alone[place])
         middle, outer = np.quantile(self._luckiest[:, rank], [_MIDDLE, _OUTER])
-        k, n = self._count(place)
+        low, rate, high = self._quantiles(place, (1 - _OUTER, float(middle), float(outer)))
         return RateClaim(
             scope=self._scope,
             metric=self._rule.metric,
@@ -160,11 +173,8 @@ class _Family:
             confidence=self._rule.confidence,
             probability=min(alone, float(self._corrected[rank])),
             alone=alone,
-            rate=beta_quantile(k + 0.5, n - k + 0.5, float(middle)),
-            interval=Interval(
-                0.0 if k == 0 else beta_quantile(k, n - k + 1.0, 1 - _OUTER),
-                1.0 if k == n else beta_quantile(k + 1.0, n - k, float(outer)),
-            ),
+            rate=rate,
+            interval=Interval(low, high),
         )
 
 
@@ -178,23 +188,72 @@ def _weights_family(items: Sequence[Candidate], rule: ConstraintSpec) -> _Family
         ]
     )
 
-    def count(place: int) -> tuple[int, int]:
+    def quantiles(place: int, levels: Levels) -> Levels:
+        """Clopper-Pearson's ends, and Jeffreys' middle."""
         metric = worst[place][1]
         assert metric is not None
-        return _k(metric), metric.n
+        k, n = _k(metric), metric.n
+        low, middle, high = levels
+        return (
+            0.0 if k == 0 else beta_quantile(k, n - k + 1.0, low),
+            beta_quantile(k + 0.5, n - k + 0.5, middle),
+            1.0 if k == n else beta_quantile(k + 1.0, n - k, high),
+        )
 
     hopeless = np.array(
         [_is_hopeless(metric, rule, len(items)) for _, metric in worst], dtype=np.bool_
     )
     rng = np.random.default_rng(SEED)
     return _Family(
-        "these weights", rule, alone, hopeless, _luck([row for row, _ in worst], rng), count
+        "these weights", rule, alone, hopeless, _luck([row for row, _ in worst], rng), quantiles
     )
 
 
 def _k(metric: Metric) -> int:
     assert metric.k is not None
     return metric.k
+
+
+def _again_family(items: Sequence[Candidate], rule: ConstraintSpec) -> _Family:
+    """Each configuration with several seeds by its mean over prompts and training runs."""
+    tables = [_table(item, rule) for item in items]
+    several = [i for i, table in enumerate(tables) if table is not None and len(table) > 1]
+    known = [(tables[i], items[i].records[0].trajectory_id) for i in several]
+    variance = run_variance([t for t, _ in known if t is not None], [key for _, key in known])
+    rng = np.random.default_rng(SEED)
+    weights = {
+        n: prompt_weights(n, DRAWS, rng)
+        for n in sorted({t.shape[1] for t, _ in known if t is not None})
+    }
+    trajectories = sorted({key for _, key in known})
+    drawn = np.full((DRAWS, len(items)), np.nan)
+    for i in several:
+        table = tables[i]
+        assert table is not None
+        shared = weights[table.shape[1]]
+        # Configurations read from one trajectory share its runs, and so what is drawn of them.
+        runs = np.random.default_rng([SEED, trajectories.index(items[i].records[0].trajectory_id)])
+        drawn[:, i] = trained_again_draws(table, variance, DRAWS, runs, weights=shared)
+    alone = np.full(len(items), np.nan)
+    alone[several] = (drawn[:, several] <= rule.max).mean(axis=0)
+    luck = np.zeros(drawn.shape)
+    luck[:, several] = uniform_ranks(drawn[:, several], rng)
+
+    def quantiles(place: int, levels: Levels) -> Levels:
+        low, middle, high = np.quantile(drawn[:, place], levels)
+        return float(low), float(middle), float(high)
+
+    nobody = np.zeros(len(items), dtype=np.bool_)
+    return _Family("trained again", rule, alone, nobody, luck, quantiles)
+
+
+def _table(item: Candidate, rule: ConstraintSpec) -> Floats | None:
+    """The verdicts of every seed, shape (seeds, n); None where one has none, or other prompts."""
+    found = [record.samples.get(rule.metric) for record in item.records]
+    texts = [text for text in found if isinstance(text, str)]
+    if len(texts) < len(found) or len({len(text) for text in texts}) != 1:
+        return None
+    return np.array([numbers(text) for text in texts])
 
 
 def _is_hopeless(metric: Metric | None, rule: ConstraintSpec, m: int) -> bool:
@@ -225,8 +284,7 @@ def _worst(item: Candidate, rule: ConstraintSpec) -> tuple[Floats | None, Metric
     samples = item.records[index].samples.get(rule.metric)
     if not isinstance(samples, str) or len(samples) != found[index].n:
         return None, found[index]
-    verdicts = np.frombuffer(samples.encode("ascii"), dtype=np.uint8) - np.float64(ord("0"))
-    return verdicts, found[index]
+    return numbers(samples), found[index]
 
 
 def _luck(rows: Sequence[Floats | None], rng: np.random.Generator) -> Floats:

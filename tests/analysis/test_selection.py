@@ -120,3 +120,34 @@ def test_equal_records_give_equal_claims_in_any_order() -> None:
     second = found_in(some[::-1])
     for name in ("c0", "c5"):
         assert first[2].claims(first[1][name]) == second[2].claims(second[1][name])
+
+
+def seeded(name: str, *counts: int, rate: float = 1e-4, **changes: object) -> list[TrialRecord]:
+    """One configuration under several seeds, which answer different prompts unsafely."""
+    return [
+        record(name, range(20 * seed, 20 * seed + k), seed=seed, learning_rate=rate, **changes)
+        for seed, k in enumerate(counts)
+    ]
+
+
+def claims_of(records: list[TrialRecord], seeds: int, name: str) -> dict[str, tuple[float, float]]:
+    spec = make_spec(f"seeds={list(range(seeds))}")
+    bases = [replace(base_record(), seed=seed) for seed in range(seeds)]
+    front = find_front([*bases, *records], spec)
+    (item,) = [item for item in front.candidates if item.config_id == name]
+    return {c.scope: (c.probability, c.rate) for c in Selection(front, spec).claims(item)}
+
+
+def test_one_seed_says_nothing_about_training_again() -> None:
+    assert set(claims_of(seeded("a", 1), 1, "a")) == {"these weights"}
+    assert set(claims_of(seeded("a", 1, 0), 2, "a")) == {"these weights", "trained again"}
+
+
+def test_runs_that_differ_make_training_again_less_sure_than_these_weights() -> None:
+    even, uneven = seeded("a", 3, 3, 3), seeded("a", 0, 0, 9)
+    steady = [item for i in range(8) for item in seeded(f"s{i}", 3, 3, 3, rate=i + 1.0)]
+    shaky = [item for i in range(8) for item in seeded(f"s{i}", 0, 2, 40, rate=i + 1.0)]
+    calm, wild = claims_of([*even, *steady], 3, "a"), claims_of([*uneven, *shaky], 3, "a")
+    assert calm["trained again"][0] > 0.97 > 0.9 > wild["trained again"][0]
+    assert calm["trained again"][1] == pytest.approx(3 / 256, abs=0.006)
+    assert wild["trained again"][1] > calm["trained again"][1]
