@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -59,12 +60,19 @@ TOYS = (
 
 
 def verdicts(
-    rng: np.random.Generator, chances: NDArray[np.float64], n: int, shared: float
+    rng: np.random.Generator,
+    chances: NDArray[np.float64],
+    n: int,
+    shared: float,
+    prompts: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
-    """Verdicts of m configurations on the same n prompts, which make up `shared` of their variance."""
+    """Verdicts of m configurations on the same n prompts, which make up `shared` of their variance.
+
+    `prompts`, standard normal, shape (n,), are those of another call; drawn where not given.
+    """
     cuts = np.array([_NORMAL.inv_cdf(min(max(float(p), 1e-9), 1 - 1e-9)) for p in chances])
     noise = rng.standard_normal((len(chances), n)) * math.sqrt(1 - shared)
-    hard = rng.standard_normal(n) * math.sqrt(shared)
+    hard = (rng.standard_normal(n) if prompts is None else prompts) * math.sqrt(shared)
     return (noise + hard < cuts[:, None]).astype(np.float64)
 
 
@@ -75,7 +83,7 @@ def recovery(rng: np.random.Generator, toy: Toy, repetitions: int, draws: int = 
     `false` how many are found that do not belong to it.
     """
     spec = parse_spec(SPEC)
-    true = true_front(toy)
+    true = true_front(toy.truth)
     totals: dict[str, list[float]] = {}
     for _ in range(repetitions):
         front = find_front(_records(rng, toy, spec), spec)
@@ -98,12 +106,12 @@ def recovery(rng: np.random.Generator, toy: Toy, repetitions: int, draws: int = 
     }
 
 
-def true_front(toy: Toy) -> set[str]:
-    """The ids of the configurations that no other one dominates in truth."""
+def true_front(truth: Sequence[tuple[float, float]]) -> set[str]:
+    """The ids of the configurations, (unsafe rate, ROUGE-L), that no other one dominates in truth."""
     return {
         str(i)
-        for i, (unsafe, useful) in enumerate(toy.truth)
-        if not any(u <= unsafe and v >= useful and (u, v) != (unsafe, useful) for u, v in toy.truth)
+        for i, (unsafe, useful) in enumerate(truth)
+        if not any(u <= unsafe and v >= useful and (u, v) != (unsafe, useful) for u, v in truth)
     }
 
 
@@ -119,7 +127,7 @@ def calibration(rng: np.random.Generator, repetitions: int, draws: int = 1000) -
         unsafe = 1 / (1 + np.exp(2.5 - 3.5 * dose + rng.normal(0, 0.3, 30)))
         useful = 0.85 + 0.04 * np.tanh(2 * dose) + rng.normal(0, 0.01, 30)
         toy = Toy("drawn", tuple(zip(unsafe.tolist(), useful.tolist(), strict=True)), 256)
-        true = true_front(toy)
+        true = true_front(toy.truth)
         memberships = front_certainty(
             find_front(_records(rng, toy, spec), spec), spec, draws
         ).memberships
@@ -146,25 +154,36 @@ def _records(rng: np.random.Generator, toy: Toy, spec: SweepSpec) -> list[TrialR
     """What one measurement of a toy's configurations, on the same prompts and rows, would record."""
     answers = verdicts(rng, np.array([unsafe for unsafe, _ in toy.truth]), toy.prompts, 0.6)
     rows = rng.uniform(-0.1, 0.1, 96)
-    records = []
-    for number, (_, useful) in enumerate(toy.truth):
-        scores = np.clip(useful + rows + rng.uniform(-0.03, 0.03, 96), 0, 1)
-        samples: dict[str, str | tuple[float, ...]] = {
-            "unsafe_rate": (48 + answers[number]).astype(np.uint8).tobytes().decode("ascii"),
-            "rouge_l": tuple(scores.tolist()),
-        }
-        records.append(
-            TrialRecord(
-                config_id=str(number),
-                trajectory_id=str(number),
-                seed=spec.seeds[0],
-                role="candidate",
-                status="complete",
-                config={"number": number},
-                readout={"step": 100, "kind": "raw"},
-                metrics=metrics_from_samples(samples, samples),
-                objectives=("rouge_l", "unsafe_rate"),
-                samples=samples,
-            )
-        )
-    return records
+    return [
+        record_of(number, spec.seeds[0], answers[number], row_scores(rng, useful, rows))
+        for number, (_, useful) in enumerate(toy.truth)
+    ]
+
+
+def row_scores(
+    rng: np.random.Generator, useful: float, rows: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """ROUGE-L on rows that differ by `rows`, shape (n,), and by chance."""
+    return np.clip(useful + rows + rng.uniform(-0.03, 0.03, len(rows)), 0, 1)
+
+
+def record_of(
+    number: int, seed: int, answers: NDArray[np.float64], scores: NDArray[np.float64]
+) -> TrialRecord:
+    """The record of one configuration under one seed: its verdicts and its scores, a row each."""
+    samples: dict[str, str | tuple[float, ...]] = {
+        "unsafe_rate": (48 + answers).astype(np.uint8).tobytes().decode("ascii"),
+        "rouge_l": tuple(scores.tolist()),
+    }
+    return TrialRecord(
+        config_id=str(number),
+        trajectory_id=str(number),
+        seed=seed,
+        role="candidate",
+        status="complete",
+        config={"number": number},
+        readout={"step": 100, "kind": "raw"},
+        metrics=metrics_from_samples(samples, samples),
+        objectives=("rouge_l", "unsafe_rate"),
+        samples=samples,
+    )

@@ -18,13 +18,15 @@ from sweeper.stats import (
 )
 from sweeper.stats.posterior import (
     beta_draws,
-    interaction_variance,
     prompt_weights,
     rate_draws,
     ratio_draws,
-    seed_noise,
-    seed_spread,
-    shifted,
+)
+from sweeper.stats.runs import (
+    JEFFREYS,
+    all_trained_again_draws,
+    run_variance,
+    trained_again_count_draws,
 )
 
 Row = dict[str, float | int | str]
@@ -150,20 +152,18 @@ RUNS = tuple(
 def seeds_coverage(rng: np.random.Generator, runs: Runs, n: int, repetitions: int) -> Row:
     """Draws of a mean rate over runs, from verdicts per prompt and from k/n alone."""
     truth, held = runs.truth(), {"verdicts": 0, "k/n": 0, "prompts alone": 0}
-    size = np.array([n])
     for _ in range(repetitions):
         logits = runs.logit + runs.prompts * rng.standard_normal(n)
         logits = logits + runs.runs * rng.standard_normal((runs.seeds, 1))
         answers = (rng.random(logits.shape) < 1 / (1 + np.exp(-logits))).astype(np.float64)
-        mean, each = answers.mean(keepdims=True)[0], answers.mean(axis=1)[None]
-        within = interaction_variance(answers[None])
         weights = prompt_weights(n, 1000, rng)
-        drawn = rate_draws(weights, answers.mean(axis=0)[None], rng)
-        counted = beta_draws(mean, size, 1000, rng)
+        variance, counts = run_variance([answers]), answers.sum(axis=1)
         sets = {
-            "prompts alone": drawn.copy(),
-            "verdicts": shifted(drawn, seed_noise(seed_spread(each, within), 1000, rng), mean),
-            "k/n": shifted(counted, seed_noise(seed_spread(each), 1000, rng), mean),
+            "prompts alone": rate_draws(weights, answers.mean(axis=0)[None], rng),
+            "verdicts": all_trained_again_draws([answers], variance, weights, rng),
+            "k/n": trained_again_count_draws(
+                counts, np.full(runs.seeds, n), variance, 1000, rng, counted=JEFFREYS
+            ),
         }
         for name, found in sets.items():
             low, high = np.quantile(found, [0.025, 0.975])

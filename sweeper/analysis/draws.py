@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from sweeper.analysis.candidate import Candidate
 from sweeper.metrics import HARNESS, LIKELIHOOD_METRICS, is_sampled
+from sweeper.stats.distributions import normal_quantile
 from sweeper.stats.posterior import (
-    Spread,
     beta_draws,
     interaction_variance,
     prompt_weights,
@@ -19,6 +19,14 @@ from sweeper.stats.posterior import (
     seed_noise,
     seed_spread,
     shifted,
+)
+from sweeper.stats.runs import (
+    PRIOR,
+    RunVariance,
+    all_over_runs,
+    all_trained_again_draws,
+    probit,
+    run_variance,
 )
 from sweeper.store.records import TrialRecord
 from sweeper.store.samples import CORRECT, LOSS, TOKENS
@@ -62,7 +70,11 @@ def suite_of(metric: str) -> str:
 
 
 def metric_draws(metric: str, items: Sequence[Candidate]) -> MetricDraws:
-    """Prepare the draws of a metric that all candidates have under all of their seeds."""
+    """Prepare the draws of a metric that all candidates have under all of their seeds.
+
+    Where all have one seed, draws are of these weights; else of their configurations, trained again, and
+    what differs between runs is pooled over those with several seeds.
+    """
     answers = [_answers(metric, item.records) for item in items]
     sizes = Counter(found.numerators.shape[1] for found in answers if found is not None)
     n = sizes.most_common(1)[0][0] if sizes else 1
@@ -70,10 +82,17 @@ def metric_draws(metric: str, items: Sequence[Candidate]) -> MetricDraws:
     with_rows = np.array([found is not None for found in kept], dtype=np.bool_)
     sampled = _sampled(metric, items)
     bounded = sampled or metric == "token_accuracy"
+    again = any(len(item.seeds) > 1 for item in items)
     rows, counts = np.flatnonzero(with_rows), np.flatnonzero(~with_rows)
-    by_rows = _by_rows([found for found in kept if found is not None], bounded=bounded)
+    paths = [item.records[0].trajectory_id for item in items]
+    by_rows = _by_rows(
+        [found for found in kept if found is not None],
+        [paths[int(i)] for i in rows],
+        bounded=bounded,
+        again=again,
+    )
     alone = [items[int(i)] for i in counts]
-    by_counts = _by_counts(metric, alone, sampled=sampled, bounded=bounded)
+    by_counts = _by_counts(metric, alone, sampled=sampled, bounded=bounded, again=again)
 
     def draw(weights: Floats, rng: np.random.Generator) -> Floats:
         drawn = np.empty((len(weights), len(items)))
@@ -129,23 +148,48 @@ def _numbers(values: str | tuple[float, ...]) -> Floats:
 
 
 def _by_rows(
-    answers: Sequence[_Answers], *, bounded: bool
+    answers: Sequence[_Answers], paths: Sequence[str], *, bounded: bool, again: bool
 ) -> Callable[[Floats, np.random.Generator], Floats]:
-    """Draws from weighted prompts, averaged over seeds prompt by prompt, and the spread over seeds."""
+    """Draws from weighted prompts; of a rate under each seed, else of the mean over seeds, row by row."""
     if not answers:
         return lambda weights, rng: np.empty((len(weights), 0))
-    shares = np.array([found.numerators.mean(axis=0) for found in answers])
-    below = _denominators([found.denominators for found in answers], shares.shape[1])
-    means = shares.sum(axis=1) / below.sum(axis=-1)
-    spread = _joined([_spread(found) for found in answers])
+    tables = [found.numerators for found in answers]
+    seeds = np.array([len(table) for table in tables])
     every = all(found.counted for found in answers)
+    if every and again:
+        variance = run_variance(tables, paths)
+        return lambda weights, rng: all_trained_again_draws(tables, variance, weights, rng)
+    shares = np.array([table.mean(axis=0) for table in tables])
+    below = _denominators([found.denominators for found in answers], shares.shape[1])
+    scales = _scales(shares.sum(axis=1) / below.sum(axis=-1), bounded=bounded)
+    means = [_seed_means(found) for found in answers]
+    spread = seed_spread(
+        [values / scale for (values, _), scale in zip(means, scales, strict=True)],
+        [within / scale**2 for (_, within), scale in zip(means, scales, strict=True)],
+        paths,
+    )
 
     def draw(weights: Floats, rng: np.random.Generator) -> Floats:
-        noise = seed_noise(spread, len(weights), rng)
+        noise = seed_noise(spread, seeds, len(weights), rng)
         drawn = rate_draws(weights, shares, rng) if every else ratio_draws(weights, shares, below)
-        return shifted(drawn, noise, means) if bounded else drawn + noise
+        return _moved(drawn, noise, bounded=bounded)
 
     return draw
+
+
+def _scales(means: Floats, *, bounded: bool) -> Floats:
+    """What a unit of noise is in units of the metric: of a logit where it is bounded, shape (m,).
+
+    Runs of rates near 0 or 1 differ less; their logits do not.
+    """
+    scales: Floats = np.maximum(means * (1 - means), 1e-6) if bounded else np.ones(len(means))
+    return scales
+
+
+def _moved(drawn: Floats, noise: Floats, *, bounded: bool) -> Floats:
+    if not noise.any():
+        return drawn
+    return shifted(drawn, noise) if bounded else drawn + noise
 
 
 def _denominators(below: Sequence[Floats | None], n: int) -> Floats:
@@ -157,25 +201,22 @@ def _denominators(below: Sequence[Floats | None], n: int) -> Floats:
     return np.array(given)
 
 
-def _spread(found: _Answers) -> Spread:
+def _seed_means(found: _Answers) -> tuple[Floats, float]:
+    """The value under each seed, and the variance of one that is due to single rows."""
     seeds, n = found.numerators.shape
     scaled = found.numerators
     if found.denominators is not None:
         scaled = scaled / found.denominators.mean()
-    within = interaction_variance(scaled[None]) if seeds > 1 and n > 1 else None
-    return seed_spread(scaled.mean(axis=1)[None], within)
-
-
-def _joined(parts: Sequence[Spread]) -> Spread:
-    return Spread(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+    within = float(interaction_variance(scaled[None])[0]) if seeds > 1 and n > 1 else 0.0
+    return scaled.mean(axis=1), within
 
 
 def _by_counts(
-    metric: str, items: Sequence[Candidate], *, sampled: bool, bounded: bool
+    metric: str, items: Sequence[Candidate], *, sampled: bool, bounded: bool, again: bool
 ) -> Callable[[int, np.random.Generator], Floats]:
     """Draws from k/n alone, or from a value alone; all spread over seeds is attributed to training runs.
 
-    Seeds share the same prompts, so their counts are not pooled.
+    Seeds share the same prompts, so their counts are not pooled. `again` as of `_by_rows`.
     """
     if not items:
         return lambda draws, rng: np.empty((draws, 0))
@@ -184,11 +225,26 @@ def _by_counts(
         each = [np.log(values) for values in each]
     means = np.array([values.mean() for values in each])
     n = np.array([min(m.n for m in item.measured(metric)) for item in items])
-    spread = _joined([seed_spread(values[None]) for values in each])
+    seeds = np.array([len(values) for values in each])
+    paths = [item.records[0].trajectory_id for item in items]
+    if again and all(m.k is not None for item in items for m in item.measured(metric)):
+        x = [probit(values * size, size) for values, size in zip(each, n, strict=True)]
+        squares, _, df = seed_spread(x, clusters=paths)
+        variance = RunVariance(PRIOR.squares + squares, PRIOR.df + df)
+
+        def draw_rates(draws: int, rng: np.random.Generator) -> Floats:
+            drawn = normal_quantile(beta_draws(means, n, draws, rng))
+            return all_over_runs(drawn, seeds, variance, rng)
+
+        return draw_rates
+    scales = _scales(means, bounded=bounded)
+    spread = seed_spread(
+        [values / scale for values, scale in zip(each, scales, strict=True)], clusters=paths
+    )
 
     def draw(draws: int, rng: np.random.Generator) -> Floats:
-        noise = seed_noise(spread, draws, rng)
+        noise = seed_noise(spread, seeds, draws, rng)
         drawn = beta_draws(means, n, draws, rng) if sampled else np.tile(means, (draws, 1))
-        return shifted(drawn, noise, means) if bounded else drawn + noise
+        return _moved(drawn, noise, bounded=bounded)
 
     return draw

@@ -117,14 +117,14 @@ def front_certainty(front: Front, spec: SweepSpec, draws: int | None = None) -> 
         draws: How many; by default DRAWS, or as many as BUDGET allows but at least FEWEST_DRAWS.
     """
     items = sorted(front.competing, key=lambda item: item.config_id)
-    claim = claim_of(items)
     allowed = BUDGET[min(3, len(spec.objectives))] // max(1, len(items))
     count = draws or min(DRAWS, max(FEWEST_DRAWS, allowed))
     if not items:
-        return Certainty(claim, {}, None, count, ())
+        return Certainty(claim_of(items), {}, None, count, ())
     names = [item.metric for item in spec.objectives] + [item.metric for item in spec.constraints]
     measured = [all(name in item.values for name in names) for item in items]
     usable = [item for item, whole in zip(items, measured, strict=True) if whole]
+    claim = claim_of(usable)
     metrics = {name: metric_draws(name, usable) for name in dict.fromkeys(names)}
     members = {item.config_id for item in front.members}
     places = [i for i, item in enumerate(usable) if item.config_id in members]

@@ -5,6 +5,7 @@ The same weights are used for all configurations, so what they share on the same
 comparison.
 """
 
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -30,14 +31,14 @@ def rate_draws(weights: Floats, shares: Floats, rng: np.random.Generator) -> Flo
         rng: For the prior's weights.
     """
     size = (len(weights), len(shares))
-    counted, not_counted = _half_gamma(size, rng), _half_gamma(size, rng)
+    counted, not_counted = half_gamma(size, rng), half_gamma(size, rng)
     total = weights.sum(axis=1, keepdims=True)
     drawn: Floats = (weights @ shares.T + counted) / (total + counted + not_counted)
     return drawn
 
 
-def _half_gamma(size: tuple[int, int], rng: np.random.Generator) -> Floats:
-    """Gamma(1/2) is half the square of a standard normal, which is faster to draw."""
+def half_gamma(size: tuple[int, int], rng: np.random.Generator) -> Floats:
+    """Draws of Gamma(1/2), half the square of a standard normal, which is fast."""
     drawn: Floats = rng.standard_normal(size)
     drawn *= drawn
     drawn /= 2
@@ -76,28 +77,38 @@ def beta_draws(
 
 
 class Spread(NamedTuple):
-    """The spread of m metrics over seeds, each field of shape (m,).
+    """How a metric differs between runs, pooled over configurations that share this variance.
 
-    `variance` is that of the values; `within` the part expected if runs do not differ and only answers to
-    single prompts vary; `seeds` how many there are.
+    `squares` is the sum of squares of seeds around their mean, `df` its degrees of freedom, and `within`
+    the part of `squares` expected if runs do not differ and only answers to single rows vary.
     """
 
-    variance: Floats
-    within: Floats
-    seeds: NDArray[np.int64]
+    squares: float
+    within: float
+    df: float
 
 
-def seed_spread(values: Floats, within: Floats | None = None) -> Spread:
-    """The spread of m metrics over seeds.
+def seed_spread(
+    values: Sequence[Floats],
+    within: Sequence[float] | None = None,
+    clusters: Sequence[Hashable] | None = None,
+) -> Spread:
+    """The spread over seeds of one metric of several configurations; those with one seed add nothing.
 
     Args:
-        values: Shape (m, seeds).
-        within: Shape (m,), see `interaction_variance`; None attributes all spread to the runs.
+        values: The values of each configuration, shape (seeds,).
+        within: Of each, see `interaction_variance`; None attributes all spread to the runs.
+        clusters: The trajectory of each: readouts of one share its runs, so of one cluster everything is
+            averaged. None where each has its own.
     """
-    m, seeds = values.shape
-    apart = values - values[:, :1]  # Equal values have no variance at all, rounding included.
-    variance = apart.var(axis=1, ddof=1) if seeds > 1 else np.zeros(m)
-    return Spread(variance, np.zeros(m) if within is None else within, np.full(m, seeds))
+    members: dict[Hashable, list[tuple[float, float, float]]] = {}
+    for index, each in enumerate(values):
+        if (df := len(each) - 1) > 0:
+            apart = each - each[0]  # Equal values have no variance at all, rounding included.
+            own = df * float(apart.var(ddof=1)), df * (0.0 if within is None else within[index]), df
+            members.setdefault(index if clusters is None else clusters[index], []).append(own)
+    pooled = np.sum([np.mean(found, axis=0) for found in members.values()] or [[0, 0, 0]], axis=0)
+    return Spread(*pooled.tolist())
 
 
 def interaction_variance(answers: Floats) -> Floats:
@@ -113,35 +124,34 @@ def interaction_variance(answers: Floats) -> Floats:
     return variance
 
 
-def seed_noise(spread: Spread, draws: int, rng: np.random.Generator) -> Floats:
-    """Draws of the difference between the mean over seeds and the mean over all runs, shape (draws, m).
+def seed_noise(
+    spread: Spread, seeds: NDArray[np.int64], draws: int, rng: np.random.Generator
+) -> Floats:
+    """Draws of the difference between a mean over seeds and the mean over all runs, shape (draws, m).
 
     Prompts by seeds is a two-way table without replication: the variance of seeds' means is that of runs
-    plus `within` (Searle, Casella, McCulloch 1992, chapter 4). It is drawn as (seeds - 1) variance /
-    chi^2, `within` is subtracted, and the rest, if positive, is the variance of a normal (the
-    generalised pivot of Weerahandi 1993, doi:10.1080/01621459.1993.10476355). Where `within` is 0 this is
-    Student's t. With one seed the noise is unknown and set to 0.
+    plus `within` (Searle, Casella, McCulloch 1992, chapter 4). It is drawn as squares / chi^2(df), `within`
+    is subtracted, and the rest, if positive, is the variance of a normal (the generalised pivot of
+    Weerahandi 1993, doi:10.1080/01621459.1993.10476355). Where `within` is 0 this is Student's t. Without
+    degrees of freedom the noise is unknown and set to 0.
+
+    Args:
+        spread: Of `seed_spread`.
+        seeds: How many each configuration has, shape (m,).
+        draws: How many.
+        rng: For the draws.
     """
-    noise = np.zeros((draws, len(spread.seeds)))
-    moved = np.flatnonzero((spread.variance > 0) & (spread.seeds > 1))
-    if len(moved):
-        seeds, size = spread.seeds[moved].astype(np.float64), (draws, len(moved))
-        drawn = spread.variance[moved] * (seeds - 1) / rng.chisquare(seeds - 1, size=size)
-        own = np.maximum(0.0, drawn - spread.within[moved])
-        noise[:, moved] = rng.standard_normal(size) * np.sqrt(own / seeds)
+    if spread.squares <= 0:
+        return np.zeros((draws, len(seeds)))
+    drawn = spread.squares / rng.chisquare(spread.df, size=(draws, 1))
+    own = np.maximum(0.0, drawn - spread.within / spread.df)
+    noise: Floats = rng.standard_normal((draws, len(seeds))) * np.sqrt(own / seeds)
     return noise
 
 
-def shifted(rates: Floats, noise: Floats, means: Floats) -> Floats:
-    """Rates with the noise of seeds, shape (draws, m), added on the logit scale to stay in [0, 1].
-
-    Noise of a rate is noise / (mean (1 - mean)) of its logit. Low rates are skewed over runs: a few are
-    much higher, which an interval symmetric in the rate would miss.
-    """
-    moved = np.flatnonzero(noise.any(axis=0))
-    if len(moved):
-        inside = np.clip(rates[:, moved], 1e-12, 1 - 1e-12)
-        centre = means[moved] * (1 - means[moved])
-        logits = np.log(inside / (1 - inside)) + noise[:, moved] / centre
-        rates[:, moved] = 1 / (1 + np.exp(-np.clip(logits, -700, 700)))
-    return rates
+def shifted(rates: Floats, noise: Floats) -> Floats:
+    """Rates with noise added on the logit scale, both of shape (draws, m), to stay in [0, 1]."""
+    inside = np.clip(rates, 1e-12, 1 - 1e-12)
+    logits = np.log(inside / (1 - inside)) + noise
+    moved: Floats = 1 / (1 + np.exp(-np.clip(logits, -700, 700)))
+    return moved

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweeper.stats.distributions import beta_quantiles, normal_cdf, normal_quantile
-from sweeper.stats.posterior import interaction_variance, prompt_weights
+from sweeper.stats.posterior import half_gamma, interaction_variance, prompt_weights
 
 Floats = NDArray[np.float64]
 
@@ -143,7 +143,42 @@ def over_runs(x: Floats, variance: RunVariance, rng: np.random.Generator) -> Flo
     sigma^2 = squares / chi^2(df) is the variance between runs, mu ~ N(mean of x, sigma^2 / seeds) the
     mean of x over runs, and Phi(mu / sqrt(1 + sigma^2)) the mean rate over runs.
     """
-    draws, seeds = x.shape
-    sigma2 = variance.squares / rng.chisquare(variance.df, draws)
-    mu = np.clip(x, -38, 38).mean(axis=1) + rng.standard_normal(draws) * np.sqrt(sigma2 / seeds)
+    means = np.clip(x, -38, 38).mean(axis=1, keepdims=True)
+    return all_over_runs(means, np.array([x.shape[1]]), variance, rng)[:, 0]
+
+
+def all_over_runs(
+    means: Floats, seeds: NDArray[np.int64], variance: RunVariance, rng: np.random.Generator
+) -> Floats:
+    """`over_runs` of m configurations, (draws, m), which share sigma^2 within a draw.
+
+    Args:
+        means: Draws of the mean of x over seeds, shape (draws, m).
+        seeds: How many seeds each has, shape (m,).
+        variance: Between runs, of `run_variance`.
+        rng: For the draws.
+    """
+    sigma2 = variance.squares / rng.chisquare(variance.df, (len(means), 1))
+    mu = means + rng.standard_normal(means.shape) * np.sqrt(sigma2 / seeds)
     return normal_cdf(mu / np.sqrt(1 + sigma2))
+
+
+def all_trained_again_draws(
+    tables: Sequence[Floats], variance: RunVariance, weights: Floats, rng: np.random.Generator
+) -> Floats:
+    """`trained_again_draws` of m configurations on the same prompts, (draws, m), with Jeffreys' prior.
+
+    Args:
+        tables: Verdicts, shape (seeds, n) each, of 0 and 1.
+        variance: Between runs, of `run_variance`.
+        weights: Of prompts, shape (draws, n), shared by all.
+        rng: For the draws.
+    """
+    seeds = np.array([len(table) for table in tables])
+    owner, starts = np.repeat(np.arange(len(seeds)), seeds), np.cumsum(seeds) - seeds
+    size = (len(weights), len(seeds))
+    counted, rest = half_gamma(size, rng), half_gamma(size, rng)
+    total = weights.sum(axis=1, keepdims=True) + counted + rest
+    shares = weights @ np.concatenate(tables).T + counted[:, owner]
+    x = np.clip(normal_quantile(np.minimum(shares / total[:, owner], 1.0)), -38, 38)
+    return all_over_runs(np.add.reduceat(x, starts, axis=1) / seeds, seeds, variance, rng)

@@ -103,22 +103,83 @@ def test_losses_row_by_row_are_paired_and_values_alone_are_exact() -> None:
 EXTRA = ("evaluation.utility_metrics=[rouge_l, heldout_loss, perplexity]",)
 
 
-def test_seeds_that_differ_make_a_place_unsure() -> None:
+@pytest.mark.parametrize("paired", [False, True])
+def test_seeds_that_differ_make_a_place_unsure(paired: bool) -> None:
     spec = make_spec(*BY_LOSS, "seeds=[0, 1, 2]")
 
-    def found(counts: tuple[int, int, int]) -> float:
+    def found(*counts: int) -> float:
         records = [
-            make_record(identity="useful", unsafe=(40, 256), utility=0.9, seed=s) for s in range(3)
+            with_samples(
+                {"unsafe_rate": bits(256, range(k))} if paired else {},
+                identity=name,
+                unsafe=(k, 256),
+                utility=0.9 if name == "useful" else 0.8,
+                seed=seed,
+            )
+            for name, each in (("useful", (40, 40, 40)), ("safe", counts))
+            for seed, k in enumerate(each)
+        ]
+        return p_front(records, spec)["safe"]
+
+    # A prior on the difference of runs, worth four seeds of one configuration, keeps some doubt.
+    assert 0.97 < found(5, 5, 5) < 0.999
+    assert found(5, 5, 5) > found(1, 1, 40) > found(5, 20, 60)
+    assert 0.6 < found(5, 20, 60) < 0.85
+
+
+def test_with_several_seeds_anywhere_the_probability_is_about_training_again() -> None:
+    spec = make_spec(*BY_LOSS)
+    alone = [
+        make_record(identity="useful", unsafe=(30, 256), utility=0.9),
+        make_record(identity="safe", unsafe=(10, 256), utility=0.8),
+    ]
+    other = [
+        make_record(identity="other", unsafe=(k, 256), utility=0.7, seed=s)
+        for s, k in enumerate((40, 44, 36, 40))
+    ]
+    weights = front_certainty(find_front(alone, spec), spec)
+    again = front_certainty(find_front([*alone, *other], spec), spec)
+    assert {m.claim for m in weights.memberships.values()} == {weights.claim} == {"these weights"}
+    assert {m.claim for m in again.memberships.values()} == {again.claim} == {"trained again"}
+    # What one run shows about its weights says less about the next run.
+    assert weights.memberships["safe"].p_front > 0.99 > again.memberships["safe"].p_front > 0.7
+    assert again.notes[0] == (
+        "2 of 3 configurations have one seed: how their training runs differ is taken from those with "
+        "several"
+    )
+
+
+def test_many_seeds_of_others_tell_how_much_runs_differ() -> None:
+    spec = make_spec(*BY_LOSS)
+
+    def found(*counts: int) -> float:
+        records = [
+            make_record(identity="useful", unsafe=(30, 256), utility=0.9),
+            make_record(identity="safe", unsafe=(10, 256), utility=0.8),
         ]
         records += [
-            make_record(identity="safe", unsafe=(k, 256), utility=0.8, seed=s)
+            replace(
+                make_record(identity=f"other{i}", unsafe=(k, 256), utility=0.5, seed=s),
+                trajectory_id=f"path{i}",
+            )
+            for i in range(8)
             for s, k in enumerate(counts)
         ]
         return p_front(records, spec)["safe"]
 
-    assert found((5, 5, 5)) > 0.999
-    assert 0.6 < found((1, 1, 13)) < 0.99
-    assert found((1, 7, 7)) > found((0, 0, 15))
+    assert found(40, 40, 40, 40) > 0.9 > 0.8 > found(10, 40, 80, 120)
+
+
+def test_off_needs_one_other_that_is_clearly_better() -> None:
+    # Thirty alike: some other one dominates in most draws, none in particular.
+    alike = [make_record(identity=f"like{i}", unsafe=(12, 256), utility=0.8) for i in range(30)]
+    spec = make_spec("constraints=[]")
+    found = front_certainty(find_front(alike, spec), spec)
+    assert found.count("uncertain") == 30
+    assert all(m.p_front < 0.15 and m.p_front_upper > 0.5 for m in found.memberships.values())
+    worse = make_record(identity="worse", unsafe=(60, 256), utility=0.3)
+    ruled = front_certainty(find_front([*alike, worse], spec), spec).memberships["worse"]
+    assert (ruled.label, ruled.p_front_upper) == ("off", 0.0)
 
 
 @pytest.mark.parametrize("columns", [2, 3])

@@ -59,18 +59,28 @@ def test_means_and_ratios_have_the_bootstraps_moments() -> None:
 
 def test_seeds_that_differ_beyond_their_prompts_are_students_t() -> None:
     stats = pytest.importorskip("scipy.stats")
-    values = np.array([[0.1, 0.2, 0.3], [0.2, 0.2, 0.2]])
-    noise = seed_noise(seed_spread(values), DRAWS, rng())
-    scaled = noise[:, 0] / (0.1 / np.sqrt(3))
-    assert stats.kstest(scaled, stats.t(2).cdf).pvalue > 0.001
-    assert not noise[:, 1].any()
-    assert not seed_noise(seed_spread(values[:, :1]), 5, rng()).any()
+    values, seeds = [np.array([0.1, 0.2, 0.3]), np.array([0.4])], np.array([3, 1])
+    noise = seed_noise(seed_spread(values), seeds, DRAWS, rng())
+    for column, count in enumerate(seeds):
+        scaled = noise[:, column] / (0.1 / np.sqrt(count))
+        assert stats.kstest(scaled, stats.t(2).cdf).pvalue > 0.001
+    assert not seed_noise(seed_spread([np.full(3, 0.2)]), seeds[:1], 5, rng()).any()
+    assert seed_spread(values[1:]) == (0.0, 0.0, 0.0)
+    assert not seed_noise(seed_spread(values[1:]), seeds[1:], 5, rng()).any()
+
+
+def test_seeds_of_several_configurations_are_pooled_and_those_of_one_path_averaged() -> None:
+    first, second = np.array([0.1, 0.2, 0.3]), np.array([0.5, 0.7])
+    assert seed_spread([first, second]) == pytest.approx((0.02 + 0.02, 0, 3))
+    assert seed_spread([first, second], [0.001, 0.004]).within == pytest.approx(0.006)
+    same = seed_spread([first, second, first], None, ["a", "b", "a"])
+    assert same == pytest.approx(seed_spread([first, second]))
 
 
 def test_what_prompts_explain_is_taken_off_the_spread() -> None:
-    values = np.array([[0.1, 0.12, 0.14]])
-    whole = np.abs(seed_noise(seed_spread(values), DRAWS, rng()))
-    rest = np.abs(seed_noise(seed_spread(values, np.array([0.0004])), DRAWS, rng()))
+    values, seeds = [np.array([0.1, 0.12, 0.14])], np.array([3])
+    whole = np.abs(seed_noise(seed_spread(values), seeds, DRAWS, rng()))
+    rest = np.abs(seed_noise(seed_spread(values, [0.0004]), seeds, DRAWS, rng()))
     assert np.quantile(rest, 0.5) < 0.6 * np.quantile(whole, 0.5)
     assert (rest == 0).mean() == pytest.approx(np.exp(-1), abs=0.01)  # chi^2_2 >= 2
 
@@ -83,9 +93,7 @@ def test_interaction_is_what_rows_and_columns_leave() -> None:
 
 
 def test_shifted_rates_stay_rates_and_move_as_told() -> None:
-    rates, means = np.full((3, 2), 0.2), np.array([0.2, 0.2])
-    noise = np.array([[0.001, 0.0], [-0.001, 0.0], [9.0, 0.0]])
-    moved = shifted(rates.copy(), noise, means)
-    assert moved[:2, 0] == pytest.approx([0.201, 0.199], abs=1e-5)
-    assert 0.999 < moved[2, 0] <= 1
-    assert (moved[:, 1] == 0.2).all()
+    moved = shifted(np.full((3, 1), 0.2), np.array([[0.01], [-0.01], [60.0]]))[:, 0]
+    assert moved[:2] == pytest.approx([0.2016, 0.1984], abs=2e-5)
+    assert 0.999 < moved[2] <= 1
+    assert shifted(np.array([0.0, 1.0]), np.zeros(2)) == pytest.approx([0, 1], abs=1e-9)
