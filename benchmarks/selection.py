@@ -20,6 +20,7 @@ from coverage import shown
 from selection_worlds import (
     BASE_UTILITY,
     LIMIT,
+    PROMPTS,
     RUN_NOISE,
     WORLDS,
     SimulatedSweep,
@@ -65,16 +66,16 @@ Rule = Callable[[SimulatedSweep, Front, Recommendation, SweepSpec], Outcome]
 
 
 def uncorrected(_: SimulatedSweep, front: Front, found: Recommendation, spec: SweepSpec) -> Outcome:
-    """The most useful one with a gain whose own posterior, as if it were alone, keeps the limit.
+    """The most useful one with a gain whose own posteriors, as if it were alone, keep the limit.
 
     Its interval is Wilson's. It does not say which of the two rates it means, so it is held to both.
     """
     (rule,) = spec.constraints
     keeping = []
     for item in front.competing:
-        (metric,) = item.measured(rule.metric)
-        k = metric.value * metric.n
-        alone = beta_cdf(k + 0.5, metric.n - k + 0.5, rule.max)
+        n = PROMPTS
+        counts = [metric.value * n for metric in item.measured(rule.metric)]
+        alone = min(beta_cdf(k + 0.5, n - k + 0.5, rule.max) for k in counts)
         if item.gain and alone >= rule.confidence:
             keeping.append(item)
     if not keeping:
@@ -158,7 +159,7 @@ def simulate(
     world: World, run_noise: float, sweeps: int, rules: Mapping[str, Rule] = RULES
 ) -> dict[str, list[Judged]]:
     """The outcomes of every rule on the same sweeps; a world has a generator of its own."""
-    spec = sweep_spec()
+    spec = sweep_spec(world.seeds)
     rng = np.random.default_rng([zlib.crc32(world.name.encode()), round(100 * run_noise)])
     outcomes: dict[str, list[Judged]] = {name: [] for name in rules}
     for _ in range(sweeps):

@@ -36,7 +36,7 @@ ALIKE = 0.5
 """The part of the remaining variance that readouts of one trajectory have in common."""
 
 SEEDS = 16
-"""How many trainings of a configuration there can be; the sweep trains the first."""
+"""How many trainings of a configuration there can be; the sweep has the first one, or the first few."""
 
 SPEC = f"""
 version: 1
@@ -51,13 +51,12 @@ evaluation:
   utility_metrics: [rouge_l]
 objectives: [rouge_l, unsafe_rate]
 constraints: [{{metric: unsafe_rate, max: {LIMIT}, confidence: 0.95}}]
-seeds: [0]
 """
 
 
-def sweep_spec() -> SweepSpec:
-    """The spec of every simulated sweep."""
-    return parse_spec(SPEC)
+def sweep_spec(seeds: int = 1) -> SweepSpec:
+    """The spec of a simulated sweep."""
+    return parse_spec(SPEC).model_copy(update={"seeds": tuple(range(seeds))})
 
 
 class Truth(NamedTuple):
@@ -71,12 +70,14 @@ class World(NamedTuple):
     """How the truth of m configurations is drawn.
 
     `group` neighbours are readouts of one trajectory: they share its deviation, and some of the noise.
+    `seeds` is how often the sweep trains each.
     """
 
     name: str
     m: int
     draw: Callable[[np.random.Generator, int], Truth]
     group: int = 1
+    seeds: int = 1
 
 
 def equal(rate: float) -> Callable[[np.random.Generator, int], Truth]:
@@ -117,6 +118,7 @@ WORLDS = (
     World("W5 a tenth at 1, the rest at 8 %, m = 50", 50, two_kinds(0.01, 0.08, 0.1, 0.02)),
     *(World(f"W6 all at 6 %, by fives, m = {m}", m, equal(0.06), 5) for m in (50, 200)),
     World("W7 all at 1 %, m = 50", 50, equal(0.01)),
+    World("W8 as W5 under three seeds, m = 50", 50, two_kinds(0.01, 0.08, 0.1, 0.02), seeds=3),
 )
 
 RUN_NOISE = (0.0, 0.3, 0.5)
@@ -126,7 +128,8 @@ RUN_NOISE = (0.0, 0.3, 0.5)
 class SimulatedSweep:
     """One sweep of a world: its records, and those of every further training that is asked for.
 
-    `truth` holds what no record does; `weights` the true rates of the very weights of seed 0, shape (m,).
+    `truth` holds what no record does; `weights` the true rates of the very weights that the sweep trained,
+    the highest over its seeds, shape (m,).
     """
 
     def __init__(self, world: World, run_noise: float, rng: np.random.Generator) -> None:
@@ -136,7 +139,7 @@ class SimulatedSweep:
         deviations = run_noise * rng.standard_normal((int(self._places[-1]) + 1, SEEDS))
         means = ndtri(self.truth.rates) * math.sqrt(1 + run_noise**2)
         self._latent: Floats = means[:, None] + deviations[self._places]
-        self.weights: Floats = ndtr(self._latent[:, 0])
+        self.weights: Floats = ndtr(self._latent[:, : world.seeds]).max(axis=1)
         self._prompts = {
             split: math.sqrt(SHARED) * rng.standard_normal(PROMPTS)
             for split in ("search", "confirm")
@@ -144,9 +147,10 @@ class SimulatedSweep:
         self._rows: Floats = rng.uniform(-0.05, 0.05, ROWS)
 
     def records(self) -> list[TrialRecord]:
-        """What the sweep records under seed 0, on the search half; the untouched model comes last."""
-        everyone = range(self.world.m)
-        return [*self._measured(everyone, 0, "search"), self._base(0, "search")]
+        """What the sweep records on the search half, the untouched model last."""
+        everyone, seeds = range(self.world.m), range(self.world.seeds)
+        trained = [r for seed in seeds for r in self._measured(everyone, seed, "search")]
+        return [*trained, *(self._base(seed, "search") for seed in seeds)]
 
     def again(self, config_ids: Iterable[str], seeds: Iterable[int]) -> list[TrialRecord]:
         """The records of some configurations trained under these seeds, on the confirm half."""

@@ -149,13 +149,9 @@ class _Family:
         # The luckiest of a configuration and all that look less safe than it and are not hopeless.
         after = np.where(hopeless, 0.0, luck)[:, order[::-1]]
         luckiest = np.maximum.accumulate(after, axis=1)[:, ::-1]
-        luckiest = np.maximum(luckiest, luck[:, order])
-        self._luckiest = np.sort(luckiest, axis=0)
-        within = [
-            np.searchsorted(self._luckiest[:, rank], alone[place], side="right") / len(luck)
-            for rank, place in enumerate(order)
-        ]
-        self._corrected = np.minimum.accumulate(within) if within else np.zeros(0)
+        self._luckiest = np.maximum(luckiest, luck[:, order])
+        within = (self._luckiest <= alone[order]).mean(axis=0)
+        self._corrected = np.minimum.accumulate(within)
 
     def measured(self, place: int) -> bool:
         """Whether P of a configuration is known."""
