@@ -11,9 +11,12 @@ import math
 import os
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple, get_args
+from unittest.mock import patch
 
 import numpy as np
 from coverage import shown
@@ -29,6 +32,7 @@ from selection_worlds import (
 )
 
 from sweeper.analysis import Front, Recommendation, find_front, recommend
+from sweeper.analysis import selection as corrected
 from sweeper.analysis.membership import Claim
 from sweeper.spec import SweepSpec
 from sweeper.stats import Interval
@@ -39,6 +43,9 @@ RESULTS = Path(__file__).resolve().parent / "results" / "selection.json"
 SWEEPS = 300
 
 SCOPES: tuple[Claim, ...] = get_args(Claim)
+
+FEWER_DRAWS: tuple[tuple[ModuleType, dict[str, int]], ...] = ((corrected, {"DRAWS": 1000}),)
+"""Of the Monte Carlo in one sweep: its noise averages out over sweeps, and all draws would take hours."""
 
 FEWEST_CHOSEN = 30
 """Fewer sweeps with a choice say nothing about coverage given a choice."""
@@ -162,12 +169,15 @@ def simulate(
     spec = sweep_spec(world.seeds)
     rng = np.random.default_rng([zlib.crc32(world.name.encode()), round(100 * run_noise)])
     outcomes: dict[str, list[Judged]] = {name: [] for name in rules}
-    for _ in range(sweeps):
-        sweep = SimulatedSweep(world, run_noise, rng)
-        front = find_front(sweep.records(), spec)
-        found = recommend(front, spec)
-        for name, rule in rules.items():
-            outcomes[name].append(judged(rule(sweep, front, found, spec), sweep))
+    with ExitStack() as stack:
+        for module, draws in FEWER_DRAWS:
+            stack.enter_context(patch.multiple(module, **draws))
+        for _ in range(sweeps):
+            sweep = SimulatedSweep(world, run_noise, rng)
+            front = find_front(sweep.records(), spec)
+            found = recommend(front, spec)
+            for name, rule in rules.items():
+                outcomes[name].append(judged(rule(sweep, front, found, spec), sweep))
     return outcomes
 
 
