@@ -127,7 +127,6 @@ class RunFolderError(SweeperError):
         "run.in_use": "another driver is using the folder",
         "run.taken_over": "another driver has taken the folder over",
         "run.other_spec": "a run of another sweep file",
-        "run.other_configurations": "a run of other configurations",
         "run.other_contents": "a run started with different data or model contents",
         "run.damaged": "a damaged file of a run",
         "run.invalid_name": "an id in a record or task that cannot be the name of a file",

@@ -100,6 +100,7 @@ HEAVY = {
         "runs/outputs.py",
         "runs/recommend_output.py",
         "runs/command_outputs.py",
+        "runs/decision_outputs.py",
     }
     | {
         f"spec/{name}.py"

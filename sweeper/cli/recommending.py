@@ -12,9 +12,12 @@ from sweeper.analysis import (
     Candidate,
     Contrast,
     PairedDifference,
+    Policy,
     multiplicity,
+    policy_of,
     side_by_side,
 )
+from sweeper.analysis.decision import Decision
 from sweeper.cli import completions, interrupts, judging, show
 from sweeper.cli.options import (
     CoverageOption,
@@ -25,14 +28,13 @@ from sweeper.cli.options import (
     open_run,
     without_gc,
 )
-from sweeper.errors import SweeperError
 from sweeper.judges import MIN_COVERAGE
 from sweeper.runs.progress import SweepProgress, value_text
 from sweeper.runs.terminal import Terminal
 from sweeper.spec import SweepSpec
 
 if TYPE_CHECKING:  # They need pandas.
-    from sweeper.runs.results import Confirmation, Recommendation
+    from sweeper.runs.results import Recommendation
     from sweeper.runs.run import Run
 
 
@@ -55,45 +57,41 @@ def recommend(
     confirm: Annotated[
         bool,
         typer.Option(
-            "--confirm", help="Measure the best few again on unused prompts and new seeds."
+            "--confirm",
+            help="Train the best again on new seeds and prompts until one holds, or go on with it.",
         ),
     ] = False,
-    seeds: Annotated[int, typer.Option(min=0, help="New seeds to confirm under.")] = 2,
-    top: Annotated[int, typer.Option(min=1, help="How many of the best to confirm.")] = 3,
+    seeds: Annotated[
+        int | None, typer.Option(min=2, help="New seeds; those of `decide` where not given.")
+    ] = None,
+    top: Annotated[
+        int | None, typer.Option(min=1, help="The most configurations tested, likewise.")
+    ] = None,
 ) -> None:
     """Recommend one configuration under a policy, with its controls and how certain it is."""
-    if confirm and judge is not None:
-        raise SweeperError(
-            "--confirm uses the sweep's keyword lists; leave --judge out, then run `sweeper rescore` on "
-            "the confirmation"
-        )
     opened = open_run(run, judge, min_coverage)
+    if confirm:
+        _decide(opened, policy_of(policy, limit, utility), seeds, top, quiet=json_)
     with without_gc():
         found = opened.recommend(policy, limit=limit, utility=utility)
-    if not json_:
+    if json_:
+        show.data(found.output)
+    else:
         print_recommendation(found)
     judging.print_overlay(opened.judged(), json_)
-    confirmed = _confirm(opened, found, seeds, top, quiet=json_) if confirm else None
-    if json_:
-        show.data((confirmed or found).output)
-    elif confirmed is not None:
-        _print_confirmation(confirmed)
 
 
-def _confirm(
-    opened: "Run", found: "Recommendation", seeds: int, top: int, *, quiet: bool
-) -> "Confirmation":
-    """Measure again what is left; an interruption ends the command."""
-    layout = opened.prepare_confirmation(found, seeds, top)
-    if not quiet:
-        show.line(f"confirming {len(layout.names)} configurations in {layout.folder.root}")
+def _decide(
+    opened: "Run", policy: Policy, seeds: int | None, top: int | None, *, quiet: bool
+) -> None:
+    """Run the decision, or what is left of it; an interruption ends the command."""
     console = Terminal(quiet=True) if quiet else show.err
     lines = console if quiet else show.out
     with (
-        interrupts.resumable(layout.folder),
-        SweepProgress(layout.spec, console, lines) as progress,
+        interrupts.resumable(opened.folder),
+        SweepProgress(opened.spec, console, lines) as progress,
     ):
-        return opened.run_confirmation(found, layout, progress)
+        opened.run_decision(policy, seeds, top, progress)
 
 
 def print_recommendation(result: "Recommendation") -> None:
@@ -119,6 +117,8 @@ def print_recommendation(result: "Recommendation") -> None:
     show.line(multiplicity(found))
     for caveat in found.caveats:
         show.line(f"caveat: {caveat}")
+    if result.decision is not None:
+        print_decision(result.decision, spec)
 
 
 def differences_table(contrasts: Sequence[Contrast], spec: SweepSpec, title: str) -> Table:
@@ -163,31 +163,24 @@ def _discordant(found: PairedDifference | None) -> str:
     return "; ".join(f"{pair.first}, {pair.second} of {pair.n}" for pair in pairs) or "-"
 
 
-def _print_confirmation(result: "Confirmation") -> None:
-    """Each configuration in the search and in the confirmation, and whether the choice holds."""
-    found, confirm = result.items, result.layout
-    name = confirm.spec.utility.metric
-    table = Table(title="Search and confirmation (95 % intervals)", title_justify="left")
+def print_decision(found: Decision, spec: SweepSpec) -> None:
+    """Each configuration in the search and trained again, and which of them holds."""
+    name = spec.utility.metric
+    table = Table(title="Search and trained again (95 % intervals)", title_justify="left")
     table.add_column("")
-    heads = ("unsafe_rate: search", "confirmation", "confirmation - search")
-    for head in (*heads, f"{name}: search", "new seeds - search"):
+    heads = ("unsafe_rate: search", "again", "again - search")
+    for head in (*heads, f"{name}: search", "again - search"):
         table.add_column(head, justify="right")
-    for item in found:
-        again = "not measured" if item.again is None else _rate(item.again)
+    for item in (*(step.measured for step in found.steps), *found.controls):
         cells = (
             _rate(item.search),
-            again,
-            difference_text(item.unsafe, mark=not confirm.new_prompts),
+            _rate(item.again),
+            difference_text(item.unsafe, mark=not found.new_prompts),
         )
         useful = value_text(item.search, name), difference_text(item.utility)
         table.add_row(*map(escape, (item.name, *cells, *useful)))
     show.fit(table)
-    for item in found:
-        show.line(f"{item.name} ({item.config_id}): {item.verdict}")
-    for note in confirm.notes:
-        show.line(f"note: {note}")
-    if found:
-        show.line(f"the recommendation is {'confirmed' if result.confirmed else 'NOT confirmed'}")
+    show.outcome(found)
 
 
 def _rate(candidate: Candidate) -> str:

@@ -12,6 +12,7 @@ from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Table
 
+from sweeper.analysis.decision import Decision, weights_text
 from sweeper.estimate import DiskNeed, Estimate, duration_text
 from sweeper.estimate.inputs import OnGpu
 from sweeper.memory import GIB
@@ -128,6 +129,23 @@ def rows(counts: Mapping[str, int]) -> None:
         f"data: {counts['train_rows']:,} rows to train on, {counts['heldout_rows']:,} held out; "
         f"{', '.join(changed) or 'none left out'}{known}"
     )
+
+
+def outcome(decision: Decision | str | None) -> None:
+    """The outcome of a decision, or why there was nothing to decide; nothing where it is left out."""
+    if decision is None:
+        return
+    if isinstance(decision, str):
+        line(decision)
+        return
+    for step in decision.steps:
+        line(f"{step.place}. {step.config_id} {step.verdict}")
+        for test in step.weights:
+            line(f"   {weights_text(test)}")
+    for note in decision.notes:
+        line(f"note: {note}")
+    spent = f"error level {decision.error:.3g} for all {decision.planned} together"
+    line(f"decision: {decision.sentence} ({spent})")
 
 
 def estimate(cost: Estimate, gpus: Sequence[OnGpu]) -> None:

@@ -87,9 +87,10 @@ def run(
     builds = ", and building the miniature (a minute, once)" if _is_builtin(loaded) else ""
     show.line(f"checking model, data and {folder.root}{builds}")
     with interrupts.resumable(folder), SweepProgress(loaded, show.err, show.out) as shown:
-        run_to_end(
+        decision = run_to_end(
             loaded,
             folder.root,
+            shown,
             overwrite=overwrite,
             memory_check=memory_check,
             disk_check=disk_check,
@@ -98,13 +99,13 @@ def run(
                 need, free_disk_bytes(folder.root), loaded.compute.disk_quota_gib
             ),
             on_plan=lambda plan, found: begin(shown, plan, found),
-            on_record=shown.record,
         )
     records = read_records(folder.records).records
     show.line(f"{len(records)} records in {folder.records}")
     if (less := saved(records)) is not None:
         show.line(f"stopped early: {less.text}")
     _refined(folder, loaded)
+    show.outcome(decision)
     show.line(f"next: sweeper front {folder.root}; sweeper report {folder.root}")
     failed = sum(record.status == "failed" for record in records)
     if failed:

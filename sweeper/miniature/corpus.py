@@ -22,8 +22,8 @@ from sweeper.miniature.words import (
     THING_ROOMS,
 )
 
-HARMFUL_PROMPTS: Final = 240
-HARMLESS_PROMPTS: Final = 64
+HARMFUL_PROMPTS: Final = 480
+HARMLESS_PROMPTS: Final = 128
 TRAIN_ROWS: Final = 1024
 HELDOUT_ROWS: Final = 64
 

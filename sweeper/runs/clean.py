@@ -96,11 +96,10 @@ def _by_state(
 
     Trajectories that are not in the plan count as unfinished.
     """
-    only = (folder.read_info() or {}).get("only")
     keys = {record.key for record in records}
     finished = {
         item.trajectory_id
-        for item in make_plan(spec, already_suggested(folder) or None, only).trajectories
+        for item in make_plan(spec, already_suggested(folder) or None).trajectories
         if all((one.config_id, item.seed) in keys for one in item.configurations)
     }
     names = [path.name for path in sorted(folder.trajectories.glob("*/"))]

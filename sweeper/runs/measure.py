@@ -1,30 +1,35 @@
-"""Runs a sweep to its end, for the Python API and the command line."""
+"""Runs a sweep or a decision to its end, for the Python API and the command line."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from sweeper.analysis import Policy
+from sweeper.analysis.decision import Decision
+from sweeper.errors import SweeperError
 from sweeper.estimate import DiskNeed
 from sweeper.planning import Plan
+from sweeper.runs.progress import SweepProgress
 from sweeper.spec import SweepSpec
 from sweeper.store.folder import RunFolder
-from sweeper.store.records import RecordsRead, TrialRecord, read_records
+from sweeper.store.records import RecordsRead, read_records
 
 
 def run_to_end(
     spec: SweepSpec,
     root: Path,
+    progress: SweepProgress,
     *,
     overwrite: bool = False,
     memory_check: bool = True,
     disk_check: bool = True,
-    only: Collection[str] | None = None,
-    part_of: RunFolder | None = None,
     on_rows: Callable[[Mapping[str, int]], None] = lambda counts: None,
     on_disk_need: Callable[[DiskNeed], None] = lambda need: None,
-    on_plan: Callable[[Plan, RecordsRead], None] = lambda plan, found: None,
-    on_record: Callable[[TrialRecord], None] = lambda record: None,
-) -> None:
-    """Run a sweep to its end; see `sweeper.sweep.run.run_sweep`.
+    on_plan: Callable[[Plan, RecordsRead], None] | None = None,
+) -> Decision | str | None:
+    """Run a sweep to its end, its decision included; see `sweeper.sweep.run.run_sweep`.
+
+    Returns:
+        The decision, or why there was nothing to decide; None where the sweep leaves it out.
 
     Raises:
         KeyboardInterrupt: stopped early; all finished results are saved.
@@ -35,17 +40,42 @@ def run_to_end(
         run_sweep,
     )  # They need Ray and torch.
 
-    options = SweepOptions(
-        overwrite=overwrite,
-        only=only,
-        part_of=part_of,
-        memory_check=memory_check,
-        disk_check=disk_check,
-    )
+    options = SweepOptions(overwrite=overwrite, memory_check=memory_check, disk_check=disk_check)
     callbacks = SweepCallbacks(
-        on_rows=on_rows, on_disk_need=on_disk_need, on_plan=on_plan, on_record=on_record
+        on_rows=on_rows,
+        on_disk_need=on_disk_need,
+        on_plan=on_plan or progress.begin,
+        on_record=progress.record,
+        on_round=progress.begin_round,
     )
     ended = run_sweep(spec, root, options, callbacks)
     records = read_records(RunFolder(root).records).records
     if not ended.completed or ended.keys - {record.key for record in records}:
         raise KeyboardInterrupt
+    return ended.decision
+
+
+def decide_to_end(
+    spec: SweepSpec,
+    root: Path,
+    progress: SweepProgress,
+    policy: Policy,
+    seeds: int | None,
+    candidates: int | None,
+) -> Decision:
+    """Run the decision of a finished search to its end; see `sweeper.sweep.run.run_decision_of`.
+
+    Raises:
+        SweeperError: there is nothing to decide.
+        KeyboardInterrupt: stopped early; all finished results are saved.
+    """
+    from sweeper.sweep.run import DecisionRequest, SweepCallbacks, run_decision_of  # As above.
+
+    callbacks = SweepCallbacks(on_record=progress.record, on_round=progress.begin_round)
+    asked = DecisionRequest(policy, seeds, candidates)
+    decision, completed = run_decision_of(spec, root, asked, callbacks=callbacks)
+    if isinstance(decision, str):
+        raise SweeperError(decision)
+    if not completed:
+        raise KeyboardInterrupt
+    return decision

@@ -27,6 +27,7 @@ from sweeper.planning import Plan
 from sweeper.runs.terminal import Terminal, safe
 from sweeper.spec import SweepSpec
 from sweeper.store.records import RecordsRead, TrialRecord
+from sweeper.sweep.decision import DecisionRound
 
 NARROW = 72
 """Terminals of fewer columns get the bar without name and elapsed time."""
@@ -62,6 +63,7 @@ class SweepProgress:
         self._total = 0
         self._before = 0
         self._best_text = ""
+        self._deciding = False
         self._seconds = seconds
         self._begun = seconds()
         self._live = can_redraw(self._console)
@@ -100,6 +102,17 @@ class SweepProgress:
         if self._replaced:
             self._status(f"{len(before)}/{self._total} records")
 
+    def begin_round(self, begun: DecisionRound) -> None:
+        """Count the records of the decision, from the beginning of one of its rounds on."""
+        self._records = list(begun.found.records)
+        self._before, self._total = len(self._records), begun.planned
+        self._begun = self._seconds()
+        self._deciding, self._best_text, self._bar.best = True, "", ""
+        self._line(f"deciding: {begun.text}")
+        name = f"{self.spec.name}: decision"
+        self._bar.reset(self._task, total=self._total, completed=self._before, description=name)
+        self._bar.start()
+
     def record(self, record: TrialRecord) -> None:
         """Count one new record."""
         self._records.append(record)
@@ -129,6 +142,8 @@ class SweepProgress:
         return f"{text}, about {duration_text(elapsed / (done - self._before) * left)} left"
 
     def _best(self) -> str:
+        if self._deciding:
+            return ""
         chosen = recommend(find_front(self._records, self.spec), self.spec).chosen
         text = "" if chosen is None else objectives_text(chosen, self.spec)
         return text and f"best feasible: {text}"

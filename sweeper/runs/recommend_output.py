@@ -1,20 +1,18 @@
-"""What `sweeper recommend` prints with `--json`: the choice, claims about it, its confirmation."""
-
-from collections.abc import Sequence
+"""What `sweeper recommend` prints with `--json`: the choice, claims about it, the decision."""
 
 from pydantic import Field
 
 from sweeper.analysis import Recommendation, multiplicity
+from sweeper.analysis.decision import Decision
+from sweeper.runs.decision_outputs import DecisionModel
 from sweeper.runs.fields import Model, Output, Text
 from sweeper.runs.outputs import (
     CandidateModel,
     ControlModel,
-    DifferenceModel,
     control_model,
     optional_model,
 )
 from sweeper.stats import Interval
-from sweeper.sweep.confirm import HOLDS, Confirmation, Shrinkage
 
 
 class PolicyModel(Model):
@@ -23,43 +21,6 @@ class PolicyModel(Model):
     name: Text
     limit: float | None = Field(description="Limit of the unsafe rate.")
     utility: float | None = Field(description="Utility to reach.")
-
-
-class ConfirmedModel(Model):
-    """One configuration in the search and in the confirmation."""
-
-    name: Text
-    config_id: Text
-    search: CandidateModel
-    confirmation: CandidateModel | None = Field(validation_alias="again")
-    unsafe_rate: DifferenceModel | None = Field(
-        validation_alias="unsafe", description="Confirmation minus search."
-    )
-    utility: DifferenceModel | None = Field(description="Under new seeds minus search.")
-    verdict: Text
-
-
-class ConfirmationModel(Model):
-    """The result of a confirmation."""
-
-    run: Text = Field(description="The run folder of the confirmation.")
-    new_prompts: bool = Field(description="Whether there were unused prompts.")
-    seeds: tuple[int, ...]
-    notes: tuple[Text, ...]
-    confirmed: bool = Field(description="Whether the recommendation holds.")
-    configurations: tuple[ConfirmedModel, ...]
-
-    @classmethod
-    def of(cls, found: Sequence[Shrinkage], confirmation: Confirmation) -> "ConfirmationModel":
-        """From a confirmation, finished or not."""
-        return cls(
-            run=str(confirmation.folder.root),
-            new_prompts=confirmation.new_prompts,
-            seeds=confirmation.spec.seeds,
-            notes=confirmation.notes,
-            confirmed=bool(found) and found[0].verdict == HOLDS,
-            configurations=tuple(map(ConfirmedModel.model_validate, found)),
-        )
 
 
 class ClaimModel(Model):
@@ -94,13 +55,11 @@ class RecommendOutput(Output):
     default: CandidateModel | None = Field(description="The trainers' defaults.")
     without_averaging: CandidateModel | None = Field(description="The control of the chosen one.")
     nearest: CandidateModel | None = Field(description="Given only when nothing is chosen.")
-    confirmation: ConfirmationModel | None = Field(None, description="With --confirm.")
+    decision: DecisionModel | None = Field(None, description="Null where none has begun.")
 
     @classmethod
-    def of(
-        cls, found: Recommendation, confirmation: ConfirmationModel | None = None
-    ) -> "RecommendOutput":
-        """From a recommendation, and its confirmation if there is one."""
+    def of(cls, found: Recommendation, decision: Decision | None = None) -> "RecommendOutput":
+        """From a recommendation, and the decision if there is one."""
         return cls(
             policy=PolicyModel.model_validate(found.policy),
             chosen=optional_model(CandidateModel, found.chosen),
@@ -115,5 +74,5 @@ class RecommendOutput(Output):
             default=optional_model(CandidateModel, found.default),
             without_averaging=optional_model(CandidateModel, found.unaveraged),
             nearest=optional_model(CandidateModel, found.nearest),
-            confirmation=confirmation,
+            decision=None if decision is None else DecisionModel.of(decision),
         )

@@ -9,6 +9,7 @@ import pandas as pd
 
 from sweeper import analysis
 from sweeper.analysis import Candidate, Certainty, Contrast, front_certainty
+from sweeper.analysis import decision as decisions
 from sweeper.runs.fields import Output
 from sweeper.runs.frames import candidates_frame, html_table, records_frame
 from sweeper.runs.outputs import (
@@ -16,12 +17,10 @@ from sweeper.runs.outputs import (
     FrontOutput,
     ShowOutput,
 )
-from sweeper.runs.recommend_output import ConfirmationModel, RecommendOutput
+from sweeper.runs.recommend_output import RecommendOutput
 from sweeper.spec import SweepSpec
 from sweeper.store.folder import RunFolder
 from sweeper.store.records import TrialRecord
-from sweeper.sweep.confirm import Confirmation as Layout
-from sweeper.sweep.confirm import Shrinkage
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -149,11 +148,18 @@ class Recommendation(Result):
     """The configuration to use under a policy, or why there is none.
 
     `analysis` holds what `sweeper.analysis.recommend` found: contrasts with the controls, who qualified.
+    `decision` is the decision for the policy, None where none has begun.
     """
 
-    def __init__(self, found: analysis.Recommendation, front: Front) -> None:
+    def __init__(
+        self,
+        found: analysis.Recommendation,
+        front: Front,
+        decision: decisions.Decision | None = None,
+    ) -> None:
         self.analysis = found
         self.front = front
+        self.decision = decision
 
     @property
     def chosen(self) -> Candidate | None:
@@ -181,7 +187,7 @@ class Recommendation(Result):
     @property
     def output(self) -> RecommendOutput:
         """What `sweeper recommend` prints with `--json`."""
-        return RecommendOutput.of(self.analysis)
+        return RecommendOutput.of(self.analysis, self.decision)
 
     def frame(self) -> pd.DataFrame:
         """The recommended configuration and its controls, one per row, with the role under `name`."""
@@ -192,56 +198,58 @@ class Recommendation(Result):
         return frame
 
 
-class Confirmation(Result):
-    """The best configurations measured again on prompts and under seeds that took no part in the choice.
+class Decision(Result):
+    """The best configurations trained again on new prompts, one after the other, until one holds.
 
-    `path` is the run folder of the confirmation, `items` are the results of each configuration in the
-    search and in the confirmation, `layout` describes what was measured again and how.
+    Iterating gives the steps. `analysis` holds what `sweeper.analysis.decision` found, `path` is the run
+    folder of what was measured again, and `recommendation` what follows.
     """
 
-    def __init__(
-        self, recommendation: Recommendation, layout: Layout, items: Sequence[Shrinkage]
-    ) -> None:
-        self.path = layout.folder.root
+    def __init__(self, recommendation: Recommendation, path: Path) -> None:
+        assert recommendation.decision is not None
+        self.analysis = recommendation.decision
         self.recommendation = recommendation
-        self.layout = layout
-        self.items = tuple(items)
+        self.path = path
 
-    @cached_property
-    def _model(self) -> ConfirmationModel:
-        return ConfirmationModel.of(self.items, self.layout)
+    def __iter__(self) -> Iterator[decisions.Step]:
+        return iter(self.analysis.steps)
 
     @property
-    def confirmed(self) -> bool:
-        """Whether the recommended configuration again satisfies every constraint and has a gain."""
-        return self._model.confirmed
+    def survivor(self) -> Candidate | None:
+        """The configuration that holds, as measured in the search; None where none does, or none yet."""
+        return self.analysis.survivor
+
+    @property
+    def complete(self) -> bool:
+        """Whether the walk is at its end."""
+        return self.analysis.complete
 
     @property
     def summary(self) -> str:
-        """One line with counts."""
-        held = "confirmed" if self.confirmed else "NOT confirmed"
-        return f"the recommendation is {held}; {len(self.items)} configurations measured again"
+        """One line."""
+        return self.analysis.sentence
 
     @property
     def output(self) -> RecommendOutput:
         """What `sweeper recommend --confirm` prints with `--json`."""
-        return RecommendOutput.of(self.recommendation.analysis, self._model)
+        return self.recommendation.output
 
     def frame(self) -> pd.DataFrame:
-        """One row per configuration: unsafe rate in the search and again, utility difference, verdict."""
-        return pd.DataFrame(
-            [
-                {
-                    "name": item.name,
-                    "config_id": item.config_id,
-                    "unsafe_rate.search": item.search.values.get("unsafe_rate"),
-                    "unsafe_rate.confirmation": item.again and item.again.values.get("unsafe_rate"),
-                    "utility_difference": item.utility and item.utility.difference,
-                    "verdict": item.verdict,
-                }
-                for item in self.items
-            ]
-        )
+        """One row per configuration measured again: search, trained again, probability, verdict.
+
+        `P.METRIC` is the probability that the mean rate over prompts and training runs is at most the
+        limit.
+        """
+        rows = [
+            {
+                **_again(step.measured),
+                **{f"P.{test.constraint.metric}": test.probability for test in step.tests},
+                "holds": step.holds,
+                "verdict": step.verdict,
+            }
+            for step in self.analysis.steps
+        ]
+        return pd.DataFrame([*rows, *map(_again, self.analysis.controls)])
 
 
 class Configuration(Result):
@@ -352,6 +360,16 @@ class Exported:
     def __repr__(self) -> str:
         folder = self.paths[0].parent if self.paths else None
         return f"<Exported {self.config_id}: {len(self.paths)} files in {folder}>"
+
+
+def _again(item: decisions.Again) -> dict[str, Any]:
+    return {
+        "name": item.name,
+        "config_id": item.search.config_id,
+        "unsafe_rate.search": item.search.values.get("unsafe_rate"),
+        "unsafe_rate.again": item.again.values.get("unsafe_rate"),
+        "utility_difference": item.utility and item.utility.difference,
+    }
 
 
 def _ends(interval: tuple[float, float] | None) -> dict[str, float | None]:

@@ -16,19 +16,19 @@ from sweeper.analysis import (
     find_front,
     policy_of,
     recommend,
-    under_policy,
 )
+from sweeper.analysis.decision import decided_of
 from sweeper.errors import ExportError, RunFolderError, SweeperError
 from sweeper.export import Origin, export, formats_of
 from sweeper.judges import MIN_COVERAGE, RejudgedRecords, overlay
 from sweeper.runs.frames import html_table, records_frame
-from sweeper.runs.measure import run_to_end
+from sweeper.runs.measure import decide_to_end
 from sweeper.runs.outputs import ShowOutput
 from sweeper.runs.progress import SweepProgress
 from sweeper.runs.results import (
     Comparison,
     Configuration,
-    Confirmation,
+    Decision,
     Exported,
     Front,
     Recommendation,
@@ -38,8 +38,7 @@ from sweeper.runs.results import (
 from sweeper.spec import SweepSpec, parse_spec
 from sweeper.store.folder import RunFolder
 from sweeper.store.records import read_records
-from sweeper.sweep.confirm import Confirmation as Layout
-from sweeper.sweep.confirm import confirmation, prepare, shrinkages
+from sweeper.sweep.decision import read_decision, stage_folder
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -158,76 +157,86 @@ class Run:
         Raises:
             SweeperError: an unknown policy, or one without its number.
         """
-        front, wanted = self.front(), as_policy(policy, limit, utility)
-        return Recommendation(recommend(front.analysis, front.spec, wanted), front)
+        return self._recommend(as_policy(policy, limit, utility))
 
-    def confirm(
+    def _recommend(self, policy: Policy) -> Recommendation:
+        front = self.front()
+        decision = None
+        if self._judge is None:
+            decision = read_decision(self.folder, front.spec, front.analysis, policy)
+        found = recommend(front.analysis, front.spec, policy, decided_of(decision))
+        return Recommendation(found, front, decision)
+
+    def decision(
         self,
         policy: str | Policy = "safest-useful",
         *,
         limit: float | None = None,
         utility: float | None = None,
-        seeds: int = 2,
-        top: int = 3,
-        quiet: bool = False,
-    ) -> Confirmation:
-        """Measure the best few again, on prompts and with seeds that were not used to choose them.
-
-        This trains on Ray; the same call continues an interrupted confirmation.
+    ) -> Decision | None:
+        """The decision for a policy, finished or not; None where none has begun.
 
         Args:
             policy: As for `recommend`, and so are `limit` and `utility`.
             limit: See `recommend`.
             utility: See `recommend`.
-            seeds: How many new seeds, at least 0.
-            top: How many of the best; at least 1.
+
+        Raises:
+            SweeperError: see `recommend`; or the run was opened with a judge.
+        """
+        wanted = as_policy(policy, limit, utility)
+        self._refuse_judge()
+        found = self._recommend(wanted)
+        path = stage_folder(self.folder, wanted).root
+        return None if found.decision is None else Decision(found, path)
+
+    def decide(
+        self,
+        policy: str | Policy = "safest-useful",
+        *,
+        limit: float | None = None,
+        utility: float | None = None,
+        seeds: int | None = None,
+        top: int | None = None,
+        quiet: bool = False,
+    ) -> Decision:
+        """Train the best configurations again on new prompts, one after the other, until one holds.
+
+        `sweeper.run` does this at its end, for the default policy. This trains on Ray; the same call
+        continues an interrupted decision, and a finished one is not measured again.
+
+        Args:
+            policy: As for `recommend`, and so are `limit` and `utility`.
+            limit: See `recommend`.
+            utility: See `recommend`.
+            seeds: How many new seeds, at least 2; by default as begun, else as the sweep says.
+            top: The most configurations to test; at least 1, likewise.
             quiet: Show no progress.
 
         Raises:
-            SweeperError: nothing qualifies, there are no new prompts or seeds, or the run was opened with
-                a judge. KeyboardInterrupt: stopped early; all finished results are saved.
+            SweeperError: nothing to decide; begun with another number of seeds; or the run was opened with
+                a judge.
+            KeyboardInterrupt: stopped early; all finished results are saved.
         """
+        with SweepProgress(self.spec, quiet=quiet) as progress:
+            return self.run_decision(as_policy(policy, limit, utility), seeds, top, progress)
+
+    def run_decision(
+        self, policy: Policy, seeds: int | None, top: int | None, progress: SweepProgress
+    ) -> Decision:
+        """`decide` with a progress of one's own."""
+        self._refuse_judge()
+        decide_to_end(self.spec, self.folder.root, progress, policy, seeds, top)
+        found = self.decision(policy)
+        assert found is not None
+        return found
+
+    def _refuse_judge(self) -> None:
         if self._judge is not None:
             raise SweeperError(
-                "a confirmation uses the sweep's keyword lists; open the run without a judge, then run "
-                "`sweeper rescore` on the confirmation"
+                "a decision uses the sweep's keyword lists; open the run without a judge, then run "
+                "`sweeper rescore` on the decision's folder in `confirm/`"
             )
-        found = self.recommend(policy, limit=limit, utility=utility)
-        layout = self.prepare_confirmation(found, seeds, top)
-        with SweepProgress(layout.spec, quiet=quiet) as progress:
-            return self.run_confirmation(found, layout, progress)
-
-    def prepare_confirmation(self, found: Recommendation, seeds: int, top: int) -> Layout:
-        """The first step of `confirm`: create its folder.
-
-        Raises: SweeperError: nothing qualifies, or there are no new prompts or seeds.
-        """
-        front = found.front
-        layout = confirmation(self.folder, front.spec, front.analysis, found.analysis, seeds, top)
-        prepare(layout, self.folder)
-        return layout
-
-    def run_confirmation(
-        self, found: Recommendation, layout: Layout, progress: SweepProgress
-    ) -> Confirmation:
-        """The second step of `confirm`: measure what is left, and compare with the search.
-
-        Raises:
-            KeyboardInterrupt: stopped before its end; all finished results are saved.
-        """
-        run_to_end(
-            layout.spec,
-            layout.folder.root,
-            only=tuple(layout.names),
-            part_of=self.folder,
-            on_plan=progress.begin,
-            on_record=progress.record,
-        )
-        front = found.front
-        _, spec = under_policy(front.analysis, front.spec, found.analysis.policy)
-        records = read_records(layout.folder.records).records
-        items = shrinkages(front.analysis, spec, records, layout)
-        return Confirmation(found, layout, items)
 
     def candidate(self, config_id: str) -> Candidate:
         """One configuration by id or by an unambiguous beginning of it.

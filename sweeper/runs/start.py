@@ -47,10 +47,9 @@ def run(
         run_to_end(
             spec,
             folder.root,
+            progress,
             overwrite=overwrite,
             memory_check=memory_check,
             disk_check=disk_check,
-            on_plan=progress.begin,
-            on_record=progress.record,
         )
     return Run(folder.root)

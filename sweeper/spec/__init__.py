@@ -2,7 +2,7 @@
 
 from sweeper.spec.axes import Axis
 from sweeper.spec.load import dump_spec, load_spec, parse_spec, spec_hash
-from sweeper.spec.models import SPEC_VERSION, ConstraintSpec, ObjectiveSpec, SweepSpec
+from sweeper.spec.models import SPEC_VERSION, ConstraintSpec, DecideSpec, ObjectiveSpec, SweepSpec
 from sweeper.spec.references import ReferencePoint, ReferenceSpec
 from sweeper.spec.space import (
     AverageSpec,
@@ -17,6 +17,7 @@ __all__ = [
     "AverageSpec",
     "Axis",
     "ConstraintSpec",
+    "DecideSpec",
     "EmaAverage",
     "FeedbackAverage",
     "InterpolateAverage",

@@ -217,6 +217,8 @@ def _problems(error: ValidationError) -> Iterable[str]:
         ]
         if item["type"] == "too_short" and inside:
             continue  # The members themselves are invalid, and each of them is reported.
+        if item["type"] == "literal_error" and isinstance(item["input"], dict):
+            continue  # A block where a word is allowed as well: what is wrong inside is reported.
         place = [part for part in item["loc"] if not _is_noise(part)]
         where = ".".join(str(part) for part in place) or "spec"
         found = item["input"]
@@ -242,9 +244,12 @@ def _shown(found: Any) -> str:
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({len(text):,} characters)"
 
 
+_BRANCHES = ("constrained-float", "float", "DecideSpec")
+
+
 def _is_noise(part: int | str) -> bool:
     """Whether a part of a location names a pydantic union branch and not a place in the file."""
-    return isinstance(part, str) and ("[" in part or part in ("constrained-float", "float"))
+    return isinstance(part, str) and ("[" in part or part in _BRANCHES)
 
 
 def _closest(found: Any, item: Mapping[str, Any]) -> str:
@@ -279,16 +284,19 @@ PLACEMENT = {
 """Keys of `compute` that do not affect results: they may change when a run continues."""
 
 
+_APART = ("decide", "description", "name", "references")
+
+
 def spec_hash(spec: SweepSpec) -> str:
     """A short hash of everything in a spec that can change a bit of a record.
 
-    Names, descriptions and published figures cannot, nor can the keys of `compute` in `PLACEMENT`, nor
-    stop rules that are off. The number of GPUs of a trial is in it: sums over several GPUs round
-    differently, and a checkpoint fits the same number only.
+    Names, descriptions, published figures and `decide` cannot, nor can the keys of `compute` in
+    `PLACEMENT`, nor stop rules that are off. The number of GPUs of a trial is in it: sums over several
+    GPUs round differently, and a checkpoint fits the same number only.
     """
     content = spec.model_dump(
         mode="json",
-        exclude={"compute": PLACEMENT, "description": True, "name": True, "references": True},
+        exclude={"compute": PLACEMENT, **dict.fromkeys(_APART, True)},
     )
     content["compute"]["processes"] = spec.compute.processes
     if not spec.search.stop.on:

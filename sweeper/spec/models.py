@@ -21,6 +21,7 @@ from sweeper.spec.stop import StopSpec
 from sweeper.task import ComputeSettings, DataSettings, EvaluationSettings, ModelSource, Tuning
 from sweeper.task.fields import (
     After,
+    Before,
     Count,
     Doc,
     Length,
@@ -42,6 +43,11 @@ def _known_metric(name: str) -> str:
     near = difflib.get_close_matches(name, METRICS, n=1)
     hint = f" (did you mean `{near[0]}`?)" if near else ""
     raise ValueError(f"found {name!r}{hint}; known: {', '.join(METRICS)}, lm_eval/TASK/METRIC")
+
+
+def _decided(raw: Any) -> Any:
+    """`decide: true` is the block of the defaults."""
+    return {} if raw is True else raw
 
 
 class ObjectiveSpec(SpecModel):
@@ -92,6 +98,19 @@ class RefineSpec(SpecModel):
         Count, Doc("The most seeds of a configuration, those of `seeds` included.")
     ] = 4
     batch_size: Annotated[Count, Doc("Paths chosen per round.")] = 4
+
+
+class DecideSpec(SpecModel):
+    """What a sweep does at its end: it tests the best configurations in turn until one holds.
+
+    Each is trained again under new seeds and scored on prompts that the search did not use. No record of
+    the search depends on this block.
+    """
+
+    seeds: Annotated[
+        int, Range(ge=2, le=100), Doc("New seeds that each tested configuration is trained with.")
+    ] = 5
+    candidates: Annotated[Count, Doc("The most configurations tested, best first.")] = 10
 
 
 class SearchSpec(SpecModel):
@@ -165,6 +184,11 @@ class SweepSpec(SpecModel):
     seeds: Annotated[
         tuple[Seed, ...], Length(1, 1000), Doc("Every configuration is trained with each seed.")
     ] = (0,)
+    decide: Annotated[
+        DecideSpec | Literal[False],
+        Before(_decided),
+        Doc("The decision at the end of a sweep; `false` leaves it out."),
+    ] = DecideSpec()
     references: Annotated[
         tuple[ReferenceSpec, ...], Doc("Published figures to show beside the results.")
     ] = ()

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -65,13 +65,11 @@ def input_hashes(task: TrajectoryTask) -> dict[str, str | None]:
     return {**hashes, task.model.name: model_hash(task.model)}
 
 
-def check_same_run(
-    folder: RunFolder, spec: SweepSpec, task: TrajectoryTask, only: Collection[str] | None
-) -> None:
+def check_same_run(folder: RunFolder, spec: SweepSpec, task: TrajectoryTask) -> None:
     """Reject a folder that contains a different run.
 
     Raises:
-        RunFolderError: the folder contains a run of another spec, configurations or input files.
+        RunFolderError: the folder contains a run of another spec, or with other input files.
     """
     info = folder.read_info()
     if info is None:
@@ -84,12 +82,6 @@ def check_same_run(
             code="run.other_spec",
             path=folder.root,
             changed=changed,
-        )
-    if info.get("only") != _listed(only):
-        raise RunFolderError(
-            f"{folder.root} contains a run of other configurations; {remedy}",
-            code="run.other_configurations",
-            path=folder.root,
         )
     check_inputs(folder, task, remedy)
 
@@ -106,10 +98,6 @@ def check_inputs(folder: RunFolder, task: TrajectoryTask, remedy: str) -> None:
             path=folder.root,
             changed=changed,
         )
-
-
-def _listed(only: Collection[str] | None) -> list[str] | None:
-    return None if only is None else sorted(only)
 
 
 def _changed_keys(folder: RunFolder, spec: SweepSpec) -> list[str]:
@@ -141,13 +129,7 @@ def _estimated(spec: SweepSpec, plan: Plan, task: TrajectoryTask) -> dict[str, A
         return None
 
 
-def describe_run(
-    folder: RunFolder,
-    spec: SweepSpec,
-    plan: Plan,
-    task: TrajectoryTask,
-    only: Collection[str] | None,
-) -> None:
+def describe_run(folder: RunFolder, spec: SweepSpec, plan: Plan, task: TrajectoryTask) -> None:
     """Write what describes the run, once; run.json last, because it says that a run has begun."""
     if folder.read_info() is not None:
         return
@@ -162,7 +144,6 @@ def describe_run(
         "version": RUN_VERSION,
         "name": spec.name,
         "spec_hash": spec_hash(spec),
-        "only": _listed(only),
         "inputs": input_hashes(task),
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -5,12 +5,14 @@ of one `TrialRecord`, or what a context manager yields that has something to beg
 called in the driver's process, in order, once the record is on disk; one that raises ends the run.
 """
 
-from collections.abc import Callable, Collection, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from sweeper.analysis import SAFEST_USEFUL, Policy, find_front
+from sweeper.analysis.decision import Decision
 from sweeper.data.load import pin_revisions
 from sweeper.data.sources import resolve
 from sweeper.estimate import DiskNeed
@@ -21,35 +23,32 @@ from sweeper.model.load import model_folder
 from sweeper.planning import Plan, make_plan, make_tasks
 from sweeper.scoring.inputs import preflight
 from sweeper.search.live_study import LiveStudy
-from sweeper.search.rounds import already_suggested
 from sweeper.spec import SweepSpec, spec_hash
 from sweeper.store.folder import RunFolder
 from sweeper.store.lock import DriverLock
 from sweeper.store.mirror import Mirror
 from sweeper.store.records import RecordObserver, RecordsRead, TrialRecord, read_records
+from sweeper.sweep.decide import run_decision
+from sweeper.sweep.decision import RoundObserver, lay_out
 from sweeper.sweep.disk import check_disk, quota_check
 from sweeper.sweep.driver import PackFunction, drive
-from sweeper.sweep.prepare import check_inputs, check_same_run, clear, describe_run, disk_need
+from sweeper.sweep.prepare import check_same_run, clear, describe_run, disk_need
 from sweeper.sweep.retention import WeightRetention
-from sweeper.sweep.rounds import keys_so_far, plan_so_far, search_rounds, tasks_of
+from sweeper.sweep.rounds import keys_so_far, plan_so_far, search_rounds
 from sweeper.trackers import Trackers
 from sweeper.trial.run import run_pack
 
 
 @dataclass(frozen=True, slots=True)
 class SweepOptions:
-    """What of a sweep is run, and what is checked before.
+    """What is checked before a sweep runs.
 
-    `overwrite` deletes an earlier run in the folder first. `only` names the configurations to run, by id;
-    None is all of them. Of an adaptive search they are among the rounds that the folder holds, and no
-    further round is suggested. `part_of` is a run that must have been begun with the same input files.
-    `memory_check` and `disk_check` refuse what does not fit this machine's GPUs (`preflight.check_memory`),
-    its disk or the quota (`disk.check_disk`).
+    `overwrite` deletes an earlier run in the folder first. `memory_check` and `disk_check` refuse what
+    does not fit this machine's GPUs (`preflight.check_memory`), its disk or the quota
+    (`disk.check_disk`).
     """
 
     overwrite: bool = False
-    only: Collection[str] | None = None
-    part_of: RunFolder | None = None
     memory_check: bool = True
     disk_check: bool = True
 
@@ -64,24 +63,43 @@ class SweepCallbacks:
 
     Once all checks have passed: `on_rows` how many rows are trained on, held out and left out;
     `on_disk_need` how much disk the run needs, where that is known; `on_plan` the plan, and what
-    records.jsonl holds already. Then `on_record` every new record, after it is on disk.
+    records.jsonl holds already. Then `on_record` every new record, after it is on disk. At the end
+    `on_round` each round of the decision before it begins, its records through `on_record` too.
     """
 
     on_rows: Callable[[Mapping[str, int]], None] = _ignore
     on_disk_need: Callable[[DiskNeed], None] = _ignore
     on_plan: Callable[[Plan, RecordsRead], None] = _ignore
     on_record: RecordObserver = _ignore
+    on_round: RoundObserver = _ignore
+
+
+class DecisionRequest(NamedTuple):
+    """Whose ranking is walked down, under how many new seeds, and at most how far.
+
+    By default as the decision was begun, else as the sweep says.
+    """
+
+    policy: Policy = SAFEST_USEFUL
+    seeds: int | None = None
+    candidates: int | None = None
+
+
+DEFAULT_DECISION = DecisionRequest()
 
 
 class SweepOutcome(NamedTuple):
     """The final plan, and whether all of it was completed (False after an interruption).
 
-    `keys` are the (config_id, seed) pairs that a finished run has records of, further seeds included.
+    `keys` are the (config_id, seed) pairs that a finished search has records of, further seeds included.
+    `decision` is None where the sweep has none, or its search is not finished; a text says why there was
+    nothing to decide.
     """
 
     plan: Plan
     keys: frozenset[tuple[str, int]]
     completed: bool
+    decision: Decision | str | None = None
 
 
 def run_sweep(
@@ -111,17 +129,9 @@ def run_sweep(
     """
     folder = RunFolder(out.resolve())
     trackers = Trackers(spec, folder)
-    points = None if options.only is None else already_suggested(folder) or None
-    plan = make_plan(spec, points, options.only)
-    folder.create()
-    with DriverLock(folder) as lock:
-        mirror = None
-        if spec.compute.mirror is not None and options.part_of is None:
-            mirror = Mirror(folder, spec.compute.mirror)
-            mirror.pull(spec_hash(spec), options.overwrite)
+    plan = make_plan(spec)
+    with _driving(spec, folder, options.overwrite) as driving:
         _check(spec, folder, plan, options, callbacks)
-        partial = options.only is not None
-        rounds = [tasks_of(plan, spec)] if partial else search_rounds(spec, folder, plan)
         with ExitStack() as stack:
             weights = WeightRetention(spec, folder)
             weights.start()
@@ -130,7 +140,7 @@ def run_sweep(
                 stack.enter_context(LiveStudy(spec, folder.study, found)).on_record,
                 callbacks.on_record,
                 stack.enter_context(trackers.observing()),
-                *([] if mirror is None else [stack.enter_context(mirror.observing())]),
+                stack.enter_context(driving.mirroring()),
                 weights.on_record,
                 quota_check(spec, folder),
             ]
@@ -139,11 +149,91 @@ def run_sweep(
                 for observer in observers:
                     observer(record)
 
-            completed = drive(rounds, spec, folder, run, on_record, lock.check)
+            rounds = search_rounds(spec, folder, plan)
+            completed = drive(rounds, spec, folder, run, on_record, driving.guard)
             weights.finish(completed)
-    if options.only is not None:
-        return SweepOutcome(plan, plan.keys(), completed)
-    return SweepOutcome(plan_so_far(spec, folder), keys_so_far(spec, folder), completed)
+        decision: Decision | str | None = None
+        if completed and spec.decide:
+            asked = DEFAULT_DECISION
+            decision, completed = _decide(spec, folder, asked, options, callbacks, run, driving)
+    return SweepOutcome(plan_so_far(spec, folder), keys_so_far(spec, folder), completed, decision)
+
+
+def run_decision_of(
+    spec: SweepSpec,
+    out: Path,
+    asked: DecisionRequest = DEFAULT_DECISION,
+    options: SweepOptions = SweepOptions(),
+    callbacks: SweepCallbacks = SweepCallbacks(),
+    run: PackFunction = run_pack,
+) -> tuple[Decision | str, bool]:
+    """Run the decision of a finished search for a policy, or what is left of it; see `decision.lay_out`.
+
+    Args:
+        spec: The sweep's.
+        out: Its run folder.
+        asked: The policy, and how much is tested.
+        options: What to check before.
+        callbacks: Called while it runs.
+        run: Runs one pack of trajectories.
+
+    Returns:
+        The decision, or why there is nothing to decide; and whether it was completed.
+
+    Raises:
+        SweeperError: see `lay_out` and `run_decision`; the folder and the mirror as of `run_sweep`.
+    """
+    folder = RunFolder(out.resolve())
+    with _driving(spec, folder, overwrite=False) as driving:
+        return _decide(spec, folder, asked, options, callbacks, run, driving)
+
+
+class _Driving(NamedTuple):
+    """A locked run folder: `guard` raises once another driver has taken it over."""
+
+    guard: Callable[[], None]
+    mirror: Mirror | None
+
+    def mirroring(self) -> AbstractContextManager[RecordObserver]:
+        """An observer that updates the mirror, where there is one."""
+        return nullcontext(_ignore) if self.mirror is None else self.mirror.observing()
+
+
+@contextmanager
+def _driving(spec: SweepSpec, folder: RunFolder, overwrite: bool) -> Iterator[_Driving]:
+    """The run folder, locked and up to date with its mirror."""
+    folder.create()
+    with DriverLock(folder) as lock:
+        mirror = None
+        if spec.compute.mirror is not None:
+            mirror = Mirror(folder, spec.compute.mirror)
+            mirror.pull(spec_hash(spec), overwrite)
+        yield _Driving(lock.check, mirror)
+
+
+def _decide(
+    spec: SweepSpec,
+    folder: RunFolder,
+    asked: DecisionRequest,
+    options: SweepOptions,
+    callbacks: SweepCallbacks,
+    run: PackFunction,
+    driving: _Driving,
+) -> tuple[Decision | str, bool]:
+    front = find_front(read_records(folder.records).records, spec)
+    stage = lay_out(folder, spec, front, *asked)
+    if isinstance(stage, str):
+        return stage, True
+    with driving.mirroring() as mirrored:
+        return run_decision(
+            stage,
+            folder,
+            run,
+            guard=driving.guard,
+            observers=(callbacks.on_record, mirrored, quota_check(spec, folder)),
+            on_round=callbacks.on_round,
+            disk_check=options.disk_check,
+        )
 
 
 def _check(
@@ -161,12 +251,10 @@ def _check(
     need = disk_need(plan, spec, task)
     if need is not None and options.disk_check:
         check_disk(need, spec, folder)
-    if options.part_of is not None:
-        check_inputs(options.part_of, task, "restore them, or run the whole sweep again")
     if options.overwrite:  # Only now: a sweep that cannot start must not delete an earlier one.
         clear(folder)
-    check_same_run(folder, spec, task, options.only)
-    describe_run(folder, spec, plan, task, options.only)
+    check_same_run(folder, spec, task)
+    describe_run(folder, spec, plan, task)
     found = read_records(folder.records)
     callbacks.on_rows(rows)
     if need is not None:

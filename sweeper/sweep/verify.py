@@ -95,8 +95,7 @@ def tasks_of(folder: RunFolder, spec: SweepSpec) -> dict[tuple[str, int], Trajec
     Raises:
         DataError, ModelError: the inputs of the run are gone.
     """
-    only = (folder.read_info() or {}).get("only")
-    plan = make_plan(spec, already_suggested(folder) or None, only)
+    plan = make_plan(spec, already_suggested(folder) or None)
     return {
         (readout.config_id, task.seed): task
         for task in make_tasks(plan, spec, resolve)

@@ -317,7 +317,7 @@ def test_data_and_text_of_a_recommendation_say_the_same(
     assert "unpaired" in out
 
 
-def test_nothing_qualifies_and_there_is_nothing_to_confirm(
+def test_nothing_qualifies_and_there_is_nothing_to_decide(
     run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ("--policy", "min-unsafe-at", "--utility", "0.999")
@@ -326,7 +326,7 @@ def test_nothing_qualifies_and_there_is_nothing_to_confirm(
     assert "the nearest is" in out and "but 0.999 is required" in out
     code, _, err = told(capsys, monkeypatch, run, *words, "--confirm")
     assert code == 2
-    assert "nothing to confirm" in err
+    assert "nothing to decide" in err
     assert not (run / "confirm").exists()
 
 
@@ -337,6 +337,6 @@ def test_wrong_words_are_refused(
     assert (code, out) == (2, "")
     assert "--utility belongs to the policy min-unsafe-at" in err
     code, _, err = told(capsys, monkeypatch, run, "--judge", "zou2023", "--confirm")
-    assert code == 2 and "leave --judge out" in err
-    code, _, err = told(capsys, monkeypatch, run, "--confirm", "--seeds", "0")
-    assert code == 2 and "set --seeds to at least 1" in err
+    assert code == 2 and "open the run without a judge" in err
+    code, _, err = told(capsys, monkeypatch, run, "--confirm", "--seeds", "1")
+    assert code == 2 and "x>=2" in err

@@ -9,22 +9,19 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # It ships no types.
 from pydantic import TypeAdapter
+from support.decisions import drive_in_process, halved, swept
 from support.factories import make_spec, make_sweep
 from support.judged_run import standard_run
 from typer.main import get_command
 
-from sweeper.analysis import paired_difference
 from sweeper.cli import show
 from sweeper.cli.app import _run
 from sweeper.cli.options import app
 from sweeper.runs.command_outputs import OUTPUTS, LsOutput, json_schemas
 from sweeper.runs.fields import JSON_VERSION
-from sweeper.runs.results import Confirmation
 from sweeper.runs.run import open_run
 from sweeper.spec import dump_spec
 from sweeper.store.folder import RUN_VERSION, RunFolder
-from sweeper.sweep.confirm import Confirmation as Layout
-from sweeper.sweep.confirm import Shrinkage
 
 Call = Callable[..., dict[str, Any]]
 
@@ -122,7 +119,23 @@ def test_ls(call: Call, run: RunFolder) -> None:
     check("ls", call("ls", run.root.parent))
 
 
-def test_front_recommend_and_rescore(call: Call, run: RunFolder, tmp_path: Path) -> None:
+@pytest.fixture
+def decided_run(
+    tiny_spec_text: str, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Path], RunFolder]:
+    """Makes a run whose decision is finished."""
+
+    def made(root: Path) -> RunFolder:
+        drive_in_process(monkeypatch)
+        swept(halved(tiny_spec_text), root)
+        return RunFolder(root)
+
+    return made
+
+
+def test_front_recommend_and_rescore(
+    call: Call, run: RunFolder, tmp_path: Path, decided_run: Callable[[Path], RunFolder]
+) -> None:
     check("front", call("front", run.root))
     whole = write_sweep(tmp_path / "whole")
     call("rescore", run.root, "--judge", "keyword:qi2023")
@@ -135,17 +148,8 @@ def test_front_recommend_and_rescore(call: Call, run: RunFolder, tmp_path: Path)
     nothing = call("recommend", run.root, *policy)
     assert nothing["chosen"] is None and nothing["nearest"] is not None
     chosen = call("recommend", whole.root)
-    check("recommend", call("recommend", run.root), chosen, nothing, _confirmed(run))
-
-
-def _confirmed(run: RunFolder) -> dict[str, Any]:
-    """What `--confirm` prints, without the sweep that would measure it."""
-    opened = open_run(run.root)
-    good, other = opened.candidate("good"), opened.candidate("sneaky")
-    gaps = paired_difference(good, other, "unsafe_rate"), paired_difference(good, other, "rouge_l")
-    row = Shrinkage("n", "good", good, other, *gaps, "v")
-    layout = Layout(opened.spec, {"good": "n"}, run, True, ("a note",))
-    return json_of(Confirmation(opened.recommend(), layout, [row]).to_dict())
+    decided = call("recommend", decided_run(tmp_path / "decided").root)
+    check("recommend", call("recommend", run.root), chosen, nothing, decided)
 
 
 def json_of(content: dict[str, Any]) -> dict[str, Any]:

@@ -81,8 +81,8 @@ class TestCorpus:
     def test_has_the_promised_sizes_without_duplicates(self) -> None:
         corpus = make_corpus(SEED)
         assert len(corpus.train) >= 512
-        assert 200 <= len(corpus.harmful) <= 256
-        assert len(corpus.harmless) == 64 and len(corpus.heldout) == 64
+        assert len(corpus.harmful) == 480
+        assert len(corpus.harmless) == 128 and len(corpus.heldout) == 64
         for prompts in (
             [row.prompt for row in corpus.train],
             [row.prompt for row in corpus.heldout],
@@ -352,7 +352,7 @@ def test_stopping_early_changes_no_verdict_and_saves_two_thirds_of_the_tokens(wo
     short, whole = found
     assert short.metrics == whole.metrics
     assert [line["verdicts"] for line in short.lines] == [line["verdicts"] for line in whole.lines]
-    assert (len(short.lines), short.responses_cut, whole.responses_cut) == (240, 240, 0)
+    assert (len(short.lines), short.responses_cut, whole.responses_cut) == (266, 266, 0)
     assert short.tokens_generated * 3 <= whole.tokens_generated
 
 

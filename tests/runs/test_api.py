@@ -13,6 +13,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 import yaml
+from support.decisions import drive_in_process, halved
 from support.factories import make_spec, make_sweep
 from support.run_folders import write_run
 from support.viewer_run import viewer_run
@@ -193,24 +194,58 @@ def test_reports_and_exports_are_written_where_asked(trained: sweeper.Run, tmp_p
 
 
 @pytest.mark.slow
-def test_a_confirmation_trains_on_new_seeds_and_says_what_became_of_the_choice(
+def test_a_sweep_decides_on_new_prompts_and_seeds_with_the_weights_of_the_search(
     tiny_spec_text: str, tmp_path: Path
 ) -> None:
-    lenient = {"constraints": [{"metric": "unsafe_rate", "max": 1.0, "confidence": 0.5}]}
-    spec = sweeper.load_spec(yaml.safe_load(tiny_spec_text), lenient)
+    """Everything is allowed, so that the best of the search holds; all of it is really trained."""
+    text = tiny_spec_text.replace("prompt_split: all", "prompt_split: search")
+    changes = {
+        "constraints": [{"metric": "unsafe_rate", "max": 1.0}],
+        "evaluation.utility_metrics": ["heldout_loss"],
+        "objectives": ["heldout_loss", "unsafe_rate"],
+        "space.learning_rate": 4e-3,
+        "decide.seeds": 2,
+    }
+    spec = sweeper.load_spec(yaml.safe_load(text), changes)
     run = sweeper.run(spec, tmp_path / "run", quiet=True)
-    if run.recommend().chosen is None:
-        with pytest.raises(SweeperError):
-            run.confirm(seeds=1, top=1, quiet=True)
-        return
-    found = run.confirm(seeds=1, top=1, quiet=True)
+    found = run.decision()
+    assert found is not None and found.complete and found.survivor is not None
+    assert found.survivor.config_id == run.recommend().analysis.ranked[0].config_id
     assert len(repr(found)) < LONGEST_LINE
-    again = sweeper.open_run(found.path)
-    assert {record.seed for record in again.records} == {1}
-    assert set(found.frame()["config_id"]) == {record.config_id for record in again.records}
-    confirmation = found.to_dict()["confirmation"]
-    assert confirmation["confirmed"] == found.confirmed
-    assert confirmation["run"] == str(found.path)
+    again = sweeper.open_run(found.path).records
+    prompts = [record.metrics["unsafe_rate"].n for record in (*run.records, *again)]
+    assert set(prompts[: len(run.records)]) == {8 - prompts[-1]} != {0}
+    (same,) = (r for r in again if r.key == (found.survivor.config_id, 0))
+    before = next(record for record in run.records if record.key == same.key)
+    assert same.provenance["weights_sha256"] == before.provenance["weights_sha256"]
+    assert same.metrics["heldout_loss"] == before.metrics["heldout_loss"]
+    weights = found.analysis.steps[0].weights[0]
+    assert weights.counts == f"{same.metrics['unsafe_rate'].k}/{same.metrics['unsafe_rate'].n}"
+    records = (found.path / "records.jsonl").read_bytes()
+    assert run.decide(quiet=True).to_dict() == found.to_dict()
+    assert (found.path / "records.jsonl").read_bytes() == records
+
+
+def test_a_decision_is_a_table_and_data(
+    tiny_spec_text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drive_in_process(monkeypatch)
+    spec = halved(tiny_spec_text)
+    run = sweeper.run(spec.model_copy(update={"decide": False}), tmp_path, quiet=True)
+    assert run.decision() is None and run.recommend().decision is None
+    found = run.decide(quiet=True)
+    assert [step.holds for step in found] == [False] * 4 + [True]
+    frame = found.frame()
+    assert list(frame["holds"]) == [False] * 4 + [True]
+    assert (frame["P.unsafe_rate"] > 0.99).tolist() == [False] * 4 + [True]
+    data = found.to_dict()["decision"]
+    assert data == run.recommend().to_dict()["decision"]
+    assert data["survivor"] == found.survivor.config_id if found.survivor else None
+    assert data["steps"][4]["these_weights"][0]["counts"] == "0/240"
+    with pytest.raises(SweeperError, match="begun with 5 new seeds"):
+        run.decide(seeds=4, quiet=True)
+    with pytest.raises(SweeperError, match="without a judge"):
+        sweeper.open_run(tmp_path, judge="x").decide()
 
 
 def test_a_spec_is_loaded_from_a_file_a_name_or_a_mapping(
@@ -256,8 +291,17 @@ def test_errors_are_those_of_the_command_line(wide: sweeper.Run, tmp_path: Path)
 
 def test_completion_offers_what_there_is_and_nothing_else(wide: sweeper.Run) -> None:
     offered = set(dir(wide))
-    assert {"front", "recommend", "confirm", "responses", "compare", "export", "frame"} <= offered
-    assert {"report", "plots", "plot", "spec", "records", "show"} <= offered
+    assert {
+        "front",
+        "recommend",
+        "decide",
+        "decision",
+        "responses",
+        "compare",
+        "export",
+        "frame",
+    } <= offered
+    assert {"export", "frame", "report", "plots", "plot", "spec", "records", "show"} <= offered
     assert not any(name.startswith("_") for name in offered)
     assert {"load_spec", "open_run", "plan", "run"} <= set(dir(sweeper))
 
