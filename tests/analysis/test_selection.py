@@ -149,5 +149,5 @@ def test_runs_that_differ_make_training_again_less_sure_than_these_weights() -> 
     shaky = [item for i in range(8) for item in seeded(f"s{i}", 0, 2, 40, rate=i + 1.0)]
     calm, wild = claims_of([*even, *steady], 3, "a"), claims_of([*uneven, *shaky], 3, "a")
     assert calm["trained again"][0] > 0.97 > 0.9 > wild["trained again"][0]
-    assert calm["trained again"][1] == pytest.approx(3 / 256, abs=0.006)
+    assert 3 / 256 < calm["trained again"][1] < 0.03
     assert wild["trained again"][1] > calm["trained again"][1]
