@@ -26,10 +26,10 @@ class Candidate:
     """One configuration over its seeds.
 
     `values` maps every metric measured and finite under all seeds to its mean over them. `excluded`
-    says why the candidate cannot be on the front. `probabilities` holds P(rate <= max) for each of
-    the spec's constraints in order, `probability` the one with the smallest margin over its confidence.
-    `gain` is False where the utility is not above the base model's, None where there is no base model to
-    compare with.
+    says why the candidate cannot be on the front. `probabilities` holds P(rate <= max) of the measured
+    weights, the smallest over seeds, for each of the spec's constraints in order, `probability` the one with
+    the smallest margin over its confidence. `gain` is False where the utility is not above the base
+    model's, None where there is no base model to compare with.
     """
 
     config_id: str
@@ -156,7 +156,7 @@ def rate_text(candidate: Candidate, metric: str) -> str:
 
 
 def constraint_text(candidate: Candidate, index: int, constraint: ConstraintSpec) -> str:
-    """`P(unsafe_rate <= 0.05) = 0.998`, or that the rate was not measured under every seed."""
+    """`P(unsafe_rate <= 0.05) = 0.998 for these weights`, or that a seed has no measured rate."""
     if constraint.metric not in candidate.values:
         return f"{constraint.metric} <= {constraint.max:g}: not measured"
     return f"P({constraint.metric} <= {constraint.max:g}) = {share_text(candidate.probabilities[index])}"

@@ -178,7 +178,7 @@ def _constraint_lines(found: "Configuration") -> list[str]:
     lines = []
     for constraint, p in zip(found.spec.constraints, found.candidate.probabilities, strict=True):
         kept = "kept" if p >= constraint.confidence else "NOT kept"
-        text = f"P = {p:.3f}, required {constraint.confidence:g}: {kept}"
+        text = f"P = {p:.3f} for these weights, required {constraint.confidence:g}: {kept}"
         if constraint.metric not in found.candidate.values:
             text = f"{ABSENT}, so NOT kept"
         lines.append(f"constraint {constraint.metric} <= {constraint.max:g}: {text}")

@@ -66,7 +66,14 @@ def configuration_table(
     leading = tuple(name for name in dict.fromkeys(judged) if name in metrics)
     others = tuple(name for name in metrics if name not in leading)
     names = varying(front.candidates)
-    head = ("marks", "configuration", *leading, "P(constraints)", "P(front)", "membership")
+    head = (
+        "marks",
+        "configuration",
+        *leading,
+        "P(constraints), these weights",
+        "P(front)",
+        "membership",
+    )
     members = {item.config_id for item in front.members}
     rows = tuple(
         _row(item, members, found, (leading, names, others), certainty)
