@@ -27,8 +27,8 @@ class Candidate:
 
     `values` maps every metric measured and finite under all seeds to its mean over them. `excluded`
     says why the candidate cannot be on the front. `probabilities` holds P(rate <= max) of the measured
-    weights, the smallest over seeds, for each of the spec's constraints in order, `probability` the one with
-    the smallest margin over its confidence. `gain` is False where the utility is not above the base
+    weights, the smallest over seeds, for each of the spec's constraints in order, `probability` the one
+    with the smallest margin over its confidence. `gain` is False where the utility is not above the base
     model's, None where there is no base model to compare with.
     """
 
