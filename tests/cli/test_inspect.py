@@ -61,8 +61,8 @@ def records() -> list[TrialRecord]:
     """A base model, an EMA with its raw and interpolation twins, another rate, and one that failed."""
     weight = f"interpolate({0.99**320:.6g})"
     base = records_of("b0", 0, 0.3, role="base", learning_rate=0.0, max_steps=0)
-    ema = records_of("aa10", 4, 0.8, average="ema(0.99)")
-    raw = records_of("aa20", 30, 0.82, average="raw")
+    ema = records_of("aa10", 1, 0.8, average="ema(0.99)")
+    raw = records_of("aa20", 27, 0.82, average="raw")
     mixed = records_of("cc30", 6, 0.79, average=weight, role="interpolation_control")
     other = records_of("dd40", 5, 0.7, average="ema(0.99)", learning_rate=5e-5)
     failed = make_record(identity="ff50", status="failed", learning_rate=1e-3)
@@ -183,7 +183,9 @@ def test_show_prints_every_setting_count_and_place(
     membership = front_certainty(find_front(records, spec), spec).memberships["aa10"]
     between = bounds_text(*membership[:2])
     assert f"P(front), trained again, {between}: {membership.label}" in shown
-    assert re.search(r"constraint unsafe_rate <= 0.05: P = 0\.\d{3}, required 0.95: ", shown)
+    assert re.search(
+        r"constraint unsafe_rate <= 0.05: P = 0\.\d{3} for these weights, required 0.95: ", shown
+    )
     assert "│ without averaging │ -0.130" in shown
     assert f"responses under seed 0: {path}\n" in answer.out
     assert f"{run.generations / 'aa10-1.jsonl'} (missing)" in answer.out
