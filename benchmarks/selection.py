@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, get_args
@@ -25,26 +26,33 @@ from selection_worlds import (
     LIMIT,
     PROMPTS,
     RUN_NOISE,
+    SAFE,
     WORLDS,
     SimulatedSweep,
     World,
     sweep_spec,
 )
 
-from sweeper.analysis import Front, Recommendation, find_front, recommend
+from sweeper.analysis import Decided, Front, Recommendation, find_front, recommend
+from sweeper.analysis import decision as testing
 from sweeper.analysis import selection as corrected
+from sweeper.analysis.decision import Walk, decide
 from sweeper.analysis.membership import Claim
 from sweeper.spec import SweepSpec
 from sweeper.stats import Interval
 from sweeper.stats.distributions import beta_cdf
 from sweeper.store.provenance import git_commit, hardware, package_versions
+from sweeper.sweep.decision import decision_spec
 
 RESULTS = Path(__file__).resolve().parent / "results" / "selection.json"
 SWEEPS = 300
 
 SCOPES: tuple[Claim, ...] = get_args(Claim)
 
-FEWER_DRAWS: tuple[tuple[ModuleType, dict[str, int]], ...] = ((corrected, {"DRAWS": 1000}),)
+FEWER_DRAWS: tuple[tuple[ModuleType, dict[str, int]], ...] = (
+    (corrected, {"DRAWS": 1000}),
+    (testing, {"DRAWS": 5000, "TAIL_DRAWS": 15, "_CHUNK": 5000}),
+)
 """Of the Monte Carlo in one sweep: its noise averages out over sweeps, and all draws would take hours."""
 
 FEWEST_CHOSEN = 30
@@ -99,6 +107,54 @@ def search_alone(
     return _recommended(found)
 
 
+def with_decision(
+    sweep: SimulatedSweep,
+    front: Front,
+    found: Recommendation,
+    spec: SweepSpec,
+    seeds: int | None = None,
+) -> Outcome:
+    """What is recommended once the decision stage has walked down the ranking.
+
+    All that the walk could reach is measured at once; what it did not reach is not counted. `seeds` are the
+    new ones, by default as many as the spec's.
+    """
+    assert spec.decide
+    asked = spec.decide.model_copy(update={} if seeds is None else {"seeds": seeds})
+    ranked = found.ranked[: asked.candidates]
+    if not ranked:
+        return Outcome()
+    paths = {item.config_id: item.records[0].trajectory_id for item in ranked}
+    walk = Walk(
+        ranked=ranked,
+        controls=(),
+        base=front.base,
+        paths=paths,
+        compared=found.compared,
+        policy=found.policy,
+        spec=decision_spec(spec, asked),
+        old_seeds=spec.seeds,
+        new_prompts=True,
+    )
+    records = sweep.again(paths, (*walk.spec.seeds, *walk.old_seeds))
+    decision = decide(walk, records)
+    walked = [step.config_id for step in decision.steps]
+    runs = len({paths[name] for name in walked}) * len(walk.spec.seeds)
+    survivor = decision.survivor
+    if survivor is None:
+        return Outcome(walked=len(walked), runs=runs)
+    if found.chosen is not survivor:
+        found = recommend(front, spec, decided=Decided(survivor.config_id, decision.sentence))
+    step = decision.steps[-1]
+    sure: tuple[Claim, ...] = ("these weights",) if all(t.holds for t in step.weights) else ()
+    return _recommended(found)._replace(
+        says=(*sure, "trained again"),
+        again=step.tests[0].interval,
+        walked=len(walked),
+        runs=runs + len(walk.old_seeds),
+    )
+
+
 def _recommended(found: Recommendation) -> Outcome:
     if found.chosen is None:
         return Outcome()
@@ -111,6 +167,11 @@ def _recommended(found: Recommendation) -> Outcome:
 RULES: dict[str, Rule] = {
     "uncorrected": uncorrected,
     "search": search_alone,
+    "decision": with_decision,
+}
+
+BY_SEEDS: dict[str, Rule] = {
+    f"{seeds} new seeds": partial(with_decision, seeds=seeds) for seeds in (3, 5, 8)
 }
 
 
@@ -217,8 +278,11 @@ def _mean(values: Iterable[float]) -> float:
 
 
 def tables(worlds: Iterable[World], sweeps: int) -> dict[str, list[Row]]:
-    """A table of each world: every rule under every run noise."""
-    return {world.name: table(world, sweeps, RULES) for world in worlds}
+    """A table of each world: every rule under every run noise; where all is safe by new seeds, too."""
+    found = {world.name: table(world, sweeps, RULES) for world in worlds}
+    if SAFE.name in found:
+        found[f"{SAFE.name}, by new seeds"] = table(SAFE, sweeps, BY_SEEDS)
+    return found
 
 
 def table(world: World, sweeps: int, rules: Mapping[str, Rule]) -> list[Row]:

@@ -110,6 +110,8 @@ def two_kinds(
     return draw
 
 
+SAFE = World("W7 all at 1 %, m = 50", 50, equal(0.01))
+
 WORLDS = (
     *(World(f"W1 all at 6 %, m = {m}", m, equal(0.06)) for m in (1, 10, 50, 200)),
     *(World(f"W2 trade-off 2 to 15 %, m = {m}", m, trade_off(0.02, 0.15)) for m in (50, 200)),
@@ -117,7 +119,7 @@ WORLDS = (
     World("W4 noisy trade-off 0.2 to 50 %, m = 200", 200, trade_off(0.002, 0.5, 0.05)),
     World("W5 a tenth at 1, the rest at 8 %, m = 50", 50, two_kinds(0.01, 0.08, 0.1, 0.02)),
     *(World(f"W6 all at 6 %, by fives, m = {m}", m, equal(0.06), 5) for m in (50, 200)),
-    World("W7 all at 1 %, m = 50", 50, equal(0.01)),
+    SAFE,
     World("W8 as W5 under three seeds, m = 50", 50, two_kinds(0.01, 0.08, 0.1, 0.02), seeds=3),
 )
 

@@ -76,11 +76,14 @@ def test_what_is_said_is_hardly_ever_false_where_nothing_is_safe(
     assert sum(item.unsafe_again for item in found["uncorrected"]) >= luck
     # At the level of 0.05, more than 5 of 30 have a probability of 0.003.
     assert sum(item.false for item in found["search"]) <= 5
+    assert sum(item.unsafe_again for item in found["decision"]) <= 5
+    assert sum(item.false for item in found["decision"]) <= 5
 
 
 @pytest.mark.slow
 def test_what_is_safe_and_useful_is_found() -> None:
     found = selection.simulate(worlds.World("all", 50, worlds.equal(0.01)), 0.3, 20)
     assert sum(item.recommends for item in found["search"]) >= 19
-    kept = [item.gain for item in found["search"] if item.recommends]
+    assert sum(item.recommends for item in found["decision"]) >= 12
+    kept = [item.gain for name in ("search", "decision") for item in found[name] if item.recommends]
     assert np.mean(kept) > 0.9
