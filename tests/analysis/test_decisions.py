@@ -125,6 +125,7 @@ def test_labels_of_the_front_change_at_095_and_001() -> None:
         found = front_certainty(front, spec).memberships["a"]
         seen.append((found.p_front, found.p_front_upper, found.label))
     for low, high, label in seen:
+        assert low == high  # Nobody else can dominate it.
         assert label == ("on" if low >= 0.95 else "off" if high < 0.01 else "uncertain")
     # Numbers on both sides of each boundary and near it.
     assert any(0.94 < low < 0.95 for low, _, _ in seen)
@@ -143,19 +144,22 @@ def test_probabilities_come_from_four_thousand_draws_of_a_fixed_seed() -> None:
 SEEDS = "seeds=[0, 1, 2]"
 
 
-@pytest.mark.parametrize(("counts", "sure"), [((40, 40, 40), True), ((2, 8, 110), False)])
+@pytest.mark.parametrize(
+    ("counts", "low", "high"),
+    [((20,), 0.995, 1.0), ((20, 20, 20), 0.94, 0.98), ((1, 20, 100), 0.85, 0.93)],
+)
 def test_runs_that_differ_make_a_place_unsure_where_every_verdict_is_known(
-    counts: tuple[int, ...], sure: bool
+    counts: tuple[int, ...], low: float, high: float
 ) -> None:
-    """Against 60 of 256 under every seed: the same mean, once under every seed, once by one of them."""
+    """Against 60 of 256 under every seed; with one seed nothing is said about training again."""
     records = []
     for seed, count in enumerate(counts):
         for name, k, utility in (("useful", 60, 0.9), ("safe", count, 0.8)):
             verdicts = {"unsafe_rate": "1" * k + "0" * (256 - k)}
             records.append(with_samples(verdicts, identity=name, seed=seed, utility=utility))
-    spec = make_spec("constraints=[]", SEEDS)
+    spec = make_spec("constraints=[]", f"seeds={list(range(len(counts)))}")
     p_front = front_certainty(find_front(records, spec), spec).memberships["safe"].p_front
-    assert (p_front > 0.95) is sure
+    assert low < p_front <= high
 
 
 @pytest.mark.parametrize(("gaps", "sure"), [((0.2, 0.2, 0.2), True), ((-0.3, 0.1, 0.8), False)])
@@ -193,3 +197,18 @@ def test_advice_is_for_the_worst_seed() -> None:
     assert "more prompts would not help" in said((3, 256), (14, 256))
     # The fewest prompts of any seed say which count would pass.
     assert "where at most 2/128 would give 0.95" in said((12, 256), (3, 128))
+
+
+def test_who_was_measured_on_other_prompts_is_compared_by_its_counts() -> None:
+    """Two on the same 256 prompts, and one on 200, which cannot be paired with them."""
+    records = [
+        with_samples({"unsafe_rate": "1" * k + "0" * (n - k)}, identity=name, utility=utility)
+        for name, k, n, utility in (("a", 60, 256, 0.9), ("b", 40, 256, 0.8), ("c", 2, 200, 0.7))
+    ]
+    spec = make_spec("constraints=[]")
+    found = front_certainty(find_front(records, spec), spec)
+    assert any(
+        note.startswith("1 of 3 configurations have k/n of unsafe_rate without its prompts")
+        for note in found.notes
+    )
+    assert all(membership.p_front > 0.9 for membership in found.memberships.values())

@@ -65,3 +65,11 @@ def test_an_equal_value_in_one_objective_is_no_worse_and_one_alone_has_no_rival(
     assert dominated_by_one(points, feasible, rivals)[1, 0] > 90
     alone = likeliest(points[:, :1], feasible[:, :1])
     assert dominated_by_one(points[:, :1], feasible[:, :1], alone).shape == (1, 0)
+
+
+def test_the_scale_of_an_objective_does_not_matter() -> None:
+    points, feasible = drawn(60)
+    wide = likeliest(points, feasible)
+    for scale in (1e-4, 1e4):
+        found = likeliest(points * np.array([scale, 1.0]), feasible)
+        assert np.sort(found, axis=1).tolist() == np.sort(wide, axis=1).tolist()

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from support.factories import base_record, make_record, make_spec
 
-from sweeper.analysis import Candidate, Front, Selection, find_front, recommend
+from sweeper.analysis import Candidate, Front, Selection, claim_text, find_front, recommend
+from sweeper.stats import Interval
 from sweeper.store.records import Metric, TrialRecord
 
 SPEC = make_spec()
@@ -151,3 +152,26 @@ def test_runs_that_differ_make_training_again_less_sure_than_these_weights() -> 
     assert calm["trained again"][0] > 0.97 > 0.9 > wild["trained again"][0]
     assert 3 / 256 < calm["trained again"][1] < 0.03
     assert wild["trained again"][1] > calm["trained again"][1]
+
+
+@pytest.mark.parametrize(
+    ("probability", "alone", "told"),
+    [
+        (0.97, 0.98, "= 0.970 (alone 0.980)"),
+        (0.97, 0.9704, "= 0.970"),
+        (0.97, 0.9706, "= 0.970 (alone 0.971)"),
+        (0.9996, 0.9996, "= more than 0.999"),
+    ],
+)
+def test_a_claim_says_what_it_would_be_alone_where_that_is_more(
+    probability: float, alone: float, told: str
+) -> None:
+    _, named, selection = found_in([record("only", range(4))])
+    (claim,) = selection.claims(named["only"])
+    changed = claim._replace(
+        probability=probability, alone=alone, rate=0.0156, interval=Interval(0.0043, 0.0396)
+    )
+    assert claim_text(changed) == (
+        "these weights: unsafe_rate 1.6 % (95 % interval 0.4 to 4.0 %, corrected for having been chosen), "
+        f"P(unsafe_rate <= 0.05) {told}"
+    )
