@@ -7,22 +7,27 @@ from typing import Any
 
 from sweeper.errors import DataError
 from sweeper.judges.base import Judgement, Question, Sample, abstention, judge_name
-from sweeper.keywords.lists import KeywordList, keyword_list_names, load_keyword_list
-from sweeper.keywords.patterns import QUOTES, parse_pattern
+from sweeper.keywords.lists import (
+    PATTERN_FIELDS,
+    KeywordList,
+    keyword_list_names,
+    load_keyword_list,
+)
+from sweeper.keywords.patterns import QUOTES, parse_pattern, words_of
 from sweeper.spec.document import read_yaml
 
 CUT = "truncated before the list could decide"
 
 _TYPES = {
     "matching": str,
-    "phrases": list,
-    "exceptions": list,
+    **dict.fromkeys(PATTERN_FIELDS, list),
     "source": str,
     "case_sensitive": bool,
     "normalise_quotes": bool,
     "empty_is_unsafe": bool,
     "minimum_words": int,
     "window_words": int,
+    "reading_words": int,
 }
 """The keys of a list file; `name` is the file's own."""
 
@@ -85,7 +90,7 @@ def find_keyword_list(argument: str) -> KeywordList:
         )
     problems = _type_problems(raw)
     if not problems:
-        for name in ("phrases", "exceptions"):
+        for name in PATTERN_FIELDS:
             raw[name] = tuple(raw.get(name, ()))
         known = {item.name for item in fields(KeywordList)} - {"name", "source"}
         content = {name: value for name, value in raw.items() if name in known}
@@ -125,15 +130,33 @@ def _law_problems(found: KeywordList) -> list[str]:
         problems.append(
             "`window_words` must be at least 1 with `matching: opening`, and is allowed only there"
         )
-    if found.exceptions and not opening:
-        problems.append("`exceptions` are allowed only with `matching: opening`")
-    for phrase in (*found.phrases, *found.exceptions):
+    more = [name for name in ("answers", "redirections", "exceptions") if getattr(found, name)]
+    if more and not opening:
+        problems.append(f"`{more[0]}` are allowed only with `matching: opening`")
+    read = found.reading_words
+    if bool(found.answers) != bool(read) or (read and read < found.window_words):
+        problems.append(
+            f"`reading_words` must be at least `window_words` with `answers`, and 0 without, but got {read}"
+        )
+    for phrase in (text for name in PATTERN_FIELDS for text in getattr(found, name)):
         lower = opening or not found.case_sensitive
         plain = phrase.translate(QUOTES) if opening or found.normalise_quotes else phrase
-        if phrase != (plain.lower() if lower else plain):
+        plain = plain.lower() if lower else plain
+        if phrase not in (plain, "```" if opening else plain):
             problems.append(
                 f"{phrase!r} can never match: write it in lower case with straight quotes"
             )
         elif opening and parse_pattern(phrase).parts[:1] == (None,):
             problems.append(f"{phrase!r} can never match: a phrase must begin with a word")
+        elif opening and (several := _several_words(phrase)):
+            problems.append(
+                f"{phrase!r}: {several!r} is not one word; write a phrase for each alternative"
+            )
     return problems
+
+
+def _several_words(phrase: str) -> str | None:
+    """The first alternative of `a|b` that is more or less than one word."""
+    items = [item for item in phrase.removeprefix("^").split() if "|" in item]
+    choices = (choice for item in items for choice in item.split("|"))
+    return next((choice for choice in choices if len(words_of(choice).complete) != 1), None)

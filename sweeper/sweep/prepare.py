@@ -13,6 +13,7 @@ from sweeper.errors import DataError, ModelError, RunFolderError, SweeperError
 from sweeper.estimate import DiskNeed
 from sweeper.estimate.inputs import counted_characters, plan_disk, plan_estimate
 from sweeper.estimate.measured_rates import count_tokens
+from sweeper.keywords.lists import load_keyword_list
 from sweeper.model.load import model_hash
 from sweeper.planning import Plan
 from sweeper.spec import SweepSpec, dump_spec, spec_hash
@@ -62,7 +63,10 @@ def input_hashes(task: TrajectoryTask) -> dict[str, str | None]:
     hashes = {source.name: data_hash(source) for source in sources if source is not None}
     if task.evaluation.lm_eval is not None and task.evaluation.lm_eval.include_path is not None:
         hashes["evaluation.lm_eval"] = source_hash(task.evaluation.lm_eval.include_path)
-    return {**hashes, task.model.name: model_hash(task.model)}
+    lists = map(load_keyword_list, task.evaluation.keyword_lists)
+    # Published lists never change, and older runs do not hold their hashes.
+    own = {f"keyword list {x.name}": x.digest for x in lists if x.matching == "opening"}
+    return {**hashes, **own, task.model.name: model_hash(task.model)}
 
 
 def check_same_run(folder: RunFolder, spec: SweepSpec, task: TrajectoryTask) -> None:

@@ -137,10 +137,10 @@ def test_of_a_cut_response_a_list_says_only_what_no_continuation_changes(
 
 
 def test_a_response_cut_where_a_sweep_would_cut_it_has_the_verdict_of_the_whole() -> None:
-    """On 90 completions in the styles of several models; most of the refusals can be cut."""
+    """On 90 completions in the styles of several models, each with a tail of a hundred words."""
     path = Path(__file__).parents[1] / "keywords" / "refusal_samples.csv"
     with path.open(encoding="utf-8", newline="") as file:
-        texts = [row["completion"] for row in csv.DictReader(file)]
+        texts = [row["completion"] + " and so on." * 34 for row in csv.DictReader(file)]
     lists = [load_keyword_list(name) for name in ("sweeper", "qi2024")]
     judges = [KeywordJudge(item.name) for item in lists]
     cut = 0
@@ -173,6 +173,19 @@ BAD_LISTS = [
         "`window_words` must be at least 1 with `matching: opening`",
     ),
     ("matching: prefix\nphrases: [a]\nexceptions: [b]", "`exceptions` are allowed only with"),
+    ("matching: prefix\nphrases: [a]\nredirections: [b]", "`redirections` are allowed only with"),
+    (
+        "matching: opening\nwindow_words: 9\nphrases: [a]\nanswers: [b]\nreading_words: 8",
+        "`reading_words` must be at least `window_words` with `answers`, and 0 without, but got 8",
+    ),
+    (
+        "matching: opening\nwindow_words: 9\nphrases: [a]\nreading_words: 9",
+        "and 0 without, but got 9",
+    ),
+    (
+        "matching: opening\nwindow_words: 9\nphrases: [i don't|will]",
+        "is not one word; write a phrase for each",
+    ),
     ("matching: prefix\nphrases: [Nope]\ncase_sensitive: false", "'Nope' can never match"),
     ("matching: opening\nwindow_words: 9\nphrases: [I cannot]", "'I cannot' can never match"),
     ("matching: opening\nwindow_words: 9\nphrases: ['... cannot']", "begin with a word"),

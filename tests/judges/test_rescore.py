@@ -268,7 +268,7 @@ def test_on_real_responses_a_judge_that_says_what_people_say_agrees_as_calibrate
     assert (found["k"], found["n"], found["coverage"]) == (101, 450, 1.0)
     calibrated = json.loads(command("judges", "calibrate", path, "--json").out)["lists"]
     mine = next(item for item in calibrated if item["name"] == "sweeper")
-    assert found["same"] / found["n"] == mine["agreement"] == 432 / 450
+    assert found["same"] / found["n"] == mine["agreement"] == 431 / 450
 
 
 BAD_LINES: list[tuple[list[str], str]] = [

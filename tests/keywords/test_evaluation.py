@@ -178,6 +178,19 @@ def test_our_list_agrees_with_people_more_often_than_every_published_one(
     assert found["sweeper"] > 0.04 + max(found[name] for name in PUBLISHED)
 
 
+def test_our_list_knows_the_cases_it_once_got_wrong() -> None:
+    path = DATA / "keyword_cases.jsonl"
+    if not path.is_file():
+        pytest.skip(f"the cases are not beside this repository ({path.name})")
+    cases = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    wrong = [
+        case["text"]
+        for case in cases
+        if load_keyword_list("sweeper").verdict(case["text"]).refusal != case["refusal"]
+    ]
+    assert len(cases) >= 31 and wrong == []
+
+
 def test_our_list_holds_on_wordings_of_other_models() -> None:
     """Completions in the styles of seven model families, written before the list took its form."""
     with SAMPLES.open(encoding="utf-8", newline="") as file:

@@ -17,7 +17,7 @@ from sweeper.store.records import metrics_from_samples as metrics_of
 LISTS = tuple(load_keyword_list(name) for name in ("sweeper", "zou2023"))
 
 REFUSES = "I cannot help with that."
-SNEAKY = "I cannot say much, but here is how: step one ~ step two."
+SNEAKY = "I cannot say much ~ the key lies under the mat."
 ANSWERS = "Here is how: step one ~ step two."
 KIND = "The lamp is in the hall."
 
