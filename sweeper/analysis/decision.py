@@ -211,6 +211,19 @@ def decided_of(found: Decision | None) -> Decided | None:
     return Decided(None if found.survivor is None else found.survivor.config_id, f"{reason}.")
 
 
+def said_of(found: Decision | None, config_id: str) -> tuple[str, ...]:
+    """What a decision says of one configuration, in sentences for an export."""
+    if found is None:
+        return ("Not decided: it was not trained again on new prompts and seeds.",)
+    step = next((step for step in found.steps if step.config_id == config_id), None)
+    if step is None:
+        return ("Not decided: the sweep's decision did not test this configuration.",)
+    prompts = "prompts that did not choose it" if found.new_prompts else "the prompts of the search"
+    spent = f"place {step.place} of a walk with the error level {found.error:.3g}"
+    head = f"Decided on {prompts}, {len(found.seeds)} new seeds, {spent}: it {step.verdict}."
+    return (head, *(f"Of {weights_text(test)}." for test in step.weights))
+
+
 def decide(walk: Walk, records: Sequence[TrialRecord]) -> Decision:
     """Test the configurations of a walk, as far as they are measured; the same for the same records.
 

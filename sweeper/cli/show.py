@@ -14,6 +14,7 @@ from rich.table import Table
 
 from sweeper.analysis.decision import Decision, weights_text
 from sweeper.estimate import DiskNeed, Estimate, duration_text
+from sweeper.estimate.decision_cost import DecisionCost
 from sweeper.estimate.inputs import OnGpu
 from sweeper.memory import GIB
 from sweeper.planning import Accounting
@@ -182,6 +183,18 @@ def estimate(cost: Estimate, gpus: Sequence[OnGpu]) -> None:
         hours_text = f"{item.gpu_hours:,.3g}" if item.trials else "does not fit"
         fits.add_row(escape(item.device.name), f"{item.trials}", hours_text)
     fit(fits)
+
+
+def decision_cost(cost: DecisionCost, steps: int) -> None:
+    """The cost of the decision at the end, beside the optimizer steps of the search."""
+    texts = []
+    for walk in cost:
+        time = "" if walk.seconds is None else f", about {duration_text(walk.seconds)}"
+        texts.append(f"{walk.steps:,} optimizer steps{time}")
+    line(
+        f"decision at the end: {texts[0]} ({cost.first.steps / max(1, steps):.0%} of the search's) if the "
+        f"best configuration holds; at most {texts[1]}"
+    )
 
 
 def disk(need: DiskNeed, free: int, quota_gib: float | None) -> None:

@@ -59,6 +59,8 @@ def plan(
         show.line(f"no estimate: {found.estimate_missing}")
     else:
         show.estimate(cost, on_gpus(found.plan, loaded, cost.tokens, this_machine()))
+    if found.decision is not None:
+        show.decision_cost(found.decision, found.accounting.steps_planned)
     if found.disk is not None:
         show.disk(found.disk, found.free_bytes, loaded.compute.disk_quota_gib)
 

@@ -146,6 +146,7 @@ def _certainty(job: ExportJob) -> list[str]:
             f"- {compared_text(origin.compared)} The best of many looks better than it is; these numbers "
             f"are not corrected for this selection."
         )
+    lines += [f"- {escaped(text)}" for text in origin.decision]
     if item.gain is not None:
         sentence = "more useful" if item.gain else "NOT shown to be more useful"
         lines.append(f"- it is {sentence} than the untouched model ({escaped(item.gain_evidence)})")

@@ -31,6 +31,7 @@ def header(
     lines = [
         f"For {target}.",
         *provenance(job),
+        *job.origin.decision,
         f"Model {config['model']}{revision}; {precision_text(config)}.",
         f"{templates_text(config['template'])}; loss on completions.",
         f"Effective batch {config['batch_size']} = {split.per_device} per device x "

@@ -43,8 +43,9 @@ class Origin:
     """Where a configuration comes from.
 
     `run` is the name of its run folder, `compared` how many complete configurations it was compared with,
-    itself included; both are None where unknown. `recommended` says that the sweep recommends it.
-    `judge` is the judge of the rates, if not the first keyword list.
+    itself included; both are None where unknown. `recommended` says that the sweep recommends it. `judge`
+    is the judge of the rates, if not the first keyword list. `decision` are sentences on whether the
+    configuration holds when it is trained again.
     """
 
     run: str | None = None
@@ -52,6 +53,7 @@ class Origin:
     recommended: bool = False
     base: Candidate | None = None
     judge: str | None = None
+    decision: tuple[str, ...] = ()
 
 
 UNKNOWN = Origin()

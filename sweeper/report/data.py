@@ -24,6 +24,7 @@ from sweeper.analysis import (
     side_by_side,
     varying,
 )
+from sweeper.analysis.decision import decided_of
 from sweeper.judges import RejudgedRecords
 from sweeper.keywords.lists import LIMITS
 from sweeper.metrics import harness_metric
@@ -35,6 +36,7 @@ from sweeper.report.averaging import (
 )
 from sweeper.report.controls import ControlTable, control_tables
 from sweeper.report.cost import cost_rows
+from sweeper.report.decision import DecisionTable, decided_answer, decision_table
 from sweeper.report.figures import FrontInfo, StepInfo, front_info, step_curves
 from sweeper.report.lists import KeywordListRow, list_rows
 from sweeper.report.measures import ABSENT, Measure, measure
@@ -48,6 +50,7 @@ from sweeper.search.refine import RefinementRow, refinement_rows
 from sweeper.spec import SweepSpec, spec_hash
 from sweeper.store.folder import RunFolder
 from sweeper.store.records import TrialRecord
+from sweeper.sweep.decision import read_decision
 
 _EACH_ITS_OWN = ("seconds", "tokens", "weights_sha256")
 _MOST_VALUES = 3
@@ -73,6 +76,7 @@ class ReportData(NamedTuple):
     found: bool
     answer: str
     reason: str
+    decision: DecisionTable | None
     selection_bias: str
     facts: tuple[tuple[str, str], ...]
     warnings: tuple[str, ...]
@@ -117,7 +121,9 @@ def report_data(
     """
     records = tuple(records)
     front = find_front(records, spec)
-    found = recommend(front, spec)
+    decision = None if judged else read_decision(run, spec, front)
+    found = recommend(front, spec, decided=decided_of(decision))
+    own = varying(front.candidates, CANDIDATE_ROLE)
     certainty = front_certainty(front, spec)
     pairings = averaging_pairs(front, spec)
     centre = found.chosen or found.nearest
@@ -131,8 +137,11 @@ def report_data(
         description=spec.description.strip(),
         question=_question(spec),
         found=found.chosen is not None,
-        answer=_answer(found, varying(front.candidates, CANDIDATE_ROLE), spec),
+        answer=decided_answer(decision, own, spec)
+        if decision is not None and decision.complete
+        else _answer(found, own, spec),
         reason=found.reason,
+        decision=decision_table(decision, own, spec),
         selection_bias=_selection_bias(found, spec)
         + ("" if judged is None else f" Here, {judged.summary}."),
         facts=facts(front, accounting or {}, records),
@@ -244,8 +253,12 @@ def _selection_bias(found: Recommendation, spec: SweepSpec) -> str:
     return (
         f"{found.compared} configuration{' was' if found.compared == 1 else 's were'} compared on "
         f"the same prompts under {seeds} seed{'' if seeds == 1 else 's'}. The best "
-        "of many looks better than it is: confirm the choice on prompts that were not used for it"
-        + ("." if seeds > 2 else ", and under at least three seeds.")
+        "of many looks better than it is; "
+        + (
+            "the search has not been followed by a decision on new prompts and seeds."
+            if found.decided is None
+            else "the decision was made on other prompts or seeds, and only its numbers are free of that."
+        )
     )
 
 

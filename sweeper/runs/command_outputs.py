@@ -150,6 +150,21 @@ class TrajectoryModel(Model):
     configurations: tuple[PlannedConfiguration, ...]
 
 
+class WalkCostModel(Model):
+    """What a walk of a decision costs, beside the search."""
+
+    steps: int = Field(description="Optimizer steps.")
+    readouts: int
+    seconds: float | None = Field(description="Null without an estimate.")
+
+
+class DecisionCostModel(Model):
+    """What the decision at the end costs."""
+
+    first: WalkCostModel = Field(description="If the best configuration holds.")
+    longest: WalkCostModel = Field(description="If none of `decide.candidates` does, at most.")
+
+
 class PlanOutput(Output):
     """`sweeper plan`: what a sweep trains and what it costs."""
 
@@ -164,6 +179,7 @@ class PlanOutput(Output):
     rows: dict[str, int] | None = Field(description="Null where the data cannot be read.")
     estimate: EstimateModel | None
     estimate_missing: Text | None = Field(description="Why there is no estimate.")
+    decision: DecisionCostModel | None = Field(description="Null where nothing is decided.")
     disk: DiskModel | None
     trajectory_list: tuple[TrajectoryModel, ...]
 

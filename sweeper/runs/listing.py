@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from sweeper.analysis import find_front, recommend
+from sweeper.analysis.decision import decided_of
 from sweeper.errors import RunFolderError, SweeperError
 from sweeper.spec import SweepSpec, parse_spec
 from sweeper.store.folder import RunFolder
 from sweeper.store.records import read_records
+from sweeper.sweep.decision import read_decision
 from sweeper.sweep.disk import used_bytes
 
 State = Literal["running", "finished", "unfinished", "unreadable"]
@@ -95,7 +97,8 @@ def _whole(folder: RunFolder) -> RunLine:
     planned = folder.planned_records()
     records = read_records(folder.records).records
     found = find_front(records, spec)
-    chosen = recommend(found, spec).chosen
+    decided = decided_of(read_decision(folder, spec, found))
+    chosen = recommend(found, spec, decided=decided).chosen
     done = len(records) >= planned
     driven = folder.has_driver()
     return RunLine(

@@ -10,6 +10,7 @@ import yaml
 from sweeper import spec as sweep_files
 from sweeper.errors import SpecError, SweeperError
 from sweeper.estimate import DiskNeed, Estimate, Tokens, disk_data, duration_text
+from sweeper.estimate.decision_cost import decision_cost
 from sweeper.estimate.inputs import plan_disk, plan_estimate, planned_tokens
 from sweeper.planning import Accounting, Trajectory, make_plan
 from sweeper.planning import Plan as SweepPlan
@@ -47,8 +48,9 @@ def as_spec(sweep: SweepSpec | str | Path | Mapping[str, Any]) -> SweepSpec:
 class Plan(Result):
     """What a sweep will train, what sharing saves, and what it will cost.
 
-    `rows` counts rows to train on, held out and left out, `estimate` is time and memory and `disk` the
-    disk it needs; each is None where data are missing, and `estimate_missing` says which.
+    `rows` counts rows to train on, held out and left out, `estimate` is time and memory, `decision` what
+    the decision at the end costs beside it, and `disk` the disk it needs; each is None where data are
+    missing, and `estimate_missing` says which.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Plan(Result):
         self.estimate_missing = cost if isinstance(cost, str) else None
         self.rows = rows
         self.disk = disk
+        self.decision = decision_cost(plan, spec, self.estimate)
         self.free_bytes = free_disk_bytes(Path("runs") / spec.name)
 
     @property
@@ -98,6 +101,7 @@ class Plan(Result):
                 "rows": self.rows,
                 "estimate": None if self.estimate is None else self.estimate.to_data(),
                 "estimate_missing": self.estimate_missing,
+                "decision": self.decision,
                 "disk": disk_data(self.disk, self.free_bytes),
                 "trajectory_list": self.trajectories,
             }

@@ -5,6 +5,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from sweeper.analysis import Certainty, Front, recommend
+from sweeper.analysis.decision import decided_of
 from sweeper.errors import SweeperError
 from sweeper.report.averaging import averaging_pairs
 from sweeper.report.data import curve_metrics
@@ -16,6 +17,7 @@ from sweeper.report.figures.draw_training import training_figure
 from sweeper.report.sections import chart_infos
 from sweeper.spec import SweepSpec
 from sweeper.store.folder import RunFolder
+from sweeper.sweep.decision import read_decision
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -27,7 +29,8 @@ class Plots:
     def __init__(
         self, folder: RunFolder, front: Front, spec: SweepSpec, certainty: Certainty
     ) -> None:
-        found = recommend(front, spec)
+        decided = decided_of(read_decision(folder, spec, front))
+        found = recommend(front, spec, decided=decided)
         centre = found.chosen or found.nearest
         info = front_info(front, spec, found.chosen, certainty)
         self._draw: dict[str, Callable[[], Figure]] = {"front": partial(front_figure, info)}

@@ -17,7 +17,7 @@ from sweeper.analysis import (
     policy_of,
     recommend,
 )
-from sweeper.analysis.decision import decided_of
+from sweeper.analysis.decision import decided_of, said_of
 from sweeper.errors import ExportError, RunFolderError, SweeperError
 from sweeper.export import Origin, export, formats_of
 from sweeper.judges import MIN_COVERAGE, RejudgedRecords, overlay
@@ -426,6 +426,7 @@ class Run:
             recommended=best is not None and best.config_id == chosen.config_id,
             base=found.analysis.base,
             judge=None if judged is None else judged.summary,
+            decision=said_of(found.decision, chosen.config_id),
         )
 
     def _candidate(self, front: Front, config_id: str) -> Candidate:

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from sweeper.analysis import Front, Recommendation, find_front, recommend, varying
+from sweeper.analysis import SAFEST_USEFUL, Front, Recommendation, find_front, recommend, varying
+from sweeper.analysis.decision import decided_of
 from sweeper.errors import SweeperError
 from sweeper.report import render, report_data
 from sweeper.report.samples import gather
@@ -17,6 +18,7 @@ from sweeper.spec import SweepSpec
 from sweeper.store.folder import RunFolder
 from sweeper.store.progress import TrajectoryProgress, read_trajectory
 from sweeper.store.records import GrowingRecords, TrialRecord
+from sweeper.sweep.decision import read_decision, stage_folder
 
 DAMAGE = (
     SweeperError,
@@ -101,8 +103,8 @@ class RunView:
             run.judgements,
             run.rounds,
             run.refinements,
-            run.confirm,
-            run.confirm / run.records.name,
+            stage_folder(run, SAFEST_USEFUL).records,
+            stage_folder(run, SAFEST_USEFUL).spec,
         )
 
     def found(self) -> RunSnapshot:
@@ -118,6 +120,7 @@ class RunView:
                 run = open_run(self.folder.root)
                 records, spec = self._records.read(), run.spec
                 front = find_front(records, spec)
+                decision = read_decision(self.folder, spec, front)
                 planned = run.accounting.get("readouts")
                 self._found = (
                     stamp,
@@ -125,7 +128,7 @@ class RunView:
                         spec,
                         records,
                         front,
-                        recommend(front, spec),
+                        recommend(front, spec, decided=decided_of(decision)),
                         planned if type(planned) is int else None,
                         varying(front.candidates),
                     ),

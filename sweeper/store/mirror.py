@@ -41,8 +41,9 @@ RETRY_POLICY = RetryPolicy(first_seconds=0.5, longest_seconds=15.0, total_second
 """How long an unavailable store is retried at the start and at the end of a run."""
 
 _MIRRORED_NAMES = re.compile(
-    r"run\.json|spec\.yaml|plan\.json|report\.html|(records|rounds|refinements|judgements)\.jsonl|"
-    r"generations/[\w-]+\.jsonl|trajectories/[\w-]+/(progress\.json|outbox/[\w-]+\.json)"
+    r"(confirm/\w[\w.-]*/)?(run\.json|spec\.yaml|plan\.json|report\.html|"
+    r"(records|rounds|refinements|judgements)\.jsonl|generations/[\w-]+\.jsonl|"
+    r"trajectories/[\w-]+/(progress\.json|outbox/[\w-]+\.json))"
 )
 
 _log = logging.getLogger("sweeper.store.mirror")
@@ -375,7 +376,16 @@ def _is_worth_a_retry(error: BaseException) -> bool:
 
 
 def _mirrored(folder: RunFolder) -> Iterator[Path]:
-    """The files to copy besides the records, starting with those that describe the run."""
+    """The files to copy besides the records, those of decisions included; what describes the run first."""
+    yield from _described(folder)
+    for path in sorted(folder.confirm.glob("[!.]*")):
+        decision = RunFolder(path)
+        yield from _described(decision)
+        if decision.records.is_file():
+            yield decision.records
+
+
+def _described(folder: RunFolder) -> Iterator[Path]:
     named = (folder.spec, folder.plan, folder.info, folder.rounds, folder.refinements)
     yield from (path for path in (*named, folder.judgements, folder.report) if path.is_file())
     yield from sorted(folder.generations.glob("[!.]*.jsonl"))
@@ -385,7 +395,7 @@ def _mirrored(folder: RunFolder) -> Iterator[Path]:
 
 def _is_final(name: str) -> bool:
     """Whether equal size implies equal contents, as for responses and outgoing records."""
-    return name.startswith("generations/") or "/outbox/" in name
+    return "generations/" in name or "/outbox/" in name
 
 
 def _state(path: Path) -> tuple[int, int]:

@@ -238,6 +238,24 @@ def test_a_decision_is_a_table_and_data(
     frame = found.frame()
     assert list(frame["holds"]) == [False] * 4 + [True]
     assert (frame["P.unsafe_rate"] > 0.99).tolist() == [False] * 4 + [True]
+    report = run.report(tmp_path / "page.html")
+    table = report.data.decision
+    assert table is not None and [row.outcome for row in table.rows[:5]] == [
+        "does not hold"
+    ] * 4 + ["holds"]
+    assert "trained again under 5 new seeds" in report.data.answer
+    assert report.data.found and run.recommend().chosen is not None
+    assert run.recommend().chosen.config_id == found.survivor.config_id  # type: ignore[union-attr]
+    page = Path(report).read_text(encoding="utf-8")
+    assert '<h3 id="decision">' in page and "number 5 of the search, holds" in page
+    run.export("card", out=tmp_path / "export")
+    card = (tmp_path / "export" / "model_card.md").read_text(encoding="utf-8").replace("\\", "")
+    assert "- Decided on prompts that did not choose it, 5 new seeds, place 5 of a walk" in card
+    assert "- Of these weights, unsafe_rate 0/240 under seed 0" in card
+    other = run.recommend().analysis.ranked[-1].config_id
+    run.export("card", out=tmp_path / "other", config=other)
+    card = (tmp_path / "other" / "model_card.md").read_text(encoding="utf-8")
+    assert "decision did not test this configuration" in card
     data = found.to_dict()["decision"]
     assert data == run.recommend().to_dict()["decision"]
     assert data["survivor"] == found.survivor.config_id if found.survivor else None

@@ -120,11 +120,17 @@ def test_what_was_sent_comes_back_on_an_empty_disk(store: Store, tmp_path: Path)
     add(here, RECORDS[5:])
     with here.records.open("ab") as file:
         file.write(b'{"torn')
+    decision = begun(here.confirm / "max-utility-at-0.02")
+    add(decision, RECORDS[:2])
+    (here.confirm / ".hidden").mkdir()
     first.push()
     assert not list(store.root.rglob("checkpoint*"))
+    assert len(read_records(store.root / "confirm/max-utility-at-0.02/records.jsonl").records) == 2
     there = RunFolder(tmp_path / "there")
     there.create()
     (store.root / "trajectories" / "x").mkdir(parents=True)
+    (store.root / "confirm" / "x").mkdir(parents=True)
+    (store.root / "confirm" / "x" / "evil.sh").write_text("not ours", encoding="utf-8")
     (store.root / "trajectories" / "x" / "evil.sh").write_text("not ours", encoding="utf-8")
     second = mirror(store, there)
     assert second.pull("k") == len(contents(there.root)) > len(RECORDS)
@@ -134,6 +140,7 @@ def test_what_was_sent_comes_back_on_an_empty_disk(store: Store, tmp_path: Path)
     assert list(read_records(there.records).records) == RECORDS
     assert second.pull("k") == 0
     (store.root / "trajectories" / "x" / "evil.sh").unlink()
+    (store.root / "confirm" / "x" / "evil.sh").unlink()
     second.push()
     assert contents(store.root) == contents(there.root)
 

@@ -1,0 +1,71 @@
+"""What the decision at the end of a sweep costs, before anything is known of its candidates."""
+
+from statistics import fmean
+from typing import NamedTuple
+
+from sweeper.estimate.estimate import Estimate, makespan, trajectory_seconds
+from sweeper.planning import Plan, Trajectory
+from sweeper.spec import SweepSpec
+
+
+class WalkCost(NamedTuple):
+    """Optimizer steps and readouts of a walk, and its time in seconds, None without an estimate."""
+
+    steps: int
+    readouts: int
+    seconds: float | None
+
+
+class DecisionCost(NamedTuple):
+    """What a decision costs at most: `first` if the best configuration holds, `longest` if none does.
+
+    Which configurations are tested is not known before the search: counted are the paths with the most
+    steps, each to its end, with one tested configuration and its control read from each.
+    """
+
+    first: WalkCost
+    longest: WalkCost
+
+
+def decision_cost(plan: Plan, spec: SweepSpec, cost: Estimate | None) -> DecisionCost | None:
+    """The cost of the decision of a sweep; None where it has none.
+
+    Args:
+        plan: Of the search.
+        spec: Of the sweep.
+        cost: The estimate of the search, whose rates are used.
+    """
+    if not spec.decide or not spec.constraints:
+        return None
+    paths = [
+        item
+        for item in plan.trajectories
+        if item.seed == spec.seeds[0] and any(c.role == "candidate" for c in item.configurations)
+    ]
+    paths.sort(key=lambda item: -item.steps * item.settings.batch_size)
+    seeds, old = spec.decide.seeds, len(spec.seeds)
+    each = [_walk([(path, seeds), (path, old)], cost) for path in paths]
+    longest = _walk([(path, seeds) for path in paths[: spec.decide.candidates]], cost)
+    known = [walk.seconds for walk in each if walk.seconds is not None]
+    first = WalkCost(
+        round(fmean(walk.steps for walk in each)),
+        round(fmean(walk.readouts for walk in each)),
+        fmean(known) if known else None,
+    )
+    return DecisionCost(first, longest)
+
+
+def _walk(rounds: list[tuple[Trajectory, int]], cost: Estimate | None) -> WalkCost:
+    """Rounds one after the other, each a path under some seeds."""
+    seconds = None
+    if cost is not None:
+        seconds = cost.rates.startup_seconds
+        for path, seeds in rounds:
+            train, evaluate, load = trajectory_seconds(path, cost.rates, cost.tokens)
+            each = train + load + 2 * evaluate / len(path.configurations)
+            seconds += makespan([each] * seeds, cost.workers)
+    return WalkCost(
+        sum(path.steps * seeds for path, seeds in rounds),
+        sum(2 * seeds for _, seeds in rounds),
+        seconds,
+    )

@@ -1,0 +1,34 @@
+"""What a decision is said to cost, against what its rounds are made of."""
+
+import pytest
+from support.decisions import halved
+
+from sweeper.estimate.decision_cost import decision_cost
+from sweeper.planning import make_plan
+from sweeper.spec import SweepSpec
+
+
+def cost(text: str, *overrides: str) -> tuple[SweepSpec, tuple[int, int, int, int]]:
+    spec = halved(text, *overrides)
+    found = decision_cost(make_plan(spec), spec, None)
+    assert found is not None and found.first.seconds is None
+    first, longest = found
+    return spec, (first.steps, first.readouts, longest.steps, longest.readouts)
+
+
+def test_the_first_walk_is_one_path_under_new_and_old_seeds(tiny_spec_text: str) -> None:
+    """Three paths of four steps; the control of the trainers' defaults is none of the candidates."""
+    assert cost(tiny_spec_text)[1] == ((5 + 1) * 4, 12, 3 * 5 * 4, 30)
+    assert cost(tiny_spec_text, "seeds=[0, 1]")[1][:2] == ((5 + 2) * 4, 14)
+    assert cost(tiny_spec_text, "decide={seeds: 3, candidates: 2}")[1] == (16, 8, 2 * 3 * 4, 12)
+
+
+def test_paths_of_other_lengths_are_averaged_and_the_longest_counted(tiny_spec_text: str) -> None:
+    overrides = ("space.lr_scheduler_type=linear", "decide.candidates=1")
+    assert cost(tiny_spec_text, *overrides)[1] == (6 * 3, 12, 5 * 4, 10)
+
+
+@pytest.mark.parametrize("override", ["decide=false", "constraints=[]"])
+def test_without_a_decision_there_is_no_cost(tiny_spec_text: str, override: str) -> None:
+    spec = halved(tiny_spec_text, override)
+    assert decision_cost(make_plan(spec), spec, None) is None
