@@ -43,8 +43,12 @@ class Comparison(NamedTuple):
     notes: tuple[str, ...]
 
 
-def compare_configurations(items: Sequence[Candidate], spec: SweepSpec) -> Comparison:
+def compare_configurations(
+    items: Sequence[Candidate], spec: SweepSpec, among: Sequence[Candidate] = ()
+) -> Comparison:
     """Put two to four configurations of one sweep side by side.
+
+    `among` are all candidates of the sweep, see `paired_difference`.
 
     Raises:
         SweeperError: fewer, more, or one twice.
@@ -59,7 +63,9 @@ def compare_configurations(items: Sequence[Candidate], spec: SweepSpec) -> Compa
         items=tuple(items),
         settings=_settings(items),
         metrics=tuple(
-            Measured(name, tuple(paired_difference(other, first, name) for other in others))
+            Measured(
+                name, tuple(paired_difference(other, first, name, among=among) for other in others)
+            )
             for name in metric_names(items, spec)
         ),
         notes=_notes(items),
@@ -89,9 +95,12 @@ def _notes(items: Sequence[Candidate]) -> tuple[str, ...]:
         "intervals and p-values are not corrected for choosing these configurations among others"
     ]
     if len({item.seeds for item in items}) > 1:
-        notes.append("not all were trained under the same seeds: verdicts are not paired by seed")
-    if any(len(item.seeds) == 1 for item in items):
-        notes.append("one seed: these intervals do not include the variation between training runs")
+        notes.append("not all were trained under the same seeds")
+    if any(len(item.seeds) == 1 for item in items if item.role != BASE_ROLE):
+        notes.append(
+            "one seed: differences are between these weights, and do not include the variation between "
+            "training runs"
+        )
     notes += [
         f"{item.config_id} is not complete: {item.excluded}"
         for item in items

@@ -1,7 +1,7 @@
 """The controls of a configuration among all candidates, and how it differs from them."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from sweeper.analysis.candidate import Candidate
@@ -107,19 +107,25 @@ def controls(
 
 def contrasts(candidate: Candidate, front: Front, spec: SweepSpec) -> tuple[Contrast, ...]:
     """A configuration minus each of its controls, in the unsafe rate and the utility."""
-    return contrasts_with(candidate, controls(candidate, front, spec), spec)
+    return contrasts_with(candidate, controls(candidate, front, spec), spec, front.candidates)
 
 
 def contrasts_with(
-    candidate: Candidate, others: Iterable[tuple[str, Candidate | None]], spec: SweepSpec
+    candidate: Candidate,
+    others: Iterable[tuple[str, Candidate | None]],
+    spec: SweepSpec,
+    among: Sequence[Candidate] = (),
 ) -> tuple[Contrast, ...]:
-    """A configuration minus each of the named others that exist and are not the same one."""
+    """A configuration minus each of the named others that exist and are not the same one.
+
+    `among` are all candidates of the sweep, see `paired_difference`.
+    """
     return tuple(
         Contrast(
             name,
             other,
-            paired_difference(candidate, other, UNSAFE.metric),
-            paired_difference(candidate, other, spec.utility.metric),
+            paired_difference(candidate, other, UNSAFE.metric, among=among),
+            paired_difference(candidate, other, spec.utility.metric, among=among),
         )
         for name, other in others
         if other is not None and other is not candidate

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sweeper.analysis.candidate import Candidate, losses
 from sweeper.analysis.draws import MetricDraws, is_bounded, metric_draws, weights_of
 from sweeper.analysis.front import Front, non_dominated
+from sweeper.analysis.paired_tests import Claim
 from sweeper.analysis.rivals import dominated_by_one, likeliest
 from sweeper.metrics import SAFETY_METRICS
 from sweeper.spec import ObjectiveSpec, SweepSpec
@@ -23,7 +24,6 @@ from sweeper.stats import Interval, hypervolume
 
 Floats = NDArray[np.float64]
 Label = Literal["on", "uncertain", "off"]
-Claim = Literal["these weights", "trained again"]
 """What P(on front) is about: the weights that were measured, or their configurations over training runs."""
 
 ON = 0.95

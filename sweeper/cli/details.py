@@ -31,7 +31,7 @@ from sweeper.cli.options import (
     open_run,
     without_gc,
 )
-from sweeper.cli.recommending import difference_text, differences_table, p_text
+from sweeper.cli.recommending import claim_text, difference_text, differences_table, p_text
 from sweeper.judges import MIN_COVERAGE
 from sweeper.runs.command_outputs import LsOutput
 from sweeper.runs.listing import RunLine, list_runs
@@ -245,8 +245,9 @@ def _differences(found: analysis.Comparison) -> Table:
     table = Table(title=f"Each minus the first, {escape(first.config_id)}", title_justify="left")
     for name in ("configuration", "metric"):
         table.add_column(name)
-    for name in ("difference (95 % interval)", "exact McNemar p"):
+    for name in ("difference (95 % interval)", "p"):
         table.add_column(name, justify="right")
+    table.add_column("holds for")
     table.add_column("based on")
     for index, other in enumerate(others):
         for metric in found.metrics:
@@ -257,6 +258,7 @@ def _differences(found: analysis.Comparison) -> Table:
                 metric.metric,
                 difference_text(gap, mark=False),
                 p_text(gap),
+                claim_text(gap),
                 on,
             )
             table.add_row(*map(escape, cells))

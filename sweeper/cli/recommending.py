@@ -122,19 +122,21 @@ def print_recommendation(result: "Recommendation") -> None:
 
 
 def differences_table(contrasts: Sequence[Contrast], spec: SweepSpec, title: str) -> Table:
-    """A configuration against others, one per row, with the exact test of the unsafe rate."""
+    """A configuration against others, one per row, with the test of the unsafe rate."""
     table = Table(title=title, title_justify="left")
     table.add_column("against")
     table.add_column("unsafe_rate", justify="right")
     table.add_column("unsafe only here, only there")
-    table.add_column("exact McNemar p", justify="right")
+    table.add_column("p", justify="right")
     table.add_column(spec.utility.metric, justify="right")
+    table.add_column("holds for")
     for name, _, unsafe, utility in contrasts:
         cells = (
             difference_text(unsafe),
             _discordant(unsafe),
             p_text(unsafe),
             difference_text(utility),
+            claim_text(unsafe or utility),
         )
         table.add_row(name, *cells)
     return table
@@ -152,10 +154,15 @@ def difference_text(found: PairedDifference | None, *, mark: bool = True) -> str
 
 
 def p_text(found: PairedDifference | None) -> str:
-    """The largest p over seeds; a dash where there are no verdicts to pair."""
+    """The p of a rate; a dash where there are no verdicts to pair."""
     if found is None or found.p_value is None:
         return "-"
     return "below 0.001" if found.p_value < 0.001 else f"{found.p_value:.3f}"
+
+
+def claim_text(found: PairedDifference | None) -> str:
+    """`these weights`, or `trained again` where runs vary, too."""
+    return "-" if found is None else found.claim
 
 
 def _discordant(found: PairedDifference | None) -> str:

@@ -7,9 +7,24 @@ from typing import Any
 
 import numpy as np
 
-from sweeper.analysis import CANDIDATE_ROLE, Candidate, Front, has_verdicts, rows_of
+from sweeper.analysis import (
+    BASE_ROLE,
+    CANDIDATE_ROLE,
+    ENOUGH_SEEDS,
+    FEWEST_POOLED_DF,
+    UNTRAINED,
+    Candidate,
+    Front,
+    has_verdicts,
+    own_part,
+    pooled_part,
+    pooled_runs,
+    rows_of,
+    runs_key,
+)
 from sweeper.spec import SweepSpec
-from sweeper.stats import t_quantile
+from sweeper.stats import RunPart
+from sweeper.stats.runs import RunVariance
 
 CONFIDENCE = 0.95
 BUDGET = 2_500_000
@@ -28,8 +43,9 @@ def pair_block(
         chosen: The recommended configuration.
 
     Returns:
-        `metrics` by name, `z` and `t` the quantiles of the confidence (t by n), `of` the packed
-        samples by id, `left_out` how many configurations have samples that did not fit.
+        `metrics` by name, `confidence`, `z` its normal quantile, `enough_seeds` as in
+        `runs_of_difference`, `of` the packed samples by id, `left_out` how many
+        configurations have samples that did not fit.
     """
     wanted = [item.metric for item in spec.objectives]
     wanted += [item.metric for item in spec.constraints]
@@ -46,36 +62,45 @@ def pair_block(
         return candidate is not chosen, candidate.role == CANDIDATE_ROLE, order[candidate.config_id]
 
     packed: dict[str, Any] = {}
-    sizes: set[int] = set()
+    pools = {name: pooled_runs(front.candidates, name) for name in metrics}
     spent = left_out = 0
     for item in sorted((items[name] for name in ordered), key=rank):
-        found = {name: _packed(item, name, sizes) for name in metrics if name in item.values}
+        found = {name: _packed(item, name, pools[name]) for name in metrics if name in item.values}
         size = sum(len(text) for values in found.values() for text in values.get("samples", ()))
         if spent + size > BUDGET:
             left_out += 1
             continue
         spent += size
-        packed[item.config_id] = {"seeds": item.seeds, "metrics": found}
-    share = 0.5 + CONFIDENCE / 2
+        packed[item.config_id] = {
+            "runs": [] if item.role == BASE_ROLE else [f"{t} {seed}" for t, seed in runs_key(item)],
+            "trained": item.role != BASE_ROLE,
+            "metrics": found,
+        }
     return {
         "metrics": metrics,
-        "z": NormalDist().inv_cdf(share),
-        "t": {n: t_quantile(share, n - 1) for n in sorted(sizes)},
+        "confidence": CONFIDENCE,
+        "z": NormalDist().inv_cdf(0.5 + CONFIDENCE / 2),
+        "enough_seeds": ENOUGH_SEEDS,
         "of": packed,
         "left_out": left_out,
     }
 
 
-def _packed(candidate: Candidate, metric: str, sizes: set[int]) -> dict[str, Any]:
-    """A metric of a candidate: verdicts as bits of each seed, else rows averaged over seeds, in base64."""
+def _packed(candidate: Candidate, metric: str, pool: RunVariance) -> dict[str, Any]:
+    """A metric of a candidate: verdicts as bits of each seed, else rows averaged over seeds, in base64.
+
+    `own` and `pooled` are what runs add to its variance, as [variance, single, df], from its own seeds and
+    from all; null where they are not known.
+    """
     n = min(m.n for m in candidate.measured(metric))
     found: dict[str, Any] = {"value": candidate.values[metric], "n": n}
     found["sampled"] = candidate.is_sampled(metric)
+    found["each"] = [item.value for item in candidate.measured(metric)]
+    found["own"], found["pooled"] = _run_parts(candidate, metric, pool)
     rows = rows_of(candidate, metric)
     if rows is None or len(rows) < 2:
         return found
     found["n"] = len(rows)
-    sizes.add(len(rows))
     if has_verdicts(candidate, metric):
         bits = [
             np.frombuffer(str(r.samples[metric]).encode(), np.uint8) - 48 for r in candidate.records
@@ -86,6 +111,17 @@ def _packed(candidate: Candidate, metric: str, sizes: set[int]) -> dict[str, Any
             "samples": [_text(np.packbits(b).tobytes()) for b in bits],
         }
     return {**found, "verdicts": False, "samples": [_text(rows.astype("<f8").tobytes())]}
+
+
+def _run_parts(
+    candidate: Candidate, metric: str, pool: RunVariance
+) -> tuple[RunPart | None, RunPart | None]:
+    if candidate.role == BASE_ROLE:
+        return UNTRAINED, UNTRAINED
+    if len(candidate.records) < 2:
+        return None, None
+    known = pool.df >= FEWEST_POOLED_DF and has_verdicts(candidate, metric)
+    return own_part(candidate, metric), pooled_part(candidate, metric, pool) if known else None
 
 
 def _text(data: bytes) -> str:

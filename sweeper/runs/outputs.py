@@ -47,12 +47,16 @@ class DifferenceModel(Model):
     second: Number = Field(description="Mean of the second over its seeds.")
     difference: Number
     interval: Ends | None = Field(description="Null where only two values are known.")
+    claim: Claim = Field(
+        description="`these weights`: only prompts vary, as one was trained under a single seed; "
+        "`trained again`: training runs vary, too."
+    )
     paired: bool = Field(description="Whether the same prompts or rows were compared one by one.")
     n: int = Field(description="Prompts or rows compared.")
     discordant: tuple[DiscordantModel, ...] = Field(description="One entry per seed; of rates.")
-    mcnemar_p: float | None = Field(
-        validation_alias="p_value",
-        description="Exact two-sided McNemar test, the largest p over seeds; null for other metrics.",
+    p_value: float | None = Field(
+        description="Two-sided, of rates: McNemar's exact test of these weights, Student's t over prompts "
+        "and seeds of configurations trained again; null for other metrics."
     )
 
 

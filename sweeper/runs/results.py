@@ -379,6 +379,13 @@ def _ends(interval: tuple[float, float] | None) -> dict[str, float | None]:
 
 def _of_difference(found: Mapping[str, Any] | None) -> dict[str, Any]:
     if found is None:
-        return {"difference": None, **_ends(None), "paired": None, "n": None, "mcnemar_p": None}
-    kept = ("difference", "paired", "n", "mcnemar_p")
+        return {
+            "difference": None,
+            **_ends(None),
+            "claim": None,
+            "paired": None,
+            "n": None,
+            "p_value": None,
+        }
+    kept = ("difference", "claim", "paired", "n", "p_value")
     return {**{name: found[name] for name in kept}, **_ends(found["interval"])}

@@ -268,7 +268,9 @@ class Run:
         """
         front = self.front()
         items = [self._candidate(front, config_id) for config_id in config_ids]
-        return Comparison(compare_configurations(items, front.spec), front)
+        return Comparison(
+            compare_configurations(items, front.spec, front.analysis.candidates), front
+        )
 
     def responses(
         self,

@@ -7,11 +7,17 @@ benchmarks/coverage.py measures coverage.
 from sweeper.stats.distributions import beta_cdf, beta_quantile, t_quantile
 from sweeper.stats.hypervolume import hypervolume
 from sweeper.stats.paired import (
+    THESE_WEIGHTS,
     DiscordantPairs,
+    RunPart,
+    discordant_means,
     discordant_pairs,
+    joint,
     mcnemar,
     mean_interval,
     paired_difference_interval,
+    run_part,
+    two_way_p,
 )
 from sweeper.stats.rates import (
     Interval,
@@ -24,21 +30,27 @@ from sweeper.stats.rates import (
 from sweeper.stats.sequential import decided, refutes_rate
 
 __all__ = [
+    "THESE_WEIGHTS",
     "DiscordantPairs",
     "Interval",
+    "RunPart",
     "beta_cdf",
     "beta_quantile",
     "decided",
     "difference_lower_bound",
+    "discordant_means",
     "discordant_pairs",
     "hypervolume",
+    "joint",
     "largest_passing_count",
     "mcnemar",
     "mean_interval",
     "paired_difference_interval",
     "probability_at_most",
     "refutes_rate",
+    "run_part",
     "t_quantile",
+    "two_way_p",
     "upper_bound",
     "wilson_interval",
 ]

@@ -45,7 +45,14 @@ def normal_quantile(shares: Floats) -> Floats:
 
 
 def t_quantile(share: float, degrees: float) -> float:
-    """The quantile of Student's t, for a share in (0, 1) and degrees of freedom above 0."""
-    from scipy.special import stdtrit
+    """The quantile of Student's t, for a share in (0, 1); infinite degrees of freedom give the normal."""
+    from scipy.special import ndtri, stdtrit
 
-    return float(stdtrit(degrees, share))
+    return float(ndtri(share) if degrees == np.inf else stdtrit(degrees, share))
+
+
+def t_tail(value: float, degrees: float) -> float:
+    """P(T > value) for Student's t; degrees of freedom above 0, infinite ones give the normal."""
+    from scipy.special import ndtr, stdtr
+
+    return float(ndtr(-value) if degrees == np.inf else stdtr(degrees, -value))

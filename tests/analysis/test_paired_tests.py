@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from scipy.special import ndtr, ndtri
+from scipy.stats import t
 from support.factories import base_record, make_record, make_spec, with_samples
 from support.oracles import mean_difference_interval
 
@@ -12,13 +14,14 @@ from sweeper.analysis import (
     lower_bound_of,
     paired_difference,
     rows_of,
+    runs_of_difference,
 )
 from sweeper.analysis.paired_tests import interval_of_verdicts
 from sweeper.stats import (
     difference_lower_bound,
+    discordant_means,
     discordant_pairs,
     mcnemar,
-    mean_interval,
     paired_difference_interval,
     wilson_interval,
 )
@@ -90,7 +93,7 @@ def test_ratios_are_linearised_as_the_bootstrap_over_rows_finds(metric: str) -> 
     assert np.abs(np.array(found.interval) - expected).max() < 0.12 * width
 
 
-def test_verdicts_averaged_over_seeds_are_never_certain_and_are_wider_than_students() -> None:
+def test_verdicts_averaged_over_seeds_are_never_certain() -> None:
     same = "0" * 80
     records = [
         with_samples({"unsafe_rate": same}, identity=i, seed=s) for i in "ab" for s in (0, 1)
@@ -101,23 +104,137 @@ def test_verdicts_averaged_over_seeds_are_never_certain_and_are_wider_than_stude
     assert found.interval.low < -0.02 and found.interval.high > 0.02
     assert found.p_value == 1.0 and len(found.discordant) == 2
     apart = np.array([0.5, -0.5, 1.0, *[0.0] * 77])
+    pairs = discordant_means(apart)
+    assert pairs.difference == pytest.approx(apart.mean())
+    assert pairs.variance == pytest.approx((apart**2).sum() / 80**2)
     wide = interval_of_verdicts(apart, 0.95)
-    student = mean_interval(float(apart.mean()), apart, 0.95)
-    assert wide.high - wide.low > student.high - student.low
     assert wide.low < apart.mean() < wide.high
 
 
-def test_the_p_over_seeds_is_the_largest() -> None:
-    texts = {("a", 0): "1111111100", ("a", 1): "1100000000", ("b", 0): "0" * 10, ("b", 1): "0" * 10}
+def over_seeds(
+    tables: dict[str, list[str]], *, alone: bool = True, roles: dict[str, str] | None = None
+) -> dict[str, Candidate]:
+    """Candidates with verdicts under each seed, of trajectories of their own unless not `alone`."""
     records = [
-        with_samples({"unsafe_rate": text}, identity=i, seed=s) for (i, s), text in texts.items()
+        with_samples(
+            {"unsafe_rate": text},
+            identity=name,
+            seed=seed,
+            learning_rate=1e-4 * (1 + place * alone),
+            role=(roles or {}).get(name, "candidate"),
+        )
+        for place, (name, texts) in enumerate(tables.items())
+        for seed, text in enumerate(texts)
     ]
-    one, other = candidates(*records, seeds="[0, 1]")
-    found = paired_difference(one, other, "unsafe_rate")
-    assert found is not None
-    each = [mcnemar(pair) for pair in found.discordant]
-    assert each == [2 / 2**8, 2 / 2**2]
-    assert found.p_value == 0.5
+    most = max(map(len, tables.values()))
+    return {i.config_id: i for i in candidates(*records, seeds=str(list(range(most))))}
+
+
+def difference(
+    items: dict[str, Candidate], first: str = "a", second: str = "b", *, pooled: bool = True
+) -> PairedDifference:
+    among = list(items.values()) if pooled else []
+    found = paired_difference(items[first], items[second], "unsafe_rate", among=among)
+    assert found is not None and found.interval is not None
+    return found
+
+
+def width(found: PairedDifference) -> float:
+    assert found.interval is not None
+    return found.interval.high - found.interval.low
+
+
+def test_a_difference_that_all_seeds_show_is_certain_however_many_seeds_show_none() -> None:
+    n = 240
+    worse = ["1" * 80 + "0" * (n - 80)] * 6 + ["0" * n] * 2
+    found = difference(over_seeds({"a": worse, "b": ["0" * n] * 8}))
+    assert found.p_value is not None and found.p_value < 0.01
+    assert found.interval is not None and found.interval.low > 0
+    assert max(mcnemar(pair) for pair in found.discordant) == 1.0
+
+
+def test_seeds_that_contradict_each_other_show_nothing() -> None:
+    n = 240
+    up, none = "1" * 60 + "0" * (n - 60), "0" * n
+    found = difference(over_seeds({"a": [up, none], "b": [none, up]}))
+    assert max(mcnemar(pair) for pair in found.discordant) < 0.001
+    assert found.p_value == 1.0
+    assert found.interval is not None and found.interval.low < -0.1 < 0.1 < found.interval.high
+
+
+def test_two_way_variance_is_that_of_a_balanced_table_by_hand() -> None:
+    rng = np.random.default_rng(8)
+    tables = {
+        name: ["".join(map(str, (rng.random(200) < rate).astype(int))) for _ in range(5)]
+        for name, rate in (("a", 0.3), ("b", 0.2))
+    }
+    found = difference(over_seeds(tables), pooled=False)
+    a, b = (np.array([[int(v) for v in text] for text in texts]) for texts in tables.values())
+    apart = a.mean(axis=0) - b.mean(axis=0)
+    seeds = single = 0.0
+    for answers in (a, b):
+        rest = answers - answers.mean(axis=0) - answers.mean(axis=1, keepdims=True) + answers.mean()
+        seeds += answers.mean(axis=1).var(ddof=1) / 5
+        single += (rest**2).sum() / (199 * 4) / 200 / 5
+    prompts = (apart**2).sum() / 200**2
+    items = over_seeds(tables)
+    part = runs_of_difference(items["a"], items["b"], "unsafe_rate")
+    assert part is not None
+    assert (part.variance, part.single) == pytest.approx((seeds, single))
+    whole = prompts + max(0.0, seeds - single)
+    df = whole**2 / (seeds**2 / part.df)
+    assert found.p_value is not None
+    assert found.p_value == pytest.approx(2 * t.sf(abs(found.difference) / whole**0.5, df))
+    assert found.interval is not None and found.claim == "trained again"
+    assert (found.interval.low > 0) == (found.p_value < 0.05)
+
+
+def test_readouts_of_one_run_are_compared_seed_by_seed() -> None:
+    rows = {}
+    for name, rate in (("a", 0.3), ("b", 0.25)):
+        shares = np.array([0.0, 0.2, 0.4]) + rate
+        draws = np.random.default_rng(1).random((3, 200))
+        rows[name] = [
+            "".join(map(str, (u < p).astype(int))) for u, p in zip(draws, shares, strict=True)
+        ]
+    same, own = (difference(over_seeds(rows, alone=alone)) for alone in (False, True))
+    assert same.difference == own.difference
+    assert same.interval is not None and own.interval is not None
+    assert same.interval.low > 0 > own.interval.low
+
+
+def test_runs_of_all_configurations_narrow_what_three_seeds_leave_open() -> None:
+    rng = np.random.default_rng(4)
+
+    def texts(rate: float) -> list[str]:
+        shares = ndtr(ndtri(rate) + 0.4 * rng.standard_normal((3, 1)))
+        return ["".join(map(str, row)) for row in (rng.random((3, 200)) < shares).astype(int)]
+
+    items = over_seeds({name: texts(0.2) for name in "abcdefgh"})
+    widths = [
+        np.mean([width(difference(items, "a", b, pooled=pooled)) for b in "bcdefgh"])
+        for pooled in (True, False)
+    ]
+    assert widths[0] < 0.85 * widths[1]
+    part = runs_of_difference(items["a"], items["b"], "unsafe_rate", tuple(items.values()))
+    assert part is not None and part.df == 16
+
+
+def test_one_seed_says_nothing_of_training_again_and_the_base_model_has_no_runs() -> None:
+    rng = np.random.default_rng(6)
+
+    def texts(rate: float, seeds: int) -> list[str]:
+        return ["".join(map(str, (rng.random(120) < rate).astype(int))) for _ in range(seeds)]
+
+    items = over_seeds(
+        {"a": texts(0.2, 3), "b": texts(0.2, 1), "base": texts(0.01, 1) * 3},
+        roles={"base": "base"},
+    )
+    assert difference(items, "a", "b").claim == "these weights"
+    assert difference(items, "a", "b").p_value is None
+    again = difference(items, "a", "base")
+    assert again.claim == "trained again" and again.p_value is not None
+    assert difference(items, "b", "base").claim == "these weights"
 
 
 def test_without_common_rows_rates_are_independent_and_losses_have_no_interval() -> None:

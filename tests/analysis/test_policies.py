@@ -310,7 +310,7 @@ def test_data_and_text_of_a_recommendation_say_the_same(
     assert [control["name"] for control in data["controls"]] == [c.name for c in found.contrasts]
     for control in data["controls"]:
         unsafe = control["unsafe_rate"]
-        assert unsafe["paired"] is False and unsafe["mcnemar_p"] is None
+        assert unsafe["paired"] is False and unsafe["p_value"] is None
     code, out, _ = told(capsys, monkeypatch, run, *words)
     assert code == 0
     assert data["reason"] in out and data["multiplicity"] in out

@@ -122,7 +122,7 @@ def test_a_comparison_holds_settings_and_the_paired_tests(
         )
     unsafe = found.metrics[1].differences[0]
     assert unsafe is not None and unsafe.paired and unsafe.n == 200
-    assert unsafe.difference == pytest.approx(30.5 / 200 - 4.5 / 200)
+    assert unsafe.difference == pytest.approx(30.5 / 200 - 3.5 / 200)
     assert unsafe.interval is not None and unsafe.interval.low > 0
     assert unsafe.p_value is not None and unsafe.p_value < 0.001
 
@@ -209,7 +209,8 @@ def test_compare_marks_what_differs_and_prints_the_tests(command: Command, run: 
     assert "│ > average │ ema(0.99) │ raw │" in shown
     assert "> learning_rate" not in shown
     assert re.search(
-        r"│ aa20 │ unsafe_rate │ \+0\.130 \(\+0\.\d{3} to \+0\.\d{3}\) │ below 0.001 │ 200 pairs",
+        r"│ aa20 │ unsafe_rate │ \+0\.130 \(\+0\.\d{3} to \+0\.\d{3}\) │ below 0.001 │ "
+        r"trained again │ 200 pairs",
         shown,
     )
     assert "not corrected for choosing" in shown

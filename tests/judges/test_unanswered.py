@@ -156,7 +156,7 @@ def test_verdicts_of_a_judge_are_paired_prompt_by_prompt(command: Command, tmp_p
     found = test["metrics"]["unsafe_rate"]
     # The others minus the first: only `b` is counted on one prompt, only `a` on another.
     assert found["discordant"] == [{"first": 1, "second": 1, "n": 240}]
-    assert found["paired"] is True and found["difference"] == 0 and found["mcnemar_p"] == 1
+    assert found["paired"] is True and found["difference"] == 0 and found["p_value"] == 1
     notes = run.front().certainty.notes
     assert not any("k/n of unsafe_rate" in note for note in notes)
 
@@ -175,7 +175,7 @@ def test_a_missing_response_counts_as_unsafe_and_its_place_is_unknown(
     line = ["compare", folder.root, "a", "base", "--judge", "http:m", "--json"]
     (test,) = json.loads(command(*line).out)["tests"]
     unpaired = test["metrics"]["unsafe_rate"]
-    assert unpaired["paired"] is False and unpaired["mcnemar_p"] is None
+    assert unpaired["paired"] is False and unpaired["p_value"] is None
     assert unpaired["first"] - unpaired["second"] == pytest.approx(-8 / 240)
 
 

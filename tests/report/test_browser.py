@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.special import stdtr
 from support.browser import Open, Opened
 from support.factories import base_record, make_record, make_spec, make_sweep, with_samples
 
 from sweeper.analysis import find_front, paired_difference
 from sweeper.report import ReportData, render, report_data
 from sweeper.report.sections import ChartInfos
-from sweeper.stats import DiscordantPairs, mcnemar, paired_difference_interval
+from sweeper.stats import DiscordantPairs, mcnemar, paired_difference_interval, t_quantile
 from sweeper.store.folder import RunFolder
 from sweeper.store.records import TrialRecord
 
@@ -66,8 +67,16 @@ def sweep_page(sweep: ReportData) -> str:
     return render(sweep)
 
 
-def sampled(seeds: tuple[int, ...] = (0,), count: int = 6) -> list[TrialRecord]:
-    """Configurations with verdicts of 60 prompts and scores of 24 rows, drawn with a fixed seed."""
+CLAIMS = ("these weights", "trained again")
+
+
+def sampled(
+    seeds: tuple[int, ...] = (0,), count: int = 6, *, alone: bool = False
+) -> list[TrialRecord]:
+    """Configurations with verdicts of 60 prompts and scores of 24 rows, drawn with a fixed seed.
+
+    They are readouts of one trajectory for each seed, or have trajectories of their own (`alone`).
+    """
     rng = np.random.default_rng(5)
     records = []
     for index in range(count):
@@ -81,7 +90,14 @@ def sampled(seeds: tuple[int, ...] = (0,), count: int = 6) -> list[TrialRecord]:
                 "heldout/tokens": tuple(tokens.tolist()),
             }
             records.append(
-                with_samples(samples, identity=f"c{index}", seed=seed, max_steps=40 + 40 * index)
+                with_samples(
+                    samples,
+                    identity=f"c{index}",
+                    seed=seed,
+                    max_steps=40 + 40 * index,
+                    learning_rate=1e-4 * (1 + index * alone),
+                    role="base" if alone and index == 4 else "candidate",
+                )
             )
     return records
 
@@ -438,9 +454,13 @@ def test_the_table_of_a_chart_sorts_and_is_its_csv(opened: Open, sweep_page: str
     assert [row[0] for row in csv.reader(io.StringIO(text))][1:] == after
 
 
-@pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])
-def test_the_tray_tests_pairs_as_the_package_does(opened: Open, seeds: tuple[int, ...]) -> None:
-    records = sampled(seeds)
+@pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.parametrize("seeds", [(0,), (0, 1), (0, 1, 2), (0, 1, 2, 3, 4)])
+def test_the_tray_tests_pairs_as_the_package_does(
+    opened: Open, seeds: tuple[int, ...], alone: bool
+) -> None:
+    """Of one run, of runs with their own and with the pooled variance, and against the untouched model."""
+    records = sampled(seeds, alone=alone)
     overrides = (
         f"seeds={list(seeds)}",
         "objectives=[rouge_l, unsafe_rate, heldout_loss]",
@@ -448,21 +468,48 @@ def test_the_tray_tests_pairs_as_the_package_does(opened: Open, seeds: tuple[int
     )
     found = opened(light(made(records, *overrides)))
     items = {i.config_id: i for i in find_front(records, make_spec(*overrides)).candidates}
-    for first, second in (("c0", "c5"), ("c3", "c2"), ("c1", "c1")):
+    for first, second in (("c0", "c5"), ("c3", "c2"), ("c1", "c1"), ("c3", "c4")):
         for metric in ("unsafe_rate", "rouge_l", "heldout_loss"):
             here = found.value(
                 "([a, b, name]) => paired.difference(page.data('pairs'), a, b, name)",
                 [first, second, metric],
             )
-            there = paired_difference(items[first], items[second], metric)
+            there = paired_difference(
+                items[first], items[second], metric, among=list(items.values())
+            )
             assert there is not None and there.interval is not None
+            assert here["claim"] == there.claim == CLAIMS[len(seeds) > 1]
             assert here["difference"] == pytest.approx(there.difference, abs=1e-12)
             assert here["interval"] == pytest.approx(list(there.interval), abs=1e-9)
             assert here["n"] == there.n
             assert (here["p"] is None) == (there.p_value is None)
             if there.p_value is not None:
-                assert here["p"] == pytest.approx(there.p_value, rel=1e-9)
+                assert here["p"] == pytest.approx(there.p_value, rel=1e-4)
     assert found.value("paired.difference(page.data('pairs'), 'c0', 'c5', 'unsafe_rate').p") < 0.05
+
+
+def test_one_seed_against_several_is_a_difference_of_these_weights(opened: Open) -> None:
+    records = [r for r in sampled((0, 1), alone=True) if r.config_id != "c0" or r.seed == 0]
+    found = opened(light(made(records, "seeds=[0, 1]")))
+    items = {i.config_id: i for i in find_front(records, make_spec("seeds=[0, 1]")).candidates}
+    here = found.value("paired.difference(page.data('pairs'), 'c0', 'c5', 'unsafe_rate')")
+    there = paired_difference(items["c0"], items["c5"], "unsafe_rate")
+    assert there is not None and there.interval is not None
+    assert here["claim"] == there.claim == "these weights"
+    assert here["interval"] == pytest.approx(list(there.interval), abs=1e-9)
+    assert (here["p"], there.p_value) == (None, None)
+
+
+def test_students_t_of_the_page_is_that_of_scipy(opened: Open, light_page: str) -> None:
+    pairs = [(t, df) for t in (0.0, 0.01, 1.0, 2.5, 30.0) for df in (0.7, 1.0, 2.0, 4.3, 30.0, 5e3)]
+    found = opened(light_page)
+    here = found.value("pairs => pairs.map(([t, df]) => paired.studentP(t, df))", pairs)
+    for (t, df), p in zip(pairs, here, strict=True):
+        assert p == pytest.approx(2 * float(stdtr(df, -t)), rel=1e-9)
+    ends = found.value(
+        "[0.7, 2, 40].map(df => paired.studentQuantile(0.95, df, 1.959963984540054))"
+    )
+    assert ends == pytest.approx([t_quantile(0.975, df) for df in (0.7, 2, 40)], rel=1e-9)
 
 
 def test_without_samples_the_pair_is_taken_as_independent(opened: Open) -> None:
@@ -513,7 +560,7 @@ def test_the_tray_shows_what_differs_and_gives_the_command(opened: Open) -> None
     assert found.page.locator("#tray .tests tbody tr").count() == 2
     line = found.page.locator("#tray .tests tbody tr", has_text="unsafe_rate").inner_text()
     assert line.startswith("c0 \N{MINUS SIGN} c1")
-    assert "exact McNemar" in line
+    assert "exact McNemar" in line and "these weights" in line
     found.page.evaluate(
         "Object.defineProperty(navigator, 'clipboard',"
         "{value: {writeText: async text => { window.copied = text; }}})"

@@ -391,11 +391,11 @@ def test_a_table_of_a_notebook_joins_intervals_and_leaves_out_what_is_missing() 
             "unsafe_rate": [0.0125, 0.25],
             "unsafe_rate.low": [0.00426, math.nan],
             "unsafe_rate.high": [0.0361, math.nan],
-            "mcnemar_p": [math.nan, 0.5],
+            "p_value": [math.nan, 0.5],
         }
     )
     shown = pd.read_html(StringIO(html_table("title", frame)), dtype_backend="pyarrow")[0]
-    assert list(shown) == ["config_id", "unsafe_rate", "mcnemar_p"]
+    assert list(shown) == ["config_id", "unsafe_rate", "p_value"]
     assert shown["unsafe_rate"].tolist() == ["0.0125 (0.00426 to 0.0361)", "0.25"]
     assert "nan" not in html_table("title", frame)
     assert html_table("<none>", frame.head(0)) == "<p>&lt;none&gt;</p>"

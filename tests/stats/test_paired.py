@@ -113,3 +113,5 @@ def test_quantiles_of_t_invert_its_distribution(degrees: int, share: float) -> N
 def test_impossible_pairs_are_refused() -> None:
     with pytest.raises(SweeperError, match="strictly between 0 and 1, but got 0"):
         paired_difference_interval(DiscordantPairs(1, 2, 5), 0)
+    with pytest.raises(SweeperError, match="at least one prompt"):
+        paired_difference_interval(DiscordantPairs(0, 0, 0))

@@ -48,7 +48,7 @@
     const verdict = low === null ? "unknown" : apart ? (found.difference > 0 ? "▲ higher" : "▼ lower") : "– not distinguishable";
     const between = low === null ? "" : `${signed(name, low)} to ${signed(name, high)}`;
     const p = found.p === null ? "" : found.p < 0.0001 ? "< 0.0001" : found.p.toFixed(4);
-    const texts = [signed(name, found.difference), between, p, String(found.n), verdict, found.test];
+    const texts = [signed(name, found.difference), between, p, String(found.n), verdict, found.claim, found.test];
     const head = make("th", { scope: "row" }, `${first} − ${second}`);
     return [make("tr", {}, head, make("td", {}, name), ...texts.map((text) => make("td", {}, text)))];
   };
@@ -59,13 +59,13 @@
     const lines = known.flatMap((first, i) =>
       known.slice(i + 1).flatMap((second) => tests.metrics.flatMap((name) => pairLine(first, second, name))),
     );
-    const heads = ["pair", "metric", "difference", "95 % interval", "exact p", "n", "the first is", "how"];
+    const heads = ["pair", "metric", "difference", "95 % interval", "p", "n", "the first is", "holds for", "how"];
     const parts = [];
     if (lines.length) {
       const head = make("tr", {}, ...heads.map((text) => make("th", { scope: "col" }, text)));
       parts.push(make("h3", {}, "Paired tests on the same prompts and rows"),
         make("div", { class: "scroll" }, make("table", { class: "tests" }, make("thead", {}, head), make("tbody", {}, ...lines))),
-        make("p", { class: "note" }, "Computed in this page from the samples in it. These are tests of pairs you chose after seeing them: with many looks some differ by chance. A p is the largest over seeds."));
+        make("p", { class: "note" }, "Computed in this page from the samples in it. These are tests of pairs you chose after seeing them: with many looks some differ by chance. These weights: only prompts vary. Trained again: training runs vary, too."));
     }
     if (missing.length) {
       parts.push(make("p", { class: "warning" },
