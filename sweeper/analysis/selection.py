@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from sweeper.analysis.candidate import Candidate, share_text
 from sweeper.analysis.front import Front
-from sweeper.analysis.membership import Claim
-from sweeper.analysis.paired_tests import numbers
+from sweeper.analysis.paired_tests import Claim, numbers
 from sweeper.spec import ConstraintSpec, SweepSpec
 from sweeper.stats import (
     Interval,

@@ -1,7 +1,7 @@
 """The effect of averaging: wins, losses and ties against controls, and at equal utility."""
 
-from collections.abc import Callable, Sequence
-from statistics import NormalDist
+import math
+from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,18 +11,17 @@ from sweeper.analysis import (
     UNSAFE,
     Candidate,
     Front,
-    PairedDifference,
-    has_verdicts,
+    answers_of,
     interpolation_control,
     interval_of_verdicts,
     learning_rate_control,
     paired_difference,
-    rows_of,
+    runs_key,
     unaveraged_control,
 )
 from sweeper.report.related import RelatedConfigurations
 from sweeper.spec import ObjectiveSpec, SweepSpec
-from sweeper.stats import Interval, mean_interval, t_quantile
+from sweeper.stats import Interval, t_quantile
 
 AGAINST = {
     "ema": "interpolation with the same weight",
@@ -32,7 +31,8 @@ AGAINST = {
 
 AT_EQUAL_UTILITY = "raw at equal utility"
 
-Z = NormalDist().inv_cdf(0.975)
+FEWEST_RUNS = 4
+"""Fewer training runs give no interval of a mean effect."""
 
 Floats = NDArray[np.float64]
 Pair = tuple[Candidate, Candidate]
@@ -41,15 +41,17 @@ Pair = tuple[Candidate, Candidate]
 class Tally(NamedTuple):
     """How averaged configurations compare with their controls in one metric.
 
+    `runs` are the training runs that the averaged ones were read from; pairs of one are not independent.
     `wins` are averaged ones that are better with a paired 95 % interval that excludes zero, `losses` worse
     ones, `ties` all others. `share` is the fraction of pairs in which the averaged one is better by the
     measured values only, equal ones counting half. `mean` is the mean difference, averaged - control, with
-    its 95 % interval over prompts or rows: pairs share them, and training runs too, so pairs are not
-    independent. It is None where pairs have no rows in common.
+    its 95 % interval over runs and prompts or rows, see `clustered_interval`. It is None where pairs have
+    no rows in common, or fewer than `FEWEST_RUNS` runs.
     """
 
     metric: str
     pairs: int
+    runs: int
     wins: int
     losses: int
     ties: int
@@ -67,11 +69,22 @@ class Effect(NamedTuple):
     utility: Tally
 
 
+class Known(NamedTuple):
+    """What tallies of one metric share: answers by configuration, and the sure sign of each pair.
+
+    `among` are all candidates of the sweep, see `paired_difference`.
+    """
+
+    among: tuple[Candidate, ...]
+    answers: dict[str, Floats | None]
+    signs: dict[tuple[str, str], float]
+
+
 class Pairings(NamedTuple):
-    """Pairs by kind of average and of control; `rows` caches the rows of rates and utilities."""
+    """Pairs by kind of average and of control, and what is known of rates and utilities."""
 
     groups: tuple[tuple[str, str, list[Pair]], ...]
-    rows: tuple[dict[str, Floats | None], dict[str, Floats | None]]
+    known: tuple[Known, Known]
 
 
 def averaging_effects(
@@ -83,11 +96,11 @@ def averaging_effects(
     utility` compares with the raw configuration, of any settings, whose utility is nearest and does not
     differ by its paired interval. It is chosen by utility only, so safety does not influence the choice.
     """
-    groups, rows = pairings or averaging_pairs(front, spec)
+    groups, known = pairings or averaging_pairs(front, spec)
     effects = []
     for kind, against, pairs in groups:
-        unsafe = tally(pairs, UNSAFE, rows[0])
-        utility = tally(pairs, spec.utility, rows[1])
+        unsafe = tally(pairs, UNSAFE, known[0])
+        utility = tally(pairs, spec.utility, known[1])
         if unsafe is not None and utility is not None:
             effects.append(Effect(kind, against, unsafe, utility))
     return tuple(effects)
@@ -105,7 +118,9 @@ def averaging_pairs(front: Front, spec: SweepSpec) -> Pairings:
             item, related.of(item)
         ),
         "matched learning rate": lambda item: learning_rate_control(item, related.of(item), spec),
-        AT_EQUAL_UTILITY: lambda item: equally_useful(item, raws, values, spec.utility),
+        AT_EQUAL_UTILITY: lambda item: equally_useful(
+            item, raws, values, spec.utility, front.candidates
+        ),
     }
     found = []
     for kind in ("ema", "interpolate", "feedback"):
@@ -116,7 +131,9 @@ def averaging_pairs(front: Front, spec: SweepSpec) -> Pairings:
                     (item, control) for item in averaged if (control := find(item)) is not None
                 ]
                 found.append((kind, against, pairs))
-    return Pairings(tuple(found), ({}, {}))
+    return Pairings(
+        tuple(found), (Known(front.candidates, {}, {}), Known(front.candidates, {}, {}))
+    )
 
 
 def kind_of(candidate: Candidate) -> str:
@@ -125,100 +142,151 @@ def kind_of(candidate: Candidate) -> str:
 
 
 def equally_useful(
-    candidate: Candidate, raws: Sequence[Candidate], values: Floats, utility: ObjectiveSpec
+    candidate: Candidate,
+    raws: Sequence[Candidate],
+    values: Floats,
+    utility: ObjectiveSpec,
+    among: Sequence[Candidate] = (),
 ) -> Candidate | None:
     """The raw candidate nearest in utility, if the two do not differ by their interval; else None.
 
-    `values` holds the utility of each of `raws`; ties go to the first.
+    `values` holds the utility of each of `raws`; ties go to the first. For `among` see
+    `paired_difference`.
     """
     if not raws:
         return None
     nearest = raws[int(np.abs(values - candidate.values[utility.metric]).argmin())]
-    found = paired_difference(candidate, nearest, utility.metric)
+    found = paired_difference(candidate, nearest, utility.metric, among=among)
     if found is None or found.interval is None:
         return nearest if found is not None and found.difference == 0 else None
     return nearest if found.interval.low <= 0 <= found.interval.high else None
 
 
 def tally(
-    pairs: Sequence[Pair], objective: ObjectiveSpec, known: dict[str, Floats | None] | None = None
+    pairs: Sequence[Pair], objective: ObjectiveSpec, known: Known | None = None
 ) -> Tally | None:
     """Wins, losses, ties and the mean difference over pairs; None where none was measured in both.
 
     Args:
         pairs: Each an averaged configuration and its control.
         objective: The metric and its direction.
-        known: `rows_of` by configuration, filled as rows are needed.
+        known: Filled as answers and signs are needed; None starts with nothing.
     """
     name, sign = objective.metric, 1 if objective.direction == "maximize" else -1
     pairs = [pair for pair in pairs if all(name in item.values for item in pair)]
     if not pairs:
         return None
+    known = known or Known((), {}, {})
     gains = sign * np.array([one.values[name] - other.values[name] for one, other in pairs])
-    rows = _differences(pairs, name, {} if known is None else known)
-    verdicts = all(has_verdicts(item, name) for pair in pairs for item in pair)
-    significant = (
-        np.array([_sure_sign(paired_difference(one, other, name)) for one, other in pairs])
-        if rows is None
-        else _surely(rows, verdicts)
-    )
-    wins, losses = int((sign * significant > 0).sum()), int((sign * significant < 0).sum())
-    mean = float(gains.mean())
+    sure = sign * np.array([_sure_sign(pair, name, known) for pair in pairs])
+    wins, losses = int((sure > 0).sum()), int((sure < 0).sum())
+    mean = sign * float(gains.mean())
+    apart = _differences(pairs, name, known.answers)
     return Tally(
         metric=name,
         pairs=len(pairs),
+        runs=len({run for one, _ in pairs for run in runs_key(one)}),
         wins=wins,
         losses=losses,
         ties=len(pairs) - wins - losses,
         share=float((np.sign(gains).mean() + 1) / 2),
-        mean=sign * mean,
-        mean_interval=None
-        if rows is None
-        else _mean_interval(sign * mean, rows.mean(axis=0), verdicts),
+        mean=mean,
+        mean_interval=None if apart is None else _mean_interval(mean, apart, pairs),
     )
 
 
-def _sure_sign(found: PairedDifference | None) -> float:
-    if found is None or found.interval is None:
-        return 0.0
-    return float(found.interval.low > 0) - float(found.interval.high < 0)
+def _sure_sign(pair: Pair, metric: str, known: Known) -> float:
+    """The sign of a difference whose interval excludes zero; else 0."""
+    key = (pair[0].config_id, pair[1].config_id)
+    if key not in known.signs:
+        found = paired_difference(*pair, metric, among=known.among)
+        between = None if found is None else found.interval
+        known.signs[key] = (
+            0.0 if between is None else float(between.low > 0) - float(between.high < 0)
+        )
+    return known.signs[key]
 
 
-def _surely(rows: Floats, verdicts: bool) -> Floats:
-    """The sign of each mean over rows whose interval excludes zero, as in `paired_difference`; else 0.
+def _mean_interval(mean: float, apart: Floats, pairs: Sequence[Pair]) -> Interval | None:
+    """`clustered_interval` over the runs and prompts of the pairs; one of verdicts is never certain."""
+    averaged, controls = (
+        [run for pair in pairs for run in runs_key(pair[side])] for side in (0, 1)
+    )
+    found = clustered_interval(mean, apart.reshape(-1, apart.shape[2]), averaged, controls)
+    if found is not None and not apart.any():
+        return interval_of_verdicts(apart.mean(axis=(0, 1)), 0.95)
+    return found
 
-    Tango's interval excludes zero where the score test rejects it: |b - c| > z sqrt(b + c).
+
+def clustered_interval(
+    mean: float,
+    apart: Floats,
+    averaged: Sequence[Hashable],
+    controls: Sequence[Hashable],
+    confidence: float = 0.95,
+) -> Interval | None:
+    """The interval of a mean of differences that share training runs and prompts; None for few runs.
+
+    Readouts of one run, and pairs with one run in common on either side, are not independent: the variance
+    over runs is dyadic (Aronow, Samii, Assenova 2015, doi:10.1093/pan/mpv018), that over runs and prompts
+    two-way, as in `two_way_df`. Student's t has one degree of freedom fewer than there are runs. Runs
+    of other settings differ by what their settings do, too: the interval is one over settings and runs.
+
+    Args:
+        mean: The mean of all of `apart`.
+        apart: Differences, shape (m, n): pair and seed by prompt or row.
+        averaged: The run of the first of each of the m.
+        controls: That of the second.
+        confidence: Of the interval.
     """
-    n = rows.shape[1]
-    if verdicts:
-        found, spread, most = rows.sum(axis=1), np.sqrt(np.abs(rows).sum(axis=1)), Z
-    else:
-        found, spread = rows.mean(axis=1), rows.std(axis=1, ddof=1) / np.sqrt(n)
-        most = t_quantile(0.975, n - 1)
-    return np.where(np.abs(found) > most * spread, np.sign(found), 0.0)
+    fewest = min(len(set(averaged)), len(set(controls)))
+    n = apart.shape[1]
+    if fewest < FEWEST_RUNS:
+        return None
+    rest = apart - apart.mean()
+    prompts = float(np.square(rest.sum(axis=0)).sum()) * n / (n - 1)
+    runs = _dyadic(rest.sum(axis=1, keepdims=True), averaged, controls) * fewest / (fewest - 1)
+    both = _dyadic(rest, averaged, controls)
+    variance = max(prompts, runs, prompts + runs - both) / apart.size**2
+    half = t_quantile(0.5 + confidence / 2, fewest - 1) * math.sqrt(variance)
+    return Interval(mean - half, mean + half)
 
 
-def _mean_interval(mean: float, rows: Floats, verdicts: bool) -> Interval:
-    """The interval of a mean over pairs, by prompt or row; its width is never zero."""
-    if verdicts and not rows.any():
-        return interval_of_verdicts(rows, 0.95)
-    return mean_interval(mean, rows, 0.95)
+def _dyadic(rest: Floats, averaged: Sequence[Hashable], controls: Sequence[Hashable]) -> float:
+    """The sum of products, column by column, of all pairs of rows that have a run in common.
+
+    Rows of the same two runs have two in common and are counted once.
+    """
+    ends = list(zip(averaged, controls, strict=True))
+    either = [(i, run) for i, both in enumerate(ends) for run in set(both)]
+    twice = [(i, frozenset(both)) for i, both in enumerate(ends) if both[0] != both[1]]
+    return _squares(rest, either) - _squares(rest, twice)
+
+
+def _squares(rest: Floats, members: Sequence[tuple[int, Hashable]]) -> float:
+    """The squares of sums over the rows of each cluster."""
+    place = {key: index for index, key in enumerate(dict.fromkeys(key for _, key in members))}
+    sums = np.zeros((len(place), rest.shape[1]))
+    np.add.at(sums, [place[key] for _, key in members], rest[[i for i, _ in members]])
+    return float(np.square(sums).sum())
 
 
 def _differences(
     pairs: Sequence[Pair], metric: str, known: dict[str, Floats | None]
 ) -> Floats | None:
-    """Averaged - control by prompt or row, shape (pairs, n); None where a pair has no common rows."""
+    """Averaged - control under each seed, by prompt or row, shape (pairs, seeds, n).
+
+    None where a pair has no common rows or other seeds.
+    """
     for item in (item for pair in pairs for item in pair):
         if item.config_id not in known:
-            known[item.config_id] = rows_of(item, metric)
+            known[item.config_id] = answers_of(item, metric)
     ends = [(known[one.config_id], known[other.config_id]) for one, other in pairs]
     found = [(one, other) for one, other in ends if one is not None and other is not None]
-    sizes = {len(rows) for both in found for rows in both}
-    if len(found) < len(pairs) or len(sizes) != 1 or min(sizes) < 2:
+    shapes = {table.shape for both in found for table in both}
+    if len(found) < len(pairs) or len(shapes) != 1 or min(shapes)[1] < 2:
         return None
-    apart: Floats = np.array([one - other for one, other in found])
-    return apart
+    return np.array([one - other for one, other in found])
 
 
 class EffectRow(NamedTuple):
@@ -240,7 +308,7 @@ def effect_rows(effects: Sequence[Effect]) -> tuple[EffectRow, ...]:
             effect.kind,
             effect.against,
             found.metric,
-            str(found.pairs),
+            f"{found.pairs} of {found.runs} run{'' if found.runs == 1 else 's'}",
             f"{found.wins} / {found.losses} / {found.ties}",
             f"{100 * found.share:.0f} %",
             _mean(found),

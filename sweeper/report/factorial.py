@@ -41,9 +41,9 @@ def factorial_infos(pairings: Pairings, spec: SweepSpec) -> tuple[FactorialInfo,
         cells = [(factor, *cell) for factor in FACTORS for cell in _cells(pairs, factor)]
         points = [
             _point(factor, level, tallied)
-            for objective, rows in zip(objectives, pairings.rows, strict=True)
+            for objective, known in zip(objectives, pairings.known, strict=True)
             for factor, level, members in cells
-            if (tallied := tally(members, objective, rows)) is not None
+            if (tallied := tally(members, objective, known)) is not None
         ]
         if points:
             found.append(FactorialInfo(against, tuple(points), goals))

@@ -122,7 +122,7 @@ def test_a_comparison_holds_settings_and_the_paired_tests(
         )
     unsafe = found.metrics[1].differences[0]
     assert unsafe is not None and unsafe.paired and unsafe.n == 200
-    assert unsafe.difference == pytest.approx(30.5 / 200 - 3.5 / 200)
+    assert unsafe.difference == pytest.approx(27.5 / 200 - 1.5 / 200)
     assert unsafe.interval is not None and unsafe.interval.low > 0
     assert unsafe.p_value is not None and unsafe.p_value < 0.001
 

@@ -4,12 +4,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from scipy.stats import t
 from support.factories import base_record, make_record, make_spec, make_sweep, with_samples
-from support.oracles import mean_difference_interval
 
-from sweeper.analysis import UNSAFE, find_front, paired_difference
+from sweeper.analysis import UNSAFE, Candidate, find_front, paired_difference
 from sweeper.report import render, report_data
-from sweeper.report.averaging import Effect, averaging_effects, effect_rows, tally
+from sweeper.report.averaging import (
+    Effect,
+    averaging_effects,
+    clustered_interval,
+    effect_rows,
+    tally,
+)
 from sweeper.store.folder import RunFolder
 from sweeper.store.records import TrialRecord
 from sweeper.store.samples import Samples
@@ -66,7 +73,7 @@ def test_a_tally_equals_that_of_single_gaps(seeds: tuple[int, ...], metric: str)
     objective = UNSAFE if metric == "unsafe_rate" else spec.utility
     sign = 1 if objective.direction == "maximize" else -1
     found = tally(pairs, objective)
-    assert found is not None and found.mean_interval is not None
+    assert found is not None
     ends = [
         each.interval
         for pair in pairs
@@ -80,27 +87,69 @@ def test_a_tally_equals_that_of_single_gaps(seeds: tuple[int, ...], metric: str)
     assert found.mean == pytest.approx(0, abs=1e-12)
 
 
-def test_the_mean_has_the_interval_over_prompts_of_its_mean_over_pairs() -> None:
+def brute_force(apart: NDArray[np.float64], ends: list[tuple[str, str]]) -> float:
+    """The two-way variance of the mean, entry by entry: those of one prompt, or of runs in common."""
+    rest = apart - apart.mean()
+    m, n = rest.shape
+    runs = len({run for run, _ in ends})
+    prompts = dyadic = both = 0.0
+    for p in range(m):
+        for q in range(m):
+            shared = bool(set(ends[p]) & set(ends[q]))
+            same = float((rest[p] * rest[q]).sum())
+            prompts += same * n / (n - 1)
+            dyadic += shared * float(rest[p].sum() * rest[q].sum()) * runs / (runs - 1)
+            both += shared * same
+    return max(prompts, dyadic, prompts + dyadic - both) / apart.size**2
+
+
+@pytest.mark.parametrize("crossed", [False, True])
+def test_the_mean_has_a_two_way_variance_over_runs_and_prompts(crossed: bool) -> None:
     rng = np.random.default_rng(2)
-    rows = rng.random((4, 40))
-    records = [
-        with_samples({"rouge_l": tuple(row.tolist())}, identity=name)
-        for name, row in zip("abcd", rows, strict=True)
-    ]
-    items = {item.config_id: item for item in find_front(records, make_spec()).candidates}
-    found = tally([(items["a"], items["b"]), (items["c"], items["d"])], make_spec().utility)
+    names = [f"r{place % 5}" for place in range(15)]
+    others = [f"r{(place + place // 5 * crossed) % 5}" for place in range(15)]
+    ends = list(zip(names, others, strict=True))
+    apart = rng.normal(size=(15, 8)) + rng.normal(size=5)[[int(run[1]) for run in names]][:, None]
+    found = clustered_interval(0.5, apart, names, others)
     assert found is not None
-    first, second = (rows[0] + rows[2]) / 2, (rows[1] + rows[3]) / 2
-    expected = mean_difference_interval(first.tolist(), second.tolist())
-    assert found.mean == pytest.approx(float((first - second).mean()))
-    assert found.mean_interval == pytest.approx(expected)
+    half = t.ppf(0.975, 4) * brute_force(apart, ends) ** 0.5
+    assert found == pytest.approx((0.5 - half, 0.5 + half))
+
+
+def test_more_readouts_of_the_same_runs_do_not_narrow_the_mean() -> None:
+    rng = np.random.default_rng(4)
+    apart, names = rng.normal(0.2, 1, (6, 50)), list("abcdef")
+    once = clustered_interval(0.2, apart, names, names)
+    nine = [name for name in names for _ in range(9)]
+    often = clustered_interval(0.2, np.repeat(apart, 9, axis=0), nine, nine)
+    assert once is not None
+    assert often == pytest.approx(once)
+
+
+def pairs_of(count: int, text: str = "0" * N) -> list[tuple[Candidate, Candidate]]:
+    """An average and its raw twin of each of `count` runs, with the same verdicts."""
+    records = [
+        with_samples({"unsafe_rate": text}, average=label, learning_rate=1e-4 * (1 + place))
+        for place in range(count)
+        for label in ("ema(0.95)", "raw")
+    ]
+    items = find_front(records, make_spec()).candidates
+    averaged = [item for item in items if item.config["average"] != "raw"]
+    rates = {i.config["learning_rate"]: i for i in items if i.config["average"] == "raw"}
+    return [(item, rates[item.config["learning_rate"]]) for item in averaged]
+
+
+def test_a_mean_of_fewer_than_four_runs_has_no_interval() -> None:
+    for count in (3, 4):
+        found = tally(pairs_of(count), UNSAFE)
+        assert found is not None and found.runs == found.pairs == count
+        assert (found.mean_interval is None) == (count < 4)
 
 
 def test_verdicts_that_never_differ_do_not_make_the_mean_certain() -> None:
-    records = [with_samples({"unsafe_rate": "0" * N}, identity=name) for name in "ab"]
-    found = tally([find_front(records, make_spec()).candidates[:2]], UNSAFE)  # type: ignore[list-item]
+    found = tally(pairs_of(5), UNSAFE)
     assert found is not None and found.mean_interval is not None
-    assert (found.mean, found.ties) == (0, 1)
+    assert (found.mean, found.ties) == (0, 5)
     assert found.mean_interval.low < -0.02 < 0.02 < found.mean_interval.high
 
 

@@ -15,7 +15,6 @@ from sweeper.judges import RejudgedRecords
 from sweeper.judges.rejudged import InsufficientCoverage
 from sweeper.report import ReportData, pairs, render, report_data
 from sweeper.report.figures import MANY, front_figure, front_info
-from sweeper.stats import t_quantile
 from sweeper.store.folder import RunFolder
 from sweeper.store.records import TrialRecord
 
@@ -123,7 +122,7 @@ def sampled(identity: str, seed: int = 0, **changes: Any) -> TrialRecord:
 def test_verdicts_are_packed_in_bits_and_rows_at_full_precision() -> None:
     found = made([sampled("a"), sampled("b", max_steps=80)]).pairs
     assert found["metrics"] == ["rouge_l", "unsafe_rate"]
-    assert found["t"] == {3: t_quantile(0.975, 2), 10: t_quantile(0.975, 9)}
+    assert (found["confidence"], found["z"]) == (0.95, pytest.approx(1.959964))
     unsafe = found["of"]["a"]["metrics"]["unsafe_rate"]
     (text,) = unsafe["samples"]
     bits = np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8))[:10]
