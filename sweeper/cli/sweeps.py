@@ -130,7 +130,8 @@ def _refined(folder: RunFolder, spec: SweepSpec) -> None:
     if rows:
         first, last = rows[0], rows[-1]
         show.line(
-            f"further seeds for the undecided: {last.spent:,} optimizer steps in {len(rows) - 1} rounds; "
+            f"further seeds, the would-be choice first: {last.spent:,} optimizer steps in "
+            f"{len(rows) - 1} rounds; "
             f"undecided {first.state.undecided} -> {last.state.undecided}, on the front "
             f"{first.state.on} -> {last.state.on}, off it {first.state.off} -> {last.state.off}"
         )

@@ -1,17 +1,29 @@
-"""Adds seeds for undecided configurations, the most informative paths first.
+"""Adds seeds: for the configuration that would be recommended now, then for undecided ones.
 
-A configuration is undecided if its front membership is `uncertain`, or if a constraint is neither met nor
-violated with the required confidence. The variance p (1 - p) of such a probability bounds what a further
-training run can gain. Configurations of one path share its cost, so paths are ranked by the sum of these
-variances per optimizer step. A new seed trains a path up to its last undecided readout.
+The would-be choice is trained again before anything else, and so is whatever takes its place when the new
+seeds speak against it, until it has `max_seeds`: the best of many, known from one training, is the one most
+likely to disappoint.
+
+Then come undecided configurations, the most informative paths first. One is undecided if its front
+membership is `uncertain`, or if a constraint is neither met nor violated with the required confidence. The
+variance p (1 - p) of such a probability bounds what a further training run can gain. Configurations of one
+path share its cost, so paths are ranked by the sum of these variances per optimizer step. A new seed trains
+a path up to its last undecided readout.
 """
 
 import itertools
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sweeper.analysis import BASE_ROLE, Candidate, Certainty, find_front, front_certainty
+from sweeper.analysis import (
+    BASE_ROLE,
+    Candidate,
+    Certainty,
+    Front,
+    find_front,
+    front_certainty,
+    recommend,
+)
 from sweeper.errors import RunFolderError
 from sweeper.planning import Plan, Point, Trajectory, make_plan
 from sweeper.search.rounds import append_decision, read_decisions
@@ -39,10 +51,14 @@ class State(NamedTuple):
 
 
 class Refinement(NamedTuple):
-    """One round of further seeds, and the state that led to it."""
+    """One round of further seeds, and the state that led to it.
+
+    `choice` is the would-be recommendation that the round is for; None in a round for the undecided.
+    """
 
     parts: tuple[Part, ...]
     before: State
+    choice: str | None = None
 
 
 def refined_plans(
@@ -59,12 +75,14 @@ def refined_plans(
         RunFolderError, RecordError: the files in the folder are damaged.
     """
     rounds = list(read_refinements(folder))
+    plans = [plan for item in rounds for plan in _plans(spec, points, item)]
     if rounds:
-        yield _plans(spec, points, rounds)
+        yield list(plans)
     while (refinement := _next(spec, folder, points, rounds)) is not None:
         rounds.append(refinement)
         append_decision(folder.refinements, _to_data(refinement))
-        yield _plans(spec, points, rounds)
+        plans += _plans(spec, points, refinement)
+        yield list(plans)
 
 
 def read_refinements(folder: RunFolder) -> tuple[Refinement, ...]:
@@ -127,6 +145,8 @@ def undecided(
 ) -> dict[str, float]:
     """The uncertainty of each undecided configuration: the sum of p (1 - p) of its open questions.
 
+    P(on front) is taken in the middle of its bounds.
+
     Args:
         certainty: The certainty of the front.
         items: Its complete candidates.
@@ -137,7 +157,8 @@ def undecided(
         membership = certainty.memberships.get(item.config_id)
         if item.role == BASE_ROLE or membership is None:
             continue
-        doubts = [membership.p_front] if membership.label == "uncertain" else []
+        middle = (membership.p_front + membership.p_front_upper) / 2
+        doubts = [middle] if membership.label == "uncertain" else []
         doubts += [
             p
             for p, constraint in zip(item.probabilities, spec.constraints, strict=True)
@@ -148,6 +169,22 @@ def undecided(
     return found
 
 
+def would_be_choice(front: Front, spec: SweepSpec) -> Candidate | None:
+    """What would be recommended now: with all comparisons accounted for, else alone, else the nearest one.
+
+    The nearest one only while no constraint is violated with the required confidence.
+    """
+    found = recommend(front, spec)
+    if found.chosen is not None or found.ranked:
+        return found.chosen or found.ranked[0]
+    nearest = found.nearest
+    if nearest is None or nearest.role == BASE_ROLE:
+        return None
+    chances = zip(nearest.probabilities, spec.constraints, strict=True)
+    is_open = all(p > 1 - constraint.confidence for p, constraint in chances)
+    return nearest if is_open else None
+
+
 def _next(
     spec: SweepSpec,
     folder: RunFolder,
@@ -155,62 +192,121 @@ def _next(
     rounds: Sequence[Refinement],
 ) -> Refinement | None:
     """The next round, or None if everything is decided or the budget is exhausted."""
-    refine = spec.search.refine
-    assert refine is not None
+    assert spec.search.refine is not None
     front = find_front(read_records(folder.records).records, spec)
     certainty = front_certainty(front, spec)
-    open_questions = undecided(certainty, front.competing, spec)
-    left = refine.budget - sum(part.steps for item in rounds for part in item.parts)
-    used = Counter(config_id for r in rounds for part in r.parts for config_id in part.config_ids)
+    doubts = undecided(certainty, front.competing, spec)
     first = spec.model_copy(update={"seeds": spec.seeds[:1]})
+    paths = make_plan(first, points).trajectories
+    earlier = [part for item in rounds for part in item.parts]
+    left = spec.search.refine.budget - sum(part.steps for part in earlier)
+    choice = would_be_choice(front, spec)
+    before = state_of(certainty, front.competing, spec)
+    if choice is not None:
+        parts = _parts_of_choice(choice.config_id, paths, doubts, earlier, spec, left)
+        if parts:
+            return Refinement(parts, before, choice.config_id)
+    parts = _parts_of_doubts(paths, doubts, earlier, spec, left)
+    return Refinement(parts, before) if parts else None
+
+
+def _parts_of_choice(
+    config_id: str,
+    paths: Sequence[Trajectory],
+    doubts: Mapping[str, float],
+    earlier: Sequence[Part],
+    spec: SweepSpec,
+    left: int,
+) -> tuple[Part, ...]:
+    """The path of the choice under seeds it lacks, as many as a round takes and the budget allows.
+
+    After a single training one more comes first: many choices do not survive it. Undecided readouts before
+    it come with it, since they cost nothing.
+    """
+    refine = spec.search.refine
+    assert refine is not None
+    holders = (t for t in paths if any(item.config_id == config_id for item in t.configurations))
+    path = next(holders, None)
+    if path is None:
+        return ()
+    last = next(item.step for item in path.configurations if item.config_id == config_id)
+    steps = _steps(path, last)
+    read = [i for i in path.configurations if i.step <= last or steps == path.steps]
+    wanted = {config_id, *(item.config_id for item in read if item.config_id in doubts)}
+    lacking = _lacking(config_id, earlier, spec)
+    alone = lacking == refine.max_seeds - 1
+    count = min(1 if alone else lacking, refine.batch_size, left // steps if steps else 0)
+    seed, ids = _new_seed(path, earlier, spec), [item.config_id for item in read]
+    parts = []
+    for number in range(count):
+        open_ids = (i for i in ids if i in wanted and _lacking(i, earlier, spec) > number)
+        parts.append(Part(seed + number, tuple(open_ids), steps))
+    return tuple(parts)
+
+
+def _parts_of_doubts(
+    paths: Sequence[Trajectory],
+    doubts: Mapping[str, float],
+    earlier: Sequence[Part],
+    spec: SweepSpec,
+    left: int,
+) -> tuple[Part, ...]:
+    """Undecided readouts of paths under one more seed each, most of p (1 - p) per step first."""
+    assert spec.search.refine is not None
     wanted = []
-    for trajectory in make_plan(first, points).trajectories:
-        part = _part(trajectory, open_questions, used, spec)
-        if part is not None:
-            worth = sum(open_questions[config_id] for config_id in part.config_ids)
-            wanted.append((-worth / part.steps, part))
+    for path in paths:
+        chosen = [
+            item
+            for item in path.configurations
+            if item.config_id in doubts and _lacking(item.config_id, earlier, spec) > 0
+        ]
+        if chosen:
+            ids = tuple(item.config_id for item in chosen)
+            steps = _steps(path, max(item.step for item in chosen))
+            part = Part(_new_seed(path, earlier, spec), ids, steps)
+            wanted.append((-sum(doubts[config_id] for config_id in ids) / steps, part))
     parts: list[Part] = []
     for _, part in sorted(wanted):
-        if part.steps <= left and len(parts) < refine.batch_size:
+        if part.steps <= left and len(parts) < spec.search.refine.batch_size:
             parts.append(part)
             left -= part.steps
-    if not parts:
-        return None
-    return Refinement(tuple(parts), state_of(certainty, front.competing, spec))
+    return tuple(parts)
 
 
-def _part(
-    trajectory: Trajectory, doubts: Mapping[str, float], used: Mapping[str, int], spec: SweepSpec
-) -> Part | None:
-    """The undecided readouts of a path with its next seed, or None if there are none."""
+def _steps(path: Trajectory, last: int) -> int:
+    """What training a path up to a readout costs; with decay tails, the whole of it."""
+    return path.steps if len(path.segments) > 1 else last
+
+
+def _lacking(config_id: str, earlier: Sequence[Part], spec: SweepSpec) -> int:
+    """How many more seeds a configuration may have."""
     assert spec.search.refine is not None
-    most = spec.search.refine.max_seeds - len(spec.seeds)
-    times = max((used.get(item.config_id, 0) for item in trajectory.configurations), default=0)
-    chosen = [item for item in trajectory.configurations if item.config_id in doubts]
-    if not chosen or times >= most:
-        return None
-    ids = tuple(item.config_id for item in chosen)
-    tails = len(trajectory.segments) > 1
-    steps = trajectory.steps if tails else max(item.step for item in chosen)
-    return Part(max(spec.seeds) + 1 + times, ids, steps)
+    used = sum(config_id in part.config_ids for part in earlier)
+    return max(0, spec.search.refine.max_seeds - len(spec.seeds) - used)
 
 
-def _plans(
-    spec: SweepSpec, points: Sequence[Point] | None, rounds: Sequence[Refinement]
-) -> list[Plan]:
+def _new_seed(path: Trajectory, earlier: Sequence[Part], spec: SweepSpec) -> int:
+    """The next seed that no readout of a path has: no trajectory is trained twice."""
+    ids = {item.config_id for item in path.configurations}
+    used = [part.seed for part in earlier if ids & set(part.config_ids)]
+    return max([*spec.seeds, *used]) + 1
+
+
+def _plans(spec: SweepSpec, points: Sequence[Point] | None, item: Refinement) -> list[Plan]:
     return [
         make_plan(spec.model_copy(update={"seeds": (part.seed,)}), points, part.config_ids)
-        for item in rounds
         for part in item.parts
     ]
 
 
 def _to_data(item: Refinement) -> dict[str, Any]:
-    return {"parts": [part._asdict() for part in item.parts], "before": item.before._asdict()}
+    parts = [part._asdict() for part in item.parts]
+    return {"parts": parts, "before": item.before._asdict(), "choice": item.choice}
 
 
 def _from_data(raw: Any) -> Refinement:
     parts = (Part(int(p["seed"]), tuple(p["config_ids"]), int(p["steps"])) for p in raw["parts"])
     before = dict(raw["before"])
     volume = before.pop("hypervolume")
-    return Refinement(tuple(parts), State(**before, hypervolume=volume and tuple(volume)))
+    state = State(**before, hypervolume=volume and tuple(volume))
+    return Refinement(tuple(parts), state, raw.get("choice"))

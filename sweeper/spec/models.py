@@ -91,7 +91,7 @@ class ConstraintSpec(SpecModel):
 
 
 class RefineSpec(SpecModel):
-    """Further seeds for undecided configurations after the first pass."""
+    """Further seeds after the first pass: for the would-be choice, then for undecided configurations."""
 
     budget: Annotated[Count, Doc("The most optimizer steps of all further seeds.")]
     max_seeds: Annotated[
@@ -139,7 +139,8 @@ class SearchSpec(SpecModel):
         str | None, Doc("Folder of an earlier run that `optuna` learns from.")
     ] = None
     refine: Annotated[
-        RefineSpec | None, Doc("New seeds for undecided configurations; none unless given.")
+        RefineSpec | None,
+        Doc("New seeds for the would-be choice and the undecided; none unless given."),
     ] = None
 
     @model_validator(mode="after")

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from sweeper.analysis.membership import fronts
-from sweeper.analysis.rivals import dominated_by_one, likeliest
+from sweeper.analysis.rivals import POOL, dominated_by_one, likeliest
 
 
 def drawn(
@@ -73,3 +73,18 @@ def test_the_scale_of_an_objective_does_not_matter() -> None:
     for scale in (1e-4, 1e4):
         found = likeliest(points * np.array([scale, 1.0]), feasible)
         assert np.sort(found, axis=1).tolist() == np.sort(wide, axis=1).tolist()
+
+
+def test_of_very_many_the_best_layers_are_considered() -> None:
+    rng = np.random.default_rng(3)
+    centres = rng.normal(size=(POOL + 300, 2))
+    points = centres + 0.2 * rng.normal(size=(60, len(centres), 2))
+    feasible = np.ones(points.shape[:2], dtype=bool)
+    feasible[:, :40] = False
+    rivals = likeliest(points, feasible)
+    assert POOL // 20 < len(np.unique(rivals)) <= 2 * POOL and rivals.min() >= 40
+    most = dominated_by_one(points, feasible, rivals).max(axis=1)
+    exact = brute(points, feasible).max(axis=1)
+    assert (most <= exact).all() and (most[exact == 60] == 60).mean() > 0.99
+    none = likeliest(points, np.zeros_like(feasible))
+    assert none.shape == (len(centres), 0)

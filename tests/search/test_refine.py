@@ -3,18 +3,26 @@
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from support.factories import make_spec
+from support.factories import base_record, make_record, make_spec
 from support.raising import raises
 from support.world import World, spec_text
 
 from sweeper.analysis import find_front, front_certainty
 from sweeper.planning import Plan, make_plan
-from sweeper.search.refine import read_refinements, refined_plans, refinement_rows, undecided
+from sweeper.search.refine import (
+    read_refinements,
+    refined_plans,
+    refinement_rows,
+    undecided,
+    would_be_choice,
+)
 from sweeper.spec import SweepSpec
 from sweeper.store.folder import RunFolder
 from sweeper.store.records import Metric, RecordWriter, TrialRecord, read_records
@@ -92,9 +100,7 @@ def test_undecided_paths_get_new_seeds_within_the_budget(tmp_path: Path) -> None
     parts = [part for item in rounds for part in item.parts]
     assert 0 < sum(part.steps for part in parts) <= 1000
     assert all(len(item.parts) <= 2 for item in rounds)
-    assert set(rounds[0].parts[0].config_ids) <= set(doubts)
     for part in parts:
-        assert part.seed in (1, 2)
         assert part.steps in (40, 160)
     records = read_records(folder.records).records
     planned = {(c, part.seed) for part in parts for c in part.config_ids}
@@ -103,21 +109,109 @@ def test_undecided_paths_get_new_seeds_within_the_budget(tmp_path: Path) -> None
     assert len(set(pairs)) == len(pairs)
 
 
-def test_the_path_that_leaves_most_open_per_step_comes_first(tmp_path: Path) -> None:
-    spec = spec_with(200)
+def test_the_would_be_choice_is_trained_again_before_anything_else(tmp_path: Path) -> None:
+    spec = spec_with(1_000_000)
     folder = first_pass(tmp_path / "run", spec)
+    choice = would_be_choice(find_front(read_records(folder.records).records, spec), spec)
+    assert choice is not None
+    refine(folder, spec)
+    rounds = read_refinements(folder)
+    assert rounds[0].choice == choice.config_id
+    assert [part.seed for part in rounds[0].parts] == [1]
+    assert choice.config_id in rounds[0].parts[0].config_ids
+    # No undecided one is trained again while the choice has too few seeds.
+    names = [item.choice for item in rounds]
+    assert names == sorted(names, key=lambda name: name is None)
+    final = would_be_choice(find_front(read_records(folder.records).records, spec), spec)
+    assert final is not None and len(final.seeds) == 3
+
+
+def test_a_choice_that_new_seeds_speak_against_is_replaced_and_that_one_trained_again(
+    tmp_path: Path,
+) -> None:
+    spec = spec_with(1_000_000)
+    folder = first_pass(tmp_path / "run", spec)
+    first = would_be_choice(find_front(read_records(folder.records).records, spec), spec)
+    assert first is not None
+    for plans in refined_plans(spec, folder, None):
+        records = [record for plan in plans for record in measured(plan)]
+        bad = {"unsafe_rate": Metric.rate(128, 256)}
+        write(
+            folder,
+            [
+                replace(r, metrics={**r.metrics, **bad}) if r.config_id == first.config_id else r
+                for r in records
+            ],
+        )
+    names = list(dict.fromkeys(item.choice for item in read_refinements(folder) if item.choice))
+    assert names[0] == first.config_id and len(names) >= 2
+    final = would_be_choice(find_front(read_records(folder.records).records, spec), spec)
+    assert final is not None and final.config_id != first.config_id
+    assert len(final.seeds) == 3
+
+
+@pytest.mark.parametrize(("budget", "seeds"), [(39, []), (40, [1]), (80, [1, 2])])
+def test_the_choice_gets_the_seeds_that_the_budget_allows(
+    tmp_path: Path, budget: int, seeds: list[int]
+) -> None:
+    spec = spec_with(budget, "space.max_steps=40", "space.average=raw")
+    folder = first_pass(tmp_path / "run", spec)
+    refine(folder, spec)
+    parts = [p for item in read_refinements(folder) if item.choice for p in item.parts]
+    assert [part.seed for part in parts] == seeds
+    assert all(part.steps == 40 for part in parts)
+
+
+@pytest.mark.parametrize(("batch", "seeds"), [(1, [1, 1, 1]), (4, [1, 2])])
+def test_one_more_seed_comes_first_and_then_all_that_a_round_takes(
+    tmp_path: Path, batch: int, seeds: list[int]
+) -> None:
+    spec = spec_with(1_000_000, f"search.refine={{budget: 9999, batch_size: {batch}}}")
+    folder = first_pass(tmp_path / "run", spec)
+    first = would_be_choice(find_front(read_records(folder.records).records, spec), spec)
+    assert first is not None
+    for plans in refined_plans(spec, folder, None):
+        same = {r.config_id: r for r in read_records(folder.records).records if r.seed == 0}
+        records = [record for plan in plans for record in measured(plan)]
+        # Every run measures what the first one did, so that the choice stays.
+        write(folder, [replace(r, metrics=same[r.config_id].metrics) for r in records])
+        if read_refinements(folder)[-1].choice is None:
+            break
+    rounds = [item for item in read_refinements(folder) if item.choice]
+    assert {item.choice for item in rounds} == {first.config_id}
+    assert [len(item.parts) for item in rounds] == seeds
+
+
+def test_the_path_that_leaves_most_open_per_step_comes_first_after_the_choice(
+    tmp_path: Path,
+) -> None:
+    spec = spec_with(1_000_000)
+    folder = first_pass(tmp_path / "run", spec)
+    for plans in refined_plans(spec, folder, None):
+        rounds = read_refinements(folder)
+        if rounds[-1].choice is None:
+            break
+        write(folder, [record for plan in plans for record in measured(plan)])
     front = find_front(read_records(folder.records).records, spec)
     doubts = undecided(front_certainty(front, spec), front.competing, spec)
+    full = {item.config_id for item in front.candidates if len(item.seeds) == 3}
     worth = []
     for trajectory in make_plan(spec).trajectories:
-        chosen = [item for item in trajectory.configurations if item.config_id in doubts]
+        chosen = [i for i in trajectory.configurations if i.config_id in doubts.keys() - full]
         if chosen:
             steps = max(item.step for item in chosen)
             worth.append((sum(doubts[item.config_id] for item in chosen) / steps, chosen))
     best = max(worth, key=lambda pair: pair[0])[1]
-    refine(folder, spec)
-    first = read_refinements(folder)[0].parts[0]
-    assert set(first.config_ids) == {item.config_id for item in best}
+    assert set(rounds[-1].parts[0].config_ids) == {item.config_id for item in best}
+
+
+def test_no_choice_is_trained_again_where_the_nearest_one_is_surely_unsafe() -> None:
+    spec = make_spec()
+    records = [base_record(), make_record(identity="bad", unsafe=(128, 256), utility=0.8)]
+    assert would_be_choice(find_front(records, spec), spec) is None
+    records.append(make_record(identity="open", unsafe=(13, 256), utility=0.7))
+    choice = would_be_choice(find_front(records, spec), spec)
+    assert choice is not None and choice.config_id == "open"
 
 
 def test_it_ends_when_nothing_may_have_more_seeds_and_says_what_was_decided(tmp_path: Path) -> None:
@@ -125,18 +219,18 @@ def test_it_ends_when_nothing_may_have_more_seeds_and_says_what_was_decided(tmp_
     folder = first_pass(tmp_path / "run", spec)
     refine(folder, spec)
     records = read_records(folder.records).records
-    assert {record.seed for record in records} == {0, 1, 2}
+    counts = Counter(record.config_id for record in records)
+    assert max(counts.values()) == 3  # Readouts of one path may have other seeds.
     rows = refinement_rows(folder, spec, records)
     rounds = read_refinements(folder)
     assert len(rows) == len(rounds) + 1
     assert rows[0].state == rounds[0].before
     assert (rows[0].paths, rows[0].spent) == (0, 0)
     assert rows[-1].spent == sum(p.steps for r in rounds for p in r.parts)
-    assert rows[-1].state.undecided < rows[0].state.undecided
     front = find_front(records, spec)
     still = undecided(front_certainty(front, spec), front.competing, spec)
-    extra = {(r.config_id, r.seed) for r in records}
-    assert all((config_id, 2) in extra for config_id in still)
+    assert rows[-1].state.undecided == len(still)
+    assert all(counts[config_id] == 3 for config_id in still)
 
 
 def test_an_interrupted_refinement_goes_on_as_an_undisturbed_one(tmp_path: Path) -> None:
@@ -147,7 +241,7 @@ def test_an_interrupted_refinement_goes_on_as_an_undisturbed_one(tmp_path: Path)
     with broken.refinements.open("ab") as file:
         file.write(b'{"parts": [{"se')
     assert len(read_refinements(broken)) == 1
-    assert len(plans) == 2
+    assert len(plans) == 1
     refine(broken, spec)
     assert broken.refinements.read_bytes() == whole.refinements.read_bytes()
     broken.refinements.write_text('{"parts": 3}\n', encoding="utf-8")
@@ -179,7 +273,7 @@ def test_a_sweep_refines_itself_from_the_command_line(tiny_world: World, tmp_pat
         return ended.stdout
 
     out = sweeper("run", str(sweep), "--out", str(run), *words)
-    assert "further seeds for the undecided:" in out
+    assert "further seeds, the would-be choice first:" in out
     folder = RunFolder(run)
     parts = [part for item in read_refinements(folder) for part in item.parts]
     assert 0 < sum(part.steps for part in parts) <= 6
