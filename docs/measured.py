@@ -84,6 +84,18 @@ def _simulated(name: str, title: str, script: str) -> Iterator[str]:
         yield rows_table(rows)
 
 
+def _lists() -> Iterator[str]:
+    found = _read("keyword_lists")
+    yield "## Keyword lists"
+    yield (
+        f"{_when(found)} `benchmarks/keyword_lists.py`, with 95 % intervals. *Full* leaves out what people "
+        "call a partial refusal. *Authors* is the verdict of those who trained the model."
+    )
+    for heading, rows in found["tables"].items():
+        yield f"### {heading[0].upper()}{heading[1:]}"
+        yield rows_table(rows)
+
+
 def _searches() -> Iterator[str]:
     found = _read("adaptive_search")
     yield "## Adaptive search"
@@ -168,6 +180,7 @@ def measurements() -> str:
         *_parity(),
         *_simulated("coverage", "Coverage of intervals", "benchmarks/coverage.py"),
         *_simulated("stopping", "Stopping rules", "benchmarks/stopping.py"),
+        *_lists(),
         *_searches(),
         *_speed(),
         note="*This page is generated from the results in `benchmarks/results/`.*",
