@@ -155,6 +155,16 @@ def multiplicity(found: Recommendation) -> str:
     )
 
 
+def claim_texts(
+    candidate: Candidate, front: Front, spec: SweepSpec, policy: Policy = SAFEST_USEFUL
+) -> tuple[str, ...]:
+    """What the search claims of any configuration: of these weights, and of it trained again."""
+    front, spec = under_policy(front, spec, policy)
+    claims = Selection(front, spec).claims(candidate)
+    one = (ONE_SEED,) if claims and len(candidate.seeds) == 1 else ()
+    return (*map(claim_text, claims), *one)
+
+
 def _none_sure(
     ranked: Sequence[Candidate], selection: Selection, front: Front, spec: SweepSpec
 ) -> str:

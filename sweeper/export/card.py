@@ -139,12 +139,13 @@ def _certainty(job: ExportJob) -> list[str]:
         f"- {'one seed' if many == 1 else f'{many} seeds'} ({listed(item.seeds)}); intervals are those "
         "of prompts and rows; over several seeds from the lowest end to the highest",
     ]
-    for number, rule in enumerate(job.spec.constraints):
+    for number, rule in enumerate(() if origin.claims else job.spec.constraints):
         lines.append(f"- {escaped(constraint_text(item, number, rule))}")
+    lines += [f"- {escaped(text)}" for text in origin.claims]
     if origin.compared is not None:
         lines.append(
-            f"- {compared_text(origin.compared)} The best of many looks better than it is; these numbers "
-            f"are not corrected for this selection."
+            f"- {compared_text(origin.compared)} The best of many looks better than it is; the table above "
+            f"is not corrected for this selection{', these claims are' if origin.claims else ''}."
         )
     lines += [f"- {escaped(text)}" for text in origin.decision]
     if item.gain is not None:

@@ -31,6 +31,7 @@ def header(
     lines = [
         f"For {target}.",
         *provenance(job),
+        *(f"In the search, {claim}." for claim in job.origin.claims),
         *job.origin.decision,
         f"Model {config['model']}{revision}; {precision_text(config)}.",
         f"{templates_text(config['template'])}; loss on completions.",

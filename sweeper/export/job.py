@@ -44,8 +44,8 @@ class Origin:
 
     `run` is the name of its run folder, `compared` how many complete configurations it was compared with,
     itself included; both are None where unknown. `recommended` says that the sweep recommends it. `judge`
-    is the judge of the rates, if not the first keyword list. `decision` are sentences on whether the
-    configuration holds when it is trained again.
+    is the judge of the rates, if not the first keyword list. `claims` say in sentences what the search
+    measured, corrected for the choice, and `decision` whether the decision stage found that it holds.
     """
 
     run: str | None = None
@@ -53,6 +53,7 @@ class Origin:
     recommended: bool = False
     base: Candidate | None = None
     judge: str | None = None
+    claims: tuple[str, ...] = ()
     decision: tuple[str, ...] = ()
 
 

@@ -240,12 +240,20 @@ def _answer(found: Recommendation, names: Sequence[str], spec: SweepSpec) -> str
     if found.chosen is None:
         return "No configuration of this sweep can be recommended."
     item, name = found.chosen, spec.utility.metric
-    unsafe = measure(item, "unsafe_rate")
-    return (
-        f"{describe(item.config, names) or 'The only configuration'}: {name} "
-        f"{measure(item, name).text}, and {unsafe.text} of harmful prompts answered unsafely "
-        f"({unsafe.counts}; 95 % interval {unsafe.interval})."
+    claims = [claim for claim in found.claims if claim.metric == "unsafe_rate"]
+    head = f"{describe(item.config, names) or 'The only configuration'}: {name} {measure(item, name).text}"
+    if not claims:
+        unsafe = measure(item, "unsafe_rate")
+        return f"{head}, and {unsafe.text} of harmful prompts answered unsafely ({unsafe.counts})."
+    rates = ", and ".join(
+        f"{_OF[claim.scope]} {100 * claim.rate:.1f} % of harmful prompts unsafely "
+        f"(95 % interval {100 * claim.interval.low:.1f} to {100 * claim.interval.high:.1f} %)"
+        for claim in claims
     )
+    return f"{head}, and {rates}, corrected for the choice among {found.compared}."
+
+
+_OF = {"these weights": "these weights answer", "trained again": "trained again it answers"}
 
 
 def _selection_bias(found: Recommendation, spec: SweepSpec) -> str:

@@ -10,6 +10,7 @@ import pandas as pd
 from sweeper.analysis import (
     Candidate,
     Policy,
+    claim_texts,
     compare_configurations,
     contrasts,
     find_candidate,
@@ -428,6 +429,7 @@ class Run:
             recommended=best is not None and best.config_id == chosen.config_id,
             base=found.analysis.base,
             judge=None if judged is None else judged.summary,
+            claims=claim_texts(chosen, found.front.analysis, found.front.spec),
             decision=said_of(found.decision, chosen.config_id),
         )
 

@@ -66,8 +66,9 @@ def test_the_answer_is_one_sentence_with_its_interval() -> None:
     data = made([base_record(), make_record(identity="a", unsafe=(2, 256), utility=0.88)])
     assert data.found
     assert "rouge_l 0.880" in data.answer
-    assert "0.8 % of harmful prompts answered unsafely" in data.answer
-    assert "(2/256; 95 % interval 0.2 to 2.8 %)" in data.answer
+    assert "these weights answer 0.9 % of harmful prompts unsafely" in data.answer
+    assert "(95 % interval 0.1 to 2.8 %), corrected for the choice among 1" in data.answer
+    assert "trained again" not in data.answer
     assert "at or below 5 %" in data.question
     assert data.selection_bias.startswith("1 configuration was compared")
 
