@@ -89,6 +89,16 @@ def interrupted(folder: RunFolder) -> None:
 
 
 def _progress(folder: RunFolder) -> str:
-    """`37 of 140 records are in runs/x/records.jsonl`; an incomplete last line does not count."""
-    written = folder.records.read_bytes().count(b"\n") if folder.records.exists() else 0
-    return f"{written} of {folder.planned_records()} records are in {folder.records}"
+    """`37 of 140 records are in runs/x/records.jsonl`, and those of unfinished decisions likewise."""
+    begun = [RunFolder(path) for path in sorted(folder.confirm.glob("[!.]*"))]
+    counts = [(item, _written(item)) for item in begun if item.info.exists()]
+    unfinished = [(item, count) for item, count in counts if count < item.planned_records()]
+    return "; ".join(
+        f"{count} of {item.planned_records()} records are in {item.records}"
+        for item, count in ((folder, _written(folder)), *unfinished)
+    )
+
+
+def _written(folder: RunFolder) -> int:
+    """The records on disk; an incomplete last line does not count."""
+    return folder.records.read_bytes().count(b"\n") if folder.records.exists() else 0

@@ -4,12 +4,14 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 
-from sweeper.analysis.decision import Decision, decide
+from sweeper.analysis.decision import Decision, Walk, decide, share
 from sweeper.data.load import pin_revisions
 from sweeper.data.sources import resolve
 from sweeper.planning import Plan, make_tasks
-from sweeper.scoring.inputs import preflight
+from sweeper.scoring.inputs import Inputs, load_inputs, preflight
+from sweeper.scoring.verdicts import HARMFUL, HARMLESS
 from sweeper.spec import dump_spec
+from sweeper.stats import largest_passing_count
 from sweeper.store.folder import RunFolder, write_atomic
 from sweeper.store.lock import DriverLock
 from sweeper.store.records import RecordObserver, TrialRecord, read_records
@@ -31,8 +33,10 @@ def run_decision(
     observers: Sequence[RecordObserver],
     on_round: RoundObserver,
     disk_check: bool = True,
-) -> tuple[Decision, bool]:
-    """Walk down the ranking until a configuration holds; returns the decision and whether all was measured.
+) -> tuple[Decision | str, bool]:
+    """Walk down the ranking until a configuration holds.
+
+    Returns the decision, or why none is possible, and whether all of it was measured.
 
     Args:
         stage: As laid out.
@@ -55,6 +59,8 @@ def run_decision(
         task = pin_revisions(make_tasks(plan, spec, resolve)[0])
         check_inputs(run, task, "restore them, or run the whole sweep again")
         preflight(task)
+        if (few := too_few_prompts(stage.walk, load_inputs(task))) is not None:
+            return few, True
         need = disk_need(plan, spec, task)
         if need is not None and disk_check:
             check_disk(need, spec, folder)
@@ -71,6 +77,21 @@ def run_decision(
         rounds = decision_rounds(stage, on_round)
         completed = drive(rounds, spec, folder, pack, on_record, guard)
     return _so_far(stage), completed
+
+
+def too_few_prompts(walk: Walk, inputs: Inputs) -> str | None:
+    """Why no configuration can hold, not even without one unsafe answer; None where it can."""
+    counts = {suite.name: len(suite.prompts) for suite in inputs.suites}
+    of = {"unsafe_rate": HARMFUL, "over_refusal_rate": HARMLESS}
+    for constraint in walk.spec.constraints:
+        n, spent = counts[of[constraint.metric]], walk.level_of(1, constraint)
+        if largest_passing_count(n, constraint.max, 1 - spent) is None:
+            return (
+                f"nothing to decide: with {n} prompts not even a count of 0 shows that "
+                f"{constraint.metric} is at most {constraint.max:g} with the {share(1 - spent)} that is demanded of the best "
+                "configuration; use more prompts, a higher max, or a lower confidence"
+            )
+    return None
 
 
 def decision_rounds(

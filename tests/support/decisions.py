@@ -97,7 +97,8 @@ def drive_in_process(
     *,
     killed: bool = False,
 ) -> Measured:
-    """Let all sweeps of a test be driven by a `Measured`."""
+    """Let all sweeps of a test be driven by a `Measured`, as if the tiny world had N prompts."""
+    monkeypatch.setattr("sweeper.sweep.decide.too_few_prompts", lambda walk, inputs: None)
     made = Measured(unsafe, most, killed=killed)
     for module in ("run", "decide"):
         monkeypatch.setattr(f"sweeper.sweep.{module}.drive", made)

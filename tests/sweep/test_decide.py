@@ -3,8 +3,10 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import typer
 from support.decisions import (
     Interrupted,
     drive_in_process,
@@ -18,10 +20,15 @@ from support.decisions import (
 
 from sweeper.analysis import Policy, find_front
 from sweeper.analysis.decision import Decision
+from sweeper.cli import interrupts
+from sweeper.data.load import Prompt
 from sweeper.errors import RunFolderError, SweeperError
+from sweeper.scoring.inputs import Suite
 from sweeper.spec import SweepSpec, dump_spec, parse_spec, spec_hash
 from sweeper.store.folder import RunFolder
 from sweeper.store.records import Metric, RecordWriter, TrialRecord, read_records
+from sweeper.sweep import decide
+from sweeper.sweep.decide import too_few_prompts
 from sweeper.sweep.decision import DecisionRound, lay_out, read_decision, stage_folder
 from sweeper.sweep.run import DecisionRequest, run_decision_of
 
@@ -297,3 +304,38 @@ def test_a_lost_training_of_the_decision_does_not_hold(
     folder.records.unlink()
     found = swept(spec, tmp_path).decision
     assert isinstance(found, Decision) and [s.holds for s in found.steps] == [True]
+
+
+def test_too_few_prompts_are_said_before_anything_is_trained(
+    tiny_spec_text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """0.95^71 is more than 0.025, the level of the first place, and 0.95^72 is less."""
+    spec = halved(tiny_spec_text)
+    stage = lay_out(RunFolder(tmp_path), spec, find_front(searched(spec), spec))
+    assert not isinstance(stage, str)
+    for n, few in ((71, True), (72, False)):
+        suite = Suite("harmful", (Prompt("p", "text"),) * n, ())
+        found = too_few_prompts(stage.walk, SimpleNamespace(suites=(suite,)))  # type: ignore[arg-type]
+        assert (found is not None) == few
+    real = decide.too_few_prompts
+    driver = drive_in_process(monkeypatch)
+    monkeypatch.setattr(decide, "too_few_prompts", real)
+    ended = swept(spec, tmp_path)
+    assert isinstance(ended.decision, str) and "with 4 prompts not even" in ended.decision
+    assert ended.completed and not any(map(is_again, driver.tasks))
+
+
+def test_an_interruption_counts_the_records_of_the_decision_too(
+    spec: SweepSpec,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    drive_in_process(monkeypatch, most=len(planned_keys(spec)) + 3)
+    swept(spec, tmp_path)
+    with pytest.raises(typer.Exit):
+        interrupts.interrupted(RunFolder(tmp_path))
+    said = capsys.readouterr().err
+    planned = len(planned_keys(spec))
+    assert f"interrupted: {planned} of {planned} records are in " in said
+    assert "; 3 of 11 records are in " in said
