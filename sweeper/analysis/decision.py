@@ -252,6 +252,9 @@ def decide(walk: Walk, records: Sequence[TrialRecord]) -> Decision:
         for name, item in walk.controls
         if item.config_id in again
     ]
+    untouched = find_front([r for r in records if r.role == BASE_ROLE], walk.spec).base
+    if untouched is not None and walk.base is not None:
+        controls.append(_again("untouched model", walk.base, untouched, walk))
     return Decision(
         policy=walk.policy,
         steps=tuple(steps),

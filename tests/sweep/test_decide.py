@@ -75,6 +75,7 @@ def test_a_sweep_ends_with_the_first_configuration_that_holds(
     assert folder.root == tmp_path / "confirm" / "safest-useful"
     assert len(records_of(folder.root)) == folder.planned_records() == 32
     assert decided(tmp_path, spec).steps[-1].weights[0].seeds == (0,)
+    assert [item.name for item in found.controls] == ["untouched model"]
 
 
 def test_a_finished_decision_is_not_measured_again(
