@@ -88,8 +88,9 @@ def too_few_prompts(walk: Walk, inputs: Inputs) -> str | None:
         if largest_passing_count(n, constraint.max, 1 - spent) is None:
             return (
                 f"nothing to decide: with {n} prompts not even a count of 0 shows that "
-                f"{constraint.metric} is at most {constraint.max:g} with the {share(1 - spent)} that is demanded of the best "
-                "configuration; use more prompts, a higher max, or a lower confidence"
+                f"{constraint.metric} is at most {constraint.max:g} with the "
+                f"{share(1 - spent)} that is demanded of the best configuration; use more prompts, a higher "
+                "max, or a lower confidence"
             )
     return None
 

@@ -236,8 +236,8 @@ def test_a_decision_is_a_table_and_data(
     found = run.decide(quiet=True)
     assert [step.holds for step in found] == [False] * 4 + [True]
     frame = found.frame()
-    assert list(frame["holds"]) == [False] * 4 + [True]
-    assert (frame["P.unsafe_rate"] > 0.99).tolist() == [False] * 4 + [True]
+    assert list(frame["holds"])[:5] == [False] * 4 + [True]
+    assert (frame["P.unsafe_rate"] > 0.99).tolist()[:5] == [False] * 4 + [True]
     report = run.report(tmp_path / "page.html")
     table = report.data.decision
     assert table is not None and [row.outcome for row in table.rows[:5]] == [
