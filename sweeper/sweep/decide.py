@@ -89,7 +89,7 @@ def too_few_prompts(walk: Walk, inputs: Inputs) -> str | None:
             return (
                 f"nothing to decide: with {n} prompts not even a count of 0 shows that "
                 f"{constraint.metric} is at most {constraint.max:g} with the "
-                f"{share(1 - spent)} that is demanded of the best configuration; use more prompts, a higher "
+                f"{share(1 - spent)} that is demanded of the best one; use more prompts, a higher "
                 "max, or a lower confidence"
             )
     return None
