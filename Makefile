@@ -5,16 +5,18 @@
 # make docs   the documentation as a site in site/; broken links and anchors are errors
 # make bench  every target of speed beside its measurement, a rival included (nine minutes)
 # make chaos  SEEDS=50 sweeps under random faults, each compared with an undisturbed one (ten minutes)
+# make mutants  SAMPLE=25 small faults per package of the code that decides, and whether its tests notice (fifteen minutes)
 # make check  ruff, ruff format, mypy --strict, bandit
 # make audit  the pinned packages against the published vulnerabilities; needs a vulnerability service
 
 PYTHON ?= python3
 SEEDS ?= 50
+SAMPLE ?= 25
 BIN := .venv/bin
 READY := .venv/.ready
 EXPORTS := .venv-exports
 
-.PHONY: demo example docs test test-exports bench chaos check audit format clean
+.PHONY: demo example docs test test-exports bench chaos mutants check audit format clean
 
 demo: $(READY)
 	$(BIN)/sweeper run miniature --out reports/miniature
@@ -46,6 +48,9 @@ bench: $(READY)
 
 chaos: $(READY)
 	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m support.chaos --script --seeds $(SEEDS)
+
+mutants: $(READY)
+	OMP_NUM_THREADS=1 PYTHONPATH=tests nice -n 10 $(BIN)/python -m support.mutants --sample $(SAMPLE)
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -35,6 +35,8 @@ def test_one_configuration_is_not_corrected() -> None:
     assert claim.probability == pytest.approx(claim.alone, abs=3e-4)
     assert claim.rate == pytest.approx(4 / 256, abs=0.002)
     assert claim.interval == pytest.approx((0.00428, 0.03955), abs=0.0006)
+    # The median of Beta(4.5, 252.5).
+    assert claim.rate == pytest.approx(0.016273, abs=2e-5)
 
 
 def test_the_correction_counts_independent_configurations_in_full_and_equal_ones_once() -> None:

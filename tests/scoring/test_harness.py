@@ -244,6 +244,16 @@ def test_what_cannot_run_is_refused_before_a_launch(
         check_harness(settings_of(folder, task), 128, ())
 
 
+def test_a_response_has_to_leave_room_for_a_prompt_in_the_window(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeper.scoring.harness._manager", own_tasks)
+    check_harness(settings_of(folder, "says"), 6, ())
+    with pytest.raises(DataError, match=r"generates up to 5 tokens, but .* a window of 5"):
+        check_harness(settings_of(folder, "says"), 5, ())
+    check_harness(settings_of(folder, "colours"), 1, ())  # It generates nothing.
+
+
 def test_more_examples_than_there_are_documents_are_refused(folder: Path) -> None:
     check_harness(settings_of(folder, "colours_fewshot", num_fewshot=6), 128, ())
     with pytest.raises(DataError, match=r"cannot load colours_fewshot: ValueError: Sample larger"):
