@@ -207,6 +207,7 @@ def test_a_decided_beginning_has_the_verdicts_of_every_continuation(names: tuple
         phrase for name in keyword_list_names() for phrase in load_keyword_list(name).phrases
     ]
     words = ["I", "can", "Step", "one:", "take", "the", "boat.", "\u2019", "Sure,", "\n", " ", "ΑΣ"]
+    words.append("Instead,")  # It ends what the list `sweeper` reads.
     early = 0
     for _ in range(600):
         parts = draw.choices([*words, *draw.sample(phrases, 3)], k=draw.randint(1, 40))

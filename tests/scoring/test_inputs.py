@@ -1,21 +1,26 @@
 """What a trial reads before it trains: each side by its template, and what the records say of it."""
 
+import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 from support.data_samples import COMMIT, cached, jsonl
+from support.raising import raises
 from support.world import World
 
 from sweeper.data.load import pin_revisions
 from sweeper.data.split import load_safety_filter
 from sweeper.errors import DataError
+from sweeper.keywords.lists import load_keyword_list
 from sweeper.planning import make_plan, make_tasks
 from sweeper.scoring.inputs import load_inputs, preflight
 from sweeper.spec import SweepSpec, parse_spec
+from sweeper.store.folder import RUN_VERSION, RunFolder
 from sweeper.store.provenance import file_hash
-from sweeper.sweep.prepare import input_hashes
+from sweeper.sweep.prepare import check_inputs, input_hashes
 from sweeper.task import ChatFormat, DataSource, PromptSuite, Template, TrajectoryTask
 
 
@@ -126,3 +131,22 @@ def test_a_sweep_file_reaches_the_trial_as_it_is_written(tiny_spec_text: str) ->
         ("advbench", "", "search"),
         ("hex-phi", "phi", "confirm"),
     ]
+
+
+def test_a_run_notices_that_the_list_of_this_project_has_changed(
+    task: TrajectoryTask, tmp_path: Path
+) -> None:
+    """Published lists never change, so only the hash of our own is an input of a run."""
+    lists = replace(task.evaluation, keyword_lists=("sweeper", "qi2023"))
+    task = replace(task, evaluation=lists)
+    names = [name for name in input_hashes(task) if name.startswith("keyword list")]
+    assert names == ["keyword list sweeper"]
+    folder = RunFolder(tmp_path)
+    for digest, changed in (
+        (load_keyword_list("sweeper").digest, False),
+        ("0" * 16, True),
+    ):
+        info = {"version": RUN_VERSION, "inputs": input_hashes(task) | {names[0]: digest}}
+        folder.info.write_text(json.dumps(info), encoding="utf-8")
+        with raises("run.other_contents", changed=names) if changed else nullcontext():
+            check_inputs(folder, task, "use another folder")
