@@ -257,7 +257,8 @@ def early_stop() -> list[Row]:
     same = verdicts[0] == verdicts[1] and len(verdicts[0]) == len(inputs.suites[0].prompts)
     tokens = f"{gain:.2f}x ({whole.tokens_generated:,} to {short.tokens_generated:,})"
     return [
-        Row("early stop: fewer tokens, harmful suite, base model", tokens, ">= 3x", gain >= 3),
+        # No target: a short refusal is generated whole, because an answer may still follow it.
+        Row("early stop: fewer tokens, harmful suite, base model", tokens, "", None),
         Row("early stop: verdicts and phrases equal to full decoding", f"{same}", "True", same),
     ]
 
