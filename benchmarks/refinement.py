@@ -52,8 +52,8 @@ constraints: [{{metric: unsafe_rate, max: {LIMIT}}}]
 search: {{refine: {{budget: 1, max_seeds: 4, batch_size: 4}}}}
 """
 
-BUDGETS = (960, 3840)
-"""Optimizer steps: three runs of the longest path, which one choice uses up; and twelve."""
+BUDGETS = (3840, 960)
+"""Optimizer steps: twelve runs of the longest path, and three, which one choice uses up."""
 
 RUN_NOISE = (0.3, 0.65)
 """Standard deviations between runs of a path, on the probit scale; 0.65 is that of the miniature."""
@@ -66,7 +66,7 @@ class Sweep:
         self.run_sd, self._rng = run_sd, rng
         self._hard = math.sqrt(0.5) * rng.standard_normal(PROMPTS)
         self._rows: Floats = rng.uniform(-0.1, 0.1, ROWS)
-        self._paths: dict[tuple[str, int], float] = {}
+        self._runs: dict[tuple[Any, ...], float] = {}
         self.rates: dict[str, float] = {}
         for item in make_plan(spec).configurations:
             dose = math.log10(float(item.values.get("learning_rate") or 1e-6) * max(item.step, 1))
@@ -78,7 +78,9 @@ class Sweep:
         """The records of a plan."""
         records = []
         for path in plan.trajectories:
-            own = self._rng.standard_normal()
+            settings = path.settings
+            run = (settings.learning_rate, settings.lr_scheduler_type, path.seed)
+            own = self._runs.setdefault(run, float(self._rng.standard_normal()))
             for item in path.configurations:
                 base = item.role == "base"
                 x = normal_quantile(np.array(self.rates[item.config_id]))
@@ -126,7 +128,7 @@ def spec_of(budget: int) -> SweepSpec:
 
 def swept(
     rng: np.random.Generator, run_sd: float, budget: int, root: Path
-) -> tuple[Ending | None, Ending | None, tuple[str | None, ...]]:
+) -> tuple[Ending | None, Ending | None, tuple[str, ...]]:
     """The choice before and after one refinement, and for what its rounds were."""
     spec, folder = spec_of(budget), RunFolder(root)
     folder.create()
@@ -134,8 +136,10 @@ def swept(
     _write(folder, sweep.measured(make_plan(spec)))
     before = _ending(folder, spec, sweep)
     for plans in refined_plans(spec, folder, None):
+        if read_refinements(folder)[-1].choice is None:
+            break  # The choice has its seeds; the undecided are not looked at here.
         _write(folder, [record for plan in plans[-4:] for record in sweep.measured(plan)])
-    rounds = tuple(item.choice for item in read_refinements(folder))
+    rounds = tuple(item.choice for item in read_refinements(folder) if item.choice)
     return before, _ending(folder, spec, sweep), rounds
 
 
@@ -157,8 +161,8 @@ def _write(folder: RunFolder, records: Sequence[TrialRecord]) -> None:
 def table(sweeps: int) -> list[Row]:
     """A row for each noise and budget."""
     rows = []
-    for run_sd in RUN_NOISE:
-        for budget in BUDGETS:
+    for budget in BUDGETS:
+        for run_sd in RUN_NOISE:
             rng, found = np.random.default_rng(5), []
             for _ in range(sweeps):
                 with tempfile.TemporaryDirectory() as scratch:

@@ -232,16 +232,14 @@ def _parts_of_choice(
     last = next(item.step for item in path.configurations if item.config_id == config_id)
     steps = _steps(path, last)
     read = [i for i in path.configurations if i.step <= last or steps == path.steps]
-    wanted = {config_id, *(item.config_id for item in read if item.config_id in doubts)}
-    lacking = _lacking(config_id, earlier, spec)
-    alone = lacking == refine.max_seeds - 1
-    count = min(1 if alone else lacking, refine.batch_size, left // steps if steps else 0)
-    seed, ids = _new_seed(path, earlier, spec), [item.config_id for item in read]
-    parts = []
-    for number in range(count):
-        open_ids = (i for i in ids if i in wanted and _lacking(i, earlier, spec) > number)
-        parts.append(Part(seed + number, tuple(open_ids), steps))
-    return tuple(parts)
+    wanted = [i.config_id for i in read if i.config_id == config_id or i.config_id in doubts]
+    seeds = _seeds_left(config_id, earlier, spec)
+    alone = len(seeds) == refine.max_seeds - 1
+    count = min(1 if alone else refine.batch_size, left // steps if steps else 0)
+    return tuple(
+        Part(seed, tuple(i for i in wanted if seed in _seeds_left(i, earlier, spec)), steps)
+        for seed in seeds[:count]
+    )
 
 
 def _parts_of_doubts(
@@ -255,16 +253,14 @@ def _parts_of_doubts(
     assert spec.search.refine is not None
     wanted = []
     for path in paths:
-        chosen = [
-            item
-            for item in path.configurations
-            if item.config_id in doubts and _lacking(item.config_id, earlier, spec) > 0
-        ]
-        if chosen:
-            ids = tuple(item.config_id for item in chosen)
+        open_ones = [item for item in path.configurations if item.config_id in doubts]
+        lacking = {i.config_id: _seeds_left(i.config_id, earlier, spec) for i in open_ones}
+        if any(lacking.values()):
+            seed = min(seeds[0] for seeds in lacking.values() if seeds)
+            chosen = [item for item in open_ones if seed in lacking[item.config_id]]
             steps = _steps(path, max(item.step for item in chosen))
-            part = Part(_new_seed(path, earlier, spec), ids, steps)
-            wanted.append((-sum(doubts[config_id] for config_id in ids) / steps, part))
+            part = Part(seed, tuple(item.config_id for item in chosen), steps)
+            wanted.append((-sum(doubts[name] for name in part.config_ids) / steps, part))
     parts: list[Part] = []
     for _, part in sorted(wanted):
         if part.steps <= left and len(parts) < spec.search.refine.batch_size:
@@ -278,18 +274,17 @@ def _steps(path: Trajectory, last: int) -> int:
     return path.steps if len(path.segments) > 1 else last
 
 
-def _lacking(config_id: str, earlier: Sequence[Part], spec: SweepSpec) -> int:
-    """How many more seeds a configuration may have."""
+def _seeds_left(config_id: str, earlier: Sequence[Part], spec: SweepSpec) -> list[int]:
+    """The further seeds that a configuration may have and does not.
+
+    Readouts of one path get the same ones, also where it is trained again for the second of them. A
+    decision stage uses seeds beyond these.
+    """
     assert spec.search.refine is not None
-    used = sum(config_id in part.config_ids for part in earlier)
-    return max(0, spec.search.refine.max_seeds - len(spec.seeds) - used)
-
-
-def _new_seed(path: Trajectory, earlier: Sequence[Part], spec: SweepSpec) -> int:
-    """The next seed that no readout of a path has: no trajectory is trained twice."""
-    ids = {item.config_id for item in path.configurations}
-    used = [part.seed for part in earlier if ids & set(part.config_ids)]
-    return max([*spec.seeds, *used]) + 1
+    first = max(spec.seeds) + 1
+    used = {part.seed for part in earlier if config_id in part.config_ids}
+    further = range(first, first + spec.search.refine.max_seeds - len(spec.seeds))
+    return [seed for seed in further if seed not in used]
 
 
 def _plans(spec: SweepSpec, points: Sequence[Point] | None, item: Refinement) -> list[Plan]:
