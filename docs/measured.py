@@ -84,6 +84,26 @@ def _simulated(name: str, title: str, script: str) -> Iterator[str]:
         yield rows_table(rows)
 
 
+def _front_labels() -> Iterator[str]:
+    found = _read("front_calibration")
+    yield "## Front membership"
+    yield (
+        f"{_when(found)} `benchmarks/front_calibration.py`, {found['repetitions']} sweeps a line. "
+        "The share of configurations with a label that truly are on the front, and of those on it, the "
+        "share labelled `off`. With one seed the truth is that of the weights, else of training again."
+    )
+    groups = ("label on", "label uncertain", "label off", "truly on it and labelled off")
+    lines: dict[tuple[Any, ...], dict[str, str]] = {}
+    for row in found["rows"]:
+        key = (row["world"], row["sd of runs"], row["seeds"])
+        share = f"{row['share']:.3f} of {row['of']}" if row["of"] else ""
+        lines.setdefault(key, {})[row["group"]] = share
+    yield table(
+        ("world", "sd of runs", "seeds", "`on`", "`uncertain`", "`off`", "on it, but `off`"),
+        [(*key, *(shares[group] for group in groups)) for key, shares in lines.items()],
+    )
+
+
 def _lists() -> Iterator[str]:
     found = _read("keyword_lists")
     yield "## Keyword lists"
@@ -179,6 +199,7 @@ def measurements() -> str:
         "Measurements",
         *_parity(),
         *_simulated("coverage", "Coverage of intervals", "benchmarks/coverage.py"),
+        *_front_labels(),
         *_simulated("stopping", "Stopping rules", "benchmarks/stopping.py"),
         *_lists(),
         *_searches(),
