@@ -200,6 +200,7 @@ def measurements() -> str:
         *_parity(),
         *_simulated("coverage", "Coverage of intervals", "benchmarks/coverage.py"),
         *_front_labels(),
+        *_simulated("nulls", "Differences where there is none", "benchmarks/nulls.py"),
         *_simulated("stopping", "Stopping rules", "benchmarks/stopping.py"),
         *_lists(),
         *_searches(),

@@ -114,7 +114,7 @@ def recommend(
         default=default,
         base=front.base,
         nearest=nearest,
-        contrasts=() if chosen is None else contrasts_with(chosen, others, spec),
+        contrasts=() if chosen is None else contrasts_with(chosen, others, spec, front.candidates),
         caveats=list_disagreements(
             (
                 ("recommended configuration", chosen),

@@ -229,8 +229,10 @@ def clustered_interval(
 
     Readouts of one run, and pairs with one run in common on either side, are not independent: the variance
     over runs is dyadic (Aronow, Samii, Assenova 2015, doi:10.1093/pan/mpv018), that over runs and prompts
-    two-way, as in `two_way_df`. Student's t has one degree of freedom fewer than there are runs. Runs
-    of other settings differ by what their settings do, too: the interval is one over settings and runs.
+    two-way, as in `two_way_df`. Where runs cancel in the mean, few of them cannot show it, so that neither
+    variance is below that of clusters by the averaged runs alone. Student's t has one degree of freedom
+    fewer than there are runs. Runs of other settings differ by what their settings do, too: the interval
+    is one over settings and runs.
 
     Args:
         mean: The mean of all of `apart`.
@@ -245,9 +247,10 @@ def clustered_interval(
         return None
     rest = apart - apart.mean()
     prompts = float(np.square(rest.sum(axis=0)).sum()) * n / (n - 1)
-    runs = _dyadic(rest.sum(axis=1, keepdims=True), averaged, controls) * fewest / (fewest - 1)
-    both = _dyadic(rest, averaged, controls)
-    variance = max(prompts, runs, prompts + runs - both) / apart.size**2
+    sums, ways = rest.sum(axis=1, keepdims=True), ((averaged, controls), (averaged, averaged))
+    parts = [(_dyadic(sums, *way) * fewest / (fewest - 1), _dyadic(rest, *way)) for way in ways]
+    variance = max(max(prompts, runs, prompts + runs - both) for runs, both in parts)
+    variance /= apart.size**2
     half = t_quantile(0.5 + confidence / 2, fewest - 1) * math.sqrt(variance)
     return Interval(mean - half, mean + half)
 

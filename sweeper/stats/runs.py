@@ -81,10 +81,19 @@ def run_variance(
 def _own_squares(table: Floats) -> tuple[float, float]:
     """Squares between runs without the part of single prompts, and their degrees of freedom."""
     seeds, n = table.shape
-    x = probit(table.sum(axis=1), n)
-    slope = 2 * np.pi * float(np.exp(x.mean() ** 2))  # 1 / phi(x)^2
-    within = slope * float(interaction_variance(table[None])[0])
-    return (seeds - 1) * (float(x.var(ddof=1)) - within), seeds - 1
+    k = table.sum(axis=1)
+    within = float(interaction_variance(table[None])[0]) / _slope(k, n)
+    return (seeds - 1) * (float(probit(k, n).var(ddof=1)) - within), seeds - 1
+
+
+def _slope(k: Floats, n: int) -> float:
+    """The square of the slope of Phi, between those at the mean of x and at x of the mean rate.
+
+    It is their geometric mean. Over runs, low rates are skewed, and either alone is wrong at 1 % and a
+    standard deviation of 0.5.
+    """
+    x, of_mean = float(probit(k, n).mean()), float(probit(k.mean(), n))
+    return float(np.exp(-(x**2 + of_mean**2) / 2)) / (2 * np.pi)
 
 
 def probit(k: Floats, n: int | Floats) -> Floats:
@@ -193,14 +202,10 @@ def all_trained_again_draws(
 def rate_part(k: Floats, n: int, variance: RunVariance) -> RunPart:
     """What runs add to the variance of a mean rate over seeds, by the delta method.
 
-    The slope of Phi is taken between the mean of x and x of the mean rate, as their geometric mean: over
-    runs, low rates are skewed, and either alone is wrong at 1 % and a standard deviation of 0.5.
-
     Args:
         k: Counted under each seed, shape (seeds,).
         n: Prompts.
         variance: Between runs, with degrees of freedom.
     """
-    x, of_mean = float(probit(k, n).mean()), float(probit(k.mean(), n))
-    slope = float(np.exp(-(x**2 + of_mean**2) / 2)) / (2 * np.pi)
-    return RunPart(slope * variance.squares / variance.df / len(k), 0.0, variance.df)
+    added = _slope(k, n) * variance.squares / variance.df / len(k)
+    return RunPart(added, 0.0, variance.df)

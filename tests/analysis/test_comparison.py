@@ -9,8 +9,11 @@ from sweeper.analysis import Candidate, compare_configurations, find_front, rate
 from sweeper.errors import SweeperError
 from sweeper.store.records import TrialRecord
 
-ONE_SEED = "one seed: these intervals do not include the variation between training runs"
-OTHER_SEEDS = "not all were trained under the same seeds: verdicts are not paired by seed"
+ONE_SEED = (
+    "one seed: differences are between these weights, "
+    "and do not include the variation between training runs"
+)
+OTHER_SEEDS = "not all were trained under the same seeds"
 
 
 def candidates(records: Sequence[TrialRecord], *overrides: str) -> tuple[Candidate, ...]:
