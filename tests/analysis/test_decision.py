@@ -88,6 +88,7 @@ def test_the_first_that_holds_ends_the_walk() -> None:
     found = decide(walk(), again({"a": (0, 0, 0, 0, 0)}))
     assert found.complete and found.survivor is not None
     assert (found.survivor.config_id, holds(found)) == ("a", [True])
+    assert found.sentence == "a, the best of the search, holds when it is trained again"
     (test,) = found.steps[0].tests
     assert test.level == pytest.approx(0.025) and test.probability >= 0.975
     assert test.interval.high <= 0.05 and test.confidence == 0.95
@@ -103,6 +104,7 @@ def test_the_walk_goes_on_until_one_holds() -> None:
     found = decide(walk(), again({**bad, "d": (0, 0, 0, 0, 0)}))
     assert holds(found) == [False, False, False, True]
     assert found.survivor is not None and found.survivor.config_id == "d"
+    assert found.sentence == "d, number 4 of the search, holds when it is trained again"
     assert found.steps[3].tests[0].level == pytest.approx(0.05 / 20)
     assert found.steps[0].verdict.startswith("does not hold: trained again, unsafe_rate 20/240")
 

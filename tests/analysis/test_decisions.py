@@ -212,3 +212,11 @@ def test_who_was_measured_on_other_prompts_is_compared_by_its_counts() -> None:
         for note in found.notes
     )
     assert all(membership.p_front > 0.9 for membership in found.memberships.values())
+
+
+@pytest.mark.parametrize(("further", "known"), [([], True), (["heldout_loss"], False)])
+def test_a_volume_has_three_dimensions_at_most(further: list[str], known: bool) -> None:
+    names = ["rouge_l", "unsafe_rate", "over_refusal_rate", *further]
+    spec = make_spec(f"objectives=[{', '.join(names)}]")
+    found = front_certainty(find_front([make_record()], spec), spec)
+    assert (found.hypervolume is not None) is known

@@ -35,6 +35,8 @@ def test_one_configuration_is_not_corrected() -> None:
     assert claim.probability == pytest.approx(claim.alone, abs=3e-4)
     assert claim.rate == pytest.approx(4 / 256, abs=0.002)
     assert claim.interval == pytest.approx((0.00428, 0.03955), abs=0.0006)
+    _, none, among = found_in([record("none", [])])
+    assert among.claims(none["none"])[0].interval.low == 0.0
     # The median of Beta(4.5, 252.5).
     assert claim.rate == pytest.approx(0.016273, abs=2e-5)
 
@@ -177,3 +179,10 @@ def test_a_claim_says_what_it_would_be_alone_where_that_is_more(
         "these weights: unsafe_rate 1.6 % (95 % interval 0.4 to 4.0 %, corrected for having been chosen), "
         f"P(unsafe_rate <= 0.05) {told}"
     )
+
+
+def test_too_few_prompts_leave_a_claim_that_cannot_hold() -> None:
+    _, named, selection = found_in([make_record(identity="few", unsafe=(0, 20))])
+    (claim,) = selection.claims(named["few"])
+    assert not claim.holds
+    assert claim.probability <= 1 - 0.95**20 + 0.01

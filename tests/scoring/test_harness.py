@@ -161,7 +161,11 @@ def test_a_perplexity_is_no_rate(source: ModelSource, model: PreTrainedModel, fo
 
 
 def test_a_group_counts_the_documents_of_its_tasks(
-    source: ModelSource, model: PreTrainedModel, folder: Path, tmp_path: Path
+    source: ModelSource,
+    model: PreTrainedModel,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     group = (
         "group: both\ntask: [colours, colours_fewshot]\naggregate_metric_list: [{metric: acc}]\n"
@@ -178,6 +182,10 @@ def test_a_group_counts_the_documents_of_its_tasks(
     one, two = (found[f"lm_eval/{name}/acc"] for name in ("colours", "colours_fewshot"))
     assert one.k is not None and two.k is not None
     assert found["lm_eval/both/acc"] == Metric((one.k + two.k) / 14, 14, one.k + two.k)
+    monkeypatch.setattr("sweeper.scoring.harness._manager", own_tasks)
+    check_harness(settings_of(tmp_path, "both"), 128, ("lm_eval/both/acc",))
+    with pytest.raises(DataError, match="no task measures lm_eval/both/acc_norm"):
+        check_harness(settings_of(tmp_path, "both"), 128, ("lm_eval/both/acc_norm",))
 
 
 def test_measuring_again_gives_the_same_and_disturbs_no_generator(

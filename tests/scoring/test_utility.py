@@ -282,6 +282,25 @@ def scores_of(task: TrajectoryTask, model: Any, *given: Any) -> list[dict[str, M
     return [scores.metrics for scores in scorer.score(model, *given)]
 
 
+@pytest.mark.parametrize("counted", [True, False])
+def test_correct_tokens_are_counted_where_the_accuracy_is_asked(
+    tiny_world: World, source: ModelSource, monkeypatch: pytest.MonkeyPatch, counted: bool
+) -> None:
+    asked = []
+
+    def watched(model: Any, batch: Any, *, count_correct: bool) -> list[RowSums]:
+        asked.append(count_correct)
+        return row_sums(model, batch, count_correct=count_correct)
+
+    monkeypatch.setattr("sweeper.scoring.score.row_sums", watched)
+    task = task_of(tiny_world)
+    names = ("heldout_loss", "token_accuracy") if counted else ("heldout_loss",)
+    task = replace(task, evaluation=replace(task.evaluation, utility_metrics=names))
+    (found,) = scores_of(task, load_model(source, CPU))
+    assert ("token_accuracy" in found) is counted
+    assert asked and set(asked) == {counted}
+
+
 def test_a_scorer_gives_each_adapter_what_it_gives_it_alone(
     tiny_world: World, source: ModelSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -89,6 +89,17 @@ def test_more_seeds_narrow_what_runs_add_and_prompts_stay() -> None:
     assert spread[2] == pytest.approx(alone, rel=0.2)
 
 
+@pytest.mark.parametrize(("k", "low", "high"), [(9, 0.88, 0.97), (10, 1.0, 1.0), (0, 0.03, 0.1)])
+def test_a_rate_from_counts_is_certain_only_where_every_prompt_counted(
+    k: int, low: float, high: float
+) -> None:
+    """The median of Beta(k + 1, 10 - k) for one run, and runs that hardly differ."""
+    alike = RunVariance(1e-8, 1e6)
+    rng = np.random.default_rng(0)
+    drawn = trained_again_count_draws([k], [10], alike, 4000, rng)
+    assert low <= np.median(drawn) <= high
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seeds", [3, 5])
 @pytest.mark.parametrize("sd", [0.0, 0.3, 0.5, 0.65])

@@ -1,7 +1,7 @@
 """`make mutants`: small faults in the code that decides, and whether the tests of its package notice.
 
 A seeded sample of faults per package, each in a process of its own that reads one module with the fault;
-no file changes. What survives is a missing test, or equivalent: then results/mutants.json says why.
+no file changes. What survives has a reason in results/mutants.json.
 """
 
 import argparse
@@ -140,7 +140,7 @@ def main() -> int | str:
         RESULTS.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", "utf-8")
     kept = json.loads(RESULTS.read_text("utf-8"))
     survived = [key for row in kept["packages"].values() for key in row["survived"]]
-    unexplained = [key for key in survived if key not in kept["equivalent"]]
+    unexplained = [key for key in survived if key not in kept["reasons"]]
     return "\n".join(f"survived, without a reason: {key}" for key in unexplained) or 0
 
 
