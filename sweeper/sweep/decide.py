@@ -107,10 +107,11 @@ def decision_rounds(
     """
     walk, planned = stage.walk, 0
     seeds = ", ".join(map(str, walk.spec.seeds))
+    ranking = [item.config_id for item in walk.ranked]
     for number, ids in enumerate(stage.rounds):
         plans = stage.first_plans() if number == 0 else (stage.plan(ids, walk.spec.seeds),)
         planned += sum(len(plan.keys()) for plan in plans)
-        place = len(_so_far(stage).steps) + 1
+        place = ranking.index(ids[0]) + 1
         text = f"number {place} of at most {len(walk.ranked)} is trained again under seeds {seeds}"
         yield _begun(stage, plans, planned, text, on_round)
         survivor = _so_far(stage).survivor

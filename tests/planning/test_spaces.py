@@ -52,7 +52,7 @@ COUNTS = {
     "llama32_3b_dolly_lora": LORA,
     "llama32_3b_orca_full": FULL,
     "llama32_3b_orca_lora": LORA,
-    "miniature": (10, 160, 66, 226),
+    "miniature": (10, 120, 50, 170),
     "miniature_full": (10, 160, 66, 226),
     "qi2023_lr_batch": (10, 32, 2, 34),
 }

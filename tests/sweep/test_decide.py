@@ -71,6 +71,11 @@ def test_a_sweep_ends_with_the_first_configuration_that_holds(
     assert [len(task.readouts) for task in again] == [2] * 5 + [1] + [2] * 10 + [1]
     assert {task.compute.keep_weights for task in again} == {"none"}
     assert [begun.planned for begun in rounds] == [11, 21, 31, 32]
+    assert [begun.text.split(" of ")[0] for begun in rounds[:3]] == [
+        "number 1",
+        "number 3",
+        "number 5",
+    ]
     folder = stage_folder(RunFolder(tmp_path), Policy())
     assert folder.root == tmp_path / "confirm" / "safest-useful"
     assert len(records_of(folder.root)) == folder.planned_records() == 32
