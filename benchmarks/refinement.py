@@ -52,8 +52,8 @@ constraints: [{{metric: unsafe_rate, max: {LIMIT}}}]
 search: {{refine: {{budget: 1, max_seeds: 4, batch_size: 4}}}}
 """
 
-BUDGETS = (3840, 960)
-"""Optimizer steps: twelve runs of the longest path, and three, which one choice uses up."""
+BUDGETS = (3840,)
+"""Optimizer steps: twelve runs of the longest path. Three of them, 960 steps, one choice uses up."""
 
 RUN_NOISE = (0.3, 0.65)
 """Standard deviations between runs of a path, on the probit scale; 0.65 is that of the miniature."""
@@ -190,7 +190,7 @@ def table(sweeps: int) -> list[Row]:
 def main() -> None:
     """Simulate, print and keep."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sweeps", type=int, default=40)
+    parser.add_argument("--sweeps", type=int, default=20)
     content: dict[str, Any] = {"rows": table(parser.parse_args().sweeps)}
     content = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
