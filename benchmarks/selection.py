@@ -11,6 +11,7 @@ import math
 import os
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
@@ -45,7 +46,7 @@ from sweeper.store.provenance import git_commit, hardware, package_versions
 from sweeper.sweep.decision import decision_spec
 
 RESULTS = Path(__file__).resolve().parent / "results" / "selection.json"
-SWEEPS = 300
+SWEEPS = 100
 
 SCOPES: tuple[Claim, ...] = get_args(Claim)
 
@@ -277,21 +278,42 @@ def _mean(values: Iterable[float]) -> float:
     return math.fsum(found) / len(found) if found else math.nan
 
 
-def tables(worlds: Iterable[World], sweeps: int) -> dict[str, list[Row]]:
-    """A table of each world: every rule under every run noise; where all is safe by new seeds, too."""
-    found = {world.name: table(world, sweeps, RULES) for world in worlds}
-    if SAFE.name in found:
-        found[f"{SAFE.name}, by new seeds"] = table(SAFE, sweeps, BY_SEEDS)
-    return found
+class Part(NamedTuple):
+    """Of which table, world and run noise some rows are: what one process simulates."""
+
+    title: str
+    world: int
+    run_noise: float
+    rules: str
+    sweeps: int
 
 
-def table(world: World, sweeps: int, rules: Mapping[str, Rule]) -> list[Row]:
-    """Every rule under every run noise."""
+def parts(names: Sequence[str] | None, sweeps: int) -> list[Part]:
+    """Every world, or those whose names begin with one of these; where all is safe by new seeds, too."""
+    of = [(world.name, place, "each") for place, world in enumerate(WORLDS)]
+    of.append((f"{SAFE.name}, by new seeds", WORLDS.index(SAFE), "by seeds"))
     return [
-        row(run_noise, rule, outcomes)
+        Part(title, place, run_noise, rules, sweeps)
+        for title, place, rules in of
+        if names is None or title.split()[0] in names
         for run_noise in RUN_NOISE
-        for rule, outcomes in simulate(world, run_noise, sweeps, rules).items()
     ]
+
+
+def rows(part: Part) -> list[Row]:
+    """A row for every rule."""
+    rules = {"each": RULES, "by seeds": BY_SEEDS}[part.rules]
+    found = simulate(WORLDS[part.world], part.run_noise, part.sweeps, rules)
+    return [row(part.run_noise, name, outcomes) for name, outcomes in found.items()]
+
+
+def tables(of: Sequence[Part], jobs: int) -> dict[str, list[Row]]:
+    """A table of each title; the same for any number of processes."""
+    found: dict[str, list[Row]] = {}
+    with ProcessPoolExecutor(jobs) as pool:
+        for part, each in zip(of, pool.map(rows, of), strict=True):
+            found.setdefault(part.title, []).extend(map(_filled, each))
+    return found
 
 
 def _filled(each: Row) -> Row:
@@ -304,15 +326,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sweeps", type=int, default=SWEEPS)
     parser.add_argument("--worlds", help="the first words of the names of some, as in W1,W3")
+    parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args()
-    names = options.worlds and options.worlds.split(",")
-    worlds = [world for world in WORLDS if not names or world.name.split()[0] in names]
-    found = {
-        name: [_filled(each) for each in rows]
-        for name, rows in tables(worlds, options.sweeps).items()
-    }
-    for name, rows in found.items():
-        print(f"\n{name}\n\n{shown(rows)}")
+    names = options.worlds.split(",") if options.worlds else None
+    found = tables(parts(names, options.sweeps), options.jobs)
+    for title, each in found.items():
+        print(f"\n{title}\n\n{shown(each)}")
     if names or options.sweeps != SWEEPS:
         return
     content: dict[str, Any] = {
