@@ -34,11 +34,10 @@ from selection_worlds import (
     sweep_spec,
 )
 
-from sweeper.analysis import Decided, Front, Recommendation, find_front, recommend
+from sweeper.analysis import Claim, Decided, Front, Recommendation, find_front, recommend
 from sweeper.analysis import decision as testing
 from sweeper.analysis import selection as corrected
 from sweeper.analysis.decision import Walk, decide
-from sweeper.analysis.membership import Claim
 from sweeper.spec import SweepSpec
 from sweeper.stats import Interval
 from sweeper.stats.distributions import beta_cdf
