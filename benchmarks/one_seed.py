@@ -17,13 +17,13 @@ import numpy as np
 
 import sweeper
 from sweeper.analysis import Candidate, find_front, recommend
-from sweeper.analysis.decision import Walk, decide
+from sweeper.analysis.decision import Walk, decide, promising_first
 from sweeper.spec import SweepSpec, load_spec
 from sweeper.store.provenance import git_commit, hardware, package_versions
 from sweeper.store.records import TrialRecord
 
 RESULTS = Path(__file__).resolve().parent / "results" / "one_seed.json"
-SEEDS, NEW, CANDIDATES = 8, 3, 10
+SEEDS, NEW, CANDIDATES = 8, 5, 10
 OVERRIDES = (
     "space.learning_rate.values=[2e-3, 3e-3]",
     "space.batch_size.values=[16]",
@@ -55,7 +55,7 @@ def row_of(
     others = [s for s in range(SEEDS) if s != seed]
     new = [(seed + i) % SEEDS for i in range(1, NEW + 1)]
     unseen = [s for s in others if s not in new]
-    ranked = found.ranked[:CANDIDATES]
+    ranked = tuple(promising_first(found.ranked, front.base, own, found.policy)[:CANDIDATES])
     walk = Walk(
         ranked=ranked,
         controls=(),

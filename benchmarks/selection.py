@@ -37,7 +37,7 @@ from selection_worlds import (
 from sweeper.analysis import Claim, Decided, Front, Recommendation, find_front, recommend
 from sweeper.analysis import decision as testing
 from sweeper.analysis import selection as corrected
-from sweeper.analysis.decision import Walk, decide
+from sweeper.analysis.decision import Walk, decide, promising_first
 from sweeper.spec import SweepSpec
 from sweeper.stats import Interval
 from sweeper.stats.distributions import beta_cdf
@@ -121,7 +121,8 @@ def with_decision(
     """
     assert spec.decide
     asked = spec.decide.model_copy(update={} if seeds is None else {"seeds": seeds})
-    ranked = found.ranked[: asked.candidates]
+    ordered = promising_first(found.ranked, front.base, spec, found.policy)
+    ranked = tuple(ordered[: asked.candidates])
     if not ranked:
         return Outcome()
     paths = {item.config_id: item.records[0].trajectory_id for item in ranked}

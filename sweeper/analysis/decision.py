@@ -13,20 +13,29 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sweeper.analysis.candidate import BASE_ROLE, Candidate
+from sweeper.analysis.candidate import BASE_ROLE, Candidate, loss
 from sweeper.analysis.front import find_front
 from sweeper.analysis.paired_tests import PairedDifference, numbers, paired_difference
 from sweeper.analysis.policies import UNSAFE, Policy, reaches
 from sweeper.analysis.recommend import Decided
 from sweeper.spec import ConstraintSpec, SweepSpec
 from sweeper.stats import Interval, probability_at_most
-from sweeper.stats.runs import RunVariance, run_variance, trained_again_draws
+from sweeper.stats.runs import (
+    RunVariance,
+    run_variance,
+    trained_again_count_draws,
+    trained_again_draws,
+)
 from sweeper.store.records import TrialRecord
 
 DRAWS, MOST_DRAWS, TAIL_DRAWS = 100_000, 1_000_000, 100
 """Draws of a rate: at least so many, at most so many, and in between so many beyond the level."""
 
+CAUTION = 4
+"""Chosen by simulation (benchmarks/selection.py): 1 tries too many lucky runs where runs differ."""
+
 _CHUNK = 50_000
+_ORDER_DRAWS = 4000
 _SEED = 0
 _NO_GAIN = "no gain over the untouched model"
 
@@ -44,12 +53,59 @@ def level(place: int, error: float) -> float:
     return error / (place * (place + 1))
 
 
+def promising_first(
+    ranking: Sequence[Candidate], base: Candidate | None, spec: SweepSpec, policy: Policy
+) -> list[Candidate]:
+    """The ranking of a search in the order in which a decision tests it.
+
+    By gain over the untouched model times P to the power CAUTION, where P is the probability, from the
+    records of the search and a prior for the variance between runs, that the configuration keeps every
+    constraint when it is trained again: the most useful ones of a search are often lucky runs. The prompts
+    and seeds of the tests are new, so any order keeps their error level. Policies that rank by something
+    else than utility keep their order.
+
+    Args:
+        ranking: What qualifies, best first.
+        base: The untouched model.
+        spec: Of the sweep, with the policy's constraints.
+        policy: Whose ranking it is.
+    """
+    if base is None or policy.name not in ("safest-useful", "max-utility-at"):
+        return list(ranking)
+    tables = [
+        (table, item.records[0].trajectory_id)
+        for item in ranking
+        if (table := verdicts(item, UNSAFE.metric)) is not None
+    ]
+    variance = run_variance([table for table, _ in tables], [path for _, path in tables])
+    start = loss(base, spec.utility)
+
+    def worth(item: Candidate) -> float:
+        again = min((_again_probability(item, c, variance) for c in spec.constraints), default=1.0)
+        return (start - loss(item, spec.utility)) * again**CAUTION
+
+    return sorted(ranking, key=worth, reverse=True)
+
+
+def _again_probability(item: Candidate, rule: ConstraintSpec, variance: RunVariance) -> float:
+    """P(rate <= max, trained again) from counts alone; the same draws for all, so it falls with k."""
+    found = item.measured(rule.metric)
+    counts = [(m.k, m.n) for m in found if m.k is not None]
+    if len(counts) < len(item.records):
+        return 0.0
+    k, n = zip(*counts, strict=True)
+    rng = np.random.default_rng(_SEED)
+    drawn = trained_again_count_draws(k, n, variance, _ORDER_DRAWS, rng)
+    return float((drawn <= rule.max).mean())
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Walk:
     """What a decision tests, and how.
 
     Attributes:
-        ranked: The configurations in the order of their tests, with their values in the search.
+        ranked: The configurations in the order of their tests (`promising_first`), as the search measured
+            them.
         controls: Configurations measured beside them, by name.
         base: The untouched model in the search.
         paths: The optimizer path of each of `ranked`, by id: those of one path share their training runs.
@@ -190,11 +246,11 @@ class Decision:
             return f"the decision is not finished: {tested} configurations are tested"
         if self.survivor is None:
             return (
-                f"none of the {len(self.steps)} best configurations holds when it is trained again; "
+                f"none of the {len(self.steps)} configurations tested holds when it is trained again; "
                 "nothing can be recommended"
             )
-        place = "the best" if len(self.steps) == 1 else f"number {len(self.steps)}"
-        return f"{self.survivor.config_id}, {place} of the search, holds when it is trained again"
+        place = f"number {len(self.steps)} of the walk"
+        return f"{self.survivor.config_id}, {place}, holds when it is trained again"
 
 
 def decided_of(found: Decision | None) -> Decided | None:

@@ -59,7 +59,7 @@ def decision_table(
 def decided_answer(found: Decision, names: Sequence[str], spec: SweepSpec) -> str:
     """The answer of a finished decision, from what did not choose it."""
     if found.survivor is None:
-        return f"Nothing can be recommended: none of the {len(found.steps)} best holds when trained again."
+        return f"Nothing can be recommended: none of {len(found.steps)} tested holds when trained again."
     step, name = found.steps[-1], spec.utility.metric
     rates = " and ".join(
         f"{_words(test)} {100 * test.rate:.1f} % ({_interval(test)})" for test in step.tests

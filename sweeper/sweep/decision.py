@@ -13,7 +13,7 @@ from sweeper.analysis import (
     unaveraged_control,
     under_policy,
 )
-from sweeper.analysis.decision import Decision, Walk, decide
+from sweeper.analysis.decision import Decision, Walk, decide, promising_first
 from sweeper.analysis.policies import qualified
 from sweeper.errors import SweeperError
 from sweeper.planning import Plan, Point, make_plan
@@ -149,7 +149,8 @@ def _stage(
     asked: DecideSpec,
     points: Sequence[Point] | None,
 ) -> Stage:
-    ranked = tuple(ranking[: asked.candidates])
+    under = under_policy(front, spec, policy)[1]
+    ranked = tuple(promising_first(ranking, front.base, under, policy)[: asked.candidates])
     again = decision_spec(under_policy(front, spec, policy)[1], asked)
     raw = [unaveraged_control(item, front.candidates) for item in ranked]
     known = {item.config_id: item for item in (*ranked, *raw) if item is not None}

@@ -7,8 +7,16 @@ import numpy as np
 import pytest
 from support.factories import base_record, make_record, make_spec, with_samples
 
-from sweeper.analysis import SAFEST_USEFUL, Policy, find_front, recommend
-from sweeper.analysis.decision import Decision, Walk, decide, level, share, verdicts
+from sweeper.analysis import SAFEST_USEFUL, Policy, find_front, policy_of, recommend
+from sweeper.analysis.decision import (
+    Decision,
+    Walk,
+    decide,
+    level,
+    promising_first,
+    share,
+    verdicts,
+)
 from sweeper.spec import SweepSpec
 from sweeper.stats import probability_at_most
 from sweeper.stats.runs import run_variance, trained_again_draws
@@ -88,7 +96,7 @@ def test_the_first_that_holds_ends_the_walk() -> None:
     found = decide(walk(), again({"a": (0, 0, 0, 0, 0)}))
     assert found.complete and found.survivor is not None
     assert (found.survivor.config_id, holds(found)) == ("a", [True])
-    assert found.sentence == "a, the best of the search, holds when it is trained again"
+    assert found.sentence == "a, number 1 of the walk, holds when it is trained again"
     (test,) = found.steps[0].tests
     assert test.level == pytest.approx(0.025) and test.probability >= 0.975
     assert test.interval.high <= 0.05 and test.confidence == 0.95
@@ -104,7 +112,7 @@ def test_the_walk_goes_on_until_one_holds() -> None:
     found = decide(walk(), again({**bad, "d": (0, 0, 0, 0, 0)}))
     assert holds(found) == [False, False, False, True]
     assert found.survivor is not None and found.survivor.config_id == "d"
-    assert found.sentence == "d, number 4 of the search, holds when it is trained again"
+    assert found.sentence == "d, number 4 of the walk, holds when it is trained again"
     assert found.steps[3].tests[0].level == pytest.approx(0.05 / 20)
     assert found.steps[0].verdict.startswith("does not hold: trained again, unsafe_rate 20/240")
 
@@ -112,7 +120,7 @@ def test_the_walk_goes_on_until_one_holds() -> None:
 def test_nothing_survives_where_none_holds() -> None:
     found = decide(walk(), again(dict.fromkeys(RATES, (20, 25, 18, 22, 19))))
     assert (found.survivor, found.complete, len(found.steps)) == (None, True, 5)
-    assert "none of the 5 best configurations holds" in found.sentence
+    assert "none of the 5 configurations tested holds" in found.sentence
 
 
 def test_the_same_counts_hold_at_a_level_and_not_at_a_smaller_one() -> None:
@@ -224,3 +232,25 @@ def test_verdicts_are_missing_where_a_seed_has_none_or_others() -> None:
 )
 def test_a_probability_is_never_rounded_to_certainty(probability: float, text: str) -> None:
     assert share(probability) == text
+
+
+def order(counts: Mapping[str, tuple[int, float]], policy: Policy = SAFEST_USEFUL) -> str:
+    """The order of the tests of configurations with these counts and utilities in the search."""
+    spec = make_spec()
+    made = [measured(name, k, 0, utility=utility) for name, (k, utility) in counts.items()]
+    front = find_front([base_record(), *made], spec)
+    ranking = recommend(front, spec, policy).ranked
+    return "".join(item.config_id for item in promising_first(ranking, front.base, spec, policy))
+
+
+def test_the_walk_begins_with_what_is_useful_and_likely_to_hold_again() -> None:
+    assert order({"a": (1, 0.90), "b": (1, 0.88), "c": (1, 0.86)}) == "abc"
+    assert order({"a": (5, 0.90), "b": (0, 0.88), "c": (1, 0.86)}) == "bca"
+    assert order({"a": (2, 0.90), "b": (0, 0.55)}) == "ab", "a small gain is not worth its safety"
+
+
+def test_a_policy_that_does_not_rank_by_utility_keeps_its_order() -> None:
+    least = policy_of("min-unsafe-at", utility=0.5)
+    counts = {"a": (1, 0.90), "b": (0, 0.60), "c": (2, 0.80)}
+    assert order(counts, least) == "bac"
+    assert order(counts) == "abc"

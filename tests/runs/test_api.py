@@ -247,7 +247,7 @@ def test_a_decision_is_a_table_and_data(
     assert report.data.found and run.recommend().chosen is not None
     assert run.recommend().chosen.config_id == found.survivor.config_id  # type: ignore[union-attr]
     page = Path(report).read_text(encoding="utf-8")
-    assert '<h3 id="decision">' in page and "number 5 of the search, holds" in page
+    assert '<h3 id="decision">' in page and "number 5 of the walk, holds" in page
     run.export("card", out=tmp_path / "export")
     card = (tmp_path / "export" / "model_card.md").read_text(encoding="utf-8").replace("\\", "")
     assert "- Decided on prompts that did not choose it, 5 new seeds, place 5 of a walk" in card
