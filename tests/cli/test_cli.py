@@ -566,6 +566,9 @@ def test_plan_json_carries_the_numbers_and_every_configuration(
     disk = found.pop("disk")
     free = disk.pop("free_bytes")
     assert disk.pop("total_bytes") == sum(disk.values()) < free and disk["weights"] == 0
+    decision = found.pop("decision")
+    assert (decision["first"]["readouts"], decision["first"]["steps"]) == (12, 24)
+    assert decision["first"]["steps"] < decision["longest"]["steps"]
     # 2 learning rates x 2 step counts x {raw, ema}; base, default and one interpolation per ema.
     # Steps: two paths of 4 and the default's 4.
     assert found == {
