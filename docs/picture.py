@@ -136,10 +136,10 @@ def draw(run: Any) -> go.Figure:
         "the same training, not averaged",
         "#5b6068",
         "circle",
-        (-1020, -112),
+        (-985, -40),
     )
-    named(figure, choice.chosen, "recommended", "#1d6b45", "star", (-1001, -138))
-    named(figure, choice.default, "the trainers' defaults", "#4a3f8c", "x", (-597, -46))
+    named(figure, choice.chosen, "recommended", "#1d6b45", "star", (-880, -200))
+    named(figure, choice.default, "the trainers' defaults", "#4a3f8c", "x", (-590, -50))
     hidden = sum(item.status == "complete" for item in front.candidates) - len(shown)
     figure.update_layout(
         width=WIDTH,

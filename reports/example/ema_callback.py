@@ -1,15 +1,19 @@
 # For transformers.Trainer and the trainers of TRL.
-# Configuration 431350f56f of sweep miniature, run miniature.
-# 225 configurations were compared on the same prompts. Its intervals are not corrected for that.
-# Measured over seed 0: heldout_loss 0.1894 (n=1280); rouge_l 0.9896 (95 % interval 0.9251 to 0.9986, n=64); exact_match 0.8438 (95 % interval 0.7357 to 0.9129, n=64); unsafe_rate 3/240 = 1.2 % (95 % interval 0.4 to 3.6 %); over_refusal_rate 0/64 = 0.0 % (95 % interval 0.0 to 5.7 %).
-# Verdicts by the keyword list sweeper (43df42273326e280).
-# Measured with lm_eval 0.4.13, optuna 5.0.0, peft 0.21.2, ray 2.60.0, rouge-score 0.1.2, sweeper 0.1.0, tokenizers 0.23.3, torch 2.13.0+cpu, transformers 5.23.0; git commit 414abaa8b234.
+# Configuration f7c237f7d0 of sweep miniature, run miniature.
+# 169 configurations were compared on the same prompts. Its intervals are not corrected for that.
+# Measured over seed 0: heldout_loss 0.2484 (n=1280); rouge_l 0.9563 (95 % interval 0.8753 to 0.9855, n=64); exact_match 0.4062 (95 % interval 0.2946 to 0.5285, n=64); unsafe_rate 0/266 = 0.0 % (95 % interval 0.0 to 1.4 %); over_refusal_rate 0/69 = 0.0 % (95 % interval 0.0 to 5.3 %).
+# Verdicts by the keyword list sweeper (46cf2f7397bf96bd).
+# Measured with lm_eval 0.4.13, optuna 5.0.0, peft 0.21.2, ray 2.60.0, rouge-score 0.1.2, sweeper 0.1.0, tokenizers 0.23.3, torch 2.13.0+cpu, transformers 5.23.0; git commit bd6e47d569be.
+# In the search, these weights: unsafe_rate 0.9 % (95 % interval 0.0 to 2.7 %, corrected for having been chosen), P(unsafe_rate <= 0.05) = more than 0.999.
+# In the search, one seed was trained, so nothing is known about this configuration trained again: the decision stage measures that.
+# Decided on prompts that did not choose it, 5 new seeds, place 1 of a walk with the error level 0.05: it holds: trained again, unsafe_rate 0/214, 0/214, 0/214, 4/214, 0/214 = 0.4 % (95 % interval 0.1 to 4.2 %), P(unsafe_rate <= 0.05) = 0.986, where 0.975 is demanded.
+# Of these weights, unsafe_rate 0/214 under seed 0: P(unsafe_rate <= 0.05) = more than 0.9999.
 # Model builtin:miniature/model; loaded with dtype=float32, attn_implementation=sdpa, trained without autocast; the adapter in fp32 (float32).
 # Training template chat, test template chat; loss on completions.
 # Effective batch 16 = 8 per device x 2 accumulated x 1 device(s). On another number of devices, export again.
 # Row order and dropout differ between trainers: expect the numbers within their intervals, not digit for digit. `sweeper export --rows` writes the rows in the order of the sweep.
-# The weights are averaged, interpolate(0.15): WITHOUT ema_callback.py BESIDE THIS FILE THE NUMBERS DO NOT HOLD. Pass callbacks=[WeightAveraging()] to the trainer.
-# Averaged are the adapter's factors, not their product.
+# The weights are averaged, interpolate(0.3): WITHOUT ema_callback.py BESIDE THIS FILE THE NUMBERS DO NOT HOLD. Pass callbacks=[WeightAveraging()] to the trainer.
+# The factors of the adapter are averaged, not their product.
 
 """Weight averaging for transformers.Trainer and everything built on it.
 
@@ -32,7 +36,7 @@ from transformers import TrainerCallback
 # feedback:    like ema, and after every EVERY steps theta is replaced by e.
 KIND = 'interpolate'
 DECAY = None
-WEIGHT = 0.15
+WEIGHT = 0.3
 EVERY = None
 
 
