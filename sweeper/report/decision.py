@@ -81,7 +81,7 @@ def _interval(test: AgainTest) -> str:
 
 
 def _sentence(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}."
+    return f"Outcome: {text}."
 
 
 def _step(step: Step, names: Sequence[str], spec: SweepSpec) -> DecisionRow:

@@ -47,7 +47,8 @@ def warnings(
         *found.caveats,
         *_few_prompts(front, spec),
     ]
-    if (seeds := len(spec.seeds)) < ENOUGH_SEEDS:
+    decided = found.decided is not None and found.chosen is not None
+    if (seeds := len(spec.seeds)) < ENOUGH_SEEDS and not decided:
         texts.append(
             f"Few seeds: {seeds} training run{'' if seeds == 1 else 's'} of each configuration. "
             f"The variation between seeds is unknown with fewer than {ENOUGH_SEEDS}."
