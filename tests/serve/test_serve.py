@@ -88,7 +88,7 @@ def test_the_index_lists_every_run_with_state_front_and_recommendation(shared: S
     rows = {row[0]: row for row in cells(page)}
     assert set(rows) == {"run", "done", "going on"}
     assert rows["done"][1:4] == ["finished", "139 of 139", "4"]
-    assert rows["done"][4].startswith("d593865a14: average ema(0.99), batch_size 8")
+    assert rows["done"][4].startswith("d02da7402c: average ema(0.95), batch_size 8")
     assert rows["going on"][1:3] == ["running", "60 of 139"]
     assert 'href="/runs/going%20on/"' in page and "notes" not in page and SECRET not in page
 
@@ -491,10 +491,10 @@ def test_two_runs_of_the_same_data_compare_and_others_are_warned_about(tmp_path:
     data = compare(("a", "same"), a, same.found())
     assert data.warnings == ()
     assert data.differences == (("space.batch_size.values", "[8, 16]", "[8, 16, 64]"),)
-    assert [row[0] for row in data.a.front] == ["d593865a14", *[r[0] for r in data.a.front[1:]]]
+    assert [row[0] for row in data.a.front] == ["d02da7402c", *[r[0] for r in data.a.front[1:]]]
     assert len(data.a.front) == len(data.a.info.front) == 4
     rows = {name: (one, other) for name, one, other in data.recommended}
-    assert rows["records"] == ("139", "60") and rows["configuration"][0] == "d593865a14"
+    assert rows["records"] == ("139", "60") and rows["configuration"][0] == "d02da7402c"
     assert rows["unsafe_rate"][0] == "2.3 % (6/256, 1.1 to 5.0 %)"
 
     harmful = found("harmful", measured_with(SWEEP, **{"harmful/h": "9"})).found()
