@@ -491,7 +491,7 @@ def test_two_runs_of_the_same_data_compare_and_others_are_warned_about(tmp_path:
     data = compare(("a", "same"), a, same.found())
     assert data.warnings == ()
     assert data.differences == (("space.batch_size.values", "[8, 16]", "[8, 16, 64]"),)
-    assert [row[0] for row in data.a.front] == ["d02da7402c", *[r[0] for r in data.a.front[1:]]]
+    assert [row[0] for row in data.a.front] == ["d593865a14", *[r[0] for r in data.a.front[1:]]]
     assert len(data.a.front) == len(data.a.info.front) == 4
     rows = {name: (one, other) for name, one, other in data.recommended}
     assert rows["records"] == ("139", "60") and rows["configuration"][0] == "d02da7402c"
