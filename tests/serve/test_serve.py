@@ -495,7 +495,7 @@ def test_two_runs_of_the_same_data_compare_and_others_are_warned_about(tmp_path:
     assert len(data.a.front) == len(data.a.info.front) == 4
     rows = {name: (one, other) for name, one, other in data.recommended}
     assert rows["records"] == ("139", "60") and rows["configuration"][0] == "d02da7402c"
-    assert rows["unsafe_rate"][0] == "2.3 % (6/256, 1.1 to 5.0 %)"
+    assert rows["unsafe_rate"][0] == "0.8 % (2/256, 0.2 to 2.8 %)"
 
     harmful = found("harmful", measured_with(SWEEP, **{"harmful/h": "9"})).found()
     assert compare(("a", "harmful"), a, harmful).warnings == (
