@@ -95,14 +95,17 @@ def recommend(
         ("trainers' defaults", default),
         ("untouched model", front.base),
     )
-    if decided is not None:
-        reason = decided.reason
-    elif chosen is not None:
+    if decided is None and chosen is not None:
         reason = _why(sure, claims, front, spec, policy)
-    elif ranked:
-        reason = _none_sure(ranked, selection, front, spec)
+    elif decided is None:
+        reason = _why_none(ranked, selection, front, spec, policy)
     else:
-        reason = why_none(front, spec, policy, nearest)
+        reason = decided.reason
+    named = (
+        ("recommended configuration", chosen),
+        ("configuration nearest to qualifying", nearest),
+        ("untouched model", front.base),
+    )
     return Recommendation(
         policy=policy,
         chosen=chosen,
@@ -115,14 +118,7 @@ def recommend(
         base=front.base,
         nearest=nearest,
         contrasts=() if chosen is None else contrasts_with(chosen, others, spec, front.candidates),
-        caveats=list_disagreements(
-            (
-                ("recommended configuration", chosen),
-                ("configuration nearest to qualifying", nearest),
-                ("untouched model", front.base),
-            ),
-            spec,
-        ),
+        caveats=list_disagreements(named, spec),
         decided=decided,
     )
 
@@ -165,10 +161,16 @@ def claim_texts(
     return (*map(claim_text, claims), *one)
 
 
-def _none_sure(
-    ranked: Sequence[Candidate], selection: Selection, front: Front, spec: SweepSpec
+def _why_none(
+    ranked: Sequence[Candidate],
+    selection: Selection,
+    front: Front,
+    spec: SweepSpec,
+    policy: Policy,
 ) -> str:
-    """Some qualify alone, and none does among all that were compared."""
+    """Nothing qualifies, or something does alone and nothing among all that were compared."""
+    if not ranked:
+        return why_none(front, spec, policy, nearest_of(front, spec, policy))
     first = ranked[0]
     short = "; ".join(map(claim_text, (c for c in selection.claims(first) if not c.holds)))
     return (
