@@ -5,14 +5,11 @@ documentation takes them from. Coverage of intervals of one count is summed exac
 """
 
 import argparse
-import json
-import os
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from kept import keep
 from recovery import TOYS, calibration, recovery
 from simulations import (
     RUNS,
@@ -28,7 +25,6 @@ from simulations import (
 )
 
 from sweeper.stats import Interval, wilson_interval
-from sweeper.store.provenance import git_commit, hardware, package_versions
 
 RESULTS = Path(__file__).resolve().parent / "results" / "coverage.json"
 
@@ -91,15 +87,11 @@ def main() -> None:
     found = tables(repetitions)
     for name, rows in found.items():
         print(f"\n{name}\n\n{shown(rows)}")
-    content: dict[str, Any] = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "hardware": {**hardware("cpu"), "cpus": os.cpu_count(), "words": "2 cores, no GPU"},
-        "versions": package_versions(),
-        "git_commit": git_commit(),
-        "repetitions": repetitions,
-        "tables": found,
-    }
-    RESULTS.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    keep(
+        RESULTS,
+        repetitions=repetitions,
+        tables=found,
+    )
 
 
 if __name__ == "__main__":

@@ -7,22 +7,19 @@ with several it is that of their configurations over prompts and training runs.
 
 import argparse
 import itertools
-import json
 import math
-import os
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from kept import keep
 from numpy.typing import NDArray
 from recovery import MINIATURE, SPEC, record_of, row_scores, true_front, verdicts
 
 from sweeper.analysis import OFF, ON, find_front, front_certainty
 from sweeper.spec import parse_spec
 from sweeper.stats.distributions import normal_cdf, normal_quantile
-from sweeper.store.provenance import git_commit, hardware, package_versions
 
 RESULTS = Path(__file__).resolve().parent / "results" / "front_calibration.json"
 
@@ -165,15 +162,11 @@ def main() -> None:
     repetitions = parser.parse_args().repetitions
     rows = [row for case in CASES for row in calibration(case, repetitions)]
     print(shown(rows))
-    content = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "hardware": {**hardware("cpu"), "cpus": os.cpu_count(), "words": "2 cores, no GPU"},
-        "versions": package_versions(),
-        "git_commit": git_commit(),
-        "repetitions": repetitions,
-        "rows": rows,
-    }
-    RESULTS.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    keep(
+        RESULTS,
+        repetitions=repetitions,
+        rows=rows,
+    )
 
 
 if __name__ == "__main__":

@@ -7,22 +7,19 @@ and losses in units of a row's own noise. Prompts and rows differ in difficulty,
 """
 
 import argparse
-import json
-import os
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from coverage import shown
+from kept import keep
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 from simulations import Row
 
 from sweeper.analysis import Candidate, paired_difference
 from sweeper.report.averaging import clustered_interval
-from sweeper.store.provenance import git_commit, hardware, package_versions
 from sweeper.store.records import TrialRecord, metrics_from_samples
 from sweeper.store.samples import Samples
 
@@ -207,15 +204,11 @@ def main() -> None:
     found = tables(sweeps)
     for name, rows in found.items():
         print(f"\n{name}\n\n{shown(rows)}")
-    content: dict[str, Any] = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "hardware": {**hardware("cpu"), "cpus": os.cpu_count(), "words": "2 cores, no GPU"},
-        "versions": package_versions(),
-        "git_commit": git_commit(),
-        "repetitions": sweeps,
-        "tables": found,
-    }
-    RESULTS.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    keep(
+        RESULTS,
+        repetitions=sweeps,
+        tables=found,
+    )
 
 
 if __name__ == "__main__":

@@ -9,17 +9,16 @@ configuration does in the runs that nobody looked at. Written to results/one_see
 import argparse
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from kept import keep
 
 import sweeper
 from sweeper.analysis import Candidate, find_front, recommend
 from sweeper.analysis.decision import Walk, decide, promising_first
 from sweeper.spec import SweepSpec, load_spec
-from sweeper.store.provenance import git_commit, hardware, package_versions
 from sweeper.store.records import TrialRecord
 
 RESULTS = Path(__file__).resolve().parent / "results" / "one_seed.json"
@@ -116,15 +115,11 @@ def main() -> None:
     rows = [row_of(seed, spec, search, fresh) for seed in spec.seeds]
     for row in rows:
         print(json.dumps(row))
-    content = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "hardware": {**hardware("cpu"), "words": "2 cores, no GPU"},
-        "versions": package_versions(),
-        "git_commit": git_commit(),
-        "overrides": OVERRIDES,
-        "rows": rows,
-    }
-    RESULTS.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    keep(
+        RESULTS,
+        overrides=OVERRIDES,
+        rows=rows,
+    )
 
 
 if __name__ == "__main__":

@@ -6,22 +6,20 @@ code of the product, prints a table and writes it to results/. `--worlds W1,W3` 
 """
 
 import argparse
-import json
 import math
-import os
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple, get_args
+from typing import NamedTuple, get_args
 from unittest.mock import patch
 
 import numpy as np
 from coverage import shown
+from kept import keep
 from selection_worlds import (
     BASE_UTILITY,
     LIMIT,
@@ -41,7 +39,6 @@ from sweeper.analysis.decision import Walk, decide, promising_first
 from sweeper.spec import SweepSpec
 from sweeper.stats import Interval
 from sweeper.stats.distributions import beta_cdf
-from sweeper.store.provenance import git_commit, hardware, package_versions
 from sweeper.sweep.decision import decision_spec
 
 RESULTS = Path(__file__).resolve().parent / "results" / "selection.json"
@@ -334,15 +331,11 @@ def main() -> None:
         print(f"\n{title}\n\n{shown(each)}")
     if names or options.sweeps != SWEEPS:
         return
-    content: dict[str, Any] = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "hardware": {**hardware("cpu"), "cpus": os.cpu_count(), "words": "2 cores, no GPU"},
-        "versions": package_versions(),
-        "git_commit": git_commit(),
-        "repetitions": options.sweeps,
-        "tables": found,
-    }
-    RESULTS.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    keep(
+        RESULTS,
+        repetitions=options.sweeps,
+        tables=found,
+    )
 
 
 if __name__ == "__main__":

@@ -5,17 +5,12 @@ results/, from where the documentation shows them.
 """
 
 import argparse
-import json
-import os
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from coverage import shown
+from kept import keep
 from stops import Row, prune_errors, race_errors, savings
-
-from sweeper.store.provenance import git_commit, hardware, package_versions
 
 RESULTS = Path(__file__).resolve().parent / "results" / "stopping.json"
 
@@ -63,15 +58,11 @@ def main() -> None:
     found = tables(repetitions)
     for name, rows in found.items():
         print(f"\n{name}\n\n{shown(rows)}")
-    content: dict[str, Any] = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "hardware": {**hardware("cpu"), "cpus": os.cpu_count(), "words": "2 cores, no GPU"},
-        "versions": package_versions(),
-        "git_commit": git_commit(),
-        "repetitions": repetitions,
-        "tables": found,
-    }
-    RESULTS.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    keep(
+        RESULTS,
+        repetitions=repetitions,
+        tables=found,
+    )
 
 
 if __name__ == "__main__":
