@@ -31,7 +31,7 @@ from sweeper.cli.options import (
     open_run,
     without_gc,
 )
-from sweeper.cli.recommending import claim_text, difference_text, differences_table, p_text
+from sweeper.cli.recommending import difference_text, differences_table, holds_for, p_text
 from sweeper.judges import MIN_COVERAGE
 from sweeper.runs.command_outputs import LsOutput
 from sweeper.runs.listing import RunLine, list_runs
@@ -258,7 +258,7 @@ def _differences(found: analysis.Comparison) -> Table:
                 metric.metric,
                 difference_text(gap, mark=False),
                 p_text(gap),
-                claim_text(gap),
+                holds_for(gap),
                 on,
             )
             table.add_row(*map(escape, cells))

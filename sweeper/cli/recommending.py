@@ -136,7 +136,7 @@ def differences_table(contrasts: Sequence[Contrast], spec: SweepSpec, title: str
             _discordant(unsafe),
             p_text(unsafe),
             difference_text(utility),
-            claim_text(unsafe or utility),
+            holds_for(unsafe or utility),
         )
         table.add_row(name, *cells)
     return table
@@ -160,7 +160,7 @@ def p_text(found: PairedDifference | None) -> str:
     return "below 0.001" if found.p_value < 0.001 else f"{found.p_value:.3f}"
 
 
-def claim_text(found: PairedDifference | None) -> str:
+def holds_for(found: PairedDifference | None) -> str:
     """`these weights`, or `trained again` where runs vary, too."""
     return "-" if found is None else found.claim
 
@@ -187,7 +187,7 @@ def print_decision(found: Decision, spec: SweepSpec) -> None:
         useful = value_text(item.search, name), difference_text(item.utility)
         table.add_row(*map(escape, (item.name, *cells, *useful)))
     show.fit(table)
-    show.outcome(found)
+    show.outcome(found, told=True)
 
 
 def _rate(candidate: Candidate) -> str:
