@@ -56,7 +56,9 @@ def provenance(job: ExportJob) -> list[str]:
     run = "" if origin.run is None else f", run {origin.run}"
     lines = [f"Configuration {item.config_id} of sweep {job.spec.name}{run}."]
     if origin.compared is not None:
-        lines.append(f"{compared_text(origin.compared)} The intervals below are not corrected for that.")
+        lines.append(
+            f"{compared_text(origin.compared)} The intervals below are not corrected for that."
+        )
     seeds = f"seed {item.seeds[0]}" if len(item.seeds) == 1 else f"seeds {listed(item.seeds)}"
     lines.append(f"Measured over {seeds}: {measured(item)}.")
     lines.append(f"{verdicts_text(job)}.")
