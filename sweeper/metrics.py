@@ -31,6 +31,7 @@ KINDS = {
     "perplexity": MetricKind("minimize", "utility", "likelihood", sampled=False),
     "token_accuracy": MetricKind("maximize", "utility", "likelihood", sampled=False),
     "rouge_l": MetricKind("maximize", "utility", "text", sampled=True),
+    "chrf": MetricKind("maximize", "utility", "text", sampled=True),
     "exact_match": MetricKind("maximize", "utility", "text", sampled=True),
     "unsafe_rate": MetricKind("minimize", "safety", "verdicts", sampled=True),
     "over_refusal_rate": MetricKind("minimize", "safety", "verdicts", sampled=True),

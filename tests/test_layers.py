@@ -111,7 +111,8 @@ HEAVY = {
     "requests": {"launch/ray_jobs.py"},
     "rich": {"runs/progress.py", "runs/terminal.py"}
     | {f"cli/{name}.py" for name in ("details", "judging", "recommending", "results", "show")},
-    "rouge_score": {"scoring/utility.py"},
+    "rouge_score": {"scoring/similarity.py"},
+    "sacrebleu": {"scoring/similarity.py"},
     "scipy": {
         "estimate/measured_rates.py",
         "search/suggest.py",

@@ -87,6 +87,7 @@ def test_a_name_is_made_of_task_metric_and_filter() -> None:
         ("perplexity", False, False),
         ("token_accuracy", True, False),
         ("rouge_l", False, True),
+        ("chrf", False, True),
         ("exact_match", True, True),
         ("unsafe_rate/zou2023", True, True),
         ("degenerate_rate/harmful", True, True),

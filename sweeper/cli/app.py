@@ -29,7 +29,7 @@ COMMANDS = (machine, sweeps, launching, logs, results, recommending, details, ju
 
 EXTRAS = {
     **dict.fromkeys(("torch", "transformers", "peft", "safetensors", "tokenizers"), "train"),
-    **dict.fromkeys(("accelerate", "datasets", "rouge_score"), "train"),
+    **dict.fromkeys(("accelerate", "datasets", "rouge_score", "sacrebleu"), "train"),
     **dict.fromkeys(("lm_eval", "openai", "requests"), "eval"),
     "ray": "cluster",
     **dict.fromkeys(("starlette", "uvicorn"), "serve"),

@@ -1,4 +1,4 @@
-"""Utility metrics on held-out rows: likelihood of the completions, ROUGE-L, exact match."""
+"""Utility metrics on held-out rows: likelihood of the completions, similarity of responses, exact match."""
 
 import math
 import re
@@ -8,11 +8,12 @@ from typing import NamedTuple, TypeVar
 
 import torch
 
-from sweeper.errors import DataError, MissingExtraError
+from sweeper.errors import DataError
 from sweeper.memory import LOGIT_ROWS
 from sweeper.model.batches import Batch
 from sweeper.model.logits import target_states, to_logits
 from sweeper.model.sharding import run_unsharded
+from sweeper.scoring.similarity import chrf, rouge_l
 from sweeper.store.records import Metric, metrics_from_samples
 from sweeper.store.samples import CORRECT, LOSS, TOKENS, bits
 
@@ -107,26 +108,29 @@ def text_samples(
     references: Sequence[str],
     extractor: str = "none",
 ) -> dict[str, str | tuple[float, ...]]:
-    """ROUGE-L F1 (stemming off, package rouge-score) and exact match of each row, in [0, 1].
+    """ROUGE-L, chrF (see `similarity`) and exact match of each row, in [0, 1].
 
     Args:
-        names: Which of `rouge_l` and `exact_match` to measure.
+        names: Which of `rouge_l`, `chrf` and `exact_match` to measure.
         responses: One response per row.
         references: The held-out completion of each row.
         extractor: The part of a text that exact match compares; see `extract_answer`.
 
     Raises:
-        MissingExtraError: `rouge_l` needs rouge-score, which is not installed.
+        MissingExtraError: `rouge_l` or `chrf` needs a package that is not installed.
         DataError: see `reference_answers`.
     """
     samples: dict[str, str | tuple[float, ...]] = {}
+    pairs = list(zip(responses, references, strict=True))
     if "rouge_l" in names:
-        samples["rouge_l"] = tuple(_rouge_l(list(zip(responses, references, strict=True))))
+        samples["rouge_l"] = tuple(rouge_l(pairs))
+    if "chrf" in names:
+        samples["chrf"] = tuple(chrf(pairs))
     if "exact_match" in names:
         wanted = reference_answers(references, extractor)
-        pairs = zip(responses, wanted, strict=True)
         samples["exact_match"] = bits(
-            extract_answer(text, extractor) == answer for text, answer in pairs
+            extract_answer(text, extractor) == answer
+            for text, answer in zip(responses, wanted, strict=True)
         )
     return samples
 
@@ -182,16 +186,3 @@ def extract_answer(text: str, extractor: str) -> str | None:
     line = rest.strip().partition("\n")[0]
     answer = re.sub(r"[,$]", "", line).strip().rstrip(".").strip()
     return answer or None if marker else None
-
-
-def _rouge_l(pairs: Sequence[tuple[str, str]]) -> list[float]:
-    """ROUGE-L F1 of each (response, reference)."""
-    try:  # Imported here because other metrics do not need it.
-        from rouge_score.rouge_scorer import RougeScorer
-    except ImportError:
-        raise MissingExtraError(
-            "the metric rouge_l needs the package rouge-score; install `sweeper-llm[train]`, or remove "
-            "rouge_l from evaluation.utility_metrics"
-        ) from None
-    scorer = RougeScorer(["rougeL"], use_stemmer=False)
-    return [scorer.score(reference, text)["rougeL"].fmeasure for text, reference in pairs]

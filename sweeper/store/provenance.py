@@ -17,6 +17,7 @@ PACKAGES = (
     "ray",
     "optuna",
     "rouge-score",
+    "sacrebleu",
     "lm_eval",
 )
 """The packages that results depend on. On PyPI `sweeper` is another program: ours is `sweeper-llm`."""
