@@ -12,6 +12,7 @@ from sweeper.memory import ModelShape, state_bytes, weights_bytes
 from sweeper.metrics import LIKELIHOOD_METRICS, TEXT_METRICS
 from sweeper.planning import AUTO_PACK, Plan, Trajectory
 from sweeper.spec import SweepSpec
+from sweeper.task import running_averages
 
 CHECKPOINT_COPIES = 3
 """Checkpoints of a trajectory at once: the last one, the one before it, and the one being written."""
@@ -112,8 +113,7 @@ def _running(trained: Sequence[Trajectory], spec: SweepSpec, workers: int) -> in
 def _checkpoint(trajectory: Trajectory, spec: SweepSpec, shape: ModelShape) -> int:
     """One checkpoint of a trajectory; every process of a trial has a full copy of an adapter."""
     averages = [one.average for one in trajectory.configurations]
-    decays = {one.decay for one in averages if one.decay is not None}
-    shadows = len(decays) + (trajectory.settings.feedback is not None)
+    shadows = len(running_averages(averages)) + (trajectory.settings.feedback is not None)
     copies = 1 if trajectory.tuning.method == "full" else spec.compute.processes
     state = state_bytes(shape, trajectory.tuning, spec.model.dtype, shadows)
     return copies * (state + HEADER_BYTES)

@@ -20,6 +20,7 @@ from sweeper.memory import (
 from sweeper.metrics import LIKELIHOOD_METRICS
 from sweeper.planning import AUTO_PACK, Plan, Trajectory
 from sweeper.spec import SweepSpec
+from sweeper.task import running_averages
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +219,6 @@ def memory_facts(
     """
     settings, evaluation, compute = trajectory.settings, spec.evaluation, spec.compute
     averages = [item.average for item in trajectory.configurations]
-    decays = {item.decay for item in averages if item.decay is not None}
     reads_loss = not LIKELIHOOD_METRICS.isdisjoint(evaluation.utility_metrics)
     rows = micro_batch_rows(
         settings.batch_size, spec.data.max_length, compute.micro_batch_size, paths
@@ -229,7 +229,7 @@ def memory_facts(
         paths=paths,
         dtype=spec.model.dtype,
         device=device,
-        shadows=len(decays) + (settings.feedback is not None),
+        shadows=len(running_averages(averages)) + (settings.feedback is not None),
         interpolates=any(item.kind == "interpolate" for item in averages),
         forks=len(trajectory.segments) > 1,
         train_rows=paths * rows,

@@ -181,8 +181,10 @@ def shortened(task: TrajectoryTask, steps: int, max_new_tokens: int) -> Trajecto
     for their time and memory.
     """
     last = FIRST_STEP + steps
-    shadows = {item.average for item in task.readouts if item.average.kind == "ema"}
-    at_last = sorted(shadows, key=lambda average: average.decay or 0.0) or [Average()]
+    shadows = {item.average for item in task.readouts if item.average.running is not None}
+    at_last = sorted(shadows, key=lambda average: (average.decay or 0.0, average.label)) or [
+        Average()
+    ]
     averages = [(FIRST_STEP, Average()), *((last, average) for average in at_last)]
     evaluation, data = task.evaluation, task.data
     few = evaluation.batch_size

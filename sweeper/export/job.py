@@ -29,13 +29,14 @@ class BatchSplit(NamedTuple):
 class Averaging(NamedTuple):
     """The settings of the averaging callback.
 
-    `decay`, `weight` and `every` are None where they do not apply.
+    `decay`, `weight`, `every` and `bema` are None where they do not apply.
     """
 
-    kind: Literal["ema", "interpolate", "feedback"]
+    kind: Literal["ema", "interpolate", "bema", "feedback"]
     decay: float | None = None
     weight: float | None = None
     every: int | None = None
+    bema: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -173,6 +174,8 @@ def averaging_of(candidate: Candidate, spec: SweepSpec) -> Averaging | None:
         return Averaging("ema", decay=readout["decay"])
     if readout["kind"] == "interpolate":
         return Averaging("interpolate", weight=readout["weight"])
+    if readout["kind"] == "bema":
+        return Averaging("bema", bema=readout["bema"])
     return None
 
 

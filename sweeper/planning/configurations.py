@@ -11,11 +11,19 @@ from typing import Any, Literal
 import numpy as np
 
 from sweeper.errors import SpecError
-from sweeper.spec import Axis, EmaAverage, FeedbackAverage, InterpolateAverage, SweepSpec
+from sweeper.spec import (
+    Axis,
+    BemaAverage,
+    EmaAverage,
+    FeedbackAverage,
+    InterpolateAverage,
+    SweepSpec,
+)
 from sweeper.spec.space import ADAPTER_AXES
 from sweeper.task import (
     FULL_TUNING,
     Average,
+    Bema,
     DataSettings,
     Feedback,
     ModelSource,
@@ -239,7 +247,12 @@ def _average_controls(spec: SweepSpec, configuration: Configuration) -> Iterator
             yield _configuration(spec, {**point, "average": average}, "interpolation_control")
 
 
-_AVERAGES = {"ema": EmaAverage, "interpolate": InterpolateAverage, "feedback": FeedbackAverage}
+_AVERAGES = {
+    "ema": EmaAverage,
+    "interpolate": InterpolateAverage,
+    "bema": BemaAverage,
+    "feedback": FeedbackAverage,
+}
 
 _STATED = {item.name: item for item in stated_fields(OptimizerSettings)}
 
@@ -286,6 +299,13 @@ def _read_average(raw: Any, step: int) -> tuple[Average, Feedback | None, str]:
         return Average("ema", decay=decay), None, raw.label
     if isinstance(raw, InterpolateAverage):
         return Average("interpolate", weight=raw.weight), None, raw.label
+    if isinstance(raw, BemaAverage):
+        if step % raw.update_freq:
+            problem = (
+                f"`{raw.label}` is updated every {raw.update_freq} steps, which does not divide "
+            )
+            raise SpecError("space", (f"{problem}max_steps {step}",))
+        return Average("bema", bema=Bema(**raw.model_dump(exclude={"kind"}))), None, raw.label
     if isinstance(raw, FeedbackAverage):
         return Average(), Feedback(raw.decay, raw.every), raw.label
     return Average(), None, "raw"

@@ -123,7 +123,7 @@ def averaging_pairs(front: Front, spec: SweepSpec) -> Pairings:
         ),
     }
     found = []
-    for kind in ("ema", "interpolate", "feedback"):
+    for kind in ("ema", "interpolate", "bema", "feedback"):
         averaged = [item for item in items if kind_of(item) == kind]
         for against, find in finders.items():
             if against in ("without averaging", AGAINST.get(kind), AT_EQUAL_UTILITY):
@@ -137,7 +137,7 @@ def averaging_pairs(front: Front, spec: SweepSpec) -> Pairings:
 
 
 def kind_of(candidate: Candidate) -> str:
-    """`raw`, `ema`, `interpolate` or `feedback`."""
+    """`raw`, `ema`, `interpolate`, `bema` or `feedback`."""
     return str(candidate.config["average"]).partition("(")[0]
 
 

@@ -6,6 +6,7 @@ from sweeper.spec.models import SPEC_VERSION, ConstraintSpec, DecideSpec, Object
 from sweeper.spec.references import ReferencePoint, ReferenceSpec
 from sweeper.spec.space import (
     AverageSpec,
+    BemaAverage,
     EmaAverage,
     FeedbackAverage,
     InterpolateAverage,
@@ -16,6 +17,7 @@ __all__ = [
     "SPEC_VERSION",
     "AverageSpec",
     "Axis",
+    "BemaAverage",
     "ConstraintSpec",
     "DecideSpec",
     "EmaAverage",

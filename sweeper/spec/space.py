@@ -12,6 +12,7 @@ from sweeper.task.fields import (
     Before,
     Count,
     Doc,
+    NonNegative,
     Searched,
     Stated,
     UnitFloat,
@@ -66,6 +67,24 @@ class InterpolateAverage(SpecModel):
         return f"interpolate({self.weight:.12g})"
 
 
+class BemaAverage(SpecModel):
+    """A bias-corrected EMA, as TRL's BEMACallback (arXiv 2508.00180); every update_freq-th step counts."""
+
+    kind: Annotated[Literal["bema"], Doc("A bias-corrected EMA; may be written as `bema`.")]
+    update_freq: Annotated[Count, Doc("Steps between two updates; it divides `max_steps`.")] = 1
+    ema_power: Annotated[NonNegative, Doc("Power of the weight of the newest weights.")] = 0.5
+    bias_power: Annotated[NonNegative, Doc("Power of the bias correction.")] = 0.2
+    lag: Annotated[Count, Doc("Age of the average at step 0.")] = 10
+    multiplier: Annotated[NonNegative, Doc("Age per step.")] = 1.0
+
+    @property
+    def label(self) -> str:
+        """`bema`, or `bema(lag=20)`: the settings that are not the default."""
+        fields = type(self).model_fields
+        given = [f"{n}={v:.12g}" for n, v in self if n != "kind" and v != fields[n].default]
+        return f"bema({', '.join(given)})" if given else "bema"
+
+
 class FeedbackAverage(SpecModel):
     """Lookahead-style: every `every` steps the weights are replaced by their EMA.
 
@@ -83,15 +102,16 @@ class FeedbackAverage(SpecModel):
 
 
 def _average(raw: Any) -> Any:
-    """Read the bare word `raw` as an average."""
-    return {"kind": "raw"} if raw == "raw" else raw
+    """Read the bare words `raw` and `bema` as averages."""
+    return {"kind": raw} if raw in ("raw", "bema") else raw
 
 
-AVERAGES = (RawAverage, EmaAverage, InterpolateAverage, FeedbackAverage)
+AVERAGES = (RawAverage, EmaAverage, InterpolateAverage, BemaAverage, FeedbackAverage)
 
 AverageSpec = Annotated[
     Annotated[
-        RawAverage | EmaAverage | InterpolateAverage | FeedbackAverage, Field(discriminator="kind")
+        RawAverage | EmaAverage | InterpolateAverage | BemaAverage | FeedbackAverage,
+        Field(discriminator="kind"),
     ],
     Before(_average),
 ]
@@ -104,7 +124,8 @@ class Space(SpecModel):
     batch_size: Axis[int]
     max_steps: Annotated[Axis[Count], Doc("Optimizer steps after which a path is read.")]
     average: Annotated[
-        Axis[AverageSpec], Doc("How weights are read: `raw`, `ema`, `interpolate`, `feedback`.")
+        Axis[AverageSpec],
+        Doc("How weights are read: `raw`, `ema`, `interpolate`, `bema`, `feedback`."),
     ] = Axis[AverageSpec](values=(RawAverage(),))
 
 

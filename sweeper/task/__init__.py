@@ -23,10 +23,12 @@ from sweeper.task.trajectory import (
     TASK_VERSION,
     Average,
     AverageKind,
+    Bema,
     Readout,
     Segment,
     TrajectoryTask,
     equal_parts,
+    running_averages,
 )
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "TASK_VERSION",
     "Average",
     "AverageKind",
+    "Bema",
     "ChatFormat",
     "ComputeSettings",
     "DataSettings",
@@ -59,4 +62,5 @@ __all__ = [
     "as_written",
     "equal_parts",
     "from_plain",
+    "running_averages",
 ]

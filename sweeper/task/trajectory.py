@@ -5,7 +5,7 @@ task is complete: two workers given the same task and the same files write the s
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -24,32 +24,74 @@ TASK_VERSION = 2
 
 Item = TypeVar("Item")
 
-AverageKind = Literal["raw", "ema", "interpolate"]
+AverageKind = Literal["raw", "ema", "interpolate", "bema"]
+
+
+@dataclass(frozen=True, slots=True)
+class Bema:
+    """Settings of a bias-corrected EMA, by the names of TRL's `BEMACallback` (arXiv 2508.00180).
+
+    At every step t that `update_freq` divides, with s = lag + multiplier * t:
+    e <- (1 - b) * e + b * theta, b = s^-ema_power, e starting at theta_0.
+    Read are the weights e + s^-bias_power * (theta - theta_0).
+    """
+
+    update_freq: int = 1
+    ema_power: float = 0.5
+    bias_power: float = 0.2
+    lag: int = 10
+    multiplier: float = 1.0
+
+    def newest_weight(self, step: int) -> float:
+        """The weight b of theta in the update at a step, in (0, 1]; 0 where there is no update."""
+        return 0.0 if step % self.update_freq else float(self._age(step) ** -self.ema_power)
+
+    def correction(self, step: int) -> float:
+        """The factor on theta - theta_0 at a step, in (0, 1]."""
+        return float(self._age(step) ** -self.bias_power)
+
+    def _age(self, step: int) -> float:
+        return self.lag + self.multiplier * step
 
 
 @dataclass(frozen=True, slots=True)
 class Average:
-    """How weights are read from a path: unchanged, as an EMA, or mixed with theta_0.
+    """How weights are read from a path: unchanged, as an EMA, mixed with theta_0, or as a BEMA.
 
     `decay` in (0, 1) belongs to `ema`: e <- decay * e + (1 - decay) * theta after each optimizer step,
     e_0 = theta_0. `weight` in [0, 1] belongs to `interpolate`: (1 - weight) * theta + weight * theta_0.
+    `bema` has its own settings.
     """
 
     kind: AverageKind = "raw"
     decay: float | None = None
     weight: float | None = None
+    bema: Bema | None = None
 
     def __post_init__(self) -> None:
         if (self.kind == "ema") != (self.decay is not None):
             raise SweeperError(f"`decay` belongs to `ema` only, but got {self}")
         if (self.kind == "interpolate") != (self.weight is not None):
             raise SweeperError(f"`weight` belongs to `interpolate` only, but got {self}")
+        if (self.kind == "bema") != (self.bema is not None):
+            raise SweeperError(f"`bema` belongs to `bema` only, but got {self}")
+
+    @property
+    def running(self) -> float | Bema | None:
+        """What is averaged along the path: the decay of an EMA, a BEMA, or nothing."""
+        return self.bema if self.decay is None else self.decay
 
     @property
     def label(self) -> str:
         """The average in short notation: `raw`, `ema(0.99)`, `interpolate(0.5)`."""
         value = self.decay if self.kind == "ema" else self.weight
         return "raw" if value is None else f"{self.kind}({value:.6g})"
+
+
+def running_averages(averages: Iterable[Average]) -> list[float | Bema]:
+    """What has to be averaged along a path read with these averages, each once, in a stable order."""
+    found = {item.running for item in averages if item.running is not None}
+    return sorted(found, key=lambda one: (isinstance(one, Bema), repr(one)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +116,7 @@ class Readout:
             "decay": self.average.decay,
             "weight": self.average.weight,
             "label": self.average.label,
+            **({} if self.average.bema is None else {"bema": asdict(self.average.bema)}),
         }
 
 

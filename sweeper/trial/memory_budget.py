@@ -8,7 +8,7 @@ from transformers import PretrainedConfig
 from sweeper.memory import FAMILIES, MemoryFacts, fitting_readouts, fitting_rows, shape_of
 from sweeper.metrics import LIKELIHOOD_METRICS, TEXT_METRICS
 from sweeper.scoring.inputs import Inputs
-from sweeper.task import TrajectoryTask
+from sweeper.task import TrajectoryTask, running_averages
 
 
 class MemoryBudget(NamedTuple):
@@ -71,5 +71,5 @@ def gpu_memory_budget(
 
 
 def _shadows(task: TrajectoryTask) -> int:
-    decays = {item.average.decay for item in task.readouts if item.average.decay is not None}
-    return len(decays) + (task.optimizer.feedback is not None)
+    averages = [item.average for item in task.readouts]
+    return len(running_averages(averages)) + (task.optimizer.feedback is not None)

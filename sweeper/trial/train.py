@@ -19,12 +19,12 @@ from transformers import get_scheduler
 
 from sweeper.errors import TrainingDivergedError
 from sweeper.model.adapters import MAGNITUDE
-from sweeper.model.averaging import Shadow, interpolate
+from sweeper.model.averaging import Shadow, bias_corrected, interpolate
 from sweeper.model.batches import Batch
 from sweeper.model.distributed import SINGLE_PROCESS, World
 from sweeper.model.logits import target_logits
 from sweeper.model.sharding import local_shard
-from sweeper.task import Average, OptimizerSettings, Segment
+from sweeper.task import Average, OptimizerSettings, Segment, running_averages
 
 UNCHECKED_STEPS = 32
 """On a GPU, fetching a loss waits for the queue, so losses are fetched at least every so many steps."""
@@ -137,8 +137,7 @@ class PathTrainer:
         self._unchecked: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._settings = settings
         self._start = [value.clone() for value in self.values]
-        decays = sorted({item.decay for item in averages if item.decay is not None})
-        self._shadows = [Shadow(self._start, decay) for decay in decays]
+        self._shadows = {one: Shadow(self._start, one) for one in running_averages(averages)}
         feedback = settings.feedback
         self._fed = Shadow(self._start, feedback.decay) if feedback is not None else None
         self._sharded = any(isinstance(parameter, DTensor) for parameter in self.parameters)
@@ -215,11 +214,11 @@ class PathTrainer:
             self.grad_norm = norm
 
     def _average(self) -> None:
-        for shadow in self._shadows:
-            shadow.update(self.values)
+        for shadow in self._shadows.values():
+            shadow.update(self.values, self.step)
         feedback = self._settings.feedback
         if self._fed is not None and feedback is not None:
-            self._fed.update(self.values)
+            self._fed.update(self.values, self.step)
             if self.step % feedback.every == 0:
                 for value, average in zip(self.values, self._fed.values, strict=True):
                     value.copy_(average)
@@ -229,8 +228,12 @@ class PathTrainer:
 
         Of sharded weights, like all that a path holds, this process's part.
         """
-        if average.kind == "ema":
-            return next(item.values for item in self._shadows if item.decay == average.decay)
+        if average.running is not None:
+            shadow = self._shadows[average.running].values
+            if average.bema is None:
+                return shadow
+            correction = average.bema.correction(self.step)
+            return bias_corrected(shadow, self.values, self._start, correction)
         if average.kind == "interpolate":
             assert average.weight is not None
             return interpolate(self.values, self._start, average.weight)
@@ -283,7 +286,7 @@ class PathTrainer:
         return {n for n in state if n.startswith(("shadow", "feedback", "parameter"))} == names
 
     def _all_shadows(self) -> dict[str, Shadow]:
-        named = {f"shadow.{shadow.decay!r}": shadow for shadow in self._shadows}
+        named = {f"shadow.{one!r}": shadow for one, shadow in self._shadows.items()}
         return named if self._fed is None else {**named, "feedback": self._fed}
 
 

@@ -17,6 +17,7 @@ from sweeper.export.header import one_line
 from sweeper.export.job import split_batch
 from sweeper.keywords.lists import LIMITS, load_keyword_list
 from sweeper.store.records import TrialRecord
+from sweeper.task import Bema
 
 TRL_OWN_KEYS = {
     # ModelConfig
@@ -235,7 +236,13 @@ def test_plain_export_holds_everything(tmp_path: Path) -> None:
     assert [path.name for path in paths] == ["synthetic-abc.yaml", "ema_callback.py"]
     values = values_of(paths, ".yaml")
     assert values["hyperparameters"] == make_config(average="ema(0.99)")
-    assert values["averaging"] == {"kind": "ema", "decay": 0.99, "weight": None, "every": None}
+    assert values["averaging"] == {
+        "kind": "ema",
+        "decay": 0.99,
+        "weight": None,
+        "every": None,
+        "bema": None,
+    }
     assert values["measured"]["unsafe_rate"] == [{"seed": 0, "value": 2 / 256, "n": 256, "k": 2}]
     assert values["batch"] == {"per_device": 8, "accumulation": 1, "world_size": 1}
 
@@ -405,8 +412,24 @@ def test_the_callback_agrees_with_the_sweeps_own_averaging(tmp_path: Path) -> No
     path, start, end = walk(callback_of(tmp_path, "ema(0.99)"), torch.float32)
     shadow = averaging.Shadow([start], 0.99)
     for weights in path:
-        shadow.update([weights])
+        shadow.update([weights], 1)
     assert torch.equal(shadow.values[0], end)
+
+
+def test_a_bema_callback_agrees_with_the_sweeps_own_averaging(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    torch = pytest.importorskip("torch")
+    averaging = pytest.importorskip("sweeper.model.averaging")
+    path, start, end = walk(callback_of(tmp_path, "bema(update_freq=7)"), torch.float32)
+    bema = Bema(update_freq=7)
+    shadow = averaging.Shadow([start], bema)
+    for step, weights in enumerate(path, start=1):
+        shadow.update([weights], step)
+    expected = averaging.bias_corrected(
+        shadow.values, [path[-1]], [start], bema.correction(len(path))
+    )
+    assert torch.equal(expected[0], end)
+    assert not torch.equal(end, path[-1])
 
 
 def test_the_exact_decay_is_written_not_its_label(tmp_path: Path) -> None:

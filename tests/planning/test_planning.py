@@ -418,6 +418,18 @@ def test_every_averaged_candidate_has_its_raw_twin() -> None:
     )
 
 
+def test_a_bema_shares_the_path_and_is_read_where_it_was_updated() -> None:
+    bema = "space.average={values: [raw, bema, {kind: bema, update_freq: 2, lag: 20}]}"
+    plan = plan_of(ONE_RATE, ONE_BATCH, "space.max_steps={values: [20, 40]}", bema)
+    assert len(carrying(plan)) == 1
+    labels = [item.values["average"] for item in of_role(plan, "candidate")]
+    assert labels == ["raw", "bema", "bema(update_freq=2, lag=20)"] * 2
+    with pytest.raises(SpecError, match=r"updated every 3 steps, .* max_steps 20"):
+        plan_of(
+            ONE_RATE, ONE_BATCH, "space.max_steps=20", "space.average={kind: bema, update_freq: 3}"
+        )
+
+
 def test_a_plan_of_a_few_configurations_trains_no_more_than_they_need() -> None:
     whole = small()
     first, _, last = of_role(whole, "candidate")

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from sweeper.keywords.lists import load_keyword_list
 from sweeper.spec import SweepSpec, parse_spec
 from sweeper.store.records import Metric, Status, TrialRecord, metrics_from_samples
 from sweeper.store.samples import Samples
+from sweeper.task import Bema
 
 SPEC = """
 version: 1
@@ -101,7 +102,10 @@ def make_readout(label: str, step: int) -> dict[str, Any]:
     number = float(value.rstrip(")")) if kind in ("ema", "interpolate") else None
     if number is not None and argument.startswith("retention="):
         number = number ** (1 / step)
+    settings = [part.split("=") for part in argument.rstrip(")").split(", ") if "=" in part]
+    bema = asdict(Bema(**{name: float(text) for name, text in settings})) if kind == "bema" else {}  # type: ignore[arg-type]
     return {
+        **({"bema": bema} if bema else {}),
         "step": step,
         "kind": "raw" if kind == "feedback" else kind,
         "decay": number if kind == "ema" else None,

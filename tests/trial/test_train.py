@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import asdict
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from sweeper.errors import TrainingDivergedError
 from sweeper.memory import micro_batch_rows
 from sweeper.model.averaging import Shadow, interpolate, swapped_weights
 from sweeper.model.batches import Batch, collate
-from sweeper.task import Average, Feedback, OptimizerSettings, Segment
+from sweeper.task import Average, Bema, Feedback, OptimizerSettings, Segment
 from sweeper.trial.train import (
     PathTrainer,
     learning_rate_schedule,
@@ -149,10 +151,47 @@ def test_a_bf16_weight_still_has_a_moving_fp32_shadow() -> None:
     shadow = Shadow(weight, 0.999)
     moved = [torch.full((1,), 1.01, dtype=torch.bfloat16)]
     for _ in range(2000):
-        shadow.update(moved)
+        shadow.update(moved, 1)
     expected = 1.0 + (float(moved[0]) - 1.0) * (1 - 0.999**2000)
     assert float(shadow.values[0]) == pytest.approx(expected, abs=1e-4)
     assert float(shadow.values[0]) > 1.005
+
+
+@pytest.mark.parametrize(
+    "bema", [Bema(), Bema(update_freq=3, ema_power=0.8, bias_power=0.4, lag=2, multiplier=0.5)]
+)
+def test_a_bema_is_that_of_trl(bema: Bema) -> None:
+    trl = pytest.importorskip("trl")
+    settings = OptimizerSettings(0.02, 4)
+    made = walker(settings, RAW, Average("bema", bema=bema), Average("ema", decay=0.9))
+    theirs = trl.BEMACallback(**asdict(bema))
+    theirs.thetat_params = made.parameters
+    theirs.theta0_params = [value.detach().clone() for value in made.parameters]
+    theirs.ema_params = [value.clone() for value in theirs.theta0_params]
+    theirs.running_model = Tiny()
+    theirs.update_after = -bema.update_freq  # So that its first snapshot is the one above.
+    for step in range(1, 13):
+        walk(made, settings, step)
+        theirs.on_step_end(None, SimpleNamespace(global_step=step), None, made.model)
+    read = made.read(Average("bema", bema=bema))
+    assert read is not None
+    for ours, expected in zip(read, theirs.running_model.parameters(), strict=True):
+        torch.testing.assert_close(ours, expected.detach(), rtol=1e-5, atol=1e-6)
+    assert not equal(read, weights(made))
+
+
+def test_a_path_resumes_with_its_bema() -> None:
+    settings, average = OptimizerSettings(0.02, 4), Average("bema", bema=Bema(lag=3))
+    through, stopped, resumed = (walker(settings, average) for _ in range(3))
+    walk(through, settings, 6)
+    walk(stopped, settings, 3)
+    assert resumed.fits(stopped.state())
+    assert not resumed.fits(walker(settings, Average("bema", bema=Bema(lag=4))).state())
+    resumed.restore(stopped.state())
+    walk(resumed, settings, 6)
+    ours, theirs = resumed.read(average), through.read(average)
+    assert ours is not None and theirs is not None
+    assert equal(ours, theirs)
 
 
 def test_interpolation_mixes_with_theta_0() -> None:

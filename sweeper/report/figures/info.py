@@ -24,6 +24,7 @@ SYMBOLS = {
     "raw": "circle",
     "ema": "diamond",
     "interpolate": "square",
+    "bema": "pentagon",
     "feedback": "triangle-up",
 }
 """Marker symbols of plotly by kind of average: colour is never the only channel."""

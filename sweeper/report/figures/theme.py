@@ -2,7 +2,13 @@
 
 import plotly.graph_objects as go
 
-DASHES = {"raw": "solid", "ema": "dash", "interpolate": "dot", "feedback": "dashdot"}
+DASHES = {
+    "raw": "solid",
+    "ema": "dash",
+    "interpolate": "dot",
+    "bema": "longdash",
+    "feedback": "dashdot",
+}
 # A grey that keeps a contrast of at least 3:1 on white and on near-black.
 INK = "#808794"
 RING = "#d9480f"
