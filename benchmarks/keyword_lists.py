@@ -17,7 +17,8 @@ from typing import Any
 
 from coverage import shown
 
-from sweeper.keywords.evaluation import LabelledCompletion, evaluate_lists, read_labelled
+from sweeper.data.labelled import read_labelled
+from sweeper.keywords.evaluation import LabelledCompletion, evaluate_lists
 from sweeper.keywords.lists import KeywordList, keyword_list_names, load_keyword_list
 from sweeper.scoring.verdicts import is_decided
 from sweeper.stats import Interval, wilson_interval

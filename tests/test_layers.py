@@ -94,7 +94,7 @@ HEAVY = {
             "fronts",
         )
     },
-    "pyarrow": {"store/mirror.py", "data/hub.py", "data/rows.py"},
+    "pyarrow": {"store/mirror.py", "data/hub.py", "data/files.py"},
     "pydantic": {
         "runs/fields.py",
         "runs/outputs.py",

@@ -9,12 +9,12 @@ from support.factories import make_spec
 from support.raising import check
 from support.snapshot import Snapshot
 
+from sweeper.data.labelled import read_labelled
 from sweeper.data.load import load_examples
 from sweeper.data.sources import resolve
 from sweeper.errors import SweeperError
 from sweeper.judges.keyword import find_keyword_list
 from sweeper.judges.remote import HttpJudge
-from sweeper.keywords.evaluation import read_labelled
 from sweeper.keywords.lists import load_keyword_list
 from sweeper.launch.options import options_of
 from sweeper.memory import read_shape

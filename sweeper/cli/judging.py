@@ -11,6 +11,7 @@ from rich.table import Table
 
 from sweeper.cli import show
 from sweeper.cli.options import JsonOption, RunArgument, app, open_run
+from sweeper.data.labelled import read_labelled
 from sweeper.errors import JudgeError
 from sweeper.judges import (
     METRICS,
@@ -22,7 +23,7 @@ from sweeper.judges import (
     read_scored,
 )
 from sweeper.judges import rescore as judge_again
-from sweeper.keywords.evaluation import Evaluation, Proportion, evaluate_lists, read_labelled
+from sweeper.keywords.evaluation import Evaluation, Proportion, evaluate_lists
 from sweeper.keywords.lists import keyword_list_names, load_keyword_list
 from sweeper.runs.command_outputs import (
     CalibrateOutput,

@@ -1,20 +1,17 @@
 """Reads uninterpreted rows of a data file or a hub data set, and selects which of them are used."""
 
-import csv
 import hashlib
-import json
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from sweeper.data.files import read_column, read_file
 from sweeper.data.hub import fetch, is_hub_id, read_folder
-from sweeper.errors import DataError, MissingExtraError
+from sweeper.errors import DataError
 from sweeper.store.provenance import source_hash
 from sweeper.task import DataSource
 
 Item = TypeVar("Item")
-Reader = Callable[[Path], Iterator[dict[str, Any]]]
 
 
 class Row(NamedTuple):
@@ -28,7 +25,7 @@ def read_rows(source: DataSource, *, every: bool = False) -> list[Row]:
     """Read the rows of a source that match `where`, limited by `rows` and `sample_seed`.
 
     Args:
-        source: A local .json (a list), .jsonl, .csv or .parquet file, a folder, or a hub id.
+        source: A local .json, .jsonl, .csv, .tsv or .parquet file, a folder, or a hub id.
         every: Return all rows that match `where`, without the limit.
 
     Raises:
@@ -103,7 +100,7 @@ def _opened(source: DataSource) -> Any:
                 path=path,
                 key=name,
             )
-    return _file_rows(path)
+    return read_file(path)
 
 
 def headerless_rows(paths: Sequence[Path], column: str) -> list[Row]:
@@ -112,47 +109,8 @@ def headerless_rows(paths: Sequence[Path], column: str) -> list[Row]:
     Raises:
         DataError: see `read_rows`.
     """
-    cells = [row for path in paths for row in _read(path, partial(_csv_rows, columns=[column]))]
+    cells = [row for path in paths for row in read_column(path, column)]
     return [Row(number, row) for number, row in enumerate(cells, start=1)]
-
-
-def _file_rows(path: Path) -> list[dict[str, Any]]:
-    readers: dict[str, Reader] = {
-        ".json": _json_rows,
-        ".jsonl": _jsonl_rows,
-        ".csv": _csv_rows,
-        ".parquet": _parquet_rows,
-    }
-    reader = readers.get(path.suffix)
-    if reader is None:
-        raise DataError(
-            f"{path}: expected a .json, .jsonl, .csv or .parquet file, or a hub id",
-            code="data.unknown_format",
-            path=path,
-        )
-    return _read(path, reader)
-
-
-def _read(path: Path, reader: Reader) -> list[dict[str, Any]]:
-    try:
-        return list(reader(path))
-    except FileNotFoundError:
-        raise DataError(
-            f"{path}: no such data file; check the path in the sweep file",
-            code="data.not_found",
-            path=path,
-        ) from None
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: not UTF-8 at byte {error.start}; convert the file to UTF-8",
-            code="data.unreadable",
-            path=path,
-            byte=error.start,
-        ) from None
-    except OSError as error:
-        raise DataError(
-            f"cannot read {path}: {error.strerror or error}", code="data.unreadable", path=path
-        ) from None
 
 
 def _where(table: Any, source: DataSource) -> list[int]:
@@ -185,102 +143,3 @@ def require_column(source: DataSource, row: Row, column: str) -> None:
             row=row.number,
             column=column,
         )
-
-
-def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{path}:{error.lineno}: malformed JSON: {error.msg}",
-            code="data.malformed",
-            path=path,
-            line=error.lineno,
-        ) from None
-    except RecursionError:
-        raise DataError(
-            f"{path}: malformed JSON: nested too deeply", code="data.malformed", path=path
-        ) from None
-    except ValueError as error:  # A number of 5,000 digits.
-        if isinstance(error, UnicodeDecodeError):
-            raise
-        raise DataError(
-            f"{path}: malformed JSON: {error}", code="data.malformed", path=path
-        ) from None
-    if not isinstance(raw, list):
-        raise DataError(
-            f"{path}: expected a list of rows, found {type(raw).__name__}",
-            code="data.malformed",
-            path=path,
-        )
-    for number, row in enumerate(raw, start=1):
-        yield _mapping(path, number, row)
-
-
-def _jsonl_rows(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                problem = error.msg if isinstance(error, json.JSONDecodeError) else error
-                raise DataError(
-                    f"{path}:{number}: malformed JSON: {problem}",
-                    code="data.malformed",
-                    path=path,
-                    line=number,
-                ) from None
-            yield _mapping(path, number, row)
-
-
-def _csv_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, columns)
-        try:
-            for row in reader:
-                if None in row or None in row.values():
-                    raise DataError(
-                        f"{path}:{reader.line_num}: expected {len(reader.fieldnames or ())} columns",
-                        code="data.malformed",
-                        path=path,
-                        line=reader.line_num,
-                    )
-                yield dict(row)
-        except csv.Error as error:
-            line = reader.line_num + 1
-            raise DataError(
-                f"{path}:{line}: malformed CSV: {error}",
-                code="data.malformed",
-                path=path,
-                line=line,
-            ) from None
-
-
-def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
-    try:  # Imported here because the other file formats do not need it.
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError:
-        raise MissingExtraError(
-            f"{path}: .parquet files need the package pyarrow; install `sweeper-llm[train]`"
-        ) from None
-    try:
-        yield from parquet.read_table(path).to_pylist()
-    except pyarrow.ArrowException as error:
-        first = str(error).split("\n")[0]
-        raise DataError(
-            f"{path}: not a readable parquet file: {first}", code="data.malformed", path=path
-        ) from None
-
-
-def _mapping(path: Path, number: int, row: Any) -> dict[str, Any]:
-    if not isinstance(row, dict):
-        raise DataError(
-            f"{path}: row {number}: expected an object, found {type(row).__name__}",
-            code="data.malformed",
-            path=path,
-            row=number,
-        )
-    return row

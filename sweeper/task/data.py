@@ -28,7 +28,7 @@ class DataSource:
     data sets.
     """
 
-    path: Annotated[str, Doc("A json, jsonl, csv or parquet file, or a hub data set.")]
+    path: Annotated[str, Doc("A json, jsonl, csv, tsv or parquet file, or a hub data set.")]
     format: Annotated[str, OneOf(*FORMATS), Doc("How a row is written.")] = "prompt_completion"
     columns: Annotated[
         dict[str, str], Doc("Name of a field of the format: the column of the file that holds it.")

@@ -10,7 +10,8 @@ import pytest
 from support.command import Command
 from support.raising import raises
 
-from sweeper.keywords.evaluation import LabelledCompletion, evaluate_lists, read_labelled
+from sweeper.data.labelled import read_labelled
+from sweeper.keywords.evaluation import LabelledCompletion, evaluate_lists
 from sweeper.keywords.lists import keyword_list_names, load_keyword_list
 from sweeper.stats import wilson_interval
 

@@ -1,0 +1,145 @@
+"""Reads CSV strictly: a quotation mark at the wrong place would silently change what the rows are."""
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sweeper.data.text_file import malformed, read_text
+
+_HOW_TO_QUOTE = (
+    "a cell with a quotation mark is written between quotation marks, and each one inside it twice "
+    '("")'
+)
+
+
+class Record(NamedTuple):
+    """One record of a CSV file, and the line on which it begins."""
+
+    line: int
+    cells: dict[str, str]
+
+
+def csv_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+    """The rows of a CSV file; see `csv_records`."""
+    return (record.cells for record in csv_records(path, columns))
+
+
+def csv_records(path: Path, columns: Sequence[str] | None = None) -> Iterator[Record]:
+    """The records of a file as RFC 4180 defines them; blank lines between them are skipped.
+
+    If the header has no comma, but a semicolon or a tab, that separates the cells.
+
+    Args:
+        path: The file, in UTF-8 with or without a byte order mark.
+        columns: The names of the columns if the file has no header.
+
+    Raises:
+        DataError: equal column names; a row with too few or too many cells; a quotation mark that is not
+            closed, or inside a cell and not doubled; or a cell over several lines, each of which is a
+            whole row: a stray quotation mark has swallowed them.
+        OSError: the file cannot be read.
+    """
+    text = read_text(path)
+    delimiter = "," if columns is not None else _delimiter(text)
+    names = columns
+    for line, cells, lines in _records(path, text, delimiter):
+        if len(cells) < 2 and not any(cell.strip() for cell in cells) and len(names or "..") > 1:
+            continue  # A blank line.
+        _refuse_stray_quotes(path, line, lines, delimiter)
+        _refuse_swallowed_rows(path, line, delimiter, cells)
+        if names is None:
+            names = cells
+            _refuse_equal_names(path, line, names)
+            continue
+        if len(cells) != len(names):
+            raise malformed(
+                path, line, f"expected {len(names)} columns as in the header, found {len(cells)}"
+            )
+        yield Record(line, dict(zip(names, cells, strict=True)))
+
+
+def _delimiter(text: str) -> str:
+    header = text.lstrip().partition("\n")[0]
+    return next((mark for mark in ",;\t" if mark in header), ",")
+
+
+def _records(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str], list[str]]]:
+    """For each record that is no empty line: its first line's number, its cells, and its lines.
+
+    Raises:
+        DataError: a quotation mark that is not closed, or text after a closing one.
+    """
+    lines: list[str] = []
+
+    def following() -> Iterator[str]:
+        for line in io.StringIO(text, newline=""):
+            lines.append(line)
+            yield line
+
+    reader = csv.reader(following(), delimiter=delimiter, strict=True)
+    while True:
+        first = reader.line_num + 1
+        lines.clear()
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise malformed(path, first, f"malformed CSV: {_explained(error)}") from None
+        if cells is None:
+            return
+        if cells:
+            yield first, cells, lines
+
+
+def _explained(error: csv.Error) -> str:
+    if "unexpected end" in str(error):
+        return f"a quotation mark in this row is never closed; {_HOW_TO_QUOTE}"
+    if "expected after" in str(error):
+        return (
+            "text follows the closing quotation mark of a cell that begins in this row; "
+            f"{_HOW_TO_QUOTE}"
+        )
+    return str(error)
+
+
+def _refuse_stray_quotes(path: Path, line: int, lines: Sequence[str], delimiter: str) -> None:
+    record = "".join(lines)
+    if '"' not in record:
+        return
+    quoted = rf'(?:^|(?<={delimiter}))"(?:[^"]|"")*"(?={delimiter}|[\r\n]|$)'
+    if '"' in re.sub(quoted, "", record):
+        raise malformed(
+            path, line, f"malformed CSV: a quotation mark inside a cell; {_HOW_TO_QUOTE}"
+        )
+
+
+def _refuse_swallowed_rows(path: Path, line: int, delimiter: str, cells: Sequence[str]) -> None:
+    """Reject a cell over several lines that are whole rows, up to the same column of the last one.
+
+    In prose a space follows most commas, or they group digits, and hardly any text has as many others on
+    each of its lines as there are columns.
+    """
+    between = re.compile(rf"{delimiter}(?![ \t]|(?<=\d{delimiter})\d{{3}}\b)")
+    for column, cell in enumerate(cells):
+        inner = [between.split(part) for part in re.split(r"\r\n|\r|\n", cell)[1:]]
+        if len(cells) == 1 or len(inner) < (2 if column == 0 else 1):
+            continue
+        whole = all(len(row) == len(cells) and row[-1].strip() for row in inner[:-1])
+        if whole and len(inner[-1]) == column + 1 and all(row[0].strip() for row in inner):
+            raise malformed(
+                path,
+                line,
+                f"malformed CSV: a cell of this row goes on for {len(inner)} more line(s), each of which "
+                "looks like a row: close the quotation mark that begins it, or, if all this is its text, "
+                "use a .jsonl file",
+            )
+
+
+def _refuse_equal_names(path: Path, line: int, names: Sequence[str]) -> None:
+    for name in names:
+        if name and names.count(name) > 1:
+            raise malformed(
+                path, line, f"duplicate column `{name}`; rename or remove one of them", column=name
+            )

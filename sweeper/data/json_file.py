@@ -1,0 +1,151 @@
+"""Reads JSON rows: a list of objects or one object per line, whatever the file is called."""
+
+import io
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sweeper.data.text_file import line_at, malformed, read_text
+from sweeper.errors import DataError
+
+_BLANK = re.compile(r"[ \t\r\n]*")
+
+
+def json_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a .json or .jsonl file; blank lines are skipped.
+
+    Raises:
+        DataError: malformed JSON, equal keys in an object, half a surrogate pair, or a value that is not an
+            object; or a .json file that holds a single object, whose rows could be anywhere inside it.
+        OSError: the file cannot be read.
+    """
+    text = read_text(path)
+    start = _skip_blank(text, 0)
+    if text.startswith("[", start):
+        values = _items(path, text, start)
+    else:
+        _refuse_single_value(path, text, start)
+        values = _lines(path, text)
+    surrogates = "\\ud" in text.lower()
+    for number, (line, row) in enumerate(values, start=1):
+        if not isinstance(row, dict):
+            found = (
+                json.dumps(row)[:20] if row is None or isinstance(row, bool) else type(row).__name__
+            )
+            raise malformed(
+                path, line, f"row {number}: expected an object, found {found}", row=number
+            )
+        if surrogates:
+            _refuse_surrogates(path, line, number, row)
+        yield row
+
+
+def _items(path: Path, text: str, start: int) -> Iterator[tuple[int, Any]]:
+    """The items of a list, each with the line on which it begins."""
+    position = _skip_blank(text, start + 1)
+    closed = text.startswith("]", position)
+    while not closed:
+        line = line_at(text, position)
+        item, position = _decoded(path, text, position)
+        yield line, item
+        position = _skip_blank(text, position)
+        closed = text.startswith("]", position)
+        if not closed and not text.startswith(",", position):
+            raise malformed(
+                path, line_at(text, position), "malformed JSON: expected `,` or `]` after a row"
+            )
+        position += not closed
+        position = _skip_blank(text, position)
+    rest = _skip_blank(text, position + 1)
+    if rest < len(text):
+        raise malformed(path, line_at(text, rest), "malformed JSON: text after the list of rows")
+
+
+def _lines(path: Path, text: str) -> Iterator[tuple[int, Any]]:
+    """The value on each line that is not blank, with its line number."""
+    for number, line in enumerate(io.StringIO(text, newline=None), start=1):
+        start = _skip_blank(line, 0)
+        if start == len(line):
+            continue
+        value, end = _decoded(path, line, start, number)
+        if line[end:].strip():
+            raise malformed(
+                path, number, "malformed JSON: text after the object; expected one object per line"
+            )
+        yield number, value
+
+
+def _decoded(path: Path, text: str, start: int, line: int | None = None) -> tuple[Any, int]:
+    """The JSON value that begins at a position, and the position of its end.
+
+    Raises:
+        DataError: it is malformed; `line` is named, by default the line of the problem.
+    """
+    place = line_at(text, start) if line is None else line
+    try:
+        return _DECODER.raw_decode(text, start)
+    except json.JSONDecodeError as error:
+        place, problem = error.lineno if line is None else line, error.msg
+    except RecursionError:
+        problem = "nested too deeply"
+    except ValueError as error:  # Equal keys, or a number of 5,000 digits.
+        problem = str(error)
+    raise malformed(path, place, f"malformed JSON: {problem}")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys all differ.
+
+    Raises:
+        ValueError: they do not.
+    """
+    cells = dict(pairs)
+    if len(cells) < len(pairs):
+        names = [name for name, _ in pairs]
+        name = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"duplicate key {json.dumps(name)} in one object; keep one of them")
+    return cells
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique)
+
+
+def _refuse_single_value(path: Path, text: str, start: int) -> None:
+    if path.suffix != ".json" or start == len(text):
+        return
+    try:
+        _, end = _DECODER.raw_decode(text, start)
+    except (ValueError, RecursionError):
+        return  # Reading by lines names the line.
+    if _skip_blank(text, end) == len(text):
+        raise DataError(
+            f"{path}: expected a list of rows or one object per line, found a single value",
+            code="data.malformed",
+            path=path,
+        )
+
+
+def _refuse_surrogates(path: Path, line: int, number: int, row: dict[str, Any]) -> None:
+    for name, value in row.items():
+        try:
+            json.dumps({name: value}, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            code = ord(error.object[error.start])
+            column = name.encode("ascii", "backslashreplace").decode()
+            raise malformed(
+                path,
+                line,
+                f"row {number}: `{column}` holds half a character, the lone surrogate \\u{code:04x}, "
+                "which is no text; remove it or restore the character",
+                row=number,
+                column=column,
+            ) from None
+
+
+def _skip_blank(text: str, start: int) -> int:
+    """The first position from `start` on that is no JSON white space."""
+    found = _BLANK.match(text, start)
+    assert found is not None
+    return found.end()
