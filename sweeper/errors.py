@@ -104,10 +104,15 @@ class ModelError(SweeperError):
     faults: ClassVar[Mapping[str, str]] = {
         "model.not_found": "a model folder that does not exist or holds no model",
         "model.incomplete": "weights that are missing from a model folder",
+        "model.adapter": "an adapter in the place of, or beside, the weights of the base model",
+        "model.quantized": "a base model with quantised weights",
+        "model.mismatch": "weights that do not belong to their configuration, or to the tokenizer",
+        "model.unsupported_architecture": "a model that is not decoder-only, or cannot be scored",
         "model.unreadable": "a configuration, an index or a tokenizer that cannot be read",
         "model.unsafe_weights": "a model that has only pickled weights",
         "model.unsupported": "a type of model that the memory and cost model does not know",
         "model.unknown_layer": "a layer in `lora_target_modules` that the model does not have",
+        "model.unsupported_layer": "a layer in `lora_target_modules` that cannot have an adapter",
         "model.setting": "a key of the model that does not apply to it",
         **{f"model.{name}": text for name, text in _HUB.items()},
     }

@@ -18,7 +18,7 @@ from sweeper.judges.remote import HttpJudge
 from sweeper.keywords.lists import load_keyword_list
 from sweeper.launch.options import options_of
 from sweeper.memory import read_shape
-from sweeper.model.load import check_model
+from sweeper.model.files import check_model
 from sweeper.search.storages import open_storage
 from sweeper.store.folder import RunFolder
 from sweeper.task import ModelSource

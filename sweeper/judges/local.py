@@ -22,7 +22,8 @@ from sweeper.judges.base import (
     judge_name,
 )
 from sweeper.judges.formats import Answers, Format
-from sweeper.model.load import check_model, choose_device, load_model, load_tokenizer, model_hash
+from sweeper.model.files import check_model
+from sweeper.model.load import choose_device, load_model, load_tokenizer, model_hash
 from sweeper.task import ModelSource
 
 MEANINGS = {

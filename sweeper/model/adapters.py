@@ -24,6 +24,7 @@ from peft.tuners.lora import LoraLayer
 from transformers import PreTrainedModel
 
 from sweeper.errors import ModelError
+from sweeper.model.targets import target_layers
 from sweeper.task import ALL_LINEAR, Tuning
 
 MAGNITUDE = "lora_magnitude_vector"
@@ -55,14 +56,18 @@ def new_adapter(model: PreTrainedModel, tuning: Tuning, seed: int) -> Adapter:
     """A new adapter initialized by peft; B is zero, so the adapted model equals the base model.
 
     Raises:
-        ModelError: a LoRA target that the model does not have.
+        ModelError: see `targets.target_layers`.
     """
+    config = lora_config(tuning)
+    targets = target_layers(model, tuning)
+    config.target_modules = list(targets)
     torch.manual_seed(seed)
     try:
-        wrapped: Any = get_peft_model(model, lora_config(tuning))
-    except ValueError as error:
+        wrapped: Any = get_peft_model(model, config)
+    except (AttributeError, ValueError) as error:
         raise ModelError(
-            f"tuning.lora_target_modules: {error}", code="model.unknown_layer"
+            f"tuning.lora_target_modules: peft cannot add an adapter: {error}; name other layers",
+            code="model.unsupported_layer",
         ) from None
     prefix = "base_model.model."
     factors, scaling = {}, {}
@@ -76,6 +81,13 @@ def new_adapter(model: PreTrainedModel, tuning: Tuning, seed: int) -> Adapter:
             )
             scaling[name] = float(layer.scaling["default"])
     wrapped.base_model.unload()
+    if others := sorted(factors.keys() ^ set(targets)):  # peft extends some names to experts.
+        raise ModelError(
+            f"tuning.lora_target_modules: peft does not give adapters to the same layers, for example "
+            f"`{others[0]}` (layers of experts are like that); name the layers of attention",
+            code="model.unsupported_layer",
+            layer=others[0],
+        )
     return Adapter(factors, scaling, tuning.lora_dropout)
 
 
@@ -113,23 +125,44 @@ class StackedAdapters(NamedTuple):
         return StackedAdapters(*parts)  # type: ignore[arg-type]
 
 
+class InputShape:
+    """The shape (rows, length) of the tokens that the model is called with, kept by a hook.
+
+    It is the only layout in which equal blocks of rows are slots, so layers compare their inputs with it.
+    """
+
+    rows = 0
+    length = 0
+
+    def observe(self, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        """The hook, called before the input embeddings."""
+        self.rows, self.length = inputs[0].shape
+
+
 class StackedLinear(torch.nn.Module):
     """A frozen linear layer whose rows, in equal blocks, each use the adapter of their slot."""
 
-    def __init__(self, base: torch.nn.Linear) -> None:
+    def __init__(self, base: torch.nn.Linear, name: str, tokens: InputShape) -> None:
         super().__init__()
         self.base = base
+        self.name = name
+        self.tokens = tokens
         self.stacked: StackedAdapters | None = None
         self.masks: Sequence[tuple[float, int]] = ()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(rows, length, in) -> (rows, length, out)."""
+        """(rows, length, in) -> (rows, length, out).
+
+        Raises:
+            ModelError: other rows than those of the tokens, as in a layer of experts, or unequal blocks.
+        """
         y: torch.Tensor = self.base(x)
         stacked = self.stacked
         if stacked is None:
             return y
+        self._check(x, len(stacked.down))
         blocks = x.reshape(len(stacked.down), -1, x.shape[-1])
-        if not torch.is_autocast_enabled(x.device.type):
+        if x.is_meta or not torch.is_autocast_enabled(x.device.type):
             blocks = blocks.to(stacked.down.dtype)
         if self.masks:
             blocks = _dropped(blocks, self.masks)
@@ -143,6 +176,18 @@ class StackedLinear(torch.nn.Module):
             # Nothing else refers to y: no copy is needed.
             return wide.baddbmm_(low, stacked.up.mT).view_as(y)
         return (wide + torch.bmm(low, stacked.up.mT)).to(y.dtype).view_as(y)
+
+    def _check(self, x: torch.Tensor, slots: int) -> None:
+        rows, length = self.tokens.rows, self.tokens.length
+        if x.ndim == 3 and x.shape[0] == rows and x.shape[1] == length and rows % slots == 0:
+            return
+        raise ModelError(
+            f"tuning.lora_target_modules: the layer `{self.name}` sees inputs of shape {tuple(x.shape)} "
+            f"for {rows} rows of {length} tokens and {slots} adapter(s), so the rows of an adapter are not "
+            "known (layers of experts, routers and other modalities are like that); leave this layer out",
+            code="model.unsupported_layer",
+            layer=self.name,
+        )
 
     def _rescaled(
         self,
@@ -188,14 +233,18 @@ class AdapterStack:
         self._loaded: dict[str, StackedAdapters] = {}
         self._scalings: dict[tuple[float, ...], torch.Tensor] = {}
         self._dropout: list[tuple[float, int]] = []
+        tokens = InputShape()
+        embeddings = model.get_input_embeddings()
+        self._hook = embeddings.register_forward_pre_hook(tokens.observe)
         for name in layers:
             base = model.get_submodule(name)
             assert isinstance(base, torch.nn.Linear)
-            self._layers[name] = StackedLinear(base)
+            self._layers[name] = StackedLinear(base, name, tokens)
             self._put(name, self._layers[name])
 
     def remove(self) -> None:
         """Restore the model's original layers."""
+        self._hook.remove()
         for name, layer in self._layers.items():
             self._put(name, layer.base)
         self._layers = {}

@@ -1,14 +1,16 @@
-"""Loads models and tokenizers, and checks them before a sweep."""
+"""Loads models and tokenizers."""
 
 import json
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
@@ -16,18 +18,32 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from sweeper.data.hub import MODEL, fetch, how_to_fetch, is_hub_id
+from sweeper.data.hub import MODEL, fetch, is_hub_id
 from sweeper.errors import ModelError
 from sweeper.model.distributed import SINGLE_PROCESS, World
 from sweeper.model.sharding import shard
 from sweeper.store.provenance import source_hash
-from sweeper.task import ALL_LINEAR, ModelSource, Tuning
+from sweeper.task import ModelSource
 
 TRAINED_DTYPES = {
     "float32": torch.float32,
     "mixed_bf16": torch.float32,
     "pure_bf16": torch.bfloat16,
 }
+LOAD_ERRORS = (
+    ArithmeticError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    SafetensorError,
+    StrictDataclassError,
+    TypeError,
+    ValueError,
+)
+"""What transformers raises for a folder that it cannot load."""
+
 FROZEN_DTYPES = {**TRAINED_DTYPES, "mixed_bf16": torch.bfloat16}
 """The dtype of weights in memory, by `model.dtype`. Autocast would round frozen ones to bf16 anyway."""
 
@@ -73,6 +89,40 @@ def model_hash(source: ModelSource) -> str | None:
     return source_hash(source.path) if commit is None else f"{source.path}@{commit}"
 
 
+def check_no_adapter(source: ModelSource) -> None:
+    """Reject a base model that is an adapter, or that transformers would silently attach one to.
+
+    Raises:
+        ModelError: the folder has an `adapter_config.json`.
+    """
+    folder = model_folder(source)
+    config = folder / "adapter_config.json"
+    if not config.is_file():
+        return
+    try:
+        base = json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (OSError, ValueError, LookupError, TypeError):
+        base = "unknown"
+    if not (folder / "config.json").is_file():
+        remedy = (
+            f"it is an adapter of `{base}`, not a model: merge it once with `PeftModel.from_pretrained("
+            "base, adapter).merge_and_unload().save_pretrained(new_folder)`, and set model.path to the "
+            "new folder, with the tokenizer in it"
+        )
+    else:
+        remedy = (
+            f"transformers would attach this adapter of `{base}` to the weights beside it: for the "
+            "weights alone, use a copy of the folder without the adapter's files; for both, merge them "
+            "once with peft (`merge_and_unload`), and set model.path to the result"
+        )
+    raise ModelError(
+        f"{source.path}: found adapter_config.json; {remedy}",
+        code="model.adapter",
+        path=source.path,
+        base=base,
+    )
+
+
 def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a model. A missing pad token is replaced by the end token, for inputs only.
 
@@ -84,9 +134,9 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=False
         )
-    except (OSError, ValueError) as error:
+    except LOAD_ERRORS as error:
         raise ModelError(
-            _unloadable("tokenizer", source, error), code="model.unreadable", path=source.path
+            unloadable("tokenizer", source, error), code="model.unreadable", path=source.path
         ) from None
     if is_hub_id(source.path):
         tokenizer.name_or_path = f"{source.path} ({folder})"
@@ -113,9 +163,10 @@ def load_model(
         architecture: The transformers class to load it with.
 
     Raises:
-        ModelError: no folder, no safetensors weights, or transformers cannot load it.
+        ModelError: no folder, an adapter in it, no safetensors weights, or transformers cannot load it.
     """
     folder = model_folder(source)
+    check_no_adapter(source)
     transformers.utils.logging.disable_progress_bar()
     try:
         loaded: Any = architecture.from_pretrained(
@@ -126,20 +177,12 @@ def load_model(
             attn_implementation=source.attention,
             output_loading_info=True,
         )
-    except (OSError, ValueError) as error:
+    except LOAD_ERRORS as error:
         raise ModelError(
-            _unloadable("model", source, error), code="model.unreadable", path=source.path
+            unloadable("model", source, error), code="model.unreadable", path=source.path
         ) from None
     model, loading = loaded
-    absent = sorted(loading["missing_keys"])
-    if absent:  # transformers would fill them with random numbers.
-        raise ModelError(
-            f"{source.path}: the weights file lacks {len(absent)} weights of the model, for example "
-            f"{absent[0]}; save the complete model again",
-            code="model.incomplete",
-            path=source.path,
-            weights=absent,
-        )
+    check_complete(source, loading["missing_keys"])
     # `generate` takes unset options from here, and penalties in the model's folder would change greedy
     # decoding. Only the model's end tokens are kept.
     if model.can_generate():
@@ -149,6 +192,22 @@ def load_model(
     placed: PreTrainedModel = model.to(device) if world.size == 1 else shard(model, world, device)
     placed.eval()
     return placed
+
+
+def check_complete(source: ModelSource, missing: Iterable[str]) -> None:
+    """Reject missing weights, which transformers would fill with random numbers.
+
+    Raises:
+        ModelError: some are missing.
+    """
+    if absent := sorted(missing):
+        raise ModelError(
+            f"{source.path}: the weights file lacks {len(absent)} weights of the model, for example "
+            f"{absent[0]}; save the complete model again",
+            code="model.incomplete",
+            path=source.path,
+            weights=absent,
+        )
 
 
 def resident_model(
@@ -167,102 +226,16 @@ def _resident_model(source: ModelSource, device: torch.device, world: World) -> 
     return load_model(source, device, world, frozen=True)
 
 
-def check_model(source: ModelSource) -> None:
-    """Check a model's files without loading them; a hub model is downloaded first.
-
-    Raises:
-        ModelError: see `model_folder`; or no configuration, no safetensors weights, or incomplete weights.
-    """
-    folder = model_folder(source)
-    hub = is_hub_id(source.path)
-    where = f"{source.path} ({folder})" if hub else source.path
-    if not (folder / "config.json").is_file():
-        raise ModelError(
-            f"{where}: no config.json, so this is not a model folder{_again(hub)}",
-            code="model.not_found",
-            path=source.path,
-        )
-    if not any(folder.glob("*.safetensors")):
-        others = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
-        raise ModelError(
-            f"{where}: no *.safetensors weights (found {others}); pickled weights are not loaded: "
-            "choose a model with safetensors weights, or save it with "
-            f"`save_pretrained(..., safe_serialization=True)`{_again(hub)}",
-            code="model.unsafe_weights",
-            path=source.path,
-        )
-    absent = _absent_shards(folder)
-    if absent:
-        raise ModelError(
-            f"{where}: {len(absent)} weights files are missing, for example {absent[0]}; copy "
-            f"the complete model{_again(hub)}",
-            code="model.incomplete",
-            path=source.path,
-            files=absent,
-        )
-
-
-def _again(hub: bool) -> str:
-    """How to complete a partly filled hub cache, as the end of a message."""
-    return f"; if the cache is incomplete, {how_to_fetch()}" if hub else ""
-
-
-def _absent_shards(folder: Path) -> list[str]:
-    """The weights files that are listed in the index of a sharded model but missing in the folder."""
-    index = folder / "model.safetensors.index.json"
-    if not index.is_file():
-        return []
-    try:
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(
-            f"{index}: not a valid index of weights files: {error!r}; copy the complete model",
-            code="model.unreadable",
-            path=index,
-        ) from None
-    return sorted(name for name in names if not (folder / name).is_file())
-
-
-def check_tuning(source: ModelSource, tuning: Tuning) -> int | None:
-    """Check the tuning against the architecture, without weights; returns the context window in tokens.
-
-    With sliding-window attention it is the width of the sliding window, which our generation does not
-    implement.
-
-    Raises:
-        ModelError: no readable configuration, or a LoRA target that the model does not have.
-    """
-    try:
-        config = AutoConfig.from_pretrained(model_folder(source), trust_remote_code=False)
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            _unloadable("configuration", source, error), code="model.unreadable", path=source.path
-        ) from None
-    modules = model.named_modules()
-    known = {name.rpartition(".")[2] for name, m in modules if isinstance(m, torch.nn.Linear)}
-    for target in tuning.lora_target_modules if tuning.method == "lora" else ():
-        if target != ALL_LINEAR and target.rpartition(".")[2] not in known:
-            raise ModelError(
-                f"tuning.lora_target_modules: {source.name} has no linear layer `{target}`; "
-                f"it has {', '.join(sorted(known))}",
-                code="model.unknown_layer",
-                layer=target,
-            )
-    text = config.get_text_config(decoder=True)
-    windows = [getattr(text, "max_position_embeddings", None)]
-    if getattr(text, "use_sliding_window", True):
-        windows.append(getattr(text, "sliding_window", None))
-    return min((int(window) for window in windows if window is not None), default=None)
-
-
-def _unloadable(what: str, source: ModelSource, error: Exception) -> str:
+def unloadable(what: str, source: ModelSource, error: Exception) -> str:
+    """The message of an error that transformers raised while it loaded a part of a model."""
     first = str(error).strip().split("\n")[0]
     remedy = "use a model with safetensors weights and a tokenizer that transformers can load"
     if "trust_remote_code" in str(error):
         first = "it requires custom code, but `trust_remote_code` is always off"
         remedy = "use a model whose architecture is part of transformers"
+    if "attention implementation" in first and source.attention != "eager":
+        first = f"its attention has no `{source.attention}` implementation"
+        remedy = "set `model.attention: eager`"
     return (
         f"cannot load the {what} of `{source.path}` from {model_folder(source)}: {first}; {remedy}"
     )

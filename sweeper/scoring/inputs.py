@@ -9,9 +9,11 @@ from transformers import PreTrainedTokenizerBase
 from sweeper.data.encode import Encoder, TrainingData, check_prompt, load_training_data
 from sweeper.data.load import Prompt, data_hash, load_suite
 from sweeper.data.split import load_safety_filter
-from sweeper.errors import DataError
+from sweeper.errors import DataError, ModelError
 from sweeper.keywords.lists import KeywordList, load_keyword_list
-from sweeper.model.load import check_model, check_tuning, load_tokenizer, model_hash
+from sweeper.model.architecture import check_architecture
+from sweeper.model.files import check_model
+from sweeper.model.load import load_tokenizer, model_hash
 from sweeper.scoring.harness import check_harness
 from sweeper.scoring.utility import reference_answers, text_metrics
 from sweeper.scoring.verdicts import HARMFUL, HARMLESS
@@ -114,14 +116,15 @@ def preflight(task: TrajectoryTask) -> dict[str, int]:
     Raises:
         DataError, ModelError: the data, the model folder or the keyword lists are invalid.
     """
-    check_model(task.model)
+    headers = check_model(task.model)
     text_metrics(task.evaluation.utility_metrics, ["a"], ["a"])
-    window = check_tuning(task.model, task.tuning)
+    window, vocabulary = check_architecture(task.model, task.tuning, headers)
     if task.evaluation.lm_eval is not None:
         check_harness(task.evaluation.lm_eval, window, task.objectives)
     inputs = load_inputs(task)
     if task.stop is not None:
         _check_limits(task.stop, len(inputs.suites[0].prompts))
+    _check_vocabulary(task, inputs, vocabulary)
     if "exact_match" in task.evaluation.utility_metrics:
         references = [row.completion for row in inputs.data.heldout]
         reference_answers(references, task.evaluation.answer_extractor)
@@ -146,6 +149,31 @@ def _check_limits(rules: StopRules, prompts: int) -> None:
                 key="search.stop",
                 prompts=prompts,
             )
+
+
+def _check_vocabulary(task: TrajectoryTask, inputs: Inputs, rows: int) -> None:
+    """Reject texts with tokens that the embeddings have no row for; unused tokens do not matter.
+
+    Raises:
+        ModelError: the tokenizer does not belong to the model.
+    """
+    tokenizer, data = inputs.tokenizer, inputs.data
+    used = {int(token) for token in (tokenizer.pad_token_id, tokenizer.eos_token_id)}
+    used.update(token for row in data.train for part in row for token in part)
+    used.update(token for suite in inputs.suites for ids in suite.tokens for token in ids)
+    used.update(
+        token for row in data.heldout for part in inputs.encoder.example(row) for token in part
+    )
+    if beyond := sorted(token for token in used if token >= rows):
+        names = ", ".join(f"`{tokenizer.convert_ids_to_tokens(one)}` ({one})" for one in beyond[:5])
+        raise ModelError(
+            f"{task.model.name}: the tokenizer gives {len(beyond)} tokens that are beyond the {rows} rows "
+            f"of the model's embeddings, for example {names}; use the tokenizer of this model, or resize "
+            "the embeddings (`model.resize_token_embeddings(len(tokenizer))`) and save the model",
+            code="model.mismatch",
+            path=task.model.path,
+            tokens=beyond,
+        )
 
 
 def _check_window(task: TrajectoryTask, inputs: Inputs, window: int) -> None:

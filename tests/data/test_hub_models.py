@@ -17,7 +17,8 @@ from support.world import World
 from sweeper.data import hub as model_hub
 from sweeper.data.load import pin_revisions
 from sweeper.errors import DataError, ModelError
-from sweeper.model.load import check_model, load_model, load_tokenizer, model_commit, model_folder
+from sweeper.model.files import check_model
+from sweeper.model.load import load_model, load_tokenizer, model_commit, model_folder
 from sweeper.planning import make_plan, make_tasks
 from sweeper.scoring.inputs import load_inputs, preflight
 from sweeper.spec import SweepSpec
@@ -218,7 +219,7 @@ def test_a_model_without_safetensors_or_without_a_part_of_them_is_refused(
     text = message(sharded)
     assert "1 weights files are missing" in text
     assert "for example model-00002-of-00002.safetensors" in text
-    index.write_text("[]")
+    index.write_text("{}")
     with pytest.raises(ModelError, match="not a valid index of weights files"):
         check_model(sharded)
     (repository / "config.json").unlink()

@@ -14,7 +14,7 @@ from support.world import World, spec_text
 from transformers import MistralConfig, Qwen2Config
 
 from sweeper.errors import DataError, ModelError
-from sweeper.model.load import check_tuning
+from sweeper.model.architecture import check_architecture
 from sweeper.planning import make_plan
 from sweeper.scoring.inputs import preflight
 from sweeper.spec import parse_spec
@@ -315,15 +315,17 @@ def test_what_exceeds_the_models_window_is_refused(
 def test_where_attention_slides_its_width_is_the_window(tmp_path: Path) -> None:
     source = ModelSource(str(tmp_path), dtype="float32")
     MistralConfig(sliding_window=64, max_position_embeddings=512).save_pretrained(tmp_path)
-    assert check_tuning(source, Tuning("full")) == 64
+    assert check_architecture(source, Tuning("full")).window == 64
     MistralConfig(sliding_window=None, max_position_embeddings=512).save_pretrained(tmp_path)
-    assert check_tuning(source, Tuning("full")) == 512
+    assert check_architecture(source, Tuning("full")).window == 512
     Qwen2Config(use_sliding_window=False, max_position_embeddings=512).save_pretrained(tmp_path)
-    assert check_tuning(source, Tuning("full")) == 512
+    assert check_architecture(source, Tuning("full")).window == 512
 
 
 def test_a_lora_target_that_is_not_there_is_refused_with_those_that_are(tiny_world: World) -> None:
     task = multi(tiny_world)
     tuning = replace(task.tuning, lora_target_modules=("q_proj", "c_attn"))
-    with pytest.raises(ModelError, match=r"no linear layer `c_attn`; it has .*q_proj"):
+    with pytest.raises(
+        ModelError, match=r"no layer .* matches `c_attn`.* linear layers are .*q_proj"
+    ):
         preflight(replace(task, tuning=tuning))
