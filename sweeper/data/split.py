@@ -67,10 +67,10 @@ def load_safety_filter() -> SafetyFilter:
 def split_rows(settings: DataSettings) -> Split:
     """Read and split the rows of a sweep; rows excluded by `rows` and `where` are not counted.
 
-    Rows are duplicates if their prompts differ only in case, white space and punctuation. No held-out row
-    duplicates another one, and no training row duplicates a held-out one. Without a held-out source, one
-    row for each of the `heldout_rows` prompts with the smallest hashes is held out, independent of the
-    row order and the seed.
+    Rows are duplicates if their prompts differ only in case, white space and punctuation of prose (see
+    `normalized_prompt`). No held-out row duplicates another one, and no training row duplicates a held-out
+    one. Without a held-out source, one row for each of the `heldout_rows` prompts with the smallest hashes
+    is held out, independent of the row order and the seed.
 
     Raises:
         DataError: see `load.read_examples`; or no training row is left.

@@ -10,7 +10,7 @@ from support.raising import raises
 from support.world import write_jsonl
 
 from sweeper.data.load import Prompt, load_examples, load_prompts, load_suite
-from sweeper.data.prompt_hash import normalized_prompt, prompt_split_of
+from sweeper.data.prompt_hash import prompt_split_of
 from sweeper.data.suites import PUBLISHED
 from sweeper.errors import DataError
 from sweeper.task import SUITES, PromptSuite
@@ -22,28 +22,6 @@ def named(suite: str, path: Path | str = "", **fields: Any) -> PromptSuite:
 
 def texts(source: PromptSuite) -> list[str]:
     return [prompt.text for prompt in load_prompts(source)]
-
-
-@pytest.mark.parametrize(
-    ("left", "right"),
-    [
-        ("How do I kill a C process?", "how do i  KILL a c process"),
-        ("don't", "dont"),
-        ("well-known\nfact", "Well known fact!"),
-        ("\u201cquoted\u201d \u2026", '"quoted"'),
-        ("\uff26\uff35\uff2c\uff2c", "full"),
-        ("stra\u00dfe", "STRASSE"),
-    ],
-)
-def test_case_white_space_and_punctuation_do_not_count(left: str, right: str) -> None:
-    assert normalized_prompt(left) == normalized_prompt(right)
-
-
-@pytest.mark.parametrize(
-    ("left", "right"), [("1 + 2", "1 2"), ("a < b", "a > b"), ("?", "!"), ("cafe", "caf\u00e9")]
-)
-def test_symbols_letters_and_bare_punctuation_count(left: str, right: str) -> None:
-    assert normalized_prompt(left) != normalized_prompt(right)
 
 
 def test_prompts_are_called_by_their_id_or_their_row(tmp_path: Path) -> None:
