@@ -162,6 +162,14 @@ def export(
             help="Also the trained weights: those kept by the sweep, or else trained again.",
         ),
     ] = False,
+    allow_unaveraged: Annotated[
+        bool,
+        typer.Option(
+            "--allow-unaveraged",
+            help="Files that train an averaged configuration without its average, for commands that "
+            "take no callbacks: `trl sft`, `llamafactory-cli train`.",
+        ),
+    ] = False,
     judge: JudgeOption = None,
     min_coverage: CoverageOption = MIN_COVERAGE,
 ) -> None:
@@ -174,7 +182,10 @@ def export(
         micro_batch=micro_batch,
         rows=rows,
         weights=weights,
+        allow_unaveraged=allow_unaveraged,
     )
+    if written.unaveraged is not None:
+        show.note(written.unaveraged)
     for name, why in written.left_out.items():
         show.line(f"left out {name}: {why}")
     for path in written.paths:

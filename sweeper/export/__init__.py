@@ -29,7 +29,10 @@ FORMATS: Mapping[str, Callable[[ExportJob], dict[str, str]]] = {
 }
 """The writer of each format: returns file name -> content."""
 
-__all__ = ["FORMATS", "Origin", "export", "formats_of"]
+READS_ROWS = frozenset({"llamafactory", "axolotl"})
+"""Formats whose files name the rows of the sweep, so that these are always written beside them."""
+
+__all__ = ["FORMATS", "READS_ROWS", "Origin", "export", "formats_of"]
 
 
 def formats_of(asked: Sequence[str]) -> tuple[str, ...]:
@@ -51,6 +54,7 @@ def export(
     world_size: int = 1,
     micro_batch: int | None = None,
     origin: Origin = UNKNOWN,
+    allow_unaveraged: bool = False,
 ) -> tuple[Path, ...]:
     """Write a configuration for another trainer; the file to start from comes first.
 
@@ -64,6 +68,7 @@ def export(
         world_size: Devices the training will use.
         micro_batch: Rows per device and forward pass; by default what the sweep used, or at most 8.
         origin: Which run it comes from, and what it was compared with.
+        allow_unaveraged: Leave the averaging out, for trainers without callbacks; the files say so.
 
     Raises:
         SweeperError: an unknown format, the untouched base model, or an effective batch that is not
@@ -72,7 +77,7 @@ def export(
         RunFolderError: a file cannot be written.
     """
     (fmt,) = formats_of([fmt])
-    job = make_job(candidate, spec, world_size, micro_batch, origin)
+    job = make_job(candidate, spec, world_size, micro_batch, origin, allow_unaveraged)
     contents = FORMATS[fmt](job)
     if job.averaging is not None and fmt != "card":
         contents[CALLBACK_NAME] = callback_source(job)

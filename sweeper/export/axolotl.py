@@ -30,7 +30,7 @@ _NOTE_BF16 = (
 def files(job: ExportJob) -> dict[str, str]:
     """`<stem>.axolotl.yaml`, and where weights are averaged `ema_plugin.py`."""
     name = f"{job.stem}.axolotl.yaml"
-    target = f"Axolotl: `PYTHONPATH=. axolotl train {name}`, here, after `sweeper export --rows`"
+    target = f"Axolotl: `PYTHONPATH=. axolotl train {name}`, here"
     callback = (
         "WITHOUT ema_callback.py AND ema_plugin.py BESIDE THIS FILE THE NUMBERS DO NOT HOLD. "
         "`plugins` below loads them; PYTHONPATH must hold this folder."
@@ -46,7 +46,7 @@ def files(job: ExportJob) -> dict[str, str]:
 def values(job: ExportJob) -> dict[str, Any]:
     """Fields of Axolotl 0.19's input configuration.
 
-    Its data type `input_output` takes texts as they are, in segments with and without loss.
+    Rows that have `input_ids`, `attention_mask` and `labels` are taken as they are, without a `type`.
     """
     config = job.config
     found: dict[str, Any] = {"base_model": openable(config["model"])}
@@ -55,9 +55,7 @@ def values(job: ExportJob) -> dict[str, Any]:
     if config["method"] == "lora":
         found |= _adapter(adapter_fields(config))
     found |= {
-        "datasets": [
-            {"path": f"{job.stem}.segments.jsonl", "ds_type": "json", "type": "input_output"}
-        ],
+        "datasets": [{"path": f"{job.stem}.rows.jsonl", "ds_type": "json", "type": None}],
         "shuffle_merged_datasets": False,
         "sequence_len": config["max_length"],
         "sample_packing": False,

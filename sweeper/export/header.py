@@ -43,11 +43,21 @@ def header(
     ]
     if item.excluded is not None:
         lines.insert(1, f"NOT COMPLETE: {item.excluded}.")
+    if job.unaveraged:
+        lines.insert(1, f"{unaveraged_text(config)}.")
     if job.averaging is not None:
         lines.append(f"The weights are averaged, {config['average']}: {averaging}")
         if config["method"] == "lora":
             lines.append("The factors of the adapter are averaged, not their product.")
     return "".join(f"# {one_line(line)}\n" for line in [*lines, *notes])
+
+
+def unaveraged_text(config: Mapping[str, Any]) -> str:
+    """That files train a configuration without its averaging."""
+    return (
+        f"NOT AVERAGED: the sweep measured weights averaged by {config['average']}, and these files train "
+        "without that, so THE MEASURED NUMBERS DO NOT HOLD"
+    )
 
 
 def provenance(job: ExportJob) -> list[str]:

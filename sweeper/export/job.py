@@ -17,6 +17,13 @@ from sweeper.task import ALL_LINEAR
 
 DEFAULT_MICRO_BATCH = 8
 
+CALLBACK_KEY = {"requires_callback": "ema_callback.WeightAveraging"}
+"""In a file of an averaged configuration for a command line that takes no callbacks.
+
+`trl sft` and `llamafactory-cli` refuse the unknown key, so that nobody trains without the average unawares;
+the script beside the file removes it.
+"""
+
 
 class BatchSplit(NamedTuple):
     """per_device * accumulation * world_size is the effective batch, exactly."""
@@ -70,6 +77,8 @@ class ExportJob:
     split: BatchSplit
     averaging: Averaging | None
     origin: Origin = UNKNOWN
+    unaveraged: bool = False
+    """The configuration is averaged, and the files are to train it without."""
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -88,8 +97,11 @@ def make_job(
     world_size: int,
     micro_batch: int | None,
     origin: Origin = UNKNOWN,
+    allow_unaveraged: bool = False,
 ) -> ExportJob:
     """Check that a configuration can be exported and split its batch.
+
+    With `allow_unaveraged` the averaging is left out.
 
     Raises:
         SweeperError: see `check_exportable`; or an average the spec does not know; or a batch that does
@@ -98,7 +110,9 @@ def make_job(
     check_exportable(candidate)
     asked = micro_batch or spec.compute.micro_batch_size
     split = split_batch(int(candidate.config["batch_size"]), world_size, micro_batch, asked)
-    return ExportJob(candidate, spec, split, averaging_of(candidate, spec), origin)
+    unaveraged = allow_unaveraged and is_averaged(candidate)
+    averaging = None if unaveraged else averaging_of(candidate, spec)
+    return ExportJob(candidate, spec, split, averaging, origin, unaveraged)
 
 
 def stem(candidate: Candidate, spec: SweepSpec) -> str:
@@ -158,11 +172,17 @@ def _listed(numbers: list[int]) -> str:
     return f"{', '.join(first)} or {last}" if first else last
 
 
+def is_averaged(candidate: Candidate) -> bool:
+    """Whether the measured weights are not simply those of the last step."""
+    return bool(candidate.config["average"] != "raw")
+
+
 def averaging_of(candidate: Candidate, spec: SweepSpec) -> Averaging | None:
     """The averaging of the weights; None for a raw configuration.
 
     Raises:
         SweeperError: a feedback EMA that is not in the spec, so that its exact decay is unknown.
+        ExportError: an average that the callback does not have.
     """
     readout, label = candidate.readout, str(candidate.config["average"])
     if label.startswith("feedback"):
@@ -176,7 +196,12 @@ def averaging_of(candidate: Candidate, spec: SweepSpec) -> Averaging | None:
         return Averaging("interpolate", weight=readout["weight"])
     if readout["kind"] == "bema":
         return Averaging("bema", bema=readout["bema"])
-    return None
+    if readout["kind"] == "raw":
+        return None
+    raise ExportError(
+        f"no trainer's export can average as `{label}` does; use --format yaml --weights for the averaged "
+        "weights themselves, or --allow-unaveraged for files that train without"
+    )
 
 
 def loaded_dtype(config: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""For LLaMA-Factory: `llamafactory-cli train`, and with an average a script that passes it the callback."""
+"""For LLaMA-Factory: `llamafactory-cli train`; with an average, a script that passes the callback."""
 
 import json
 from importlib import resources
@@ -6,7 +6,14 @@ from string import Template
 from typing import Any
 
 from sweeper.export.header import header
-from sweeper.export.job import ExportJob, adapter_fields, dump, openable, whole_alpha
+from sweeper.export.job import (
+    CALLBACK_KEY,
+    ExportJob,
+    adapter_fields,
+    dump,
+    openable,
+    whole_alpha,
+)
 from sweeper.export.transformers import arguments
 from sweeper.task import ALL_LINEAR
 
@@ -23,13 +30,16 @@ def files(job: ExportJob) -> dict[str, str]:
     callback = (
         f"WITHOUT ema_callback.py THE NUMBERS DO NOT HOLD: run `python {script}`, which passes it"
     )
-    target = f"LLaMA-Factory: `llamafactory-cli train {name}`, here, after `sweeper export --rows`"
+    averaged = job.averaging is not None
+    command = f"python {script}" if averaged else f"llamafactory-cli train {name}"
+    target = f"LLaMA-Factory: `{command}`, here"
     config = job.config
     unheld = config["dtype"] == "float32" and config["method"] == "lora"
     notes = (_NOTE_FP32,) if unheld else ()
     text = header(job, target, f"{callback}; `llamafactory-cli` cannot.", notes)
-    found = {name: text + dump(values(job)), "dataset_info.json": _data_set(job)}
-    if job.averaging is not None:
+    guarded = values(job) | (CALLBACK_KEY if averaged else {})
+    found = {name: text + dump(guarded), "dataset_info.json": _data_set(job)}
+    if averaged:
         source = (resources.files("sweeper.export") / _SCRIPT).read_text(encoding="utf-8")
         found[script] = Template(source).substitute(
             header=header(job, "LLaMA-Factory", f"{callback}."), config=name, script=script

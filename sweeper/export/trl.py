@@ -6,7 +6,15 @@ from string import Template
 from typing import Any
 
 from sweeper.export.header import header
-from sweeper.export.job import ExportJob, adapter_fields, dump, loaded_dtype, openable, whole_alpha
+from sweeper.export.job import (
+    CALLBACK_KEY,
+    ExportJob,
+    adapter_fields,
+    dump,
+    loaded_dtype,
+    openable,
+    whole_alpha,
+)
 from sweeper.export.transformers import arguments
 from sweeper.task import ALL_LINEAR
 
@@ -38,8 +46,12 @@ def files(job: ExportJob) -> dict[str, str]:
     name, script = f"{job.stem}.trl.yaml", f"{job.stem}.trl.py"
     command = f"`python {script} --dataset_name FILE`"
     if job.averaging is None:
-        command += ", or `trl sft --config` (add dataset_name: rows with prompt and completion)"
+        command += (
+            f", or `trl sft --config {name} --dataset_name FOLDER` with nothing in FOLDER but the rows of "
+            "`sweeper export --rows` (of other rows `trl sft` makes other tokens)"
+        )
     else:
+        values |= CALLBACK_KEY
         command += "; not for `trl sft`, which takes no callbacks"
     return {name: header(job, command) + dump(values), script: _script(job, name, script)}
 
@@ -75,4 +87,5 @@ def _script(job: ExportJob, config: str, script: str) -> str:
         script=script,
         imports="\nfrom ema_callback import WeightAveraging\n" if averaged else "",
         callbacks="[WeightAveraging()]" if averaged else "None",
+        guard=[f"--{next(iter(CALLBACK_KEY))}", *CALLBACK_KEY.values()] if averaged else [],
     )

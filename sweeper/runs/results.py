@@ -342,7 +342,8 @@ class Report:
 class Exported:
     """The result of an export: `paths`, and with `all` the skipped formats with the reason.
 
-    `comparison` says how exported weights compare with those that were measured.
+    `comparison` says how exported weights compare with those that were measured, `unaveraged` that the
+    files train without the average of the configuration; both are None where that is not so.
     """
 
     def __init__(
@@ -351,11 +352,13 @@ class Exported:
         paths: tuple[Path, ...],
         left_out: Mapping[str, str],
         comparison: str | None,
+        unaveraged: str | None = None,
     ) -> None:
         self.config_id = config_id
         self.paths = paths
         self.left_out = left_out
         self.comparison = comparison
+        self.unaveraged = unaveraged
 
     def __repr__(self) -> str:
         folder = self.paths[0].parent if self.paths else None

@@ -19,8 +19,17 @@ from sweeper.analysis import (
     recommend,
 )
 from sweeper.analysis.decision import decided_of, said_of
-from sweeper.errors import ExportError, RunFolderError, SweeperError
-from sweeper.export import Origin, export, formats_of
+from sweeper.errors import (
+    DataError,
+    ExportError,
+    MissingExtraError,
+    ModelError,
+    RunFolderError,
+    SweeperError,
+)
+from sweeper.export import READS_ROWS, Origin, export, formats_of
+from sweeper.export.header import unaveraged_text
+from sweeper.export.job import is_averaged
 from sweeper.judges import MIN_COVERAGE, RejudgedRecords, overlay
 from sweeper.runs.frames import html_table, records_frame
 from sweeper.runs.measure import decide_to_end
@@ -371,6 +380,7 @@ class Run:
         micro_batch: int | None = None,
         rows: bool = False,
         weights: bool = False,
+        allow_unaveraged: bool = False,
     ) -> Exported:
         """Write the recommended hyperparameters as other trainers' files, or the trained weights.
 
@@ -381,8 +391,9 @@ class Run:
             config: A configuration by id instead of the recommended one.
             world_size: GPUs the training will use.
             micro_batch: Rows per GPU and forward pass.
-            rows: Also the training rows, in the order of the sweep.
+            rows: Also the training rows, in the order of the sweep; always with formats that name them.
             weights: Also the trained weights: those the sweep kept, or else it trains again.
+            allow_unaveraged: Files that train an averaged configuration without its average.
 
         Raises:
             SweeperError: nothing is recommended, or no such format.
@@ -399,18 +410,22 @@ class Run:
         spec, folder = self.spec, self.folder.root / "export" if out is None else Path(out)
         origin = self._origin(chosen, found)
         written: list[Path] = []
+        row_files: list[Path] = []
         left_out: dict[str, str] = {}
         for name in formats:
             try:
-                written += export(chosen, spec, name, folder, world_size, micro_batch, origin)
-            except ExportError as error:
+                if name in READS_ROWS:
+                    row_files += _rows(chosen, spec, folder, name)
+                written += export(
+                    chosen, spec, name, folder, world_size, micro_batch, origin, allow_unaveraged
+                )
+            except (ExportError, DataError, ModelError, MissingExtraError) as error:
                 if "all" not in targets:
                     raise
                 left_out[name] = str(error)
-        if rows:
-            from sweeper.export.rows import export_rows  # It needs the tokenizer.
-
-            written += export_rows(chosen, spec, folder, segments="axolotl" in formats)
+        written += row_files
+        if rows and not row_files:
+            written += _rows(chosen, spec, folder)
         comparison = None
         if weights:
             from sweeper.export.weights import export_weights  # It needs torch.
@@ -418,7 +433,14 @@ class Run:
             exported = export_weights(self.folder, spec, chosen, folder, origin)
             written.append(exported.folder)
             comparison = exported.comparison
-        return Exported(chosen.config_id, tuple(dict.fromkeys(written)), left_out, comparison)
+        unaveraged = allow_unaveraged and is_averaged(chosen)
+        return Exported(
+            chosen.config_id,
+            tuple(dict.fromkeys(written)),
+            left_out,
+            comparison,
+            unaveraged_text(chosen.config) if unaveraged else None,
+        )
 
     def _origin(self, chosen: Candidate, found: Recommendation) -> Origin:
         """The origin of an export."""
@@ -458,6 +480,12 @@ class Run:
             return path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise RunFolderError(f"cannot read {path}: {error}") from None
+
+
+def _rows(chosen: Candidate, spec: SweepSpec, folder: Path, *formats: str) -> tuple[Path, ...]:
+    from sweeper.export.rows import export_rows  # It needs the tokenizer.
+
+    return export_rows(chosen, spec, folder, formats)
 
 
 def as_policy(policy: str | Policy, limit: float | None, utility: float | None) -> Policy:

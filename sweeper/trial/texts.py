@@ -1,4 +1,4 @@
-"""The training rows of a trajectory as text, in its order, so that another trainer can repeat its steps."""
+"""The training rows of a trajectory in its order, so that another trainer can repeat its steps."""
 
 from typing import NamedTuple
 
@@ -10,17 +10,22 @@ from sweeper.model.load import load_tokenizer
 from sweeper.task import TrajectoryTask
 
 
-class Text(NamedTuple):
-    """One row, written by the training template; the completion ends with its end of turn."""
+class TrainingRow(NamedTuple):
+    """One row, written by the training template; the completion ends with its end of turn.
+
+    `prompt_ids` and `completion_ids` are the tokens trained on, the completion truncated to `max_length`.
+    `separate_ids` are those of the completion tokenized by itself, not truncated.
+    """
 
     prompt: str
     completion: str
+    prompt_ids: tuple[int, ...]
+    completion_ids: tuple[int, ...]
+    separate_ids: tuple[int, ...]
 
 
-def ordered_texts(task: TrajectoryTask, steps: int) -> list[Text]:
+def ordered_rows(task: TrajectoryTask, steps: int) -> list[TrainingRow]:
     """The rows of the first `steps` optimizer steps, batch by batch; a row appears once per use.
-
-    Completions are whole: they are cut at `max_length` tokens when they are trained on.
 
     Raises:
         DataError, ModelError: the data or the tokenizer is gone; see `split.split_rows`.
@@ -28,8 +33,13 @@ def ordered_texts(task: TrajectoryTask, steps: int) -> list[Text]:
     tokenizer = load_tokenizer(task.model)
     dialogue = task.data.template.train
     encoder = Encoder(tokenizer, dialogue.name, task.data.max_length, dialogue.system)
-    examples = split_rows(task.data).train.values()
-    kept = [example for example in examples if encoder.example(example).completion]
     writer = PromptFormatter(tokenizer, dialogue.name, dialogue.system)
+    kept = []
+    for example in split_rows(task.data).train.values():
+        row = encoder.example(example)
+        if row.completion:
+            prompt, completion = writer.row(example)
+            alone = tuple(tokenizer(completion, add_special_tokens=False)["input_ids"])
+            kept.append(TrainingRow(prompt, completion, *row, alone))
     order = RowOrder(len(kept), task.optimizer.batch_size, task.seed)
-    return [Text(*writer.row(kept[i])) for step in range(steps) for i in order.batch(step)]
+    return [kept[i] for step in range(steps) for i in order.batch(step)]

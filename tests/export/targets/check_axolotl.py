@@ -71,7 +71,7 @@ def check(case: Case, tally: Tally) -> None:
     tally.same(case, found, expected(case.settings))
     split(case.settings, found["micro_batch_size"], found["gradient_accumulation_steps"])
     (data,) = found["datasets"]
-    assert (data["type"], data["ds_type"]) == ("input_output", "json")
+    assert (data["type"], data["ds_type"]) == (None, "json")
 
 
 def callbacks() -> None:

@@ -1,5 +1,6 @@
 """LLaMA-Factory's classes read the exports: `python check_llamafactory.py FOLDER`, run by its Python."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -57,6 +58,11 @@ def check(case: Case, tally: Tally) -> None:
     Only `pure_bf16`, which is refused without a GPU that has it, is left to the parser alone.
     """
     raw = yaml.safe_load(case.file("llamafactory").read_text(encoding="utf-8"))
+    if case.settings["average"] != "raw":
+        with contextlib.suppress(ValueError):
+            _parse_train_args(dict(raw))
+            raise AssertionError(f"{case.folder.name}: trained without its average, unasked")
+        del raw["requires_callback"]
     read = _parse_train_args if case.settings["dtype"] == "pure_bf16" else get_train_args
     words = {**raw, "use_cpu": True, "output_dir": str(case.folder / "out")}
     parts = read(words)

@@ -65,7 +65,11 @@ def trl(case: Case, tally: Tally) -> None:
     settings = case.settings
     parser = TrlParser((SFTConfig, ModelConfig))
     words = ["--config", str(case.file("trl")), "--output_dir", str(case.folder / "out")]
-    args, model = parser.parse_args_and_config([*words, "--use_cpu", "true"])
+    args, model, unknown = parser.parse_args_and_config(
+        [*words, "--use_cpu", "true"], return_remaining_strings=True
+    )
+    guard = ["--requires_callback", "ema_callback.WeightAveraging"]
+    assert unknown == (guard if settings["average"] != "raw" else [])
     batch(case, args)
     low = settings["dtype"] != "float32" and settings["method"] == "lora"
     expected = {
