@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 from sweeper.analysis import Candidate
-from sweeper.errors import SweeperError
+from sweeper.errors import DataError, ExportError, MissingExtraError, ModelError, SweeperError
 from sweeper.export import (
     accelerate,
     axolotl,
@@ -32,7 +33,16 @@ FORMATS: Mapping[str, Callable[[ExportJob], dict[str, str]]] = {
 READS_ROWS = frozenset({"llamafactory", "axolotl"})
 """Formats whose files name the rows of the sweep, so that these are always written beside them."""
 
-__all__ = ["FORMATS", "READS_ROWS", "Origin", "export", "formats_of"]
+__all__ = ["FORMATS", "READS_ROWS", "Origin", "export", "export_formats", "formats_of"]
+
+
+class Options(TypedDict, total=False):
+    """The further arguments of `export`."""
+
+    world_size: int
+    micro_batch: int | None
+    origin: Origin
+    allow_unaveraged: bool
 
 
 def formats_of(asked: Sequence[str]) -> tuple[str, ...]:
@@ -82,3 +92,54 @@ def export(
     if job.averaging is not None and fmt != "card":
         contents[CALLBACK_NAME] = callback_source(job)
     return write_files(folder, contents, "the export")
+
+
+def export_formats(
+    candidate: Candidate,
+    spec: SweepSpec,
+    formats: Sequence[str],
+    folder: Path,
+    *,
+    rows: bool = False,
+    skip: bool = False,
+    **options: Unpack[Options],
+) -> tuple[list[Path], dict[str, str]]:
+    """Write a configuration in several formats, each with the rows it names.
+
+    Args:
+        candidate: See `export`.
+        spec: See `export`.
+        formats: Keys of `FORMATS`.
+        folder: See `export`.
+        rows: Write the rows even if no format names them.
+        skip: Leave out formats that the configuration or missing data do not allow.
+        options: See `export`.
+
+    Returns:
+        The files, rows last, and the formats left out with the reason.
+
+    Raises:
+        ExportError, DataError, ModelError, MissingExtraError: a format cannot be written, unless `skip`.
+        SweeperError, RunFolderError: see `export`.
+    """
+    written: list[Path] = []
+    row_files: list[Path] = []
+    left_out: dict[str, str] = {}
+    for name in formats:
+        try:
+            if name in READS_ROWS:
+                row_files += _rows(candidate, spec, folder, name)
+            written += export(candidate, spec, name, folder, **options)
+        except (ExportError, DataError, ModelError, MissingExtraError) as error:
+            if not skip:
+                raise
+            left_out[name] = str(error)
+    if rows and not row_files:
+        row_files += _rows(candidate, spec, folder)
+    return [*written, *row_files], left_out
+
+
+def _rows(candidate: Candidate, spec: SweepSpec, folder: Path, *formats: str) -> tuple[Path, ...]:
+    from sweeper.export.rows import export_rows  # It needs the tokenizer.
+
+    return export_rows(candidate, spec, folder, formats)

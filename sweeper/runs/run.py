@@ -19,15 +19,8 @@ from sweeper.analysis import (
     recommend,
 )
 from sweeper.analysis.decision import decided_of, said_of
-from sweeper.errors import (
-    DataError,
-    ExportError,
-    MissingExtraError,
-    ModelError,
-    RunFolderError,
-    SweeperError,
-)
-from sweeper.export import READS_ROWS, Origin, export, formats_of
+from sweeper.errors import RunFolderError, SweeperError
+from sweeper.export import Origin, export_formats, formats_of
 from sweeper.export.header import unaveraged_text
 from sweeper.export.job import is_averaged
 from sweeper.judges import MIN_COVERAGE, RejudgedRecords, overlay
@@ -409,23 +402,18 @@ class Run:
             )
         spec, folder = self.spec, self.folder.root / "export" if out is None else Path(out)
         origin = self._origin(chosen, found)
-        written: list[Path] = []
-        row_files: list[Path] = []
-        left_out: dict[str, str] = {}
-        for name in formats:
-            try:
-                if name in READS_ROWS:
-                    row_files += _rows(chosen, spec, folder, name)
-                written += export(
-                    chosen, spec, name, folder, world_size, micro_batch, origin, allow_unaveraged
-                )
-            except (ExportError, DataError, ModelError, MissingExtraError) as error:
-                if "all" not in targets:
-                    raise
-                left_out[name] = str(error)
-        written += row_files
-        if rows and not row_files:
-            written += _rows(chosen, spec, folder)
+        written, left_out = export_formats(
+            chosen,
+            spec,
+            formats,
+            folder,
+            rows=rows,
+            skip="all" in targets,
+            world_size=world_size,
+            micro_batch=micro_batch,
+            origin=origin,
+            allow_unaveraged=allow_unaveraged,
+        )
         comparison = None
         if weights:
             from sweeper.export.weights import export_weights  # It needs torch.
@@ -480,12 +468,6 @@ class Run:
             return path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise RunFolderError(f"cannot read {path}: {error}") from None
-
-
-def _rows(chosen: Candidate, spec: SweepSpec, folder: Path, *formats: str) -> tuple[Path, ...]:
-    from sweeper.export.rows import export_rows  # It needs the tokenizer.
-
-    return export_rows(chosen, spec, folder, formats)
 
 
 def as_policy(policy: str | Policy, limit: float | None, utility: float | None) -> Policy:
