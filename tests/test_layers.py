@@ -64,6 +64,7 @@ CLI = (
 )
 
 HEAVY = {
+    "bitsandbytes": {"model/quantized.py", "trial/optimizers.py"},
     "datasets": {"scoring/harness.py", "data/hub.py"},
     "jinja2": {
         "launch/templates.py",

@@ -31,6 +31,7 @@ EXTRAS = {
     **dict.fromkeys(("torch", "transformers", "peft", "safetensors", "tokenizers"), "train"),
     **dict.fromkeys(("accelerate", "datasets", "rouge_score", "sacrebleu"), "train"),
     **dict.fromkeys(("lm_eval", "openai", "requests"), "eval"),
+    "bitsandbytes": "qlora",
     "ray": "cluster",
     **dict.fromkeys(("starlette", "uvicorn"), "serve"),
     **dict.fromkeys(("mlflow", "tensorboardX", "wandb"), "trackers"),

@@ -198,7 +198,7 @@ def peak_memory(
 
 def pack_key(trajectory: Trajectory) -> object:
     """Equal for trajectories that may train together; see `plan.make_packs`."""
-    together = trajectory.tuning.method == "lora" and trajectory.steps > 0
+    together = trajectory.tuning.has_adapter and trajectory.steps > 0
     return (
         (trajectory.seed, trajectory.settings.batch_size) if together else trajectory.trajectory_id
     )
@@ -245,7 +245,7 @@ def memory_facts(
     if compute.micro_batch_size is None:
         rows = fitting_rows(facts, rows, paths, memory_bytes)
     together = 1
-    if trajectory.tuning.method == "lora":
+    if trajectory.tuning.has_adapter:
         steps = Counter(item.step for item in trajectory.configurations)
         together = fitting_readouts(facts, paths * max(steps.values()), memory_bytes)
     return replace(facts, train_rows=paths * rows, readouts=together)

@@ -143,7 +143,7 @@ def analytic_rates(
     flops = device.sustained_flops(dtype) * processes
     forward = 2.0 * shape.matmul_parameters / flops
     host = shape.layers * LAYER_SECONDS
-    adapters = len(shape.targets(tuning)) if tuning.method == "lora" else 0
+    adapters = len(shape.targets(tuning)) if tuning.has_adapter else 0
     host += shape.layers * adapters * ADAPTER_LAYER_SECONDS
     weight_bytes = shape.parameters * bytes_per_weight(tuning, dtype)
     rows = min(evaluation_rows, max(1, tokens.prompts))

@@ -18,6 +18,7 @@ from sweeper.launch.templates import Raw, Values, fill_script, fill_yaml, templa
 from sweeper.launch.wheel import Wheel, build_wheel, released, wheel_of_source
 from sweeper.spec import SweepSpec, dump_spec
 from sweeper.store.folder import RunFolder, write_atomic
+from sweeper.task import EIGHT_BIT
 
 CACHES = ("HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "SWEEPER_CACHE")
 """Environment variables of the caches of `prefetch`, passed to jobs that see this machine's files."""
@@ -302,7 +303,9 @@ def _skypilot(launch: _Launch) -> Prepared:
 
 def _package(spec: SweepSpec, wheel: Wheel | None) -> str:
     """What pip installs on a machine without sweeper, with the extras that the sweep needs."""
-    extras = ",".join((*CLOUD_EXTRAS, *(("trackers",) if spec.compute.trackers else ())))
+    quantized = spec.tuning.quantized or not set(EIGHT_BIT).isdisjoint(spec.optimizers)
+    needed = {"qlora": quantized, "trackers": bool(spec.compute.trackers)}
+    extras = ",".join((*CLOUD_EXTRAS, *(name for name, wanted in needed.items() if wanted)))
     if wheel is None:
         name, _, version = released().partition("==")
         return f"{name}[{extras}]=={version}"

@@ -24,6 +24,7 @@ from peft.tuners.lora import LoraLayer
 from transformers import PreTrainedModel
 
 from sweeper.errors import ModelError
+from sweeper.model.quantized import plain_weight
 from sweeper.model.targets import target_layers
 from sweeper.task import ALL_LINEAR, Tuning
 
@@ -201,7 +202,8 @@ class StackedLinear(torch.nn.Module):
         gain = (stacked.magnitude / stacked.norm)[:, None, :]
         bias = self.base.bias
         if self.masks:
-            plain = torch.nn.functional.linear(blocks.to(self.base.weight.dtype), self.base.weight)
+            weight = plain_weight(self.base)
+            plain = torch.nn.functional.linear(blocks.to(weight.dtype), weight)
         else:
             plain = wide if bias is None else wide - bias
         return (wide + (gain - 1) * plain + gain * added).to(wide.dtype)
@@ -306,7 +308,7 @@ class AdapterStack:
         if len(parts[0]) == 2:
             return stacked
         magnitude = torch.stack([part[2] for part in parts])
-        return stacked._replace(magnitude=magnitude, norm=_row_norms(base.weight, stacked))
+        return stacked._replace(magnitude=magnitude, norm=_row_norms(plain_weight(base), stacked))
 
     def _scaling(self, factors: tuple[float, ...], like: torch.Tensor) -> torch.Tensor:
         """(slots, 1, 1). Cached, because copying numbers to a GPU in every layer and step takes time."""

@@ -159,7 +159,7 @@ def _dry_run(source: ModelSource, model: PreTrainedModel, tuning: Tuning) -> Non
         ModelError: see `targets.target_layers`; an adapter would see other rows than its own, or none; or
             the model does not take the inputs of our generation.
     """
-    if tuning.method == "full":
+    if not tuning.has_adapter:
         _generate(source, model)
         return
     adapter = new_adapter(model, tuning, seed=0)

@@ -21,6 +21,7 @@ from transformers import (
 from sweeper.data.hub import MODEL, fetch, is_hub_id
 from sweeper.errors import ModelError
 from sweeper.model.distributed import SINGLE_PROCESS, World
+from sweeper.model.quantized import keep_one_layout, loading_options
 from sweeper.model.sharding import shard
 from sweeper.store.provenance import source_hash
 from sweeper.task import ModelSource
@@ -151,6 +152,7 @@ def load_model(
     world: World = SINGLE_PROCESS,
     *,
     frozen: bool = False,
+    quantized: bool = False,
     architecture: Any = AutoModelForCausalLM,
 ) -> PreTrainedModel:
     """Load the base model from safetensors, in eval mode and in its configured dtype.
@@ -160,6 +162,7 @@ def load_model(
         device: The device to load it on.
         world: The processes that share it; each holds a shard.
         frozen: Whether its weights stay frozen.
+        quantized: Whether its linear layers are held in 4 bits; then they are frozen.
         architecture: The transformers class to load it with.
 
     Raises:
@@ -167,15 +170,17 @@ def load_model(
     """
     folder = model_folder(source)
     check_no_adapter(source)
+    dtype = (FROZEN_DTYPES if frozen or quantized else TRAINED_DTYPES)[source.dtype]
     transformers.utils.logging.disable_progress_bar()
     try:
         loaded: Any = architecture.from_pretrained(
             folder,
-            dtype=(FROZEN_DTYPES if frozen else TRAINED_DTYPES)[source.dtype],
+            dtype=dtype,
             use_safetensors=True,
             trust_remote_code=False,
             attn_implementation=source.attention,
             output_loading_info=True,
+            **(loading_options(dtype, device) if quantized else {}),
         )
     except LOAD_ERRORS as error:
         raise ModelError(
@@ -188,7 +193,11 @@ def load_model(
     if model.can_generate():
         ends = model.generation_config.eos_token_id if model.generation_config else None
         model.generation_config = GenerationConfig(do_sample=False, eos_token_id=ends)
-    model.requires_grad_(not frozen)
+    model.requires_grad_(not (frozen or quantized))
+    if quantized:
+        keep_one_layout(model)
+        model.eval()
+        return model  # type: ignore[no-any-return]
     placed: PreTrainedModel = model.to(device) if world.size == 1 else shard(model, world, device)
     placed.eval()
     return placed
@@ -211,19 +220,29 @@ def check_complete(source: ModelSource, missing: Iterable[str]) -> None:
 
 
 def resident_model(
-    source: ModelSource, device: torch.device, world: World = SINGLE_PROCESS
+    source: ModelSource,
+    device: torch.device,
+    world: World = SINGLE_PROCESS,
+    quantized: bool = False,
 ) -> PreTrainedModel:
     """The frozen base model, loaded once per process and shared by adapters (`adapters.AdapterStack`).
+
+    A process holds one source, plain or `quantized` or both.
 
     Raises:
         ModelError: see `load_model`.
     """
-    return _resident_model(source, device, world)
+    held = _resident_models(source, device, world)
+    if quantized not in held:
+        held[quantized] = load_model(source, device, world, frozen=True, quantized=quantized)
+    return held[quantized]
 
 
 @lru_cache(maxsize=1)
-def _resident_model(source: ModelSource, device: torch.device, world: World) -> PreTrainedModel:
-    return load_model(source, device, world, frozen=True)
+def _resident_models(
+    source: ModelSource, device: torch.device, world: World
+) -> dict[bool, PreTrainedModel]:
+    return {}
 
 
 def unloadable(what: str, source: ModelSource, error: Exception) -> str:

@@ -48,7 +48,7 @@ def save_weights(task: TrajectoryTask, weights: Path, folder: Path) -> None:
         ModelError: the base model cannot be loaded.
     """
     named = load_file(weights)
-    write = _save_adapter if task.tuning.method == "lora" else _save_model
+    write = _save_adapter if task.tuning.has_adapter else _save_model
     write(task, named, folder)
     source = model_folder(task.model)
     AutoTokenizer.from_pretrained(source, trust_remote_code=False).save_pretrained(folder)

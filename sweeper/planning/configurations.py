@@ -21,6 +21,7 @@ from sweeper.spec import (
 )
 from sweeper.spec.space import ADAPTER_AXES
 from sweeper.task import (
+    ADAMW,
     FULL_TUNING,
     Average,
     Bema,
@@ -50,7 +51,7 @@ MAX_CONFIGURATIONS = 100_000
 MAX_READOUTS = 1_000_000
 """The same limit for points times seeds."""
 
-DEFAULT_LEARNING_RATE = {"full": 2e-5, "lora": 2e-4}
+DEFAULT_LEARNING_RATE = {"full": 2e-5, "lora": 2e-4, "qlora": 2e-4}
 
 DEFAULT_BATCH_SIZE = 8
 """The defaults of TRL and transformers, which the `default` control uses."""
@@ -282,7 +283,15 @@ def _configuration(spec: SweepSpec, point: Mapping[str, Any], role: Role) -> Con
     settings = OptimizerSettings(**resolved, feedback=feedback)
     tuning = _tuning(spec, given)
     values = {**resolved, "max_steps": step, "average": label, **_fixed_values(spec, tuning)}
-    return Configuration(short_hash(values), role, values, tuning, settings, step, average)
+    identity = short_hash(without_later(values))
+    if spec.optimizers == (ADAMW,):
+        values = without_later(values)
+    return Configuration(identity, role, values, tuning, settings, step, average)
+
+
+def without_later(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values without the fields at their defaults that are younger than the ids of kept runs."""
+    return {name: value for name, value in values.items() if (name, value) != ("optim", ADAMW)}
 
 
 def _whole_steps(value: float, total: int) -> int:
@@ -312,7 +321,7 @@ def _read_average(raw: Any, step: int) -> tuple[Average, Feedback | None, str]:
 
 
 def _tuning(spec: SweepSpec, given: Mapping[str, Any]) -> Tuning:
-    if spec.tuning.method == "full":
+    if not spec.tuning.has_adapter:
         return FULL_TUNING
     searched = {name: given[name] for name in ADAPTER_AXES if given.get(name) is not None}
     return replace(spec.tuning, **searched)
@@ -331,7 +340,7 @@ FIXED_NAMES = ("model", *_MODEL, "train", "heldout", "template", *_DATA)
 
 def _fixed_values(spec: SweepSpec, tuning: Tuning) -> dict[str, Any]:
     """Values that every configuration of a sweep shares and that are part of its id."""
-    adapter = as_written(tuning) if tuning.method == "lora" else {"method": tuning.method}
+    adapter = as_written(tuning) if tuning.has_adapter else {"method": tuning.method}
     data = as_written(spec.data)
     return {
         **adapter,

@@ -60,7 +60,7 @@ def _balanced(
 
 def _key(task: TrajectoryTask, by_seed: bool) -> object:
     """Equal for trajectories that may share a forward pass."""
-    if task.tuning.method != "lora" or _rows([task]) == 0:
+    if not task.tuning.has_adapter or _rows([task]) == 0:
         return task.trajectory_id
     return (
         task.optimizer.batch_size,

@@ -15,6 +15,7 @@ from sweeper.planning.configurations import (
     Point,
     configurations_of,
     short_hash,
+    without_later,
 )
 from sweeper.spec import SweepSpec
 from sweeper.task import OptimizerSettings, Segment, Tuning
@@ -105,7 +106,7 @@ def _path(configuration: Configuration) -> str:
     The total number of steps is part of the path only if the schedule depends on it. The decay
     length of `warmup_stable_decay` is not: it shapes a tail that branches off the shared trunk.
     """
-    settings = asdict(configuration.settings)
+    settings = without_later(asdict(configuration.settings))
     if configuration.settings.lr_scheduler_type == "warmup_stable_decay":
         settings["decay_steps"] = None
     total = configuration.step if configuration.settings.lr_scheduler_type in STRETCHING else None

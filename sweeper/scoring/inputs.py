@@ -14,6 +14,7 @@ from sweeper.keywords.lists import KeywordList, load_keyword_list
 from sweeper.model.architecture import check_architecture
 from sweeper.model.files import check_model
 from sweeper.model.load import load_tokenizer, model_hash
+from sweeper.model.quantized import check_bitsandbytes
 from sweeper.scoring.harness import check_harness
 from sweeper.scoring.utility import reference_answers, text_metrics
 from sweeper.scoring.verdicts import HARMFUL, HARMLESS
@@ -115,7 +116,9 @@ def preflight(task: TrajectoryTask) -> dict[str, int]:
 
     Raises:
         DataError, ModelError: the data, the model folder or the keyword lists are invalid.
+        MissingExtraError: a package that the task needs is not installed.
     """
+    check_bitsandbytes(task.tuning, [task.optimizer.optim])
     headers = check_model(task.model)
     text_metrics(task.evaluation.utility_metrics, ["a"], ["a"])
     window, vocabulary = check_architecture(task.model, task.tuning, headers)

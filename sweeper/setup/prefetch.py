@@ -13,6 +13,7 @@ from sweeper.model.load import model_commit, model_folder, model_hash
 from sweeper.planning import make_plan, make_tasks
 from sweeper.scoring.inputs import preflight
 from sweeper.spec import SweepSpec
+from sweeper.sweep.prepare import check_packages
 from sweeper.task import DataSource, TrajectoryTask
 
 PLACES = ("HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "SWEEPER_CACHE")
@@ -44,6 +45,7 @@ def prefetch(spec: SweepSpec) -> Prefetched:
     Raises:
         DataError, ModelError, MissingExtraError: a download failed, or a trial would fail on it.
     """
+    check_packages(spec)
     task = pin_revisions(make_tasks(make_plan(spec), spec, resolve)[0])
     rows = preflight(task)
     places = {name: os.environ[name] for name in PLACES if os.environ.get(name)}

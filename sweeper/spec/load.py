@@ -18,7 +18,7 @@ from sweeper.spec.blocks import blocks_in, fields_of
 from sweeper.spec.document import MAX_BYTES, read_yaml
 from sweeper.spec.models import SPEC_VERSION, SweepSpec
 from sweeper.spec.space import ADAPTER_AXES
-from sweeper.task import ComputeSettings
+from sweeper.task import ADAMW, ComputeSettings
 from sweeper.task.fields import UNKNOWN_KEY, Placement, annotations_of, metadata
 
 SHOWN = 200
@@ -194,6 +194,7 @@ def _broken_space(spec: SweepSpec) -> Iterable[str]:
     if spec.compute.processes > 1 and (spec.tuning.use_dora or spec.compute.torch_compile):
         named = "tuning.use_dora" if spec.tuning.use_dora else "compute.torch_compile"
         yield f"{named}: not on weights spread over GPUs; set it to false, or gpus_per_trial to 1"
+    yield from _broken_quantization(spec)
     if spec.tuning.method == "full":
         for name in ("use_dora", "use_rslora"):
             if getattr(spec.tuning, name):
@@ -201,6 +202,21 @@ def _broken_space(spec: SweepSpec) -> Iterable[str]:
         for name in ADAPTER_AXES:
             if getattr(spec.space, name) is not None:
                 yield f"space.{name}: tuning.method is `full`, which has no adapter"
+
+
+def _broken_quantization(spec: SweepSpec) -> Iterable[str]:
+    """Settings that need bitsandbytes, where it does not have them."""
+    if not spec.tuning.quantized:
+        if spec.evaluation.base_weights != "4bit":
+            yield (
+                f"evaluation.base_weights: tuning.method is `{spec.tuning.method}`, whose weights are not "
+                "in 4 bits; leave it out, or use `qlora`"
+            )
+    elif spec.compute.processes > 1:
+        yield (
+            f"compute.gpus_per_trial: {spec.compute.processes} GPUs would have to share weights in 4 bits, "
+            "which cannot be spread; set it to 1, or use `tuning.method: lora`"
+        )
 
 
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
@@ -301,5 +317,10 @@ def spec_hash(spec: SweepSpec) -> str:
     content["compute"]["processes"] = spec.compute.processes
     if not spec.search.stop.on:
         del content["search"]["stop"]
+    # Younger than the hashes of kept runs:
+    if spec.optimizers == (ADAMW,):
+        del content["space"]["optim"]
+    if spec.evaluation.base_weights == "4bit":
+        del content["evaluation"]["base_weights"]
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode("utf-8")).hexdigest()[:16]

@@ -14,7 +14,7 @@ from sweeper.metrics import (
     is_harness,
     is_utility,
 )
-from sweeper.spec.axes import SpecModel
+from sweeper.spec.axes import Axis, SpecModel
 from sweeper.spec.references import ReferenceSpec
 from sweeper.spec.space import SpaceSpec
 from sweeper.spec.stop import StopSpec
@@ -210,6 +210,12 @@ class SweepSpec(SpecModel):
         for name, dumped in found.items():
             _drop_planned(dumped, getattr(self, name))
         return found
+
+    @property
+    def optimizers(self) -> tuple[str, ...]:
+        """The values of `space.optim`."""
+        axis: Axis[str] = dict(self.space)["optim"]
+        return axis.grid()
 
     @property
     def utility(self) -> ObjectiveSpec:

@@ -15,6 +15,7 @@ from sweeper.estimate.inputs import counted_characters, plan_disk, plan_estimate
 from sweeper.estimate.measured_rates import count_tokens
 from sweeper.keywords.lists import load_keyword_list
 from sweeper.model.load import model_hash
+from sweeper.model.quantized import check_bitsandbytes
 from sweeper.planning import Plan
 from sweeper.spec import SweepSpec, dump_spec, spec_hash
 from sweeper.spec.document import read_yaml
@@ -29,6 +30,15 @@ def disk_need(plan: Plan, spec: SweepSpec, task: TrajectoryTask) -> DiskNeed | N
         return plan_disk(plan, spec, counted_characters(task))
     except (ModelError, DataError):
         return None
+
+
+def check_packages(spec: SweepSpec) -> None:
+    """Check that the packages are there that some trial of a sweep needs.
+
+    Raises:
+        MissingExtraError: one is not installed.
+    """
+    check_bitsandbytes(spec.tuning, spec.optimizers)
 
 
 def clear(folder: RunFolder) -> None:

@@ -32,7 +32,13 @@ from sweeper.sweep.decide import run_decision
 from sweeper.sweep.decision import RoundObserver, lay_out
 from sweeper.sweep.disk import check_disk, quota_check
 from sweeper.sweep.driver import PackFunction, drive
-from sweeper.sweep.prepare import check_same_run, clear, describe_run, disk_need
+from sweeper.sweep.prepare import (
+    check_packages,
+    check_same_run,
+    clear,
+    describe_run,
+    disk_need,
+)
 from sweeper.sweep.retention import WeightRetention
 from sweeper.sweep.rounds import keys_so_far, plan_so_far, search_rounds
 from sweeper.trackers import Trackers
@@ -244,6 +250,7 @@ def _check(
     callbacks: SweepCallbacks,
 ) -> None:
     """Check everything that can be checked before a trial starts, then write the run's description."""
+    check_packages(spec)
     task = pin_revisions(make_tasks(plan, spec, resolve)[0])
     rows = preflight(task)
     if options.memory_check and (machine := this_machine()).gpus:

@@ -17,7 +17,7 @@ from sweeper.task.data import (
 )
 from sweeper.task.evaluation import EvaluationSettings, HarnessSettings
 from sweeper.task.model import ALL_LINEAR, FULL_TUNING, ModelSource, Tuning
-from sweeper.task.optimizer import Feedback, OptimizerSettings, Scheduler
+from sweeper.task.optimizer import ADAMW, EIGHT_BIT, Feedback, OptimizerSettings, Scheduler
 from sweeper.task.stop_rules import ASSUMPTION, RateLimit, StopRules
 from sweeper.task.trajectory import (
     TASK_VERSION,
@@ -32,8 +32,10 @@ from sweeper.task.trajectory import (
 )
 
 __all__ = [
+    "ADAMW",
     "ALL_LINEAR",
     "ASSUMPTION",
+    "EIGHT_BIT",
     "FULL_TUNING",
     "SUITES",
     "TASK_VERSION",

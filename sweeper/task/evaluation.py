@@ -43,6 +43,12 @@ class EvaluationSettings:
         Doc("What is measured on the held-out rows."),
     ] = ("heldout_loss", "rouge_l", "exact_match")
     max_new_tokens: Annotated[Count, Doc("The most tokens of a response.")] = 128
+    base_weights: Annotated[
+        Literal["4bit", "unquantized"],
+        Doc(
+            "What an adapter of `qlora` is scored on: the base as trained, or the checkpoint's own weights."
+        ),
+    ] = "4bit"
     batch_size: Annotated[
         Count, Doc("Prompts per batch; part of the measurement, as it can change rounding.")
     ] = 32

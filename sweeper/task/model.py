@@ -48,15 +48,16 @@ ALL_LINEAR = "all-linear"
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """Which weights are trained. The other fields are peft's and matter for `lora` only.
+    """Which weights are trained. The other fields are peft's and matter with an adapter only.
 
     `lora_target_modules` of `("all-linear",)` means every linear layer but the output layer.
     """
 
     method: Annotated[
-        Literal["lora", "full"],
+        Literal["lora", "qlora", "full"],
         Doc(
-            "`full` trains every weight; `lora` trains an adapter with the fields of peft's LoraConfig."
+            "`full` trains every weight; `lora` trains an adapter with the fields of peft's LoraConfig; "
+            "`qlora` trains one over a base model in 4 bits, extra `qlora`."
         ),
     ]
     lora_r: Annotated[Count, Searched(), Doc("Rank of the adapter.")] = 8
@@ -72,6 +73,16 @@ class Tuning:
     ] = ("q_proj", "v_proj")
     use_rslora: Annotated[bool, Doc("Divide `lora_alpha` by the square root of `lora_r`.")] = False
     use_dora: Annotated[bool, Doc("Weight-decomposed adapters (DoRA).")] = False
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether an adapter is trained, over frozen weights."""
+        return self.method != "full"
+
+    @property
+    def quantized(self) -> bool:
+        """Whether the frozen weights are held in 4 bits (QLoRA, arXiv 2305.14314)."""
+        return self.method == "qlora"
 
 
 FULL_TUNING = Tuning("full", lora_alpha=16, lora_target_modules=())

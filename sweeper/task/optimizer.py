@@ -45,6 +45,18 @@ Scheduler = Annotated[
 ]
 
 
+def _optimizer(raw: Any) -> Any:
+    """Read transformers' other name of an optimizer."""
+    return "adamw_8bit" if raw == "adamw_bnb_8bit" else raw
+
+
+ADAMW = "adamw_torch_fused"
+"""The optimizer where none is named."""
+
+EIGHT_BIT = ("adamw_8bit", "paged_adamw_8bit")
+"""AdamW with blockwise 8-bit moments, by bitsandbytes (arXiv 2110.02861)."""
+
+
 @dataclass(frozen=True, slots=True)
 class OptimizerSettings:
     """Settings of the optimizer. Names are those of `transformers.TrainingArguments`.
@@ -73,4 +85,10 @@ class OptimizerSettings:
     adam_beta2: Annotated[UnitFloat, Doc("Decay of the second moment.")] = 0.999
     adam_epsilon: Annotated[Positive, Doc("Added to the root of the second moment.")] = 1e-8
     max_grad_norm: Annotated[NonNegative, Doc("Maximal gradient norm; 0: no clipping.")] = 1.0
+    optim: Annotated[
+        str,
+        OneOf(ADAMW, *EIGHT_BIT),
+        Before(_optimizer),
+        Doc("AdamW with moments in 32 bits, or in 8 (paged: spilled to the CPU), extra `qlora`."),
+    ] = ADAMW
     feedback: Annotated[Feedback | None, Planned()] = None

@@ -210,7 +210,7 @@ class _PackRun:
 
     def _read(self, due: Sequence[PathReadout]) -> Iterator[list[TrialRecord]]:
         """Measure readouts, as many at once as fit, all durable before they are yielded."""
-        self._resources.model.eval()
+        self._resources.scored_model.eval()
         for part in equal_parts(due, self._readouts_together()):
             began = time.monotonic()
             weights = [path.weights(readout) for path, readout in part]
@@ -230,9 +230,9 @@ class _PackRun:
 
     def _readouts_together(self) -> int:
         resources = self._resources
-        if resources.stack is None:
+        if resources.scored_stack is None:
             return 1
-        many = resources.scorer.readouts_together(resources.model, resources.memory_bytes)
+        many = resources.scorer.readouts_together(resources.scored_model, resources.memory_bytes)
         many = many if resources.budget is None else resources.budget.readouts(many)
         return min(many, self._limits.readouts or many)
 
@@ -240,8 +240,8 @@ class _PackRun:
         self, part: Sequence[PathReadout], weights: Sequence[list[torch.Tensor]]
     ) -> list[Scores | StoppedScoring]:
         model, stack, scorer = (
-            self._resources.model,
-            self._resources.stack,
+            self._resources.scored_model,
+            self._resources.scored_stack,
             self._resources.scorer,
         )
         may_stop = [path.pending.may_stop(readout) for path, readout in part]

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from sweeper.keywords.lists import load_keyword_list
+from sweeper.model.quantized import QUANT_TYPE
 from sweeper.scoring.inputs import Inputs
 from sweeper.store.provenance import git_commit, hardware, package_versions
 from sweeper.task import HarnessSettings, TrajectoryTask
@@ -35,7 +36,8 @@ def provenance(
     """
     lists = task.evaluation.keyword_lists
     return {
-        "average_space": "factors" if task.tuning.method == "lora" else "weights",
+        "average_space": "factors" if task.tuning.has_adapter else "weights",
+        **_quantization(task),
         "keyword_lists": {name: load_keyword_list(name).digest for name in lists},
         "decoding": {
             "strategy": "greedy",
@@ -64,6 +66,14 @@ def provenance(
         },
         "shared": dict(shared),
     }
+
+
+def _quantization(task: TrajectoryTask) -> dict[str, Any]:
+    """How the base was held in training, and what its adapters were scored on; nothing without QLoRA."""
+    if not task.tuning.quantized:
+        return {}
+    kind = f"{QUANT_TYPE}, double quantisation"
+    return {"quantization": {"trained_on": kind, "scored_on": task.evaluation.base_weights}}
 
 
 STAGES = ("load", "train", "evaluate")

@@ -9,12 +9,13 @@ from transformers import PreTrainedModel
 
 from sweeper.errors import ModelError
 from sweeper.model.adapters import AdapterStack, new_adapter
+from sweeper.model.distributed import World
 from sweeper.model.gpu_memory import usable_bytes
 from sweeper.model.load import choose_device, load_model, model_commit, resident_model
 from sweeper.model.logits import compiled_part
 from sweeper.scoring.inputs import load_inputs
 from sweeper.scoring.score import Scorer
-from sweeper.task import ComputeSettings
+from sweeper.task import ComputeSettings, TrajectoryTask
 from sweeper.trial.heartbeat import Heartbeat
 from sweeper.trial.memory_budget import MemoryBudget, gpu_memory_budget
 from sweeper.trial.path import RunningPath
@@ -27,13 +28,16 @@ class Resources:
     """What one attempt works with.
 
     `paths` hold the trainable weights; with LoRA they are adapters, which `stack` puts beside the frozen
-    `model`. `memory_bytes` is what each process may use of its GPU, None on a CPU; `budget` is None where
-    there is no such limit, or the architecture is not counted. `pad` is the token that fills up batches.
+    `model`. Readouts are scored on `scored_model`, which is another one only if QLoRA asks for it.
+    `memory_bytes` is what each process may use of its GPU, None on a CPU; `budget` is None where there is
+    no such limit, or the architecture is not counted. `pad` is the token that fills up batches.
     """
 
     device: torch.device
     model: PreTrainedModel
     stack: AdapterStack | None
+    scored_model: PreTrainedModel
+    scored_stack: AdapterStack | None
     scorer: Scorer
     paths: tuple[RunningPath, ...]
     pad: int
@@ -60,9 +64,10 @@ def acquire(pending: Sequence[PendingReadouts], heartbeat: Heartbeat) -> Iterato
     if device.type == "cuda" and task.compute.deterministic:
         torch.use_deterministic_algorithms(True)
     inputs = load_inputs(task)
-    lora = task.tuning.method == "lora"
-    model = (resident_model if lora else load_model)(task.model, device, world)
-    stack: AdapterStack | None = None
+    model = scored = _model(task, device, world, task.tuning.quantized)
+    if task.evaluation.base_weights == "unquantized":
+        scored = _model(task, device, world, quantized=False)
+    stacks: list[AdapterStack] = []
     try:
         _switch_training_aids(model, task.compute)
         if len(pending) > 1 and getattr(model.config, "attention_dropout", None):
@@ -76,7 +81,7 @@ def acquire(pending: Sequence[PendingReadouts], heartbeat: Heartbeat) -> Iterato
         paths = tuple(_path(one, pending, model, loaded) for one in pending)
         heartbeat.follow(paths)
         if (first := paths[0].adapter) is not None:
-            stack = AdapterStack(model, first.factors)
+            stacks += [AdapterStack(one, first.factors) for one in dict.fromkeys((model, scored))]
         scorer = Scorer(inputs, task.evaluation, device, world, task.stop, heartbeat.tick)
         mine = usable_bytes(device, task.compute.gpu_share)
         memory_bytes = min((one for one in world.gather(mine) if one is not None), default=None)
@@ -85,12 +90,23 @@ def acquire(pending: Sequence[PendingReadouts], heartbeat: Heartbeat) -> Iterato
             tasks = [one.task for one in pending]
             budget = gpu_memory_budget(memory_bytes, tasks, inputs, model.config)
         pad = int(inputs.tokenizer.pad_token_id)
-        yield Resources(device, model, stack, scorer, paths, pad, memory_bytes, budget)
+        stack, read = (stacks[0], stacks[-1]) if stacks else (None, None)
+        yield Resources(
+            device, model, stack, scored, read, scorer, paths, pad, memory_bytes, budget
+        )
     finally:
-        if stack is not None:
-            stack.remove()
+        for one in stacks:
+            one.remove()
         if task.compute.torch_compile:
             compiled_part(model)._compiled_call_impl = None
+
+
+def _model(
+    task: TrajectoryTask, device: torch.device, world: World, quantized: bool
+) -> PreTrainedModel:
+    if task.tuning.has_adapter:
+        return resident_model(task.model, device, world, quantized)
+    return load_model(task.model, device, world)
 
 
 def _path(
@@ -100,7 +116,7 @@ def _path(
     loaded: Loaded,
 ) -> RunningPath:
     tuning = one.task.tuning
-    adapter = new_adapter(model, tuning, one.task.seed) if tuning.method == "lora" else None
+    adapter = new_adapter(model, tuning, one.task.seed) if tuning.has_adapter else None
     own = dict(model.named_parameters()) if adapter is None else adapter.parameters()
     others = [other.task.trajectory_id for other in pack if other is not one]
     return RunningPath(one, own, adapter, loaded, others)

@@ -9,7 +9,7 @@ each in its own slot, and nothing else: loss, clipping, optimizer, schedule and 
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -18,13 +18,13 @@ from torch.distributed.tensor import DTensor
 from transformers import get_scheduler
 
 from sweeper.errors import TrainingDivergedError
-from sweeper.model.adapters import MAGNITUDE
 from sweeper.model.averaging import Shadow, bias_corrected, interpolate
 from sweeper.model.batches import Batch
 from sweeper.model.distributed import SINGLE_PROCESS, World
 from sweeper.model.logits import target_logits
 from sweeper.model.sharding import local_shard
 from sweeper.task import Average, OptimizerSettings, Segment, running_averages
+from sweeper.trial.optimizers import make_optimizer, optimizer_state, restore_optimizer
 
 UNCHECKED_STEPS = 32
 """On a GPU, fetching a loss waits for the queue, so losses are fetched at least every so many steps."""
@@ -142,7 +142,7 @@ class PathTrainer:
         self._fed = Shadow(self._start, feedback.decay) if feedback is not None else None
         self._sharded = any(isinstance(parameter, DTensor) for parameter in self.parameters)
         weights = self.values if self._sharded else self.parameters
-        self._optimizer = _adamw(dict(zip(parameters, weights, strict=True)), settings)
+        self._optimizer = make_optimizer(dict(zip(parameters, weights, strict=True)), settings)
         self._patience = UNCHECKED_STEPS if self.parameters[0].is_cuda else 1
 
     @property
@@ -247,9 +247,8 @@ class PathTrainer:
         named: dict[str, torch.Tensor] = {}
         for index, value in enumerate(self.values):
             named[f"parameter.{index}"] = value
-        for index, moments in self._optimizer.state_dict()["state"].items():
-            for name, value in moments.items():
-                named[f"optimizer.{index}.{name}"] = value
+        for place, value in optimizer_state(self._optimizer).items():
+            named[f"optimizer.{place}"] = value
         for name, shadow in self._all_shadows().items():
             for index, value in enumerate(shadow.values):
                 named[f"{name}.{index}"] = value
@@ -264,19 +263,17 @@ class PathTrainer:
         """Go back to a `state`; it may be used again afterwards."""
         self.step = int(state["step"])
         self._losses, self._unchecked = state["losses"].tolist(), []
-        moments: dict[int, dict[str, torch.Tensor]] = {}
         with torch.no_grad():
             for index, value in enumerate(self.values):
                 value.copy_(state[f"parameter.{index}"])
             for place, shadow in self._all_shadows().items():
                 for index, value in enumerate(shadow.values):
                     value.copy_(state[f"{place}.{index}"])
-        for name, value in state.items():
-            if name.startswith("optimizer."):
-                _, number, field = name.split(".")
-                moments.setdefault(int(number), {})[field] = value.clone()
-        groups = self._optimizer.state_dict()["param_groups"]
-        self._optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        prefix = "optimizer."
+        restore_optimizer(
+            self._optimizer,
+            {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)},
+        )
 
     def fits(self, state: dict[str, torch.Tensor]) -> bool:
         """Whether a state is one of this path: the same weights and the same shadows."""
@@ -293,21 +290,3 @@ class PathTrainer:
 def whole_norm(norm: torch.Tensor) -> torch.Tensor:
     """A gradient norm as every process knows it."""
     return norm.full_tensor() if isinstance(norm, DTensor) else norm
-
-
-def _adamw(weights: Mapping[str, torch.Tensor], settings: OptimizerSettings) -> torch.optim.AdamW:
-    """AdamW; as in transformers.Trainer, norms and biases are not decayed, and DoRA's magnitudes are."""
-    names = {n for n, value in weights.items() if value.ndim >= 2 or n.endswith(MAGNITUDE)}
-    decayed = [value for name, value in weights.items() if name in names]
-    others = [value for name, value in weights.items() if name not in names]
-    groups = [
-        {"params": decayed, "weight_decay": settings.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=settings.learning_rate,
-        betas=(settings.adam_beta1, settings.adam_beta2),
-        eps=settings.adam_epsilon,
-        fused=True,
-    )

@@ -90,7 +90,7 @@ def test_every_way_to_write_a_small_number_is_a_number(text: str) -> None:
         ("space.average={kind: ema, decay: 0.9, retention: 0.5}", r"give `decay` or `retention`"),
         ("space.average={kind: ema, decay: 1.0}", r"found 1.0; it should be less than 1"),
         ("space.lora_r=4", r"^space.lora_r: tuning.method is `full`, which has no adapter$"),
-        ("tuning.method=qlora", r"'qlora' \(did you mean `lora`\?\)"),
+        ("tuning.method=lorra", r"'lorra' \(did you mean `lora`\?\)"),
         ("tuning.lora_dropout=1", r"found 1; it should be less than 1"),
         ("name=Foo Bar", r"^name: found 'Foo Bar'"),
         ("objectives=[rouge_l]", r"^objectives: found \['rouge_l'\]; .*at least 2"),
