@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from sweeper.data.loss_marks import row_is_trained, turn_is_trained
 from sweeper.data.rows import Row, require_column
 from sweeper.errors import DataError
 from sweeper.task import DataSource
@@ -99,12 +100,10 @@ class Cells:
         """A value as text; see `text`."""
         if value is None or (isinstance(value, float) and math.isnan(value)):
             return ""
-        if not isinstance(value, str | int | float):
-            raise self.error(
-                f"`{name}` must be text, found {type(value).__name__}",
-                column=name,
-                found=type(value).__name__,
-            )
+        no_text = isinstance(value, bool) or (isinstance(value, float) and math.isinf(value))
+        if no_text or not isinstance(value, str | int | float):
+            found = str(value).lower() if no_text else type(value).__name__
+            raise self.error(f"`{name}` must be text, found {found}", column=name, found=found)
         return str(value)
 
     def error(self, problem: str, **values: object) -> DataError:
@@ -116,6 +115,10 @@ class Cells:
             row=self._row.number,
             **values,
         )
+
+    def key_error(self, problem: str, key: str) -> DataError:
+        """An error about a key of this row."""
+        return self.error(problem, key=key)
 
 
 def columns_of(source: DataSource, known: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -144,8 +147,11 @@ def columns_of(source: DataSource, known: Mapping[str, str] | None = None) -> di
 def examples_of(source: DataSource, rows: Iterable[Row]) -> dict[int, Example]:
     """Convert rows to conversations, by row number.
 
+    The completion of a row that is marked as not to be trained on (`weight: 0`, `train: false`) is empty.
+
     Raises:
-        DataError: a missing column, a nested value where text is expected, or turns out of order.
+        DataError: a mark or a content that is not supported (see `loss_marks`), a missing column, a nested
+            value where text is expected, or turns out of order.
     """
     if source.format == "prompts":
         raise DataError(
@@ -156,7 +162,13 @@ def examples_of(source: DataSource, rows: Iterable[Row]) -> dict[int, Example]:
         )
     columns = columns_of(source)
     read = _READERS[source.format]
-    return {row.number: read(Cells(source, row, columns)) for row in rows}
+    examples = {}
+    for row in rows:
+        cells = Cells(source, row, columns)
+        example = read(cells)
+        trained = row_is_trained(row.cells, columns.values(), cells.key_error)
+        examples[row.number] = example if trained else example._replace(completion="")
+    return examples
 
 
 def _pair(cells: Cells) -> Example:
@@ -183,7 +195,7 @@ def _messages(cells: Cells) -> Example:
 
 
 def _conversation(cells: Cells, column: str, role: str, content: str) -> Example:
-    """The conversation up to its last assistant turn.
+    """The conversation up to the last assistant turn that is not marked as not to be trained on.
 
     Raises:
         DataError: not a list of turns, an unknown role, no assistant turn, or roles out of order.
@@ -195,27 +207,17 @@ def _conversation(cells: Cells, column: str, role: str, content: str) -> Example
             column=column,
             found=type(raw).__name__,
         )
-    turns = []
+    turns, trained = [], []
     for number, item in enumerate(raw, start=1):
-        if not isinstance(item, dict) or not {role, content} <= set(item):
-            raise cells.error(
-                f"turn {number} of `{column}` must have `{role}` and `{content}`",
-                column=column,
-                turn=number,
-            )
-        speaker = _ROLES.get(str(item[role]))
-        if speaker is None:
-            known = ", ".join(_ROLES)
-            raise cells.error(
-                f"turn {number}: unknown role {item[role]!r}; expected one of {known}",
-                turn=number,
-                role=item[role],
-            )
-        turns.append(Turn(speaker, cells.as_text(item[content], content)))
-    while turns and turns[-1].role != "assistant":
-        turns.pop()
-    if not turns:
+        turn, marked = _turn(cells, number, item, role, content, column)
+        turns.append(turn)
+        trained.append(marked)
+    answers = [index for index, turn in enumerate(turns) if turn.role == "assistant"]
+    if not answers:
         raise cells.error(f"`{column}` has no assistant turn to train on", column=column)
+    to_train = [index for index in answers if trained[index] is not False]
+    last = (to_train or answers)[-1]
+    turns = turns[: last + 1]
     system = [turn for turn in turns[:1] if turn.role == "system"]
     dialogue = turns[len(system) :]
     for index, turn in enumerate(dialogue):
@@ -229,7 +231,40 @@ def _conversation(cells: Cells, column: str, role: str, content: str) -> Example
             )
     *earlier, prompt, answer = dialogue
     system = [turn for turn in system if turn.text.strip()]
-    return Example(prompt.text, answer.text, (*system, *earlier))
+    return Example(prompt.text, answer.text if to_train else "", (*system, *earlier))
+
+
+def _turn(
+    cells: Cells, number: int, item: Any, role: str, content: str, column: str
+) -> tuple[Turn, bool | None]:
+    """One turn, and whether it is marked to be trained on; None if it has no mark.
+
+    Raises:
+        DataError: no turn, an unknown role, or a mark or content that is not supported.
+    """
+    if not isinstance(item, dict) or not {role, content} <= set(item):
+        raise cells.error(
+            f"turn {number} of `{column}` must have `{role}` and `{content}`",
+            column=column,
+            turn=number,
+        )
+
+    def error(problem: str, key: str) -> DataError:
+        return cells.error(f"turn {number}: {problem}", turn=number, key=key)
+
+    speaker = _ROLES.get(str(item[role]))
+    if speaker is None:
+        raise cells.error(
+            f"turn {number}: unknown role {item[role]!r}; expected one of {', '.join(_ROLES)}",
+            turn=number,
+            role=item[role],
+        )
+    trained = turn_is_trained(item, (role, content), error)
+    if trained and speaker != "assistant":
+        raise error(
+            f"a {speaker} turn is marked to be trained on, but only assistant turns can be", role
+        )
+    return Turn(speaker, cells.as_text(item[content], content)), trained
 
 
 _READERS: dict[str, Callable[[Cells], Example]] = {

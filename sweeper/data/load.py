@@ -1,6 +1,6 @@
 """Loads training rows and evaluation prompts from a file, a folder or the hub."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -57,8 +57,8 @@ def read_examples(source: DataSource) -> Examples:
     }
     if not kept:
         raise DataError(
-            f"{source.path}: all {len(rows)} rows have a blank prompt or completion; use `columns` to map "
-            "other columns",
+            f"{source.path}: all {len(rows)} rows have a blank prompt or completion, or are marked as "
+            "not to be trained on; use `columns` to map other columns",
             code="data.blank",
             path=source.path,
         )
@@ -142,19 +142,43 @@ def _prompts(source: PromptSuite, rows: Sequence[Row]) -> list[Prompt]:
         return _prompts_of_examples(source, rows)
     columns = columns_of(source, suite_columns(source, rows[0]))
     prompts = []
-    for row in rows:
+    ids = _ids(source, rows, columns)
+    for row, name in zip(rows, ids, strict=True):
         cells = Cells(source, row, columns)
         text, context = cells.text("prompt"), cells.text("context")
         if context.strip():  # The format of HarmBench's DirectRequest.
             text = f"{context}\n\n---\n\n{text}"
-        prompts.append(Prompt(cells.text("id") or str(row.number), text))
+        prompts.append(Prompt(name, text))
     return prompts
+
+
+def _ids(source: DataSource, rows: Sequence[Row], columns: Mapping[str, str]) -> list[str]:
+    """The ids of rows: their `id` column, or their numbers if no row has one.
+
+    Raises:
+        DataError: some rows have an id and others none.
+    """
+    ids = [Cells(source, row, columns).text("id") for row in rows]
+    if not any(name.strip() for name in ids):
+        return [str(row.number) for row in rows]
+    for row, name in zip(rows, ids, strict=True):
+        if not name.strip():
+            column = columns["id"]
+            raise DataError(
+                f"{source.path}: row {row.number} has no `{column}`, but other rows have one; give each "
+                f"row an id, or remove the column `{column}`",
+                code="data.blank",
+                path=source.path,
+                row=row.number,
+                column=column,
+            )
+    return ids
 
 
 def _prompts_of_examples(source: DataSource, rows: Sequence[Row]) -> list[Prompt]:
     examples = examples_of(source, rows)
     prompts = []
-    for row in rows:
+    for row, name in zip(rows, _ids(source, rows, {"id": "id"}), strict=True):
         example = examples[row.number]
         if example.before:
             raise DataError(
@@ -164,7 +188,7 @@ def _prompts_of_examples(source: DataSource, rows: Sequence[Row]) -> list[Prompt
                 path=source.path,
                 row=row.number,
             )
-        prompts.append(Prompt(str(row.cells.get("id", row.number)), example.prompt))
+        prompts.append(Prompt(name, example.prompt))
     return prompts
 
 

@@ -1,6 +1,7 @@
 """Reads uninterpreted rows of a data file or a hub data set, and selects which of them are used."""
 
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -39,13 +40,6 @@ def read_rows(source: DataSource, *, every: bool = False) -> list[Row]:
             f"{source.path}: the source has no rows", code="data.empty", path=source.path
         )
     kept = _where(table, source)
-    if not kept:
-        raise DataError(
-            f"{source.path}: none of the {len(table)} rows matches `where` {source.where}",
-            code="data.empty",
-            path=source.path,
-            where=source.where,
-        )
     kept = kept if every else select_rows(kept, source)
     cells = [table[i] for i in kept] if isinstance(table, list) else table.select(kept).to_list()
     return [Row(index + 1, row) for index, row in zip(kept, cells, strict=True)]
@@ -114,7 +108,11 @@ def headerless_rows(paths: Sequence[Path], column: str) -> list[Row]:
 
 
 def _where(table: Any, source: DataSource) -> list[int]:
-    """The indices of the rows whose columns have the values of `where`."""
+    """The indices of the rows whose columns have the values of `where`.
+
+    Raises:
+        DataError: a missing column, or no row is left; the message has values of the column.
+    """
     kept = list(range(len(table)))
     for column, value in source.where.items():
         if isinstance(table, list):
@@ -124,8 +122,36 @@ def _where(table: Any, source: DataSource) -> list[int]:
         else:
             require_column(source, Row(1, table[0]), column)
             cells = list(table[column])
-        kept = [index for index in kept if str(cells[index]) == value]
+        matching = [index for index in kept if _equals(cells[index], value)]
+        if not matching:
+            values = dict.fromkeys(_as_text(cells[index])[:20] for index in kept)
+            shown = ", ".join([*map(repr, list(values)[:5]), *["..."] * (len(values) > 5)])
+            raise DataError(
+                f"{source.path}: none of the {len(table)} rows matches `where` {source.where}; expected a "
+                f"value of `{column}`, which has {shown}",
+                code="data.empty",
+                path=source.path,
+                where=source.where,
+            )
+        kept = matching
     return kept
+
+
+def _equals(cell: Any, value: str) -> bool:
+    """Whether a cell has a value that is written as text: `true`, `null`, and 0 and 0.0 alike."""
+    if isinstance(cell, int | float) and not isinstance(cell, bool):
+        try:
+            return cell == float(value)
+        except ValueError:
+            pass
+    return value in (str(cell), _as_text(cell))
+
+
+def _as_text(cell: Any) -> str:
+    """A cell as JSON writes it, a text without quotation marks."""
+    if cell is None or isinstance(cell, bool):
+        return json.dumps(cell)
+    return str(cell)
 
 
 def require_column(source: DataSource, row: Row, column: str) -> None:

@@ -159,6 +159,118 @@ def test_a_row_that_is_not_of_its_format_is_named(
         load_examples(source(path, format))
 
 
+A, B = {"role": "user", "content": "a?"}, {"role": "assistant", "content": "b."}
+C, D = {"role": "user", "content": "c?"}, {"role": "assistant", "content": "d."}
+LAST = Example("c?", "d.", (Turn("user", "a?"), Turn("assistant", "b.")))
+
+
+@pytest.mark.parametrize(
+    ("turns", "example"),
+    [
+        ([A, {**B, "weight": 0}, C, {**D, "weight": 1}], LAST),
+        ([{**A, "weight": 0.0}, {**B, "weight": None}, C, {**D, "weight": 1.0}], LAST),
+        ([A, {**B, "train": False}, C, {**D, "train": True}], LAST),
+        ([A, B, C, {**D, "weight": 0}], Example("a?", "b.")),
+        ([A, {**B, "weight": 1}, C, {**D, "train": False}], Example("a?", "b.")),
+        ([A, B, C, {**D, "loss": False}], Example("a?", "b.")),
+        ([A, B, C, {**D, "trainable": 0}], Example("a?", "b.")),
+        ([A, B, C, {**D, "loss_weight": 0.0}], Example("a?", "b.")),
+        ([A, B, C, {**D, "weight": 1, "train": False}], Example("a?", "b.")),
+        ([A, {**B, "weight": 0}], None),
+        ([A, {**B, "train": False}, C, {**D, "train": "false"}], None),
+        (
+            [A, {**B, "name": "x", "tool_calls": [], "images": None, "constraint": "y"}],
+            Example("a?", "b."),
+        ),
+    ],
+)
+def test_turns_that_are_marked_as_not_trained_on_are_not(
+    tmp_path: Path, turns: list[dict[str, Any]], example: Example | None
+) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", [{"messages": [A, D]}, {"messages": turns}])
+    found = read_examples(source(path, "messages"))
+    assert found.read == 2
+    assert found.kept == {1: Example("a?", "d."), **({} if example is None else {2: example})}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("weight", 0.5),
+        ("weight", "high"),
+        ("loss_weight", 2),
+        ("mask", 1),
+        ("masked", True),
+        ("loss_mask", 0),
+        ("is_masked", False),
+        ("train_detail", [{"begin_offset": 0}]),
+        ("tool_calls", [{"id": 1}]),
+        ("function_call", {"name": "f"}),
+        ("images", ["a.png"]),
+        ("input_audio", "a.wav"),
+        ("reasoning_content", "Hm."),
+        ("refusal", "No."),
+    ],
+)
+def test_what_would_change_the_meaning_of_a_turn_is_refused(
+    tmp_path: Path, key: str, value: Any
+) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", [{"messages": [A, {**B, key: value}]}])
+    with raises("data.invalid_row", path=path, row=1, turn=2, key=key):
+        load_examples(source(path, "messages"))
+
+
+def test_only_assistant_turns_can_be_trained_on(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", [{"messages": [{**A, "train": True}, B]}])
+    with raises("data.invalid_row", path=path, row=1, turn=1):
+        load_examples(source(path, "messages"))
+
+
+@pytest.mark.parametrize(
+    "mark", [{"weight": 0}, {"train": False}, {"loss": "false"}, {"weight": "0.0"}]
+)
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_rows_that_are_marked_as_not_trained_on_are_left_out(
+    tmp_path: Path, mark: dict[str, Any], suffix: str
+) -> None:
+    ((key, value),) = mark.items()
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "csv":
+        path.write_text(f"prompt,completion,{key}\np,c,{value}\nq,d,1\nr,e,\n")
+    else:
+        rows = [
+            {"prompt": "p", "completion": "c", **mark},
+            {"prompt": "q", "completion": "d", key: 1},
+        ]
+        write_jsonl(path, [*rows, {"prompt": "r", "completion": "e"}])
+    found = read_examples(source(path))
+    assert (found.kept, found.read) == ({2: Example("q", "d"), 3: Example("r", "e")}, 3)
+    mapped = source(path, columns={"completion": key}, rows=1)
+    assert suffix == "jsonl" or load_examples(mapped) == [Example("p", str(value))]
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [{"weight": 0.3}, {"mask": 1}, {"sample_weight": 1}, {"tools": [{}]}, {"image": "a.png"}],
+)
+def test_rows_with_marks_or_contents_that_are_not_supported_are_refused(
+    tmp_path: Path, extra: dict[str, Any]
+) -> None:
+    rows = [{"messages": [A, B], **dict.fromkeys(extra)}, {"messages": [A, B], **extra}]
+    path = write_jsonl(tmp_path / "a.jsonl", rows)
+    with raises("data.invalid_row", path=path, row=2, key=next(iter(extra))):
+        load_examples(source(path, "messages"))
+
+
+@pytest.mark.parametrize(
+    ("value", "found"), [(True, "true"), (float("inf"), "inf"), (-1e400, "-inf")]
+)
+def test_a_value_that_is_no_text_is_refused(tmp_path: Path, value: Any, found: str) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", [{"prompt": "p", "completion": value}])
+    with raises("data.invalid_row", path=path, row=1, column="completion", found=found):
+        load_examples(source(path))
+
+
 def test_rows_without_text_are_left_out_and_counted(tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [
         {"prompt": "p", "completion": " "},

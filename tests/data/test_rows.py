@@ -1,8 +1,10 @@
 """Rows of files as they stand there, and which of them are taken."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -13,6 +15,7 @@ from support.world import write_jsonl
 
 from sweeper.data.load import Example, load_examples
 from sweeper.data.rows import Row, read_rows, rows_hash
+from sweeper.errors import DataError
 
 
 def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path) -> None:
@@ -85,6 +88,47 @@ def test_where_and_rows_choose_in_file_order_and_keep_the_numbers(tmp_path: Path
     assert [row.number for row in read_rows(chosen, every=True)] == [2, 4, 6]
     with raises("data.empty", where={"kind": "7"}):
         read_rows(replace(chosen, where={"kind": "7"}))
+
+
+@pytest.mark.parametrize(
+    ("where", "numbers"),
+    [
+        ({"ok": "true"}, [1, 3]),
+        ({"ok": "True"}, [1, 3]),
+        ({"ok": "false"}, [2]),
+        ({"n": "0"}, [1, 2]),
+        ({"n": "0.0"}, [1, 2]),
+        ({"n": "1"}, [3]),
+        ({"x": "null"}, [1]),
+        ({"s": "safe"}, [1]),
+        ({"ok": "true", "s": "0.0"}, [3]),
+    ],
+)
+def test_where_takes_the_words_of_json(
+    tmp_path: Path, where: dict[str, str], numbers: list[int]
+) -> None:
+    rows: list[dict[str, Any]] = [
+        {"ok": True, "n": 0.0, "x": None, "s": "safe"},
+        {"ok": False, "n": 0, "x": "y", "s": "safe "},
+        {"ok": True, "n": 1, "x": "", "s": "0.0"},
+    ]
+    path = write_jsonl(tmp_path / "a.jsonl", rows)
+    assert [row.number for row in read_rows(source(path, where=where))] == numbers
+
+
+def test_a_where_without_rows_shows_the_values_of_the_column_but_no_long_text(
+    tmp_path: Path,
+) -> None:
+    rows = [{"ok": i > 3, "kind": i, "prompt": "long " * 20} for i in range(7)]
+    path = write_jsonl(tmp_path / "a.jsonl", rows)
+    for where, shown in (
+        ({"ok": "yes"}, "which has 'false', 'true'"),
+        ({"ok": "true", "kind": "2"}, "which has '4', '5', '6'"),
+        ({"kind": "x"}, "which has '0', '1', '2', '3', '4', ..."),
+        ({"prompt": "x"}, "which has 'long long long long '"),
+    ):
+        with pytest.raises(DataError, match=re.escape(shown) + "$"):
+            read_rows(source(path, where=where))
 
 
 def test_a_where_column_that_some_row_lacks_is_refused(tmp_path: Path) -> None:

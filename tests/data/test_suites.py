@@ -56,6 +56,19 @@ def test_two_prompts_with_one_id_are_refused(tmp_path: Path) -> None:
         load_prompts(source(path, "prompts"))
 
 
+@pytest.mark.parametrize("format", ["prompts", "prompt_completion"])
+@pytest.mark.parametrize("gap", [{"id": None}, {"id": ""}, {"id": " "}, {}])
+def test_a_row_without_an_id_beside_rows_with_one_is_refused(
+    tmp_path: Path, gap: dict[str, Any], format: str
+) -> None:
+    rows = [{"id": 2, "prompt": "p"}, {"prompt": "q", **gap}]
+    path = write_jsonl(tmp_path / "a.jsonl", [{**row, "completion": "c"} for row in rows])
+    with raises("data.blank", path=path, row=2, column="id"):
+        load_prompts(source(path, format))
+    path = write_jsonl(tmp_path / "b.jsonl", [{"prompt": "p", "completion": "c", **gap}] * 1)
+    assert load_prompts(source(path, format)) == [Prompt("1", "p")]
+
+
 def test_a_blank_prompt_of_a_suite_is_refused(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", [{"prompt": "p"}, {"prompt": " "}])
     with pytest.raises(DataError, match="row 2 has a blank prompt"):
