@@ -3,6 +3,7 @@
 import os
 import subprocess
 from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
 from typing import NamedTuple, TypeVar
 
 from sweeper.data.load import check_cached, load_examples, load_prompts
@@ -21,6 +22,7 @@ from sweeper.task import (
     DataSettings,
     DataSource,
     EvaluationSettings,
+    ModelSource,
     PromptSuite,
     TrajectoryTask,
 )
@@ -228,17 +230,33 @@ def planned_shape(spec: SweepSpec, *, look: bool = True) -> tuple[ModelShape, bo
     """The shape of a sweep's model, and whether it is the published one because there is no config.json.
 
     Raises:
-        ModelError: see `cost.read_shape`.
+        ModelError: see `folder_shape`.
     """
     known = SHAPES.get(spec.model.path)
     if known is not None and not look:
         return known, True
     try:
-        return read_shape(local_path(spec.model.path), spec.model.revision), False
+        return folder_shape(local_path(spec.model.path), spec.model.revision), False
     except ModelError:
         if known is None:
             raise
         return known, True
+
+
+def folder_shape(path: str, revision: str | None = None) -> ModelShape:
+    """The shape of a local or cached model; torch is needed for other families than Llama's.
+
+    Raises:
+        ModelError: see `model.shape.known_shape`; or another family, without torch.
+    """
+    try:
+        return read_shape(path, revision)
+    except ModelError as error:
+        if error.code != "model.unsupported" or find_spec("transformers") is None:
+            raise
+    from sweeper.model.shape import known_shape  # It needs torch.
+
+    return known_shape(ModelSource(path, revision))
 
 
 def plan_estimate(

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 from sweeper.errors import DeviceError, ModelError
 from sweeper.estimate.estimate import memory_facts
-from sweeper.estimate.inputs import Machine
+from sweeper.estimate.inputs import Machine, folder_shape
 from sweeper.estimate.rates import Tokens
-from sweeper.memory import GIB, TILE, MemoryFacts, MemoryParts, memory, read_shape
+from sweeper.memory import GIB, TILE, MemoryFacts, MemoryParts, memory
 from sweeper.planning import Plan
 from sweeper.spec import SweepSpec
 from sweeper.task import Tuning
@@ -39,7 +39,7 @@ def check_memory(
     if not machine.gpus or compute.gpus_per_trial == 0 or elsewhere:
         return
     try:
-        shape = read_shape(model_folder)
+        shape = folder_shape(model_folder)
     except ModelError:
         return
     gpu = min(machine.gpus, key=lambda one: one.memory_bytes or 0)

@@ -260,6 +260,7 @@ def activation_bytes(
     size, full = ARITHMETIC_BYTES[dtype], tuning.method == "full"
     h, i = shape.hidden, shape.intermediate
     block = 2 * (shape.query_width + shape.key_width) * size + 2 * 4 * h
+    block += shape.extra_norms * (4 + size * full)
     if full:
         block += 4 * i * size + (18 * h if dtype == "mixed_bf16" else 4 * h * size)
     else:

@@ -16,9 +16,12 @@ FAMILIES = ("llama", "mistral", "qwen2")
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """The dimensions of a Llama model. `head_dim` is per attention head.
+    """The dimensions of a decoder-only model. `head_dim` is per attention head.
 
-    `output_bias`: whether `attention_bias` includes a bias of the output projection.
+    `output_bias`: whether `attention_bias` includes a bias of the output projection. Models that are not
+    built of Llama blocks state `counted`, the number of their weights, and `linear`, the linear layers of a
+    block as (name, inputs, outputs), and `extra_norms`, the values per token that its norms beyond Llama's
+    two read; see `model.shape`.
     """
 
     layers: int
@@ -32,6 +35,9 @@ class ModelShape:
     attention_bias: bool = False
     mlp_bias: bool = False
     output_bias: bool = True
+    counted: int | None = None
+    linear: tuple[tuple[str, int, int], ...] = ()
+    extra_norms: int = 0
 
     @property
     def query_width(self) -> int:
@@ -46,13 +52,17 @@ class ModelShape:
     @property
     def linear_layers(self) -> dict[str, tuple[int, int]]:
         """The linear layers of one block: name -> (inputs, outputs)."""
+        if self.linear:
+            return {name: (inputs, outputs) for name, inputs, outputs in self.linear}
         h, q, kv, i = self.hidden, self.query_width, self.key_width, self.intermediate
         attention = {"q_proj": (h, q), "k_proj": (h, kv), "v_proj": (h, kv), "o_proj": (q, h)}
         return {**attention, "gate_proj": (h, i), "up_proj": (h, i), "down_proj": (i, h)}
 
     @property
     def parameters(self) -> int:
-        """The number of weights, as in `transformers.LlamaForCausalLM`."""
+        """The number of weights, as in transformers."""
+        if self.counted is not None:
+            return self.counted
         linear = self.linear_layers
         block = sum(inputs * outputs for inputs, outputs in linear.values()) + 2 * self.hidden
         for name, (_, outputs) in linear.items():

@@ -68,6 +68,10 @@ class Attempt:
             with acquire(self._pending, self._heartbeat) as resources:
                 for path in resources.paths:
                     path.pending.shared["halvings"] = self._limits.halvings
+                    if (cause := self._limits.pack_failure) is not None:
+                        path.pending.warn(
+                            "pack_failed", f"trained alone, as the pack failed: {cause}"
+                        )
                     path.log_start(len(resources.paths))
                 _charge("load", began, resources.paths)
                 yield from _PackRun(

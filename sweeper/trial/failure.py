@@ -31,12 +31,14 @@ class Limits:
     """The batch limits of an attempt, after earlier ones ran out of memory; None is no limit.
 
     `micro_rows` bounds the rows per path, process and forward pass, `readouts` those scored together.
-    Neither is part of a configuration: they change nothing but rounding.
+    Neither is part of a configuration: they change nothing but rounding. `pack_failure` says why the pack
+    that this trajectory belonged to is trained one by one.
     """
 
     micro_rows: int | None = None
     readouts: int | None = None
     halvings: int = 0
+    pack_failure: str | None = None
 
     def after(self, failure: Failure) -> "Limits | None":
         """The limits of the next attempt, or None if lower limits would not help."""

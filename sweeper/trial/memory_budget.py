@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from transformers import PretrainedConfig
+from transformers import PreTrainedModel
 
-from sweeper.memory import FAMILIES, MemoryFacts, fitting_readouts, fitting_rows, shape_of
+from sweeper.errors import ModelError
+from sweeper.memory import MemoryFacts, fitting_readouts, fitting_rows
 from sweeper.metrics import LIKELIHOOD_METRICS, TEXT_METRICS
+from sweeper.model.shape import model_shape
 from sweeper.scoring.inputs import Inputs
 from sweeper.task import TrajectoryTask, running_averages
 
@@ -27,7 +29,7 @@ class MemoryBudget(NamedTuple):
 
 
 def gpu_memory_budget(
-    memory_bytes: int, tasks: Sequence[TrajectoryTask], inputs: Inputs, config: PretrainedConfig
+    memory_bytes: int, tasks: Sequence[TrajectoryTask], inputs: Inputs, model: PreTrainedModel
 ) -> MemoryBudget | None:
     """The budget of the trial that trains some tasks, or None for an architecture that is not counted.
 
@@ -35,10 +37,13 @@ def gpu_memory_budget(
         memory_bytes: What one process may use of its GPU.
         tasks: The tasks of the pack.
         inputs: Of these tasks.
-        config: Of their model.
+        model: Their base model.
     """
-    text = config.get_text_config(decoder=True)
-    if text.model_type not in FAMILIES:
+    try:
+        shape = model_shape(model)
+        for task in tasks:
+            shape.trainable(task.tuning)
+    except ModelError:
         return None
     first = tasks[0]
     evaluation, heldout = first.evaluation, inputs.data.heldout
@@ -50,7 +55,7 @@ def gpu_memory_budget(
     read = [len(row.prompt) + len(row.completion) for row in rows] if reads_loss else []
     trained = inputs.data.train
     facts = MemoryFacts(
-        shape=shape_of(text.to_dict(), first.model.name),
+        shape=shape,
         tuning=max((task.tuning for task in tasks), key=lambda tuning: tuning.lora_r),
         paths=len(tasks),
         dtype=first.model.dtype,

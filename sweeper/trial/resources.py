@@ -88,7 +88,7 @@ def acquire(pending: Sequence[PendingReadouts], heartbeat: Heartbeat) -> Iterato
         budget = None
         if memory_bytes is not None:
             tasks = [one.task for one in pending]
-            budget = gpu_memory_budget(memory_bytes, tasks, inputs, model.config)
+            budget = gpu_memory_budget(memory_bytes, tasks, inputs, model)
         pad = int(inputs.tokenizer.pad_token_id)
         stack, read = (stacks[0], stacks[-1]) if stacks else (None, None)
         yield Resources(

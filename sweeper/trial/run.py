@@ -53,8 +53,16 @@ def run_pack(
         RankLostError: a process of a trial on several GPUs was lost; called again, it is started again.
         DiskFullError, UnreachableError: responses or records cannot be written, or files not be read.
     """
-    known = set(done)
-    limits: Limits | None = Limits()
+    yield from _run_within(Limits(), tasks, storage_of, set(done))
+
+
+def _run_within(
+    start: Limits,
+    tasks: Sequence[TrajectoryTask],
+    storage_of: StorageOf,
+    known: set[tuple[str, int]],
+) -> Iterator[list[TrialRecord]]:
+    limits: Limits | None = start
     failure: Failure | None = None
     while limits is not None:
         if tasks[0].compute.processes > 1:
@@ -66,11 +74,12 @@ def run_pack(
         limits = limits.after(failure)
         if limits is not None:
             _log_retry(tasks, storage_of, failure, limits)
-    if len(tasks) > 1:
-        for task in tasks:
-            yield from run_pack([task], storage_of, frozenset(known))
-        return
     assert failure is not None
+    if len(tasks) > 1:
+        alone = Limits(pack_failure=f"{failure.reason['class']}: {failure.reason['message']}")
+        for task in tasks:
+            yield from _run_within(alone, [task], storage_of, known)
+        return
     pending = PendingReadouts(tasks[0], storage_of(tasks[0].trajectory_id), known)
     yield pending.fail(pending.waiting, failure)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from support.shapes import PUBLISHED, facts
 from support.world import World, spec_text
-from transformers import GPT2Config
+from transformers import MambaConfig, MambaForCausalLM
 
 from sweeper.errors import DeviceError
 from sweeper.estimate import GPUS, Tokens, memory_facts, peak_memory
@@ -198,8 +198,8 @@ def test_a_trial_on_a_small_gpu_takes_on_less_and_finds_the_same(
     expected = outcome(tiny_world, tmp_path / "cpu", f"tuning.method={method}")
     spec = world_spec(tiny_world, "space.batch_size=8", f"tuning.method={method}")
     task = next(t for t in make_tasks(make_plan(spec), spec, str) if t.segments[0].stop)
-    config = load_model(task.model, torch.device("cpu")).config
-    room = gpu_memory_budget(2 * GIB, [task], load_inputs(task), config)
+    model = load_model(task.model, torch.device("cpu"))
+    room = gpu_memory_budget(2 * GIB, [task], load_inputs(task), model)
     assert room is not None
     assert room.rows(8, 1) == 8
     limit = int(train_bytes(room.facts, 3) / USABLE_SHARE)
@@ -230,7 +230,7 @@ def test_a_room_knows_its_data(tiny_world: World) -> None:
     task = next(t for t in make_tasks(make_plan(spec), spec, str) if t.segments[0].stop)
     inputs = load_inputs(task)
     model = load_model(task.model, torch.device("cpu"))
-    room = gpu_memory_budget(GIB, [task] * 3, inputs, model.config)
+    room = gpu_memory_budget(GIB, [task] * 3, inputs, model)
     assert room is not None
     lengths = [len(row.prompt) + len(row.completion) for row in inputs.data.train]
     assert room.facts.train_length == max(lengths)
@@ -238,7 +238,9 @@ def test_a_room_knows_its_data(tiny_world: World) -> None:
     assert (room.facts.shadows, room.facts.paths, room.facts.evaluation_rows) == (2, 3, 4)
     assert room.facts.generation_length < room.facts.heldout_length + 6 + 64
     assert room.facts.shape.parameters == sum(value.numel() for value in model.parameters())
-    assert gpu_memory_budget(GIB, [task], inputs, GPT2Config()) is None
+    with torch.device("meta"):
+        unknown = MambaForCausalLM(MambaConfig(hidden_size=16, num_hidden_layers=1))
+    assert gpu_memory_budget(GIB, [task], inputs, unknown) is None
 
 
 def test_a_cpu_has_no_bound() -> None:

@@ -197,6 +197,15 @@ def test_where_a_pack_fails_its_members_go_on_alone(
         assert_close(record, solo[key])
         beside = record.provenance["shared"]["trained_with"]
         assert len(beside) == (1 if record.readout["step"] == 2 else 0)
+        notes = record.provenance["shared"].get("pack_failed", [])
+        assert ["OutOfMemoryError" in note for note in notes] == ([] if beside else [True])
+    for task in tasks:
+        packed_log, log = (
+            storages(tmp_path / kind)(task.trajectory_id).log.read_text()
+            for kind in ("pack", "solo")
+        )
+        assert packed_log.count("trained alone, as the pack failed") == 1
+        assert "pack failed" not in log
 
 
 def test_a_model_with_dropout_of_its_own_trains_one_adapter_at_a_time(
