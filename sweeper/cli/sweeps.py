@@ -9,6 +9,7 @@ import typer
 from sweeper.cli import interrupts, show
 from sweeper.cli.options import JsonOption, RunArgument, SetOption, SpecArgument, app, open_run
 from sweeper.estimate import saved
+from sweeper.estimate.epochs import count_epoch_rows, epochs_text
 from sweeper.estimate.inputs import on_gpus, this_machine
 from sweeper.planning import Plan, make_tasks
 from sweeper.runs.measure import run_to_end
@@ -41,7 +42,7 @@ def plan(
     """Show what a sweep will train, what sharing saves, and what it will cost, without running it."""
     from sweeper.runs.plans import plan as lay_out  # It needs pandas.
 
-    loaded = load_spec(spec, set_ or ())
+    loaded = count_epoch_rows(load_spec(spec, set_ or ()))
     found = lay_out(loaded, workers=workers, calibrate=calibrate)
     if tasks is not None:
         from sweeper.data.sources import resolve
@@ -53,6 +54,8 @@ def plan(
         show.data(found.output)
         return
     show.accounting(loaded.name, found.accounting)
+    if (epochs := epochs_text(loaded)) is not None:
+        show.line(epochs)
     if found.rows is not None:
         show.rows(found.rows)
     if (cost := found.estimate) is None:
@@ -84,7 +87,7 @@ def run(
     ] = True,
 ) -> None:
     """Run a sweep on Ray, or continue it after any interruption with the same command."""
-    loaded = load_spec(spec, set_ or ())
+    loaded = count_epoch_rows(load_spec(spec, set_ or ()))
     folder = RunFolder(out or Path("runs") / loaded.name)
     builds = ", and building the miniature (a minute, once)" if _is_builtin(loaded) else ""
     show.line(f"checking model, data and {folder.root}{builds}")
@@ -121,6 +124,8 @@ def run(
 def begin(progress: SweepProgress, plan: Plan, found: RecordsRead) -> None:
     """Print the plan, and start counting."""
     show.accounting(progress.spec.name, plan.accounting)
+    if (epochs := epochs_text(progress.spec)) is not None:
+        show.line(epochs)
     progress.begin(plan, found)
 
 

@@ -12,6 +12,7 @@ from sweeper.planning.configurations import (
     points_of,
     readout_axes,
     short_hash,
+    steps_of,
     trajectory_axes,
 )
 from sweeper.planning.packs import AUTO_PACK, Pack, make_packs
@@ -35,5 +36,6 @@ __all__ = [
     "points_of",
     "readout_axes",
     "short_hash",
+    "steps_of",
     "trajectory_axes",
 ]

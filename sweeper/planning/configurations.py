@@ -86,7 +86,7 @@ def short_hash(content: Any) -> str:
 Point = Mapping[str, Any]
 """Values of some or all axes of a space, as in the spec."""
 
-READOUT_AXES = ("max_steps", "average")
+READOUT_AXES = ("max_steps", "num_epochs", "average")
 """Axes that need no extra path: one path is read at every step, with every average."""
 
 
@@ -171,9 +171,37 @@ def readout_axes(spec: SweepSpec) -> dict[str, Axis[Any]]:
 
     Steps without `num` are read at the largest value only.
     """
-    steps = spec.space.max_steps
-    values = steps.values or (steps.grid() if steps.num else (steps.high,))
-    return {"max_steps": Axis[Any](values=values), "average": spec.space.average}
+    name, length = _length_axis(spec)
+    values = length.values or (length.grid() if length.num else (length.high,))
+    return {name: Axis[Any](values=values), "average": spec.space.average}
+
+
+def _length_axis(spec: SweepSpec) -> tuple[str, Axis[Any]]:
+    """The axis that says how long to train, in steps or in epochs, and its name."""
+    space = spec.space
+    if space.max_steps is not None:
+        return "max_steps", space.max_steps
+    assert space.num_epochs is not None
+    return "num_epochs", space.num_epochs
+
+
+def steps_of(spec: SweepSpec, point: Mapping[str, Any]) -> int:
+    """The optimizer steps of a point: its `max_steps`, or those that its `num_epochs` take.
+
+    An epoch is `rows_per_epoch` rows; the last batch may begin the next epoch.
+
+    Raises:
+        SpecError: the rows of an epoch are not counted; `estimate.epochs.count_epoch_rows` does.
+    """
+    if "max_steps" in point:
+        return int(point["max_steps"])
+    if spec.rows_per_epoch is None:
+        raise SpecError(
+            "space.num_epochs",
+            ("the rows of an epoch are not counted yet; `sweeper plan` counts them",),
+        )
+    seen = spec.rows_per_epoch * float(point["num_epochs"])
+    return max(1, math.ceil(round(seen / int(point["batch_size"]), 9)))
 
 
 def drawn_points(spec: SweepSpec) -> list[Point]:
@@ -213,22 +241,15 @@ def _controls_alone(spec: SweepSpec) -> Iterator[Configuration]:
 
 def default_control(spec: SweepSpec) -> Configuration:
     """Fine-tuning with the trainers' defaults; it may be a point of the space as well."""
+    name, axis = _length_axis(spec)
     default = {
         "learning_rate": DEFAULT_LEARNING_RATE[spec.tuning.method],
         "batch_size": DEFAULT_BATCH_SIZE,
-        "max_steps": max(_step_values(spec)),
+        name: axis.high if axis.values is None else max(axis.values),
         "lr_scheduler_type": "linear",
         "average": {"kind": "raw"},
     }
     return _configuration(spec, default, "default")
-
-
-def _step_values(spec: SweepSpec) -> tuple[int, ...]:
-    axis = spec.space.max_steps
-    if axis.values is not None:
-        return axis.values
-    assert axis.high is not None
-    return (axis.high,)
 
 
 def _average_controls(spec: SweepSpec, configuration: Configuration) -> Iterator[Configuration]:
@@ -268,7 +289,7 @@ _FIXED: dict[str, Any] = {
 def _configuration(spec: SweepSpec, point: Mapping[str, Any], role: Role) -> Configuration:
     """Resolve one point: ratios to steps, retention to decay, missing fields to defaults."""
     given = {**_FIXED, **point}
-    step = int(given["max_steps"])
+    step = steps_of(spec, given)
     scheduler = given["lr_scheduler_type"]
     warmup = _whole_steps(given["warmup_steps"], step) if scheduler != "constant" else 0
     decay = _whole_steps(given["decay_steps"], step) if scheduler == "warmup_stable_decay" else 0

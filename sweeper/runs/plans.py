@@ -11,6 +11,7 @@ from sweeper import spec as sweep_files
 from sweeper.errors import SpecError, SweeperError
 from sweeper.estimate import DiskNeed, Estimate, Tokens, disk_data, duration_text
 from sweeper.estimate.decision_cost import decision_cost
+from sweeper.estimate.epochs import count_epoch_rows
 from sweeper.estimate.inputs import plan_disk, plan_estimate, planned_tokens
 from sweeper.planning import Accounting, Trajectory, make_plan
 from sweeper.planning import Plan as SweepPlan
@@ -141,7 +142,7 @@ def plan(
         SpecError: the sweep is not valid.
         SweeperError: the grid is too large; with `calibrate`, something that training needs is missing.
     """
-    spec = as_spec(sweep)
+    spec = count_epoch_rows(as_spec(sweep))
     made = make_plan(spec)
     tokens: Tokens | str
     cost: Estimate | str

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sweeper.estimate.epochs import count_epoch_rows
 from sweeper.runs.measure import run_to_end
 from sweeper.runs.plans import as_spec
 from sweeper.runs.progress import SweepProgress
@@ -41,7 +42,7 @@ def run(
         SweeperError: the grid is too large, or Ray cannot be used.
         KeyboardInterrupt: stopped before its end; all finished results are saved.
     """
-    spec = as_spec(sweep)
+    spec = count_epoch_rows(as_spec(sweep))
     folder = RunFolder(Path(out) if out is not None else Path("runs") / spec.name)
     with SweepProgress(spec, quiet=quiet) as progress:
         run_to_end(

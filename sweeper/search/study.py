@@ -223,6 +223,7 @@ def distributions(items: Sequence[Candidate], spec: SweepSpec) -> dict[str, Base
     all in it, further configurations of the space change nothing.
     """
     axes = {**trajectory_axes(spec), **readout_axes(spec)}
+    axes.pop("num_epochs", None)  # A configuration has the steps they take.
     values: dict[str, list[Any]] = {}
     for name, axis in axes.items():
         ends = (axis.low, axis.high) if axis.values is None else axis.values

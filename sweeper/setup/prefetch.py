@@ -9,6 +9,7 @@ from sweeper.data.hub import fetch, is_hub_id
 from sweeper.data.load import data_hash, pin_revisions
 from sweeper.data.sources import resolve
 from sweeper.data.suites import resolve_suite
+from sweeper.estimate.epochs import count_epoch_rows
 from sweeper.model.load import model_commit, model_folder, model_hash
 from sweeper.planning import make_plan, make_tasks
 from sweeper.scoring.inputs import preflight
@@ -46,6 +47,7 @@ def prefetch(spec: SweepSpec) -> Prefetched:
         DataError, ModelError, MissingExtraError: a download failed, or a trial would fail on it.
     """
     check_packages(spec)
+    spec = count_epoch_rows(spec)
     task = pin_revisions(make_tasks(make_plan(spec), spec, resolve)[0])
     rows = preflight(task)
     places = {name: os.environ[name] for name in PLACES if os.environ.get(name)}

@@ -15,7 +15,7 @@ class SpecModel(BaseModel):
 
 
 class Axis(SpecModel, Generic[T]):
-    """A dimension. In YAML: `2e-5`, `{values: [1e-5, 2e-5]}`, or `{low, high, log, num}`.
+    """A dimension. In YAML: `2e-5`, `[1e-5, 2e-5]` (or `{values: [...]}`), or `{low, high, log, num}`.
 
     A range includes both bounds. `num` points are taken from it by a grid (equidistant, on a log scale
     with `log: true`); a random search draws from the whole range.
@@ -30,7 +30,9 @@ class Axis(SpecModel, Generic[T]):
     @model_validator(mode="before")
     @classmethod
     def _constant(cls, raw: Any) -> Any:
-        """Read a bare value as a list of one."""
+        """Read a bare list as values, and a bare value as a list of one."""
+        if isinstance(raw, list):
+            return {"values": raw}
         is_axis = isinstance(raw, dict) and not {"values", "low", "high"}.isdisjoint(raw)
         return raw if is_axis or isinstance(raw, Axis) else {"values": [raw]}
 

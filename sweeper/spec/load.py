@@ -169,6 +169,8 @@ def _broken_laws(spec: SweepSpec) -> Iterable[str]:
             f"evaluation.answer_extractor: {extractor} is for exact_match, which is not among "
             "evaluation.utility_metrics"
         )
+    if spec.rows_per_epoch is not None and spec.space.num_epochs is None:
+        yield "rows_per_epoch belongs to space.num_epochs, which is not given; leave it out"
     yield from _broken_references(spec)
     yield from _broken_space(spec)
 
@@ -322,5 +324,9 @@ def spec_hash(spec: SweepSpec) -> str:
         del content["space"]["optim"]
     if spec.evaluation.base_weights == "4bit":
         del content["evaluation"]["base_weights"]
+    if spec.space.num_epochs is None:
+        del content["space"]["num_epochs"]
+    if spec.rows_per_epoch is None:
+        del content["rows_per_epoch"]
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode("utf-8")).hexdigest()[:16]

@@ -35,6 +35,8 @@ from sweeper.task.fields import (
 
 SPEC_VERSION = 1
 
+MAX_SEEDS = 1000
+
 
 def _known_metric(name: str) -> str:
     """Reject a metric that no trial can measure."""
@@ -48,6 +50,18 @@ def _known_metric(name: str) -> str:
 def _decided(raw: Any) -> Any:
     """`decide: true` is the block of the defaults."""
     return {} if raw is True else raw
+
+
+def _counted(raw: Any) -> Any:
+    """Read a number of seeds as the seeds 0, 1, ..."""
+    if not isinstance(raw, int):
+        return raw
+    if isinstance(raw, bool) or not 1 <= raw <= MAX_SEEDS:
+        raise ValueError(
+            f"found {raw}; a number of seeds from 1 to {MAX_SEEDS} is expected (3 means [0, 1, 2]), or a "
+            "list of seeds"
+        )
+    return list(range(raw))
 
 
 class ObjectiveSpec(SpecModel):
@@ -183,8 +197,15 @@ class SweepSpec(SpecModel):
     search: Annotated[SearchSpec, Doc("How the points of the space are chosen.")] = SearchSpec()
     compute: Annotated[ComputeSettings, Doc("What one trial may use.")] = ComputeSettings()
     seeds: Annotated[
-        tuple[Seed, ...], Length(1, 1000), Doc("Every configuration is trained with each seed.")
+        tuple[Seed, ...],
+        Length(1, MAX_SEEDS),
+        Before(_counted),
+        Doc("Every configuration is trained with each seed; a number `3` means `[0, 1, 2]`."),
     ] = (0,)
+    rows_per_epoch: Annotated[
+        Count | None,
+        Doc("Training rows in an epoch of `space.num_epochs`; counted from the data unless given."),
+    ] = None
     decide: Annotated[
         DecideSpec | Literal[False],
         Before(_decided),

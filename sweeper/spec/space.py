@@ -13,6 +13,7 @@ from sweeper.task.fields import (
     Count,
     Doc,
     NonNegative,
+    Positive,
     Searched,
     Stated,
     UnitFloat,
@@ -122,11 +123,24 @@ class Space(SpecModel):
 
     learning_rate: Axis[float]
     batch_size: Axis[int]
-    max_steps: Annotated[Axis[Count], Doc("Optimizer steps after which a path is read.")]
+    max_steps: Annotated[
+        Axis[Count] | None, Doc("Optimizer steps after which a path is read; or `num_epochs`.")
+    ] = None
+    num_epochs: Annotated[
+        Axis[Positive] | None,
+        Doc("Epochs instead of `max_steps`: rows x epochs / batch size steps, rounded up."),
+    ] = None
     average: Annotated[
         Axis[AverageSpec],
         Doc("How weights are read: `raw`, `ema`, `interpolate`, `bema`, `feedback`."),
     ] = Axis[AverageSpec](values=(RawAverage(),))
+
+    @model_validator(mode="after")
+    def _length(self) -> Self:
+        if (self.max_steps is None) == (self.num_epochs is None):
+            found = "neither" if self.max_steps is None else "both"
+            raise ValueError(f"give `max_steps` or `num_epochs`, one of the two, but got {found}")
+        return self
 
 
 def _optimizer_axes() -> Iterator[tuple[str, Any]]:
