@@ -3,9 +3,17 @@
 from typing import Any
 
 from sweeper.export.header import header
-from sweeper.export.job import ExportJob, adapter_fields, dump, openable, whole_alpha
+from sweeper.export.job import (
+    ExportJob,
+    adapter_fields,
+    dump,
+    has_adapter,
+    is_quantized,
+    openable,
+    whole_alpha,
+)
 from sweeper.export.transformers import COPIED
-from sweeper.task import ALL_LINEAR
+from sweeper.task import ADAMW, ALL_LINEAR
 
 PLUGIN_NAME = "ema_plugin.py"
 _PLUGIN = '''"""Adds the averaging of the configuration beside this file to Axolotl's trainer."""
@@ -20,6 +28,7 @@ class WeightAveragingPlugin(BasePlugin):
     def add_callbacks_post_trainer(self, cfg, trainer):
         return [WeightAveraging()]
 '''
+_OPTIMIZERS = {"adamw_8bit": "adamw_bnb_8bit"}
 _RENAMED = {"lr_scheduler_type": "lr_scheduler"}
 _NOTE_BF16 = (
     "Axolotl holds the trained weights in bf16 under `bf16: true`, where the sweep held them in fp32: "
@@ -48,12 +57,14 @@ def values(job: ExportJob) -> dict[str, Any]:
 
     Rows that have `input_ids`, `attention_mask` and `labels` are taken as they are, without a `type`.
     """
-    config = job.config
+    config, optimizer = job.config, job.config.get("optim", ADAMW)
     found: dict[str, Any] = {"base_model": openable(config["model"])}
     if config.get("revision"):
         found["revision_of_model"] = config["revision"]
-    if config["method"] == "lora":
-        found |= _adapter(adapter_fields(config))
+    if has_adapter(config):
+        found |= _adapter(adapter_fields(config), config["method"])
+    if is_quantized(config):
+        found["load_in_4bit"] = True
     found |= {
         "datasets": [{"path": f"{job.stem}.rows.jsonl", "ds_type": "json", "type": None}],
         "shuffle_merged_datasets": False,
@@ -68,7 +79,7 @@ def values(job: ExportJob) -> dict[str, Any]:
     if config["lr_scheduler_type"] == "warmup_stable_decay":
         found["lr_scheduler_kwargs"] = {"num_decay_steps": config["decay_steps"]}
     found |= {
-        "optimizer": "adamw_torch_fused",
+        "optimizer": _OPTIMIZERS.get(optimizer, optimizer),
         "bf16": config["dtype"] != "float32",
         "fp16": False,
         "tf32": False,
@@ -84,13 +95,13 @@ def values(job: ExportJob) -> dict[str, Any]:
     return found
 
 
-def _adapter(fields: dict[str, Any]) -> dict[str, Any]:
+def _adapter(fields: dict[str, Any], method: str) -> dict[str, Any]:
     targets = fields["target_modules"]
     layers = (
         {"lora_target_linear": True} if targets == ALL_LINEAR else {"lora_target_modules": targets}
     )
     return {
-        "adapter": "lora",
+        "adapter": method,
         "lora_r": fields["r"],
         "lora_alpha": whole_alpha(fields["lora_alpha"]),
         "lora_dropout": fields["lora_dropout"],

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweeper.analysis import Candidate, rate_text
-from sweeper.export.job import ExportJob, loaded_dtype
+from sweeper.export.job import ExportJob, has_adapter, is_quantized, loaded_dtype
 from sweeper.keywords.lists import load_keyword_list
 from sweeper.metrics import SAFETY_METRICS, UTILITY_METRICS, is_harness
 
@@ -47,9 +47,26 @@ def header(
         lines.insert(1, f"{unaveraged_text(config)}.")
     if job.averaging is not None:
         lines.append(f"The weights are averaged, {config['average']}: {averaging}")
-        if config["method"] == "lora":
+        if has_adapter(config):
             lines.append("The factors of the adapter are averaged, not their product.")
+    lines += base_notes(job)
     return "".join(f"# {one_line(line)}\n" for line in [*lines, *notes])
+
+
+def base_notes(job: ExportJob) -> list[str]:
+    """What the adapter of a base in 4 bits was measured on, and what may change the numbers."""
+    if not is_quantized(job.config):
+        return []
+    if job.spec.evaluation.base_weights == "unquantized":
+        return [
+            "Trained over a base in 4 bits; the readouts were scored on the checkpoint's own weights: "
+            "load or merge the adapter there. On the base in 4 bits THE NUMBERS MAY NOT HOLD."
+        ]
+    return [
+        "The readouts were scored on the base in 4 bits. On the checkpoint's own weights, merged or not, "
+        "THE NUMBERS MAY NOT HOLD: `evaluation.base_weights: unquantized` measures them there. Do not "
+        "merge into weights in 4 bits: the sum is rounded again."
+    ]
 
 
 def unaveraged_text(config: Mapping[str, Any]) -> str:
@@ -116,7 +133,9 @@ def precision_text(config: Mapping[str, Any]) -> str:
     attention = f", attn_implementation={config['attention']}" if "attention" in config else ""
     autocast = "under bf16 autocast" if config["dtype"] == "mixed_bf16" else "without autocast"
     held = f"loaded with dtype={loaded_dtype(config)}{attention}, trained {autocast}"
-    adapter = "; the adapter in fp32" if config["method"] == "lora" else ""
+    adapter = "; the adapter in fp32" if has_adapter(config) else ""
+    if is_quantized(config):
+        adapter = f"; the linear layers in 4 bits (NF4, double quantisation){adapter}"
     return f"{held}{adapter} ({config['dtype']})"
 
 

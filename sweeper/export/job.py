@@ -204,10 +204,19 @@ def averaging_of(candidate: Candidate, spec: SweepSpec) -> Averaging | None:
     )
 
 
+def has_adapter(config: Mapping[str, Any]) -> bool:
+    """Whether an adapter was trained."""
+    return bool(config["method"] != "full")
+
+
+def is_quantized(config: Mapping[str, Any]) -> bool:
+    """Whether the adapter was trained over a base in 4 bits."""
+    return bool(config["method"] == "qlora")
+
+
 def loaded_dtype(config: Mapping[str, Any]) -> str:
     """The dtype the model's weights are loaded in; `mixed_bf16` needs fp32 only for trained weights."""
-    frozen = config["method"] == "lora"
-    if config["dtype"] == "pure_bf16" or (config["dtype"] == "mixed_bf16" and frozen):
+    if config["dtype"] == "pure_bf16" or (config["dtype"] == "mixed_bf16" and has_adapter(config)):
         return "bfloat16"
     return "float32"
 

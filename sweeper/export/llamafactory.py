@@ -11,6 +11,8 @@ from sweeper.export.job import (
     ExportJob,
     adapter_fields,
     dump,
+    has_adapter,
+    is_quantized,
     openable,
     whole_alpha,
 )
@@ -18,6 +20,13 @@ from sweeper.export.transformers import arguments
 from sweeper.task import ALL_LINEAR
 
 _SCRIPT = "llamafactory_script.py.txt"
+_METHODS = {"full": "full", "lora": "lora", "qlora": "lora"}
+_QUANTIZED = {
+    "quantization_bit": 4,
+    "quantization_method": "bnb",
+    "quantization_type": "nf4",
+    "double_quantization": True,
+}
 _NOTE_FP32 = (
     "LLaMA-Factory loads a frozen model in the dtype of its checkpoint: where that is not float32, it "
     "computes in a lower precision than the sweep did."
@@ -34,7 +43,7 @@ def files(job: ExportJob) -> dict[str, str]:
     command = f"python {script}" if averaged else f"llamafactory-cli train {name}"
     target = f"LLaMA-Factory: `{command}`, here"
     config = job.config
-    unheld = config["dtype"] == "float32" and config["method"] == "lora"
+    unheld = config["dtype"] == "float32" and has_adapter(config)
     notes = (_NOTE_FP32,) if unheld else ()
     text = header(job, target, f"{callback}; `llamafactory-cli` cannot.", notes)
     guarded = values(job) | (CALLBACK_KEY if averaged else {})
@@ -57,9 +66,11 @@ def values(job: ExportJob) -> dict[str, Any]:
     found: dict[str, Any] = {"model_name_or_path": openable(config["model"])}
     if config.get("revision"):
         found["model_revision"] = config["revision"]
-    found |= {"stage": "sft", "do_train": True, "finetuning_type": config["method"]}
-    if config["method"] == "lora":
+    found |= {"stage": "sft", "do_train": True, "finetuning_type": _METHODS[config["method"]]}
+    if has_adapter(config):
         found |= _adapter(adapter_fields(config))
+    if is_quantized(config):
+        found |= _QUANTIZED
     found |= {
         "dataset": job.stem,
         "dataset_dir": ".",

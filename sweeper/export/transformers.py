@@ -1,9 +1,18 @@
 """For `transformers.TrainingArguments(**yaml)`, and `peft.LoraConfig(**yaml)` with an adapter."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from sweeper.export.header import header
-from sweeper.export.job import ExportJob, adapter_fields, dump
+from sweeper.export.job import (
+    ExportJob,
+    adapter_fields,
+    dump,
+    has_adapter,
+    is_quantized,
+    loaded_dtype,
+)
+from sweeper.task import ADAMW
 
 COPIED = (
     "learning_rate",
@@ -20,13 +29,30 @@ COPIED = (
 
 
 def files(job: ExportJob) -> dict[str, str]:
-    """`<stem>.transformers.yaml`, and `<stem>.lora.yaml` where an adapter was trained."""
+    """`<stem>.transformers.yaml`, with an adapter `.lora.yaml`, with QLoRA `.quantization.yaml` as well."""
     target = "transformers.TrainingArguments(**yaml)"
     found = {f"{job.stem}.transformers.yaml": header(job, target) + dump(arguments(job))}
-    if job.config["method"] == "lora":
+    if has_adapter(job.config):
         adapter = adapter_fields(job.config)
         found[f"{job.stem}.lora.yaml"] = header(job, "peft.LoraConfig(**yaml)") + dump(adapter)
+    if is_quantized(job.config):
+        target = (
+            "transformers.BitsAndBytesConfig(**yaml), the quantization_config of from_pretrained"
+        )
+        found[f"{job.stem}.quantization.yaml"] = header(job, target) + dump(
+            quantization(job.config)
+        )
     return found
+
+
+def quantization(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of `transformers.BitsAndBytesConfig`."""
+    return {
+        "load_in_4bit": True,
+        "bnb_4bit_quant_type": "nf4",
+        "bnb_4bit_use_double_quant": True,
+        "bnb_4bit_compute_dtype": loaded_dtype(config),
+    }
 
 
 def arguments(job: ExportJob) -> dict[str, Any]:
@@ -46,7 +72,7 @@ def arguments(job: ExportJob) -> dict[str, Any]:
         values["lr_scheduler_kwargs"] = {"num_decay_steps": job.config["decay_steps"]}
     return {
         **values,
-        "optim": "adamw_torch_fused",
+        "optim": job.config.get("optim", ADAMW),
         "bf16": job.config["dtype"] == "mixed_bf16",
         "fp16": False,
         "gradient_checkpointing": job.spec.compute.gradient_checkpointing,

@@ -11,6 +11,8 @@ from sweeper.export.job import (
     ExportJob,
     adapter_fields,
     dump,
+    has_adapter,
+    is_quantized,
     loaded_dtype,
     openable,
     whole_alpha,
@@ -19,6 +21,15 @@ from sweeper.export.transformers import arguments
 from sweeper.task import ALL_LINEAR
 
 _SCRIPT = "trl_script.py.txt"
+_QUANTIZED = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "use_bnb_nested_quant": True}
+_NOTE_BF16 = (
+    "`trl sft` holds an adapter over weights in 4 bits in bf16, where the sweep and the script hold it in "
+    "fp32: small updates round away and RESULTS MAY DIFFER."
+)
+_FP32 = """    for parameter in trainer.model.parameters():  # TRL casts adapters over 4 bits to bf16.
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+"""
 
 
 def files(job: ExportJob) -> dict[str, str]:
@@ -41,8 +52,10 @@ def files(job: ExportJob) -> dict[str, str]:
         "packing": False,
         "shuffle_dataset": False,
     }
-    if config["method"] == "lora":
+    if has_adapter(config):
         values |= _adapter(adapter_fields(config))
+    if is_quantized(config):
+        values |= _QUANTIZED
     name, script = f"{job.stem}.trl.yaml", f"{job.stem}.trl.py"
     command = f"`python {script} --dataset_name FILE`"
     if job.averaging is None:
@@ -53,7 +66,8 @@ def files(job: ExportJob) -> dict[str, str]:
     else:
         values |= CALLBACK_KEY
         command += "; not for `trl sft`, which takes no callbacks"
-    return {name: header(job, command) + dump(values), script: _script(job, name, script)}
+    text = header(job, command, notes=(_NOTE_BF16,) if is_quantized(config) else ())
+    return {name: text + dump(values), script: _script(job, name, script)}
 
 
 def _adapter(fields: dict[str, Any]) -> dict[str, Any]:
@@ -87,5 +101,6 @@ def _script(job: ExportJob, config: str, script: str) -> str:
         script=script,
         imports="\nfrom ema_callback import WeightAveraging\n" if averaged else "",
         callbacks="[WeightAveraging()]" if averaged else "None",
+        held=_FP32 if is_quantized(job.config) else "",
         guard=[f"--{next(iter(CALLBACK_KEY))}", *CALLBACK_KEY.values()] if averaged else [],
     )

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from sweeper.analysis import Candidate
 from sweeper.errors import RunFolderError, SweeperError
 from sweeper.export.card import card
+from sweeper.export.header import base_notes
 from sweeper.export.job import UNKNOWN, Origin, check_exportable, make_job, stem
 from sweeper.model.checkpoint import weights_hash
 from sweeper.model.saved import read_weights, save_weights
@@ -65,7 +66,7 @@ def export_weights(
             f"These weights are of seed {record.seed}, kept by the sweep: bit for bit those that "
             "were measured."
         )
-        _write(alone, kept, folder, card(make_job(candidate, spec, 1, None, origin), [comparison]))
+        _write(alone, kept, folder, _card(candidate, spec, origin, comparison))
         return Exported(folder, comparison, True)
     alone = replace(alone, compute=replace(alone.compute, keep_weights="all"))
     with tempfile.TemporaryDirectory(prefix="sweeper-weights-") as scratch:
@@ -78,8 +79,13 @@ def export_weights(
                 "no weights are written"
             )
         comparison = compared(found, retrained, record.seed)
-        _write(alone, kept, folder, card(make_job(candidate, spec, 1, None, origin), [comparison]))
+        _write(alone, kept, folder, _card(candidate, spec, origin, comparison))
     return Exported(folder, comparison, found.bit_equal and found.verdicts_equal)
+
+
+def _card(candidate: Candidate, spec: SweepSpec, origin: Origin, comparison: str) -> str:
+    job = make_job(candidate, spec, 1, None, origin)
+    return card(job, [comparison, *base_notes(job)])
 
 
 def is_measured(path: Path, record: TrialRecord) -> bool:

@@ -1,6 +1,6 @@
 """AdamW with moments in 32 bits, or blockwise in 8 (arXiv 2110.02861), and its state as tensors."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -10,13 +10,17 @@ from sweeper.task import ADAMW, OptimizerSettings
 
 
 def make_optimizer(
-    weights: Mapping[str, torch.Tensor], settings: OptimizerSettings
+    weights: Mapping[str, torch.Tensor],
+    settings: OptimizerSettings,
+    embeddings: Collection[str] = (),
 ) -> torch.optim.Optimizer:
     """AdamW; as in transformers.Trainer, norms and biases are not decayed, and DoRA's magnitudes are.
 
     Args:
         weights: The trained weights by name.
         settings: Its settings; the learning rate is set anew at every step.
+        embeddings: Names of embeddings, whose moments stay in 32 bits, as in transformers.Trainer. So do
+            those of tensors of fewer than 4096 weights.
     """
     names = {n for n, value in weights.items() if value.ndim >= 2 or n.endswith(MAGNITUDE)}
     decayed = [value for name, value in weights.items() if name in names]
@@ -33,11 +37,16 @@ def make_optimizer(
     groups = [group for group in groups if group["params"]]
     if settings.optim == ADAMW:
         return torch.optim.AdamW(groups, **options, fused=True)
-    from bitsandbytes.optim import AdamW8bit, PagedAdamW8bit
+    from bitsandbytes.optim import AdamW8bit, GlobalOptimManager, PagedAdamW8bit
 
     kind = PagedAdamW8bit if settings.optim.startswith("paged") else AdamW8bit
-    optimizer: torch.optim.Optimizer = kind(groups, **options)
-    return optimizer
+    optimizer: Any = kind(groups, **options)
+    # Its own manager: the global one knows tensors by `id`, which a later tensor may have again.
+    optimizer.mng = object.__new__(GlobalOptimManager)
+    optimizer.mng.initialize()
+    for name in embeddings:
+        optimizer.mng.override_config(weights[name], "optim_bits", 32)
+    return optimizer  # type: ignore[no-any-return]
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

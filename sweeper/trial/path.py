@@ -1,7 +1,7 @@
 """A trajectory that trains: its weights, the rows of its steps, its checkpoints, its readouts."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -33,6 +33,7 @@ class RunningPath:
         adapter: What they belong to, with LoRA.
         loaded: Inputs, commit and device of its trial.
         trained_with: The ids of the trajectories that are trained beside it.
+        embeddings: Which of its weights are embeddings.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class RunningPath:
         adapter: Adapter | None,
         loaded: Loaded,
         trained_with: Sequence[str] = (),
+        embeddings: Collection[str] = (),
     ) -> None:
         self.pending = pending
         self.adapter = adapter
@@ -52,7 +54,7 @@ class RunningPath:
         self._checkpointed_at = -1
         self.steps = 0
         averages = [readout.average for readout in self.task.readouts]
-        self.trainer = PathTrainer(parameters, self.task.optimizer, averages)
+        self.trainer = PathTrainer(parameters, self.task.optimizer, averages, embeddings)
         self._resume(next(iter(parameters.values())).device)
         pending.shared["trained_with"] = list(trained_with)
 

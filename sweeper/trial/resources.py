@@ -118,8 +118,10 @@ def _path(
     tuning = one.task.tuning
     adapter = new_adapter(model, tuning, one.task.seed) if tuning.has_adapter else None
     own = dict(model.named_parameters()) if adapter is None else adapter.parameters()
+    tables = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
     others = [other.task.trajectory_id for other in pack if other is not one]
-    return RunningPath(one, own, adapter, loaded, others)
+    embeddings = [name for name, value in own.items() if id(value) in tables]
+    return RunningPath(one, own, adapter, loaded, others, embeddings)
 
 
 def _switch_training_aids(model: PreTrainedModel, compute: ComputeSettings) -> None:

@@ -9,7 +9,7 @@ each in its own slot, and nothing else: loss, clipping, optimizer, schedule and 
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -126,6 +126,7 @@ class PathTrainer:
         parameters: dict[str, torch.nn.Parameter],
         settings: OptimizerSettings,
         averages: Iterable[Average],
+        embeddings: Collection[str] = (),
     ) -> None:
         self.step = 0
         self.names = list(parameters)
@@ -142,7 +143,8 @@ class PathTrainer:
         self._fed = Shadow(self._start, feedback.decay) if feedback is not None else None
         self._sharded = any(isinstance(parameter, DTensor) for parameter in self.parameters)
         weights = self.values if self._sharded else self.parameters
-        self._optimizer = make_optimizer(dict(zip(parameters, weights, strict=True)), settings)
+        named = dict(zip(parameters, weights, strict=True))
+        self._optimizer = make_optimizer(named, settings, embeddings)
         self._patience = UNCHECKED_STEPS if self.parameters[0].is_cuda else 1
 
     @property

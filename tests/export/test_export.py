@@ -508,6 +508,49 @@ EVERY = {
 }
 
 
+@pytest.mark.parametrize(
+    ("optim", "of_axolotl"),
+    [
+        ("adamw_torch_fused", "adamw_torch_fused"),
+        ("adamw_8bit", "adamw_bnb_8bit"),
+        ("paged_adamw_8bit", "paged_adamw_8bit"),
+    ],
+)
+def test_a_base_in_4_bits_and_8_bit_moments_arrive_under_the_names_of_each_target(
+    tmp_path: Path, optim: str, of_axolotl: str
+) -> None:
+    pytest.importorskip("bitsandbytes")
+    trl, transformers = pytest.importorskip("trl"), pytest.importorskip("transformers")
+    config = make_lora_config(method="qlora", dtype="mixed_bf16", optim=optim)
+    written = {
+        fmt: export(candidate(config=config), make_spec(), fmt, tmp_path / fmt)
+        for fmt in ("transformers", "trl", "axolotl", "llamafactory")
+    }
+    parser = trl.TrlParser((trl.SFTConfig, trl.ModelConfig))
+    words = ["--config", str(written["trl"][0]), "--use_cpu", "true"]
+    args, model = parser.parse_args_and_config([*words, "--output_dir", str(tmp_path / "o")])
+    own = transformers.BitsAndBytesConfig(
+        **values_of(written["transformers"], ".quantization.yaml")
+    )
+    for found in (trl.get_quantization_config(model), own):
+        assert (found.load_in_4bit, found.bnb_4bit_quant_type) == (True, "nf4")
+        assert found.bnb_4bit_use_double_quant is True
+        assert str(found.bnb_4bit_compute_dtype) == "torch.bfloat16"
+    assert (args.optim, model.use_peft, model.lora_r) == (optim, True, 8)
+    assert values_of(written["transformers"], ".transformers.yaml")["optim"] == optim
+    axolotl = values_of(written["axolotl"], ".axolotl.yaml")
+    assert (axolotl["adapter"], axolotl["load_in_4bit"]) == ("qlora", True)
+    assert axolotl["optimizer"] == of_axolotl
+    factory = values_of(written["llamafactory"], ".llamafactory.yaml")
+    assert (factory["finetuning_type"], factory["quantization_bit"]) == ("lora", 4)
+    assert (factory["quantization_method"], factory["quantization_type"]) == ("bnb", "nf4")
+    assert (factory["double_quantization"], factory["optim"]) == (True, optim)
+    for paths in written.values():
+        text = " ".join(paths[0].read_text(encoding="utf-8").replace("# ", "").split())
+        assert "scored on the base in 4 bits" in text and "in 4 bits (NF4" in text
+        assert "Do not merge into weights in 4 bits" in text
+
+
 @pytest.mark.parametrize("fmt", ["transformers", "trl"])
 def test_every_hyperparameter_arrives_in_the_targets_own_class(tmp_path: Path, fmt: str) -> None:
     trl, transformers = pytest.importorskip("trl"), pytest.importorskip("transformers")

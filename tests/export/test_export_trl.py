@@ -49,6 +49,10 @@ SWEEPS = {
     "decay tail": (LORA, "space.lr_scheduler_type=wsd", "space.decay_steps=3"),
     "mixed full": ("tuning={method: full}", "model.dtype=mixed_bf16"),
     "mixed lora": (LORA, "model.dtype=mixed_bf16"),
+    "qlora": (
+        "tuning={method: qlora, lora_r: 4, lora_target_modules: all-linear}",
+        "model.dtype=mixed_bf16",
+    ),
 }
 FIXED = (
     "space.learning_rate=0.004",
@@ -106,6 +110,8 @@ def finished(
     request: pytest.FixtureRequest, tiny_world: World, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Finished]:
     torch.set_num_threads(1)
+    if request.param == "qlora":
+        pytest.importorskip("bitsandbytes")
     root = tmp_path_factory.mktemp("sweep")
     yield Finished(tiny_world, root, *SWEEPS[request.param])
 

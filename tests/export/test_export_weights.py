@@ -18,6 +18,7 @@ from sweeper.model.adapters import AdapterStack, new_adapter
 from sweeper.model.averaging import swapped_weights
 from sweeper.model.checkpoint import weights_hash
 from sweeper.model.load import load_model
+from sweeper.model.quantized import keep_one_layout, loading_options
 from sweeper.planning import make_plan, make_tasks
 from sweeper.spec import SweepSpec, dump_spec, parse_spec
 from sweeper.store.folder import RUN_VERSION, RunFolder, TrialStorage
@@ -34,6 +35,7 @@ SWEEPS = {
         "use_rslora: true, lora_dropout: 0.1}",
     ),
     "full": ("tuning={method: full}",),
+    "qlora": ("tuning={method: qlora, lora_r: 4, lora_target_modules: all-linear}",),
 }
 FIXED = (
     "space.learning_rate=0.004",
@@ -80,7 +82,8 @@ class Sweep:
     def logits(self, item: Candidate, ids: torch.Tensor) -> torch.Tensor:
         """Through the sweep's own forward pass, with the weights it scored."""
         task, weights = self.tasks[item.config_id], self.kept[item.config_id]
-        model = load_model(task.model, torch.device("cpu"))
+        quantized = task.tuning.quantized
+        model = load_model(task.model, torch.device("cpu"), frozen=quantized, quantized=quantized)
         if task.tuning.method == "full":
             with swapped_weights(list(model.parameters()), weights), torch.no_grad():
                 return torch.as_tensor(model(ids).logits)
@@ -95,6 +98,8 @@ def sweep(
     request: pytest.FixtureRequest, tiny_world: World, tmp_path_factory: pytest.TempPathFactory
 ) -> Sweep:
     torch.set_num_threads(1)
+    if request.param == "qlora":
+        pytest.importorskip("bitsandbytes")
     return Sweep(tiny_world, tmp_path_factory.mktemp("run"), *SWEEPS[request.param])
 
 
@@ -110,7 +115,14 @@ IDS = torch.arange(3, 43).reshape(2, 20)
 def loaded(sweep: Sweep, folder: Path) -> Any:
     if sweep.spec.tuning.method == "full":
         return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    base = AutoModelForCausalLM.from_pretrained(sweep.spec.model.path, dtype=torch.float32)
+    base = AutoModelForCausalLM.from_pretrained(
+        sweep.spec.model.path,
+        dtype=torch.float32,
+        **loading_options(torch.float32, torch.device("cpu"))
+        if sweep.spec.tuning.quantized
+        else {},
+    )
+    keep_one_layout(base)
     return PeftModel.from_pretrained(base, str(folder)).eval()
 
 
@@ -125,8 +137,8 @@ def test_what_is_loaded_answers_like_the_weights_that_were_measured(
         raw = sweep.logits(sweep.chosen("raw"), IDS)
         assert torch.allclose(found, expected, atol=1e-5)
         assert float((found - expected).abs().max()) < 0.01 * float((raw - expected).abs().max())
-        if sweep.spec.tuning.method == "full":
-            return
+        if sweep.spec.tuning.method != "lora":
+            return  # Merged in 4 bits, the sum is rounded again.
         merged = model.merge_and_unload()
         assert not any("lora" in name for name, _ in merged.named_modules())
         assert torch.allclose(merged(IDS).logits, expected, atol=1e-5)
@@ -183,6 +195,7 @@ def test_tokenizer_and_card_lie_beside_the_weights(sweep: Sweep, exported: Expor
     assert own.pad_token == base.pad_token
     text = (exported.folder / "README.md").read_text(encoding="utf-8")
     assert "bit for bit those that were measured, with the same verdicts" in text
+    assert ("scored on the base in 4 bits" in text) is sweep.spec.tuning.quantized
     assert f"`{sweep.chosen('ema(0.8)').config_id}`" in text
 
 

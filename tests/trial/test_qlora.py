@@ -29,6 +29,7 @@ from sweeper.spec import parse_spec, spec_hash
 from sweeper.store.folder import TrialStorage
 from sweeper.store.records import TrialRecord
 from sweeper.task import ALL_LINEAR, ModelSource, OptimizerSettings, Segment, TrajectoryTask, Tuning
+from sweeper.trial.optimizers import make_optimizer
 from sweeper.trial.run import run_pack
 from sweeper.trial.train import PathTrainer, learning_rate_schedule, step_together
 
@@ -339,6 +340,33 @@ def test_8_bit_moments_train_like_32_bit_ones_and_not_the_same(tiny_world: World
     assert plain[-1] < plain[0] - 0.1
     assert 0 < abs(plain[-1] - eight[-1]) < 0.05
     assert any(not torch.equal(exact[name], rounded[name]) for name in exact)
+
+
+def test_embeddings_and_small_tensors_keep_32_bit_moments_as_in_the_trainer() -> None:
+    weights = {
+        "model.embed_tokens.weight": torch.nn.Parameter(torch.ones(128, 64)),
+        "lm_head.weight": torch.nn.Parameter(torch.ones(64, 128)),
+        "small.weight": torch.nn.Parameter(torch.ones(63, 65)),  # 4095 weights
+        "large.weight": torch.nn.Parameter(torch.ones(64, 64)),
+        "norm.weight": torch.nn.Parameter(torch.ones(64)),
+    }
+    settings = OptimizerSettings(1e-3, 8, optim="adamw_8bit")
+    for _ in range(2):  # A second optimizer of the process knows nothing of the first.
+        optimizer = make_optimizer(weights, settings, embeddings=["model.embed_tokens.weight"])
+        for value in weights.values():
+            value.grad = torch.ones_like(value)
+        optimizer.step()
+        held = {name: optimizer.state[value]["state1"].dtype for name, value in weights.items()}
+        assert held == {
+            "model.embed_tokens.weight": torch.float32,
+            "lm_head.weight": torch.uint8,
+            "small.weight": torch.float32,
+            "large.weight": torch.uint8,
+            "norm.weight": torch.float32,
+        }
+    plain = make_optimizer(weights, settings)
+    plain.step()
+    assert plain.state[weights["model.embed_tokens.weight"]]["state1"].dtype == torch.uint8
 
 
 # -- What readouts are scored on ---------------------------------------------------------------------------
