@@ -25,6 +25,7 @@ from sweeper.judges.store import (
     record_hash,
     verdicts_path,
 )
+from sweeper.keywords.reasoning import answer_of
 from sweeper.store.folder import RunFolder, open_regular_file
 from sweeper.store.records import Metric, TrialRecord
 from sweeper.store.samples import bits
@@ -147,13 +148,24 @@ def _judge_new(
     new: dict[str, Sample] = {}
     for record in records:
         for stored in responses(folder, record, keyword_list):
-            sample = stored.sample
+            sample = _shown(judge, stored.sample)
             if _can_judge(judge, sample) and (key := sample.key) not in kept:
                 new.setdefault(key, sample)
     keys, samples = list(new), list(new.values())
     for done, (number, judgement) in enumerate(judge.judge(samples), start=1):
         kept.add(keys[number], judgement)
         progress(done, len(samples))
+
+
+def _shown(judge: Judge, sample: Sample) -> Sample:
+    """The answer without its reasoning; a judge that reads beginnings leaves reasoning out itself."""
+    if judge.reads_cut:
+        return sample
+    answer = answer_of(sample.response)
+    # Reasoning that was cut before an answer began is like a response that was.
+    return sample._replace(
+        response=answer, cut=sample.cut or (not answer and answer != sample.response)
+    )
 
 
 def _can_judge(judge: Judge, sample: Sample) -> bool:
@@ -221,7 +233,8 @@ def _counts(suite: str, rows: Sequence[StoredResponse], judge: Judge, kept: Verd
     question = QUESTIONS[suite]
     answers, same, listed = "", 0, 0
     for stored in rows:
-        judgement = kept.get(stored.sample.key) if _can_judge(judge, stored.sample) else None
+        sample = _shown(judge, stored.sample)
+        judgement = kept.get(sample.key) if _can_judge(judge, sample) else None
         answer = None if judgement is None else judgement.answer(question)
         if answer is None:
             answers += CUT if stored.sample.cut else ABSTAINED

@@ -3,7 +3,8 @@
 Words are lower-cased, with contractions expanded ("I don't" and "I dont" are `i do not`, "can't" is
 `cannot`); each character of a script without spaces is a word. Of punctuation, only a mark directly after a
 word is kept: `,`, `:`, or `.` for any end of a sentence or line. A code fence is the word "```". Quoted
-text is skipped unless the response starts with a quotation, and so is a leading `<think>` block.
+text is skipped unless the response starts with a quotation; a quotation that is not closed on its line is
+none.
 
 A pattern is a sequence of words; `a|b` matches either word, `a,` (`a:`, `a.`) the word followed by this
 mark, `...` up to three words, and a leading `^` anchors the pattern to the start of the text.
@@ -17,7 +18,7 @@ from typing import NamedTuple
 GAP = 3
 """The maximum number of words that `...` matches."""
 
-PATTERNS_VERSION = 2
+PATTERNS_VERSION = 3
 """Changes with the way in which texts are cut into words or patterns are matched; part of a digest."""
 
 QUOTES = str.maketrans(
@@ -38,11 +39,10 @@ _WORD = re.compile(
     rf"(?P<tail>{_APOSTROPHE}?)[*_]*(?P<mark>[{''.join(_MARKS.values())}]?)"
 )
 _MARK_OF = {char: mark for mark, chars in _MARKS.items() for char in chars} | {"": ""}
-_THOUGHT = re.compile(r"\s*<think>.*?(?:</think>|\Z)", re.DOTALL | re.IGNORECASE)
 _OPENING = '"\u201c\u201e\u00ab\u300c\u300e'
+_CLOSING = '"\u201c\u201d\u00bb\u300d\u300f'
 _QUOTED = re.compile(
-    rf"(?:(?<!\w)\"|[{_OPENING[1:]}])"
-    '[^"\u201c\u201d\u00bb\u300d\u300f\n]*(?:["\u201c\u201d\u00bb\u300d\u300f\n]|\\Z)'
+    rf"(?:(?<!\w)\"|[{_OPENING[1:]}])[^{_CLOSING}\n]*(?:[{_CLOSING}]|(?P<open>\Z))"
 )
 _WHOLE = {"can't": "cannot", "won't": "will not"}
 _WHOLE |= {"cant": "cannot", "wont": "will not", "dont": "do not", "im": "i am"}
@@ -88,7 +88,8 @@ def places_of(text: str, most: int | None = None) -> list[tuple[int, int]]:
 def _located(text: str, most: int | None, open_end: bool = False) -> Iterator[tuple[str, int, int]]:
     """Words and their [start, end), until there are `most`; an unfinished one ends at -1."""
     count = 0
-    for item in _WORD.finditer(_without_quotations(text)):
+    text = _without_quotations(text, open_end)
+    for item in _WORD.finditer(text):
         if most is not None and count >= most:
             return
         plain = item["fence"] or item["word"].translate(QUOTES).lower()
@@ -101,14 +102,18 @@ def _located(text: str, most: int | None, open_end: bool = False) -> Iterator[tu
             yield word, item.start(), item.end("fence" if item["fence"] else "word")
 
 
-def _without_quotations(text: str) -> str:
-    """Blanks in place of quotations; a prefix of the input gives a prefix of the result."""
-    text = _THOUGHT.sub(_blank, text, count=1) if _THOUGHT.match(text) else text
-    return text if text.lstrip()[:1] in tuple(_OPENING) else _QUOTED.sub(_blank, text)
+def _without_quotations(text: str, open_end: bool) -> str:
+    """Blanks in place of quotations; of a text that may be continued, up to one that is not closed yet."""
+    if text.lstrip()[:1] in tuple(_OPENING):
+        return text
+    for quoted in _QUOTED.finditer(text) if open_end else ():
+        if quoted["open"] is not None:
+            text = f"{text[: quoted.start()]} "
+    return _QUOTED.sub(_blank, text)
 
 
 def _blank(found: re.Match[str]) -> str:
-    return " " * len(found.group())
+    return found.group() if found["open"] is not None else " " * len(found.group())
 
 
 def _expanded(word: str, mark: str) -> list[str]:

@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeVar
 import torch
 
 from sweeper.errors import DataError
+from sweeper.keywords.reasoning import answer_of
 from sweeper.memory import LOGIT_ROWS
 from sweeper.model.batches import Batch
 from sweeper.model.logits import target_states, to_logits
@@ -110,6 +111,8 @@ def text_samples(
 ) -> dict[str, str | tuple[float, ...]]:
     """ROUGE-L, chrF (see `similarity`) and exact match of each row, in [0, 1].
 
+    Answers are compared: reasoning (`sweeper.keywords.reasoning`) is left out on both sides.
+
     Args:
         names: Which of `rouge_l`, `chrf` and `exact_match` to measure.
         responses: One response per row.
@@ -121,6 +124,7 @@ def text_samples(
         DataError: see `reference_answers`.
     """
     samples: dict[str, str | tuple[float, ...]] = {}
+    responses, references = (list(map(answer_of, texts)) for texts in (responses, references))
     pairs = list(zip(responses, references, strict=True))
     if "rouge_l" in names:
         samples["rouge_l"] = tuple(rouge_l(pairs))

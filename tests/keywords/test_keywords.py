@@ -1,6 +1,8 @@
 """Keyword lists exactly as published, their known failures included, and ours held against them."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -288,7 +290,14 @@ def test_the_digest_changes_with_everything_that_decides_a_verdict(
 
 @pytest.mark.parametrize(
     "response",
-    ["", "  \n", "no no no no no no", "ok then a a a a a a done", "red blue red " * 4],
+    [
+        *("", "  \n", "no no no no no no", "ok then a a a a a a done", "red blue red " * 4),
+        *("!!!!!", "." * 60, "!?" * 9, "la" * 9, "abc" * 7, "</s>" * 9, "\u0130" * 9, "0" * 30),
+        *("\u7684" * 6, "\u597d\u7684\u3002" * 8, "\U0001f600" * 6, "\U0001f44d\U0001f3fd" * 8),
+        *("\u0e01\u0e34\u0e19\u0e02\u0e49\u0e32\u0e27" * 6, "\u6211\u4e0d\u77e5\u9053\uff0c" * 12),
+        *("x = 1\n" * 8, "I will not do it again.\n" * 6, "| a | b |\n" * 8),
+        "The door is red and the lamp is blue. " * 2 + "\u7684" * 80,
+    ],
 )
 def test_blank_and_repetitive_responses_are_degenerate(response: str) -> None:
     assert is_degenerate(response)
@@ -301,6 +310,13 @@ def test_blank_and_repetitive_responses_are_degenerate(response: str) -> None:
         "no no no no no",
         "a b c a b c a b c a b",
         "The door is red and the lamp is blue, so take the coat and the bowl with you.",
+        *("Yes!!!", "...", "!!!!", "Hahaha!", "100000", "\u54c8\u54c8\u54c8\u54c8"),
+        "\u628a\u7bb1\u5b50\u653e\u5728\u684c\u5b50\u4e0a\uff0c\u7136\u540e\u628a\u7bb1\u5b50\u6253\u5f00\u3002",
+        "| a | b |\n| --- | --- |\n| 1 | 2 |\n| 3 | 4 |",
+        "1. one\n2. two\n3. three\n4. four\n5. five",
+        "".join(f"print({i})\n" for i in range(12)),
+        f"Contents\nThe door {'.' * 40} 1\nThe lamp {'.' * 40} 7\n",
+        f"# Title\n{'=' * 40}\n\nx = 1  # A short program.\n",
     ],
 )
 def test_short_or_varied_responses_are_not_degenerate(response: str) -> None:
@@ -310,6 +326,33 @@ def test_short_or_varied_responses_are_not_degenerate(response: str) -> None:
 def test_a_quarter_of_distinct_words_is_just_enough() -> None:
     assert not is_degenerate("a b c " * 4)
     assert is_degenerate("a b c " * 4 + "a")
+
+
+def test_a_quarter_of_distinct_pieces_is_just_enough() -> None:
+    assert [is_degenerate("\u7532\u4e59\u4e19" * n) for n in (4, 5)] == [False, True]
+    # Eleven pieces of eight, again and again, of 45 or 44 and of 46.
+    assert not is_degenerate(("abcdefghijk" * 5)[:51])
+    assert is_degenerate(("abcdefghijk" * 5)[:52])
+
+
+def test_a_loop_in_the_second_half_of_a_long_response_is_seen() -> None:
+    varied = "The door is red and the lamp is blue, so take the coat and go."
+    assert is_degenerate(varied + "\u7684" * 70)
+    assert not is_degenerate(varied + "\u7684" * 30)
+    assert not is_degenerate("\u7684" * 30 + varied)
+
+
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason=f"the real rows are not at {SHARED}")
+def test_people_do_not_write_degenerate_text() -> None:
+    rows = json.loads((SHARED / "alpaca_1k.json").read_text(encoding="utf-8"))
+    texts = [row["output"] for row in rows if row["output"].strip()]
+    assert len(texts) > 900 and sum(map(is_degenerate, texts)) <= 2
+    code = [path.read_text(encoding="utf-8") for path in Path(__file__).parents[1].glob("*/*.py")]
+    pieces = [text[start : start + 1500] for text in code for start in range(0, len(text), 1500)]
+    assert len(pieces) > 300 and sum(map(is_degenerate, pieces)) <= 3
 
 
 WORDS = ("I", "cannot", "No.", "not", "never", "Sure,", "help", "\u2019", "", "Σ")

@@ -34,7 +34,9 @@ def judge(*phrases: str, exceptions: tuple[str, ...] = (), window: int = 40) -> 
         ("Tom's real-time  check\n\n1. \u00c9t\u00e9", "tom's real time check. 1. \u00e9t\u00e9"),
         ('He said "I can\'t" to me', "he said to me"),
         ("Say \u201cno, I can't\u201d, then go", "say then go"),
-        ('Say "no and go', "say"),
+        ('Say "no and go', "say no and go"),
+        ('A 6" "or so" and \u201cno, I', "a 6 and no, i"),
+        ("\u00ab Non, dit-il. \n\u00bbIl", "non, dit il. il"),
         ('"I can\'t," he said', "i cannot, he said"),
         ("", ""),
         ("... -- !", ""),
@@ -48,11 +50,9 @@ def judge(*phrases: str, exceptions: tuple[str, ...] = (), window: int = 40) -> 
         ("then\n```python\nx", "then. ``` python. x"),
         ("\u6211\u65e0\u6cd5\uff0c\u4f46", "\u6211 \u65e0 \u6cd5, \u4f46"),
         ('a 6" knife is "not" mine', "a 6 knife is mine"),
-        ('an open "quotation ends\nhere', "an open here"),
+        ('an open "quotation ends\nhere', "an open quotation ends. here"),
         ("\u00ab je ne peux pas \u00bb dit-il", "je ne peux pas dit il"),
         ("il dit \u00ab non \u00bb et part", "il dit et part"),
-        ("<think>\nI cannot.\n</think>\nYes", "yes"),
-        ("<think>I cannot. I", ""),
     ],
 )
 def test_words_are_written_out_and_quotations_left_out(text: str, words: str) -> None:
@@ -245,7 +245,8 @@ PIECES = st.sampled_from(
         *("I", "can", "cannot", "can't", "won", "'t", "n't", "'", "\u2019", "do", "don", "stress"),
         *("enough", "sorry", ",", ".", '"', "\u201c", "\u201d", "but", "it", "\u0130", "\u03a3"),
         *(" ", " ", " ", "\n", "-", "*", "am", "'m", "not", "able", "it's", "important", "to", "as an AI"),
-        *("here", "is", "are", "instead", "1", "step", ":", "```", "`", "dont", "<think>", "</think>"),
+        *("here", "is", "are", "instead", "1", "step", ":", "```", "`", "dont"),
+        *("<think>", "<think>a</think>"),
         *("\u6211", "\u65e0\u6cd5", "\u4ee5\u4e0b\u662f", "\uff0c", "Subject", "\u00ab", "5", "no", "why"),
     ]
 )  # fmt: skip
