@@ -108,6 +108,7 @@ class ModelError(SweeperError):
         "model.quantized": "a base model with quantised weights",
         "model.mismatch": "weights that do not belong to their configuration, or to the tokenizer",
         "model.unsupported_architecture": "a model that is not decoder-only, or cannot be scored",
+        "model.not_finite": "weights or logits that are NaN or infinite",
         "model.unreadable": "a configuration, an index or a tokenizer that cannot be read",
         "model.unsafe_weights": "a model that has only pickled weights",
         "model.unsupported": "a type of model that the memory and cost model does not know",

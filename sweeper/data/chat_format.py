@@ -1,5 +1,6 @@
 """Formats conversations as text: with the model's own chat template, Llama-2's format, or Alpaca's."""
 
+import re
 from collections.abc import Sequence
 
 from jinja2 import TemplateError
@@ -20,6 +21,14 @@ _ALPACA = (
     "Below is an instruction that describes a task. Write a response that appropriately completes "
     "the request.\n\n### Instruction:\n{prompt}\n\n### Response:\n"
 )
+
+_PROBE = Example("Where is question 4711?", "It is answer 1174")
+"""A conversation that no template holds by chance."""
+
+_THINK = re.compile(r"\s*</?think>\s*")
+
+_UNSAFE_TO_RENDER = (TemplateError, TypeError, ValueError, LookupError, AttributeError)
+"""What a template can raise: Jinja's own errors, and those of the Python it evaluates."""
 
 _LLAMA2_SYSTEM = "<<SYS>>\n{system}\n<</SYS>>\n\n"
 
@@ -77,6 +86,18 @@ class PromptFormatter:
                 part="completion",
             )
         return prompt, conversation[len(prompt) :]
+
+    def end_of_turn(self) -> str:
+        """What the format writes after an answer, for example `<|im_end|>` and a line end.
+
+        Raises:
+            DataError: see `row`; or the template loses text.
+        """
+        return self.row(_PROBE)[1].rpartition(_PROBE.completion)[2]
+
+    def messages(self, text: str, before: Sequence[Turn] = ()) -> list[Turn]:
+        """The turns that the prompt for `text` shows, with the system prompt of the settings."""
+        return self._turns(text, before)
 
     def _turns(self, text: str, before: Sequence[Turn]) -> list[Turn]:
         turns = [*before, Turn("user", text)]
@@ -145,7 +166,7 @@ class PromptFormatter:
         """Apply the chat template.
 
         Raises:
-            DataError: the template rejects the conversation, or drops its system prompt.
+            DataError: the template rejects the conversation, or loses text of it.
         """
         name = self._tokenizer.name_or_path
         try:
@@ -156,7 +177,7 @@ class PromptFormatter:
                 add_generation_prompt=add_generation_prompt,
                 date_string=CHAT_DATE,
             )
-        except TemplateError as error:
+        except _UNSAFE_TO_RENDER as error:
             roles = ", ".join(turn.role for turn in turns)
             raise DataError(
                 f"the chat template of {name} rejects the turns {roles}: {error}; use "
@@ -166,12 +187,55 @@ class PromptFormatter:
                 roles=roles,
                 part="turns",
             ) from None
-        if turns[0].role == "system" and turns[0].text.strip() not in str(text):
-            raise DataError(
-                f"the chat template of {name} drops the system prompt; use "
+        self._check_complete(turns, str(text))
+        return str(text)
+
+    def _check_complete(self, turns: Sequence[Turn], text: str) -> None:
+        """Reject a conversation of which the template has lost text, but for white space at its ends.
+
+        The messages must stand in their order; a system prompt may stand anywhere.
+
+        Raises:
+            DataError: names the message and what is lost.
+        """
+        place = 0
+        for turn in turns:
+            system = turn.role == "system"
+            for piece in pieces_of(turn.text):
+                found = text.find(piece, 0 if system else place)
+                if found < 0:
+                    raise self._lost(turn.role, piece)
+                place = place if system else found + len(piece)
+
+    def _lost(self, role: str, piece: str) -> DataError:
+        name = self._tokenizer.name_or_path
+        if role == "system":
+            return DataError(
+                f"the chat template of {name} drops the system prompt, or a part of it; use "
                 "`data.template: llama2`, or remove `system`",
                 code="data.chat_template",
                 tokenizer=name,
                 part="system prompt",
             )
-        return str(text)
+        return DataError(
+            f"the chat template of {name} loses text of the {role} message, from "
+            f"{shortened(piece)} on; use `data.template: llama2` or `alpaca`, or a chat template "
+            "that writes each message (`message['content']`, a text) as it is",
+            code="data.chat_template",
+            tokenizer=name,
+            part=f"{role} message",
+        )
+
+
+def pieces_of(message: str) -> list[str]:
+    """What must be found of a message: its text without white space at its ends.
+
+    A template may write the tags of reasoning on lines of their own, so the text on both sides of one
+    counts by itself.
+    """
+    return [piece for piece in _THINK.split(message.strip()) if piece]
+
+
+def shortened(text: str) -> str:
+    """The beginning of a text, quoted, for a message."""
+    return repr(text if len(text) <= 24 else f"{text[:24]}...")

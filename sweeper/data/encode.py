@@ -1,14 +1,19 @@
 """Tokenizes rows for training and evaluation."""
 
-from collections.abc import Sequence
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
 from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from sweeper.data.chat_format import PromptFormatter
+from sweeper.data.chat_format import PromptFormatter, pieces_of, shortened
 from sweeper.data.load import Example, Turn
 from sweeper.data.split import split_rows
 from sweeper.errors import DataError
+from sweeper.keywords.reasoning import opened_reasoning
 from sweeper.task import DataSettings
 
 
@@ -50,7 +55,44 @@ class Encoder:
         Raises:
             DataError: the template does not support these turns.
         """
-        return self._tokens(self._formatter.prompt(text, before))
+        tokens = self._tokens(self._formatter.prompt(text, before))
+        self._check_shown(self._formatter.messages(text, before), tokens)
+        return tokens
+
+    def named_prompt(self, what: str, text: str) -> tuple[int, ...]:
+        """See `prompt`; an error begins with what the prompt is, for example `harmful prompt 7`."""
+        with _named(what):
+            return self.prompt(text)
+
+    @cached_property
+    def end_token(self) -> int:
+        """The token with which the format ends an answer; generation stops there.
+
+        Raises:
+            DataError: the format ends an answer with nothing, or with text that is no token.
+        """
+        text = self._formatter.end_of_turn()
+        specials = {*self._tokenizer.all_special_ids, *self._tokenizer.added_tokens_decoder}
+        tokens = self._tokens(text)
+        first = next((i for i, token in enumerate(tokens) if token in specials), None)
+        if first is not None and not str(self._tokenizer.decode(list(tokens[:first]))).strip():
+            return tokens[first]
+        name = self._tokenizer.name_or_path
+        found = f"ends an answer with the text {shortened(text.strip())}, which is not a token"
+        raise DataError(
+            f"the chat template of {name} {found if text.strip() else 'writes nothing after an answer'}, "
+            "so generation would go on past the end of an answer; end the assistant's message with "
+            "`eos_token` or another special token in the chat template, or use `data.template: llama2` "
+            "or `alpaca`",
+            code="data.chat_template",
+            tokenizer=name,
+            part="end of turn",
+        )
+
+    @cached_property
+    def opened_reasoning(self) -> str:
+        """The tag of a reasoning block that the format opens at the end of a prompt; "" if none."""
+        return opened_reasoning(self._formatter.prompt("Hello"))
 
     def example(self, example: Example) -> Encoded:
         """The tokens of a row, truncated to `max_length`; an overlong prompt leaves an empty completion."""
@@ -64,16 +106,63 @@ class Encoder:
         """
         text, answer = self._formatter.row(example)
         prompt, both = self._tokens(text), self._tokens(text + answer)
-        if both[: len(prompt)] == prompt:
-            return Encoded(prompt, both[len(prompt) :])
-        return Encoded(prompt, self._tokens(answer))
+        apart = both[: len(prompt)] != prompt
+        row = Encoded(prompt, self._tokens(answer) if apart else both[len(prompt) :])
+        turns = self._formatter.messages(example.prompt, example.before)
+        turns.append(Turn("assistant", example.completion))
+        self._check_shown(turns, (*row.prompt, *row.completion))
+        return row
 
     def truncate(self, row: Encoded) -> Encoded:
         """The row with its completion truncated so that both fit into `max_length` tokens."""
         return Encoded(row.prompt, row.completion[: max(0, self.max_length - len(row.prompt))])
 
+    def _check_shown(self, turns: Sequence[Turn], tokens: Sequence[int]) -> None:
+        """Reject a message that its tokens do not hold, but for what the tokenizer normalizes.
+
+        Raises:
+            DataError: names the message and what is lost.
+        """
+        text = str(self._tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False))
+        for turn in turns:
+            for piece in pieces_of(turn.text):
+                if piece in text or _squeezed(piece) in (shown := _squeezed(text)):
+                    continue
+                if _squeezed(self._normalized(piece)) in shown:
+                    continue
+                name = self._tokenizer.name_or_path
+                raise DataError(
+                    f"the tokenizer of {name} has no tokens for part of the {turn.role} message "
+                    f"{shortened(piece)}; remove the row, or use a model whose tokenizer covers its "
+                    "characters",
+                    code="data.chat_template",
+                    tokenizer=name,
+                    part=f"{turn.role} message",
+                )
+
+    def _normalized(self, text: str) -> str:
+        backend = getattr(self._tokenizer, "backend_tokenizer", None)
+        normalizer = getattr(backend, "normalizer", None)
+        return text if normalizer is None else str(normalizer.normalize_str(text))
+
     def _tokens(self, text: str) -> tuple[int, ...]:
         return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+@contextmanager
+def _named(what: str) -> Iterator[None]:
+    """Begin the message of an error with the row or prompt that it is about."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(
+            f"{what}: {error}", code=error.code, **{**error.values, "row": what}
+        ) from None
+
+
+def _squeezed(text: str) -> str:
+    """The text without white space, case and compatibility forms."""
+    return re.sub(r"[\s\u2581]+", "", unicodedata.normalize("NFKC", text).casefold())
 
 
 def load_training_data(
@@ -127,12 +216,8 @@ def _fitting(
         DataError: the prompt leaves no room for a completion and `overlong_prompts` is `error`; or the
             template does not support its turns.
     """
-    try:
+    with _named(what):
         untruncated = encoder.encode_untruncated(example)
-    except DataError as error:
-        raise DataError(
-            f"{what}: {error}", code=error.code, **{**error.values, "row": what}
-        ) from None
     row = encoder.truncate(untruncated)
     if not row.completion and settings.overlong_prompts == "error":
         check_prompt(settings, encoder, row.prompt, what)

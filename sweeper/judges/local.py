@@ -23,6 +23,7 @@ from sweeper.judges.base import (
 )
 from sweeper.judges.formats import Answers, Format
 from sweeper.model.files import check_model
+from sweeper.model.finite import watched_logits
 from sweeper.model.load import choose_device, load_model, load_tokenizer, model_hash
 from sweeper.task import ModelSource
 
@@ -188,13 +189,16 @@ class GenerativeJudge(LocalJudge):
         ids = torch.tensor([[pad] * (length - len(row)) + row for row in rows])
         mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows])
         model: Any = self._model
-        found = model.generate(
-            input_ids=ids.to(self._device),
-            attention_mask=mask.to(self._device),
-            max_new_tokens=self._room,
-            do_sample=False,
-            pad_token_id=pad,
-        )
+        with watched_logits(model) as finite:
+            found = model.generate(
+                input_ids=ids.to(self._device),
+                attention_mask=mask.to(self._device),
+                max_new_tokens=self._room,
+                do_sample=False,
+                pad_token_id=pad,
+            )
+        if not finite():
+            return [abstention("the judge's logits are not finite")] * len(batch)
         texts = self._tokenizer.batch_decode(found[:, length:], skip_special_tokens=True)
         return [self._format.read(str(text)) for text in texts]
 

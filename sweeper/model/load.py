@@ -1,7 +1,7 @@
 """Loads models and tokenizers."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from transformers import (
 from sweeper.data.hub import MODEL, fetch, is_hub_id
 from sweeper.errors import ModelError
 from sweeper.model.distributed import SINGLE_PROCESS, World
+from sweeper.model.finite import all_finite
 from sweeper.model.quantized import keep_one_layout, loading_options
 from sweeper.model.sharding import shard
 from sweeper.store.provenance import source_hash
@@ -166,7 +167,8 @@ def load_model(
         architecture: The transformers class to load it with.
 
     Raises:
-        ModelError: no folder, an adapter in it, no safetensors weights, or transformers cannot load it.
+        ModelError: no folder, an adapter in it, no safetensors weights, transformers cannot load it, or
+            weights are not finite.
     """
     folder = model_folder(source)
     check_no_adapter(source)
@@ -196,9 +198,12 @@ def load_model(
     model.requires_grad_(not (frozen or quantized))
     if quantized:
         keep_one_layout(model)
+        check_finite(source, model)
         model.eval()
         return model  # type: ignore[no-any-return]
-    placed: PreTrainedModel = model.to(device) if world.size == 1 else shard(model, world, device)
+    model = model.to(device) if world.size == 1 else model
+    check_finite(source, model)
+    placed: PreTrainedModel = model if world.size == 1 else shard(model, world, device)
     placed.eval()
     return placed
 
@@ -217,6 +222,23 @@ def check_complete(source: ModelSource, missing: Iterable[str]) -> None:
             path=source.path,
             weights=absent,
         )
+
+
+def check_finite(source: ModelSource, model: PreTrainedModel) -> None:
+    """Reject weights that are NaN or infinite: attention can hide them from the logits.
+
+    Raises:
+        ModelError: names the first of them.
+    """
+    for name, weights in model.named_parameters():
+        if not all_finite([weights]):
+            raise ModelError(
+                f"{source.path}: the weights {name} hold NaN or infinite values, so nothing can be "
+                "measured; copy the model again, or save it in a dtype that holds its weights",
+                code="model.not_finite",
+                path=source.path,
+                weights=name,
+            )
 
 
 def resident_model(
@@ -258,6 +280,24 @@ def unloadable(what: str, source: ModelSource, error: Exception) -> str:
     return (
         f"cannot load the {what} of `{source.path}` from {model_folder(source)}: {first}; {remedy}"
     )
+
+
+def end_tokens(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ends: Collection[int] = ()
+) -> set[int]:
+    """The tokens that end generation: those of the model, of the tokenizer and of the chat template.
+
+    The first release of Llama 3 shows that the template's (`ends`) need not be among the others.
+    """
+    last = tokenizer.eos_token_id
+    return configured_end_tokens(model) | set(ends) | ({int(last)} if last is not None else set())
+
+
+def configured_end_tokens(model: PreTrainedModel) -> set[int]:
+    """The tokens that end generation by the model's own settings, as `generate` of transformers has it."""
+    configured = getattr(model.generation_config, "eos_token_id", None)
+    several = configured if isinstance(configured, list) else [configured]
+    return {int(token) for token in several if token is not None}
 
 
 def choose_device(name: str) -> torch.device:

@@ -10,8 +10,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save, save_file
 from transformers import AutoTokenizer
 
+from sweeper.data.encode import Encoder
 from sweeper.model.adapters import MAGNITUDE, lora_config
-from sweeper.model.load import load_model, model_folder
+from sweeper.model.load import configured_end_tokens, load_model, load_tokenizer, model_folder
 from sweeper.task import TrajectoryTask
 
 GENERATION_CONFIG = "generation_config.json"
@@ -75,13 +76,23 @@ def _peft_name(name: str) -> str:
 
 @torch.no_grad()
 def _save_model(task: TrajectoryTask, named: Mapping[str, torch.Tensor], folder: Path) -> None:
-    """Write the complete model in its training dtype, with the generation settings of the base model."""
+    """Write the complete model in its training dtype, with the generation settings of the base model.
+
+    If these do not name the token with which the template ends an answer, as it was measured, it is added.
+    """
     model = load_model(task.model, torch.device("cpu"))
     own = dict(model.named_parameters())
     for name, value in named.items():
         own[name].copy_(value)
     model.save_pretrained(folder)
     settings = model_folder(task.model) / GENERATION_CONFIG
-    (folder / GENERATION_CONFIG).unlink(missing_ok=True)
+    own_settings = folder / GENERATION_CONFIG
+    own_settings.unlink(missing_ok=True)
     if settings.is_file():
-        shutil.copyfile(settings, folder / GENERATION_CONFIG)
+        shutil.copyfile(settings, own_settings)
+    side, stops = task.data.template.test, configured_end_tokens(model)
+    encoder = Encoder(load_tokenizer(task.model), side.name, task.data.max_length, side.system)
+    if encoder.end_token not in stops:
+        written = json.loads(own_settings.read_text("utf-8")) if settings.is_file() else {}
+        written["eos_token_id"] = sorted({*stops, encoder.end_token})
+        own_settings.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")

@@ -7,7 +7,7 @@ only on its prompt's batch, not on the number of adapters, if matrix products tr
 from 16 rows on in the CPU libraries this was measured with; see docs/explanation/sharing.md).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -18,7 +18,11 @@ from sweeper.memory import TILE
 from sweeper.model.adapters import AdapterStack
 from sweeper.model.distributed import SINGLE_PROCESS, World
 from sweeper.model.kv_cache import PreallocatedLayer
+from sweeper.model.load import end_tokens
 from sweeper.model.sharding import Lockstep, is_sharded
+
+NOT_FINITE = -1
+"""Stands for the next token where the logits are NaN or infinite."""
 
 StopPredicate = Callable[[str], bool]
 """Whether a response with this beginning can be stopped early."""
@@ -34,12 +38,14 @@ class Request(NamedTuple):
 class Response(NamedTuple):
     """One decoded response and its number of generated tokens, including the end token.
 
-    `cut`: it was stopped early, because no metric depends on the rest.
+    `cut`: it was stopped early, because no metric depends on the rest. `finite`: no logit that a token was
+    chosen by was NaN or infinite; otherwise the response ends there and means nothing.
     """
 
     text: str
     tokens: int
     cut: bool
+    finite: bool = True
 
 
 class Layout(NamedTuple):
@@ -66,7 +72,18 @@ def lay_out(requests: Sequence[Request], batch_size: int, pad: int) -> list[Layo
 
 
 class Generator:
-    """Answers a fixed list of requests repeatedly, with the current weights and adapters of a model."""
+    """Answers a fixed list of requests repeatedly, with the current weights and adapters of a model.
+
+    Args:
+        tokenizer: Decodes the responses.
+        requests: The prompts.
+        max_new_tokens: The most tokens of a response.
+        batch_size: Prompts per batch.
+        world: The processes that share the requests.
+        beat: Called after every step.
+        ends: Tokens that end a response beside those of model and tokenizer.
+        opened: The text at the end of every prompt that belongs to its response: an open reasoning tag.
+    """
 
     def __init__(
         self,
@@ -77,14 +94,17 @@ class Generator:
         batch_size: int,
         world: World = SINGLE_PROCESS,
         beat: Callable[[], None] = lambda: None,
+        ends: Collection[int] = (),
+        opened: str = "",
     ) -> None:
+        self._ends, self._opened = ends, opened
         self._tokenizer = tokenizer
         self._beat = beat
         self._world = world
         self._requests = requests
         self._max_new_tokens = max_new_tokens
         self._layouts = lay_out(requests, batch_size, int(tokenizer.pad_token_id))
-        self._stable = StableText(tokenizer)
+        self._stable = StableText(tokenizer, opened)
 
     def answer(
         self,
@@ -121,7 +141,7 @@ class Generator:
         """Per adapter, the responses of this process by the number of their request."""
         responses: dict[int, dict[int, Response]] = {adapter: {} for adapter in loaded}
         paths: dict[StopPredicate | None, _Node] = {}
-        stops = end_tokens(steps.model, self._tokenizer)
+        stops = end_tokens(steps.model, self._tokenizer, self._ends)
         for layout in self._world.share(self._layouts):
             batch = _Batch(steps, stack, layout, loaded, self._max_new_tokens)
             rows = [
@@ -131,9 +151,14 @@ class Generator:
                 for request in (self._requests[index],)
             ]
             for row in self._finish(batch, rows, stops):
-                text = str(self._tokenizer.decode(row.tokens, skip_special_tokens=True))
-                responses[row.adapter][row.index] = Response(text, len(row.tokens), row.cut)
+                responses[row.adapter][row.index] = self._response(row, stops)
         return responses
+
+    def _response(self, row: "_Row", stops: set[int]) -> Response:
+        """The text of a row that is done, without its end token, which need not be a special one."""
+        tokens = row.tokens[:-1] if row.tokens[-1:] and row.tokens[-1] in stops else row.tokens
+        text = str(self._tokenizer.decode(tokens, skip_special_tokens=True))
+        return Response(self._opened + text, len(row.tokens), row.cut, row.finite)
 
     def cache_bytes(self, model: PreTrainedModel) -> int:
         """Bytes of keys and values that one adapter needs for its largest batch."""
@@ -151,6 +176,10 @@ class Generator:
         batch.watch(rows)
         for last in [False] * (self._max_new_tokens - 1) + [True]:
             for row, token in batch.tokens():
+                if token == NOT_FINITE:
+                    row.done, row.finite = True, False
+                    yield row
+                    continue
                 row.take(token)
                 if token in stops or last:
                     row.done = True
@@ -174,7 +203,7 @@ def _idle(model: PreTrainedModel, stack: AdapterStack | None) -> None:
 class _Row:
     """An unfinished response."""
 
-    __slots__ = ("adapter", "cut", "decided", "done", "index", "node", "tokens")
+    __slots__ = ("adapter", "cut", "decided", "done", "finite", "index", "node", "tokens")
 
     def __init__(
         self, adapter: int, index: int, node: "_Node", decided: StopPredicate | None
@@ -182,6 +211,7 @@ class _Row:
         self.adapter, self.index, self.node, self.decided = adapter, index, node, decided
         self.tokens: list[int] = []
         self.done = self.cut = False
+        self.finite = True
 
     def take(self, token: int) -> None:
         self.tokens.append(token)
@@ -254,7 +284,10 @@ class _Batch:
             use_cache=True,
             logits_to_keep=1,
         ).logits
-        self._next = logits[:, -1].argmax(dim=-1)
+        last = logits[:, -1]
+        best = last.argmax(dim=-1)  # A NaN is the largest value to argmax.
+        finite = last.gather(1, best[:, None])[:, 0].isfinite()
+        self._next = best.where(finite, torch.full_like(best, NOT_FINITE))
 
     def watch(self, rows: Sequence[_Row]) -> None:
         """Assign rows of the batch to responses; rows that only fill a tile belong to none."""
@@ -266,7 +299,7 @@ class _Batch:
         self._owners = [i for i in self._loaded for _ in range(self._height)]
 
     def tokens(self) -> Iterator[tuple[_Row, int]]:
-        """The next token of every row that is not done."""
+        """The next token of every row that is not done, or NOT_FINITE."""
         for row, token in zip(self._rows, self._next.tolist(), strict=True):
             if row is not None and not row.done:
                 yield row, token
@@ -276,7 +309,7 @@ class _Batch:
         self._compact()
         self._column += 1
         hidden = self._hidden[:, None, None, : self._column]
-        self._forward(self._next[:, None], self._position[:, None], hidden)
+        self._forward(self._next[:, None].clamp(min=0), self._position[:, None], hidden)
         self._position = self._position + 1
 
     def _compact(self) -> None:
@@ -312,13 +345,6 @@ def _prompt_mask(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return torch.zeros(seen.shape, dtype=dtype, device=mask.device).masked_fill_(~seen, -torch.inf)
 
 
-def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """The tokens that end generation: those of the model and of the tokenizer."""
-    configured = getattr(model.generation_config, "eos_token_id", None)
-    several = configured if isinstance(configured, list) else [configured]
-    return {int(token) for token in [*several, tokenizer.eos_token_id] if token is not None}
-
-
 class StableText:
     """Decodes the part of a token sequence that no further token can change.
 
@@ -326,8 +352,8 @@ class StableText:
     unit, across skipped special tokens), and the last two words if decoding rewrites spaces.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, opened: str = "") -> None:
+        self._tokenizer, self._opened = tokenizer, opened
         vocabulary = tokenizer.get_vocab()
         self._open = {i for token, i in vocabulary.items() if _is_byte_token(token)}
         self._open |= set(tokenizer.all_special_ids)
@@ -336,13 +362,13 @@ class StableText:
         self._rewrites = bool(tokenizer.clean_up_tokenization_spaces) or decoder == "WordPiece"
 
     def __call__(self, tokens: Sequence[int]) -> str:
-        """The stable text; special tokens are left out."""
+        """The stable text after what the prompt has opened; special tokens are left out."""
         end = len(tokens)
         while end and tokens[end - 1] in self._open:
             end -= 1
         text = str(self._tokenizer.decode(list(tokens[:end]), skip_special_tokens=True))
         text = text.rstrip("\ufffd")
-        return " ".join(text.split(" ")[:-2]) if self._rewrites else text
+        return self._opened + (" ".join(text.split(" ")[:-2]) if self._rewrites else text)
 
 
 def _is_byte_token(token: str) -> bool:

@@ -42,6 +42,7 @@ class Inputs(NamedTuple):
     """The inputs read from files, the same for all trajectories of a sweep.
 
     `encoder` encodes evaluation prompts; training rows are already encoded, with the training template.
+    `end_tokens` are those with which the training and the evaluation template end an answer.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -50,6 +51,7 @@ class Inputs(NamedTuple):
     suites: tuple[Suite, ...]
     lists: tuple[KeywordList, ...]
     hashes: dict[str, str | None]
+    end_tokens: tuple[int, ...] = ()
 
 
 def load_inputs(task: TrajectoryTask) -> Inputs:
@@ -83,6 +85,7 @@ def _load_inputs(model: ModelSource, data_key: _Hashable, evaluation_key: _Hasha
     length, sides = settings.max_length, settings.template
     trained = Encoder(tokenizer, sides.train.name, length, sides.train.system)
     encoder = Encoder(tokenizer, sides.test.name, length, sides.test.system)
+    ends = tuple(sorted({trained.end_token, encoder.end_token}))
     data = load_training_data(settings, trained, encoder)
     suites_of = {HARMFUL: evaluation.harmful, HARMLESS: evaluation.harmless}
     suites = [
@@ -98,17 +101,19 @@ def _load_inputs(model: ModelSource, data_key: _Hashable, evaluation_key: _Hasha
     if settings.filter_safety_rows:
         hashes["safety_filter"] = load_safety_filter().digest
     lists = tuple(load_keyword_list(name) for name in evaluation.keyword_lists)
-    return Inputs(tokenizer, encoder, data, tuple(suites), lists, hashes)
+    return Inputs(tokenizer, encoder, data, tuple(suites), lists, hashes, ends)
 
 
 def _suite(
     name: str, sources: Sequence[PromptSuite], settings: DataSettings, encoder: Encoder
 ) -> Suite:
     prompts = load_suite(sources)
-    tokens = tuple(encoder.prompt(prompt.text) for prompt in prompts)
-    for prompt, ids in zip(prompts, tokens, strict=True):
-        check_prompt(settings, encoder, ids, f"{name} prompt {prompt.id}")
-    return Suite(name, tuple(prompts), tokens)
+    tokens = []
+    for prompt in prompts:
+        what = f"{name} prompt {prompt.id}"
+        tokens.append(encoder.named_prompt(what, prompt.text))
+        check_prompt(settings, encoder, tokens[-1], what)
+    return Suite(name, tuple(prompts), tuple(tokens))
 
 
 def preflight(task: TrajectoryTask) -> dict[str, int]:

@@ -14,6 +14,7 @@ from sweeper.metrics import LIKELIHOOD_METRICS, TEXT_METRICS
 from sweeper.model.adapters import AdapterStack
 from sweeper.model.batches import collate
 from sweeper.model.distributed import SINGLE_PROCESS, World
+from sweeper.model.finite import watched_logits
 from sweeper.scoring.generate import Generator, Request, Response
 from sweeper.scoring.harness import NO_SCORES, Harness, HarnessScores
 from sweeper.scoring.inputs import Inputs, Suite
@@ -57,6 +58,15 @@ class StoppedScoring(NamedTuple):
     requests_left: int
 
 
+class FailedScoring(NamedTuple):
+    """The result of a scoring whose logits or losses are not finite: nothing was measured."""
+
+    message: str
+
+
+ScoringResult = Scores | StoppedScoring | FailedScoring
+
+
 class Scorer:
     """Scores readouts on the suites and held-out rows of a task, without changing weights.
 
@@ -96,6 +106,8 @@ class Scorer:
                     batch_size=settings.batch_size,
                     world=world,
                     beat=beat,
+                    ends=inputs.end_tokens,
+                    opened=inputs.encoder.opened_reasoning,
                 ),
             )
             for part in self._cut(settings.batch_size * world.size)
@@ -140,15 +152,15 @@ class Scorer:
     ) -> list[Scores]:
         """Score every loaded adapter, or the model itself, in eval mode, without stopping early.
 
-        A metric that cannot be measured is omitted.
+        A metric that cannot be measured is omitted, and so is an adapter whose logits are not finite.
         """
         results = self.score_or_stop(model, stack, [False] * adapters)
         return [scores for scores in results if isinstance(scores, Scores)]
 
     def score_or_stop(
         self, model: PreTrainedModel, stack: AdapterStack | None, may_stop: Sequence[bool]
-    ) -> list[Scores | StoppedScoring]:
-        """Score every loaded adapter, or the model itself, until a stop rule ends it.
+    ) -> list[ScoringResult]:
+        """Score every loaded adapter, or the model itself, until a stop rule or a NaN ends it.
 
         Args:
             model: The model, in eval mode.
@@ -158,23 +170,33 @@ class Scorer:
         adapters = len(may_stop)
         answers: list[dict[int, Response]] = [{} for _ in range(adapters)]
         unsafe = [0] * adapters
-        results: dict[int, Scores | StoppedScoring] = {}
+        results: dict[int, ScoringResult] = {}
         left = list(range(adapters))
         for part, generator in self._parts:
             for adapter, mine in zip(left, generator.answer(model, stack, left), strict=True):
                 answers[adapter].update(zip(part, mine, strict=True))
-                if may_stop[adapter]:
+                bad = sum(not response.finite for response in mine)
+                if bad:
+                    results[adapter] = _not_finite(f"the logits of {bad} of {len(mine)} prompts")
+                elif may_stop[adapter]:
                     unsafe[adapter] += self._unsafe(part, mine)
                     stopped = self._stopped(answers[adapter], unsafe[adapter])
                     results |= {} if stopped is None else {adapter: stopped}
             left = [adapter for adapter in left if adapter not in results]
             if not left:
                 break
-        read = self._likelihoods(model, stack, left)
-        ran = self._harness_metrics(model, stack, left)
-        for adapter, likelihoods, harness in zip(left, read, ran, strict=True):
+        read = dict(zip(left, self._likelihoods(model, stack, left), strict=True))
+        if self._heldout:
+            bad_losses = _not_finite("the losses of the held-out rows")
+            results |= {adapter: bad_losses for adapter in left if not read[adapter]}
+        left = [adapter for adapter in left if adapter not in results]
+        for adapter, harness in zip(left, self._harness_metrics(model, stack, left), strict=True):
             responses = [answers[adapter][i] for i in range(self.requests)]
-            results[adapter] = self._scores(responses, likelihoods, harness)
+            results[adapter] = (
+                _not_finite("the logits on a task of lm_eval")
+                if harness is None
+                else self._scores(responses, read[adapter], harness)
+            )
         return [results[adapter] for adapter in range(adapters)]
 
     def _unsafe(self, part: Sequence[int], answers: Sequence[Response]) -> int:
@@ -278,9 +300,9 @@ class Scorer:
 
     def _harness_metrics(
         self, model: PreTrainedModel, stack: AdapterStack | None, adapters: Sequence[int]
-    ) -> list[HarnessScores]:
-        """Per adapter, the scores of lm-evaluation-harness, one adapter after the other."""
-        found: list[HarnessScores] = []
+    ) -> list[HarnessScores | None]:
+        """Per adapter, the scores of lm-evaluation-harness, one by one; None if logits are not finite."""
+        found: list[HarnessScores | None] = []
         for number in adapters:
             if stack is not None:
                 stack.arrange([number])
@@ -289,10 +311,19 @@ class Scorer:
                 continue
             hook = model.register_forward_pre_hook(lambda *arguments: self._beat())
             try:
-                found.append(self._harness.measure(model))
+                with watched_logits(model) as finite:
+                    scores = self._harness.measure(model)
+                found.append(scores if finite() else None)
             finally:
                 hook.remove()
         return found
+
+
+def _not_finite(what: str) -> FailedScoring:
+    return FailedScoring(
+        f"{what} are NaN or infinite, so nothing was measured; lower the learning rate, or use another "
+        "`model.dtype`"
+    )
 
 
 def _suite_lines(

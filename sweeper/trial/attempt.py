@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
-from sweeper.errors import TrainingDivergedError
+from sweeper.errors import ModelError, TrainingDivergedError
 from sweeper.memory import micro_batch_rows
 from sweeper.model.averaging import swapped_weights
 from sweeper.model.batches import Batch, collate
 from sweeper.model.load import choose_device, precision
-from sweeper.scoring.score import Scores, StoppedScoring
+from sweeper.scoring.score import FailedScoring, ScoringResult
 from sweeper.store.records import TrialRecord
 from sweeper.task import ComputeSettings, Readout, Segment, equal_parts
 from sweeper.trial.failure import Failure, Limits, attempt_failure, failure_of
@@ -215,16 +215,27 @@ class _PackRun:
     def _read(self, due: Sequence[PathReadout]) -> Iterator[list[TrialRecord]]:
         """Measure readouts, as many at once as fit, all durable before they are yielded."""
         self._resources.scored_model.eval()
-        for part in equal_parts(due, self._readouts_together()):
+        sound = []
+        for path, readout in due:
+            self._heartbeat.enter("evaluate", [path])
+            if path.has_finite_weights(readout):
+                sound.append((path, readout))
+            else:
+                yield _failed(path, readout, "the trained weights are NaN or infinite")
+        for part in equal_parts(sound, self._readouts_together()):
             began = time.monotonic()
             weights = [path.weights(readout) for path, readout in part]
             self._workload.readouts = len(part)
             self._heartbeat.enter("evaluate", [path for path, _ in part])
             with precision(self._task.model, self._resources.device), _eagerly(self._task.compute):
                 scores = self._score(part, weights)
-            spent = (time.monotonic() - began) / sum(len(score.lines) for score in scores)
+            lines = sum(len(item.lines) for item in scores if not isinstance(item, FailedScoring))
+            spent = (time.monotonic() - began) / max(1, lines)
             records = []
             for (path, readout), score, used in zip(part, scores, weights, strict=True):
+                if isinstance(score, FailedScoring):
+                    records += _failed(path, readout, score.message)
+                    continue
                 path.pending.seconds["evaluate"] = spent * len(score.lines)
                 if self._task.stop is not None:
                     path.pending.seconds["prompt"] = spent
@@ -242,7 +253,7 @@ class _PackRun:
 
     def _score(
         self, part: Sequence[PathReadout], weights: Sequence[list[torch.Tensor]]
-    ) -> list[Scores | StoppedScoring]:
+    ) -> list[ScoringResult]:
         model, stack, scorer = (
             self._resources.scored_model,
             self._resources.scored_stack,
@@ -255,6 +266,12 @@ class _PackRun:
         adapters = [path.adapter for path, _ in part if path.adapter is not None]
         with stack.loaded(adapters, weights):
             return scorer.score_or_stop(model, stack, may_stop)
+
+
+def _failed(path: RunningPath, readout: Readout, message: str) -> list[TrialRecord]:
+    """The `failed` record of a readout whose weights, logits or losses are not finite."""
+    error = ModelError(message, code="model.not_finite")
+    return path.pending.fail([readout], failure_of(error, path.pending.stage))
 
 
 def _charge(stage: str, began: float, paths: Sequence[RunningPath]) -> None:

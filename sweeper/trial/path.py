@@ -11,6 +11,7 @@ from sweeper.errors import SweeperError
 from sweeper.model.adapters import Adapter
 from sweeper.model.batches import RowOrder, micro_batches
 from sweeper.model.checkpoint import State, read_checkpoints, weights_hash, write_checkpoint
+from sweeper.model.finite import all_finite
 from sweeper.model.saved import serialize_weights
 from sweeper.model.sharding import full_tensor
 from sweeper.scoring.score import Scores, StoppedScoring
@@ -162,6 +163,10 @@ class RunningPath:
         if averaged is None:
             return list(values)
         return [value.to(own.dtype) for value, own in zip(averaged, values, strict=True)]
+
+    def has_finite_weights(self, readout: Readout) -> bool:
+        """Whether no weight of a readout is NaN or infinite, in any process."""
+        return all(self.pending.world.gather(all_finite(self.weights(readout))))
 
     def keep(
         self, readout: Readout, scores: Scores | StoppedScoring, weights: Sequence[torch.Tensor]

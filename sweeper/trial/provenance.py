@@ -11,11 +11,12 @@ from sweeper.task import HarnessSettings, TrajectoryTask
 
 
 class Loaded(NamedTuple):
-    """What a trial has loaded: its inputs, the commit of its model, the name of its device."""
+    """What a trial has loaded: inputs, the commit of its model, the name of its device, its end tokens."""
 
     inputs: Inputs
     commit: str | None
     device: str
+    end_tokens: tuple[int, ...] = ()
 
 
 def provenance(
@@ -45,6 +46,7 @@ def provenance(
             "batch_size": task.evaluation.batch_size,
             "stop_generation_early": task.evaluation.stop_generation_early,
             "answer_extractor": task.evaluation.answer_extractor,
+            "end_tokens": {} if loaded is None else _named_tokens(loaded),
         },
         "lm_eval": _described(task.evaluation.lm_eval),
         "model": {
@@ -78,6 +80,12 @@ def _quantization(task: TrajectoryTask) -> dict[str, Any]:
 
 STAGES = ("load", "train", "evaluate")
 """What the seconds of a record are spent on."""
+
+
+def _named_tokens(loaded: Loaded) -> dict[str, int]:
+    """The tokens that end a response, by their text."""
+    tokenizer = loaded.inputs.tokenizer
+    return {str(tokenizer.convert_ids_to_tokens(token)): token for token in loaded.end_tokens}
 
 
 def _described(harness: HarnessSettings | None) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ from sweeper.errors import ModelError
 from sweeper.model.adapters import AdapterStack, new_adapter
 from sweeper.model.distributed import World
 from sweeper.model.gpu_memory import usable_bytes
-from sweeper.model.load import choose_device, load_model, model_commit, resident_model
+from sweeper.model.load import choose_device, end_tokens, load_model, model_commit, resident_model
 from sweeper.model.logits import compiled_part
 from sweeper.scoring.inputs import load_inputs
 from sweeper.scoring.score import Scorer
@@ -77,7 +77,8 @@ def acquire(pending: Sequence[PendingReadouts], heartbeat: Heartbeat) -> Iterato
                 code="model.unsupported",
             )
         name = "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device)
-        loaded = Loaded(inputs, model_commit(task.model), name)
+        ends = sorted(end_tokens(model, inputs.tokenizer, inputs.end_tokens))
+        loaded = Loaded(inputs, model_commit(task.model), name, tuple(ends))
         paths = tuple(_path(one, pending, model, loaded) for one in pending)
         heartbeat.follow(paths)
         if (first := paths[0].adapter) is not None:

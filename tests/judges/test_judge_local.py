@@ -3,10 +3,11 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from support.judge_models import WINDOW, write_classifier, write_generative
 from support.raising import raises
 from support.world import World
@@ -187,10 +188,9 @@ def test_a_special_token_in_a_response_is_read_as_text(tmp_path: Path) -> None:
 
 def test_scores_that_are_not_finite_are_an_abstention(tmp_path: Path) -> None:
     write_classifier(tmp_path, ("safe", "unsafe"))
-    weights = load_file(tmp_path / "model.safetensors")
-    weights["score.weight"][0, 0] = float("nan")
-    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
     judge = ClassifierJudge(str(tmp_path), device="cpu")
+    head: Any = judge._model.get_submodule("score")
+    head.weight.data[0, 0] = float("nan")
     assert verdicts(judge, "a0") == [
         Judgement(None, None, "the classifier's scores are not finite")
     ]

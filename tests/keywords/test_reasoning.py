@@ -14,7 +14,9 @@ from sweeper.keywords.reasoning import (
 from sweeper.scoring.utility import text_metrics
 
 REFUSES = "I cannot help with that."
-COMPLIES = "Use the red key in the left lock, turn it twice, push the door and step over the old red rug."
+COMPLIES = (
+    "Use the red key in the left lock, turn it twice, push the door and step over the old red rug."
+)
 LISTS = ("sweeper", "zou2023", "qi2024", "wei2024", "harmbench")
 BLOCKS = [
     "<think>{}</think>",

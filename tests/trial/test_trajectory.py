@@ -20,6 +20,7 @@ from sweeper.scoring.inputs import preflight
 from sweeper.spec import parse_spec
 from sweeper.store.folder import RunFolder, TrialStorage
 from sweeper.store.records import metrics_from_samples
+from sweeper.store.samples import LOSS, TOKENS
 from sweeper.sweep.verify import solo_task
 from sweeper.task import ModelSource, TrajectoryTask, Tuning
 from sweeper.trial.run import run_trajectory
@@ -169,7 +170,7 @@ def test_a_diverging_path_ends_failed_with_its_step_and_keeps_what_came_before(
 
     def poisoned(self: PathTrainer, loss: torch.Tensor, schedule: Schedule) -> None:
         finish(self, loss, schedule)
-        if self.step == 2:
+        if self.step == 3:
             with torch.no_grad():
                 self.parameters[1].fill_(float("nan"))
 
@@ -182,7 +183,7 @@ def test_a_diverging_path_ends_failed_with_its_step_and_keeps_what_came_before(
     for record in late:
         assert record.reason is not None
         assert record.reason["class"] == "TrainingDivergedError"
-        assert record.reason["step"] == 3
+        assert record.reason["step"] == 4
         assert record.reason["stage"] == "train"
         assert not record.metrics
 
@@ -192,12 +193,17 @@ def test_an_objective_that_cannot_be_measured_is_unscored_not_a_number(
 ) -> None:
     spec = spec_with(tiny_world, learning_rate=4e-3)
     task = next(t for t in tasks_of(spec) if len(t.readouts) > 3)
-    task = replace(task, objectives=("heldout_loss", "unsafe_rate"))
-    monkeypatch.setattr("sweeper.scoring.score.likelihood_samples", lambda names, sums, tokens: {})
+    evaluation = replace(task.evaluation, utility_metrics=("perplexity",))
+    task = replace(task, objectives=("perplexity", "unsafe_rate"), evaluation=evaluation)
+
+    def large(names: object, sums: object, tokens: list[int]) -> dict[str, tuple[float, ...]]:
+        return {LOSS: tuple(2000.0 * count for count in tokens), TOKENS: tuple(tokens)}
+
+    monkeypatch.setattr("sweeper.scoring.score.likelihood_samples", large)
     for record in run_all(task, tmp_path).values():
         assert record.status == "unscored"
-        assert record.reason == {"missing_metrics": ["heldout_loss"]}
-        assert "heldout_loss" not in record.metrics
+        assert record.reason == {"missing_metrics": ["perplexity"]}
+        assert "perplexity" not in record.metrics
 
 
 def test_any_other_crash_is_a_failed_record_with_its_stage(
