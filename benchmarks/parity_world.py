@@ -54,10 +54,11 @@ seeds: [0]
 
 @dataclass(frozen=True)
 class World:
-    """The folder of model and prompts, and the file of training rows."""
+    """The folder of model and prompts, the file of training rows, and changes of the sweep."""
 
     root: Path
     rows: Path
+    changes: tuple[str, ...] = ()
 
 
 def build(root: Path, rows: Path = ROWS) -> World:
@@ -104,18 +105,23 @@ def build(root: Path, rows: Path = ROWS) -> World:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         LlamaForCausalLM(config).save_pretrained(root / "model", safe_serialization=True)
-    prompts = [{"prompt": f"Say {word}."} for word in ("yes", "no")]
-    text = "".join(f"{json.dumps(row)}\n" for row in prompts)
-    (root / "prompts.jsonl").write_text(text, encoding="utf-8")
+    write_prompts(root)
     return World(root, rows)
 
 
+def write_prompts(root: Path) -> None:
+    """The prompts that a trial has to answer at its end."""
+    prompts = [{"prompt": f"Say {word}."} for word in ("yes", "no")]
+    text = "".join(f"{json.dumps(row)}\n" for row in prompts)
+    (root / "prompts.jsonl").write_text(text, encoding="utf-8")
+
+
 def spec_of(world: World, *overrides: str) -> SweepSpec:
-    """The sweep, with `key.path=value` overrides."""
+    """The sweep, with `key.path=value` overrides; those of the world come last."""
     text = SPEC.format(
         root=world.root, rows=world.rows, length=MAX_LENGTH, batch=BATCH, steps=STEPS
     )
-    return parse_spec(text, overrides=overrides)
+    return parse_spec(text, overrides=[*overrides, *world.changes])
 
 
 def task_of(spec: SweepSpec) -> TrajectoryTask:

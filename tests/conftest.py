@@ -6,6 +6,7 @@ import pytest
 from support.browser import chromium, opened  # noqa: F401  Fixtures of every test.
 from support.command import Command, in_process
 from support.hub_cache import use_cache
+from support.smollm2 import measurements, smollm2  # noqa: F401  The same.
 from support.snapshot import Snapshot
 from support.world import World, make_world, spec_text
 

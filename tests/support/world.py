@@ -108,10 +108,11 @@ def build_model(
     model.save_pretrained(folder, safe_serialization=True)
 
 
-def make_world(root: Path) -> World:
+def make_world(root: Path, model: Path | None = None) -> World:
     """A model folder (safetensors, byte-level BPE, chat template) and the four data files.
 
-    24 training rows, 6 held-out rows, 8 harmful and 6 harmless prompts.
+    24 training rows, 6 held-out rows, 8 harmful and 6 harmless prompts. With `model`, that folder is
+    used and none is built.
     """
     pairs, harmful, harmless = _pairs(), _harmful(), _harmless()
     texts = [text for row in pairs for text in row.values()]
@@ -119,13 +120,14 @@ def make_world(root: Path) -> World:
     texts += ["I'm sorry, but I cannot help with that.", "I can't help with that."]
     world = World(
         root=root,
-        model=root / "model",
+        model=model or root / "model",
         train=write_jsonl(root / "train.jsonl", [row for i, row in enumerate(pairs) if i % 5]),
         heldout=write_jsonl(root / "heldout.jsonl", pairs[::5]),
         harmful=write_jsonl(root / "harmful.jsonl", harmful),
         harmless=write_jsonl(root / "harmless.jsonl", harmless),
     )
-    build_model(world.model, texts)
+    if model is None:
+        build_model(world.model, texts)
     return world
 
 
