@@ -65,7 +65,7 @@ CLI = (
 
 HEAVY = {
     "bitsandbytes": {"model/quantized.py", "trial/optimizers.py"},
-    "datasets": {"scoring/harness.py", "data/hub.py"},
+    "datasets": {"scoring/harness.py", "data/datasets_package.py"},
     "jinja2": {
         "launch/templates.py",
         "report/page.py",
@@ -95,7 +95,7 @@ HEAVY = {
             "fronts",
         )
     },
-    "pyarrow": {"store/mirror.py", "data/hub.py", "data/files.py"},
+    "pyarrow": {"store/mirror.py", "data/folders.py", "data/files.py"},
     "pydantic": {
         "runs/fields.py",
         "runs/outputs.py",

@@ -8,6 +8,7 @@ import typer
 
 from sweeper.cli import show
 from sweeper.cli.options import JsonOption, RunArgument, SetOption, SpecArgument, app, open_run
+from sweeper.data.load import unread_data
 from sweeper.runs.clean import clean as delete
 from sweeper.runs.clean import leftovers
 from sweeper.runs.command_outputs import (
@@ -78,7 +79,7 @@ def prefetch(spec: SpecArgument, set_: SetOption = None, json_: JsonOption = Fal
         state = item.commit or f"sha256 {(item.sha256 or '')[:12]}"
         rows.append((item.what, item.name, state, show.size(item.size_bytes), item.place))
     show.table("Fetched and checked", rows)
-    show.rows(found.rows)
+    show.rows(found.rows, unread_data(loaded.data, loaded.evaluation))
     show.line(f"on a node without network: {command}")
 
 

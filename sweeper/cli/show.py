@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
@@ -118,8 +118,8 @@ def accounting(name: str, counted: Accounting) -> None:
         line(f"note: {note}")
 
 
-def rows(counts: Mapping[str, int]) -> None:
-    """Numbers of training and held-out rows, and of rows left out or truncated."""
+def rows(counts: Mapping[str, int], unread: Iterable[str] = ()) -> None:
+    """Numbers of training and held-out rows, of rows left out or truncated; and data files not read."""
     changed = [
         f"{name.replace('_', ' ')} {count:,}"
         for name, count in counts.items()
@@ -130,6 +130,8 @@ def rows(counts: Mapping[str, int]) -> None:
         f"data: {counts['train_rows']:,} rows to train on, {counts['heldout_rows']:,} held out; "
         f"{', '.join(changed) or 'none left out'}{known}"
     )
+    for files in unread:
+        line(f"data: {files}")
 
 
 def outcome(decision: Decision | str | None, *, told: bool = False) -> None:

@@ -8,6 +8,7 @@ import typer
 
 from sweeper.cli import interrupts, show
 from sweeper.cli.options import JsonOption, RunArgument, SetOption, SpecArgument, app, open_run
+from sweeper.data.load import unread_data
 from sweeper.estimate import saved
 from sweeper.estimate.epochs import count_epoch_rows, epochs_text
 from sweeper.estimate.inputs import on_gpus, this_machine
@@ -57,7 +58,7 @@ def plan(
     if (epochs := epochs_text(loaded)) is not None:
         show.line(epochs)
     if found.rows is not None:
-        show.rows(found.rows)
+        show.rows(found.rows, unread_data(loaded.data, loaded.evaluation))
     if (cost := found.estimate) is None:
         show.line(f"no estimate: {found.estimate_missing}")
     else:
@@ -99,7 +100,7 @@ def run(
             overwrite=overwrite,
             memory_check=memory_check,
             disk_check=disk_check,
-            on_rows=show.rows,
+            on_rows=lambda rows: show.rows(rows, unread_data(loaded.data, loaded.evaluation)),
             on_disk_need=lambda need: show.disk(
                 need, free_disk_bytes(folder.root), loaded.compute.disk_quota_gib
             ),

@@ -18,7 +18,7 @@ def read_file(path: Path) -> list[dict[str, Any]]:
         DataError: missing, unreadable, of another format, or malformed; see `json_rows`, `csv_records`.
         MissingExtraError: a .parquet file, and the package pyarrow is not installed.
     """
-    reader = READERS.get(path.suffix)
+    reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise DataError(
             f"{path}: expected a .json, .jsonl, .csv, .tsv or .parquet file, or a hub id",

@@ -6,10 +6,10 @@ downloaded them. Code in a repository is never executed, and pickled weights are
 
 import re
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn
 
-from sweeper.errors import DataError, MissingExtraError, ModelError
-from sweeper.task import DataSource
+from sweeper.data.datasets_package import datasets_package
+from sweeper.errors import DataError, ModelError
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*|[A-Za-z0-9][\w-]*")
 
@@ -77,7 +77,7 @@ def fetch(path: str, revision: str | None, kind: Kind = DATA, *, download: bool 
 
 
 def _snapshot(path: str, revision: str | None, kind: Kind, download: bool) -> Path:
-    no_data = kind is DATA and _datasets().config.HF_HUB_OFFLINE
+    no_data = kind is DATA and datasets_package().config.HF_HUB_OFFLINE
     import huggingface_hub as hub
     from huggingface_hub import errors
 
@@ -155,75 +155,6 @@ def how_to_fetch() -> str:
         "run `sweeper prefetch SPEC` on a machine with network access; the cache is "
         f"{constants.HF_HUB_CACHE} (under HF_HOME)"
     )
-
-
-def read_folder(folder: Path, source: DataSource) -> Any:
-    """Load a split of a folder of data files as a `datasets.Dataset`.
-
-    `split` defaults to `train`, or to the only split; `subset` to the default configuration.
-
-    Raises:
-        MissingExtraError: the package `datasets` is not installed.
-        DataError: no data files, unreadable ones, or no such subset or split.
-    """
-    datasets = _datasets()
-    import pyarrow
-
-    place, name = str(folder), source.name
-    unreadable = (datasets.exceptions.DatasetsError, pyarrow.ArrowException, ValueError, OSError)
-    datasets.disable_progress_bars()
-    try:
-        subsets = datasets.get_dataset_config_names(place)
-        default = datasets.get_dataset_default_config_name(place)
-        _one_of(name, "subset", source.subset, subsets, default)
-        parts = datasets.load_dataset(place, name=source.subset)
-    except unreadable as error:
-        raise DataError(
-            f"{name}: `datasets` cannot read the files in {folder}: "
-            f"{_first_line(error.__cause__ or error)}",
-            code="data.malformed",
-            path=folder,
-        ) from None
-    splits = list(parts)
-    default = splits[0] if len(splits) == 1 else "train" if "train" in splits else None
-    return parts[_one_of(name, "split", source.split, splits, default)]
-
-
-def _one_of(
-    name: str, key: str, requested: str | None, known: list[str], default: str | None
-) -> str:
-    """The requested subset or split, or the default.
-
-    Raises:
-        DataError: unknown, or none requested and there is no default.
-    """
-    selected = requested or default
-    if selected not in known:
-        missing = f"no {key} `{requested}`" if requested else f"no default {key}"
-        raise DataError(
-            f"{name} has {missing}; set `{key}` to one of {', '.join(known)}",
-            code="data.unknown_split",
-            key=key,
-            found=requested,
-            known=known,
-        )
-    return selected
-
-
-def _datasets() -> Any:
-    """The package `datasets`, imported only here because local files do not need it.
-
-    Raises:
-        MissingExtraError: it is not installed.
-    """
-    try:
-        import datasets
-    except ImportError:
-        raise MissingExtraError(
-            "data sets from the hub and folders of data files need the package datasets; install "
-            "`sweeper-llm[train]`, or use a local .json, .jsonl or .csv file"
-        ) from None
-    return datasets
 
 
 def _first_line(error: BaseException) -> str:

@@ -28,8 +28,7 @@ def json_rows(path: Path) -> Iterator[dict[str, Any]]:
     else:
         _refuse_single_value(path, text, start)
         values = _lines(path, text)
-    surrogates = "\\ud" in text.lower()
-    for number, (line, row) in enumerate(values, start=1):
+    for number, (line, row, raw) in enumerate(values, start=1):
         if not isinstance(row, dict):
             found = (
                 json.dumps(row)[:20] if row is None or isinstance(row, bool) else type(row).__name__
@@ -37,19 +36,21 @@ def json_rows(path: Path) -> Iterator[dict[str, Any]]:
             raise malformed(
                 path, line, f"row {number}: expected an object, found {found}", row=number
             )
-        if surrogates:
+        if "\\ud" in raw or "\\uD" in raw:
             _refuse_surrogates(path, line, number, row)
         yield row
 
 
-def _items(path: Path, text: str, start: int) -> Iterator[tuple[int, Any]]:
-    """The items of a list, each with the line on which it begins."""
+def _items(path: Path, text: str, start: int) -> Iterator[tuple[int, Any, str]]:
+    """The items of a list, each after the line on which it begins and before its text."""
     position = _skip_blank(text, start + 1)
+    line, begin = 1, 0
     closed = text.startswith("]", position)
     while not closed:
-        line = line_at(text, position)
+        line += text.count("\n", begin, position)
+        begin = position
         item, position = _decoded(path, text, position)
-        yield line, item
+        yield line, item, text[begin:position]
         position = _skip_blank(text, position)
         closed = text.startswith("]", position)
         if not closed and not text.startswith(",", position):
@@ -63,8 +64,8 @@ def _items(path: Path, text: str, start: int) -> Iterator[tuple[int, Any]]:
         raise malformed(path, line_at(text, rest), "malformed JSON: text after the list of rows")
 
 
-def _lines(path: Path, text: str) -> Iterator[tuple[int, Any]]:
-    """The value on each line that is not blank, with its line number."""
+def _lines(path: Path, text: str) -> Iterator[tuple[int, Any, str]]:
+    """The value on each line that is not blank, after its number and before its text."""
     for number, line in enumerate(io.StringIO(text, newline=None), start=1):
         start = _skip_blank(line, 0)
         if start == len(line):
@@ -74,7 +75,7 @@ def _lines(path: Path, text: str) -> Iterator[tuple[int, Any]]:
             raise malformed(
                 path, number, "malformed JSON: text after the object; expected one object per line"
             )
-        yield number, value
+        yield number, value, line
 
 
 def _decoded(path: Path, text: str, start: int, line: int | None = None) -> tuple[Any, int]:
@@ -113,7 +114,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_unique)
 
 
 def _refuse_single_value(path: Path, text: str, start: int) -> None:
-    if path.suffix != ".json" or start == len(text):
+    if path.suffix.lower() != ".json" or start == len(text):
         return
     try:
         _, end = _DECODER.raw_decode(text, start)

@@ -8,10 +8,17 @@ from typing import NamedTuple
 from sweeper.data.formats import Cells, Example, Turn, columns_of, examples_of
 from sweeper.data.hub import MODEL, fetch, is_hub_id
 from sweeper.data.prompt_hash import prompt_split_of
-from sweeper.data.rows import Row, read_rows, rows_hash, select_rows
-from sweeper.data.suites import resolve_suite, suite_columns, suite_rows
-from sweeper.errors import DataError
-from sweeper.task import DataSource, PromptSuite, Source, TrajectoryTask
+from sweeper.data.rows import Row, read_rows, rows_hash, select_rows, unread_files
+from sweeper.data.suites import has_own_files, resolve_suite, suite_columns, suite_rows
+from sweeper.errors import DataError, MissingExtraError
+from sweeper.task import (
+    DataSettings,
+    DataSource,
+    EvaluationSettings,
+    PromptSuite,
+    Source,
+    TrajectoryTask,
+)
 
 __all__ = [
     "Example",
@@ -25,6 +32,7 @@ __all__ = [
     "load_suite",
     "pin_revisions",
     "read_examples",
+    "unread_data",
 ]
 
 
@@ -233,3 +241,28 @@ def pin_revisions(task: TrajectoryTask) -> TrajectoryTask:
 def data_hash(source: DataSource) -> str | None:
     """Identifies the contents of a source, published suites included; see `rows.rows_hash`."""
     return rows_hash(resolve_suite(source))
+
+
+def unread_data(data: DataSettings, evaluation: EvaluationSettings) -> list[str]:
+    """For each source with data files that are not read: which are read, and which are not.
+
+    Sources that cannot be opened here have none; reading them says why.
+    """
+    sources: dict[str, Sequence[DataSource | None]] = {
+        "train": [data.train],
+        "heldout": [data.heldout],
+        "harmful": evaluation.harmful,
+        "harmless": evaluation.harmless,
+    }
+    found = []
+    for what, group in sources.items():
+        for source in group:
+            if source is None or has_own_files(source):
+                continue
+            try:
+                unread = unread_files(resolve_suite(source))
+            except (DataError, MissingExtraError):
+                continue
+            if unread is not None:
+                found.append(f"{what}: {source.name} {unread}")
+    return found

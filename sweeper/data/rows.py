@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from sweeper.data.files import read_column, read_file
-from sweeper.data.hub import fetch, is_hub_id, read_folder
+from sweeper.data.folders import open_folder
+from sweeper.data.hub import fetch, is_hub_id
 from sweeper.errors import DataError
 from sweeper.store.provenance import source_hash
 from sweeper.task import DataSource
@@ -76,7 +77,7 @@ def _opened(source: DataSource) -> Any:
     """All rows as a list, or as a `datasets.Dataset`, which only materializes the rows that are used."""
     path = Path(source.path)
     if is_hub_id(source.path):
-        return read_folder(fetch(source.path, source.revision), source)
+        return open_folder(fetch(source.path, source.revision), source).rows()
     if source.revision is not None:
         raise DataError(
             f"{path}: `revision` applies to hub data sets, but this is a local path; remove it",
@@ -85,7 +86,7 @@ def _opened(source: DataSource) -> Any:
             key="revision",
         )
     if path.is_dir():
-        return read_folder(path, source)
+        return open_folder(path, source).rows()
     for name in ("subset", "split"):
         if getattr(source, name) is not None:
             raise DataError(
@@ -95,6 +96,18 @@ def _opened(source: DataSource) -> Any:
                 key=name,
             )
     return read_file(path)
+
+
+def unread_files(source: DataSource) -> str | None:
+    """Which files of a folder or hub data set are read and which are not; None if none is left out.
+
+    Raises:
+        DataError, MissingExtraError: see `read_rows`; or a hub data set is not in the cache.
+    """
+    if is_hub_id(source.path):
+        return open_folder(fetch(source.path, source.revision, download=False), source).unread
+    path = Path(source.path)
+    return open_folder(path, source).unread if path.is_dir() else None
 
 
 def headerless_rows(paths: Sequence[Path], column: str) -> list[Row]:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from sweeper.data.hub import fetch, is_hub_id
 from sweeper.data.rows import Row, headerless_rows, read_rows
 from sweeper.errors import DataError
-from sweeper.task import PromptSuite, Source
+from sweeper.task import DataSource, PromptSuite, Source
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -94,6 +94,12 @@ def resolve_suite(source: Source) -> Source:
         split=source.split or suite.split,
         where={**suite.where, **source.where},
     )
+
+
+def has_own_files(source: DataSource) -> bool:
+    """Whether a source is a published suite of single-column files, all of which are read."""
+    suite = getattr(source, "suite", None)
+    return suite is not None and PUBLISHED[suite].files is not None
 
 
 def suite_rows(source: PromptSuite) -> list[Row]:

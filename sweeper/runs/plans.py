@@ -8,7 +8,7 @@ import pandas as pd
 import yaml
 
 from sweeper import spec as sweep_files
-from sweeper.errors import SpecError, SweeperError
+from sweeper.errors import DataError, SpecError, SweeperError
 from sweeper.estimate import DiskNeed, Estimate, Tokens, disk_data, duration_text
 from sweeper.estimate.decision_cost import decision_cost
 from sweeper.estimate.epochs import count_epoch_rows
@@ -140,6 +140,7 @@ def plan(
 
     Raises:
         SpecError: the sweep is not valid.
+        DataError: data files that cannot be used.
         SweeperError: the grid is too large; with `calibrate`, something that training needs is missing.
     """
     spec = count_epoch_rows(as_spec(sweep))
@@ -159,10 +160,33 @@ def plan(
     return Plan(spec, made, cost, rows, _disk(made, spec, workers, tokens))
 
 
+_ABSENT = tuple(
+    f"data.{problem}"
+    for problem in (
+        "not_found",
+        "builtin",
+        "gated",
+        "not_on_hub",
+        "unknown_revision",
+        "not_cached",
+        "not_fetched",
+    )
+)
+"""Codes of errors about data that are not on this machine."""
+
+
 def _tokens(made: SweepPlan, spec: SweepSpec) -> Tokens | str:
-    """The counts of the data, or why it cannot be read: a plan is useful without them."""
+    """The counts of the data, or why there is none here: a plan is useful without them.
+
+    Raises:
+        DataError: there are data, but they cannot be used.
+    """
     try:
         return planned_tokens(made, spec)
+    except DataError as error:
+        if error.code not in _ABSENT:
+            raise
+        return str(error)
     except SweeperError as error:
         return str(error)
 

@@ -287,6 +287,46 @@ def test_plan_without_an_estimate_still_plans(
     assert found["trajectories"] == 4
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "problem"),
+    [
+        (
+            "a.jsonl",
+            r'{"prompt": "p \ud83d", "completion": "c"}',
+            r"1: row 1: `prompt` holds half a",
+        ),
+        ("a.csv", 'prompt,completion\np,c\nq,"d\nr,e\n', "3: malformed CSV: a quotation mark"),
+        ("a.jsonl", '{"prompt": "p", "prompt": "q"}', "1: malformed JSON: duplicate key"),
+    ],
+)
+def test_a_plan_refuses_damaged_data(
+    command: Command, sweep: Path, tmp_path: Path, name: str, text: str, problem: str
+) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    for override in (f"data.train.path={path}", f"evaluation.harmful={{path: {path}}}"):
+        code, out, err = command("plan", sweep, "--set", override)
+        assert (code, out) == (2, "")
+        assert err.startswith(f"error: {path}:{problem}") and err.count("\n") == 1
+
+
+def test_a_plan_names_the_files_that_are_not_read(
+    command: Command, sweep: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mine").mkdir()
+    for name in ("train", "test"):
+        write_jsonl(tmp_path / "mine" / f"{name}.jsonl", [{"prompt": name, "completion": "c"}])
+    place = tmp_path / "mine"
+    out = command("plan", sweep, "--set", f"data.train={{path: {place}}}")[1]
+    assert f"data: train: {place} reads train.jsonl (split train), not test.jsonl\n" in out
+    write_jsonl(place / "more.jsonl", [{"prompt": "p", "completion": "c"}])
+    code, _, err = command("plan", sweep, "--set", f"data.train={{path: {place}}}")
+    assert (
+        code == 2
+        and "more.jsonl not at all, because of names or formats; set `split: train`" in err
+    )
+
+
 def test_no_worker_is_refused(command: Command, sweep: Path) -> None:
     code, out, err = command("plan", sweep, "--workers", "0")
     assert (code, out) == (2, "")
