@@ -174,8 +174,7 @@ def _dry_run(source: ModelSource, model: PreTrainedModel, tuning: Tuning) -> Non
     if whole and idle:
         raise ModelError(
             f"tuning.lora_target_modules: {len(idle)} of the layers are not used for text, for example "
-            f"`{min(idle)}`, so an adapter there would never be trained; name the layers of the language "
-            "model, for example `language_model.layers.0.self_attn.q_proj`",
+            f"`{min(idle)}`, so an adapter there would never be trained; name other layers",
             code="model.unsupported_layer",
             layer=min(idle),
         )

@@ -11,8 +11,16 @@ from safetensors.torch import load_file, save, save_file
 from transformers import AutoTokenizer
 
 from sweeper.data.encode import Encoder
+from sweeper.errors import ModelError
 from sweeper.model.adapters import MAGNITUDE, lora_config
-from sweeper.model.load import configured_end_tokens, load_model, load_tokenizer, model_folder
+from sweeper.model.load import (
+    LOAD_ERRORS,
+    configured_end_tokens,
+    load_model,
+    load_tokenizer,
+    model_folder,
+    unloadable,
+)
 from sweeper.task import TrajectoryTask
 
 GENERATION_CONFIG = "generation_config.json"
@@ -52,7 +60,14 @@ def save_weights(task: TrajectoryTask, weights: Path, folder: Path) -> None:
     write = _save_adapter if task.tuning.has_adapter else _save_model
     write(task, named, folder)
     source = model_folder(task.model)
-    AutoTokenizer.from_pretrained(source, trust_remote_code=False).save_pretrained(folder)
+    try:
+        AutoTokenizer.from_pretrained(source, trust_remote_code=False).save_pretrained(folder)
+    except LOAD_ERRORS as error:
+        raise ModelError(
+            unloadable("tokenizer", task.model, error),
+            code="model.unreadable",
+            path=task.model.path,
+        ) from None
 
 
 def _save_adapter(task: TrajectoryTask, named: Mapping[str, torch.Tensor], folder: Path) -> None:

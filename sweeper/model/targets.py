@@ -16,7 +16,8 @@ def target_layers(model: PreTrainedModel, tuning: Tuning) -> tuple[str, ...]:
     """The full names of the layers with an adapter, in the model's order.
 
     A target is the name of a layer or the end of it, from a dot on, as in peft. `all-linear` is every
-    linear layer but the output layer.
+    linear layer but the output layer. Only the language model counts, not the vision tower of a model that
+    has one.
 
     Args:
         model: The model; its weights are not read, so they may be on the meta device.
@@ -26,12 +27,13 @@ def target_layers(model: PreTrainedModel, tuning: Tuning) -> tuple[str, ...]:
         ModelError: a target that no layer has; one that matches the output layer, the embeddings or a layer
             that is not linear; `all-linear` beside others, or in a model without linear layers.
     """
+    decoder = set(model.get_decoder().modules())
     modules = dict(model.named_modules())
     tables = {id(model.get_output_embeddings()), id(model.get_input_embeddings())}
     linear = {
         name: layer
         for name, layer in modules.items()
-        if isinstance(layer, torch.nn.Linear) and id(layer) not in tables
+        if isinstance(layer, torch.nn.Linear) and layer in decoder and id(layer) not in tables
     }
     targets = tuning.lora_target_modules
     if ALL_LINEAR in targets:
@@ -40,7 +42,8 @@ def target_layers(model: PreTrainedModel, tuning: Tuning) -> tuple[str, ...]:
     matches = {target: [name for name in modules if _matches(name, target)] for target in targets}
     _check_known(matches, linear, model)
     for target, names in matches.items():
-        for name in names:
+        inside = [name for name in names if modules[name] in decoder]
+        for name in inside or names:
             if name not in linear:
                 _refuse(target, name, modules[name], id(modules[name]) in tables)
     wanted = {name for names in matches.values() for name in names}
@@ -92,9 +95,12 @@ def _check_known(
 
 def _refuse(target: str, name: str, layer: torch.nn.Module, table: bool) -> None:
     what = "the output layer or the embeddings" if table else f"a {type(layer).__name__}"
+    what += (
+        "" if table or not isinstance(layer, torch.nn.Linear) else " outside of the language model"
+    )
     raise ModelError(
         f"{KEY}: `{target}` matches `{name}`, {what}; adapters are added to linear layers inside the "
-        "blocks only: name those, or use `tuning.method: full`",
+        "blocks of the language model only: name those, or use `tuning.method: full`",
         code="model.unsupported_layer",
         layer=target,
     )

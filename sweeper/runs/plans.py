@@ -1,6 +1,8 @@
 """`sweeper.load_spec` and `sweeper.plan`: validate a sweep and estimate its cost."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from sweeper.errors import DataError, SpecError, SweeperError
 from sweeper.estimate import DiskNeed, Estimate, Tokens, disk_data, duration_text
 from sweeper.estimate.decision_cost import decision_cost
 from sweeper.estimate.epochs import count_epoch_rows
-from sweeper.estimate.inputs import plan_disk, plan_estimate, planned_tokens
+from sweeper.estimate.inputs import local_path, plan_disk, plan_estimate, planned_tokens
 from sweeper.planning import Accounting, Trajectory, make_plan
 from sweeper.planning import Plan as SweepPlan
 from sweeper.runs.command_outputs import PlanOutput
@@ -141,10 +143,12 @@ def plan(
     Raises:
         SpecError: the sweep is not valid.
         DataError: data files that cannot be used.
+        ModelError: the model is a local folder that no trial could train.
         SweeperError: the grid is too large; with `calibrate`, something that training needs is missing.
     """
     spec = count_epoch_rows(as_spec(sweep))
     made = make_plan(spec)
+    _check_local_model(made, spec)
     tokens: Tokens | str
     cost: Estimate | str
     if calibrate:
@@ -173,6 +177,27 @@ _ABSENT = tuple(
     )
 )
 """Codes of errors about data that are not on this machine."""
+
+
+def _check_local_model(made: SweepPlan, spec: SweepSpec) -> None:
+    """Check a model folder whose weights are here, if the package to read them with is.
+
+    Raises:
+        ModelError: see `model.files.check_model` and `model.architecture.check_architecture`.
+    """
+    try:
+        folder = Path(local_path(spec.model.path))
+    except DataError:
+        return
+    if not any(folder.glob("*.safetensors")) or find_spec("transformers") is None:
+        return
+    from sweeper.model.architecture import check_architecture  # These need torch.
+    from sweeper.model.files import check_model
+
+    source = replace(spec.model, path=str(folder))
+    headers = check_model(source)
+    for tuning in dict.fromkeys(trajectory.tuning for trajectory in made.trajectories):
+        check_architecture(source, tuning, headers)
 
 
 def _tokens(made: SweepPlan, spec: SweepSpec) -> Tokens | str:

@@ -195,6 +195,41 @@ def test_prefetch_ends_in_one_message(
     assert re.search(message, " ".join(err.split())), err
 
 
+@pytest.mark.parametrize("name", ["an adapter beside weights", "truncated", "an encoder"])
+def test_plan_run_and_trial_end_in_the_same_message(
+    tiny_world: World, sweep: Path, command: Command, tmp_path: Path, name: str
+) -> None:
+    damage, message = FOLDERS[name]
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_world.model, folder)
+    options = ("--set", f"model.path={folder}")
+    assert command("plan", sweep, *options, "--tasks", tmp_path / "tasks")[0] == 0
+    damage(folder)
+    task = min((tmp_path / "tasks").glob("*.json"))
+    for words in (
+        ("plan", sweep, *options),
+        ("run", sweep, *options, "--out", tmp_path / "run"),
+        ("trial", task, "--out", tmp_path / "trial"),
+    ):
+        code, _, err = command(*words)
+        assert (code, err.count("error: ")) == (2, 1), (words, err)
+        assert re.search(message, " ".join(err.split())), err
+        assert "Traceback" not in err
+    assert not (tmp_path / "run" / "records.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    "targets", ["[lm_head]", "[q_proj, lm_head]", "[all-linear, v_proj]", "[mlp.q_proj]"]
+)
+def test_targets_are_checked_by_prefetch_and_plan(
+    sweep: Path, command: Command, targets: str
+) -> None:
+    for word in ("prefetch", "plan"):
+        code, out, err = command(word, sweep, "--set", f"tuning.lora_target_modules={targets}")
+        assert (code, out) == (2, "")
+        assert err.startswith("error: tuning.lora_target_modules: ")
+
+
 def test_what_is_only_unused_is_accepted(
     tiny_world: World, sweep: Path, command: Command, tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ import torch
 from support.architectures import build, model_folder
 from support.raising import raises
 from support.world import World
-from transformers import PreTrainedModel
+from transformers import Gemma3Config, Gemma3ForConditionalGeneration, PreTrainedModel
 
 from sweeper.model.adapters import Adapter, AdapterStack, new_adapter
 from sweeper.model.architecture import check_architecture
@@ -158,3 +158,24 @@ def test_experts_are_refused_before_anything_starts_and_attention_beside_them_is
         return
     with raises(code):
         check_architecture(source, lora(*targets))
+
+
+def test_of_a_model_that_sees_images_the_language_model_is_adapted() -> None:
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
+    text = {
+        **sizes,
+        "num_hidden_layers": 1,
+        "vocab_size": 64,
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+    }
+    vision = {**sizes, "num_hidden_layers": 1, "image_size": 28, "patch_size": 14}
+    with torch.device("meta"):
+        model = Gemma3ForConditionalGeneration(Gemma3Config(text_config=text, vision_config=vision))
+    layer = "model.language_model.layers.0.self_attn.q_proj"
+    assert target_layers(model, lora("q_proj")) == (layer,)
+    every = target_layers(model, lora(ALL_LINEAR))
+    assert len(every) == 7 and all("language_model" in name for name in every)
+    with raises("model.unsupported_layer", layer="fc1") as caught:
+        target_layers(model, lora("fc1"))
+    assert "outside of the language model" in str(caught.value)
