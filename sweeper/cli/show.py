@@ -123,11 +123,12 @@ def rows(counts: Mapping[str, int], unread: Iterable[str] = ()) -> None:
     changed = [
         f"{name.replace('_', ' ')} {count:,}"
         for name, count in counts.items()
-        if count and name not in ("train_rows", "heldout_rows")
+        if count and name not in ("train_rows", "heldout_rows", "safety_rows")
     ]
+    mixed = f" (safety rows: {counts['safety_rows']:,})" if counts.get("safety_rows") else ""
     known = "" if "truncated_completions" in counts else "; a run counts overlong and cut rows, too"
     line(
-        f"data: {counts['train_rows']:,} rows to train on, {counts['heldout_rows']:,} held out; "
+        f"data: {counts['train_rows']:,} rows to train on{mixed}, {counts['heldout_rows']:,} held out; "
         f"{', '.join(changed) or 'none left out'}{known}"
     )
     for files in unread:

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import NamedTuple
@@ -166,7 +166,10 @@ def _squeezed(text: str) -> str:
 
 
 def load_training_data(
-    settings: DataSettings, encoder: Encoder, scored: Encoder | None = None
+    settings: DataSettings,
+    encoder: Encoder,
+    scored: Encoder | None = None,
+    asked: Collection[str] = (),
 ) -> TrainingData:
     """Read, split and encode the rows of a sweep; see `split.split_rows` for the split.
 
@@ -174,18 +177,21 @@ def load_training_data(
         settings: The data sources, and how they are split.
         encoder: Encodes the training rows.
         scored: Encodes the held-out rows; `encoder` if not given.
+        asked: Hashes of the prompts that the model is scored on; see `split_rows`.
 
     Raises:
         DataError: see `split_rows`; or a prompt is too long and `overlong_prompts` is `error`; or all
             prompts are too long.
         MissingExtraError: see `split_rows`.
     """
-    split = split_rows(settings)
+    split = split_rows(settings, asked)
     counts = {**split.counts, "dropped_overlong_prompts": 0, "truncated_completions": 0}
     counts |= {"dropped_overlong_heldout": 0, "truncated_heldout": 0}
     encoded, heldout = [], []
-    for number, example in split.train.items():
-        row, fits = _fitting(settings, encoder, example, f"prompt of training row {number}")
+    named = [(f"training row {number}", row) for number, row in split.train.items()]
+    named += [(f"safety row {number}", row) for number, row in split.safety.items()]
+    for name, example in named:
+        row, fits = _fitting(settings, encoder, example, f"prompt of {name}")
         counts["dropped_overlong_prompts"] += not row.completion
         counts["truncated_completions"] += bool(row.completion) and not fits
         encoded += [row] if row.completion else []

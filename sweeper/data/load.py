@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from sweeper.data.formats import Cells, Example, Turn, columns_of, examples_of
 from sweeper.data.hub import MODEL, fetch, is_hub_id
-from sweeper.data.prompt_hash import prompt_split_of
+from sweeper.data.prompt_hash import normalized_prompt_hash, prompt_split_of
 from sweeper.data.rows import Row, read_rows, rows_hash, select_rows, unread_files
 from sweeper.data.suites import has_own_files, resolve_suite, suite_columns, suite_rows
 from sweeper.errors import DataError, MissingExtraError
@@ -32,6 +32,7 @@ __all__ = [
     "load_suite",
     "pin_revisions",
     "read_examples",
+    "scored_prompt_hashes",
     "unread_data",
 ]
 
@@ -99,6 +100,17 @@ def load_suite(sources: Sequence[PromptSuite]) -> list[Prompt]:
         for name, source in zip(names, sources, strict=True)
         for prompt in load_prompts(source)
     ]
+
+
+def scored_prompt_hashes(evaluation: EvaluationSettings) -> frozenset[str]:
+    """The hashes of every prompt that a sweep may be scored on, in both splits of its suites.
+
+    Raises:
+        DataError, MissingExtraError: see `load_prompts`.
+    """
+    sources = (*evaluation.harmful, *evaluation.harmless)
+    whole = [replace(item, prompt_split="all", rows=None, sample_seed=None) for item in sources]
+    return frozenset(normalized_prompt_hash(p.text) for item in whole for p in load_prompts(item))
 
 
 def load_prompts(source: PromptSuite) -> list[Prompt]:
@@ -224,12 +236,13 @@ def pin_revisions(task: TrajectoryTask) -> TrajectoryTask:
 
     data, evaluation, model = task.data, task.evaluation, task.model
     heldout = None if data.heldout is None else pin(data.heldout)
+    safety = None if data.safety is None else pin(data.safety)
     if is_hub_id(model.path):
         model = replace(model, revision=fetch(model.path, model.revision, MODEL).name)
     return replace(
         task,
         model=model,
-        data=replace(data, train=pin(data.train), heldout=heldout),
+        data=replace(data, train=pin(data.train), heldout=heldout, safety=safety),
         evaluation=replace(
             evaluation,
             harmful=tuple(pin(source) for source in evaluation.harmful),

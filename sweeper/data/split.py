@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib import resources
@@ -19,19 +19,27 @@ _STRAIGHT = str.maketrans({"\u2018": "'", "\u2019": "'", "\u02bc": "'"})
 
 
 class Split(NamedTuple):
-    """Training rows and held-out rows by row number, and counts of the dropped rows.
+    """Training rows, held-out rows and safety rows by row number, and counts of the dropped rows.
 
-    `counts` has `train_rows` and `heldout_rows`, and the numbers of dropped rows:
+    `safety` holds the rows of `data.safety` that are mixed into the training rows. `counts` has
+    `train_rows`, `heldout_rows`, `safety_rows` where rows are mixed in, and the numbers of dropped rows:
 
     - `dropped_blank_rows`, `dropped_blank_heldout`: rows without a prompt or without a completion
     - `dropped_safety_rows`: training rows that the safety filter matches
     - `dropped_near_heldout`: training rows that duplicate a held-out row
     - `dropped_heldout_duplicates`: held-out rows that duplicate another one
+    - `dropped_scored_prompts`: training rows that ask a prompt of a suite; only where there are any
     """
 
     train: dict[int, Example]
     heldout: dict[int, Example]
     counts: dict[str, int]
+    safety: dict[int, Example] = {}  # noqa: RUF012 - never changed
+
+    @property
+    def rows(self) -> list[Example]:
+        """The rows that are trained on."""
+        return [*self.train.values(), *self.safety.values()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +72,17 @@ def load_safety_filter() -> SafetyFilter:
     return SafetyFilter(**{**raw, "phrases": tuple(raw["phrases"])})
 
 
-def split_rows(settings: DataSettings) -> Split:
+def split_rows(settings: DataSettings, scored: Collection[str] = ()) -> Split:
     """Read and split the rows of a sweep; rows excluded by `rows` and `where` are not counted.
 
     Rows are duplicates if their prompts differ only in case, white space and punctuation of prose (see
     `normalized_prompt`). No held-out row duplicates another one, and no training row duplicates a held-out
     one. Without a held-out source, one row for each of the `heldout_rows` prompts with the smallest hashes
     is held out, independent of the row order and the seed.
+
+    Args:
+        settings: The sources.
+        scored: Hashes of prompts that the model is scored on; no training row asks one of them.
 
     Raises:
         DataError: see `load.read_examples`; or no training row is left.
@@ -91,17 +103,60 @@ def split_rows(settings: DataSettings) -> Split:
             for number in numbers
         }
     held = heldout if settings.heldout is None else {}
-    kept = {n: row for n, row in train.items() if n not in near and n not in held}
+    rest = {n: row for n, row in train.items() if n not in near and n not in held}
+    kept = _unscored(rest, scored)
     if not kept:
         raise DataError(
             f"{settings.train.path}: no training rows are left of {len(train)} after holding out "
-            f"{len(heldout)}; add rows or lower `heldout_rows`",
+            f"{len(heldout)} and leaving out {len(rest)} that ask a prompt of a suite; add rows or lower "
+            "`heldout_rows`",
             code="data.empty",
             path=settings.train.path,
             heldout=len(heldout),
         )
     counts["dropped_near_heldout"] = len(near)
-    return Split(kept, heldout, {"train_rows": len(kept), "heldout_rows": len(heldout), **counts})
+    if len(kept) < len(rest):
+        counts["dropped_scored_prompts"] = len(rest) - len(kept)
+    safety = _safety_rows(settings, len(kept), heldout, scored)
+    counts |= {"safety_rows": len(safety)} if settings.safety_share else {}
+    sizes = {"train_rows": len(kept), "heldout_rows": len(heldout)}
+    return Split(kept, heldout, {**sizes, **counts}, safety)
+
+
+def _unscored(rows: Mapping[int, Example], scored: Collection[str]) -> dict[int, Example]:
+    """The rows whose last user message is not a prompt that the model is scored on."""
+    if not scored:
+        return dict(rows)
+    return {n: row for n, row in rows.items() if normalized_prompt_hash(row.prompt) not in scored}
+
+
+def _safety_rows(
+    settings: DataSettings, rows: int, heldout: Mapping[int, Example], scored: Collection[str]
+) -> dict[int, Example]:
+    """The safety rows that are mixed into `rows` others: `safety_share` of all, to the nearest row.
+
+    Those with the smallest prompt hashes, so that a larger share keeps the rows of a smaller one. None asks
+    what is asked by a held-out row, a suite or another one.
+
+    Raises:
+        DataError: there are too few.
+    """
+    share = settings.safety_share
+    if settings.safety is None or not share:
+        return {}
+    found = _unscored(read_examples(settings.safety).kept, scored)
+    held = _by_prompt_hash(heldout)
+    first = [min(ns) for key, ns in sorted(_by_prompt_hash(found).items()) if key not in held]
+    count = round(share / (1 - share) * rows)
+    if len(first) < count:
+        raise DataError(
+            f"{settings.safety.path}: safety_share {share:g} of {rows} training rows takes {count} safety "
+            f"rows with different prompts, but there are {len(first)}; add rows, or lower safety_share",
+            code="data.empty",
+            path=settings.safety.path,
+            key="safety_share",
+        )
+    return {number: found[number] for number in first[:count]}
 
 
 def _training_rows(settings: DataSettings) -> tuple[dict[int, Example], dict[str, int]]:

@@ -2,18 +2,19 @@
 
 from dataclasses import replace
 
+from sweeper.data.load import scored_prompt_hashes
 from sweeper.data.split import split_rows
 from sweeper.estimate.inputs import local_path
 from sweeper.planning import steps_of
 from sweeper.planning.configurations import readout_axes
 from sweeper.spec import SweepSpec
-from sweeper.task import DataSettings
+from sweeper.task import DataSettings, EvaluationSettings, Source
 
 
 def count_epoch_rows(spec: SweepSpec) -> SweepSpec:
     """The spec with `rows_per_epoch`, where its space has `num_epochs`; else the spec itself.
 
-    Counted are the training rows that are left after blank, filtered and held-out rows and, with
+    Counted are the training rows that are left after blank, filtered, held-out and scored rows and, with
     `overlong_prompts: drop`, those whose prompt leaves no room for an answer.
 
     Raises:
@@ -23,8 +24,9 @@ def count_epoch_rows(spec: SweepSpec) -> SweepSpec:
     if spec.space.num_epochs is None or spec.rows_per_epoch is not None:
         return spec
     data = _local(spec.data)
+    scored = scored_prompt_hashes(_local_suites(spec.evaluation))
     if data.overlong_prompts == "error":
-        rows = len(split_rows(data).train)
+        rows = len(split_rows(data, scored).rows)
     else:
         from sweeper.data.encode import Encoder, load_training_data  # It needs transformers.
         from sweeper.model.load import load_tokenizer
@@ -32,18 +34,30 @@ def count_epoch_rows(spec: SweepSpec) -> SweepSpec:
         model = replace(spec.model, path=local_path(spec.model.path))
         template = data.template.train
         encoder = Encoder(load_tokenizer(model), template.name, data.max_length, template.system)
-        rows = load_training_data(data, encoder).counts["train_rows"]
+        rows = load_training_data(data, encoder, asked=scored).counts["train_rows"]
     return spec.model_copy(update={"rows_per_epoch": rows})
 
 
 def _local(data: DataSettings) -> DataSettings:
     """The settings with the files of `builtin:` sources."""
-    heldout = data.heldout
     return replace(
         data,
-        train=replace(data.train, path=local_path(data.train.path)),
-        heldout=None if heldout is None else replace(heldout, path=local_path(heldout.path)),
+        train=_local_source(data.train),
+        heldout=data.heldout and _local_source(data.heldout),
+        safety=data.safety and _local_source(data.safety),
     )
+
+
+def _local_suites(evaluation: EvaluationSettings) -> EvaluationSettings:
+    return replace(
+        evaluation,
+        harmful=tuple(map(_local_source, evaluation.harmful)),
+        harmless=tuple(map(_local_source, evaluation.harmless)),
+    )
+
+
+def _local_source(source: Source) -> Source:
+    return replace(source, path=local_path(source.path)) if source.path else source
 
 
 def epochs_text(spec: SweepSpec) -> str | None:

@@ -199,8 +199,15 @@ def peak_memory(
 def pack_key(trajectory: Trajectory) -> object:
     """Equal for trajectories that may train together; see `plan.make_packs`."""
     together = trajectory.tuning.has_adapter and trajectory.steps > 0
+    if not together:
+        return trajectory.trajectory_id
+    tuning = trajectory.tuning
     return (
-        (trajectory.seed, trajectory.settings.batch_size) if together else trajectory.trajectory_id
+        trajectory.seed,
+        trajectory.settings.batch_size,
+        tuning.lora_target_modules,
+        tuning.use_dora,
+        repr(trajectory.data),
     )
 
 

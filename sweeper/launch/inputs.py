@@ -98,6 +98,7 @@ def _places(raw: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
         ("search", raw["search"], "warm_start"),
         ("data.train", data["train"], "path"),
         ("data.heldout", data.get("heldout"), "path"),
+        ("data.safety", data.get("safety"), "path"),
         ("evaluation.lm_eval", evaluation.get("lm_eval"), "include_path"),
     ]
     for name in ("harmful", "harmless"):

@@ -19,7 +19,7 @@ from sweeper.spec import (
     InterpolateAverage,
     SweepSpec,
 )
-from sweeper.spec.space import ADAPTER_AXES
+from sweeper.spec.space import ADAPTER_AXES, DATA_AXES
 from sweeper.task import (
     ADAMW,
     FULL_TUNING,
@@ -29,6 +29,7 @@ from sweeper.task import (
     Feedback,
     ModelSource,
     OptimizerSettings,
+    Template,
     Tuning,
     as_written,
 )
@@ -72,6 +73,7 @@ class Configuration:
     role: Role
     values: Mapping[str, Any]
     tuning: Tuning
+    data: DataSettings
     settings: OptimizerSettings
     step: int
     average: Average
@@ -258,15 +260,17 @@ def _average_controls(spec: SweepSpec, configuration: Configuration) -> Iterator
     if configuration.settings.feedback is not None:
         rate = configuration.settings.learning_rate * (1 - configuration.settings.feedback.decay)
         twin = {**point, "learning_rate": float(f"{rate:.12g}"), "average": "raw"}
-        yield _configuration(spec, twin, "learning_rate_control")
+        yield _configuration(spec, twin, "learning_rate_control", configuration)
     if configuration.values["average"] != "raw":
-        yield _configuration(spec, {**point, "average": "raw"}, "unaveraged_control")
+        raw = {**point, "average": "raw"}
+        yield _configuration(spec, raw, "unaveraged_control", configuration)
     if configuration.average.kind == "ema":
         assert configuration.average.decay is not None
         weight = float(f"{configuration.average.decay**configuration.step:.6g}")
         if NEGLIGIBLE_WEIGHT <= weight < 1:
             average = {"kind": "interpolate", "weight": weight}
-            yield _configuration(spec, {**point, "average": average}, "interpolation_control")
+            mixed = {**point, "average": average}
+            yield _configuration(spec, mixed, "interpolation_control", configuration)
 
 
 _AVERAGES = {
@@ -286,8 +290,13 @@ _FIXED: dict[str, Any] = {
 """Values of the fields that a control does not set: the trainers' defaults."""
 
 
-def _configuration(spec: SweepSpec, point: Mapping[str, Any], role: Role) -> Configuration:
-    """Resolve one point: ratios to steps, retention to decay, missing fields to defaults."""
+def _configuration(
+    spec: SweepSpec, point: Mapping[str, Any], role: Role, of: Configuration | None = None
+) -> Configuration:
+    """Resolve one point: ratios to steps, retention to decay, missing fields to defaults.
+
+    `of` is the configuration that a control belongs to; both have the same adapter and data.
+    """
     given = {**_FIXED, **point}
     step = steps_of(spec, given)
     scheduler = given["lr_scheduler_type"]
@@ -302,12 +311,14 @@ def _configuration(spec: SweepSpec, point: Mapping[str, Any], role: Role) -> Con
     resolved = {name: given[name] for name in _STATED}
     resolved |= {"warmup_steps": warmup, "decay_steps": decay}
     settings = OptimizerSettings(**resolved, feedback=feedback)
-    tuning = _tuning(spec, given)
-    values = {**resolved, "max_steps": step, "average": label, **_fixed_values(spec, tuning)}
+    tuning = _tuning(spec, given) if of is None else of.tuning
+    data = replace(spec.data, **_searched(DATA_AXES, given)) if of is None else of.data
+    fixed = _fixed_values(spec, tuning, data)
+    values = {**resolved, "max_steps": step, "average": label, **fixed}
     identity = short_hash(without_later(values))
     if spec.optimizers == (ADAMW,):
         values = without_later(values)
-    return Configuration(identity, role, values, tuning, settings, step, average)
+    return Configuration(identity, role, values, tuning, data, settings, step, average)
 
 
 def without_later(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -344,39 +355,45 @@ def _read_average(raw: Any, step: int) -> tuple[Average, Feedback | None, str]:
 def _tuning(spec: SweepSpec, given: Mapping[str, Any]) -> Tuning:
     if not spec.tuning.has_adapter:
         return FULL_TUNING
-    searched = {name: given[name] for name in ADAPTER_AXES if given.get(name) is not None}
-    return replace(spec.tuning, **searched)
+    return replace(spec.tuning, **_searched(ADAPTER_AXES, given))
+
+
+def _searched(axes: Sequence[str], given: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: given[name] for name in axes if given.get(name) is not None}
 
 
 _MODEL = tuple(item.name for item in stated_fields(ModelSource) if item.name != "path")
 
-_SEPARATE = ("train", "heldout", "heldout_rows", "template")
-"""Fields of `data` that a configuration states in another form."""
+_SEPARATE = ("train", "heldout", "heldout_rows", "template", "safety", "safety_share")
+"""Fields of `data` that a configuration states in another form, or only where they are used."""
 
 _DATA = tuple(item.name for item in stated_fields(DataSettings) if item.name not in _SEPARATE)
 
-FIXED_NAMES = ("model", *_MODEL, "train", "heldout", "template", *_DATA)
-"""The values that all configurations of a sweep share, except those of the tuning."""
+_SAFETY = ("safety", "safety_share")
+
+FIXED_NAMES = ("model", *_MODEL, "train", "heldout", "template", *_DATA, *_SAFETY)
+"""The values of model and data; the last two only where safety rows are mixed in."""
 
 
-def _fixed_values(spec: SweepSpec, tuning: Tuning) -> dict[str, Any]:
-    """Values that every configuration of a sweep shares and that are part of its id."""
+def _fixed_values(spec: SweepSpec, tuning: Tuning, data: DataSettings) -> dict[str, Any]:
+    """The values of adapter, model and data that are part of an id."""
     adapter = as_written(tuning) if tuning.has_adapter else {"method": tuning.method}
-    data = as_written(spec.data)
+    written = as_written(data)
+    mixed = {"safety": written["safety"], "safety_share": data.safety_share} if data.safety else {}
     return {
         **adapter,
         "model": spec.model.path,
         **{name: getattr(spec.model, name) for name in _MODEL},
-        "train": data["train"],
-        "heldout": data.get("heldout", {"heldout_rows": spec.data.heldout_rows}),
-        "template": _template(spec),
-        **{name: getattr(spec.data, name) for name in _DATA},
+        "train": written["train"],
+        "heldout": written.get("heldout", {"heldout_rows": data.heldout_rows}),
+        "template": _template(data.template),
+        **{name: getattr(data, name) for name in _DATA},
+        **mixed,
     }
 
 
-def _template(spec: SweepSpec) -> Any:
+def _template(template: Template) -> Any:
     """The template's name if both sides are equal and have no system prompt, else all of it."""
-    template = spec.data.template
     if template.train == template.test and template.train.system is None:
         return template.train.name
     return as_written(template)

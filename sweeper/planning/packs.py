@@ -65,6 +65,8 @@ def _key(task: TrajectoryTask, by_seed: bool) -> object:
     return (
         task.optimizer.batch_size,
         task.tuning.lora_target_modules,
+        task.tuning.use_dora,
+        repr(task.data),
         task.seed if by_seed else None,
     )
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from sweeper.planning.configurations import CANDIDATE, default_control
 from sweeper.planning.trajectories import Plan, Trajectory, segment_of
 from sweeper.spec import SweepSpec
+from sweeper.spec.space import DATA_AXES
 from sweeper.task import RateLimit, Readout, Source, StopRules, TrajectoryTask
 
 
@@ -35,7 +36,8 @@ class _SharedSettings:
         data, evaluation = spec.data, spec.evaluation
         self._model = replace(spec.model, path=resolve(spec.model.path))
         heldout = None if data.heldout is None else opened(data.heldout)
-        self._data = replace(data, train=opened(data.train), heldout=heldout)
+        safety = None if data.safety is None else opened(data.safety)
+        self._data = replace(data, train=opened(data.train), heldout=heldout, safety=safety)
         self._evaluation = replace(
             evaluation,
             harmful=tuple(map(opened, evaluation.harmful)),
@@ -64,7 +66,7 @@ class _SharedSettings:
             seed=trajectory.seed,
             model=self._model,
             tuning=trajectory.tuning,
-            data=self._data,
+            data=replace(self._data, **{n: getattr(trajectory.data, n) for n in DATA_AXES}),
             optimizer=trajectory.settings,
             evaluation=self._evaluation,
             compute=self._compute

@@ -7,7 +7,7 @@ step where each is read; `_path` holds exactly those numbers.
 import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sweeper.planning.configurations import (
     FIXED_NAMES,
@@ -18,7 +18,7 @@ from sweeper.planning.configurations import (
     without_later,
 )
 from sweeper.spec import SweepSpec
-from sweeper.task import OptimizerSettings, Segment, Tuning
+from sweeper.task import DataSettings, OptimizerSettings, Segment, Tuning
 
 STRETCHING = ("linear", "cosine")
 """Schedules whose every step depends on the total: different step counts share nothing."""
@@ -31,6 +31,7 @@ class Trajectory:
     trajectory_id: str
     seed: int
     tuning: Tuning
+    data: DataSettings
     settings: OptimizerSettings
     segments: tuple[Segment, ...]
     configurations: tuple[Configuration, ...]
@@ -117,7 +118,7 @@ def _path(configuration: Configuration) -> str:
 def _share(configurations: Iterable[Configuration]) -> list[tuple[Configuration, ...]]:
     groups: dict[str, list[Configuration]] = {}
     for item in configurations:
-        groups.setdefault(_path(item), []).append(item)
+        groups.setdefault(json.dumps([_path(item), _fixed(item)]), []).append(item)
     return [tuple(group) for group in groups.values()]
 
 
@@ -128,11 +129,19 @@ def _trajectory(seed: int, group: tuple[Configuration, ...]) -> Trajectory:
     segments = _segments(ordered)
     content = {
         "path": _path(first),
-        "fixed": {name: first.values[name] for name in FIXED_NAMES},
+        "fixed": _fixed(first),
         "segments": [asdict(segment) for segment in segments],
         "seed": seed,
     }
-    return Trajectory(short_hash(content), seed, first.tuning, first.settings, segments, ordered)
+    return Trajectory(
+        short_hash(content), seed, first.tuning, first.data, first.settings, segments, ordered
+    )
+
+
+def _fixed(configuration: Configuration) -> dict[str, Any]:
+    """What a path depends on besides optimizer and adapter: the model and the rows."""
+    values = configuration.values
+    return {name: values[name] for name in FIXED_NAMES if name in values}
 
 
 def _segments(ordered: tuple[Configuration, ...]) -> tuple[Segment, ...]:

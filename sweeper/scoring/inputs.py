@@ -1,13 +1,14 @@
 """Loads and checks the inputs of trials, which are the same for all trajectories of a sweep."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
 from sweeper.data.encode import Encoder, TrainingData, check_prompt, load_training_data
-from sweeper.data.load import Prompt, data_hash, load_suite
+from sweeper.data.load import Prompt, data_hash, load_suite, scored_prompt_hashes
 from sweeper.data.split import load_safety_filter
 from sweeper.errors import DataError, ModelError
 from sweeper.keywords.lists import KeywordList, load_keyword_list
@@ -77,7 +78,7 @@ class _Hashable:
         return isinstance(other, _Hashable) and self._key == other._key
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=4)  # Paths of one sweep may differ in their rows and templates.
 def _load_inputs(model: ModelSource, data_key: _Hashable, evaluation_key: _Hashable) -> Inputs:
     settings: DataSettings = data_key.value
     evaluation: EvaluationSettings = evaluation_key.value
@@ -86,12 +87,12 @@ def _load_inputs(model: ModelSource, data_key: _Hashable, evaluation_key: _Hasha
     trained = Encoder(tokenizer, sides.train.name, length, sides.train.system)
     encoder = Encoder(tokenizer, sides.test.name, length, sides.test.system)
     ends = tuple(sorted({trained.end_token, encoder.end_token}))
-    data = load_training_data(settings, trained, encoder)
+    data = load_training_data(settings, trained, encoder, scored_prompt_hashes(evaluation))
     suites_of = {HARMFUL: evaluation.harmful, HARMLESS: evaluation.harmless}
     suites = [
         _suite(name, sources, settings, encoder) for name, sources in suites_of.items() if sources
     ]
-    rows = {"train": settings.train, "heldout": settings.heldout}
+    rows = {"train": settings.train, "heldout": settings.heldout, "safety": settings.safety}
     hashes = {name: data_hash(item) for name, item in rows.items() if item is not None}
     for name, sources in suites_of.items():
         hashes |= {f"{name}/{item.name}": data_hash(item) for item in sources}
@@ -116,13 +117,31 @@ def _suite(
     return Suite(name, tuple(prompts), tuple(tokens))
 
 
-def preflight(task: TrajectoryTask) -> dict[str, int]:
-    """Check the inputs of a task before anything is launched; returns the row counts of its data.
+def preflight(task: TrajectoryTask, others: Iterable[TrajectoryTask] = ()) -> dict[str, int]:
+    """Check the inputs of a sweep before anything is launched; returns the row counts of a task's data.
+
+    Args:
+        task: A task whose sources are pinned.
+        others: All tasks of the sweep: what differs from `task`, adapters and axes of the data, is checked
+            with its sources.
 
     Raises:
         DataError, ModelError: the data, the model folder or the keyword lists are invalid.
         MissingExtraError: a package that the task needs is not installed.
     """
+    by_share = sorted(others, key=lambda other: other.data.safety_share)
+    # Of those with one adapter and template, the last has the most rows.
+    kinds = {(other.tuning, other.data.template): other for other in by_share}
+    for other in kinds.values():
+        data, share = other.data, other.data.safety_share
+        data = replace(task.data, template=data.template, safety_share=share)
+        one = replace(task, tuning=other.tuning, data=data)
+        if (one.tuning, one.data) != (task.tuning, task.data):
+            _preflight(one)
+    return _preflight(task)
+
+
+def _preflight(task: TrajectoryTask) -> dict[str, int]:
     check_bitsandbytes(task.tuning, [task.optimizer.optim])
     headers = check_model(task.model)
     text_metrics(task.evaluation.utility_metrics, ["a"], ["a"])

@@ -48,8 +48,9 @@ def prefetch(spec: SweepSpec) -> Prefetched:
     """
     check_packages(spec)
     spec = count_epoch_rows(spec)
-    task = pin_revisions(make_tasks(make_plan(spec), spec, resolve)[0])
-    rows = preflight(task)
+    tasks = make_tasks(make_plan(spec), spec, resolve)
+    task = pin_revisions(tasks[0])
+    rows = preflight(task, tasks)
     places = {name: os.environ[name] for name in PLACES if os.environ.get(name)}
     return Prefetched(list(_items(task)), rows, {**places, "HF_HUB_OFFLINE": "1"})
 
@@ -60,7 +61,7 @@ def _items(task: TrajectoryTask) -> Iterator[Item]:
     digest = None if commit else model_hash(model)
     folder = model_folder(model)
     yield Item("model", model.name, str(folder), commit, digest, _size(folder))
-    rows = {"train": task.data.train, "heldout": task.data.heldout}
+    rows = {"train": task.data.train, "heldout": task.data.heldout, "safety": task.data.safety}
     for what, source in rows.items():
         if source is not None:
             yield _data(what, source)

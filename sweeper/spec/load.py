@@ -17,7 +17,7 @@ from sweeper.metrics import SAFETY_METRICS, UTILITY_METRICS, is_harness, is_util
 from sweeper.spec.blocks import blocks_in, fields_of
 from sweeper.spec.document import MAX_BYTES, read_yaml
 from sweeper.spec.models import SPEC_VERSION, SweepSpec
-from sweeper.spec.space import ADAPTER_AXES
+from sweeper.spec.space import ADAPTER_AXES, DATA_AXES
 from sweeper.task import ADAMW, ComputeSettings
 from sweeper.task.fields import UNKNOWN_KEY, Placement, annotations_of, metadata
 
@@ -125,7 +125,11 @@ def _anchor(raw: dict[str, Any], base: Path) -> None:
     """Make paths that exist relative to the sweep file absolute."""
     data, evaluation = raw.get("data"), raw.get("evaluation")
     blocks: list[Any] = [raw.get("model"), raw.get("search")]
-    blocks += [data.get(name) for name in ("train", "heldout")] if isinstance(data, dict) else []
+    blocks += (
+        [data.get(name) for name in ("train", "heldout", "safety")]
+        if isinstance(data, dict)
+        else []
+    )
     if isinstance(evaluation, dict):
         blocks.append(evaluation.get("lm_eval"))
         for name in ("harmful", "harmless"):
@@ -193,8 +197,14 @@ def _broken_space(spec: SweepSpec) -> Iterable[str]:
             axis = getattr(spec.space, name)
             if axis is not None and axis.values is None and axis.num is None:
                 yield f"space.{name}: a grid needs `num` points of a range, or `values`"
-    if spec.compute.processes > 1 and (spec.tuning.use_dora or spec.compute.torch_compile):
-        named = "tuning.use_dora" if spec.tuning.use_dora else "compute.torch_compile"
+    share, dora_axis = (getattr(spec.space, name) for name in ("safety_share", "use_dora"))
+    if spec.data.safety is None and share is not None and share.at(1.0) > 0:
+        yield "space.safety_share: needs `data.safety`, the rows to mix in"
+    if share is not None and len(share.values or "..") > 1 and spec.space.num_epochs is not None:
+        yield "space.num_epochs: an epoch has other rows at each safety_share; use max_steps"
+    dora = spec.tuning.use_dora or (dora_axis is not None and True in dora_axis.values)
+    if spec.compute.processes > 1 and (dora or spec.compute.torch_compile):
+        named = "tuning.use_dora" if dora else "compute.torch_compile"
         yield f"{named}: not on weights spread over GPUs; set it to false, or gpus_per_trial to 1"
     yield from _broken_quantization(spec)
     if spec.tuning.method == "full":
@@ -304,6 +314,12 @@ PLACEMENT = {
 
 _APART = ("decide", "description", "name", "references")
 
+_LATER = {
+    "data": {"safety": None, "safety_share": 0.0},
+    "space": dict.fromkeys((*DATA_AXES, "lora_target_modules", "use_rslora", "use_dora")),
+}
+"""Keys by block that older runs do not have, with what they stand for there."""
+
 
 def spec_hash(spec: SweepSpec) -> str:
     """A short hash of everything in a spec that can change a bit of a record.
@@ -317,6 +333,10 @@ def spec_hash(spec: SweepSpec) -> str:
         exclude={"compute": PLACEMENT, **dict.fromkeys(_APART, True)},
     )
     content["compute"]["processes"] = spec.compute.processes
+    for block, keys in _LATER.items():
+        for name, default in keys.items():
+            if content[block][name] == default:
+                del content[block][name]
     if not spec.search.stop.on:
         del content["search"]["stop"]
     # Younger than the hashes of kept runs:

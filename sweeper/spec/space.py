@@ -1,4 +1,4 @@
-"""The dimensions of a sweep: optimizer fields, steps, averages, and the searched fields of the tuning."""
+"""The dimensions of a sweep: optimizer fields, steps, averages, searched fields of tuning and data."""
 
 from collections.abc import Iterator
 from dataclasses import MISSING
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field, create_model, model_validator
 
 from sweeper.spec.axes import Axis, SpecModel
-from sweeper.task import OptimizerSettings, Tuning
+from sweeper.task import DataSettings, OptimizerSettings, Tuning
 from sweeper.task.fields import (
     Before,
     Count,
@@ -155,16 +155,19 @@ def _optimizer_axes() -> Iterator[tuple[str, Any]]:
         yield item.name, (described, ... if default is MISSING else axis(values=(default,)))
 
 
-def _tuning_axes() -> Iterator[tuple[str, Any]]:
-    """An axis for each searched field of the tuning; its default is the value in `tuning`."""
-    for name, kind in annotations_of(Tuning).items():
+def _searched_axes(block: type) -> Iterator[tuple[str, Any]]:
+    """An axis for each searched field of `tuning` or `data`; its default is the value stated there."""
+    for name, kind in annotations_of(block).items():
         if metadata(kind, Searched) is not None:
             axis = Axis[kind] | None  # type: ignore[valid-type]
             yield name, (Annotated[axis, metadata(kind, Doc)], None)
 
 
-ADAPTER_AXES = tuple(name for name, _ in _tuning_axes())
+ADAPTER_AXES = tuple(name for name, _ in _searched_axes(Tuning))
 """The dimensions that only `tuning.method: lora` has."""
+
+DATA_AXES = tuple(name for name, _ in _searched_axes(DataSettings))
+"""The dimensions of the data."""
 
 if TYPE_CHECKING:
     SpaceSpec = Space
@@ -174,5 +177,6 @@ else:
         __base__=Space,
         __doc__="The dimensions of the sweep. Each is a constant, a list, or a range.",
         **dict(_optimizer_axes()),
-        **dict(_tuning_axes()),
+        **dict(_searched_axes(Tuning)),
+        **dict(_searched_axes(DataSettings)),
     )

@@ -56,9 +56,10 @@ def run_decision(
     folder.create()
     with DriverLock(folder), ExitStack() as stack:
         plan = stage.first_plans()[0]
-        task = pin_revisions(make_tasks(plan, spec, resolve)[0])
+        tasks = make_tasks(plan, spec, resolve)
+        task = pin_revisions(tasks[0])
         check_inputs(run, task, "restore them, or run the whole sweep again")
-        preflight(task)
+        preflight(task, tasks)
         if (few := too_few_prompts(stage.walk, load_inputs(task))) is not None:
             return few, True
         need = disk_need(plan, spec, task)

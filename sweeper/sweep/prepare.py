@@ -67,6 +67,7 @@ def input_hashes(task: TrajectoryTask) -> dict[str, str | None]:
     sources = [
         task.data.train,
         task.data.heldout,
+        task.data.safety,
         *task.evaluation.harmful,
         *task.evaluation.harmless,
     ]

@@ -251,8 +251,9 @@ def _check(
 ) -> None:
     """Check everything that can be checked before a trial starts, then write the run's description."""
     check_packages(spec)
-    task = pin_revisions(make_tasks(plan, spec, resolve)[0])
-    rows = preflight(task)
+    tasks = make_tasks(plan, spec, resolve)
+    task = pin_revisions(tasks[0])
+    rows = preflight(task, tasks)
     if options.memory_check and (machine := this_machine()).gpus:
         check_memory(plan, spec, str(model_folder(task.model)), count_tokens(task), machine)
     need = disk_need(plan, spec, task)

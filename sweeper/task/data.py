@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar
 
-from sweeper.task.fields import Before, Count, Doc, OneOf, Planned, Seed
+from sweeper.task.fields import Before, Count, Doc, OneOf, Planned, Range, Searched, Seed
 
 SUITES = (
     "advbench",
@@ -140,7 +140,10 @@ class DataSettings:
     heldout: Annotated[Rows | None, Doc("Rows that utility is measured on.")] = None
     heldout_rows: Annotated[Count | None, Doc("Rows split off `train` by hash.")] = None
     template: Annotated[
-        Template, Before(_template), Doc("A chat format for training and scoring, or one of each.")
+        Template,
+        Before(_template),
+        Searched(),
+        Doc("A chat format for training and scoring, or one of each."),
     ] = Template()
     max_length: Annotated[Count, Doc("Tokens per row; completions are truncated.")] = 512
     overlong_prompts: Annotated[
@@ -150,7 +153,18 @@ class DataSettings:
     filter_safety_rows: Annotated[
         bool, Doc("Leave out training rows whose completion looks like safety training.")
     ] = False
+    safety: Annotated[
+        Rows | None, Doc("Rows with refusals, of which `safety_share` is mixed into `train`.")
+    ] = None
+    safety_share: Annotated[
+        float,
+        Range(ge=0, lt=1),
+        Searched(),
+        Doc("Share of the training rows that are taken from `safety`, the smallest hashes first."),
+    ] = 0.0
 
     def __post_init__(self) -> None:
+        if self.safety_share > 0 and self.safety is None:
+            raise ValueError("`safety_share` needs `safety`, the rows to mix in")
         if (self.heldout is None) == (self.heldout_rows is None):
             raise ValueError("give `heldout` (a file) or `heldout_rows` (a number), one of the two")

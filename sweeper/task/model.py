@@ -69,10 +69,13 @@ class Tuning:
         tuple[str, ...],
         Length(1),
         Before(listed),
+        Searched(),
         Doc("Layers with an adapter; `all-linear` is every linear layer but the output layer."),
     ] = ("q_proj", "v_proj")
-    use_rslora: Annotated[bool, Doc("Divide `lora_alpha` by the square root of `lora_r`.")] = False
-    use_dora: Annotated[bool, Doc("Weight-decomposed adapters (DoRA).")] = False
+    use_rslora: Annotated[
+        bool, Searched(), Doc("Divide `lora_alpha` by the square root of `lora_r`.")
+    ] = False
+    use_dora: Annotated[bool, Searched(), Doc("Weight-decomposed adapters (DoRA).")] = False
 
     @property
     def has_adapter(self) -> bool:

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from sweeper.data.chat_format import PromptFormatter
 from sweeper.data.encode import Encoder
+from sweeper.data.load import scored_prompt_hashes
 from sweeper.data.split import split_rows
 from sweeper.model.batches import RowOrder
 from sweeper.model.load import load_tokenizer
@@ -35,7 +36,8 @@ def ordered_rows(task: TrajectoryTask, steps: int) -> list[TrainingRow]:
     encoder = Encoder(tokenizer, dialogue.name, task.data.max_length, dialogue.system)
     writer = PromptFormatter(tokenizer, dialogue.name, dialogue.system)
     kept = []
-    for example in split_rows(task.data).train.values():
+    scored = scored_prompt_hashes(task.evaluation)
+    for example in split_rows(task.data, scored).rows:
         row = encoder.example(example)
         if row.completion:
             prompt, completion = writer.row(example)

@@ -8,7 +8,7 @@ from support.data_samples import SHARED, needs_real_rows, pairs, settings_of, so
 from support.world import write_jsonl
 
 from sweeper.data.load import Example
-from sweeper.data.prompt_hash import normalized_prompt
+from sweeper.data.prompt_hash import normalized_prompt, normalized_prompt_hash
 from sweeper.data.split import Split, load_safety_filter, split_rows
 from sweeper.errors import DataError
 from sweeper.task import DataSettings, PromptSuite
@@ -155,3 +155,43 @@ def test_what_the_filter_drops_of_the_real_rows(
         "dropped_safety_rows": safety,
         "dropped_near_heldout": near,
     }
+
+
+def safe(tmp_path: Path, share: float, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    path = write_jsonl(tmp_path / "safety.jsonl", rows)
+    return {"safety": source(path), "safety_share": share, "heldout_rows": 3}
+
+
+def test_a_share_of_safety_rows_is_mixed_in_and_a_larger_one_keeps_those_of_a_smaller(
+    tmp_path: Path,
+) -> None:
+    refusals = [row(f"bad {i}", "no") for i in range(30)]
+    found = {
+        share: split(tmp_path, pairs(93), **safe(tmp_path, share, refusals))
+        for share in (0.0, 0.1, 0.25)
+    }
+    assert {share: len(one.safety) for share, one in found.items()} == {0.0: 0, 0.1: 10, 0.25: 30}
+    assert len(found[0.1].rows) == 90 + 10
+    assert set(found[0.1].safety) < set(found[0.25].safety)
+    assert found[0.25].train == found[0.0].train
+    assert "safety_rows" not in found[0.0].counts
+    assert found[0.1].counts["safety_rows"] == 10
+
+
+def test_too_few_safety_rows_are_an_error_that_counts_them(tmp_path: Path) -> None:
+    refusals = [row(f"bad {i // 2}", "no") for i in range(20)]
+    with pytest.raises(DataError, match=r"takes 11 safety rows .* but there are 10"):
+        split(tmp_path, pairs(103), **safe(tmp_path, 0.1, refusals))
+
+
+def test_no_row_is_trained_on_that_asks_what_is_scored(tmp_path: Path) -> None:
+    refusals = [row(f"bad {i} thing", "no") for i in range(12)]
+    path = write_jsonl(tmp_path / "train.jsonl", [*pairs(93), row("Bad 3  thing!", "sure")])
+    settings = settings_of(path, **safe(tmp_path, 0.1, refusals))
+    scored = {normalized_prompt_hash(f"bad {i} thing") for i in (3, 4)}
+    found = split_rows(settings, scored)
+    assert "bad 3 thing" not in {normalized_prompt(item.prompt) for item in found.rows}
+    assert found.counts["dropped_scored_prompts"] == 1
+    assert len(found.safety) == 10
+    assert "bad 4 thing" not in {item.prompt for item in found.safety.values()}
+    assert "dropped_scored_prompts" not in split_rows(settings).counts

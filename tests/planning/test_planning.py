@@ -15,6 +15,7 @@ from sweeper.planning import (
     Role,
     Trajectory,
     default_control,
+    make_packs,
     make_plan,
     make_tasks,
 )
@@ -428,6 +429,57 @@ def test_a_bema_shares_the_path_and_is_read_where_it_was_updated() -> None:
         plan_of(
             ONE_RATE, ONE_BATCH, "space.max_steps=20", "space.average={kind: bema, update_freq: 3}"
         )
+
+
+def test_axes_of_the_data_have_paths_and_packs_of_their_own() -> None:
+    pair = "{train: chat, test: {name: chat, system: Be safe.}}"
+    spec = make_spec(
+        *SMALL,
+        "data.safety={path: refusals.jsonl}",
+        f"space.template={{values: [chat, {pair}]}}",
+        "space.safety_share={values: [0.0, 0.1]}",
+    )
+    plan = make_plan(spec)
+    assert len(carrying(plan)) == 4
+    candidates = of_role(plan, "candidate")
+    assert len(candidates) == 4 * 3
+    assert {item.values["safety_share"] for item in candidates} == {0.0, 0.1}
+    assert {item.data.safety_share for item in candidates} == {0.0, 0.1}
+    tasks = [task for task in make_tasks(plan, spec, str) if task.segments[-1].stop > 0]
+    packs = make_packs(tasks, "auto", 1)
+    for pack in packs:
+        assert len({repr(task.data) for task in pack}) == 1
+    (default,) = of_role(plan, "default")
+    assert default.data.safety_share == 0.0
+
+
+def test_an_adapter_with_dora_is_not_packed_with_one_without() -> None:
+    rates = "space.learning_rate={values: [1e-4, 2e-4]}"
+    dora = "space.use_dora={values: [false, true]}"
+    spec = make_spec(*SMALL, rates, dora, "tuning={method: lora}")
+    tasks = [task for task in make_tasks(make_plan(spec), spec, str) if task.segments[-1].stop > 0]
+    packs = make_packs(tasks, "auto", 1)
+    assert {len(pack) for pack in packs if pack[0].tuning.use_dora} == {2}
+    assert all(len({task.tuning.use_dora for task in pack}) == 1 for pack in packs)
+
+
+def test_a_control_has_the_data_of_its_configuration() -> None:
+    spec = make_spec(
+        ONE_RATE,
+        ONE_BATCH,
+        STEPS,
+        "data.safety={path: refusals.jsonl}",
+        "space.safety_share={values: [0.1, 0.2]}",
+        "space.average={kind: ema, decay: 0.9}",
+    )
+    controls = of_role(make_plan(spec), "unaveraged_control")
+    assert {item.values["safety_share"] for item in controls} == {0.1, 0.2}
+    assert len(controls) == 2 * 3
+
+
+def test_a_share_of_safety_rows_needs_their_source() -> None:
+    with pytest.raises(SpecError, match=r"space\.safety_share: needs `data\.safety`"):
+        make_spec(*SMALL, "space.safety_share={values: [0.0, 0.1]}")
 
 
 def test_a_plan_of_a_few_configurations_trains_no_more_than_they_need() -> None:

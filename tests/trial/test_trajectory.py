@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from sweeper.planning import make_plan
 from sweeper.scoring.inputs import preflight
 from sweeper.spec import parse_spec
 from sweeper.store.folder import RunFolder, TrialStorage
-from sweeper.store.records import metrics_from_samples
+from sweeper.store.records import TrialRecord, metrics_from_samples
 from sweeper.store.samples import LOSS, TOKENS
 from sweeper.sweep.verify import solo_task
 from sweeper.task import ModelSource, TrajectoryTask, Tuning
@@ -36,6 +37,7 @@ AVERAGES = [
     {"kind": "ema", "decay": 0.9},
     {"kind": "ema", "retention": 0.3},
     {"kind": "interpolate", "weight": 0.4},
+    {"kind": "bema", "update_freq": 2, "lag": 2},
     {"kind": "feedback", "decay": 0.5, "every": 2},
 ]
 
@@ -77,6 +79,63 @@ def test_every_readout_equals_the_configuration_trained_alone(
             assert left == generations(task, tmp_path / config_id, config_id)
             checked += 1
     assert checked == len(make_plan(spec).configurations)
+
+
+AXES: dict[str, list[Any]] = {
+    "template": ["chat", {"train": {"name": "chat", "system": "Be brief."}, "test": "chat"}],
+    "safety_share": [0.0, 0.2, 0.4],
+    "lora_target_modules": [["q_proj"], ["q_proj", "v_proj"]],
+    "use_rslora": [False, True],
+    "use_dora": [False, True],
+    "lora_r": [2, 3],
+    "lora_alpha": [4.0, 8.0],
+    "lora_dropout": [0.0, 0.2],
+    "weight_decay": [0.0, 0.5],
+    "warmup_steps": [0, 2],
+    "adam_beta1": [0.9, 0.5],
+    "max_grad_norm": [0.01, 1.0],
+}
+"""Values of each axis that give different weights."""
+
+PLACES = {
+    **dict.fromkeys(("template", "safety_share"), "data"),
+    **{name: "tuning" for name in AXES if name.startswith(("lora", "use"))},
+}
+"""The block that states an axis as a constant; `space` otherwise."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", AXES)
+def test_every_value_of_an_axis_equals_a_sweep_with_that_constant(
+    tiny_world: World, tmp_path: Path, name: str
+) -> None:
+    raw = yaml.safe_load(spec_text(tiny_world))
+    raw["data"]["safety"] = raw["data"]["train"]
+    raw["space"] |= {"learning_rate": 4e-3, "max_steps": 3, "batch_size": 4, "average": "raw"}
+    raw["space"]["lr_scheduler_type"] = "constant_with_warmup"
+
+    def candidates(changed: dict[str, Any], root: str) -> dict[str, TrialRecord]:
+        tasks = tasks_of(parse_spec(yaml.safe_dump(changed)))
+        preflight(tasks[0], tasks)
+        found = [r for t in tasks for r in run_all(t, tmp_path / root).values()]
+        return {item.config_id: item for item in found if item.role == "candidate"}
+
+    def stated(block: str, value: Any) -> dict[str, Any]:
+        return {**raw, block: {**raw[block], name: value}}
+
+    together = candidates(stated("space", {"values": AXES[name]}), "together")
+    alone: dict[str, TrialRecord] = {}
+    for number, value in enumerate(AXES[name]):
+        alone |= candidates(stated(PLACES.get(name, "space"), value), f"alone{number}")
+    assert together.keys() == alone.keys()
+    assert len(together) == len(AXES[name])
+    for config_id, record in together.items():
+        found = alone[config_id]
+        assert record.status == found.status == "complete", record.reason or found.reason
+        assert record.provenance["weights_sha256"] == found.provenance["weights_sha256"]
+        assert record.metrics == found.metrics
+    hashes = {record.provenance["weights_sha256"] for record in together.values()}
+    assert len(hashes) == len(AXES[name])
 
 
 def test_different_averages_and_steps_have_different_weights(
