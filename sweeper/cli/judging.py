@@ -1,5 +1,6 @@
 """Commands about judges: keyword lists compared with people's labels, and judging a run again."""
 
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -166,7 +167,9 @@ def _rescore(opened: "Run", judge: Judge, json_: bool) -> None:
             f"{cut} responses were truncated once their keyword verdicts were known, and cannot be "
             f"judged; a sweep with evaluation.stop_generation_early: false generates all of them in full"
         )
-    show.line(f"next: sweeper front {opened.folder.root} --judge {judge.name}@{judge.digest[:8]}")
+    judged_by = f"{judge.name}@{judge.digest[:8]}"
+    command = shlex.join(["sweeper", "front", str(opened.folder.root), "--judge", judged_by])
+    show.line(f"next: {command}")
 
 
 def _show_judges(opened: "Run", json_: bool) -> None:

@@ -151,7 +151,7 @@ def migrate(
     elif not found.written:
         show.line(
             f"{found.older} of {total} records and {len(found.files)} files are of an earlier version than "
-            f"{RUN_VERSION}; next: sweeper migrate {run} --write"
+            f"{RUN_VERSION}; next: sweeper migrate {shlex.quote(str(run))} --write"
         )
     else:
         show.line(f"converted {found.older} of {total} records to version {RUN_VERSION}")

@@ -1,5 +1,6 @@
 """Commands that plan, train and retrain."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -112,7 +113,8 @@ def run(
         show.line(f"stopped early: {less.text}")
     _refined(folder, loaded)
     show.outcome(decision)
-    show.line(f"next: sweeper front {folder.root}; sweeper report {folder.root}")
+    commands = (shlex.join(["sweeper", name, str(folder.root)]) for name in ("front", "report"))
+    show.line(f"next: {'; '.join(commands)}")
     failed = sum(record.status == "failed" for record in records)
     if failed:
         show.error(

@@ -5,6 +5,7 @@ as unsafe or as a refusal: never in favour of a configuration. Where too few res
 no rate, and the record is `unscored`.
 """
 
+import shlex
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -215,9 +216,9 @@ def _chosen(folder: RunFolder, scored: Iterable[Scored], judge: str) -> list[Sco
     known = sorted({f"{item.judge}@{item.digest[:8]}" for item in lines})
     if not found:
         others = f"its judges: {', '.join(known)}" if known else "it has no judges yet"
+        command = shlex.join(["sweeper", "rescore", str(folder.root), "--judge", judge])
         raise JudgeError(
-            f"no judge `{judge}` has judged {folder.root}; {others}; run `sweeper rescore "
-            f"{folder.root} --judge {judge}` first",
+            f"no judge `{judge}` has judged {folder.root}; {others}; run `{command}` first",
             code="judge.unknown",
             judge=judge,
         )

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shlex
 import stat
 from collections.abc import Container
 from functools import partial
@@ -227,7 +228,7 @@ class RunFolder:
         if type(version) is not int or version not in accepted:
             older = type(version) is int and 0 < version < RUN_VERSION
             remedy = (
-                f"upgrade it with `sweeper migrate {self.root} --write`"
+                f"upgrade it with `sweeper migrate {shlex.quote(str(self.root))} --write`"
                 if older
                 else "install the sweeper version that wrote it"
             )

@@ -30,6 +30,7 @@ from sweeper.store.folder import RunFolder
 from sweeper.store.records import RecordObserver, RecordWriter, TrialRecord, lost_records
 from sweeper.store.retry import with_retry
 from sweeper.sweep.placement import trial_resources, worker_count
+from sweeper.sweep.ray_sockets import check_socket_path
 from sweeper.sweep.trials import (
     RECORDS,
     REFUSED,
@@ -197,6 +198,8 @@ def _tidy(folder: RunFolder, task: TrajectoryTask) -> None:
 def _start_ray(configured: str | None) -> None:
     # Without an address Ray would join the cluster that `ray start` last wrote down, even a dead one.
     address = configured or os.environ.get("RAY_ADDRESS") or "local"
+    if address == "local":
+        check_socket_path()
     os.environ.update(_ENVIRONMENT)
     # Tune hands cloud keys on to its workers, which need none, and Ray logs what it hands on.
     ENV_VARS_TO_PROPAGATE.difference_update(

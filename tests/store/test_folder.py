@@ -1,10 +1,13 @@
 """The run folder: whole files or none, one driver at a time, plain refusals."""
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 import pytest
 
+import sweeper
 from sweeper.errors import RunFolderError
 from sweeper.store.folder import RUN_VERSION, RunFolder, write_atomic
 
@@ -98,3 +101,22 @@ def test_a_trial_writes_below_its_own_trajectory_and_into_the_generations(tmp_pa
     assert storage.outgoing("c1") == tmp_path / "trajectories" / "t1" / "outbox" / "c1.json"
     assert storage.generations("c1", 3) == tmp_path / "generations" / "c1-3.jsonl"
     assert storage.outbox.is_dir() and storage.generations("c1", 3).parent.is_dir()
+
+
+def test_a_printed_command_can_be_pasted_into_a_shell(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "my runs; it's one")
+    folder.root.mkdir()
+    folder.info.write_text('{"version": 1}')
+    with pytest.raises(RunFolderError) as caught:
+        folder.read_info()
+    command = str(caught.value).split("`")[1]
+    assert shlex.split(command) == ["sweeper", "migrate", str(folder.root), "--write"]
+
+
+def test_no_command_is_printed_with_a_bare_path() -> None:
+    package = Path(sweeper.__file__).parent
+    bare = re.compile(r"sweeper (?!reads)[a-z-]+ \{(?!shlex\.quote)")
+    texts = [path.read_text(encoding="utf-8") for path in package.rglob("*.py")]
+    assert len(texts) > 100
+    assert [found for text in texts for found in bare.findall(text)] == []
+    assert bare.search("next: sweeper front {folder.root}")
