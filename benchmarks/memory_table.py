@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from sweeper.memory import USABLE_SHARE, MemoryFacts, ModelShape, fitting_rows, memory
-from sweeper.task import ALL_LINEAR, Tuning
+from sweeper.task import ADAMW, ALL_LINEAR, Tuning
 
 SHAPES = {
     "1B": ModelShape(16, 2048, 8192, 32, 8, 64, 128256, tied=True),
@@ -20,6 +20,7 @@ SHAPES = {
 
 TUNINGS = {
     "LoRA": Tuning("lora", lora_r=16, lora_target_modules=(ALL_LINEAR,)),
+    "QLoRA": Tuning("qlora", lora_r=16, lora_target_modules=(ALL_LINEAR,)),
     "full": Tuning("full"),
 }
 
@@ -56,6 +57,7 @@ def facts_of(shape: ModelShape, tuning: Tuning, checkpointing: bool, processes: 
         heldout_length=512,
         generation_length=384,
         processes=processes,
+        optim="paged_adamw_8bit" if tuning.quantized else ADAMW,
         gradient_checkpointing=checkpointing,
     )
 
@@ -64,7 +66,7 @@ def smallest(
     shape: ModelShape, tuning: Tuning, gpu_bytes: float, *, checkpointing: bool = False
 ) -> Cell | None:
     """The fewest GPUs whose usable memory holds a trial, or None where COUNTS do not suffice."""
-    for gpus in COUNTS:
+    for gpus in COUNTS if not tuning.quantized else (1,):
         facts = facts_of(shape, tuning, checkpointing, gpus)
         most = -(-BATCH_SIZE // gpus)
         rows = fitting_rows(facts, most, 1, int(gpu_bytes))

@@ -38,8 +38,8 @@ def shipped_sweeps() -> str:
         "## Memory",
         "The fewest GPUs per trial (`compute.gpus_per_trial`) with rows per micro-batch and peak memory of "
         "each GPU: `mixed_bf16`, effective batch 32, 512 tokens, one EMA, LoRA r=16 on all linear layers, "
-        "answers of 128 tokens to 32 prompts at once. A dash: 16 GPUs are not enough. **Estimates; none "
-        "was measured on a GPU.**",
+        "answers of 128 tokens to 32 prompts at once; QLoRA with `paged_adamw_8bit`, on one GPU only. A "
+        "dash: 16 GPUs are not enough. **Estimates; none was measured on a GPU.**",
         "\n".join(memory.table()),
     )
 

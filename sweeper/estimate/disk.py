@@ -115,7 +115,8 @@ def _checkpoint(trajectory: Trajectory, spec: SweepSpec, shape: ModelShape) -> i
     averages = [one.average for one in trajectory.configurations]
     shadows = len(running_averages(averages)) + (trajectory.settings.feedback is not None)
     copies = 1 if trajectory.tuning.method == "full" else spec.compute.processes
-    state = state_bytes(shape, trajectory.tuning, spec.model.dtype, shadows)
+    optim = trajectory.settings.optim
+    state = state_bytes(shape, trajectory.tuning, spec.model.dtype, shadows, optim)
     return copies * (state + HEADER_BYTES)
 
 

@@ -246,6 +246,8 @@ def memory_facts(
         generation_length=tokens.longest_prompt + evaluation.max_new_tokens,
         processes=compute.processes,
         gradient_checkpointing=compute.gradient_checkpointing,
+        optim=settings.optim,
+        base_weights=evaluation.base_weights,
     )
     if memory_bytes is None:
         return facts

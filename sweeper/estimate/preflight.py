@@ -10,7 +10,7 @@ from sweeper.estimate.rates import Tokens
 from sweeper.memory import GIB, TILE, MemoryFacts, MemoryParts, memory
 from sweeper.planning import Plan
 from sweeper.spec import SweepSpec
-from sweeper.task import Tuning
+from sweeper.task import ADAMW, Tuning
 
 MANY = (2, 4, 8)
 """Numbers of GPUs per trial that a message proposes."""
@@ -76,9 +76,16 @@ def _remedies(facts: MemoryFacts, spec: SweepSpec, usable: int) -> str:
 
 
 def _changes(facts: MemoryFacts, spec: SweepSpec) -> Iterator[tuple[str, MemoryFacts]]:
+    lora = Tuning("lora", lora_target_modules=("q_proj", "v_proj"))
     if facts.tuning.method == "full":
-        lora = Tuning("lora", lora_target_modules=("q_proj", "v_proj"))
         yield "`tuning.method: lora`", replace(facts, tuning=lora)
+        if facts.optim == ADAMW:
+            yield "`space.optim: paged_adamw_8bit`", replace(facts, optim="paged_adamw_8bit")
+    if not facts.tuning.quantized and facts.processes == 1:
+        fields = facts.tuning if facts.tuning.has_adapter else lora
+        yield "`tuning.method: qlora`", replace(facts, tuning=replace(fields, method="qlora"))
+    if facts.base_weights != "4bit":
+        yield "`evaluation.base_weights: 4bit`", replace(facts, base_weights="4bit")
     if not facts.gradient_checkpointing:
         changed = replace(facts, gradient_checkpointing=True)
         yield "`compute.gradient_checkpointing: true`", changed

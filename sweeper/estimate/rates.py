@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
-from sweeper.memory import PEAK_FLOPS, ModelShape, bytes_per_weight, train_flops
+from sweeper.memory import PEAK_FLOPS, ModelShape, base_bytes, bytes_per_weight, train_flops
 from sweeper.task import Tuning
 
 UTILISATION = {"float32": 0.6, "mixed_bf16": 0.3, "pure_bf16": 0.3}
@@ -145,17 +145,22 @@ def analytic_rates(
     host = shape.layers * LAYER_SECONDS
     adapters = len(shape.targets(tuning)) if tuning.has_adapter else 0
     host += shape.layers * adapters * ADAPTER_LAYER_SECONDS
-    weight_bytes = shape.parameters * bytes_per_weight(tuning, dtype)
+    held = bytes_per_weight(tuning, dtype)
+    weight_bytes = base_bytes(shape, tuning, held)
+    # Weights in 4 bits are written out in full and read again, in every pass.
+    expanding = 2 * (shape.matmul_parameters * held if tuning.quantized else 0)
+    expanding_seconds = expanding / (device.bandwidth * BANDWIDTH_SHARE)
     rows = min(evaluation_rows, max(1, tokens.prompts))
     gather = weight_bytes * (processes - 1) / processes / (device.link * BANDWIDTH_SHARE)
     decode = weight_bytes / (device.bandwidth * BANDWIDTH_SHARE) + host + gather
+    decode += expanding_seconds
     side_by_side = min(processes, -(-max(1, tokens.prompts) // rows))
     return Rates(
         train_token_seconds=train_flops(shape, tuning) / flops,
-        step_seconds=3 * (host + gather),
+        step_seconds=3 * (host + gather) + 2 * expanding_seconds,
         generate_token_seconds=forward + decode / (rows * side_by_side),
         readout_seconds=forward * (tokens.prompt_tokens + tokens.heldout_tokens),
-        load_seconds=weight_bytes / LOAD_BYTES_PER_SECOND,
+        load_seconds=shape.parameters * held / LOAD_BYTES_PER_SECOND,
         startup_seconds=WORKER_START_SECONDS,
         source="analytic",
         device=device.name,

@@ -22,6 +22,7 @@ from sweeper.memory.parts import (
     state_bytes,
     weights_bytes,
 )
+from sweeper.memory.quantized import base_bytes, expanded_bytes, moment_bytes, nf4_bytes
 from sweeper.memory.shape import FAMILIES, ModelShape, hub_cache, read_shape, shape_of
 
 __all__ = [
@@ -38,12 +39,16 @@ __all__ = [
     "MemoryParts",
     "ModelShape",
     "activation_bytes",
+    "base_bytes",
     "bytes_per_weight",
+    "expanded_bytes",
     "fitting_readouts",
     "fitting_rows",
     "hub_cache",
     "memory",
     "micro_batch_rows",
+    "moment_bytes",
+    "nf4_bytes",
     "peak_flops",
     "read_shape",
     "shape_of",

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from sweeper.memory.quantized import base_bytes, expanded_bytes, moment_bytes
 from sweeper.memory.shape import ModelShape
-from sweeper.task import Tuning
+from sweeper.task import ADAMW, Tuning
 
 GIB = 2**30
 
@@ -50,6 +51,7 @@ class MemoryFacts:
     tail keeps a copy of the trunk's state. `heldout_length` is 0 if no held-out loss is computed.
     `target_length` bounds the target tokens of a row, if known. `readouts` are scored together.
     `processes` share the trial, one GPU each; `gradient_checkpointing` recomputes activations.
+    `base_weights` are those that readouts are scored on; see `EvaluationSettings`.
     """
 
     shape: ModelShape
@@ -69,6 +71,8 @@ class MemoryFacts:
     readouts: int = 1
     processes: int = 1
     gradient_checkpointing: bool = False
+    optim: str = ADAMW
+    base_weights: str = "4bit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +168,14 @@ def memory(facts: MemoryFacts) -> MemoryParts:
     own = held if full else ADAPTER_BYTES
     adapter = 0 if full else trainable * ADAPTER_BYTES
     copies = shape.matmul_parameters * size if held > size else 0
+    copies += expanded_bytes(shape, facts.tuning, size)
     shadows = 4 * facts.shadows * trainable
-    state = 3 * own * trainable + shadows
+    base = base_bytes(shape, facts.tuning, held)
+    base += shape.parameters * held if facts.base_weights == "unquantized" else 0
+    paged = facts.device == "cuda"
+    moments = moment_bytes(shape, facts.tuning, own, facts.optim, resident=paged)
+    moments = -(-moments // (facts.processes if full else 1)) * facts.paths
+    state = own * trainable + moments + shadows
     gathered = _gathered(facts) * held
     rows = -(-facts.evaluation_rows // TILE) * TILE * facts.readouts
     generated = rows * facts.generation_length
@@ -174,9 +184,9 @@ def memory(facts: MemoryFacts) -> MemoryParts:
     targets = facts.train_rows * (facts.target_length or facts.train_length)
     per_token = activation_bytes(shape, facts.tuning, facts.dtype, facts.gradient_checkpointing)
     return MemoryParts(
-        weights=-(-shape.parameters // facts.processes) * held + adapter,
+        weights=-(-base // facts.processes) + adapter,
         gradients=trainable * own,
-        moments=2 * trainable * own,
+        moments=moments,
         shadows=shadows,
         theta_0=trainable * own,
         fork=state if facts.forks else 0,
@@ -204,13 +214,17 @@ def weights_bytes(shape: ModelShape, tuning: Tuning, dtype: str) -> int:
     return own * shape.trainable(tuning)
 
 
-def state_bytes(shape: ModelShape, tuning: Tuning, dtype: str, shadows: int) -> int:
+def state_bytes(
+    shape: ModelShape, tuning: Tuning, dtype: str, shadows: int, optim: str = ADAMW
+) -> int:
     """Bytes of the training state in a checkpoint: weights, moments, fp32 EMAs.
 
     Raises:
         ModelError: see `weights_bytes`.
     """
-    return 3 * weights_bytes(shape, tuning, dtype) + 4 * shadows * shape.trainable(tuning)
+    own = bytes_per_weight(tuning, dtype) if tuning.method == "full" else ADAPTER_BYTES
+    moments = moment_bytes(shape, tuning, own, optim)
+    return weights_bytes(shape, tuning, dtype) + moments + 4 * shadows * shape.trainable(tuning)
 
 
 def _gathered(facts: MemoryFacts) -> int:
@@ -233,7 +247,7 @@ def _copied(facts: MemoryFacts, own: int) -> int:
 
 
 def bytes_per_weight(tuning: Tuning, dtype: str) -> int:
-    """Bytes of one model weight: trained with full tuning, frozen with an adapter."""
+    """Bytes of one model weight: trained with full tuning, frozen with an adapter and not in 4 bits."""
     return (TRAINED_BYTES if tuning.method == "full" else FROZEN_BYTES)[dtype]
 
 

@@ -71,6 +71,8 @@ def gpu_memory_budget(
         target_length=max(len(row.completion) for row in trained),
         processes=first.compute.processes,
         gradient_checkpointing=first.compute.gradient_checkpointing,
+        optim=min(task.optimizer.optim for task in tasks),  # That of 32 bits, if there is one.
+        base_weights=evaluation.base_weights,
     )
     return MemoryBudget(facts, memory_bytes)
 
