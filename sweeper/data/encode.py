@@ -59,6 +59,12 @@ class Encoder:
         self._check_shown(self._formatter.messages(text, before), tokens)
         return tokens
 
+    def has_unknown(self, tokens: Sequence[int]) -> bool:
+        """Whether some text has become the tokenizer's token for what it does not know."""
+        used = self._tokenizer
+        others = (used.eos_token_id, used.bos_token_id, used.pad_token_id)
+        return used.unk_token_id in tokens and used.unk_token_id not in others
+
     def named_prompt(self, what: str, text: str) -> tuple[int, ...]:
         """See `prompt`; an error begins with what the prompt is, for example `harmful prompt 7`."""
         with _named(what):
@@ -120,9 +126,13 @@ class Encoder:
     def _check_shown(self, turns: Sequence[Turn], tokens: Sequence[int]) -> None:
         """Reject a message that its tokens do not hold, but for what the tokenizer normalizes.
 
+        Characters that become its token for the unknown are counted instead (`has_unknown`).
+
         Raises:
             DataError: names the message and what is lost.
         """
+        if self.has_unknown(tokens):
+            return
         text = str(self._tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False))
         for turn in turns:
             for piece in pieces_of(turn.text):
@@ -132,7 +142,7 @@ class Encoder:
                     continue
                 name = self._tokenizer.name_or_path
                 raise DataError(
-                    f"the tokenizer of {name} has no tokens for part of the {turn.role} message "
+                    f"the tokenizer of {name} drops part of the {turn.role} message "
                     f"{shortened(piece)}; remove the row, or use a model whose tokenizer covers its "
                     "characters",
                     code="data.chat_template",
@@ -187,17 +197,19 @@ def load_training_data(
     split = split_rows(settings, asked)
     counts = {**split.counts, "dropped_overlong_prompts": 0, "truncated_completions": 0}
     counts |= {"dropped_overlong_heldout": 0, "truncated_heldout": 0}
-    encoded, heldout = [], []
+    encoded, heldout, unknown = [], [], 0
     named = [(f"training row {number}", row) for number, row in split.train.items()]
     named += [(f"safety row {number}", row) for number, row in split.safety.items()]
     for name, example in named:
         row, fits = _fitting(settings, encoder, example, f"prompt of {name}")
+        unknown += encoder.has_unknown((*row.prompt, *row.completion))
         counts["dropped_overlong_prompts"] += not row.completion
         counts["truncated_completions"] += bool(row.completion) and not fits
         encoded += [row] if row.completion else []
     for number, example in split.heldout.items():
         what = f"prompt of held-out row {number}"
         row, fits = _fitting(settings, scored or encoder, example, what)
+        unknown += encoder.has_unknown((*row.prompt, *row.completion))
         counts["dropped_overlong_heldout"] += not row.completion
         counts["truncated_heldout"] += bool(row.completion) and not fits
         heldout += [example] if row.completion else []
@@ -210,6 +222,7 @@ def load_training_data(
                 path=source.path,
             )
     counts |= {"train_rows": len(encoded), "heldout_rows": len(heldout)}
+    counts |= {"rows_with_unknown_characters": unknown} if unknown else {}
     return TrainingData(tuple(encoded), tuple(heldout), counts)
 
 

@@ -93,6 +93,9 @@ def _load_inputs(model: ModelSource, data_key: _Hashable, evaluation_key: _Hasha
         _suite(name, sources, settings, encoder) for name, sources in suites_of.items() if sources
     ]
     rows = {"train": settings.train, "heldout": settings.heldout, "safety": settings.safety}
+    shown = [tokens for suite in suites for tokens in suite.tokens]
+    if unknown := sum(map(encoder.has_unknown, shown)):
+        data.counts["prompts_with_unknown_characters"] = unknown
     hashes = {name: data_hash(item) for name, item in rows.items() if item is not None}
     for name, sources in suites_of.items():
         hashes |= {f"{name}/{item.name}": data_hash(item) for item in sources}

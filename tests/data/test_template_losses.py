@@ -132,13 +132,29 @@ def word_tokenizer(normalizer: Any = None) -> Any:
     )
 
 
-def test_characters_without_a_token_are_refused() -> None:
+def test_rows_with_characters_without_a_token_are_counted(tmp_path: Path) -> None:
+    rows = [{"prompt": f"the door {'the ' * i}", "completion": "is red"} for i in range(6)]
     encoder = Encoder(word_tokenizer(), "chat", 64)
-    assert encoder.example(Example("the door", "is red")).completion[-1] == 1
+    train = write_jsonl(tmp_path / "train.jsonl", rows)
+    assert (
+        "rows_with_unknown_characters" not in load_training_data(settings_of(train), encoder).counts
+    )
+    rows[1]["completion"], rows[2]["prompt"] = "is blue", "the \u95e8"
+    write_jsonl(tmp_path / "train.jsonl", rows)
+    counts = load_training_data(settings_of(train), encoder).counts
+    assert counts["rows_with_unknown_characters"] == 2
+    assert encoder.has_unknown(encoder.prompt("the \u95e8"))
+    assert not encoder.has_unknown(encoder.prompt("the door"))
+
+
+def test_what_a_tokenizer_drops_is_refused() -> None:
+    dropping = tokenizer_with("{{ m['content'] }}")
+    steps = [pre_tokenizers.Split("red", "removed"), pre_tokenizers.ByteLevel(False)]
+    dropping.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
+    encoder = Encoder(dropping, "chat", 64)
+    assert encoder.example(Example("The door?", "It is blue."))
     with raises("data.chat_template", part="assistant message"):
-        encoder.example(Example("the door", "is blue"))
-    with raises("data.chat_template", part="user message"):
-        encoder.prompt("the \u95e8")
+        encoder.example(Example("The door?", "It is red."))
 
 
 def test_what_a_tokenizer_normalizes_is_not_lost() -> None:
