@@ -108,7 +108,7 @@ def test_degenerate_answers_are_those_the_rate_counts(tmp_path: Path) -> None:
         for number in hostile["answers"]
         if data["answers"][number][2] & 2
     }
-    assert flagged == {" ", "go " * 30}
+    assert {text[:3] for text in flagged} == {" ", "go ", "xxx", "Z\u0310\u0311"}
 
 
 SPAN_CASES = [
