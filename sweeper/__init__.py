@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sweeper.runs.results import Front
     from sweeper.runs.run import Run, open_run
     from sweeper.runs.start import run
+    from sweeper.setup.init import init
     from sweeper.spec import SweepSpec
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "SweepSpec",
     "SweeperError",
     "__version__",
+    "init",
     "load_spec",
     "open_run",
     "plan",
@@ -41,6 +43,7 @@ _HOME = {
     "Run": "sweeper.runs.run",
     "SweepSpec": "sweeper.spec",
     "SweeperError": "sweeper.errors",
+    "init": "sweeper.setup.init",
     "load_spec": "sweeper.runs.plans",
     "open_run": "sweeper.runs.run",
     "plan": "sweeper.runs.plans",

@@ -7,6 +7,10 @@ import typer
 EXAMPLES: Mapping[str, Sequence[str]] = {
     "": ("sweeper run miniature",),
     "doctor": ("sweeper doctor --out runs",),
+    "init": (
+        "sweeper init meta-llama/Llama-3.2-1B-Instruct rows.jsonl --gpu H100 --out mine.yaml",
+        "sweeper init ./my-model qa.csv --column prompt=question_text --column completion=reply_text",
+    ),
     "prefetch": ("sweeper prefetch llama32_1b_dolly_lora --set data.train.path=mine.jsonl",),
     "plan": ("sweeper plan miniature --set space.max_steps=100 --json",),
     "run": (

@@ -9,6 +9,7 @@ import typer
 from sweeper.cli import show
 from sweeper.cli.options import JsonOption, RunArgument, SetOption, SpecArgument, app, open_run
 from sweeper.data.load import unread_data
+from sweeper.errors import SweeperError
 from sweeper.runs.clean import clean as delete
 from sweeper.runs.clean import leftovers
 from sweeper.runs.command_outputs import (
@@ -23,6 +24,9 @@ from sweeper.runs.migrate import migrate as bring_up
 from sweeper.setup.doctor import examine
 from sweeper.spec import load_spec
 from sweeper.store.folder import RUN_VERSION, RunFolder
+
+COLUMNS = ("prompt", "completion", "system")
+"""What a column of training rows can hold."""
 
 
 @app.command(rich_help_panel="Before a sweep")
@@ -53,6 +57,71 @@ def doctor(
         show.line(f"{count} problem{'' if count == 1 else 's'}" if problems else verdict)
     if problems:
         raise typer.Exit(1)
+
+
+@app.command(rich_help_panel="Before a sweep")
+def init(
+    model: Annotated[str, typer.Argument(help="A folder with safetensors weights, or a hub id.")],
+    data: Annotated[str, typer.Argument(help="Training rows: a file, a folder, or a hub id.")],
+    out: Annotated[Path, typer.Option(help="The sweep file to write.")] = Path("sweep.yaml"),
+    gpu: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Size it for this GPU (A10, A100, H100, H200)."),
+    ] = None,
+    harmful: Annotated[
+        str, typer.Option(help="Harmful prompts: a published suite, a hub id or a file.")
+    ] = "advbench",
+    harmless: Annotated[
+        str, typer.Option(help="Harmless prompts, to see whether it refuses too much; likewise.")
+    ] = "xstest-safe",
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=COLUMN",
+            help="A column with an unusual name: prompt=QUESTION, completion=ANSWER; repeated.",
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+) -> None:
+    """Write a commented sweep file for your model and rows, and show its plan."""
+    from sweeper.runs.plans import plan  # These need pandas and torch.
+    from sweeper.setup.init import init as write_sweep
+
+    columns = dict(_pair(text) for text in column or ())
+    made = write_sweep(
+        model,
+        data,
+        out,
+        gpu=gpu,
+        harmful=harmful,
+        harmless=harmless,
+        columns=columns,
+        force=force,
+    )
+    show.line(f"wrote {made.path}")
+    found = plan(made.spec)
+    show.line(f"plan: {found.summary}")
+    if found.rows is not None:
+        show.rows(found.rows)
+    if found.estimate is None:
+        show.line(f"no estimate: {found.estimate_missing}")
+    for note in made.notes:
+        show.line(f"note: {note}")
+    place = shlex.quote(str(made.path))
+    show.line(f"next: sweeper prefetch {place}; sweeper plan {place}; sweeper run {place}")
+
+
+def _pair(text: str) -> tuple[str, str]:
+    """`prompt=QUESTION` as a pair.
+
+    Raises: SweeperError: it is not of that form.
+    """
+    name, separator, column = text.partition("=")
+    if not separator or name not in COLUMNS or not column:
+        raise SweeperError(
+            f"--column: found {text!r}, expected NAME=COLUMN with a NAME of {', '.join(COLUMNS)}"
+        )
+    return name, column
 
 
 @app.command(rich_help_panel="Before a sweep")

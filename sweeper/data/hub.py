@@ -136,6 +136,17 @@ def _snapshot(path: str, revision: str | None, kind: Kind, download: bool) -> Pa
     return Path(folder)
 
 
+def is_gated(path: str, kind: Kind = MODEL) -> bool | None:
+    """Whether the terms of a hub repository have to be accepted; None where the hub cannot be asked."""
+    import huggingface_hub as hub
+
+    try:
+        info = hub.HfApi().repo_info(path, repo_type=kind.repo_type, timeout=10)
+    except (OSError, ValueError):  # Offline mode and HTTP errors are among them.
+        return None
+    return bool(getattr(info, "gated", False))
+
+
 def _refuse(kind: Kind, path: str, problem: str, code: str) -> NoReturn:
     """Raise an error that says what is wrong and how to fill the cache.
 
