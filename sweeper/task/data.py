@@ -1,5 +1,6 @@
 """Where rows and prompts come from, and how they are formatted."""
 
+import json
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -20,6 +21,16 @@ SUITES = (
 FORMATS = ("prompt_completion", "alpaca", "dolly", "orca", "messages")
 
 
+def _words(raw: Any) -> Any:
+    """Read the booleans, numbers and null of YAML as JSON writes them."""
+    if not isinstance(raw, dict):
+        return raw
+    plain = bool | int | float | None
+    return {
+        key: json.dumps(value) if isinstance(value, plain) else value for key, value in raw.items()
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class DataSource:
     """Rows of a local file or a hub data set: how its columns are named, and which rows are taken.
@@ -33,9 +44,9 @@ class DataSource:
     columns: Annotated[
         dict[str, str], Doc("Name of a field of the format: the column of the file that holds it.")
     ] = field(default_factory=dict)
-    where: Annotated[dict[str, str], Doc("Column: value; only matching rows are used.")] = field(
-        default_factory=dict
-    )
+    where: Annotated[
+        dict[str, str], Before(_words), Doc("Column: value; only matching rows are used.")
+    ] = field(default_factory=dict)
     rows: Annotated[Count | None, Doc("Use only this many rows.")] = None
     sample_seed: Annotated[Seed | None, Doc("Sample `rows` at random with this seed.")] = None
     subset: Annotated[str | None, Doc("The configuration of a hub data set.")] = None

@@ -309,6 +309,20 @@ def test_a_plan_refuses_damaged_data(
         assert err.startswith(f"error: {path}:{problem}") and err.count("\n") == 1
 
 
+@pytest.mark.parametrize("where", ["ok: true", "ok: 'true'", "n: 0", "n: 0.0", "x: null"])
+def test_where_takes_the_values_of_yaml(
+    command: Command, sweep: Path, tmp_path: Path, where: str
+) -> None:
+    rows = [
+        {"prompt": f"p{i}", "completion": "c", "ok": i < 2, "n": i // 2, "x": None}
+        for i in range(4)
+    ]
+    rows[2]["x"] = rows[3]["x"] = "y"
+    path = write_jsonl(tmp_path / "a.jsonl", rows)
+    out = command("plan", sweep, "--set", f"data.train={{path: {path}, where: {{{where}}}}}")[1]
+    assert "data: 2 rows to train on" in out
+
+
 def test_a_plan_names_the_files_that_are_not_read(
     command: Command, sweep: Path, tmp_path: Path
 ) -> None:
