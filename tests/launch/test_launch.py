@@ -388,6 +388,13 @@ def test_trackers_of_a_sweep_are_installed_with_it(tmp_path: Path) -> None:
     assert installed_by(prepared).endswith(".whl[train,cluster,eval,trackers]")
 
 
+def test_a_sweep_in_4_bits_installs_bitsandbytes(tmp_path: Path) -> None:
+    spec = hub_spec()
+    tuning = replace(spec.tuning, method="qlora")
+    prepared = rendered("skypilot", tmp_path, spec.model_copy(update={"tuning": tuning}))
+    assert installed_by(prepared).endswith(".whl[train,cluster,eval,qlora]")
+
+
 def test_what_to_install_can_be_given(tmp_path: Path) -> None:
     prepared = rendered("skypilot", tmp_path, package="git+https://example.org/a?b=$(id)")
     assert installed_by(prepared) == "git+https://example.org/a?b=$(id)"
