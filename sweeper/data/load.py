@@ -264,6 +264,7 @@ def unread_data(data: DataSettings, evaluation: EvaluationSettings) -> list[str]
     sources: dict[str, Sequence[DataSource | None]] = {
         "train": [data.train],
         "heldout": [data.heldout],
+        "safety": [data.safety],
         "harmful": evaluation.harmful,
         "harmless": evaluation.harmless,
     }
