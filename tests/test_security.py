@@ -132,8 +132,8 @@ def test_a_huge_sweep_is_refused_with_its_count_before_it_is_expanded(
         ('{"prompt": ' + "[" * 100_000, "data.malformed"),
         ('{"prompt": "a", "completion": ' + "9" * 5000 + "}", "data.malformed"),
         ('{"prompt": {"a": 1}, "completion": "b"}', "data.invalid_row"),
-        ("[]", "data.malformed"),
-        ("\x00", "data.malformed"),
+        ("[1]", "data.malformed"),
+        ("\x00", "data.unreadable"),
     ],
 )
 @pytest.mark.parametrize("kind", ["jsonl", "json"])
