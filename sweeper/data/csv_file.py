@@ -30,7 +30,7 @@ def csv_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict[
 def csv_records(path: Path, columns: Sequence[str] | None = None) -> Iterator[Record]:
     """The records of a file as RFC 4180 defines them; blank lines between them are skipped.
 
-    If the header has no comma, but a semicolon or a tab, that separates the cells.
+    If the header has no comma, but a semicolon or a tab, that separates the cells; in a .tsv file, a tab.
 
     Args:
         path: The file, in UTF-8 with or without a byte order mark.
@@ -43,7 +43,7 @@ def csv_records(path: Path, columns: Sequence[str] | None = None) -> Iterator[Re
         OSError: the file cannot be read.
     """
     text = read_text(path)
-    delimiter = "," if columns is not None else _delimiter(text)
+    delimiter = "," if columns is not None else _delimiter(path, text)
     names = columns
     for line, cells, lines in _records(path, text, delimiter):
         if len(cells) < 2 and not any(cell.strip() for cell in cells) and len(names or "..") > 1:
@@ -61,9 +61,10 @@ def csv_records(path: Path, columns: Sequence[str] | None = None) -> Iterator[Re
         yield Record(line, dict(zip(names, cells, strict=True)))
 
 
-def _delimiter(text: str) -> str:
+def _delimiter(path: Path, text: str) -> str:
     header = text.lstrip().partition("\n")[0]
-    return next((mark for mark in ",;\t" if mark in header), ",")
+    marks = "\t,;" if path.suffix.lower() == ".tsv" else ",;\t"
+    return next((mark for mark in marks if mark in header), ",")
 
 
 def _records(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str], list[str]]]:
@@ -79,6 +80,7 @@ def _records(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[
             lines.append(line)
             yield line
 
+    csv.field_size_limit(max(len(text), csv.field_size_limit()))  # A cell may be a long document.
     reader = csv.reader(following(), delimiter=delimiter, strict=True)
     while True:
         first = reader.line_num + 1
@@ -116,17 +118,20 @@ def _refuse_stray_quotes(path: Path, line: int, lines: Sequence[str], delimiter:
 
 
 def _refuse_swallowed_rows(path: Path, line: int, delimiter: str, cells: Sequence[str]) -> None:
-    """Reject a cell over several lines that are whole rows, up to the same column of the last one.
+    """Reject a cell over several lines that are the end of a row, whole rows, and the beginning of one.
 
     In prose a space follows most commas, or they group digits, and hardly any text has as many others on
-    each of its lines as there are columns.
+    each of its lines as that; a table has equally many on all of them.
     """
+    columns = len(cells)
     between = re.compile(rf"{delimiter}(?![ \t]|(?<=\d{delimiter})\d{{3}}\b)")
     for column, cell in enumerate(cells):
-        inner = [between.split(part) for part in re.split(r"\r\n|\r|\n", cell)[1:]]
-        if len(cells) == 1 or len(inner) < (2 if column == 0 else 1):
+        first, *inner = (between.split(part) for part in re.split(r"\r\n|\r|\n", cell))
+        fewest = 2 if column == 0 and columns < 4 else 1
+        if columns == 1 or len(inner) < fewest or len(first) != columns - column:
             continue
-        whole = all(len(row) == len(cells) and row[-1].strip() for row in inner[:-1])
+        # Lists in code have commas at the ends of lines.
+        whole = all(len(row) == columns and (row[-1].strip() or columns > 2) for row in inner[:-1])
         if whole and len(inner[-1]) == column + 1 and all(row[0].strip() for row in inner):
             raise malformed(
                 path,

@@ -10,6 +10,8 @@ from sweeper.errors import DataError, MissingExtraError
 
 Item = TypeVar("Item")
 
+_LFS = b"version https://git-lfs"
+
 
 def read_file(path: Path) -> list[dict[str, Any]]:
     """The rows of a .json, .jsonl, .csv, .tsv or .parquet file.
@@ -48,6 +50,13 @@ def read_csv(path: Path) -> list[Record]:
 
 def _read(path: Path, reader: Callable[[Path], Iterable[Item]]) -> list[Item]:
     try:
+        with path.open("rb") as file:
+            if file.read(len(_LFS)) == _LFS:
+                raise DataError(
+                    f"{path}: a Git LFS pointer, not the file itself; run `git lfs pull` in its folder",
+                    code="data.unreadable",
+                    path=path,
+                )
         return list(reader(path))
     except FileNotFoundError:
         raise DataError(

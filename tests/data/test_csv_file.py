@@ -69,6 +69,31 @@ def test_a_damaged_row_is_refused_with_the_line_on_which_it_begins(
         read_file(path)
 
 
+@pytest.mark.parametrize("column", range(4))
+def test_rows_with_an_empty_last_cell_are_not_swallowed(tmp_path: Path, column: int) -> None:
+    rows = [[f"{i}", f"wrap box {i}", "safe", ""] for i in range(6)]
+    rows[2][column] = f'"{rows[2][column]}'
+    for last in (3, 4):
+        damaged = [list(row) for row in rows]
+        damaged[last][column] += '"'
+        text = table(*map(",".join, damaged), header="id,prompt,label,note")
+        with raises("data.malformed", line=4):
+            read_file(written(tmp_path, text))
+
+
+def test_commas_do_not_separate_the_cells_of_a_tsv_file(tmp_path: Path) -> None:
+    path = written(tmp_path, "prompt\tnote, free\na, b\tc\n", "a.tsv")
+    assert read_file(path) == [{"prompt": "a, b", "note, free": "c"}]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])
+def test_a_git_lfs_pointer_is_named(tmp_path: Path, name: str) -> None:
+    content = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    with raises("data.unreadable") as caught:
+        read_file(written(tmp_path, content, name))
+    assert "git lfs pull" in str(caught.value)
+
+
 def test_a_nul_and_utf_16_are_refused(tmp_path: Path) -> None:
     nul = written(tmp_path, replaced(2, "wrap box 2,use\0tape"))
     with raises("data.unreadable", path=nul, line=4):
@@ -108,6 +133,10 @@ LEGAL = [
     ["First line,\nsecond line", '"quoted"'],
     ["Table", "name,age\nAnna,3\nBob,4\n\nAll are young."],
     ["CRLF", "one\r\ntwo, three\r\n"],
+    ["A table that ends the answer", "name,age\nAnna,3\nBob,4"],
+    ["Mend this", "def f(x,y):\n    return g(x,y)\nf(1,2)"],
+    ["values = [\n1,\n2,\n3]", "A list."],
+    ["A long document", "word " * 40_000],
 ]
 """Rows with cells over several lines, as `csv.writer` and pandas write them."""
 
