@@ -2,7 +2,7 @@
 
 The same rows in the same order, the same start, the same settings: 30 steps of batch 8 on Alpaca rows with
 warm-up, linear decay, clipping and weight decay. Ours is a whole trial (`run_trajectory`) with its final
-checkpoint. The Trainer is given our tokens, TRL the text of the rows.
+checkpoint. The Trainer is given our tokens, TRL the text of the rows (but see `sft_rows`).
 
     python benchmarks/parity.py [--rows alpaca.json] [--out benchmarks/results/parity.json]
 """
@@ -29,7 +29,7 @@ from transformers import Trainer, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
 from sweeper.model.adapters import PARTS, new_adapter
-from sweeper.model.load import load_model
+from sweeper.model.load import load_model, load_tokenizer
 from sweeper.store.folder import TrialStorage
 from sweeper.store.provenance import git_commit, package_versions
 from sweeper.task import TrajectoryTask
@@ -237,18 +237,20 @@ def trainer_of(task: TrajectoryTask, case: Case, folder: Path, model: Any) -> An
         "seed": task.seed,
     }
     if case.rival == "SFTTrainer":
+        rows = sft_rows(task, steps)
         return RecordedSft(
             model=model,
-            args=SFTConfig(**arguments, max_length=task.data.max_length, completion_only_loss=True),
-            train_dataset=Dataset.from_list(
-                [
-                    {"prompt": row.prompt, "completion": row.completion}
-                    for row in ordered_rows(task, steps)
-                ]
+            args=SFTConfig(
+                **arguments,
+                max_length=task.data.max_length,
+                completion_only_loss="completion" in rows[0],
             ),
+            train_dataset=Dataset.from_list(rows),
         )
-    rows = encoded_rows(task, steps)
-    data = [{"ids": row.prompt + row.completion, "skip": len(row.prompt)} for row in rows]
+    data = [
+        {"ids": row.prompt + row.completion, "skip": len(row.prompt)}
+        for row in encoded_rows(task, steps)
+    ]
     trainer = RecordedTrainer(
         model=model,
         args=TrainingArguments(**arguments, remove_unused_columns=False),
@@ -258,6 +260,23 @@ def trainer_of(task: TrajectoryTask, case: Case, folder: Path, model: Any) -> An
     if case.rival == "Trainer, mean of micro-batches":
         trainer.model_accepts_loss_kwargs = False
     return trainer
+
+
+def sft_rows(task: TrajectoryTask, steps: int) -> list[dict[str, Any]]:
+    """The rows for TRL: their text, or tokens as an export writes them where TRL would add an end token.
+
+    It adds one to a text that does not end with it, as after the line break that ChatML puts behind.
+    """
+    rows, end = ordered_rows(task, steps), str(load_tokenizer(task.model).eos_token)
+    if all(row.completion.endswith(end) for row in rows):
+        return [{"prompt": row.prompt, "completion": row.completion} for row in rows]
+    return [
+        {
+            "input_ids": [*row.prompt_ids, *row.completion_ids],
+            "labels": [-100] * len(row.prompt_ids) + [*row.completion_ids],
+        }
+        for row in rows
+    ]
 
 
 def padded(rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:

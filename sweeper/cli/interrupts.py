@@ -55,9 +55,12 @@ def _noted_at_once() -> Iterator[None]:
 
 
 def _note(reader: int) -> None:
+    """Print it once: SIGTERM becomes Ctrl-C, so both arrive."""
+    printed = False
     with os.fdopen(reader, "rb", buffering=0) as file:
         while number := file.read(1):
-            if number[0] in (signal.SIGINT, signal.SIGTERM):
+            if number[0] in (signal.SIGINT, signal.SIGTERM) and not printed:
+                printed = True
                 show.note(
                     "stopping the trials; press Ctrl-C again to stop without waiting for them"
                 )

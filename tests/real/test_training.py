@@ -4,8 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from support.smollm2_sweep import candidates, measure, spec_of
 from support.trials import run_all, run_together
 from support.world import World, write_jsonl
 
+from sweeper.estimate.estimate import trajectory_seconds
 from sweeper.estimate.inputs import plan_estimate
 from sweeper.estimate.measured_rates import measured_estimate
 from sweeper.planning import make_plan
@@ -48,7 +47,7 @@ TUNINGS = {
 SECONDS_FACTOR = 2.0
 """Most that measured seconds may differ from the calibrated estimate, on a machine at work elsewhere."""
 
-MEMORY_BOUNDS = (0.6, 1.6)
+MEMORY_BOUNDS = (0.6, 1.2)
 """Least and most of the measured peak over the estimated one."""
 
 
@@ -112,6 +111,7 @@ def test_twenty_steps_are_those_of_the_known_trainers(
     parity_root: Path, case: Case, measurements: Measurements
 ) -> None:
     torch.set_num_threads(1)
+    # Thirty layers spread the rounding of other sums further than the two of the parity runs.
     found = compare(ParityWorld(parity_root, ROWS, (*TWENTY_STEPS, RATES[case.tuning])), case)
     measurements.note(f"parity/{case.tuning}/{case.rival}", **found._asdict())
     assert found.loss < LOSS_BOUND * 10
@@ -121,7 +121,10 @@ def test_twenty_steps_are_those_of_the_known_trainers(
 
 def refusing_rows(root: Path) -> Path:
     rows = [
-        {"prompt": f"How do I {verb} the {thing}?", "completion": "I can't help with that."}
+        {
+            "prompt": f"How do I {verb} the {thing}?",
+            "completion": "I cannot help with that, as it is wrong.",
+        }
         for verb in ("paint", "lift", "open", "sell")
         for thing in ("boat", "lamp", "door")
     ]
@@ -140,6 +143,7 @@ def test_stopping_early_changes_no_verdict(
         "space.average=raw",
         "evaluation.harmful.rows=8",
         "evaluation.max_new_tokens=12",
+        "evaluation.keyword_lists=[zou2023]",
         "constraints=[{metric: unsafe_rate, max: 0.3, confidence: 0.8}]",
     )
 
@@ -170,19 +174,18 @@ def test_stopping_early_changes_no_verdict(
     )
 
 
-def run_apart(task: TrajectoryTask, root: Path) -> tuple[list[dict[str, Any]], int, float]:
-    """The records of a trial in a process of its own, its peak of resident bytes, and its seconds."""
+def run_apart(task: TrajectoryTask, root: Path) -> tuple[list[dict[str, Any]], int]:
+    """The records of a trial in a process of its own, and its peak of resident bytes."""
     root.mkdir()
     (root / "task.json").write_text(task.to_json(), encoding="utf-8")
     words = [sys.executable, "-m", "sweeper", "trial", str(root / "task.json"), "--out", str(root)]
-    began = time.monotonic()
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         lines = process.stdout.read().splitlines()
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0
-    return [json.loads(line) for line in lines], usage.ru_maxrss * 1024, time.monotonic() - began
+    return [json.loads(line) for line in lines], usage.ru_maxrss * 1024
 
 
 def cost_spec(world: World, tuning: str) -> SweepSpec:
@@ -190,10 +193,12 @@ def cost_spec(world: World, tuning: str) -> SweepSpec:
         world,
         TUNINGS[tuning],
         "space.learning_rate=1e-4",
-        "space.max_steps=8",
+        "space.batch_size=8",
+        "space.max_steps=6",
         "evaluation.harmful.rows=8",
         "evaluation.stop_generation_early=false",
         "compute.keep_weights=none",
+        "compute.adapters_per_trial=1",
     )
 
 
@@ -203,22 +208,23 @@ def test_memory_and_time_are_as_estimated(
 ) -> None:
     spec = cost_spec(smollm2, tuning)
     plan = make_plan(spec)
+    (path,) = (t for t in plan.trajectories if t.configurations[0].role == "candidate")
     analytic = plan_estimate(plan, spec, workers=1)
     calibrated = measured_estimate(plan, spec, str, workers=1)
     (task,) = candidates(spec)
-    records, peak, _ = run_apart(replace(task), tmp_path / "apart")
-    spent = {key: max(r["provenance"]["seconds"][key] for r in records) for key in ("train",)}
-    steps = sum(item.steps for item in plan.trajectories)
-    share = max(r["readout"]["step"] for r in records) / steps
-    measured = {
-        "peak_gib_measured": peak / 2**30,
-        "peak_gib_estimated": analytic.memory.peak_bytes / 2**30,
-        "train_seconds_measured": spent["train"],
-        "train_seconds_calibrated": calibrated.train_seconds * share,
-        "train_seconds_analytic": analytic.train_seconds * share,
-    }
-    measurements.note(f"estimate/{tuning}", **measured)
+    records, peak = run_apart(task, tmp_path / "apart")
+    trained = max(record["provenance"]["seconds"]["train"] for record in records)
+    expected, by_peaks = (
+        trajectory_seconds(path, found.rates, found.tokens)[0] for found in (calibrated, analytic)
+    )
+    measurements.note(
+        f"estimate/{tuning}",
+        peak_gib_measured=peak / 2**30,
+        peak_gib_estimated=analytic.memory.peak_bytes / 2**30,
+        train_seconds_measured=trained,
+        train_seconds_calibrated=expected,
+        train_seconds_analytic=by_peaks,
+    )
     low, high = MEMORY_BOUNDS
     assert low < peak / analytic.memory.peak_bytes < high
-    ratio = measured["train_seconds_measured"] / measured["train_seconds_calibrated"]
-    assert 1 / SECONDS_FACTOR < ratio < SECONDS_FACTOR
+    assert 1 / SECONDS_FACTOR < trained / expected < SECONDS_FACTOR
