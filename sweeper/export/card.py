@@ -10,6 +10,7 @@ from typing import Any
 from sweeper.analysis import Candidate
 from sweeper.analysis.candidate import constraint_text
 from sweeper.export.header import (
+    base_notes,
     compared_text,
     interval_text,
     list_digest,
@@ -38,7 +39,7 @@ def card(job: ExportJob, notes: Sequence[str] = ()) -> str:
     parts = [
         "## Safety and utility, as measured",
         _opening(job),
-        *map(escaped, notes),
+        *map(escaped, (*notes, *base_notes(job))),
         _table(job),
         "### Measured on",
         *_prompts(job),

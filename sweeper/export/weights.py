@@ -8,7 +8,6 @@ from typing import NamedTuple
 from sweeper.analysis import Candidate
 from sweeper.errors import RunFolderError, SweeperError
 from sweeper.export.card import card
-from sweeper.export.header import base_notes
 from sweeper.export.job import UNKNOWN, Origin, check_exportable, make_job, stem
 from sweeper.model.checkpoint import weights_hash
 from sweeper.model.saved import read_weights, save_weights
@@ -84,8 +83,7 @@ def export_weights(
 
 
 def _card(candidate: Candidate, spec: SweepSpec, origin: Origin, comparison: str) -> str:
-    job = make_job(candidate, spec, 1, None, origin)
-    return card(job, [comparison, *base_notes(job)])
+    return card(make_job(candidate, spec, 1, None, origin), [comparison])
 
 
 def is_measured(path: Path, record: TrialRecord) -> bool:

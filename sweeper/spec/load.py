@@ -229,6 +229,11 @@ def _broken_quantization(spec: SweepSpec) -> Iterable[str]:
             f"compute.gpus_per_trial: {spec.compute.processes} GPUs would have to share weights in 4 bits, "
             "which cannot be spread; set it to 1, or use `tuning.method: lora`"
         )
+    if not spec.tuning.has_adapter and spec.compute.processes > 1 and spec.optimizers != (ADAMW,):
+        yield (
+            f"space.optim: 8-bit moments of weights that {spec.compute.processes} GPUs share are not "
+            f"supported; use {ADAMW}, or set compute.gpus_per_trial to 1"
+        )
 
 
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")

@@ -524,7 +524,7 @@ def test_a_base_in_4_bits_and_8_bit_moments_arrive_under_the_names_of_each_targe
     config = make_lora_config(method="qlora", dtype="mixed_bf16", optim=optim)
     written = {
         fmt: export(candidate(config=config), make_spec(), fmt, tmp_path / fmt)
-        for fmt in ("transformers", "trl", "axolotl", "llamafactory")
+        for fmt in ("transformers", "trl", "axolotl", "llamafactory", "card")
     }
     parser = trl.TrlParser((trl.SFTConfig, trl.ModelConfig))
     words = ["--config", str(written["trl"][0]), "--use_cpu", "true"]

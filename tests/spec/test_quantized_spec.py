@@ -48,6 +48,10 @@ def test_ids_are_those_from_before_unless_something_new_is_asked_for(tiny_world:
     [
         (["evaluation.base_weights=unquantized"], "whose weights are not in 4 bits"),
         ([*QLORA, "compute.gpus_per_trial=2"], "2 GPUs would have to share weights in 4 bits"),
+        (
+            ["tuning={method: full}", "space.optim=adamw_8bit", "compute.gpus_per_trial=2"],
+            "8-bit moments of weights that 2 GPUs share",
+        ),
         (["space.optim=adafactor"], "space.optim.* found 'adafactor'"),
         (["space.optim={low: adamw_8bit, high: adamw_torch_fused}"], "a range needs numbers"),
     ],
