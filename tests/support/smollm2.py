@@ -61,6 +61,7 @@ class Measurements:
         path = ROOT / place
         before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         content = {
+            **before,
             "date": datetime.now(UTC).date().isoformat(),
             "hardware": f"{len(os.sched_getaffinity(0))} cores, no GPU",
             "versions": package_versions(),
