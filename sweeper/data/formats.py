@@ -162,11 +162,13 @@ def examples_of(source: DataSource, rows: Iterable[Row]) -> dict[int, Example]:
         )
     columns = columns_of(source)
     read = _READERS[source.format]
+    by_choice = [ours for ours, theirs in FORMATS[source.format].items() if theirs is None]
+    known = (*columns.values(), *by_choice)
     examples = {}
     for row in rows:
         cells = Cells(source, row, columns)
         example = read(cells)
-        trained = row_is_trained(row.cells, columns.values(), cells.key_error)
+        trained = row_is_trained(row.cells, known, cells.key_error)
         examples[row.number] = example if trained else example._replace(completion="")
     return examples
 

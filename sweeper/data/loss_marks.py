@@ -9,11 +9,16 @@ from sweeper.errors import DataError
 TRAINED = ("weight", "train", "trainable", "loss", "loss_weight")
 """Keys of a turn or row that are 1 or true where it is trained on (OpenAI `weight`, Axolotl `train`)."""
 
-_MARK = re.compile(r"(?<![a-z])(weight|train|loss|mask|ignore|skip)")
+_MARK = re.compile(r"(?<![a-z])(weight|train|learn|loss|mask|unmask|ignore|skip|exclude)")
 _CONTENT = re.compile(
     r"(?<![a-z])(tool|function|image|audio|video|attachment|document|think|reason|refusal)"
 )
-_OF_ROWS = re.compile(r"mask|masked|loss_mask|sample_weight|(tool|function|image|audio|video)s?")
+_OF_ROWS = re.compile(
+    r"(\w+_)?mask(s|ed)?|sample_weight|(is|no|do)_train\w*|(tool|function|image|audio|video)s?"
+)
+_EARLIER = ("system", "system_prompt", "history")
+"""Columns of a row that hold earlier turns; a format that does not read them would train without."""
+
 _MEANINGS = {"1": True, "true": True, "0": False, "false": False}
 _EMPTY = ("", "[]", "{}", "null", "none", "nan")
 
@@ -47,12 +52,18 @@ def row_is_trained(cells: Mapping[str, Any], read: Collection[str], error: Error
         DataError: see `turn_is_trained`; of a row, only well-known keys are refused.
     """
     for key, value in cells.items():
-        if _OF_ROWS.fullmatch(key.lower()) and key not in read and _is_given(value):
+        suspect = _OF_ROWS.fullmatch(key.lower()) or key.lower() in _EARLIER
+        if suspect and key not in read and _is_given(value):
             raise error(_problem(key), key)
     return _trained(cells, read, error) is not False
 
 
 def _problem(key: str) -> str:
+    if key.lower() in _EARLIER:
+        return (
+            f"`{key}` holds a part of the conversation that this format does not read; write it into the "
+            "turns of `format: messages`, or remove it"
+        )
     if _CONTENT.search(key.lower()):
         return (
             f"`{key}` is not supported, because only text is trained on; remove the row or the key"
@@ -71,7 +82,11 @@ def _trained(values: Mapping[str, Any], read: Collection[str], error: Error) -> 
     }
     for key, value in given.items():
         if value not in _MEANINGS:
-            raise error(f"`{key}` must be 0 or 1, or true or false, found {value[:20]}", key)
+            raise error(
+                f"`{key}` must be 0 or 1, or true or false, found {value[:20]}; rename it if it does not "
+                "say what is trained on",
+                key,
+            )
     return all(_MEANINGS[value] for value in given.values()) if given else None
 
 

@@ -1,19 +1,20 @@
 """Reasoning that a model writes before its answer: the answer is judged and measured, not the reasoning.
 
 A block is `<think>...</think>`, or the same with the tags of other reasoning models: thinking, thought,
-reasoning, scratchpad, `seed:think` (Seed-OSS), `[THINK]` (Magistral), triangles (Kimi),
-`<|START_THINKING|>` (Command); and the channel `analysis` of gpt-oss, as it is decoded, up to
-`assistantfinal`. An unclosed block reaches to the end; a closing tag alone ends a block that the prompt
-began.
+reasoning, reflection, scratchpad, with a prefix such as `seed:think` (Seed-OSS), `[THINK]` (Magistral),
+triangles (Kimi), `<|START_THINKING|>` (Command), `<|begin_of_thought|>` (Sky-T1); and the channel
+`analysis` of gpt-oss, as it is decoded, up to `assistantfinal`. An unclosed block reaches to the end; a
+closing tag alone ends a block that the prompt began.
 """
 
 import re
 
-_NAME = r"(?:\w+:)?(?:think|thinking|thoughts?|reasoning|scratchpad)"
+_NAME = r"(?:\w+[:_]|ant)?(?:think|thinking|thoughts?|reasoning|reflection|scratchpad)"
 _TAG = re.compile(
-    rf"(?P<open>(?i:<{_NAME}(?:\s[^<>\n]{{0,80}})?>|\u25c1{_NAME}\u25b7|<\|start_thinking\|>)|\[THINK\]"
+    rf"(?i:<\|?/{_NAME}\s*\|?>|\u25c1/{_NAME}\u25b7|<\|end_(?:of_)?(?:thinking|thought)\|>)|\[/THINK\]"
+    r"|assistantfinal"
+    rf"|(?P<open>(?i:<\|?{_NAME}(?:\s[^<>\n]{{0,80}})?\|?>|\u25c1{_NAME}\u25b7)|\[THINK\]"
     r"|\A\s*analysis(?=[A-Z]))"
-    rf"|(?i:</{_NAME}\s*>|\u25c1/{_NAME}\u25b7|<\|end_thinking\|>)|\[/THINK\]|assistantfinal"
 )
 _BEGUN = re.compile(r"[<\[\u25c1][^<>\[\]\u25c1\u25b7\n]{0,100}\Z")
 _CHANNEL = "analysis"

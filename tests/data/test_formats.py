@@ -203,6 +203,9 @@ def test_turns_that_are_marked_as_not_trained_on_are_not(
         ("masked", True),
         ("loss_mask", 0),
         ("is_masked", False),
+        ("unmask", True),
+        ("exclude", True),
+        ("learn", False),
         ("train_detail", [{"begin_offset": 0}]),
         ("tool_calls", [{"id": 1}]),
         ("function_call", {"name": "f"}),
@@ -251,7 +254,17 @@ def test_rows_that_are_marked_as_not_trained_on_are_left_out(
 
 @pytest.mark.parametrize(
     "extra",
-    [{"weight": 0.3}, {"mask": 1}, {"sample_weight": 1}, {"tools": [{}]}, {"image": "a.png"}],
+    [
+        {"weight": 0.3},
+        {"mask": 1},
+        {"assistant_masks": [0, 1]},
+        {"is_train": False},
+        {"sample_weight": 1},
+        {"tools": [{}]},
+        {"image": "a.png"},
+        {"system": "Be brief."},  # Beside the turns, as Anthropic and LLaMA-Factory have it.
+        {"history": [["a", "b"]]},
+    ],
 )
 def test_rows_with_marks_or_contents_that_are_not_supported_are_refused(
     tmp_path: Path, extra: dict[str, Any]
