@@ -108,7 +108,8 @@ def check_shapes(
     """Compare the weights with the model of the configuration, by transformers' own loading.
 
     Raises:
-        ModelError: weights of other shapes, missing weights, or weights of further blocks.
+        ModelError: weights of other shapes, missing weights, weights of further blocks, or of layers that
+            have others: a bias that the configuration turns off, an adapter that was never merged.
     """
     state = {name: torch.empty(header.shape, device=META) for name, header in weights.items()}
     loader: Any = type(model)
@@ -138,13 +139,17 @@ def check_shapes(
         )
     check_complete(source, loading["missing_keys"])
     blocks = {re.sub(r"\d+", "#", name) for name in model.state_dict()}
+    layers = tuple(f"{name.rpartition('.')[0]}." for name, _ in model.named_parameters())
     further = sorted(
-        name for name in loading["unexpected_keys"] if re.sub(r"\d+", "#", name) in blocks
+        name
+        for name in loading["unexpected_keys"]
+        if re.sub(r"\d+", "#", name) in blocks or name.startswith(layers)
     )
     if further:
         raise ModelError(
             f"{source.path}: config.json leaves out {len(further)} of the weights, for example "
-            f"{further[0]}; the two do not belong together: copy the complete model again",
+            f"{further[0]}; the two do not belong together: copy the complete model again, or merge the "
+            "adapter that it holds",
             code="model.mismatch",
             path=source.path,
             weights=further,

@@ -157,6 +157,14 @@ FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "width of the configuration": (config(intermediate_size=80), "do not belong together"),
     "fewer blocks than weights": (config(num_hidden_layers=1), r"leaves out 9 .*layers\.1\."),
+    "a bias without a place": (
+        weights(lambda w: w.update({BLOCK.replace(".weight", ".bias"): w[BLOCK][0].clone()})),
+        r"config.json leaves out 1 of the weights, for example .*\.bias",
+    ),
+    "an adapter among the weights": (
+        weights(lambda w: w.update({BLOCK.replace("weight", "lora_A.weight"): w[BLOCK].clone()})),
+        r"leaves out 1 .*lora_A.* merge the adapter that it holds",
+    ),
     "more blocks than weights": (config(num_hidden_layers=3), "lacks 9 weights"),
     "no configuration": (removed("config.json"), "no config.json"),
     "a broken configuration": (text("config.json", "{"), "not valid JSON"),
