@@ -32,7 +32,8 @@ class Folder:
         """The split that is read: the requested one, else `train`, else the only one.
 
         Raises:
-            DataError: there is no such split, or none is requested and some data files belong to none.
+            DataError: there is no such split; or none is requested and some data files belong to none; or a
+                file of the split does not end like one of rows, such as a backup copy.
         """
         splits = list(self.splits)
         default = splits[0] if len(splits) == 1 else "train" if "train" in splits else None
@@ -46,6 +47,19 @@ class Folder:
                 key="split",
                 found=None,
                 known=splits,
+            )
+        odd = [
+            path
+            for path in self.splits[split]
+            if not _holds_rows(path) and any(part in _ROWS for part in path.suffixes[:-1])
+        ]
+        if odd and not _has_card(self.path):
+            raise DataError(
+                f"{self.source.name}: {_names(odd)} would be read as rows, too; "
+                "move it out of the folder, or let its name end in the format of its rows",
+                code="data.unknown_split",
+                key="path",
+                found=[path.name for path in odd],
             )
         return split
 

@@ -149,3 +149,12 @@ def test_a_hub_data_set_follows_the_same_rule(offline_hub: Path) -> None:
     cached(offline_hub, "own/card", {"README.md": CARD, "dolly.jsonl": LINES * 4, "x.csv": TABLE})
     assert len(read_rows(source("own/card"))) == 4
     assert unread_files(source("own/card")) == "reads dolly.jsonl (split train), not x.csv"
+
+
+@pytest.mark.parametrize("copy", ["a.jsonl.bak", "a.jsonl.old", "a.json.2"])
+def test_a_backup_copy_is_not_read_as_rows(tmp_path: Path, copy: str) -> None:
+    place = folder(tmp_path, {"a.jsonl": 8, copy: 8})
+    with pytest.raises(DataError, match=rf"{copy} would be read as rows, too"):
+        read_rows(source(place))
+    (place / copy).unlink()
+    assert len(read_rows(source(place))) == 8

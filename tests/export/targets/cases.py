@@ -95,6 +95,11 @@ CASES = {
             model="meta-llama/Llama-3.2-3B",
         )
     ),
+    "qlora": Case(
+        make_lora_config(
+            **EVERY, method="qlora", dtype="mixed_bf16", optim="paged_adamw_8bit", lora_r=12
+        )
+    ),
     "hostile": Case(make_lora_config(model=HOSTILE, template=HOSTILE, train={"path": HOSTILE})),
 }
 

@@ -12,7 +12,7 @@ from axolotl.integrations.base import PluginManager
 from axolotl.utils.config import validate_config
 from axolotl.utils.dict import DictDefault
 from axolotl.utils.schemas.config import AxolotlInputConfig
-from compare import Case, Tally, cases, shared_fields, split
+from compare import ADAPTERS, Case, Tally, cases, shared_fields, split
 
 SAME_NAME = {"lr_scheduler_type": "lr_scheduler"}
 
@@ -34,22 +34,24 @@ def expected(settings: Mapping[str, Any]) -> dict[str, Any]:
         "sample_packing": False,
         "gradient_checkpointing": settings["gradient_checkpointing"],
         "attn_implementation": settings.get("attention", "sdpa"),
-        "optimizer": "adamw_torch_fused",
+        "optimizer": settings.get("optim", "adamw_torch_fused"),
         "shuffle_merged_datasets": False,
         "val_set_size": 0.0,
         "save_strategy": "no",
     }
     if settings["revision"]:
         found["revision_of_model"] = settings["revision"]
-    if settings["method"] == "lora":
+    if settings["method"] in ADAPTERS:
         found |= {
-            "adapter": "lora",
+            "adapter": settings["method"],
             "lora_r": settings["lora_r"],
             "lora_alpha": int(settings["lora_alpha"]),
             "lora_dropout": settings["lora_dropout"],
             "peft_use_dora": settings.get("use_dora", False),
             "peft_use_rslora": settings.get("use_rslora", False),
         }
+        if settings["method"] == "qlora":
+            found["load_in_4bit"] = True
         targets = settings["lora_target_modules"]
         if targets == ["all-linear"]:
             found["lora_target_linear"] = True

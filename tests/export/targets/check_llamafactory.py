@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from compare import Case, Tally, cases, shared_fields, split
+from compare import ADAPTERS, Case, Tally, cases, shared_fields, split
 from llamafactory.hparams import get_train_args
 from llamafactory.hparams.parser import _parse_train_args
 from safetensors.torch import load_file
@@ -28,7 +28,8 @@ def expected(settings: Mapping[str, Any]) -> dict[str, Any]:
         **shared_fields(settings),
         "model_name_or_path": settings["model"],
         "cutoff_len": settings["max_length"],
-        "finetuning_type": settings["method"],
+        "finetuning_type": settings["method"].removeprefix("q"),
+        "optim": settings.get("optim", "adamw_torch_fused"),
         "stage": "sft",
         "template": "empty",
         "train_on_prompt": False,
@@ -39,7 +40,14 @@ def expected(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
     if settings["revision"]:
         found["model_revision"] = settings["revision"]
-    if settings["method"] == "lora":
+    if settings["method"] in ADAPTERS:
+        if settings["method"] == "qlora":
+            found |= {
+                "quantization_bit": 4,
+                "quantization_method": "bnb",
+                "quantization_type": "nf4",
+                "double_quantization": True,
+            }
         targets = settings["lora_target_modules"]
         found |= {
             "lora_rank": settings["lora_r"],
@@ -69,6 +77,7 @@ def check(case: Case, tally: Tally) -> None:
     found = {f.name: getattr(part, f.name) for part in parts for f in dataclasses.fields(part)}
     if found["lr_scheduler_kwargs"] == {}:
         found["lr_scheduler_kwargs"] = None
+    found["optim"] = str(found["optim"].value)
     schedule = str(found["lr_scheduler_type"].value)
     assert schedule == case.settings["lr_scheduler_type"], schedule
     attention = case.settings.get("attention")

@@ -10,9 +10,9 @@ from typing import Any
 import yaml
 from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
-from compare import Case, Tally, cases, shared_fields, split
+from compare import ADAPTERS, Case, Tally, cases, shared_fields, split
 from peft import LoraConfig
-from transformers import TrainingArguments
+from transformers import BitsAndBytesConfig, TrainingArguments
 from trl import ModelConfig, SFTConfig, TrlParser
 
 DTYPES = {"float32": "float32", "pure_bf16": "bfloat16"}
@@ -25,7 +25,7 @@ def trainer_fields(settings: Mapping[str, Any]) -> dict[str, Any]:
         "lr_scheduler_type": settings["lr_scheduler_type"],
         "gradient_checkpointing": settings["gradient_checkpointing"],
         "save_strategy": "no",
-        "optim": "adamw_torch_fused",
+        "optim": settings.get("optim", "adamw_torch_fused"),
     }
 
 
@@ -44,7 +44,7 @@ def transformers(case: Case, tally: Tally) -> None:
     found, expected = shown(args), trainer_fields(case.settings)
     batch(case, args)
     settings = case.settings
-    if settings["method"] == "lora":
+    if settings["method"] in ADAPTERS:
         adapter = LoraConfig(**yaml.safe_load(case.file("lora").read_text(encoding="utf-8")))
         found |= {f"LoraConfig.{name}": value for name, value in shown(adapter).items()}
         targets = settings["lora_target_modules"]
@@ -58,6 +58,15 @@ def transformers(case: Case, tally: Tally) -> None:
         }
         everything = targets == ["all-linear"]
         assert adapter.target_modules == ("all-linear" if everything else set(targets))
+    if settings["method"] == "qlora":
+        four = BitsAndBytesConfig(**yaml.safe_load(case.file("quantization").read_text("utf-8")))
+        found |= {f"BitsAndBytesConfig.{name}": value for name, value in four.to_dict().items()}
+        expected |= {
+            "BitsAndBytesConfig.load_in_4bit": True,
+            "BitsAndBytesConfig.bnb_4bit_quant_type": "nf4",
+            "BitsAndBytesConfig.bnb_4bit_use_double_quant": True,
+            "BitsAndBytesConfig.bnb_4bit_compute_dtype": "bfloat16",
+        }
     tally.same(case, found, expected)
 
 
@@ -71,7 +80,7 @@ def trl(case: Case, tally: Tally) -> None:
     guard = ["--requires_callback", "ema_callback.WeightAveraging"]
     assert unknown == (guard if settings["average"] != "raw" else [])
     batch(case, args)
-    low = settings["dtype"] != "float32" and settings["method"] == "lora"
+    low = settings["dtype"] != "float32" and settings["method"] in ADAPTERS
     expected = {
         **trainer_fields(settings),
         "max_length": settings["max_length"],
@@ -84,7 +93,7 @@ def trl(case: Case, tally: Tally) -> None:
         expected["model_revision"] = settings["revision"]
     if settings.get("attention"):
         expected["attn_implementation"] = settings["attention"]
-    if settings["method"] == "lora":
+    if settings["method"] in ADAPTERS:
         expected |= {
             "use_peft": True,
             "lora_r": settings["lora_r"],
@@ -93,6 +102,12 @@ def trl(case: Case, tally: Tally) -> None:
             "use_dora": settings.get("use_dora", False),
             "use_rslora": settings.get("use_rslora", False),
         }
+        if settings["method"] == "qlora":
+            expected |= {
+                "load_in_4bit": True,
+                "bnb_4bit_quant_type": "nf4",
+                "use_bnb_nested_quant": True,
+            }
         targets = settings["lora_target_modules"]
         if len(targets) > 1:
             expected["lora_target_modules"] = targets

@@ -11,7 +11,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-EXPECTED_CASES = 8
+EXPECTED_CASES = 9
+
+ADAPTERS = ("lora", "qlora")
+"""Methods that train an adapter."""
 
 
 class Case(NamedTuple):
