@@ -15,6 +15,8 @@ from plotly.subplots import make_subplots
 import sweeper
 
 PICTURE = Path(__file__).parent / "assets" / "smollm2.png"
+SHORT = {"raw": "not averaged", "ema": "EMA", "interpolate": "interpolated"}
+
 NEAR = {"raw": 0.94, "ema": 1.0, "interpolate": 1.06}
 """Factor on the learning rate, so that markers of one rate do not cover each other."""
 
@@ -67,13 +69,22 @@ def draw(run: Any) -> go.Figure:
                 yref="y",
                 xanchor="left",
                 showarrow=False,
-                text=f"{name}: loss {loss:.3f} at {rates[-1]:g}",
+                text=f"{SHORT[kind]}: loss {loss:.3f} at {rates[-1]:g}",
                 font={"size": 15, "color": colour},
-                bgcolor="rgba(255,255,255,0.8)",
             )
         figure.add_hline(
             y=place(limit), line={"color": "#b3261e", "width": 2, "dash": "dash"}, col=column, row=1
         )
+    figure.add_annotation(
+        x=0.02,
+        xref="x domain",
+        y=place(limit),
+        yanchor="bottom",
+        xanchor="left",
+        showarrow=False,
+        text=f"the limit: {limit:.0%}",
+        font={"size": 15, "color": "#b3261e"},
+    )
     prompts = int(frame["unsafe_rate.n"].max())
     figure.update_layout(
         width=WIDTH,

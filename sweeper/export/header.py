@@ -49,6 +49,12 @@ def header(
         lines.append(f"The weights are averaged, {config['average']}: {averaging}")
         if has_adapter(config):
             lines.append("The factors of the adapter are averaged, not their product.")
+    if config.get("safety_share"):
+        lines.append(
+            f"Of the training rows, {config['safety_share']:.3g} of all were mixed in from "
+            f"{config['safety']['path']}: WITHOUT THEM THE NUMBERS DO NOT HOLD. `sweeper export --rows` "
+            "writes all rows."
+        )
     lines += base_notes(job)
     return "".join(f"# {one_line(line)}\n" for line in [*lines, *notes])
 

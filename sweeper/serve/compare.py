@@ -180,6 +180,8 @@ def _measured_with(found: RunSnapshot) -> dict[str, Any] | None:
             hashes.get("train"),
             as_written(data.train) | {"path": None},
             data.filter_safety_rows,
+            hashes.get("safety"),
+            data.safety_share,
             data.template.train,
         ),
         "versions": [versions.get(name) for name in ("torch", "transformers", "peft")],

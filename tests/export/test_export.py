@@ -712,3 +712,12 @@ def test_the_model_card_says_what_how_sure_and_what_not(tmp_path: Path) -> None:
     assert "unsafe\\_rate by the judge guard (abcd1234)" in text
     assert "sees wording" not in text
     assert "A low rate is not proof of safety." in text.replace("\\", "")
+
+
+def test_a_header_says_which_safety_rows_were_mixed_in(tmp_path: Path) -> None:
+    mixed = make_config(safety={"path": "refusals.jsonl"}, safety_share=0.03)
+    text = text_of(export(candidate(config=mixed), make_spec(), "axolotl", tmp_path), ".yaml")
+    assert "0.03 of all were mixed in from refusals.jsonl: WITHOUT THEM" in text
+    none = make_config(safety={"path": "refusals.jsonl"}, safety_share=0.0)
+    text = text_of(export(candidate(config=none), make_spec(), "axolotl", tmp_path / "b"), ".yaml")
+    assert "mixed in from" not in text
