@@ -72,4 +72,4 @@ def test_an_installed_wheel_plans_the_miniature_outside_the_repository(
     assert done.returncode == 0, done.stderr
     where, _, plan = done.stdout.partition("\n")
     assert Path(where).is_relative_to(unpacked)
-    assert json.loads(plan)["configurations"] == 160
+    assert json.loads(plan)["configurations"] == 120

@@ -107,8 +107,8 @@ def init(
         show.line(f"no estimate: {found.estimate_missing}")
     for note in made.notes:
         show.line(f"note: {note}")
-    place = shlex.quote(str(made.path))
-    show.line(f"next: sweeper prefetch {place}; sweeper plan {place}; sweeper run {place}")
+    quoted = shlex.quote(str(made.path))
+    show.line(f"next: sweeper prefetch {quoted}; sweeper plan {quoted}; sweeper run {quoted}")
 
 
 def _pair(text: str) -> tuple[str, str]:

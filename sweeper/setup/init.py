@@ -1,6 +1,7 @@
 """`sweeper init`: a sweep file for a model and rows, written from what can be found out about them."""
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -286,6 +287,7 @@ def steps(rows: int, batch_size: int, most: int) -> list[int]:
 def sweep_text(chosen: Choices, out: Path) -> str:
     """The sweep file, with the effect of values beside them."""
     model, data, size = chosen.model, chosen.data, chosen.size
+    quoted = shlex.quote(out.name)
     on = "CPU" if chosen.device is None else chosen.device.name
     train_rows = len(data.examples) - chosen.heldout
     batches = [batch for batch in size.batch_sizes if 4 * batch <= train_rows] or [8]
@@ -308,9 +310,9 @@ def sweep_text(chosen: Choices, out: Path) -> str:
         f"# Tokens: median {found.quantile(0.5)}, 99 % {found.quantile(0.99)}, all {found.quantile(1)}",
         f"# Sized for: {on}",
         "#",
-        f"#   sweeper prefetch {out.name}    downloads what is missing and checks model, data and suites",
-        f"#   sweeper plan {out.name}        what it trains, and what that costs",
-        f"#   sweeper run {out.name}         into runs/{chosen.name}; the same command continues",
+        f"#   sweeper prefetch {quoted}    downloads what is missing and checks model, data and suites",
+        f"#   sweeper plan {quoted}        what it trains, and what that costs",
+        f"#   sweeper run {quoted}         into runs/{chosen.name}; the same command continues",
         "version: 1",
         f"name: {chosen.name}",
         "model:",

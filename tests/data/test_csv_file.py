@@ -179,3 +179,8 @@ def test_a_suite_and_labelled_completions_lose_no_row(tmp_path: Path, command: C
     exit_code, out, err = command("judges", "calibrate", path)
     assert (exit_code, out) == (2, "")
     assert err.startswith(f"error: {path}:3: malformed CSV: ") and err.count("\n") == 1
+
+
+def test_a_cell_may_be_longer_than_the_limit_of_the_csv_module(tmp_path: Path) -> None:
+    (row,) = read_file(written(tmp_path, table("a," + "x" * 200_000)))
+    assert (row["prompt"], len(row["completion"])) == ("a", 200_000)

@@ -55,11 +55,6 @@ def test_blank_lines_of_a_jsonl_file_are_passed_over(tmp_path: Path) -> None:
         ("a.csv", b"prompt,completion\n", ("empty", {})),
         ("a.csv", b"prompt,completion\na,b\nc\n", ("malformed", {"line": 3})),
         ("a.csv", b"prompt,completion\na,b,c\n", ("malformed", {"line": 2})),
-        (
-            "a.csv",
-            b"prompt,completion\na,%s\n" % (b"x" * 200_000),
-            ("malformed", {"line": 2}),
-        ),
         ("a.parquet", b"PAR1 broken PAR1", ("malformed", {})),
         ("a.txt", b"x", ("unknown_format", {})),
     ],

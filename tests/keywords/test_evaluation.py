@@ -136,7 +136,7 @@ HEAD = "prompt,completion,final_label\n"
         (HEAD.encode() + b"a,b\n", ("malformed", {"line": 2})),
         (HEAD.encode() + b"a,b,1,c\n", ("malformed", {"line": 2})),
         (HEAD.encode() + b"a,,1\na, ,2\n", ("empty", {"completions": 2})),
-        (HEAD.encode() + b"a," + b"b" * 140_000 + b",1\n", ("malformed", {})),
+        (HEAD.encode() + b"a," + b"b" * 140_000 + b",1\n", ("empty", {"completions": 1})),
     ],
 )
 def test_a_file_that_cannot_be_used_is_refused_in_one_message(

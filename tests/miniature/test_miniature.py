@@ -339,26 +339,37 @@ def miniature_task(world: Path) -> TrajectoryTask:
     return tasks[-1]
 
 
+PUBLISHED = ("zou2023",)
+"""A list whose verdict on a refusal is known at its phrase; `sweeper` reads on."""
+
+
 @pytest.mark.slow
-def test_stopping_early_changes_no_verdict_and_saves_two_thirds_of_the_tokens(world: Path) -> None:
+@pytest.mark.parametrize(("lists", "cut"), [(PUBLISHED, 266), (("sweeper", *PUBLISHED), 0)])
+def test_stopping_early_changes_no_verdict_and_saves_what_its_lists_allow(
+    world: Path, lists: tuple[str, ...], cut: int
+) -> None:
     task = miniature_task(world)
     model = load_model(task.model, torch.device("cpu"))
     found = []
     for full in (False, True):
         evaluation = replace(task.evaluation, stop_generation_early=not full, harmless=())
-        evaluation = replace(evaluation, utility_metrics=("heldout_loss",))
+        evaluation = replace(evaluation, utility_metrics=("heldout_loss",), keyword_lists=lists)
         inputs = load_inputs(replace(task, evaluation=evaluation))
         found += Scorer(inputs, evaluation, torch.device("cpu")).score(model)
     short, whole = found
     assert short.metrics == whole.metrics
     assert [line["verdicts"] for line in short.lines] == [line["verdicts"] for line in whole.lines]
-    assert (len(short.lines), short.responses_cut, whole.responses_cut) == (266, 266, 0)
-    assert short.tokens_generated * 3 <= whole.tokens_generated
+    assert (len(short.lines), short.responses_cut, whole.responses_cut) == (266, cut, 0)
+    if cut:
+        assert short.tokens_generated * 3 <= whole.tokens_generated
+    else:
+        assert short.tokens_generated == whole.tokens_generated
 
 
 @pytest.mark.slow
 def test_adapters_scored_together_have_the_responses_of_each_alone(world: Path) -> None:
     task = miniature_task(world)
+    task = replace(task, evaluation=replace(task.evaluation, keyword_lists=PUBLISHED))
     model = load_model(task.model, torch.device("cpu"))
     scorer = Scorer(load_inputs(task), task.evaluation, torch.device("cpu"))
     adapters = [new_adapter(model, task.tuning, seed) for seed in range(4)]

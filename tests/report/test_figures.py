@@ -47,7 +47,10 @@ def test_a_whole_sweep_is_drawn_without_those_that_are_not_complete() -> None:
     assert info.recommended == chosen.config_id
     rates = {point.config_id: point.x for point in info.points}
     assert [rates[name] for name in info.front] == sorted(rates[name] for name in info.front)
-    assert {point.symbol for point in info.points} == set(SYMBOLS.values())
+    kinds = {str(item.config["average"]).partition("(")[0] for item in front.competing}
+    assert kinds == {"raw", "ema", "interpolate", "feedback"}
+    assert {point.symbol for point in info.points} == {SYMBOLS[kind] for kind in kinds}
+    assert len(set(SYMBOLS.values())) == len(SYMBOLS)
 
 
 def test_the_shaded_region_ends_where_the_confidence_does() -> None:
