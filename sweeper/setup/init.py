@@ -284,23 +284,22 @@ def steps(rows: int, batch_size: int, most: int) -> list[int]:
     return sorted({max(1, last // 4), last // 2, last})
 
 
+Line = tuple[str, str] | str
+"""A line of the file: its text, or its text and the note beside it."""
+
+
 def sweep_text(chosen: Choices, out: Path) -> str:
     """The sweep file, with the effect of values beside them."""
-    model, data, size = chosen.model, chosen.data, chosen.size
-    quoted = shlex.quote(out.name)
+    return aligned(
+        [*_about(chosen, out), *_model_and_data(chosen), *_space(chosen), *_scoring(chosen)]
+    )
+
+
+def _about(chosen: Choices, out: Path) -> list[Line]:
+    model, data, found = chosen.model, chosen.data, chosen.lengths
     on = "CPU" if chosen.device is None else chosen.device.name
-    train_rows = len(data.examples) - chosen.heldout
-    batches = [batch for batch in size.batch_sizes if 4 * batch <= train_rows] or [8]
-    gpu = chosen.device is not None
-    suite_rows = {} if size.prompts is None else {"rows": size.prompts}
-    harmful, harmless = (_suite(suite, suite_rows) for suite in (chosen.harmful, chosen.harmless))
-    source = {
-        "path": data.source.path,
-        **({} if data.source.format == "prompt_completion" else {"format": data.source.format}),
-        **({"columns": dict(data.source.columns)} if data.source.columns else {}),
-    }
-    found = chosen.lengths
-    lines: list[tuple[str, str] | str] = [
+    quoted = shlex.quote(out.name)
+    return [
         f"# {_one_line(model.path)} on {_one_line(data.source.path)}:",
         "# which settings learn the task and keep the refusals? Written by `sweeper init`.",
         "#",
@@ -315,6 +314,17 @@ def sweep_text(chosen: Choices, out: Path) -> str:
         f"#   sweeper run {quoted}         into runs/{chosen.name}; the same command continues",
         "version: 1",
         f"name: {chosen.name}",
+    ]
+
+
+def _model_and_data(chosen: Choices) -> list[Line]:
+    model, data, gpu = chosen.model, chosen.data, chosen.device is not None
+    source = {
+        "path": data.source.path,
+        **({} if data.source.format == "prompt_completion" else {"format": data.source.format}),
+        **({"columns": dict(data.source.columns)} if data.source.columns else {}),
+    }
+    return [
         "model:",
         f"  path: {_flow(model.path)}",
         (
@@ -348,6 +358,13 @@ def sweep_text(chosen: Choices, out: Path) -> str:
             "drop rows that sound like safety training: they blur the question",
         ),
         "",
+    ]
+
+
+def _space(chosen: Choices) -> list[Line]:
+    size, train_rows = chosen.size, len(chosen.data.examples) - chosen.heldout
+    batches = [batch for batch in size.batch_sizes if 4 * batch <= train_rows] or [8]
+    return [
         "space:",
         (
             f"  learning_rate: {_flow(list(size.learning_rates))}",
@@ -366,11 +383,19 @@ def sweep_text(chosen: Choices, out: Path) -> str:
         ("    - {kind: ema, retention: 0.3}", "30 % of the untouched weights left at the end"),
         ("    - {kind: interpolate, weight: 0.3}", "its control: mixed back in at the end"),
         "",
+    ]
+
+
+def _scoring(chosen: Choices) -> list[Line]:
+    size, gpu = chosen.size, chosen.device is not None
+    suite_rows = {} if size.prompts is None else {"rows": size.prompts}
+    harmful, harmless = (_suite(suite, suite_rows) for suite in (chosen.harmful, chosen.harmless))
+    lines: list[Line] = [
         "evaluation:",
         (f"  harmful: {harmful}", "half is for the search, the other half for the decision"),
         (f"  harmless: {harmless}", "to see whether it refuses too much"),
         (
-            f"  max_new_tokens: {new_tokens(size, model.window)}",
+            f"  max_new_tokens: {new_tokens(size, chosen.model.window)}",
             "longer: slower; a refusal shows at once",
         ),
         f"  batch_size: {32 if gpu else 16}",
@@ -388,7 +413,7 @@ def sweep_text(chosen: Choices, out: Path) -> str:
             "compute:",
             ("  gradient_checkpointing: true", "a third slower; does not fit the memory without"),
         ]
-    return aligned(lines)
+    return lines
 
 
 def _template_note(chosen: Choices) -> str:
