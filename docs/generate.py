@@ -15,11 +15,10 @@ from typing import Any
 
 from markup import code, page, table
 from measured import measurements, shipped_sweeps
-from typer.main import get_command
 
 import sweeper
 from sweeper import errors, metrics
-from sweeper.cli.app import app
+from sweeper.cli.commands import all_commands
 from sweeper.cli.examples import EXAMPLES
 from sweeper.data.formats import FORMATS
 from sweeper.data.suites import PUBLISHED
@@ -92,7 +91,7 @@ def cli() -> str:
     parts = [
         "Errors that a user can correct are one message and exit code 2. Interrupted: exit code 130."
     ]
-    for path, command in sorted(commands(get_command(app))):
+    for path, command in sorted(commands(all_commands())):
         name = " ".join(path)
         parts.append(f"## sweeper {name}")
         parts.append(inspect.cleandoc(command.help or ""))

@@ -48,6 +48,7 @@ Between packages only lower ranks are imported; inside a package any sibling, as
 
 CLI = (
     "app",
+    "commands",
     "completions",
     "details",
     "examples",
@@ -111,7 +112,10 @@ HEAVY = {
     "openai": {"judges/remote.py"},
     "requests": {"launch/ray_jobs.py"},
     "rich": {"runs/progress.py", "runs/terminal.py"}
-    | {f"cli/{name}.py" for name in ("details", "judging", "recommending", "results", "show")},
+    | {
+        f"cli/{name}.py"
+        for name in ("details", "judging", "plan_tables", "recommending", "results", "show")
+    },
     "rouge_score": {"scoring/similarity.py"},
     "sacrebleu": {"scoring/similarity.py"},
     "scipy": {

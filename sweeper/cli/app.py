@@ -3,29 +3,14 @@
 import io
 import sys
 import warnings
-from importlib import metadata
 from typing import Annotated
 
 import typer
 
-from sweeper.cli import (
-    details,
-    judging,
-    launching,
-    logs,
-    machine,
-    recommending,
-    results,
-    schema,
-    show,
-    sweeps,
-)
-from sweeper.cli.examples import EXAMPLES, add_examples
-from sweeper.cli.options import app
+from sweeper.cli import show
+from sweeper.cli.commands import app
+from sweeper.cli.examples import EXAMPLES
 from sweeper.errors import SweeperError
-
-COMMANDS = (machine, sweeps, launching, logs, results, recommending, details, judging, schema)
-"""The modules whose import registers commands."""
 
 EXTRAS = {
     **dict.fromkeys(("torch", "transformers", "peft", "safetensors", "tokenizers"), "train"),
@@ -45,11 +30,10 @@ def root(
 ) -> None:
     """Sweep fine-tuning hyperparameters for safety and utility at once."""
     if version:
+        from importlib import metadata
+
         show.line(metadata.version("sweeper-llm"))
         raise typer.Exit
-
-
-add_examples(app)
 
 
 def main() -> None:

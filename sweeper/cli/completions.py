@@ -1,4 +1,7 @@
-"""Shell completions. They read at most a folder, or one file of records."""
+"""Shell completions. They read at most a folder, or one file of records.
+
+The arguments of commands name these functions, so each imports what it reads itself.
+"""
 
 import re
 from collections.abc import Callable
@@ -6,15 +9,13 @@ from pathlib import Path
 
 import typer
 
-from sweeper.analysis import NAMES
-from sweeper.spec.load import shipped_specs
-from sweeper.store.folder import RunFolder
-
 _IDENTITY = re.compile(rb'"config_id":"([\w-]+)"')
 
 
 def specs(incomplete: str) -> list[str]:
     """The shipped sweeps, and YAML files and folders that match the typed path."""
+    from sweeper.spec.load import shipped_specs
+
     names = [name for name in shipped_specs() if name.startswith(incomplete)]
     return [*names, *_paths(incomplete, lambda path: path.suffix in (".yaml", ".yml"))]
 
@@ -26,6 +27,8 @@ def runs(incomplete: str) -> list[str]:
 
 def configurations(ctx: typer.Context, incomplete: str) -> list[str]:
     """The ids that the records of the run on the command line have, each once, without parsing them."""
+    from sweeper.store.folder import RunFolder
+
     named = ctx.params.get("run")
     path = None if named is None else RunFolder(Path(named)).records
     if path is None or not path.is_file():
@@ -39,6 +42,8 @@ def configurations(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def trials(ctx: typer.Context, incomplete: str) -> list[str]:
     """The ids of the trials that have a log in the run on the command line."""
+    from sweeper.store.folder import RunFolder
+
     named = ctx.params.get("run")
     known = [] if named is None else RunFolder(Path(named)).trials_with_logs()
     return [name for name in known if name.startswith(incomplete)]
@@ -46,6 +51,8 @@ def trials(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def policies(incomplete: str) -> list[str]:
     """The names of policies."""
+    from sweeper.analysis import NAMES
+
     return [name for name in NAMES if name.startswith(incomplete)]
 
 

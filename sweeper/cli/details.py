@@ -22,12 +22,12 @@ from sweeper.analysis import (
     shown,
 )
 from sweeper.cli import completions, judging, show
+from sweeper.cli.commands import app
 from sweeper.cli.options import (
     CoverageOption,
     JsonOption,
     JudgeOption,
     RunArgument,
-    app,
     open_run,
     without_gc,
 )

@@ -11,7 +11,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from sweeper.cli import show
-from sweeper.cli.options import JsonOption, RunArgument, app, open_run
+from sweeper.cli.commands import app
+from sweeper.cli.options import JsonOption, RunArgument, open_run
 from sweeper.data.labelled import read_labelled
 from sweeper.errors import JudgeError
 from sweeper.judges import (

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from sweeper.cli import show
-from sweeper.cli.options import SetOption, SpecArgument, app
+from sweeper.cli.commands import app
+from sweeper.cli.options import SetOption, SpecArgument
 from sweeper.errors import LaunchError
 from sweeper.launch import TARGETS, Prepared, Target, options_of, prepare, submit, write
 from sweeper.spec import load_spec

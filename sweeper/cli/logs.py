@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from sweeper.cli import completions, show
-from sweeper.cli.options import RunArgument, app
+from sweeper.cli.commands import app
+from sweeper.cli.options import RunArgument
 from sweeper.errors import RunFolderError
 from sweeper.store.folder import RunFolder
 from sweeper.store.trial_log import LogLine, LogReader

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from sweeper.cli import show
-from sweeper.cli.options import JsonOption, RunArgument, SetOption, SpecArgument, app, open_run
+from sweeper.cli import plan_tables, show
+from sweeper.cli.commands import app
+from sweeper.cli.options import JsonOption, RunArgument, SetOption, SpecArgument, open_run
 from sweeper.data.load import unread_data
 from sweeper.errors import SweeperError
 from sweeper.runs.clean import clean as delete
@@ -102,7 +103,7 @@ def init(
     found = plan(made.spec)
     show.line(f"plan: {found.summary}")
     if found.rows is not None:
-        show.rows(found.rows)
+        plan_tables.rows(found.rows)
     if found.estimate is None:
         show.line(f"no estimate: {found.estimate_missing}")
     for note in made.notes:
@@ -148,7 +149,7 @@ def prefetch(spec: SpecArgument, set_: SetOption = None, json_: JsonOption = Fal
         state = item.commit or f"sha256 {(item.sha256 or '')[:12]}"
         rows.append((item.what, item.name, state, show.size(item.size_bytes), item.place))
     show.table("Fetched and checked", rows)
-    show.rows(found.rows, unread_data(loaded.data, loaded.evaluation))
+    plan_tables.rows(found.rows, unread_data(loaded.data, loaded.evaluation))
     show.line(f"on a node without network: {command}")
 
 

@@ -1,4 +1,4 @@
-"""The command application, and the arguments that several commands share.
+"""The arguments that several commands share.
 
 torch, ray, optuna, pandas and plotly are imported inside the commands that need them, so that every
 command needs only its own extras and starts quickly.
@@ -11,31 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from sweeper.cli import completions
-from sweeper.cli.examples import EXAMPLES
 from sweeper.judges import MIN_COVERAGE
 
 if TYPE_CHECKING:
     from sweeper.runs.run import Run
-
-
-class InOrder(TyperGroup):
-    """Lists commands in the order of use instead of by module."""
-
-    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
-        """See `typer.core.TyperGroup`."""
-        return [name for name in EXAMPLES if name in self.commands]
-
-
-app = typer.Typer(
-    name="sweeper",
-    cls=InOrder,
-    help="Sweep fine-tuning hyperparameters for safety and utility at once.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-)
 
 SpecArgument = Annotated[
     str,

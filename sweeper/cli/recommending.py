@@ -19,15 +19,16 @@ from sweeper.analysis import (
 )
 from sweeper.analysis.decision import Decision
 from sweeper.cli import completions, interrupts, judging, show
+from sweeper.cli.commands import app
 from sweeper.cli.options import (
     CoverageOption,
     JsonOption,
     JudgeOption,
     RunArgument,
-    app,
     open_run,
     without_gc,
 )
+from sweeper.cli.outcome import outcome
 from sweeper.judges import MIN_COVERAGE
 from sweeper.runs.progress import SweepProgress, value_text
 from sweeper.runs.terminal import Terminal
@@ -187,7 +188,7 @@ def print_decision(found: Decision, spec: SweepSpec) -> None:
         useful = value_text(item.search, name), difference_text(item.utility)
         table.add_row(*map(escape, (item.name, *cells, *useful)))
     show.fit(table)
-    show.outcome(found, told=True)
+    outcome(found, told=True)
 
 
 def _rate(candidate: Candidate) -> str:

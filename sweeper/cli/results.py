@@ -22,12 +22,12 @@ from sweeper.analysis import (
     varying,
 )
 from sweeper.cli import judging, show
+from sweeper.cli.commands import app
 from sweeper.cli.options import (
     CoverageOption,
     JsonOption,
     JudgeOption,
     RunArgument,
-    app,
     open_run,
     without_gc,
 )

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from sweeper.cli import show
-from sweeper.cli.options import app
+from sweeper.cli.commands import app
 from sweeper.errors import SweeperError
 from sweeper.runs.command_outputs import json_schemas
 

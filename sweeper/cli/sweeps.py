@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sweeper.cli import interrupts, show
-from sweeper.cli.options import JsonOption, RunArgument, SetOption, SpecArgument, app, open_run
+from sweeper.cli import interrupts, plan_tables, show
+from sweeper.cli.commands import app
+from sweeper.cli.options import JsonOption, RunArgument, SetOption, SpecArgument, open_run
+from sweeper.cli.outcome import outcome
 from sweeper.data.load import unread_data
 from sweeper.estimate import saved
 from sweeper.estimate.epochs import count_epoch_rows, epochs_text
@@ -55,19 +57,19 @@ def plan(
     if json_:
         show.data(found.output)
         return
-    show.accounting(loaded.name, found.accounting)
+    plan_tables.accounting(loaded.name, found.accounting)
     if (epochs := epochs_text(loaded)) is not None:
         show.line(epochs)
     if found.rows is not None:
-        show.rows(found.rows, unread_data(loaded.data, loaded.evaluation))
+        plan_tables.rows(found.rows, unread_data(loaded.data, loaded.evaluation))
     if (cost := found.estimate) is None:
         show.line(f"no estimate: {found.estimate_missing}")
     else:
-        show.estimate(cost, on_gpus(found.plan, loaded, cost.tokens, this_machine()))
+        plan_tables.estimate(cost, on_gpus(found.plan, loaded, cost.tokens, this_machine()))
     if found.decision is not None:
-        show.decision_cost(found.decision, found.accounting.steps_planned)
+        plan_tables.decision_cost(found.decision, found.accounting.steps_planned)
     if found.disk is not None:
-        show.disk(found.disk, found.free_bytes, loaded.compute.disk_quota_gib)
+        plan_tables.disk(found.disk, found.free_bytes, loaded.compute.disk_quota_gib)
 
 
 @app.command(rich_help_panel="Sweeps")
@@ -101,8 +103,10 @@ def run(
             overwrite=overwrite,
             memory_check=memory_check,
             disk_check=disk_check,
-            on_rows=lambda rows: show.rows(rows, unread_data(loaded.data, loaded.evaluation)),
-            on_disk_need=lambda need: show.disk(
+            on_rows=lambda rows: plan_tables.rows(
+                rows, unread_data(loaded.data, loaded.evaluation)
+            ),
+            on_disk_need=lambda need: plan_tables.disk(
                 need, free_disk_bytes(folder.root), loaded.compute.disk_quota_gib
             ),
             on_plan=lambda plan, found: begin(shown, plan, found),
@@ -112,7 +116,7 @@ def run(
     if (less := saved(records)) is not None:
         show.line(f"stopped early: {less.text}")
     _refined(folder, loaded)
-    show.outcome(decision)
+    outcome(decision)
     commands = (shlex.join(["sweeper", name, str(folder.root)]) for name in ("front", "report"))
     show.line(f"next: {'; '.join(commands)}")
     failed = sum(record.status == "failed" for record in records)
@@ -126,7 +130,7 @@ def run(
 
 def begin(progress: SweepProgress, plan: Plan, found: RecordsRead) -> None:
     """Print the plan, and start counting."""
-    show.accounting(progress.spec.name, plan.accounting)
+    plan_tables.accounting(progress.spec.name, plan.accounting)
     if (epochs := epochs_text(progress.spec)) is not None:
         show.line(epochs)
     progress.begin(plan, found)

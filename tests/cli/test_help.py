@@ -1,5 +1,6 @@
 """Every command's help ends with an example that works, and the shell completes what people type."""
 
+import ast
 import os
 import re
 import shlex
@@ -11,13 +12,11 @@ from typing import Any
 
 import pytest
 from support.factories import make_spec, make_sweep
-from typer.main import get_command
 from typer.testing import CliRunner
 
 from sweeper.analysis import NAMES
-from sweeper.cli.app import COMMANDS
+from sweeper.cli.commands import COMMANDS, CommandGroup, all_commands, app
 from sweeper.cli.examples import EXAMPLES
-from sweeper.cli.options import app
 from sweeper.spec.load import shipped_specs
 from sweeper.store.folder import RunFolder
 
@@ -31,7 +30,7 @@ def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]
         yield from commands(command, (*path, name))
 
 
-PATHS = list(commands(get_command(app)))
+PATHS = list(commands(all_commands()))
 
 
 def test_every_command_has_examples_and_every_example_a_command() -> None:
@@ -49,7 +48,7 @@ def test_the_help_ends_with_examples_that_parse(path: tuple[str, ...]) -> None:
     assert lines and all(line.startswith(shlex.join(["sweeper", *path])) for line in lines)
     for line in lines:
         words = shlex.split(line)[1:]
-        command: Any = get_command(app)
+        command: Any = all_commands()
         while hasattr(command, "commands"):
             command = command.commands[words.pop(0)]
         command.make_context("example", list(words))
@@ -125,13 +124,45 @@ def test_the_script_of_each_shell_is_printed(shell: str) -> None:
     assert f"_SWEEPER_COMPLETE=complete_{shell}" in answer.stdout
 
 
-def test_starting_and_completing_load_nothing_heavy() -> None:
-    code = (
-        "import sys, sweeper.cli; from sweeper.cli import completions; completions.specs('m');"
-        "print(sorted({m.partition('.')[0] for m in sys.modules}))"
-    )
+def loaded(code: str) -> set[str]:
+    """The modules that a fresh interpreter has loaded after a program."""
+    program = f"import sys\n{code}\nprint(repr(sorted(sys.modules)))"
     answer = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
-    heavy = {"torch", "transformers", "ray", "optuna", "pandas", "plotly", "scipy", "jinja2"}
-    assert not heavy & set(re.findall(r"'(\w+)'", answer.stdout))
+    return set(ast.literal_eval(answer.stdout.splitlines()[-1]))
+
+
+def packages(modules: set[str]) -> set[str]:
+    return {module.partition(".")[0] for module in modules}
+
+
+def test_starting_and_completing_load_nothing_heavy() -> None:
+    found = packages(
+        loaded("import sweeper.cli; from sweeper.cli import completions; completions.specs('m')")
+    )
+    assert not found & {"torch", "transformers", "ray", "optuna", "pandas", "plotly", "scipy"}
+
+
+def test_the_list_of_commands_loads_only_what_draws_it() -> None:
+    found = loaded(
+        "import sweeper.cli\nsys.argv = ['sweeper', '--help']\n"
+        "try: sweeper.cli.main()\nexcept SystemExit: pass"
+    )
+    ours = {module for module in found if module.startswith("sweeper.") and module.count(".") == 2}
+    shown = {"app", "commands", "examples", "show"}
+    assert ours == {*(f"sweeper.cli.{name}" for name in shown), "sweeper.runs.terminal"}
+    assert {"typer", "rich"} <= packages(found)
+    assert not packages(found) & {"numpy", "pydantic", "yaml", "tenacity", "asyncio", "scipy"}
+
+
+def test_the_list_says_what_the_commands_say() -> None:
+    entries: Any = CommandGroup(name="sweeper", commands={}).commands
+    assert list(entries) == list(COMMANDS)
+    commands: dict[str, Any] = dict(all_commands().commands)
+    for name, command in commands.items():
+        real = command.help.partition("\n\n")[0].replace("\n", " ")
+        assert (entries[name].help, entries[name].rich_help_panel) == (
+            real,
+            command.rich_help_panel,
+        )

@@ -12,11 +12,10 @@ from pydantic import TypeAdapter
 from support.decisions import drive_in_process, halved, swept
 from support.factories import make_spec, make_sweep
 from support.judged_run import standard_run
-from typer.main import get_command
 
 from sweeper.cli import show
 from sweeper.cli.app import _run
-from sweeper.cli.options import app
+from sweeper.cli.commands import all_commands
 from sweeper.runs.command_outputs import OUTPUTS, LsOutput, json_schemas
 from sweeper.runs.fields import JSON_VERSION
 from sweeper.runs.run import open_run
@@ -199,7 +198,7 @@ def test_measured_rates(call: Call, tmp_path: Path) -> None:
 def test_every_command_with_json_has_a_schema_and_prints_it(
     call: Call, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert set(json_schemas()) == set(with_json(get_command(app)))
+    assert set(json_schemas()) == set(with_json(all_commands()))
     monkeypatch.setattr(sys, "argv", ["sweeper", "schema", "front"])
     assert _run() == 0
     assert json.loads(capsys.readouterr().out) == json_schemas()["front"]

@@ -8,9 +8,8 @@ from support.factories import make_sweep
 from support.judged_run import standard_run
 from support.run_folders import write_run
 from support.snapshot import Snapshot
-from typer.main import get_command
 
-from sweeper.cli.options import app
+from sweeper.cli.commands import all_commands
 
 
 @pytest.fixture
@@ -22,7 +21,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 def test_help(command: Command, snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     texts = [command("--help").out]
-    for name in get_command(app).commands:  # type: ignore[attr-defined]  # It is a group.
+    for name in all_commands().commands:
         texts.append(command(name, "--help").out)
     snapshot("help", "\n".join(texts))
 

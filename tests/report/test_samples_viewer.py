@@ -23,7 +23,7 @@ from support.viewer_run import (
 )
 from typer.testing import CliRunner
 
-from sweeper.cli.options import app
+from sweeper.cli.commands import app
 from sweeper.judges import KeywordJudge, overlay, rescore
 from sweeper.keywords.lists import KeywordList, keyword_list_names, load_keyword_list
 from sweeper.planning import make_plan, make_tasks, short_hash
