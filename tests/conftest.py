@@ -1,5 +1,6 @@
 """Fixtures that many tests share; what they build is in `support`."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,17 @@ from support.world import World, make_world, spec_text
 
 from sweeper.estimate import inputs
 from sweeper.spec import SweepSpec, parse_spec
+
+# On a busy machine Ray's agents may take a minute to start, and its workers may not wait for all others.
+os.environ.setdefault("RAY_agent_register_timeout_ms", "120000")
+os.environ.setdefault("RAY_worker_niceness", "0")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where processes share the tests, files with slow ones begin, and quick ones fill the end."""
+    if hasattr(config, "workerinput"):
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session")
