@@ -59,6 +59,11 @@ class Example(NamedTuple):
         return "\n\n".join([*earlier, self.prompt])
 
     @property
+    def has_earlier_answers(self) -> bool:
+        """Whether earlier assistant turns are shown, which are not trained on."""
+        return any(turn.role == "assistant" for turn in self.before)
+
+    @property
     def characters(self) -> int:
         """The length of the row in characters."""
         earlier = sum(len(turn.text) for turn in self.before)
@@ -199,8 +204,11 @@ def _messages(cells: Cells) -> Example:
 def _conversation(cells: Cells, column: str, role: str, content: str) -> Example:
     """The conversation up to the last assistant turn that is not marked as not to be trained on.
 
+    That turn alone is trained on, so no other may be marked to be.
+
     Raises:
-        DataError: not a list of turns, an unknown role, no assistant turn, or roles out of order.
+        DataError: not a list of turns, an unknown role, no assistant turn, roles out of order, or a turn
+            that is marked to be trained on before one that is not marked as not to be.
     """
     raw = cells.raw(column)
     if not isinstance(raw, list):
@@ -219,6 +227,14 @@ def _conversation(cells: Cells, column: str, role: str, content: str) -> Example
         raise cells.error(f"`{column}` has no assistant turn to train on", column=column)
     to_train = [index for index in answers if trained[index] is not False]
     last = (to_train or answers)[-1]
+    if lost := [index + 1 for index in to_train if trained[index] and index != last]:
+        raise cells.error(
+            f"turn {lost[0]} of `{column}` is marked to be trained on, but of each row only one turn is: "
+            f"the last assistant turn that is not marked 0, here {last + 1}; mark the others 0, or write "
+            "one row for each turn to train on, with the turns before it",
+            column=column,
+            turn=lost[0],
+        )
     turns = turns[: last + 1]
     system = [turn for turn in turns[:1] if turn.role == "system"]
     dialogue = turns[len(system) :]

@@ -29,6 +29,9 @@ class Split(NamedTuple):
     - `dropped_near_heldout`: training rows that duplicate a held-out row
     - `dropped_heldout_duplicates`: held-out rows that duplicate another one
     - `dropped_scored_prompts`: training rows that ask a prompt of a suite; only where there are any
+
+    `rows_with_untrained_earlier_answers` counts the rows, all kept, with earlier assistant turns: only the last turn
+    is trained on. It is there only where there are any.
     """
 
     train: dict[int, Example]
@@ -119,6 +122,8 @@ def split_rows(settings: DataSettings, scored: Collection[str] = ()) -> Split:
         counts["dropped_scored_prompts"] = len(rest) - len(kept)
     safety = _safety_rows(settings, len(kept), heldout, scored)
     counts |= {"safety_rows": len(safety)} if settings.safety_share else {}
+    earlier = sum(row.has_earlier_answers for row in (*kept.values(), *safety.values()))
+    counts |= {"rows_with_untrained_earlier_answers": earlier} if earlier else {}
     sizes = {"train_rows": len(kept), "heldout_rows": len(heldout)}
     return Split(kept, heldout, {**sizes, **counts}, safety)
 

@@ -223,6 +223,21 @@ def test_what_would_change_the_meaning_of_a_turn_is_refused(
         load_examples(source(path, "messages"))
 
 
+@pytest.mark.parametrize("mark", [{"weight": 1}, {"train": True}, {"loss": "true"}])
+@pytest.mark.parametrize("last", [{"weight": 1}, {"train": True}, {}])
+def test_a_marked_turn_that_would_not_be_trained_on_is_refused(
+    tmp_path: Path, mark: dict[str, Any], last: dict[str, Any]
+) -> None:
+    path = write_jsonl(
+        tmp_path / "a.jsonl",
+        [{"messages": [A, B]}, {"messages": [A, {**B, **mark}, C, {**D, **last}]}],
+    )
+    with raises("data.invalid_row", path=path, row=2, turn=2, column="messages"):
+        load_examples(source(path, "messages"))
+    write_jsonl(path, [{"messages": [A, {**B, **mark}, C, {**D, "weight": 0}]}])
+    assert load_examples(source(path, "messages")) == [Example("a?", "b.")]
+
+
 def test_only_assistant_turns_can_be_trained_on(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", [{"messages": [{**A, "train": True}, B]}])
     with raises("data.invalid_row", path=path, row=1, turn=1):

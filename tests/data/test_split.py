@@ -1,5 +1,6 @@
 """Which rows are trained on, held out, and left out."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,18 @@ def test_no_training_row_asks_what_a_held_out_one_asks(tmp_path: Path) -> None:
         "dropped_blank_rows": 0,
         "dropped_near_heldout": 14,
     }
+
+
+def test_rows_of_which_earlier_answers_are_not_trained_on_are_counted(tmp_path: Path) -> None:
+    turns = [(r, f"{r} {i}") for i in range(2) for r in ("user", "assistant")]
+    several = {"messages": [{"role": r, "content": text} for r, text in turns]}
+    path = write_jsonl(tmp_path / "t.jsonl", [{"messages": several["messages"][:2]}, several])
+    heldout = given(tmp_path, [row("q")])
+    settings = settings_of(path, **heldout)
+    both = replace(settings, train=source(path, "messages"))
+    assert split_rows(both).counts["rows_with_untrained_earlier_answers"] == 1
+    single = replace(settings, train=source(path, "messages", rows=1))
+    assert "rows_with_untrained_earlier_answers" not in split_rows(single).counts
 
 
 def test_a_held_out_file_keeps_its_rows_but_for_those_that_ask_the_same(tmp_path: Path) -> None:
