@@ -87,6 +87,7 @@ class DataError(SweeperError):
         "data.not_single_prompt": "a suite whose rows hold earlier turns or a system prompt",
         "data.too_long": "a text longer than `max_length` or than the window of the model",
         "data.chat_template": "a chat template or tokenizer that cannot write the conversation",
+        "data.control_tokens": "rows or prompts with text that the tokenizer reads as control tokens",
         "data.builtin": "a `builtin:` source that does not exist or cannot be built",
         "data.keyword_list": "a keyword list that does not exist or is not valid",
         "data.unknown_label": "an unknown label of a completion",

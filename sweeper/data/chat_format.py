@@ -95,6 +95,14 @@ class PromptFormatter:
         """
         return self.row(_PROBE)[1].rpartition(_PROBE.completion)[2]
 
+    def written(self) -> str:
+        """A short conversation with everything that the format writes around its messages.
+
+        Raises:
+            DataError: see `end_of_turn`.
+        """
+        return "".join(PromptFormatter(self._tokenizer, self._name, None).row(_PROBE))
+
     def messages(self, text: str, before: Sequence[Turn] = ()) -> list[Turn]:
         """The turns that the prompt for `text` shows, with the system prompt of the settings."""
         return self._turns(text, before)

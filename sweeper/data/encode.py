@@ -10,8 +10,9 @@ from typing import NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from sweeper.data.chat_format import PromptFormatter, pieces_of, shortened
+from sweeper.data.control_tokens import ControlTokens, control_token_error
 from sweeper.data.load import Example, Turn
-from sweeper.data.split import split_rows
+from sweeper.data.split import Split, split_rows
 from sweeper.errors import DataError
 from sweeper.keywords.reasoning import opened_reasoning
 from sweeper.task import DataSettings
@@ -49,6 +50,11 @@ class Encoder:
         self._tokenizer = tokenizer
         self._formatter = PromptFormatter(tokenizer, template, system)
 
+    @property
+    def tokenizer_name(self) -> str:
+        """The name or folder of the tokenizer."""
+        return str(self._tokenizer.name_or_path)
+
     def prompt(self, text: str, before: Sequence[Turn] = ()) -> tuple[int, ...]:
         """The tokens of a prompt with its earlier turns, up to where the answer begins.
 
@@ -58,6 +64,16 @@ class Encoder:
         tokens = self._tokens(self._formatter.prompt(text, before))
         self._check_shown(self._formatter.messages(text, before), tokens)
         return tokens
+
+    @cached_property
+    def _control(self) -> ControlTokens:
+        return ControlTokens(self._tokenizer, self._formatter.written())
+
+    def control_tokens(self, row: Example | str) -> tuple[str, ...]:
+        """The control tokens in the messages of a row or a prompt, the system prompt included."""
+        prompt, completion, before = (row, "", ()) if isinstance(row, str) else row
+        turns = self._formatter.messages(prompt, before)
+        return self._control.found_in([*(turn.text for turn in turns), completion])
 
     def has_unknown(self, tokens: Sequence[int]) -> bool:
         """Whether some text has become the tokenizer's token for what it does not know."""
@@ -190,11 +206,11 @@ def load_training_data(
         asked: Hashes of the prompts that the model is scored on; see `split_rows`.
 
     Raises:
-        DataError: see `split_rows`; or a prompt is too long and `overlong_prompts` is `error`; or all
+        DataError: see `usable_rows`; or a prompt is too long and `overlong_prompts` is `error`; or all
             prompts are too long.
         MissingExtraError: see `split_rows`.
     """
-    split = split_rows(settings, asked)
+    split = usable_rows(settings, encoder, scored or encoder, asked)
     counts = {**split.counts, "dropped_overlong_prompts": 0, "truncated_completions": 0}
     counts |= {"dropped_overlong_heldout": 0, "truncated_heldout": 0}
     encoded, heldout, unknown = [], [], 0
@@ -216,14 +232,60 @@ def load_training_data(
     for rows, source in ((encoded, settings.train), (heldout, settings.heldout or settings.train)):
         if not rows:
             raise DataError(
-                f"{source.path}: every prompt is longer than data.max_length ({settings.max_length} "
-                "tokens); increase it, or use data with shorter prompts",
+                f"{source.path}: no row is left, because every prompt is longer than data.max_length "
+                f"({settings.max_length} tokens) or holds control tokens; increase it, or use other data",
                 code="data.empty",
                 path=source.path,
             )
     counts |= {"train_rows": len(encoded), "heldout_rows": len(heldout)}
     counts |= {"rows_with_unknown_characters": unknown} if unknown else {}
     return TrainingData(tuple(encoded), tuple(heldout), counts)
+
+
+def usable_rows(
+    settings: DataSettings, encoder: Encoder, scored: Encoder, asked: Collection[str] = ()
+) -> Split:
+    """The split of a sweep's rows, with those that hold control tokens treated as the settings say.
+
+    Where there are any, `counts` has their number: `rows_with_control_tokens`, `dropped_control_tokens`.
+
+    Args:
+        settings: The sources.
+        encoder: Encodes the training rows.
+        scored: Encodes the held-out rows.
+        asked: Hashes of the prompts that the model is scored on; see `split_rows`.
+
+    Raises:
+        DataError: see `split_rows`; or some rows hold control tokens and `control_tokens` is `error`.
+        MissingExtraError: see `split_rows`.
+    """
+    split = split_rows(settings, asked)
+    sides = {
+        "training": (split.train, encoder),
+        "safety": (split.safety, encoder),
+        "held-out": (split.heldout, scored),
+    }
+    found: dict[str, tuple[str, ...]] = {}
+    clean = []
+    for side, (rows, its_encoder) in sides.items():
+        held = {n: tokens for n, row in rows.items() if (tokens := its_encoder.control_tokens(row))}
+        found |= {f"{side} row {n}": tokens for n, tokens in held.items()}
+        clean.append({n: row for n, row in rows.items() if n not in held})
+    if not found:
+        return split
+    if settings.control_tokens == "error":
+        total = sum(len(rows) for rows, _ in sides.values())
+        raise control_token_error(
+            found,
+            f"{total:,} rows",
+            encoder.tokenizer_name,
+            "remove them from the text, or set `data.control_tokens: drop` to leave these rows out, or "
+            "`keep` to train on such tokens",
+        )
+    if settings.control_tokens == "keep":
+        return split._replace(counts={**split.counts, "rows_with_control_tokens": len(found)})
+    train, safety, heldout = clean
+    return Split(train, heldout, {**split.counts, "dropped_control_tokens": len(found)}, safety)
 
 
 def _fitting(

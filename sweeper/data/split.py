@@ -30,8 +30,8 @@ class Split(NamedTuple):
     - `dropped_heldout_duplicates`: held-out rows that duplicate another one
     - `dropped_scored_prompts`: training rows that ask a prompt of a suite; only where there are any
 
-    `rows_with_untrained_earlier_answers` counts the rows, all kept, with earlier assistant turns: only the last turn
-    is trained on. It is there only where there are any.
+    `rows_with_untrained_earlier_answers` counts the rows, all kept, with earlier assistant turns: only the
+    last turn is trained on. It is there only where there are any.
     """
 
     train: dict[int, Example]

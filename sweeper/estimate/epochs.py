@@ -15,7 +15,7 @@ def count_epoch_rows(spec: SweepSpec) -> SweepSpec:
     """The spec with `rows_per_epoch`, where its space has `num_epochs`; else the spec itself.
 
     Counted are the training rows that are left after blank, filtered, held-out and scored rows and, with
-    `overlong_prompts: drop`, those whose prompt leaves no room for an answer.
+    `overlong_prompts: drop` or `control_tokens: drop`, those that a tokenizer shows.
 
     Raises:
         DataError, MissingExtraError: the rows cannot be read.
@@ -25,7 +25,7 @@ def count_epoch_rows(spec: SweepSpec) -> SweepSpec:
         return spec
     data = _local(spec.data)
     scored = scored_prompt_hashes(_local_suites(spec.evaluation))
-    if data.overlong_prompts == "error":
+    if "drop" not in (data.overlong_prompts, data.control_tokens):
         rows = len(split_rows(data, scored).rows)
     else:
         from sweeper.data.encode import Encoder, load_training_data  # It needs transformers.

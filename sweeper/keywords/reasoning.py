@@ -20,6 +20,11 @@ _BEGUN = re.compile(r"[<\[\u25c1][^<>\[\]\u25c1\u25b7\n]{0,100}\Z")
 _CHANNEL = "analysis"
 
 
+def is_tag(text: str) -> bool:
+    """Whether a text is one tag that begins or ends reasoning."""
+    return _TAG.fullmatch(text) is not None
+
+
 def without_reasoning(text: str) -> str:
     """The text with blanks in place of reasoning, of the same length."""
     return "".join(part if shown else " " * len(part) for part, shown in _parts(text))

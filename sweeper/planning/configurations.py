@@ -364,15 +364,18 @@ def _searched(axes: Sequence[str], given: Mapping[str, Any]) -> dict[str, Any]:
 
 _MODEL = tuple(item.name for item in stated_fields(ModelSource) if item.name != "path")
 
-_SEPARATE = ("train", "heldout", "heldout_rows", "template", "safety", "safety_share")
+_SEPARATE = (
+    *("train", "heldout", "heldout_rows", "template"),
+    *("control_tokens", "safety", "safety_share"),
+)
 """Fields of `data` that a configuration states in another form, or only where they are used."""
 
 _DATA = tuple(item.name for item in stated_fields(DataSettings) if item.name not in _SEPARATE)
 
-_SAFETY = ("safety", "safety_share")
+_SOMETIMES = ("control_tokens", "safety", "safety_share")
 
-FIXED_NAMES = ("model", *_MODEL, "train", "heldout", "template", *_DATA, *_SAFETY)
-"""The values of model and data; the last two only where safety rows are mixed in."""
+FIXED_NAMES = ("model", *_MODEL, "train", "heldout", "template", *_DATA, *_SOMETIMES)
+"""The values of model and data; the last ones only where they do not have their defaults."""
 
 
 def _fixed_values(spec: SweepSpec, tuning: Tuning, data: DataSettings) -> dict[str, Any]:
@@ -380,6 +383,7 @@ def _fixed_values(spec: SweepSpec, tuning: Tuning, data: DataSettings) -> dict[s
     adapter = as_written(tuning) if tuning.has_adapter else {"method": tuning.method}
     written = as_written(data)
     mixed = {"safety": written["safety"], "safety_share": data.safety_share} if data.safety else {}
+    control = {"control_tokens": data.control_tokens} if data.control_tokens != "error" else {}
     return {
         **adapter,
         "model": spec.model.path,
@@ -388,6 +392,7 @@ def _fixed_values(spec: SweepSpec, tuning: Tuning, data: DataSettings) -> dict[s
         "heldout": written.get("heldout", {"heldout_rows": data.heldout_rows}),
         "template": _template(data.template),
         **{name: getattr(data, name) for name in _DATA},
+        **control,
         **mixed,
     }
 

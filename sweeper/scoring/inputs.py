@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
+from sweeper.data.control_tokens import control_token_error
 from sweeper.data.encode import Encoder, TrainingData, check_prompt, load_training_data
 from sweeper.data.load import Prompt, data_hash, load_suite, scored_prompt_hashes
 from sweeper.data.split import load_safety_filter
@@ -112,12 +113,37 @@ def _suite(
     name: str, sources: Sequence[PromptSuite], settings: DataSettings, encoder: Encoder
 ) -> Suite:
     prompts = load_suite(sources)
+    _refuse_control_tokens(name, sources, prompts, settings, encoder)
     tokens = []
     for prompt in prompts:
         what = f"{name} prompt {prompt.id}"
         tokens.append(encoder.named_prompt(what, prompt.text))
         check_prompt(settings, encoder, tokens[-1], what)
     return Suite(name, tuple(prompts), tuple(tokens))
+
+
+def _refuse_control_tokens(
+    name: str,
+    sources: Sequence[PromptSuite],
+    prompts: Sequence[Prompt],
+    settings: DataSettings,
+    encoder: Encoder,
+) -> None:
+    """Reject prompts with control tokens, unless `data.control_tokens` is `keep`.
+
+    Raises:
+        DataError: names the suite, its first such prompt and the tokens.
+    """
+    found = {
+        f"prompt {one.id}": held for one in prompts if (held := encoder.control_tokens(one.text))
+    }
+    if found and settings.control_tokens != "keep":
+        raise control_token_error(
+            found,
+            f"{len(prompts):,} {name} prompts ({', '.join(source.name for source in sources)})",
+            encoder.tokenizer_name,
+            "remove them from the text, or set `data.control_tokens: keep` to score such prompts",
+        )
 
 
 def preflight(task: TrajectoryTask, others: Iterable[TrajectoryTask] = ()) -> dict[str, int]:

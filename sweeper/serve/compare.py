@@ -180,6 +180,7 @@ def _measured_with(found: RunSnapshot) -> dict[str, Any] | None:
             hashes.get("train"),
             as_written(data.train) | {"path": None},
             data.filter_safety_rows,
+            data.control_tokens,
             hashes.get("safety"),
             data.safety_share,
             data.template.train,

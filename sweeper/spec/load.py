@@ -320,7 +320,7 @@ PLACEMENT = {
 _APART = ("decide", "description", "name", "references")
 
 _LATER = {
-    "data": {"safety": None, "safety_share": 0.0},
+    "data": {"safety": None, "safety_share": 0.0, "control_tokens": "error"},
     "space": dict.fromkeys((*DATA_AXES, "lora_target_modules", "use_rslora", "use_dora")),
 }
 """Keys by block that older runs do not have, with what they stand for there."""

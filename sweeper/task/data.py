@@ -161,6 +161,10 @@ class DataSettings:
         Literal["error", "drop"],
         Doc("What happens to prompts that leave no room for a completion."),
     ] = "error"
+    control_tokens: Annotated[
+        Literal["error", "drop", "keep"],
+        Doc("What happens to rows with control tokens, such as `<|im_end|>`, in their text."),
+    ] = "error"
     filter_safety_rows: Annotated[
         bool, Doc("Leave out training rows whose completion looks like safety training.")
     ] = False

@@ -3,9 +3,8 @@
 from typing import NamedTuple
 
 from sweeper.data.chat_format import PromptFormatter
-from sweeper.data.encode import Encoder
+from sweeper.data.encode import Encoder, usable_rows
 from sweeper.data.load import scored_prompt_hashes
-from sweeper.data.split import split_rows
 from sweeper.model.batches import RowOrder
 from sweeper.model.load import load_tokenizer
 from sweeper.task import TrajectoryTask
@@ -37,7 +36,7 @@ def ordered_rows(task: TrajectoryTask, steps: int) -> list[TrainingRow]:
     writer = PromptFormatter(tokenizer, dialogue.name, dialogue.system)
     kept = []
     scored = scored_prompt_hashes(task.evaluation)
-    for example in split_rows(task.data, scored).rows:
+    for example in usable_rows(task.data, encoder, encoder, scored).rows:
         row = encoder.example(example)
         if row.completion:
             prompt, completion = writer.row(example)
