@@ -76,7 +76,7 @@ class DataError(SweeperError):
         "data.not_found": "a file or folder that does not exist",
         "data.unreadable": "a file that the system cannot read, or that is not UTF-8",
         "data.malformed": "a file that is not valid JSON, CSV, YAML or Parquet",
-        "data.unknown_format": "a file that is not .json, .jsonl, .csv, .tsv or .parquet",
+        "data.unknown_format": "a file that is not .json, .jsonl, .ndjson, .csv, .tsv or .parquet",
         "data.empty": "no rows, or none left after filters, held-out rows or the half of a split",
         "data.missing_column": "a column that the format needs is missing",
         "data.invalid_row": "a row whose fields are not what its format expects",

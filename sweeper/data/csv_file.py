@@ -15,6 +15,10 @@ _HOW_TO_QUOTE = (
 )
 
 
+_STATED = re.compile(r"""["']?sep=([^\w"'\s]|\t)["']?[ ]*(\r?\n)""", re.IGNORECASE)
+"""The line by which a spreadsheet is told what separates the cells."""
+
+
 class Record(NamedTuple):
     """One record of a CSV file, and the line on which it begins."""
 
@@ -30,20 +34,27 @@ def csv_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict[
 def csv_records(path: Path, columns: Sequence[str] | None = None) -> Iterator[Record]:
     """The records of a file as RFC 4180 defines them; blank lines between them are skipped.
 
-    If the header has no comma, but a semicolon or a tab, that separates the cells; in a .tsv file, a tab.
+    Cells are separated by what a first line `sep=;` says; else by a comma if the header has one, or by the
+    only semicolon, tab or `|` in it; in a .tsv file, by a tab. What is quoted does not count.
 
     Args:
         path: The file, in UTF-8 with or without a byte order mark.
         columns: The names of the columns if the file has no header.
 
     Raises:
-        DataError: equal column names; a row with too few or too many cells; a quotation mark that is not
-            closed, or inside a cell and not doubled; or a cell over several lines, each of which is a
-            whole row: a stray quotation mark has swallowed them.
+        DataError: no comma and several such marks in the header; equal column names; a row with too few or
+            too many cells; a quotation mark that is not closed, or inside a cell and not doubled; or a cell
+            over several lines, each of which is a whole row: a stray quotation mark has swallowed them.
         OSError: the file cannot be read.
     """
     text = read_text(path)
-    delimiter = "," if columns is not None else _delimiter(path, text)
+    delimiter = ","
+    if columns is None:
+        stated = _STATED.match(text)
+        delimiter = stated[1] if stated else _delimiter(path, text)
+        text = _STATED.sub(
+            r"\2", text, count=1
+        )  # The line stays, so that others keep their numbers.
     names = columns
     for line, cells, lines in _records(path, text, delimiter):
         if len(cells) < 2 and not any(cell.strip() for cell in cells) and len(names or "..") > 1:
@@ -63,8 +74,18 @@ def csv_records(path: Path, columns: Sequence[str] | None = None) -> Iterator[Re
 
 def _delimiter(path: Path, text: str) -> str:
     header = text.lstrip().partition("\n")[0]
-    marks = "\t,;" if path.suffix.lower() == ".tsv" else ",;\t"
-    return next((mark for mark in marks if mark in header), ",")
+    unquoted = re.sub(r'"[^"]*"', "", header)
+    usual = "\t" if path.suffix.lower() == ".tsv" else ","
+    marks = [usual] if usual in unquoted else [mark for mark in ",;\t|" if mark in unquoted]
+    if len(marks) > 1:
+        shown = " or ".join(f"`{mark}`" if mark.strip() else "a tab" for mark in marks)
+        raise malformed(
+            path,
+            1 + text[: text.index(header)].count("\n"),
+            f"the cells of the header could be separated by {shown}; say which by a first line such as "
+            f"`sep={marks[0]}`, or separate them by commas",
+        )
+    return marks[0] if marks else ","
 
 
 def _records(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str], list[str]]]:
@@ -110,7 +131,8 @@ def _refuse_stray_quotes(path: Path, line: int, lines: Sequence[str], delimiter:
     record = "".join(lines)
     if '"' not in record:
         return
-    quoted = rf'(?:^|(?<={delimiter}))"(?:[^"]|"")*"(?={delimiter}|[\r\n]|$)'
+    mark = re.escape(delimiter)
+    quoted = rf'(?:^|(?<={mark}))"(?:[^"]|"")*"(?={mark}|[\r\n]|$)'
     if '"' in re.sub(quoted, "", record):
         raise malformed(
             path, line, f"malformed CSV: a quotation mark inside a cell; {_HOW_TO_QUOTE}"
@@ -124,7 +146,8 @@ def _refuse_swallowed_rows(path: Path, line: int, delimiter: str, cells: Sequenc
     each of its lines as that; a table has equally many on all of them.
     """
     columns = len(cells)
-    between = re.compile(rf"{delimiter}(?![ \t]|(?<=\d{delimiter})\d{{3}}\b)")
+    mark = re.escape(delimiter)
+    between = re.compile(rf"{mark}(?![ \t]|(?<=\d{mark})\d{{3}}\b)")
     for column, cell in enumerate(cells):
         first, *inner = (between.split(part) for part in re.split(r"\r\n|\r|\n", cell))
         fewest = 2 if column == 0 and columns < 4 else 1

@@ -14,7 +14,7 @@ _LFS = b"version https://git-lfs"
 
 
 def read_file(path: Path) -> list[dict[str, Any]]:
-    """The rows of a .json, .jsonl, .csv, .tsv or .parquet file.
+    """The rows of a .json, .jsonl, .ndjson, .csv, .tsv or .parquet file.
 
     Raises:
         DataError: missing, unreadable, of another format, or malformed; see `json_rows`, `csv_records`.
@@ -23,7 +23,7 @@ def read_file(path: Path) -> list[dict[str, Any]]:
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise DataError(
-            f"{path}: expected a .json, .jsonl, .csv, .tsv or .parquet file, or a hub id",
+            f"{path}: expected a .json, .jsonl, .ndjson, .csv, .tsv or .parquet file, or a hub id",
             code="data.unknown_format",
             path=path,
         )
@@ -99,6 +99,7 @@ def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
 READERS: dict[str, Callable[[Path], Iterator[dict[str, Any]]]] = {
     ".json": json_rows,
     ".jsonl": json_rows,
+    ".ndjson": json_rows,
     ".csv": csv_rows,
     ".tsv": csv_rows,
     ".parquet": _parquet_rows,

@@ -13,7 +13,7 @@ from sweeper.task import DataSource
 
 _ROWS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".xlsx")
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip")
-_READ_HERE = (".json", ".jsonl", ".csv", ".tsv")
+_READ_HERE = (".json", ".jsonl", ".ndjson", ".csv", ".tsv")
 _DESCRIPTIONS = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json")
 _NO_OPTIONS = ("name", "version", "data_dir", "data_files", "description", "features")
 

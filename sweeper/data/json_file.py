@@ -14,11 +14,12 @@ _BLANK = re.compile(r"[ \t\r\n]*")
 
 
 def json_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a .json or .jsonl file; blank lines are skipped.
+    """The rows of a .json, .jsonl or .ndjson file; blank lines are skipped.
 
     Raises:
         DataError: malformed JSON, equal keys in an object, half a surrogate pair, or a value that is not an
-            object; or a .json file that holds a single object, whose rows could be anywhere inside it.
+            object; or a .json file that holds a single object, whose rows could be anywhere inside it: the
+            message names the keys that hold some.
         OSError: the file cannot be read.
     """
     text = read_text(path)
@@ -117,15 +118,37 @@ def _refuse_single_value(path: Path, text: str, start: int) -> None:
     if path.suffix.lower() != ".json" or start == len(text):
         return
     try:
-        _, end = _DECODER.raw_decode(text, start)
+        value, end = _DECODER.raw_decode(text, start)
     except (ValueError, RecursionError):
         return  # Reading by lines names the line.
     if _skip_blank(text, end) == len(text):
         raise DataError(
-            f"{path}: expected a list of rows or one object per line, found a single value",
+            f"{path}: expected a list of rows or one object per line, found {_described(value)}",
             code="data.malformed",
             path=path,
         )
+
+
+def _described(value: Any) -> str:
+    """A single value, and how to make rows of what it holds."""
+    if not isinstance(value, dict):
+        return "a single value"
+    lists = {key: cell for key, cell in value.items() if cell and isinstance(cell, list)}
+    inner = [key for key, cell in lists.items() if all(isinstance(row, dict) for row in cell)]
+    if inner:
+        keys = ", ".join(f"`{key}` ({len(lists[key]):,} objects)" for key in inner)
+        return (
+            f"one object with rows in {keys}; write that list alone into the file, for example with `jq "
+            f"'.[{json.dumps(inner[0])}]'`"
+        )
+    by_index = [
+        cell for cell in value.values() if isinstance(cell, dict) and "".join(cell).isdigit()
+    ]
+    if value and len(value) in (len(lists), len(by_index)):
+        return (
+            'columns instead of rows; write one object per row, in pandas with `orient="records"`'
+        )
+    return "a single object; write it into a list if it is a row"
 
 
 def _refuse_surrogates(path: Path, line: int, number: int, row: dict[str, Any]) -> None:

@@ -27,7 +27,7 @@ def read_rows(source: DataSource, *, every: bool = False) -> list[Row]:
     """Read the rows of a source that match `where`, limited by `rows` and `sample_seed`.
 
     Args:
-        source: A local .json, .jsonl, .csv, .tsv or .parquet file, a folder, or a hub id.
+        source: A local .json, .jsonl, .ndjson, .csv, .tsv or .parquet file, a folder, or a hub id.
         every: Return all rows that match `where`, without the limit.
 
     Raises:

@@ -147,7 +147,37 @@ def quoted(columns: Sequence[str], rows: Sequence[Sequence[Any]], delimiter: str
     return text.getvalue()
 
 
-@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize(
+    ("content", "cells"),
+    [
+        ("sep=;\r\nprompt, short;completion\r\na;b\r\n", {"prompt, short": "a", "completion": "b"}),
+        ('"sep=|"\nprompt|completion\n"a|b"|c;d\n', {"prompt": "a|b", "completion": "c;d"}),
+        ("SEP=\t\nprompt\tcompletion\na\tb,c\n", {"prompt": "a", "completion": "b,c"}),
+        ("sep=,\nprompt;x,completion\na,b\n", {"prompt;x": "a", "completion": "b"}),
+        ("prompt|completion\na, b|c; d\n", {"prompt": "a, b", "completion": "c; d"}),
+        ('"prompt, short";completion\na;b\n', {"prompt, short": "a", "completion": "b"}),
+        ('"a|b",c;d\n1,2\n', {"a|b": "1", "c;d": "2"}),
+        ("sep=x\na\n", {"sep=x": "a"}),
+    ],
+)
+def test_what_separates_cells_is_stated_or_seen_in_the_header(
+    tmp_path: Path, content: str, cells: dict[str, str]
+) -> None:
+    assert read_file(written(tmp_path, content)) == [cells]
+
+
+def test_a_header_with_several_marks_is_refused_unless_the_first_line_says(tmp_path: Path) -> None:
+    header = "prompt;completion|note"
+    with raises("data.malformed", line=2) as caught:
+        read_file(written(tmp_path, f"\n{header}\na;b|c\n"))
+    assert "`;` or `|`" in str(caught.value) and "`sep=;`" in str(caught.value)
+    path = written(tmp_path, f"sep=;\n{header}\na;b|c\n")
+    assert read_file(path) == [{"prompt": "a", "completion|note": "b|c"}]
+    with raises("data.malformed", line=3):
+        read_file(written(tmp_path, f"sep=;\n{header}\na;b;c\n"))
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 def test_legal_cells_over_several_lines_are_read(tmp_path: Path, delimiter: str) -> None:
     path = written(tmp_path, quoted(["prompt", "completion"], LEGAL, delimiter))
     assert [list(row.values()) for row in read_file(path)] == LEGAL

@@ -16,7 +16,7 @@ LIST = json.dumps(ROWS)
 LINES = "\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS)
 
 
-@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+@pytest.mark.parametrize("suffix", [".json", ".jsonl", ".ndjson"])
 @pytest.mark.parametrize("before", ["", "\ufeff", "\n\n"])
 @pytest.mark.parametrize(
     "text",
@@ -58,6 +58,32 @@ def test_what_is_not_rows_is_refused_with_its_line(
     path.write_text(text)
     with raises("data.malformed", path=path, **values):
         read_file(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ({"data": ROWS}, "rows in `data` (3 objects); write that list alone into the file"),
+        (
+            {"version": 1, "my rows": ROWS, "dev": ROWS[:2]},
+            "`my rows` (3 objects), `dev` (2 objects)",
+        ),
+        ({"prompt": ["a", "b"], "completion": ["c", "d"]}, 'pandas with `orient="records"`'),
+        ({"prompt": {"0": "a"}, "completion": {"0": "c"}}, 'pandas with `orient="records"`'),
+        (ROWS[0], "write it into a list if it is a row"),
+        ({"meta": {"a": 1}, "data": []}, "a single object"),
+        ({}, "a single object"),
+    ],
+)
+def test_an_object_around_the_rows_is_refused_with_what_to_do(
+    tmp_path: Path, content: dict[str, Any], found: str
+) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(content))
+    with raises("data.malformed", path=path) as caught:
+        read_file(path)
+    assert found in str(caught.value)
+    assert "'.[\"my rows\"]'" in str(caught.value) or "my rows" not in content
 
 
 @pytest.mark.parametrize("text", [LIST, LINES])
