@@ -249,7 +249,9 @@ ASKED = [
 ]
 
 
-@pytest.mark.parametrize(("objectives", "names", "expected"), ASKED, ids=lambda value: str(value))
+@pytest.mark.parametrize(
+    ("objectives", "names", "expected"), ASKED, ids=["loss", "tokens", "answers", "all"]
+)
 def test_only_what_is_asked_is_measured_and_answered(
     tiny_world: World,
     tmp_path: Path,
