@@ -1,9 +1,11 @@
 """What the decision at the end of a sweep costs, before anything is known of its candidates."""
 
+from dataclasses import replace
 from statistics import fmean
 from typing import NamedTuple
 
 from sweeper.estimate.estimate import Estimate, makespan, trajectory_seconds
+from sweeper.estimate.rates import Tokens
 from sweeper.planning import Plan, Trajectory
 from sweeper.spec import SweepSpec
 
@@ -37,6 +39,9 @@ def decision_cost(plan: Plan, spec: SweepSpec, cost: Estimate | None) -> Decisio
     """
     if not spec.decide or not spec.constraints:
         return None
+    cost = (
+        None if cost is None else replace(cost, tokens=_tokens(spec, spec.decide.rows, cost.tokens))
+    )
     paths = [
         item
         for item in plan.trajectories
@@ -53,6 +58,16 @@ def decision_cost(plan: Plan, spec: SweepSpec, cost: Estimate | None) -> Decisio
         fmean(known) if known else None,
     )
     return DecisionCost(first, longest)
+
+
+def _tokens(spec: SweepSpec, rows: int | None, tokens: Tokens) -> Tokens:
+    """The tokens of a readout of the decision, which may answer more prompts than the search."""
+    more = sum(
+        rows - suite.rows
+        for suite in spec.constrained_suites
+        if rows is not None and suite.rows is not None
+    )
+    return tokens._replace(generated=tokens.generated * (1 + more / tokens.prompts))
 
 
 def _walk(rounds: list[tuple[Trajectory, int]], cost: Estimate | None) -> WalkCost:

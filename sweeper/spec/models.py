@@ -18,7 +18,14 @@ from sweeper.spec.axes import Axis, SpecModel
 from sweeper.spec.references import ReferenceSpec
 from sweeper.spec.space import SpaceSpec
 from sweeper.spec.stop import StopSpec
-from sweeper.task import ComputeSettings, DataSettings, EvaluationSettings, ModelSource, Tuning
+from sweeper.task import (
+    ComputeSettings,
+    DataSettings,
+    EvaluationSettings,
+    ModelSource,
+    PromptSuite,
+    Tuning,
+)
 from sweeper.task.fields import (
     After,
     Before,
@@ -125,6 +132,10 @@ class DecideSpec(SpecModel):
         int, Range(ge=2, le=100), Doc("New seeds that each tested configuration is trained with.")
     ] = 5
     candidates: Annotated[Count, Doc("The most configurations tested, best first.")] = 10
+    rows: Annotated[
+        Count | None,
+        Doc("Prompts of each suite with a constraint; by default as many as the search uses."),
+    ] = None
 
 
 class SearchSpec(SpecModel):
@@ -242,6 +253,13 @@ class SweepSpec(SpecModel):
     def utility(self) -> ObjectiveSpec:
         """The first objective that is a utility metric: the one that `no gain` is decided by."""
         return next(item for item in self.objectives if is_utility(item.metric))
+
+    @property
+    def constrained_suites(self) -> tuple[PromptSuite, ...]:
+        """The prompt suites that a constraint is measured on."""
+        metrics = {item.metric for item in self.constraints}
+        harmful = self.evaluation.harmful if "unsafe_rate" in metrics else ()
+        return (*harmful, *(self.evaluation.harmless if "over_refusal_rate" in metrics else ()))
 
 
 def _drop_planned(dumped: Any, block: Any) -> None:

@@ -1,6 +1,6 @@
 """How a decision is laid out over a run, and read back from its records. Needs neither torch nor Ray."""
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -98,6 +98,7 @@ def lay_out(
     asked = DecideSpec(
         seeds=usual.seeds if seeds is None else seeds,
         candidates=usual.candidates if candidates is None else candidates,
+        rows=usual.rows,
     )
     if begun is not None and begun.decide and begun.decide.seeds != asked.seeds:
         raise SweeperError(
@@ -191,15 +192,22 @@ def _stage(
 def decision_spec(spec: SweepSpec, asked: DecideSpec) -> SweepSpec:
     """What a decision measures: the other half of each suite, under new seeds, nothing stopped early.
 
-    The seeds that `search.refine` may use are left out.
+    Suites that a constraint is measured on have `asked.rows` prompts where it is given. The seeds that
+    `search.refine` may use are left out.
     """
     refine = spec.search.refine
     further = 0 if refine is None else max(0, refine.max_seeds - len(spec.seeds))
     later = max(spec.seeds) + 1 + further
+    constrained = spec.constrained_suites if asked.rows else ()
+
+    def left_out(suite: PromptSuite) -> PromptSuite:
+        rows = asked.rows if suite in constrained else suite.rows
+        return replace(suite, prompt_split=OTHER_HALF[suite.prompt_split], rows=rows)
+
     evaluation = replace(
         spec.evaluation,
-        harmful=tuple(map(_other_half, spec.evaluation.harmful)),
-        harmless=tuple(map(_other_half, spec.evaluation.harmless)),
+        harmful=tuple(map(left_out, spec.evaluation.harmful)),
+        harmless=tuple(map(left_out, spec.evaluation.harmless)),
     )
     plain = type(spec.search)()
     search = spec.search.model_copy(update={"stop": plain.stop, "refine": None})
@@ -214,18 +222,12 @@ def decision_spec(spec: SweepSpec, asked: DecideSpec) -> SweepSpec:
     )
 
 
-def _other_half(suite: PromptSuite) -> PromptSuite:
-    return replace(suite, prompt_split=OTHER_HALF[suite.prompt_split])
-
-
 def prompts_are_new(spec: SweepSpec, under: SweepSpec) -> bool:
     """Whether the search left half of every suite out that a constraint is measured on."""
-    measured: Mapping[str, Sequence[PromptSuite]] = {
-        "unsafe_rate": spec.evaluation.harmful,
-        "over_refusal_rate": spec.evaluation.harmless,
-    }
-    asked = [suite for c in under.constraints for suite in measured[c.metric]]
-    return all(suite.prompt_split != "all" for suite in asked)
+    return all(
+        suite.prompt_split != "all"
+        for suite in spec.model_copy(update={"constraints": under.constraints}).constrained_suites
+    )
 
 
 def _notes(spec: SweepSpec, under: SweepSpec) -> list[str]:

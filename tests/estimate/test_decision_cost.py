@@ -4,6 +4,7 @@ import pytest
 from support.decisions import halved
 
 from sweeper.estimate.decision_cost import decision_cost
+from sweeper.estimate.inputs import plan_estimate
 from sweeper.planning import make_plan
 from sweeper.spec import SweepSpec
 
@@ -32,3 +33,17 @@ def test_paths_of_other_lengths_are_averaged_and_the_longest_counted(tiny_spec_t
 def test_without_a_decision_there_is_no_cost(tiny_spec_text: str, override: str) -> None:
     spec = halved(tiny_spec_text, override)
     assert decision_cost(make_plan(spec), spec, None) is None
+
+
+def test_more_prompts_than_in_the_search_take_longer(tiny_spec_text: str) -> None:
+    def seconds(rows: str) -> float:
+        spec = halved(tiny_spec_text, "evaluation.harmful.rows=2", rows)
+        plan = make_plan(spec)
+        found = plan_estimate(plan, spec, workers=1)
+        decision = decision_cost(plan, spec, found)
+        assert decision is not None and decision.longest.seconds is not None
+        each = found.rates.generate_token_seconds * found.tokens.generated / found.tokens.prompts
+        return decision.longest.seconds / (each * decision.longest.readouts)
+
+    assert seconds("decide.rows=2") == pytest.approx(seconds("decide.seeds=5"))
+    assert seconds("decide.rows=22") == pytest.approx(seconds("decide.seeds=5") + 20)

@@ -158,6 +158,26 @@ def test_a_harmless_suite_counts_only_where_a_constraint_is_measured_on_it(
         assert not isinstance(stage, str) and stage.walk.new_prompts == new
 
 
+def test_a_decision_takes_its_own_number_of_prompts_where_a_constraint_is_measured(
+    tiny_spec_text: str, tmp_path: Path
+) -> None:
+    few = ("evaluation.harmful.rows=3", "evaluation.harmless.rows=2")
+    limits = "constraints=[{metric: unsafe_rate, max: 0.05}, {metric: over_refusal_rate, max: 0.5}]"
+    for overrides, rows in (
+        (few, (3, 2)),
+        ((*few, "decide.rows=7"), (7, 2)),
+        ((*few, "decide.rows=7", limits), (7, 7)),
+    ):
+        spec = halved(tiny_spec_text, *overrides)
+        stage = lay_out(RunFolder(tmp_path), spec, find_front(searched(spec), spec), seeds=4)
+        assert not isinstance(stage, str)
+        measured = stage.walk.spec.evaluation
+        assert (measured.harmful[0].rows, measured.harmless[0].rows) == rows
+        assert (spec.evaluation.harmful[0].rows, spec.evaluation.harmless[0].rows) == (3, 2)
+    same = (halved(tiny_spec_text, *few, *rows) for rows in ((), ("decide.rows=7",)))
+    assert len(set(map(spec_hash, same))) == 1, "no record of the search depends on it"
+
+
 def searched(spec: SweepSpec) -> list[TrialRecord]:
     return [
         replace(
