@@ -242,7 +242,11 @@ def serve(
         bool, typer.Option("--with-generations", help="Also allow downloads of response files.")
     ] = False,
     redact: Annotated[
-        bool, typer.Option("--redact", help="Leave prompts and responses of harmful suites out.")
+        bool,
+        typer.Option(
+            "--redact",
+            help="Leave out prompts and responses of harmful suites, and folders of local paths.",
+        ),
     ] = False,
 ) -> None:
     """Serve live reports of runs in the browser. Stop with Ctrl-C."""

@@ -78,7 +78,11 @@ def report(
         ),
     ] = 4.0,
     redact: Annotated[
-        bool, typer.Option("--redact", help="Leave prompts and responses of harmful suites out.")
+        bool,
+        typer.Option(
+            "--redact",
+            help="Leave out prompts and responses of harmful suites, and folders of local paths.",
+        ),
     ] = False,
     external_plotly: Annotated[
         bool,

@@ -25,6 +25,7 @@ from sweeper.report.figures import (
     inert,
     plotly_source,
 )
+from sweeper.report.local_paths import without_folders
 from sweeper.report.samples import BUDGET, SampleData, gather
 from sweeper.report.sections import sections
 from sweeper.report.table import table_block
@@ -56,8 +57,11 @@ def json_block(value: Any) -> Markup:
 def render(data: ReportData, samples: SampleData | None = None, beside: bool = False) -> str:
     """The page, with responses if there are any. Equal data gives an equal page.
 
-    With `beside` it loads plotly.js from a file in its folder instead of embedding it.
+    With `beside` it loads plotly.js from a file in its folder instead of embedding it. With redacted
+    samples it shows of local paths their last names only.
     """
+    if samples is not None and samples.redacted:
+        data = without_folders(data)
     environment = Environment(
         autoescape=True,
         undefined=StrictUndefined,
@@ -103,8 +107,9 @@ def write_report(
 ) -> ReportData:
     """Write the report of a run to `path` atomically; see `report_data` and `gather`.
 
-    Of responses it holds at most `samples` bytes, and with `redact` no text of harmful suites. With
-    `external_plotly`, plotly.js is a file beside the page: many reports in a folder share it.
+    Of responses it holds at most `samples` bytes, and with `redact` no text of harmful suites and no
+    folders of local paths. With `external_plotly`, plotly.js is a file beside the page: many reports in a
+    folder share it.
 
     Returns: The contents of the page.
 

@@ -10,6 +10,7 @@ from sweeper.judges.store import record_hash
 from sweeper.keywords.lists import KeywordList, load_keyword_list
 from sweeper.report.answers import TEXT_LIMIT, Texts, cost, is_harmful, read_stored
 from sweeper.report.data import ReportData
+from sweeper.report.local_paths import without_folders
 from sweeper.spec import SweepSpec
 from sweeper.store.folder import RunFolder
 from sweeper.store.records import TrialRecord, read_records
@@ -86,7 +87,7 @@ def gather(
         spec: The spec they were made from.
         data: The contents of the report.
         budget: Bytes of the page; 0 for no responses.
-        redact: Leave prompts and responses of harmful suites out.
+        redact: Leave prompts and responses of harmful suites out, and the folders of local paths.
     """
     parts = list(_ordered(records, data))
     notes: list[str] = []
@@ -107,11 +108,12 @@ def gather(
     block = None
     if sets:
         block = _block(data, texts, tuple(lists), judged.names, sets, redact)
+    noted = tuple(dict.fromkeys(notes))
     return SampleData(
         block=block,
         shown=_shown(sets),
         left_out=tuple(_left_out(why, found) for why, found in left.items()),
-        notes=tuple(dict.fromkeys(notes)),
+        notes=without_folders(noted) if redact else noted,
         redacted=redact,
     )
 
@@ -253,13 +255,15 @@ def _block(
     redact: bool,
 ) -> dict[str, Any]:
     base = [item.config_id for item in data.compared if item.name == "untouched model"]
+    names = [list(judges), [[name, _kind(name)] for name in texts.suites]]
+    shown_judges, suites = without_folders(names) if redact else names
     return {
         "redacted": redact,
         "limit": TEXT_LIMIT,
         "base": base[0] if base else None,
         "lists": list(lists),
-        "judges": list(judges),
-        "suites": [[name, _kind(name)] for name in texts.suites],
+        "judges": shown_judges,
+        "suites": suites,
         "phrases": texts.phrases,
         "prompts": texts.prompts,
         "answers": texts.answers,

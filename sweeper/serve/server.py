@@ -43,7 +43,7 @@ def serve(
         host: The address or name to bind to.
         port: The port; 0 picks a free one.
         with_generations: Whether files of responses may be downloaded.
-        redact: Leave prompts and responses of harmful suites out of everything.
+        redact: Leave harmful prompts and responses and folders of local paths out of everything.
         begin: Called when the server has started.
 
     Raises:
