@@ -65,7 +65,7 @@ def _unfinished(front: Front, spec: SweepSpec, accounting: Mapping[str, Any]) ->
     """An interrupted run: planned records that are missing."""
     records = [record for item in front.candidates for record in item.records]
     there = sum(record.seed in spec.seeds for record in records)
-    planned = accounting.get("readouts", 0) * len(spec.seeds)
+    planned = accounting.get("readouts", 0)
     texts = []
     if there < planned:
         texts.append(

@@ -49,7 +49,7 @@ def whole(**changes: Any) -> list[TrialRecord]:
 
 
 def test_a_run_without_shortcomings_has_no_warning() -> None:
-    assert made(whole(), THREE, account={"readouts": 3}).warnings == ()
+    assert made(whole(), THREE, account={"readouts": 9}).warnings == ()
 
 
 def test_few_prompts_are_told_with_what_they_cannot_show() -> None:
@@ -66,7 +66,7 @@ def test_few_seeds_are_told() -> None:
 
 
 def test_an_interrupted_run_says_how_much_is_missing() -> None:
-    text = told(made(whole(), THREE, account={"readouts": 5}), "Interrupted")
+    text = told(made(whole(), THREE, account={"readouts": 15}), "Interrupted")
     assert "6 of 15 planned records are missing" in text
 
 
