@@ -10,7 +10,14 @@ from peft import LoraConfig, get_peft_model
 from support.world import World, spec_text
 from transformers import PreTrainedModel
 
-from sweeper.model.adapters import Adapter, AdapterStack, new_adapter
+from sweeper.model.adapters import (
+    Adapter,
+    AdapterStack,
+    InputShape,
+    StackedAdapters,
+    StackedLinear,
+    new_adapter,
+)
 from sweeper.model.load import load_model
 from sweeper.planning import make_plan, make_tasks
 from sweeper.spec import parse_spec
@@ -95,6 +102,36 @@ def test_a_slot_computes_what_peft_computes(tiny_world: World, changes: dict[str
             assert value.grad is not None
             torch.testing.assert_close(value.grad, gradients[name], rtol=1e-4, atol=1e-8)
     slots.remove()
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_gradients_written_out_are_those_of_autograd(bias: bool, dtype: torch.dtype) -> None:
+    """A base in fp32 takes the written-out way, one in fp64 below its fp32 adapters the general one."""
+    torch.manual_seed(4)
+    slots, rows, length, rank = 3, 6, 5, 2
+    tokens = InputShape()
+    tokens.rows, tokens.length = rows, length
+    layer = StackedLinear(torch.nn.Linear(8, 7, bias=bias).to(dtype), "layer", tokens)
+    layer.base.requires_grad_(False)
+    down, up = torch.randn(slots, rank, 8), torch.randn(slots, 7, rank)
+    scaling = torch.tensor([0.5, 1.0, 2.0])[:, None, None]
+    x, weigh = torch.randn(rows, length, 8, dtype=dtype), torch.randn(rows, length, 7, dtype=dtype)
+    leaves = [part.requires_grad_() for part in (x, down, up)]
+    layer.stacked = StackedAdapters(down, up, scaling)
+    y = layer(x)
+    assert ("AdaptedLinear" in y.grad_fn.next_functions[0][0].name() + y.grad_fn.name()) == (
+        dtype == torch.float32
+    )
+    found = torch.autograd.grad((y * weigh).sum(), leaves)
+    blocks = x.view(slots, -1, 8).float()
+    product = torch.einsum("sti,sri,sor->sto", blocks, down, scaling * up)
+    expected = layer.base(x) + product.reshape(rows, length, 7)
+    torch.testing.assert_close(y, expected.to(dtype), rtol=1e-5, atol=1e-5)
+    for ours, theirs in zip(
+        found, torch.autograd.grad((expected * weigh).sum(), leaves), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
 def test_a_fresh_dora_adapter_is_the_base_model(tiny_world: World) -> None:
