@@ -50,6 +50,12 @@ _ABOUT: Mapping[Claim, str] = {
 _VOLUME_DRAWS = 1000
 _CELLS = 1_000_000
 
+_TOGETHER = 1024
+"""Up to this many configurations the fronts of draws are found together, above one after the other."""
+
+_PILOT = 16
+_LEADERS = 12
+
 
 class FrontMembership(NamedTuple):
     """How likely one configuration is on the front.
@@ -214,7 +220,8 @@ def fronts(points: Floats, feasible: NDArray[np.bool_], column: int = 0) -> NDAr
     """
     points = np.where(feasible[..., None], points, np.inf)
     if points.shape[2] != 2:
-        return _fronts_in_turn(points, feasible)
+        many = points.shape[1] > _TOGETHER
+        return _fronts_in_turn(points, feasible) if many else _fronts_together(points, feasible)
     first, second = points[..., column], points[..., 1 - column]
     order = np.argsort(first, axis=1)
     first = np.take_along_axis(first, order, axis=1)
@@ -227,6 +234,38 @@ def fronts(points: Floats, feasible: NDArray[np.bool_], column: int = 0) -> NDAr
     for index in np.flatnonzero(tied):
         mask[index] = non_dominated(points[index])
     return np.logical_and(mask, feasible)
+
+
+def _fronts_together(points: Floats, feasible: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Few configurations: what is often on the front rules out most of the rest, in all draws at once."""
+    columns = np.ascontiguousarray(np.moveaxis(points, 2, 0))
+    often = sum(
+        non_dominated(one) & own for one, own in zip(points[:_PILOT], feasible, strict=False)
+    )
+    alive = feasible.copy()
+    for leader in np.argsort(-np.asarray(often), kind="stable")[:_LEADERS]:
+        alive &= ~_dominated(columns[:, :, leader, None], columns)
+    left = alive.sum(axis=1)
+    order = np.argsort(left, kind="stable")
+    while len(order):
+        width = max(1, int(left[order[-1]]))
+        rows, order = np.split(order, [-max(1, _CELLS // width**2)])[::-1]
+        places = np.argsort(~alive[rows], axis=1, kind="stable")[:, :width]
+        # Beyond the last one left stands what is already dominated, which rules out nothing new.
+        some = columns[:, rows[:, None], places]
+        beaten = _dominated(some[:, :, :, None], some[:, :, None, :]).any(axis=1)
+        alive[rows[:, None], places] &= ~beaten
+    return alive
+
+
+def _dominated(rows: Floats, others: Floats) -> NDArray[np.bool_]:
+    """Whether rows dominate others; shapes (objectives, ...) that broadcast."""
+    covered, apart = rows[0] <= others[0], rows[0] < others[0]
+    for row, other in zip(rows[1:], others[1:], strict=True):
+        covered &= row <= other
+        apart |= row < other
+    covered &= apart
+    return covered
 
 
 def _fronts_in_turn(points: Floats, feasible: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -87,11 +87,13 @@ def dominated_by_one(
     Returns:
         Shape (m, count).
     """
-    columns = np.ascontiguousarray(np.moveaxis(points, 2, 0))
+    columns = np.ascontiguousarray(np.moveaxis(points, 0, 2))  # Draws last: a rival is one block.
+    possible = np.ascontiguousarray(feasible.T)
     found = np.empty(rivals.shape, dtype=np.int64)
-    for place, others in enumerate(rivals.T):
-        wins = feasible & feasible[:, others]
-        for column in columns:
-            wins &= column[:, others] <= column
-        found[:, place] = wins.sum(axis=0)
+    for index, others in enumerate(rivals):
+        own = columns[index]
+        wins = possible[index] & possible[others]
+        for column in range(len(own)):
+            wins &= columns[others, column] <= own[column]
+        found[index] = wins.sum(axis=1)
     return found

@@ -34,6 +34,7 @@ class Model(BaseModel):
         extra="forbid",
         validate_by_name=True,
         validate_by_alias=True,
+        defer_build=True,  # A command needs one output of all.
     )
 
 

@@ -4,13 +4,14 @@ import csv
 import html
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from sweeper.analysis import Candidate, Certainty
 from sweeper.runs.fields import encodable
 from sweeper.store.records import TrialRecord
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 HTML_ROWS = 10
 """Rows of a table shown in a notebook; `frame()` has all of them."""
@@ -22,7 +23,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 """First characters of a cell that a spreadsheet may execute as a formula (OWASP, CSV injection)."""
 
 
-def records_frame(records: Iterable[TrialRecord]) -> pd.DataFrame:
+def records_frame(records: Iterable[TrialRecord]) -> "pd.DataFrame":
     """One row per record: ids, hyperparameters, readout, and for each metric value, k and n.
 
     Columns of a metric are `unsafe_rate`, `unsafe_rate.k`, `unsafe_rate.n`, of a judge's rate also
@@ -33,7 +34,7 @@ def records_frame(records: Iterable[TrialRecord]) -> pd.DataFrame:
 
 def candidates_frame(
     candidates: Iterable[Candidate], metrics: Sequence[str], certainty: Certainty
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
     """One row per configuration: hyperparameters, means over seeds with 95 % intervals, front membership.
 
     Columns of a metric are `unsafe_rate`, `unsafe_rate.low`, `unsafe_rate.high`; the interval is the
@@ -42,7 +43,7 @@ def candidates_frame(
     return _frame(_candidate(item, metrics, certainty) for item in candidates)
 
 
-def csv_text(frame: pd.DataFrame) -> str:
+def csv_text(frame: "pd.DataFrame") -> str:
     """A frame as CSV without spreadsheet formulas: a text that could be one is prefixed with a quote.
 
     Numbers stay numbers, and every text stands in quotation marks, names of columns included.
@@ -51,7 +52,7 @@ def csv_text(frame: pd.DataFrame) -> str:
     return str(plain.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC))
 
 
-def html_table(title: str, frame: pd.DataFrame) -> str:
+def html_table(title: str, frame: "pd.DataFrame") -> str:
     """A title and the first rows of a frame, escaped, as a table that fits a notebook.
 
     Long texts are cut, constant columns are left out, and an interval follows its value in one cell.
@@ -67,7 +68,9 @@ def html_table(title: str, frame: pd.DataFrame) -> str:
     return f"<p>{html.escape(title)}</p>{table}{below}"
 
 
-def _frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+def _frame(rows: Iterable[Mapping[str, Any]]) -> "pd.DataFrame":
+    import pandas as pd
+
     return pd.DataFrame(
         [{encodable(name): encodable(value) for name, value in row.items()} for row in rows]
     )
@@ -113,7 +116,7 @@ def _candidate(
     }
 
 
-def _with_intervals(texts: pd.DataFrame) -> pd.DataFrame:
+def _with_intervals(texts: "pd.DataFrame") -> "pd.DataFrame":
     """`unsafe_rate` as `0.0125 (0.00426 to 0.0361)`, in the place of three columns."""
     joined = texts.copy()
     for name in texts:

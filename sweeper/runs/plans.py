@@ -4,9 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import yaml
 
 from sweeper import spec as sweep_files
@@ -21,6 +20,9 @@ from sweeper.runs.command_outputs import PlanOutput
 from sweeper.runs.results import Result
 from sweeper.spec import SweepSpec, parse_spec
 from sweeper.sweep.disk import free_disk_bytes
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Overrides = Iterable[str] | Mapping[str, Any]
 
@@ -110,8 +112,10 @@ class Plan(Result):
             }
         )
 
-    def frame(self) -> pd.DataFrame:
+    def frame(self) -> "pd.DataFrame":
         """One row per configuration and seed: its trajectory, ids and hyperparameters."""
+        import pandas as pd
+
         return pd.DataFrame(
             [
                 {

@@ -1,15 +1,16 @@
 """The stored responses of a run as a table, with the verdict of the first keyword list."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from sweeper.analysis import BASE_ROLE
 from sweeper.report.answers import Stored, read_stored
 from sweeper.runs.fields import encodable
 from sweeper.store.folder import RunFolder
 from sweeper.store.records import TrialRecord
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMNS = (
     "config_id",
@@ -34,7 +35,7 @@ def responses_frame(
     config_ids: Sequence[str] | None,
     suite: str | None,
     keyword_list: str,
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
     """One row per stored response; see `Run.responses`.
 
     Raises:

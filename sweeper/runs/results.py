@@ -5,8 +5,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from sweeper import analysis
 from sweeper.analysis import Candidate, Certainty, Contrast, front_certainty
 from sweeper.analysis import decision as decisions
@@ -23,6 +21,7 @@ from sweeper.store.folder import RunFolder
 from sweeper.store.records import TrialRecord
 
 if TYPE_CHECKING:
+    import pandas as pd
     from plotly.graph_objects import Figure
 
     from sweeper.report import ReportData
@@ -47,7 +46,7 @@ class Result:
         """The data as a pydantic model; see `sweeper.runs.outputs`."""
         raise NotImplementedError
 
-    def frame(self) -> pd.DataFrame:
+    def frame(self) -> "pd.DataFrame":
         """The result as a table."""
         raise NotImplementedError
 
@@ -71,7 +70,7 @@ class Records(tuple[TrialRecord, ...]):
     def _repr_html_(self) -> str:
         return html_table(repr(self), self.frame())
 
-    def frame(self) -> pd.DataFrame:
+    def frame(self) -> "pd.DataFrame":
         """One row per record; see `Run.frame`."""
         return records_frame(self)
 
@@ -126,7 +125,7 @@ class Front(Result):
         """What `sweeper front` prints with `--json`."""
         return FrontOutput.of(self.analysis, self.certainty)
 
-    def frame(self, *, everything: bool = False) -> pd.DataFrame:
+    def frame(self, *, everything: bool = False) -> "pd.DataFrame":
         """One row per configuration, best utility first; see `sweeper.runs.frames.candidates_frame`.
 
         Args:
@@ -189,7 +188,7 @@ class Recommendation(Result):
         """What `sweeper recommend` prints with `--json`."""
         return RecommendOutput.of(self.analysis, self.decision)
 
-    def frame(self) -> pd.DataFrame:
+    def frame(self) -> "pd.DataFrame":
         """The recommended configuration and its controls, one per row, with the role under `name`."""
         named = analysis.side_by_side(self.analysis)
         metrics = [item.metric for item in self.front.spec.objectives]
@@ -234,12 +233,14 @@ class Decision(Result):
         """What `sweeper recommend --confirm` prints with `--json`."""
         return self.recommendation.output
 
-    def frame(self) -> pd.DataFrame:
+    def frame(self) -> "pd.DataFrame":
         """One row per configuration measured again: search, trained again, probability, verdict.
 
         `P.METRIC` is the probability that the mean rate over prompts and training runs is at most the
         limit.
         """
+        import pandas as pd
+
         rows = [
             {
                 **_again(step.measured),
@@ -278,8 +279,10 @@ class Configuration(Result):
         """What `sweeper show` prints with `--json`."""
         return self._output
 
-    def frame(self) -> pd.DataFrame:
+    def frame(self) -> "pd.DataFrame":
         """One row per metric and seed: value, k, n and interval."""
+        import pandas as pd
+
         return pd.DataFrame(
             [
                 {"metric": name, **seed.model_dump(exclude={"interval"}), **_ends(seed.interval)}
@@ -309,8 +312,10 @@ class Comparison(Result):
         """What `sweeper compare` prints with `--json`."""
         return CompareOutput.of(self.analysis, self.front.certainty)
 
-    def frame(self) -> pd.DataFrame:
+    def frame(self) -> "pd.DataFrame":
         """One row per metric and other configuration: difference, interval, exact McNemar p."""
+        import pandas as pd
+
         return pd.DataFrame(
             [
                 {

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from sweeper.analysis import (
     Candidate,
     Policy,
@@ -44,6 +42,7 @@ from sweeper.store.records import read_records
 from sweeper.sweep.decision import read_decision, stage_folder
 
 if TYPE_CHECKING:
+    import pandas as pd
     from plotly.graph_objects import Figure
 
     from sweeper.runs.plots import Plots
@@ -130,7 +129,7 @@ class Run:
         records = read_records(self.folder.records).records
         return overlay(self.folder, records, self.spec, self._judge, self._min_coverage)
 
-    def frame(self) -> pd.DataFrame:
+    def frame(self) -> "pd.DataFrame":
         """One row per record: ids, hyperparameters, readout, and for each metric value, k and n.
 
         Columns of a metric are `unsafe_rate`, `unsafe_rate.k`, `unsafe_rate.n`. What was not measured
@@ -282,7 +281,7 @@ class Run:
         suite: str | None = None,
         flipped: bool | None = None,
         refusal: bool | None = None,
-    ) -> pd.DataFrame:
+    ) -> "pd.DataFrame":
         """The stored responses, one row each, with the verdict of the sweep's first keyword list.
 
         Columns: `config_id`, `seed`, `suite`, `prompt_id`, `prompt`, `response`, `cut` (generation was

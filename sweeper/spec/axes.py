@@ -9,9 +9,12 @@ T = TypeVar("T")
 
 
 class SpecModel(BaseModel):
-    """Base of every block: frozen, no unknown keys, no NaN or infinity."""
+    """Base of every block: frozen, no unknown keys, no NaN or infinity.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    Built at its first use: only the outermost block is ever used by itself.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
 
 class Axis(SpecModel, Generic[T]):

@@ -6,6 +6,7 @@ pydantic calls `__get_pydantic_core_schema__` of each marker, whose result is a 
 
 from collections.abc import Callable
 from dataclasses import Field, dataclass, fields
+from functools import cache
 from typing import Annotated, Any, get_type_hints
 
 Schema = dict[str, Any]
@@ -178,5 +179,10 @@ def metadata(annotation: Any, kind: type) -> Any:
 
 def stated_fields(block: Any) -> tuple[Field[Any], ...]:
     """The fields of a block that a sweep file may state: all but the planned ones."""
-    hints = annotations_of(block if isinstance(block, type) else type(block))
+    return _stated_fields(block if isinstance(block, type) else type(block))
+
+
+@cache
+def _stated_fields(block: type) -> tuple[Field[Any], ...]:
+    hints = annotations_of(block)
     return tuple(item for item in fields(block) if metadata(hints[item.name], Planned) is None)

@@ -197,6 +197,20 @@ def test_fronts_of_many_draws_are_those_of_each(columns: int) -> None:
             assert mask.tolist() == expected.tolist()
 
 
+@pytest.mark.parametrize("m", [1023, 1025])
+def test_fronts_of_three_objectives_are_those_of_each_draw_for_few_and_for_many(m: int) -> None:
+    rng = np.random.default_rng(m)
+    points = rng.normal(size=(m, 3)) + 0.2 * rng.normal(size=(24, m, 3))
+    points[:, 1] = points[:, 0]
+    points[:4] = np.round(points[:4], 1)
+    feasible = rng.random((24, m)) < 0.7
+    feasible[7], feasible[8, 1:] = False, False
+    for mask, one, allowed in zip(fronts(points, feasible), points, feasible, strict=True):
+        expected = np.zeros(m, dtype=bool)
+        expected[allowed] = non_dominated(one[allowed])
+        assert mask.tolist() == expected.tolist()
+
+
 def test_classes_follow_from_the_probabilities_of_a_whole_sweep() -> None:
     spec = make_spec()
     records = make_sweep(spec)

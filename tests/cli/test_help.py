@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from support.factories import make_spec, make_sweep
+from support.run_folders import write_run
 from typer.testing import CliRunner
 
 from sweeper.analysis import NAMES
@@ -154,6 +155,19 @@ def test_the_list_of_commands_loads_only_what_draws_it() -> None:
     assert ours == {*(f"sweeper.cli.{name}" for name in shown), "sweeper.runs.terminal"}
     assert {"typer", "rich"} <= packages(found)
     assert not packages(found) & {"numpy", "pydantic", "yaml", "tenacity", "asyncio", "scipy"}
+
+
+@pytest.mark.parametrize("name", ["front", "recommend", "show", "compare"])
+def test_reading_a_run_needs_no_frame_no_chart_and_no_model(tmp_path: Path, name: str) -> None:
+    run = write_run(tmp_path, make_sweep(seed=3), readouts=139)
+    ids = sorted({record.config_id for record in make_sweep(seed=3)})
+    words = [name, str(run.root), *ids[: {"show": 1, "compare": 2}.get(name, 0)]]
+    found = loaded(
+        f"import sweeper.cli\nsys.argv = ['sweeper', *{words!r}]\n"
+        "try: sweeper.cli.main()\nexcept SystemExit as end: assert end.code == 0"
+    )
+    heavy = {"pandas", "plotly", "pyarrow", "torch", "transformers", "ray", "optuna", "jinja2"}
+    assert not packages(found) & heavy
 
 
 def test_the_list_says_what_the_commands_say() -> None:
