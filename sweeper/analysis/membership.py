@@ -260,7 +260,8 @@ def _fronts_together(points: Floats, feasible: NDArray[np.bool_]) -> NDArray[np.
 
 def _dominated(rows: Floats, others: Floats) -> NDArray[np.bool_]:
     """Whether rows dominate others; shapes (objectives, ...) that broadcast."""
-    covered, apart = rows[0] <= others[0], rows[0] < others[0]
+    covered: NDArray[np.bool_] = rows[0] <= others[0]
+    apart: NDArray[np.bool_] = rows[0] < others[0]
     for row, other in zip(rows[1:], others[1:], strict=True):
         covered &= row <= other
         apart |= row < other

@@ -6,6 +6,7 @@ objective, any other record has a reason, and every metric equals the value comp
 """
 
 import json
+import marshal
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -14,7 +15,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 
 from sweeper.errors import RecordError
 from sweeper.store.journal import Journal
-from sweeper.store.samples import ROWS, TOLERANCE, Samples, metric_value
+from sweeper.store.samples import ROWS, TOKENS, TOLERANCE, Samples, metric_value
 from sweeper.task import TrajectoryTask
 
 RECORD_VERSION = 2
@@ -142,8 +143,12 @@ class TrialRecord:
         return json.dumps(raw, sort_keys=True, separators=(",", ":"))
 
     @classmethod
-    def from_json(cls, text: str) -> "TrialRecord":
+    def from_json(cls, text: str, known: dict[bytes, Any] | None = None) -> "TrialRecord":
         """Parse the output of `to_json`.
+
+        Args:
+            text: One line.
+            known: Parts of the records before, extended by this one's; equal parts become one object.
 
         Raises:
             RecordError: not JSON, an unknown version (checked before anything else), or an invalid record.
@@ -166,6 +171,8 @@ class TrialRecord:
                 name: values if isinstance(values, str) else tuple(values)
                 for name, values in raw.get("samples", {}).items()
             }
+            if known is not None:
+                _share(raw, known)
             return cls(**raw)
         except (TypeError, KeyError, AttributeError) as error:
             raise RecordError(f"the record does not have the expected fields: {error}") from None
@@ -175,6 +182,16 @@ class TrialRecord:
         varying = ("seconds", "shared")
         stable = {name: value for name, value in self.provenance.items() if name not in varying}
         return replace(self, provenance=stable)
+
+
+def _share(raw: Mapping[str, Any], known: dict[bytes, Any]) -> None:
+    """Replace the parts of a record that are the same in most records of a run, exactly: types count."""
+    for block in (raw["provenance"], raw["config"]):
+        for name, part in block.items():
+            if isinstance(part, dict | list | str):
+                block[name] = known.setdefault(marshal.dumps(part, 2), part)
+    if (tokens := raw["samples"].get(TOKENS)) is not None:
+        raw["samples"][TOKENS] = known.setdefault(marshal.dumps(tokens, 2), tokens)
 
 
 RecordObserver = Callable[[TrialRecord], None]
@@ -224,6 +241,7 @@ def _read_lines(
 ) -> RecordsRead:
     """Parse further lines; `lines` maps record keys to the lines read so far and is extended."""
     records: list[TrialRecord] = []
+    known: dict[bytes, Any] = {}
     torn, whole_bytes = b"", 0
     for number, line in enumerate(file, start=len(lines) + 1):
         if not line.endswith(b"\n"):
@@ -231,7 +249,7 @@ def _read_lines(
             break
         whole_bytes += len(line)
         try:
-            record = TrialRecord.from_json(line.decode("utf-8"))
+            record = TrialRecord.from_json(line.decode("utf-8"), known)
         except (RecordError, UnicodeDecodeError) as error:
             raise RecordError(
                 f"{path}:{number}: {error}; remove the line to measure it again"

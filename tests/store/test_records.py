@@ -353,3 +353,18 @@ def test_a_file_of_whole_lines_and_a_torn_one_is_read_line_by_line(tmp_path: Pat
     found = read_records(path)
     assert (found.records, found.torn) == ((sampled(),), b'{"version": 1')
     assert found.whole_bytes == len(line)
+
+
+def test_records_of_a_file_share_equal_parts_and_keep_their_types(tmp_path: Path) -> None:
+    counts = (1, 1, 1.0)
+    records = [
+        record(f"c{place}", provenance={"versions": {"torch": "2", "count": count}})
+        for place, count in enumerate(counts)
+    ]
+    path = tmp_path / "records.jsonl"
+    path.write_text("".join(f"{item.to_json()}\n" for item in records), encoding="utf-8")
+    found = read_records(path).records
+    assert [item.to_json() for item in found] == [item.to_json() for item in records]
+    versions = [item.provenance["versions"] for item in found]
+    assert versions[0] is versions[1] and versions[1] is not versions[2]
+    assert [type(item["count"]) for item in versions] == [int, int, float]
