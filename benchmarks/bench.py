@@ -1,12 +1,16 @@
-"""sweeper against what a competent user would write today, on the same configurations of the miniature.
+"""sweeper against what people would write today, on the same configurations, in one run.
 
-Each side is one subprocess, timed whole. The metrics of every configuration must agree; where they do not,
-configuration, metric and both values are shown and the exit status is 1. sweeper runs its controls as well,
-the rival only the candidates, so the ratio of wall seconds is a lower bound. `make bench` runs this.
+Two rivals: a competent user trains every configuration by itself, an expert trains every path once and
+scores copies of its weights (`rival.py --expert`). Each side is one subprocess, timed whole. The metrics of
+every configuration must agree; where they do not, configuration, metric and both values are shown and the
+exit status is 1. sweeper runs its controls as well, the rivals only the candidates, so the ratio of wall
+seconds is a lower bound. `make bench` runs this.
 
-    python benchmarks/bench.py            # 40 configurations, and an extrapolation to the full grid
-    python benchmarks/bench.py --full     # all 160 configurations, measured
+    python benchmarks/bench.py            # 40 configurations
+    python benchmarks/bench.py --full     # all of the miniature's
     python benchmarks/bench.py --smoke    # 3 configurations: does the benchmark itself work?
+    python benchmarks/bench.py --smollm2 --set model.path=TAUGHT ...  # a real Llama, about an hour
+
 """
 
 import argparse
@@ -17,41 +21,64 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from kept import keep
 
 from sweeper.data.sources import resolve
 from sweeper.estimate import spent
 from sweeper.planning import make_plan
 from sweeper.spec import load_spec
-from sweeper.store.provenance import git_commit, hardware, package_versions
 from sweeper.store.records import Metric, TrialRecord, read_records
 
 HERE = Path(__file__).resolve().parent
-SPEC = "miniature"
+ALONE = ("decide=false",)
+"""No side confirms what it finds: the rivals have no such thing."""
 HELDOUT_LOSS_RELATIVE = 1e-4
 ROUGE_L_ABSOLUTE = 1e-6
 
-GRIDS: dict[str, tuple[str, ...]] = {
-    "smoke": (
-        "space.learning_rate=8e-3",
-        "space.batch_size=4",
-        "space.max_steps=50",
-        "space.average={values: [raw, {kind: ema, decay: 0.98}, {kind: interpolate, weight: 0.15}]}",
-    ),
-    "reduced": (
-        "space.learning_rate={values: [3e-3, 8e-3]}",
-        "space.max_steps={values: [50, 100]}",
-    ),
-    "full": (),
-}
-"""What each grid overrides in the miniature's sweep file."""
 
-TARGETS = {"reduced": 6.0, "full": 10.0}
-"""At least this many times faster than the rival, in wall seconds."""
+class Grid(NamedTuple):
+    """A sweep file, what is overridden in it, and how many times each rival's wall time is aimed at."""
+
+    spec: str
+    overrides: tuple[str, ...] = ()
+    user_target: float | None = None
+    expert_target: float | None = None
+
+
+GRIDS = {
+    "smoke": Grid(
+        "miniature",
+        (
+            "space.learning_rate=8e-3",
+            "space.batch_size=4",
+            "space.max_steps=50",
+            "space.average={values: [raw, {kind: ema, decay: 0.98}, {kind: interpolate, weight: 0.15}]}",
+        ),
+    ),
+    "reduced": Grid(
+        "miniature",
+        (
+            "space.learning_rate={values: [3e-3, 8e-3]}",
+            "space.max_steps={values: [50, 100]}",
+        ),
+    ),
+    "full": Grid("miniature", (), 8.0, 3.0),
+    "smollm2": Grid(
+        str(HERE.parent / "examples" / "smollm2" / "two_cores.yaml"),
+        (
+            "space.max_steps={values: [5, 10, 20]}",
+            "compute.cpus_per_trial=1",
+            "compute.checkpoint_every=null",
+            "seeds=[0]",
+        ),
+        10.0,
+        3.0,
+    ),
+}
 
 
 class Side(NamedTuple):
@@ -101,15 +128,17 @@ def timed(command: Sequence[str]) -> float:
     return seconds
 
 
-def set_options(grid: str) -> list[str]:
-    return [word for item in GRIDS[grid] for word in ("--set", item)]
+def sweep_of(grid: Grid, local: Sequence[str]) -> list[str]:
+    """The sweep file of a grid and its overrides, as words of a command."""
+    options = [word for item in (*ALONE, *grid.overrides, *local) for word in ("--set", item)]
+    return [grid.spec, *options]
 
 
-def run_ours(grid: str, scratch: Path) -> tuple[Side, tuple[TrialRecord, ...]]:
+def run_ours(sweep: Sequence[str], scratch: Path) -> tuple[Side, tuple[TrialRecord, ...]]:
     """A fresh sweep, controls included."""
     folder = scratch / "ours"
     load = os.getloadavg()[0]
-    command = ["-m", "sweeper", "run", SPEC, *set_options(grid), "--out", str(folder)]
+    command = ["-m", "sweeper", "run", *sweep, "--out", str(folder)]
     began = time.time()
     seconds = timed(command)
     records = read_records(folder / "records.jsonl").records
@@ -128,11 +157,13 @@ def run_ours(grid: str, scratch: Path) -> tuple[Side, tuple[TrialRecord, ...]]:
     return side, records
 
 
-def run_rival(grid: str, scratch: Path) -> tuple[Side, dict[str, Any]]:
-    """The same candidates, one Ray Tune trial each."""
+def run_rival(
+    sweep: Sequence[str], scratch: Path, *options: str
+) -> tuple[Side, list[dict[str, Any]]]:
+    """The same candidates by the rival, with the options that make it one or the other."""
     out = scratch / "rival.json"
     load = os.getloadavg()[0]
-    seconds = timed([str(HERE / "rival.py"), SPEC, *set_options(grid), "--out", str(out)])
+    seconds = timed([str(HERE / "rival.py"), *sweep, *options, "--out", str(out)])
     found: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
     trained, generated = (
         sum(trial["tokens"][kind] for trial in found["trials"]) for kind in ("trained", "generated")
@@ -140,7 +171,7 @@ def run_rival(grid: str, scratch: Path) -> tuple[Side, dict[str, Any]]:
     worked = sum(trial["seconds"]["total"] for trial in found["trials"])
     start_up = seconds - worked / found["concurrent_trials"]
     side = Side(len(found["trials"]), load, seconds, trained, generated, worked, start_up)
-    return side, found
+    return side, found["trials"]
 
 
 def compare(
@@ -174,90 +205,44 @@ def difference(config_id: str, name: str, ours: Metric | None, rival: Metric | N
     return Difference(config_id, name, ours, rival, size, same)
 
 
-class Estimate(NamedTuple):
-    """Wall seconds the full grid would take, and where each comes from."""
-
-    rival_seconds: float
-    ours_seconds_at_most: float
-    ours_seconds_start_up_once: float
-    growth: float
-    start_up_seconds: float
+RIVALS = {"rival": (), "expert": ("--expert",)}
+"""By the name of each in the result, its options."""
 
 
-def extrapolate(grid: str, ours: Side, rival: Side, found: Mapping[str, Any]) -> Estimate:
-    """The full grid from the reduced one.
+class Against(NamedTuple):
+    """One rival: its side, its trials, and every metric compared."""
 
-    Rival: start-up + (training by steps and batch size + mean evaluation + mean overhead) per trial, over
-    the trials it runs at once; training is a line through the measured step counts of a batch size.
-    Ours: the growth of the plan (readouts or optimizer steps with controls, whichever grows more) on the
-    whole wall time, start-up included (`at_most`), or on all but a start-up like the rival's.
-    """
-    trials, slots = found["trials"], found["concurrent_trials"]
-    seconds = [trial["seconds"] for trial in trials]
-    start_up = rival.wall_seconds - sum(item["total"] for item in seconds) / slots
-    beside_training = float(np.mean([item["total"] - item["train"] for item in seconds]))
-    lines = {}
-    for size in sorted({trial["batch_size"] for trial in trials}):
-        own = [trial for trial in trials if trial["batch_size"] == size]
-        steps, train = [t["steps"] for t in own], [t["seconds"]["train"] for t in own]
-        lines[size] = np.polynomial.Polynomial.fit(steps, train, 1).convert()
-    whole = make_plan(load_spec(SPEC, GRIDS["full"]))
-    part = make_plan(load_spec(SPEC, GRIDS[grid]))
-    points = [item for item in whole.configurations if item.role == "candidate"]
-    work = sum(beside_training + float(lines[p.settings.batch_size](p.step)) for p in points)
-    growth = max(
-        whole.accounting.readouts / part.accounting.readouts,
-        whole.accounting.steps_planned / part.accounting.steps_planned,
-    )
-    working = max(0.0, ours.wall_seconds - start_up)
-    return Estimate(
-        rival_seconds=start_up + work / slots,
-        ours_seconds_at_most=ours.wall_seconds * growth,
-        ours_seconds_start_up_once=min(start_up, ours.wall_seconds) + working * growth,
-        growth=growth,
-        start_up_seconds=start_up,
-    )
+    side: Side
+    trials: Sequence[Mapping[str, Any]]
+    differences: tuple[Difference, ...]
+
+    @property
+    def apart(self) -> list[str]:
+        """The metrics that do not agree, in words."""
+        return [
+            f"{item.config_id} {item.metric}: sweeper {item.ours}, rival {item.rival}"
+            for item in self.differences
+            if not item.agrees
+        ]
 
 
-def show(
-    grid: str, ours: Side, rival: Side, differences: Sequence[Difference], estimate: Estimate | None
-) -> None:
-    """The one table, and the differences that must not be."""
-    print(f"\n{'grid ' + grid:<34}{'sweeper':>12}{'rival':>12}{'ratio':>9}  target")
+def show(name: str, target: float | None, ours: Side, against: Against) -> None:
+    """The table of one rival, and the differences that must not be."""
+    rival = against.side
+    print(f"\n{'':<34}{'sweeper':>12}{name:>12}{'ratio':>9}  target")
     print(f"{'configurations measured':<34}{ours.configurations:>12,}{rival.configurations:>12,}")
     print(f"{'load average before':<34}{ours.load_before:>12.2f}{rival.load_before:>12.2f}")
-    ratio = rival.wall_seconds / ours.wall_seconds
-    target = verdict(ratio, TARGETS.get(grid))
     walls = f"{ours.wall_seconds:>12,.1f}{rival.wall_seconds:>12,.1f}"
-    print(f"{'wall seconds':<34}{walls}{ratio:>8.2f}x  {target}")
-    for name in ("trained_tokens", "generated_tokens"):
-        left, right = getattr(ours, name), getattr(rival, name)
-        print(f"{name.replace('_', ' '):<34}{left:>12,}{right:>12,}{right / left:>8.2f}x")
-    if estimate is not None:
-        for label, seconds in (
-            ("full grid, estimated", estimate.ours_seconds_start_up_once),
-            ("  with our start-up scaled too", estimate.ours_seconds_at_most),
-        ):
-            ratio = estimate.rival_seconds / seconds
-            walls = f"{seconds:>12,.1f}{estimate.rival_seconds:>12,.1f}"
-            print(f"{label:<34}{walls}{ratio:>8.2f}x  {verdict(ratio, TARGETS['full'])}")
-    for name, size in largest(differences).items():
-        print(f"{'largest difference ' + name:<34}{size:>24.3g}")
-    apart = [item for item in differences if not item.agrees]
-    print(f"{'values compared / disagreeing':<34}{len(differences):>12,}{len(apart):>12,}")
-    print(
-        "sweeper's seconds include its controls and all start-up, the rival runs the candidates alone: the "
-        f"ratio is a lower bound.\nRates must be equal in k and n, heldout_loss within "
-        f"{HELDOUT_LOSS_RELATIVE:g} (relative), rouge_l within {ROUGE_L_ABSOLUTE:g}."
-    )
-    if estimate is not None:
-        print(
-            f"Estimates: rival by seconds per trial, steps and batch size; sweeper's work x "
-            f"{estimate.growth:.2f} (its plan's growth), start-up taken as the rival's "
-            f"{estimate.start_up_seconds:.1f} s."
-        )
-    for item in apart:
-        print(f"DISAGREE {item.config_id} {item.metric}: sweeper {item.ours}, rival {item.rival}")
+    ratio = rival.wall_seconds / ours.wall_seconds
+    print(f"{'wall seconds':<34}{walls}{ratio:>8.2f}x  {verdict(ratio, target)}")
+    for kind in ("trained_tokens", "generated_tokens"):
+        left, right = getattr(ours, kind), getattr(rival, kind)
+        print(f"{kind.replace('_', ' '):<34}{left:>12,}{right:>12,}{right / left:>8.2f}x")
+    for what, size in largest(against.differences).items():
+        print(f"{'largest difference ' + what:<34}{size:>24.3g}")
+    compared = len(against.differences)
+    print(f"{'values compared / disagreeing':<34}{compared:>12,}{len(against.apart):>12,}")
+    print(*[f"DISAGREE {item}" for item in against.apart], sep="\n")
 
 
 def verdict(ratio: float, target: float | None) -> str:
@@ -276,67 +261,63 @@ def largest(differences: Sequence[Difference]) -> dict[str, float]:
     return found
 
 
-def result(
-    grid: str,
-    ours: Side,
-    rival: Side,
-    differences: Sequence[Difference],
-    estimate: Estimate | None,
-    found: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Everything measured, and on what."""
+def stored(target: float | None, ours: Side, against: Against) -> dict[str, Any]:
+    """What is kept of one rival."""
+    sizes = largest(against.differences)
     return {
-        "grid": grid,
-        "overrides": GRIDS[grid],
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "hardware": {**hardware("cpu"), "cpus": os.cpu_count()},
-        "load_after": os.getloadavg()[0],
-        "versions": package_versions(),
-        "git_commit": git_commit(),
-        "sweeper": ours._asdict(),
-        "rival": {**rival._asdict(), "trials": found["trials"]},
-        "ratio": rival.wall_seconds / ours.wall_seconds,
-        "target": TARGETS.get(grid),
-        "full_grid_estimate": None if estimate is None else estimate._asdict(),
-        "largest_differences": {
-            name: size if np.isfinite(size) else None for name, size in largest(differences).items()
-        },
-        "tolerances": {
-            "heldout_loss_relative": HELDOUT_LOSS_RELATIVE,
-            "rouge_l_absolute": ROUGE_L_ABSOLUTE,
-        },
-        "disagreements": [
-            f"{item.config_id} {item.metric}: sweeper {item.ours}, rival {item.rival}"
-            for item in differences
-            if not item.agrees
-        ],
+        **against.side._asdict(),
+        "trials": against.trials,
+        "ratio": against.side.wall_seconds / ours.wall_seconds,
+        "target": target,
+        "values_compared": len(against.differences),
+        "largest_differences": {k: v if np.isfinite(v) else None for k, v in sizes.items()},
+        "disagreements": against.apart,
     }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     size = parser.add_mutually_exclusive_group()
-    for grid in ("full", "smoke"):
-        size.add_argument(f"--{grid}", action="store_const", dest="grid", const=grid)
-    grid = parser.parse_args().grid or "reduced"
-    plan = make_plan(load_spec(SPEC, GRIDS[grid]))
+    for name in sorted({*GRIDS} - {"reduced"}):
+        size.add_argument(f"--{name}", action="store_const", dest="grid", const=name)
+    parser.add_argument("--set", action="append", default=[], help="where local files are")
+    given = parser.parse_args()
+    name = given.grid or "reduced"
+    grid = GRIDS[name]
+    sweep = sweep_of(grid, given.set)
+    plan = make_plan(load_spec(grid.spec, [*ALONE, *grid.overrides, *given.set]))
     candidates = {item.config_id for item in plan.configurations if item.role == "candidate"}
-    resolve("builtin:miniature/model")  # Building the miniature is no part of the measurement.
+    if grid.spec == "miniature":
+        resolve("builtin:miniature/model")  # Building the miniature is no part of the measurement.
     timed(["-c", "import peft, ray.tune, torch, transformers"])  # Nor is a cold disk.
-    with tempfile.TemporaryDirectory(prefix="bench-") as name:
-        print(f"sweeper: {plan.accounting.readouts} configurations, controls included", flush=True)
-        ours, records = run_ours(grid, Path(name))
-        print(f"rival: {len(candidates)} configurations", flush=True)
-        rival, found = run_rival(grid, Path(name))
-    differences = list(compare(records, found["trials"], candidates))
-    estimate = extrapolate(grid, ours, rival, found) if grid == "reduced" else None
-    show(grid, ours, rival, differences, estimate)
-    out = HERE / "results" / f"bench-{grid}.json"
-    out.parent.mkdir(exist_ok=True)
-    content = result(grid, ours, rival, differences, estimate, found)
-    out.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    print(f"results in {out}")
-    return 0 if all(item.agrees for item in differences) else 1
+    targets = {"rival": grid.user_target, "expert": grid.expert_target}
+    found: dict[str, Against] = {}
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        print(
+            f"grid {name}: {plan.accounting.readouts} configurations, controls included; rates must be"
+        )
+        print(
+            f"equal in k and n, heldout_loss within {HELDOUT_LOSS_RELATIVE:g} (relative)",
+            flush=True,
+        )
+        ours, records = run_ours(sweep, Path(folder))
+        for rival, options in RIVALS.items():
+            side, trials = run_rival(sweep, Path(folder), *options)
+            found[rival] = Against(side, trials, tuple(compare(records, trials, candidates)))
+            show(rival, targets[rival], ours, found[rival])
+    keep(
+        HERE / "results" / f"bench-{name}.json",
+        grid=name,
+        overrides=[*ALONE, *grid.overrides],
+        load_after=os.getloadavg()[0],
+        sweeper=ours._asdict(),
+        tolerances={
+            "heldout_loss_relative": HELDOUT_LOSS_RELATIVE,
+            "rouge_l_absolute": ROUGE_L_ABSOLUTE,
+        },
+        **{rival: stored(targets[rival], ours, item) for rival, item in found.items()},
+    )
+    return 1 if any(item.apart for item in found.values()) else 0
 
 
 if __name__ == "__main__":

@@ -1,9 +1,13 @@
-"""The miniature sweep as its libraries' documentation teaches it: one Ray Tune trial per configuration.
+"""A sweep as its libraries' documentation teaches it: one Ray Tune trial per configuration.
 
 Ray Tune (class trainable, `reuse_actors`), `transformers.Trainer`, peft and `model.generate` do the work;
 from sweeper come definitions alone: which configurations there are, rows and their order, prompts, keyword
 lists, and how a rate is counted. An actor keeps the model, the tokenised data and the prompts between
 trials and puts the adapter back to its initial weights. Only the plan's candidates run, no controls.
+
+With `--expert` a trial is a whole run, as a good engineer does it by hand where the schedule allows:
+trained once to its last step, with a copy of the weights (raw, every EMA, every mixture) kept at each step
+count that is asked for, and each copy scored.
 
     python benchmarks/rival.py miniature --set space.max_steps=50 --out rival.json
 """
@@ -40,7 +44,8 @@ from sweeper.scoring.utility import text_metrics
 from sweeper.scoring.verdicts import safety_metrics
 from sweeper.spec import load_spec
 from sweeper.store.records import Metric
-from sweeper.task import OptimizerSettings, Readout, TrajectoryTask
+from sweeper.task import Average, OptimizerSettings, Readout, TrajectoryTask, Tuning
+from sweeper.task.model import ALL_LINEAR
 
 _ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
@@ -70,6 +75,36 @@ class ShadowEma(TrainerCallback):
         torch._foreach_lerp_(self.values, self._weights, 1 - self._decay)
 
 
+class KeptWeights(TrainerCallback):
+    """Copies of the weights that each readout asks for, taken after its optimizer step.
+
+    Its EMAs must be updated before, so it comes after them in the Trainer's callbacks.
+    """
+
+    def __init__(
+        self,
+        weights: list[torch.Tensor],
+        start: list[torch.Tensor],
+        shadows: Mapping[float, ShadowEma],
+        readouts: Sequence[Readout],
+    ) -> None:
+        self._weights, self._start, self._shadows = weights, start, shadows
+        self._readouts = readouts
+        self.copies: dict[str, list[torch.Tensor]] = {}
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        for readout in self._readouts:
+            if readout.step == state.global_step:
+                self.copies[readout.config_id] = self._copy(readout.average)
+
+    def _copy(self, average: Average) -> list[torch.Tensor]:
+        source = self._weights if average.decay is None else self._shadows[average.decay].values
+        copies = [item.clone() for item in source]
+        if average.weight is not None:
+            torch._foreach_lerp_(copies, self._start, average.weight)
+        return copies
+
+
 class Worker:
     """What an actor keeps between trials, and one trial from training to metrics."""
 
@@ -92,7 +127,7 @@ class Worker:
                 r=task.tuning.lora_r,
                 lora_alpha=task.tuning.lora_alpha,  # type: ignore[arg-type]
                 lora_dropout=task.tuning.lora_dropout,
-                target_modules=list(task.tuning.lora_target_modules),
+                target_modules=_targets(task.tuning),
                 task_type="CAUSAL_LM",
             ),
         )
@@ -100,51 +135,57 @@ class Worker:
         self._parameters = [item.detach() for item in trained]  # Same storage, no gradient.
         self._start = [item.clone() for item in self._parameters]
 
-    def trial(self, settings: OptimizerSettings, readout: Readout) -> dict[str, Any]:
-        """Train, average, evaluate; everything that is reported about one configuration."""
+    def trial(
+        self, settings: OptimizerSettings, readouts: Sequence[Readout]
+    ) -> list[dict[str, Any]]:
+        """Train once to the last of the readouts, then score each: what is reported about them, in order.
+
+        The seconds of training stand in the first one.
+        """
         began = time.perf_counter()
         torch._foreach_copy_(self._parameters, self._start)
+        last = max(readout.step for readout in readouts)
         order = RowOrder(len(self._train_rows), settings.batch_size, self._task.seed)
-        chosen = [row for step in range(readout.step) for row in order.batch(step)]
-        rows = [self._train_rows[index] for index in chosen]
-        callbacks = []
-        if readout.average.decay is not None:
-            callbacks.append(ShadowEma(self._parameters, readout.average.decay))
-        trainer = self._trainer(settings, readout.step, rows, callbacks)
+        rows = [self._train_rows[i] for step in range(last) for i in order.batch(step)]
+        decays = {one.average.decay for one in readouts if one.average.decay is not None}
+        shadows = {decay: ShadowEma(self._parameters, decay) for decay in sorted(decays)}
+        kept = KeptWeights(self._parameters, self._start, shadows, readouts)
+        trainer = self._trainer(settings, last, rows, [*shadows.values(), kept])
         training = time.perf_counter()
         trainer.train()
         train_seconds = time.perf_counter() - training
-        if callbacks:
-            torch._foreach_copy_(self._parameters, callbacks[0].values)
-        elif readout.average.weight is not None:
-            torch._foreach_lerp_(self._parameters, self._start, readout.average.weight)
-        evaluating = time.perf_counter()
-        self._model.eval()
-        metrics, generated = self._evaluate()
-        ended = time.perf_counter()
-        return {
-            "config_id": readout.config_id,
-            "steps": readout.step,
-            "batch_size": settings.batch_size,
-            "average": readout.average.label,
-            "metrics": {name: asdict(metric) for name, metric in metrics.items()},
-            "seconds": {
-                "train": train_seconds,
-                "evaluate": ended - evaluating,
-                "total": ended - began,
-            },
-            "tokens": {
-                "trained": sum(len(row["input_ids"]) for row in rows),
-                "generated": generated,
-            },
-        }
+        trained = sum(len(row["input_ids"]) for row in rows)
+        results = []
+        for readout in readouts:
+            torch._foreach_copy_(self._parameters, kept.copies.pop(readout.config_id))
+            evaluating = time.perf_counter()
+            self._model.eval()
+            metrics, generated = self._evaluate()
+            ended = time.perf_counter()
+            results.append(
+                {
+                    "config_id": readout.config_id,
+                    "steps": readout.step,
+                    "batch_size": settings.batch_size,
+                    "average": readout.average.label,
+                    "metrics": {name: asdict(metric) for name, metric in metrics.items()},
+                    "seconds": {
+                        "train": train_seconds,
+                        "evaluate": ended - evaluating,
+                        "total": ended - began,
+                    },
+                    "tokens": {"trained": trained, "generated": generated},
+                }
+            )
+            began, train_seconds, trained = ended, 0.0, 0
+        return results
 
     def _trainer(
         self,
         settings: OptimizerSettings,
         steps: int,
         rows: list[dict[str, torch.Tensor]],
-        callbacks: list[ShadowEma],
+        callbacks: Sequence[TrainerCallback],
     ) -> Trainer:
         """A Trainer over rows that are already in order, with everything optional switched off."""
         arguments = TrainingArguments(
@@ -242,6 +283,12 @@ class Worker:
         return Metric(total / tokens, tokens)
 
 
+def _targets(tuning: Tuning) -> str | list[str]:
+    """The names as peft takes them."""
+    names = tuning.lora_target_modules
+    return names[0] if names == (ALL_LINEAR,) else list(names)
+
+
 def _tensors(row: Encoded) -> dict[str, torch.Tensor]:
     """One row as the Trainer takes it; the prompt carries no label."""
     ids = torch.tensor(row.prompt + row.completion)
@@ -251,7 +298,7 @@ def _tensors(row: Encoded) -> dict[str, torch.Tensor]:
 
 
 class ConfigurationTrainable(tune.Trainable):
-    """One Tune trial is one configuration; the actor and its `Worker` serve many."""
+    """One Tune trial is a run and its readouts; the actor and its `Worker` serve many."""
 
     def setup(  # type: ignore[override]  # `with_parameters` fills in the last two
         self, config: dict[str, Any], tasks: Sequence[str], scratch: str
@@ -263,9 +310,10 @@ class ConfigurationTrainable(tune.Trainable):
         self._point = config["point"]
 
     def step(self) -> dict[str, Any]:
-        task_index, readout_index = self._point
+        task_index, chosen = self._point
         task = self._tasks[task_index]
-        return {**self._worker.trial(task.optimizer, task.readouts[readout_index]), "done": True}
+        readouts = [task.readouts[index] for index in chosen]
+        return {"results": self._worker.trial(task.optimizer, readouts), "done": True}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._point = new_config["point"]
@@ -284,21 +332,27 @@ def candidate_tasks(name: str, overrides: Sequence[str]) -> list[TrajectoryTask]
         raise SystemExit("this benchmark is for LoRA with one adapter shape and one seed")
     if any(t.optimizer.feedback or len(t.segments) > 1 for t in tasks):
         raise SystemExit("this benchmark has neither fed-back averages nor decay tails")
+    if any(item.average.bema is not None for t in tasks for item in t.readouts):
+        raise SystemExit("this benchmark has no BEMA")
     return list(tasks)
 
 
-def run_rival(tasks: Sequence[TrajectoryTask]) -> dict[str, Any]:
-    """Run every candidate as its own trial: `trials`, and how many ran at once.
+def trial_points(tasks: Sequence[TrajectoryTask], *, expert: bool) -> list[tuple[int, list[int]]]:
+    """What each trial does: the number of its task, and of the readouts of its run."""
+    points = []
+    for number, task in enumerate(tasks):
+        chosen = [i for i, readout in enumerate(task.readouts) if readout.role == "candidate"]
+        points += [(number, chosen)] if expert else [(number, [index]) for index in chosen]
+    return points
+
+
+def run_rival(tasks: Sequence[TrajectoryTask], *, expert: bool = False) -> dict[str, Any]:
+    """Run every candidate as its own trial, or every path as one: `trials`, and how many ran at once.
 
     Raises:
         SystemExit: a trial failed.
     """
-    points = [
-        [number, index]
-        for number, task in enumerate(tasks)
-        for index, readout in enumerate(task.readouts)
-        if readout.role == "candidate"
-    ]
+    points = trial_points(tasks, expert=expert)
     os.environ.update(_ENVIRONMENT)
     ray.init(
         address="local",
@@ -326,9 +380,8 @@ def run_rival(tasks: Sequence[TrajectoryTask]) -> dict[str, Any]:
         ray.shutdown()
     if results.errors:
         raise SystemExit(f"{len(results.errors)} trials failed, the first: {results.errors[0]}")
-    kept = ("config_id", "steps", "batch_size", "average", "metrics", "seconds", "tokens")
     found = [results[index].metrics or {} for index in range(len(results))]
-    trials = [{name: metrics[name] for name in kept} for metrics in found]
+    trials = [trial for metrics in found for trial in metrics["results"]]
     return {"concurrent_trials": slots, "trials": trials}
 
 
@@ -336,10 +389,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("spec", help="a sweep file, or the name of a shipped one")
     parser.add_argument("--set", action="append", default=[], help="override: key.path=value")
+    parser.add_argument("--expert", action="store_true", help="one trial per run, scored along it")
     parser.add_argument("--out", type=Path, required=True, help="where the results go (JSON)")
     arguments = parser.parse_args()
     began = time.perf_counter()
-    found = run_rival(candidate_tasks(arguments.spec, arguments.set))
+    found = run_rival(candidate_tasks(arguments.spec, arguments.set), expert=arguments.expert)
     wall = time.perf_counter() - began
     arguments.out.write_text(json.dumps({"wall_seconds": wall, **found}, indent=1))
     print(f"{len(found['trials'])} trials in {wall:.1f} s, results in {arguments.out}")

@@ -163,7 +163,7 @@ def _speed() -> Iterator[str]:
     rows = []
     for grid in ("full", "reduced"):
         found = _read(f"bench-{grid}")
-        for side in ("sweeper", "rival"):
+        for side in [name for name in ("sweeper", "rival", "expert") if name in found]:
             numbers = found[side]
             rows.append(
                 (
