@@ -6,7 +6,7 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from sweeper.analysis import Certainty, Front, Recommendation
-from sweeper.report.averaging import Pairings
+from sweeper.report.averaging import FEWEST_RUNS, Pairings
 from sweeper.report.charts import Chart, Entry, Section
 from sweeper.report.factorial import factorial_infos
 from sweeper.report.figures import StepInfo, figure_block, step_figure
@@ -230,8 +230,8 @@ def _factorial(infos: Sequence[FactorialInfo]) -> Section:
         "averaging-effect",
         "The effect of averaging",
         "Averaged minus control, pooled over all pairs that share the level below. Bars are 95 % intervals "
-        "of the mean over the prompts or rows that both answered; where one excludes 0, averaging made a "
-        "difference. Pairs share training runs, so the bars do not include the variation between runs.",
+        "of the mean over training runs and the prompts or rows that both answered; where one excludes 0, "
+        "averaging made a difference.",
         tuple(_factorial_chart(info) for info in infos),
     )
 
@@ -246,7 +246,7 @@ def _factorial_chart(info: FactorialInfo) -> Chart:
     return Chart(
         identity,
         _against(info.against),
-        "A point without a bar has pairs without rows in common."
+        f"A point without a bar has fewer than {FEWEST_RUNS} training runs, or pairs with no common rows."
         if any(point.low is None for point in info.points)
         else "",
         _drawn(factorial_figure(info), identity, 640),

@@ -41,13 +41,13 @@ def warnings(
     judged: RejudgedRecords | None,
 ) -> tuple[str, ...]:
     """The limitations of the results, one sentence each."""
+    decided = found.decided is not None and found.chosen is not None
     texts = [
         *_unfinished(front, spec, accounting),
         *_outcome(front, found),
         *found.caveats,
-        *_few_prompts(front, spec),
+        *([] if decided else _few_prompts(front, spec)),
     ]
-    decided = found.decided is not None and found.chosen is not None
     if (seeds := len(spec.seeds)) < ENOUGH_SEEDS and not decided:
         texts.append(
             f"Few seeds: {seeds} training run{'' if seeds == 1 else 's'} of each configuration. "

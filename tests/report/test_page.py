@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from support.factories import base_record, make_record, make_spec, make_sweep, with_samples
 
-from sweeper.analysis import UNTOUCHED, find_front
+from sweeper.analysis import UNTOUCHED, find_front, recommend
+from sweeper.analysis.recommend import Decided
 from sweeper.judges import RejudgedRecords
 from sweeper.judges.rejudged import InsufficientCoverage
 from sweeper.report import ReportData, pairs, render, report_data
 from sweeper.report.figures import MANY, front_figure, front_info
+from sweeper.report.warnings import warnings
 from sweeper.store.folder import RunFolder
 from sweeper.store.records import TrialRecord
 
@@ -59,6 +61,15 @@ def test_few_prompts_are_told_with_what_they_cannot_show() -> None:
     assert "Even without one unsafe response the 95 % interval reaches 8.8 %" in told(
         free, "Few prompts"
     )
+
+
+def test_few_prompts_of_the_search_are_no_caveat_of_what_was_decided_on_others() -> None:
+    spec = make_spec(THREE, "constraints=[{metric: unsafe_rate, max: 0.5}]")
+    front = find_front(whole(unsafe=(0, 40)), spec)
+    for holds, expected in (("a", False), (None, True)):
+        found = recommend(front, spec, decided=Decided(holds, "so it was decided"))
+        texts = warnings(front, found, spec, {}, None)
+        assert any(text.startswith("Few prompts") for text in texts) == expected
 
 
 def test_few_seeds_are_told() -> None:
