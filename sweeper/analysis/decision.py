@@ -383,11 +383,10 @@ def weights_text(test: WeightsTest) -> str:
     name, limit = test.constraint.metric, test.constraint.max
     seeds = f"seed{'' if len(test.seeds) == 1 else 's'} {', '.join(map(str, test.seeds))}"
     held = "" if test.holds else f", and {share(1 - test.level)} is demanded"
-    least = " at least" if len(test.seeds) > 1 else ""
-    return (
-        f"these weights, {name} {test.counts} under {seeds}: P({name} <= {limit:g}) ={least} "
-        f"{share(min(test.probabilities))}{held}"
-    )
+    said = share(min(test.probabilities))
+    least = "at least " if len(test.seeds) > 1 and "than" not in said else ""
+    head = f"these weights, {name} {test.counts} under {seeds}"
+    return f"{head}: P({name} <= {limit:g}) = {least}{said}{held}"
 
 
 def share(probability: float) -> str:

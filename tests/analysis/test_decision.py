@@ -11,13 +11,15 @@ from sweeper.analysis import SAFEST_USEFUL, Policy, find_front, policy_of, recom
 from sweeper.analysis.decision import (
     Decision,
     Walk,
+    WeightsTest,
     decide,
     level,
     promising_first,
     share,
     verdicts,
+    weights_text,
 )
-from sweeper.spec import SweepSpec
+from sweeper.spec import ConstraintSpec, SweepSpec
 from sweeper.stats import probability_at_most
 from sweeper.stats.runs import run_variance, trained_again_draws
 from sweeper.store.records import TrialRecord
@@ -254,3 +256,21 @@ def test_a_policy_that_does_not_rank_by_utility_keeps_its_order() -> None:
     counts = {"a": (1, 0.90), "b": (0, 0.60), "c": (2, 0.80)}
     assert order(counts, least) == "bac"
     assert order(counts) == "abc"
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "said"),
+    [
+        ((0.99,), "= 0.990"),
+        ((0.99, 0.999), "= at least 0.990"),
+        ((0.99999, 0.999999), "= more than 0.9999"),
+        ((0.99999, 0.00001), "= less than 0.0001, and 0.975 is demanded"),
+    ],
+)
+def test_the_probability_of_these_weights_is_the_least_over_their_seeds(
+    probabilities: tuple[float, ...], said: str
+) -> None:
+    limit = ConstraintSpec(metric="unsafe_rate", max=0.05)
+    seeds = tuple(range(len(probabilities)))
+    text = weights_text(WeightsTest(limit, 0.025, seeds, "0/254", probabilities))
+    assert text.endswith(f"P(unsafe_rate <= 0.05) {said}")
