@@ -16,6 +16,7 @@ ours, because peft's mixed batches are for inference only.
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
@@ -24,6 +25,7 @@ from peft.tuners.lora import LoraLayer
 from transformers import PreTrainedModel
 
 from sweeper.errors import ModelError
+from sweeper.model.flat import FlatWeights
 from sweeper.model.quantized import plain_weight
 from sweeper.model.targets import target_layers
 from sweeper.task import ALL_LINEAR, Tuning
@@ -37,20 +39,30 @@ PARTS = ("lora_A", "lora_B", MAGNITUDE)
 class Adapter:
     """The factors of one adapter, per target layer in the model's order.
 
-    A (rank, in) and B (out, rank), and with DoRA the magnitude (out,).
+    A (rank, in) and B (out, rank), and with DoRA the magnitude (out,); all of them lie in `flat`.
     """
 
     factors: dict[str, tuple[torch.nn.Parameter, ...]]
     scaling: dict[str, float]
     dropout: float
+    flat: FlatWeights
 
-    def parameters(self) -> dict[str, torch.nn.Parameter]:
+    def parameters(self) -> "AdapterWeights":
         """The trainable weights by name, layer by layer: A, then B, then the magnitude."""
-        return {
-            f"{layer}.{name}": value
+        names = [
+            f"{layer}.{name}"
             for layer, parts in self.factors.items()
-            for name, value in zip(PARTS, parts, strict=False)
-        }
+            for name, _ in zip(PARTS, parts, strict=False)
+        ]
+        return AdapterWeights(self.flat, names)
+
+
+class AdapterWeights(dict[str, torch.nn.Parameter]):
+    """The weights of an adapter by name, and the row that they lie in."""
+
+    def __init__(self, flat: FlatWeights, names: Iterable[str]) -> None:
+        super().__init__(zip(names, flat.parts, strict=True))
+        self.flat = flat
 
 
 def new_adapter(model: PreTrainedModel, tuning: Tuning, seed: int) -> Adapter:
@@ -71,25 +83,27 @@ def new_adapter(model: PreTrainedModel, tuning: Tuning, seed: int) -> Adapter:
             code="model.unsupported_layer",
         ) from None
     prefix = "base_model.model."
-    factors, scaling = {}, {}
+    layers: dict[str, list[torch.Tensor]] = {}
+    scaling = {}
     for full_name, layer in wrapped.named_modules():
         if isinstance(layer, LoraLayer):
             name = full_name.removeprefix(prefix)
             parts: list[Any] = [layer.lora_A["default"], layer.lora_B["default"]]
             parts += [layer.lora_magnitude_vector["default"]] if tuning.use_dora else []
-            factors[name] = tuple(
-                torch.nn.Parameter(part.weight.detach().float()) for part in parts
-            )
+            layers[name] = [part.weight.detach().float() for part in parts]
             scaling[name] = float(layer.scaling["default"])
     wrapped.base_model.unload()
-    if others := sorted(factors.keys() ^ set(targets)):  # peft extends some names to experts.
+    if others := sorted(layers.keys() ^ set(targets)):  # peft extends some names to experts.
         raise ModelError(
             f"tuning.lora_target_modules: peft does not give adapters to the same layers, for example "
             f"`{others[0]}` (layers of experts are like that); name the layers of attention",
             code="model.unsupported_layer",
             layer=others[0],
         )
-    return Adapter(factors, scaling, tuning.lora_dropout)
+    flat = FlatWeights([part for parts in layers.values() for part in parts])
+    rest = iter(flat.parts)
+    factors = {name: tuple(islice(rest, len(parts))) for name, parts in layers.items()}
+    return Adapter(factors, scaling, tuning.lora_dropout, flat)
 
 
 def lora_config(tuning: Tuning) -> LoraConfig:
@@ -328,23 +342,17 @@ class AdapterStack:
             seeds: One per slot, for dropout; without seeds there is no dropout. Every layer and every
                 micro-batch (`set_micro_batch`) has its own mask.
         """
-        values = values or [None] * len(adapters)
-        own = [list(adapter.parameters().values()) for adapter in adapters]
-        used = [
-            mine if theirs is None else theirs for mine, theirs in zip(own, values, strict=True)
-        ]
-        for number, (name, layer) in enumerate(self._layers.items()):
-            many = len(adapters[0].factors[name])
-            place = slice(many * number, many * (number + 1))
-            parts = [
-                [
-                    value.to(factor.dtype)
-                    for value, factor in zip(weights[place], mine[place], strict=True)
-                ]
-                for weights, mine in zip(used, own, strict=True)
-            ]
+        flats = [item.flat for item in adapters]
+        if values is None and len({flat.shapes for flat in flats}) == 1:
+            rows: list[torch.Tensor] = [flat.row for flat in flats]
+            stacks = flats[0].split(torch.cat(rows) if len(rows) > 1 else rows[0])
+        else:
+            stacks = _padded(adapters, values or [None] * len(adapters))
+        rest = iter(stacks)
+        for name, layer in self._layers.items():
             scalings = tuple(item.scaling[name] for item in adapters)
-            layer.stacked = self._loaded[name] = self._stacked(layer.base, parts, scalings)
+            parts = list(islice(rest, len(adapters[0].factors[name])))
+            layer.stacked = self._loaded[name] = self._of_layer(layer.base, parts, scalings)
         self._dropout = list(zip((item.dropout for item in adapters), seeds, strict=False))
         self.set_micro_batch(0)
 
@@ -355,19 +363,14 @@ class AdapterStack:
             place = (micro_batch * len(self._layers) + number) * 1_000_003
             layer.masks = [(rate, seed + place) for rate, seed in self._dropout] if active else ()
 
-    def _stacked(
-        self,
-        base: torch.nn.Linear,
-        parts: Sequence[Sequence[torch.Tensor]],
-        scalings: tuple[float, ...],
+    def _of_layer(
+        self, base: torch.nn.Linear, parts: Sequence[torch.Tensor], scalings: tuple[float, ...]
     ) -> StackedAdapters:
-        down = _stacked([part[0] for part in parts], dim=0)
-        up = _stacked([part[1] for part in parts], dim=1)
-        stacked = StackedAdapters(down, up, self._scaling(scalings, down))
-        if len(parts[0]) == 2:
+        stacked = StackedAdapters(parts[0], parts[1], self._scaling(scalings, parts[0]))
+        if len(parts) == 2:
             return stacked
-        magnitude = torch.stack([part[2] for part in parts])
-        return stacked._replace(magnitude=magnitude, norm=_row_norms(plain_weight(base), stacked))
+        norm = _row_norms(plain_weight(base), stacked)
+        return stacked._replace(magnitude=parts[2], norm=norm)
 
     def _scaling(self, factors: tuple[float, ...], like: torch.Tensor) -> torch.Tensor:
         """(slots, 1, 1). Cached, because copying numbers to a GPU in every layer and step takes time."""
@@ -415,6 +418,22 @@ def _row_norms(weight: torch.Tensor, stacked: StackedAdapters) -> torch.Tensor:
     added = torch.einsum("sor,srq,soq->so", up, down @ down.mT, up)
     squares = frozen.square().sum(dim=1) + 2 * scaling * crossed + scaling.square() * added
     return squares.clamp_min(0).sqrt().to(stacked.down.dtype)
+
+
+def _padded(
+    adapters: Sequence[Adapter], values: Sequence[Sequence[torch.Tensor] | None]
+) -> list[torch.Tensor]:
+    """Per weight (slots, *shape), adapters of lower rank padded with zeros; see `AdapterStack.load`."""
+    used = [
+        [part[0] for part in adapter.flat.split(adapter.flat.row)] if given is None else given
+        for adapter, given in zip(adapters, values, strict=True)
+    ]
+    first = adapters[0]
+    kinds = [number for parts in first.factors.values() for number in range(len(parts))]
+    return [
+        _stacked([part.to(own.dtype) for part in parts], dim=1 if kind == 1 else 0)
+        for own, kind, *parts in zip(first.flat.parts, kinds, *used, strict=True)
+    ]
 
 
 def _stacked(factors: Sequence[torch.Tensor], dim: int) -> torch.Tensor:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from sweeper.model.adapters import MAGNITUDE
+from sweeper.model.flat import FlatWeights, join
 from sweeper.task import ADAMW, OptimizerSettings
 
 
@@ -49,20 +50,34 @@ def make_optimizer(
     return optimizer  # type: ignore[no-any-return]
 
 
-def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+def optimizer_state(
+    optimizer: torch.optim.Optimizer, flat: FlatWeights | None = None
+) -> dict[str, torch.Tensor]:
     """What the next step depends on besides the weights: `NUMBER.FIELD`, weights numbered over all groups.
 
-    Without the code tables of 8-bit moments, which are constants.
+    Without the code tables of 8-bit moments, which are constants. With `flat`, whose row is the only weight
+    of the optimizer, the numbers are those of its parts.
     """
-    return {
+    found = {
         f"{number}.{name}": torch.as_tensor(value)
         for number, weight in enumerate(_weights(optimizer))
         for name, value in optimizer.state.get(weight, {}).items()
         if not name.startswith("qmap")
     }
+    if flat is None:
+        return found
+    return {
+        f"{number}.{place.partition('.')[2]}": value if value.ndim == 0 else part[0]
+        for place, value in found.items()
+        for number, part in enumerate(flat.split(value.expand_as(flat.row)))
+    }
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, torch.Tensor]) -> None:
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer,
+    saved: Mapping[str, torch.Tensor],
+    flat: FlatWeights | None = None,
+) -> None:
     """Go back to an `optimizer_state`. Without any, the optimizer starts anew.
 
     8-bit moments are copied in place, so that paged ones stay paged.
@@ -71,6 +86,9 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, torc
     for place, value in saved.items():
         number, _, name = place.partition(".")
         moments.setdefault(int(number), {})[name] = value
+    if flat is not None and moments:
+        many = [moments[number] for number in range(len(flat.parts))]
+        moments = {0: {n: _joined([one[n] for one in many]) for n in many[0]}}
     if isinstance(optimizer, torch.optim.AdamW):
         groups = optimizer.state_dict()["param_groups"]
         state = {n: {k: v.clone() for k, v in one.items()} for n, one in moments.items()}
@@ -87,6 +105,11 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, torc
         own = optimizer.state[places[index][1]]
         for name, value in values.items():
             own[name] = int(value) if name == "step" else own[name].copy_(value)
+
+
+def _joined(parts: list[torch.Tensor]) -> torch.Tensor:
+    """The row of parts; of numbers, which all parts have alike, the first."""
+    return parts[0] if parts[0].ndim == 0 else join(parts)
 
 
 def _weights(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:

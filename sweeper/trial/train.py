@@ -18,12 +18,13 @@ from torch.distributed.tensor import DTensor
 from transformers import get_scheduler
 
 from sweeper.errors import TrainingDivergedError
+from sweeper.model.adapters import AdapterWeights
 from sweeper.model.averaging import Shadow, bias_corrected, interpolate
 from sweeper.model.batches import Batch
 from sweeper.model.distributed import SINGLE_PROCESS, World
 from sweeper.model.logits import target_logits
 from sweeper.model.sharding import local_shard
-from sweeper.task import Average, OptimizerSettings, Segment, running_averages
+from sweeper.task import ADAMW, Average, OptimizerSettings, Segment, running_averages
 from sweeper.trial.optimizers import make_optimizer, optimizer_state, restore_optimizer
 
 UNCHECKED_STEPS = 32
@@ -117,7 +118,8 @@ def step_together(
 class PathTrainer:
     """A point on an optimizer path: trainable weights, AdamW's moments, and the shadows of the path.
 
-    Not thread-safe. It owns the parameters while it lives. `grad_norm` is that of the last step that was
+    Not thread-safe. It owns the parameters while it lives; those of an adapter lie in one row, and what is
+    done to each weight by itself is done to the row. `grad_norm` is that of the last step that was
     checked, before clipping; `learning_rate` that of the last step.
     """
 
@@ -137,13 +139,20 @@ class PathTrainer:
         self._losses: list[float] = []
         self._unchecked: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._settings = settings
-        self._start = [value.clone() for value in self.values]
+        self._flat = parameters.flat if isinstance(parameters, AdapterWeights) else None
+        self._whole = self.values if self._flat is None else [self._flat.row.detach()]
+        self._start = [value.clone() for value in self._whole]
         self._shadows = {one: Shadow(self._start, one) for one in running_averages(averages)}
         feedback = settings.feedback
         self._fed = Shadow(self._start, feedback.decay) if feedback is not None else None
         self._sharded = any(isinstance(parameter, DTensor) for parameter in self.parameters)
         weights = self.values if self._sharded else self.parameters
-        named = dict(zip(parameters, weights, strict=True))
+        named: dict[str, torch.Tensor] = dict(zip(parameters, weights, strict=True))
+        self._receiving = self.parameters if self._flat is None else [self._flat.row]
+        # Moments in 8 bits have a scale per block, and blocks do not span two weights.
+        self._stepped = self._flat if settings.optim == ADAMW else None
+        if self._stepped is not None:
+            named = {"row": self._stepped.row}
         self._optimizer = make_optimizer(named, settings, embeddings)
         self._patience = UNCHECKED_STEPS if self.parameters[0].is_cuda else 1
 
@@ -164,14 +173,14 @@ class PathTrainer:
 
     def begin(self) -> None:
         """Forget the gradients of the step before."""
-        for parameter in self.parameters:
+        for parameter in self._receiving:
             parameter.grad = None
 
     def replicated_gradients(self) -> list[torch.Tensor]:
         """The gradients of weights that every process has whole, and computed from its own rows alone."""
         if self._sharded:
             return []
-        return [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        return [parameter.grad for parameter in self._receiving if parameter.grad is not None]
 
     def finish(self, loss: torch.Tensor, schedule: Schedule) -> None:
         """Clip the gradients that are there, take the step, update the shadows.
@@ -181,7 +190,9 @@ class PathTrainer:
             in one shortly before. On a CPU the weights are left as they were.
         """
         limit = self._settings.max_grad_norm or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, limit)
+        norm = torch.nn.utils.clip_grad_norm_(self._receiving, limit)
+        if self._flat is not None and self._stepped is None:
+            self._flat.share_gradient()
         if self._sharded:
             norm = whole_norm(norm)
             for parameter, value in zip(self.parameters, self.values, strict=True):
@@ -217,12 +228,12 @@ class PathTrainer:
 
     def _average(self) -> None:
         for shadow in self._shadows.values():
-            shadow.update(self.values, self.step)
+            shadow.update(self._whole, self.step)
         feedback = self._settings.feedback
         if self._fed is not None and feedback is not None:
-            self._fed.update(self.values, self.step)
+            self._fed.update(self._whole, self.step)
             if self.step % feedback.every == 0:
-                for value, average in zip(self.values, self._fed.values, strict=True):
+                for value, average in zip(self._whole, self._fed.values, strict=True):
                     value.copy_(average)
 
     def read(self, average: Average) -> list[torch.Tensor] | None:
@@ -233,13 +244,19 @@ class PathTrainer:
         if average.running is not None:
             shadow = self._shadows[average.running].values
             if average.bema is None:
-                return shadow
+                return self._parts(shadow)
             correction = average.bema.correction(self.step)
-            return bias_corrected(shadow, self.values, self._start, correction)
+            return self._parts(bias_corrected(shadow, self._whole, self._start, correction))
         if average.kind == "interpolate":
             assert average.weight is not None
-            return interpolate(self.values, self._start, average.weight)
+            return self._parts(interpolate(self._whole, self._start, average.weight))
         return None
+
+    def _parts(self, whole: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Weight by weight, in the same memory."""
+        if self._flat is None:
+            return list(whole)
+        return [part[0] for part in self._flat.split(whole[0])]
 
     def state(self, device: torch.device | None = None) -> dict[str, torch.Tensor]:
         """Everything the next step depends on besides its number, as named copies on a device.
@@ -249,10 +266,10 @@ class PathTrainer:
         named: dict[str, torch.Tensor] = {}
         for index, value in enumerate(self.values):
             named[f"parameter.{index}"] = value
-        for place, value in optimizer_state(self._optimizer).items():
+        for place, value in optimizer_state(self._optimizer, self._stepped).items():
             named[f"optimizer.{place}"] = value
         for name, shadow in self._all_shadows().items():
-            for index, value in enumerate(shadow.values):
+            for index, value in enumerate(self._parts(shadow.values)):
                 named[f"{name}.{index}"] = value
         losses = torch.tensor(self.losses, dtype=torch.float64)
         copies = {
@@ -269,12 +286,13 @@ class PathTrainer:
             for index, value in enumerate(self.values):
                 value.copy_(state[f"parameter.{index}"])
             for place, shadow in self._all_shadows().items():
-                for index, value in enumerate(shadow.values):
+                for index, value in enumerate(self._parts(shadow.values)):
                     value.copy_(state[f"{place}.{index}"])
         prefix = "optimizer."
         restore_optimizer(
             self._optimizer,
             {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)},
+            self._stepped,
         )
 
     def fits(self, state: dict[str, torch.Tensor]) -> bool:

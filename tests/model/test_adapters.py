@@ -98,6 +98,7 @@ def test_a_slot_computes_what_peft_computes(tiny_world: World, changes: dict[str
             logits[3 * number : 3 * number + 3], expected, rtol=1e-5, atol=2e-6
         )
         assert set(gradients) == set(adapter.parameters())
+        adapter.flat.share_gradient()
         for name, value in adapter.parameters().items():
             assert value.grad is not None
             torch.testing.assert_close(value.grad, gradients[name], rtol=1e-4, atol=1e-8)
