@@ -18,6 +18,7 @@ from sweeper.runs.command_outputs import (
     CleanOutput,
     DoctorOutput,
     FetchedModel,
+    InitOutput,
     LeftoverModel,
     PrefetchOutput,
 )
@@ -83,6 +84,7 @@ def init(
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    json_: JsonOption = False,
 ) -> None:
     """Write a commented sweep file for your model and rows, and show its plan."""
     from sweeper.runs.plans import plan  # These need pandas and torch.
@@ -99,8 +101,11 @@ def init(
         columns=columns,
         force=force,
     )
-    show.line(f"wrote {made.path}")
     found = plan(made.spec)
+    if json_:
+        show.data(InitOutput(path=str(made.path), notes=made.notes, plan=found.output))
+        return
+    show.line(f"wrote {made.path}")
     show.line(f"plan: {found.summary}")
     if found.rows is not None:
         plan_tables.rows(found.rows)
@@ -140,6 +145,7 @@ def prefetch(spec: SpecArgument, set_: SetOption = None, json_: JsonOption = Fal
             PrefetchOutput(
                 items=tuple(map(FetchedModel.model_validate, found.items)),
                 rows=found.rows,
+                unread=tuple(unread_data(loaded.data, loaded.evaluation)),
                 run=command,
             )
         )

@@ -98,6 +98,7 @@ def _snapshot(path: str, revision: str | None, kind: Kind, download: bool) -> Pa
             f"the {kind.word} `{path}` is gated: accept its terms at {kind.page}{path}, then run "
             "`hf auth login` or set HF_TOKEN, then",
             code="gated",
+            way_out=_REPEAT,
         )
     except errors.RepositoryNotFoundError:
         _refuse(
@@ -106,6 +107,7 @@ def _snapshot(path: str, revision: str | None, kind: Kind, download: bool) -> Pa
             f"`{path}` is not a local file or folder, and the hub has no {kind.word} with this id that "
             "you can access: correct the id, or run `hf auth login` or set HF_TOKEN if it is private, then",
             code="not_on_hub",
+            way_out=_REPEAT,
         )
     except errors.RevisionNotFoundError:
         _refuse(
@@ -113,6 +115,7 @@ def _snapshot(path: str, revision: str | None, kind: Kind, download: bool) -> Pa
             path,
             f"the {kind.word} `{path}` has no revision `{revision}`: correct `revision`, then",
             code="unknown_revision",
+            way_out=_REPEAT,
         )
     except errors.LocalEntryNotFoundError as error:
         wanted = "" if revision is None else f" at revision `{revision}`"
@@ -132,6 +135,7 @@ def _snapshot(path: str, revision: str | None, kind: Kind, download: bool) -> Pa
             path,
             f"the {kind.word} `{path}` cannot be downloaded: {_first_line(error)}: fix that, then",
             code="not_fetched",
+            way_out=_REPEAT,
         )
     return Path(folder)
 
@@ -147,25 +151,30 @@ def is_gated(path: str, kind: Kind = MODEL) -> bool | None:
     return bool(getattr(info, "gated", False))
 
 
-def _refuse(kind: Kind, path: str, problem: str, code: str) -> NoReturn:
+_REPEAT = "repeat this command"
+
+_PREFETCH = (
+    "run `sweeper prefetch SPEC` on a machine with network access (before there is a SPEC, `sweeper "
+    "init`)"
+)
+
+
+def _refuse(kind: Kind, path: str, problem: str, code: str, way_out: str = _PREFETCH) -> NoReturn:
     """Raise an error that says what is wrong and how to fill the cache.
 
     Raises:
         DataError, ModelError: always.
     """
     raise kind.error(
-        f"{problem} {how_to_fetch()}", code=f"{kind.error.code}.{code}", path=path
+        f"{problem} {how_to_fetch(way_out)}", code=f"{kind.error.code}.{code}", path=path
     ) from None
 
 
-def how_to_fetch() -> str:
+def how_to_fetch(way_out: str = _PREFETCH) -> str:
     """How to get missing files into the cache, as the end of an error message."""
     from huggingface_hub import constants
 
-    return (
-        "run `sweeper prefetch SPEC` on a machine with network access; the cache is "
-        f"{constants.HF_HUB_CACHE} (under HF_HOME)"
-    )
+    return f"{way_out}; the cache is {constants.HF_HUB_CACHE} (under HF_HOME)"
 
 
 def _first_line(error: BaseException) -> str:

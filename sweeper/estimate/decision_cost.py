@@ -19,10 +19,11 @@ class WalkCost(NamedTuple):
 
 
 class DecisionCost(NamedTuple):
-    """What a decision costs at most: `first` if the best configuration holds, `longest` if none does.
+    """What a decision costs: `first` if the best configuration holds, `longest` if only the last one does.
 
-    Which configurations are tested is not known before the search: counted are the paths with the most
-    steps, each to its end, with one tested configuration and its control read from each.
+    The configuration that holds is trained under the seeds of the search, too. Which configurations are
+    tested is not known before the search: counted are the paths with the most steps, each to its end, with
+    one tested configuration and its control read from each.
     """
 
     first: WalkCost
@@ -50,7 +51,8 @@ def decision_cost(plan: Plan, spec: SweepSpec, cost: Estimate | None) -> Decisio
     paths.sort(key=lambda item: -item.steps * item.settings.batch_size)
     seeds, old = spec.decide.seeds, len(spec.seeds)
     each = [_walk([(path, seeds), (path, old)], cost) for path in paths]
-    longest = _walk([(path, seeds) for path in paths[: spec.decide.candidates]], cost)
+    all_tested = [(path, seeds) for path in paths[: spec.decide.candidates]]
+    longest = _walk([*all_tested, (paths[0], old)], cost)
     known = [walk.seconds for walk in each if walk.seconds is not None]
     first = WalkCost(
         round(fmean(walk.steps for walk in each)),

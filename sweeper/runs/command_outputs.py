@@ -162,7 +162,7 @@ class DecisionCostModel(Model):
     """What the decision at the end costs."""
 
     first: WalkCostModel = Field(description="If the best configuration holds.")
-    longest: WalkCostModel = Field(description="If none of `decide.candidates` does, at most.")
+    longest: WalkCostModel = Field(description="If only the last of `decide.candidates` does.")
 
 
 class PlanOutput(Output):
@@ -177,11 +177,20 @@ class PlanOutput(Output):
     ratio: float
     notes: tuple[Text, ...]
     rows: dict[str, int] | None = Field(description="Null where the data cannot be read.")
+    unread: tuple[Text, ...] = Field(description="Sources with data files that are not read.")
     estimate: EstimateModel | None
     estimate_missing: Text | None = Field(description="Why there is no estimate.")
     decision: DecisionCostModel | None = Field(description="Null where nothing is decided.")
     disk: DiskModel | None
     trajectory_list: tuple[TrajectoryModel, ...]
+
+
+class InitOutput(Output):
+    """`sweeper init`: the sweep file it wrote, and the plan of its sweep."""
+
+    path: Text
+    notes: tuple[Text, ...] = Field(description="What to know about its choices.")
+    plan: PlanOutput
 
 
 class FetchedModel(Model):
@@ -210,6 +219,7 @@ class PrefetchOutput(Output):
 
     items: tuple[FetchedModel, ...]
     rows: dict[str, int] = Field(description="To train on, held out and left out.")
+    unread: tuple[Text, ...] = Field(description="Sources with data files that are not read.")
     run: Text = Field(description="The command for a node without a network.")
 
 
@@ -302,6 +312,7 @@ OUTPUTS: Mapping[str, Any] = {
     "compare": CompareOutput,
     "doctor": DoctorOutput,
     "front": FrontOutput,
+    "init": InitOutput,
     "judges calibrate": CalibrateOutput,
     "logs": LogModel,
     "ls": LsOutput,

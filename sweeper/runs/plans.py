@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from sweeper import spec as sweep_files
+from sweeper.data.load import unread_data
 from sweeper.errors import DataError, SpecError, SweeperError
 from sweeper.estimate import DiskNeed, Estimate, Tokens, disk_data, duration_text
 from sweeper.estimate.decision_cost import decision_cost
@@ -104,6 +105,7 @@ class Plan(Result):
             {
                 **self.accounting._asdict(),
                 "rows": self.rows,
+                "unread": unread_data(self.spec.data, self.spec.evaluation),
                 "estimate": None if self.estimate is None else self.estimate.to_data(),
                 "estimate_missing": self.estimate_missing,
                 "decision": self.decision,

@@ -3,7 +3,7 @@
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from itertools import groupby
+from itertools import groupby, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,6 +80,7 @@ class Choices(NamedTuple):
     device: Device | None
     size: Size
     checkpointing: bool = False
+    method: str = "lora"
 
 
 def init(
@@ -258,8 +259,8 @@ def _sized(chosen: Choices, machine: Machine) -> tuple[Choices, list[str]]:
 def _fitting(chosen: Choices, machine: Machine) -> tuple[Choices, list[str]]:
     """The choices with what makes a trial fit the GPU's memory; else a note with the parts."""
     problem = ""
-    for checkpointing in (False, True):
-        tried = chosen._replace(checkpointing=checkpointing)
+    for method, checkpointing in product(("lora", "qlora"), (False, True)):
+        tried = chosen._replace(method=method, checkpointing=checkpointing)
         spec = parse_spec(sweep_text(tried, Path("sweep.yaml")))
         plan = make_plan(spec)
         try:
@@ -269,8 +270,14 @@ def _fitting(chosen: Choices, machine: Machine) -> tuple[Choices, list[str]]:
             continue
         except (ModelError, DataError, MissingExtraError):
             return chosen, []
-        return tried, []
+        return tried, [] if method == "lora" else [_QLORA_NOTE]
     return chosen, [problem]
+
+
+_QLORA_NOTE = (
+    "tuning.method is `qlora`: the base weights fit the GPU only in 4 bits; it needs the extra `qlora` "
+    "(bitsandbytes)"
+)
 
 
 def new_tokens(size: Size, window: int | None) -> int:
@@ -334,8 +341,10 @@ def _model_and_data(chosen: Choices) -> list[Line]:
         "",
         "tuning:",
         (
-            "  method: lora",
-            "`full` trains all weights: more memory, forgets more; drop the lora keys",
+            f"  method: {chosen.method}",
+            "`full` trains all weights: more memory, forgets more; drop the lora keys"
+            if chosen.method == "lora"
+            else "the base in 4 bits; `lora` does not fit the memory",
         ),
         ("  lora_r: 8", "higher: learns more, forgets more, needs more memory"),
         ("  lora_alpha: 16", "the adapter's scale is lora_alpha / lora_r"),

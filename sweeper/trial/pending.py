@@ -83,7 +83,7 @@ class PendingReadouts:
         return provenance(self.task, self.world.size, self.seconds, self.shared, self.loaded)
 
     def fail(self, readouts: Sequence[Readout], failure: Failure) -> list[TrialRecord]:
-        """The `failed` records of waiting readouts that a failure keeps from being measured."""
+        """The `failed` records, durable, of waiting readouts that a failure keeps from being measured."""
         unmeasured = {"weights_sha256": None, "tokens": {"trained": None, "generated": None}}
         source = {**(failure.provenance or self.provenance()), **unmeasured}
         reason = failure.reason
@@ -91,7 +91,7 @@ class PendingReadouts:
         records = []
         for readout in tuple(readouts):
             self.waiting.remove(readout)
-            records.append(self._record(readout, "failed", None, reason, source))
+            records.append(self._durable(self._record(readout, "failed", None, reason, source)))
         return records
 
     def prune(self, prompts: int, steps: int) -> list[TrialRecord]:
@@ -138,9 +138,7 @@ class PendingReadouts:
             measured: What its provenance has beside that of the path.
         """
         source = {**self.provenance(), **measured}
-        record = self._record(readout, status, scores, reason, source)
-        if self.world.is_main_process:
-            write_with_retry(self.storage.outgoing(readout.config_id), record.to_json())
+        record = self._durable(self._record(readout, status, scores, reason, source))
         self.waiting.remove(readout)
         self._remember_count(record)
         self.log.write(
@@ -150,6 +148,12 @@ class PendingReadouts:
             status=status,
             metrics={name: metric.value for name, metric in record.metrics.items()} or None,
         )
+        return record
+
+    def _durable(self, record: TrialRecord) -> TrialRecord:
+        """The record, once it is in the outbox."""
+        if self.world.is_main_process:
+            write_with_retry(self.storage.outgoing(record.config_id), record.to_json())
         return record
 
     def _remember_count(self, record: TrialRecord) -> None:

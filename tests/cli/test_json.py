@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from support.decisions import drive_in_process, halved, swept
 from support.factories import make_spec, make_sweep
 from support.judged_run import standard_run
+from support.world import World, spec_text
 
 from sweeper.cli import show
 from sweeper.cli.app import _run
@@ -177,6 +178,30 @@ def test_planning(call: Call, tiny_spec_text: str, tmp_path: Path) -> None:
     path = tmp_path / "tiny.yaml"
     path.write_text(tiny_spec_text)
     check("plan", call("plan", path))
+
+
+def test_files_that_are_not_read_are_in_the_plan_and_after_prefetch(
+    call: Call, tiny_world: World, tmp_path: Path
+) -> None:
+    folder, path = tmp_path / "rows", tmp_path / "tiny.yaml"
+    folder.mkdir()
+    for name in ("train.jsonl", "dev.jsonl"):
+        (folder / name).write_bytes(tiny_world.train.read_bytes())
+    path.write_text(spec_text(tiny_world))
+    words = (path, "--set", f"data.train.path={folder}")
+    unread = [f"train: {folder} reads train.jsonl (split train), not dev.jsonl"]
+    assert call("plan", *words)["unread"] == call("prefetch", *words)["unread"] == unread
+    assert call("plan", path)["unread"] == []
+
+
+def test_init(call: Call, tiny_world: World, tmp_path: Path) -> None:
+    out = tmp_path / "mine.yaml"
+    suites = ("--harmful", tiny_world.harmful, "--harmless", tiny_world.harmless)
+    found = call("init", tiny_world.model, tiny_world.train, *suites, "--out", out)
+    check("init", found)
+    assert found["path"] == str(out)
+    planned = call("plan", out)
+    assert {**found["plan"], "disk": None} == {**planned, "disk": None}
 
 
 def test_prefetch(call: Call, tiny_spec_text: str, tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ def test_a_gated_model_names_the_page_and_the_way_in(
         assert f"the model `{source.path}` is gated" in text
         assert f"accept its terms at https://huggingface.co/{source.path}, then" in text
         assert "`hf auth login` or set HF_TOKEN" in text
-        assert PREFETCH in text and f"the cache is {cache}" in text
+        assert "then repeat this command" in text and f"the cache is {cache}" in text
 
 
 def test_a_wrong_id_and_a_wrong_revision_are_told_apart(

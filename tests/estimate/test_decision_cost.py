@@ -19,14 +19,29 @@ def cost(text: str, *overrides: str) -> tuple[SweepSpec, tuple[int, int, int, in
 
 def test_the_first_walk_is_one_path_under_new_and_old_seeds(tiny_spec_text: str) -> None:
     """Three paths of four steps; the control of the trainers' defaults is none of the candidates."""
-    assert cost(tiny_spec_text)[1] == ((5 + 1) * 4, 12, 3 * 5 * 4, 30)
+    assert cost(tiny_spec_text)[1] == ((5 + 1) * 4, 12, (3 * 5 + 1) * 4, 32)
     assert cost(tiny_spec_text, "seeds=[0, 1]")[1][:2] == ((5 + 2) * 4, 14)
-    assert cost(tiny_spec_text, "decide={seeds: 3, candidates: 2}")[1] == (16, 8, 2 * 3 * 4, 12)
+    assert cost(tiny_spec_text, "decide={seeds: 3, candidates: 2}")[1] == (
+        16,
+        8,
+        (2 * 3 + 1) * 4,
+        14,
+    )
 
 
 def test_paths_of_other_lengths_are_averaged_and_the_longest_counted(tiny_spec_text: str) -> None:
     overrides = ("space.lr_scheduler_type=linear", "decide.candidates=1")
-    assert cost(tiny_spec_text, *overrides)[1] == (6 * 3, 12, 5 * 4, 10)
+    assert cost(tiny_spec_text, *overrides)[1] == (6 * 3, 12, 6 * 4, 12)
+
+
+@pytest.mark.parametrize("candidates", [1, 2, 9])
+@pytest.mark.parametrize("seeds", ["[0]", "[0, 1, 2, 3, 4, 5, 6]"])
+def test_no_decision_costs_more_than_the_longest(
+    tiny_spec_text: str, candidates: int, seeds: str
+) -> None:
+    decide = f"decide={{seeds: 3, candidates: {candidates}}}"
+    _, (first, _, longest, _) = cost(tiny_spec_text, decide, f"seeds={seeds}")
+    assert first <= longest
 
 
 @pytest.mark.parametrize("override", ["decide=false", "constraints=[]"])

@@ -195,6 +195,10 @@ def test_a_readout_with_such_weights_fails_and_the_rest_of_the_pack_is_measured(
         for record in failed:
             assert not record.metrics and (record.reason or {})["stage"] == "evaluate"
             assert "weights are NaN or infinite" in (record.reason or {})["message"]
+            name = record.trajectory_id
+            outgoing = TrialStorage(tmp_path / method / name, name).outgoing(record.config_id)
+            kept = outgoing.read_text(encoding="utf-8")
+            assert TrialRecord.from_json(kept) == record
         assert all(r.metrics for r in records if r.status == "complete")
 
 

@@ -15,6 +15,8 @@ from support.world import World, write_jsonl
 
 from sweeper.cli.machine import COLUMNS
 from sweeper.errors import DataError, ModelError, SweeperError
+from sweeper.estimate import preflight
+from sweeper.memory import ModelShape
 from sweeper.planning import make_plan
 from sweeper.setup import init as written
 from sweeper.setup.data_facts import Lengths, suggested_length, suite_source
@@ -158,6 +160,19 @@ def test_it_is_sized_for_the_named_gpu(
     small = begin(tiny_world, data, tmp_path / "s.yaml")
     assert small.spec.space.learning_rate.values == (1e-4, 5e-4)
     assert any("without a GPU this small sweep takes about" in note for note in small.notes)
+
+
+@pytest.mark.parametrize(("gpu", "method"), [("H100", "lora"), ("A10", "qlora")])
+def test_the_base_is_in_4_bits_where_only_that_fits_the_gpu(
+    tiny_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpu: str, method: str
+) -> None:
+    """With the memory of a model of 14B: 28 GB in bf16, about 8 GB in 4 bits."""
+    shape = ModelShape(40, 5120, 13824, 40, 8, 128, 152064)
+    monkeypatch.setattr(preflight, "folder_shape", lambda path: shape)
+    made = begin(tiny_world, alpaca(tmp_path / "a.json"), tmp_path / "mine.yaml", gpu=gpu)
+    assert made.spec.tuning.method == method
+    assert made.spec.tuning.lora_r == 8
+    assert any("only in 4 bits" in note for note in made.notes) is (method == "qlora")
 
 
 def test_an_existing_file_is_kept(tiny_world: World, tmp_path: Path) -> None:
