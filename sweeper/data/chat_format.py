@@ -22,7 +22,7 @@ _ALPACA = (
     "the request.\n\n### Instruction:\n{prompt}\n\n### Response:\n"
 )
 
-_PROBE = Example("Where is question 4711?", "It is answer 1174")
+PROBE = Example("Where is question 4711?", "It is answer 1174")
 """A conversation that no template holds by chance."""
 
 _THINK = re.compile(r"\s*</?think>\s*")
@@ -93,7 +93,7 @@ class PromptFormatter:
         Raises:
             DataError: see `row`; or the template loses text.
         """
-        return self.row(_PROBE)[1].rpartition(_PROBE.completion)[2]
+        return self.row(PROBE)[1].rpartition(PROBE.completion)[2]
 
     def written(self) -> str:
         """A short conversation with everything that the format writes around its messages.
@@ -101,7 +101,7 @@ class PromptFormatter:
         Raises:
             DataError: see `end_of_turn`.
         """
-        return "".join(PromptFormatter(self._tokenizer, self._name, None).row(_PROBE))
+        return "".join(PromptFormatter(self._tokenizer, self._name, None).row(PROBE))
 
     def messages(self, text: str, before: Sequence[Turn] = ()) -> list[Turn]:
         """The turns that the prompt for `text` shows, with the system prompt of the settings."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from sweeper.data.chat_format import PromptFormatter, pieces_of, shortened
+from sweeper.data.chat_format import PROBE, PromptFormatter, pieces_of, shortened
 from sweeper.data.control_tokens import ControlTokens, control_token_error
 from sweeper.data.load import Example, Turn
 from sweeper.data.split import Split, split_rows
@@ -23,6 +23,13 @@ class Encoded(NamedTuple):
 
     prompt: tuple[int, ...]
     completion: tuple[int, ...]
+
+
+class AddedTokens(NamedTuple):
+    """Tokens that a chat format adds to a prompt, and to a whole row."""
+
+    prompt: int
+    row: int
 
 
 class TrainingData(NamedTuple):
@@ -110,6 +117,13 @@ class Encoder:
             tokenizer=name,
             part="end of turn",
         )
+
+    @cached_property
+    def added_tokens(self) -> AddedTokens:
+        """The tokens that the format, its system prompt included, adds to the messages of a short row."""
+        prompt, completion = map(self._tokens, self._formatter.row(PROBE))
+        before = len(prompt) - len(self._tokens(PROBE.prompt))
+        return AddedTokens(before, before + len(completion) - len(self._tokens(PROBE.completion)))
 
     @cached_property
     def opened_reasoning(self) -> str:

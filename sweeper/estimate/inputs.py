@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from typing import NamedTuple, TypeVar
 
+from sweeper.data.hub import MODEL, fetch, is_hub_id
 from sweeper.data.load import check_cached, load_examples, load_prompts
 from sweeper.data.split import split_rows
 from sweeper.errors import DataError, MissingExtraError, ModelError
@@ -114,8 +115,18 @@ def local_path(path: str) -> str:
     return str(max(built, key=lambda found: found.stat().st_mtime) / inner)
 
 
-def counted_characters(task: TrajectoryTask, *, look: bool = True) -> Tokens:
-    """Tokens of a task's data, from characters: no tokenizer, and no chat template.
+class Template(NamedTuple):
+    """Tokens that the chat formats add to a training row, to a held-out row, and to a prompt."""
+
+    row: int
+    heldout: int
+    prompt: int
+
+
+def counted_characters(
+    task: TrajectoryTask, *, look: bool = True, template: Template | None = None
+) -> Tokens:
+    """Tokens of a task's data, from characters: no tokenizer is needed.
 
     `longest_row` is `max_length`, the bound the data is cut at, and `longest_prompt` likewise: memory is
     reserved for the worst case. Every response is assumed to reach `max_new_tokens`. `rows` counts only
@@ -127,6 +138,7 @@ def counted_characters(task: TrajectoryTask, *, look: bool = True) -> Tokens:
         task: Any task of the sweep.
         look: False uses published figures even if the cache has the data: the same result on every
             machine. Raises: DataError, MissingExtraError: see `trial.split` and `trial.data`.
+        template: What the chat formats add; nothing where it is not known.
     """
     data, evaluation = task.data, task.evaluation
     found = _Sources(look)
@@ -138,7 +150,10 @@ def counted_characters(task: TrajectoryTask, *, look: bool = True) -> Tokens:
         for length in found.prompts(source)
     ]
     prompts += held if asked & TEXT_METRICS else []
-    lengths = [min(data.max_length, length) for length in lengths]
+    added = template or Template(0, 0, 0)
+    lengths = [min(data.max_length, length + added.row) for length in lengths]
+    prompts = [length + added.prompt for length in prompts]
+    held = [length + added.heldout for length in held]
     return Tokens(
         per_row=sum(lengths) / len(lengths),
         longest_row=data.max_length,
@@ -147,7 +162,9 @@ def counted_characters(task: TrajectoryTask, *, look: bool = True) -> Tokens:
         longest_prompt=data.max_length,
         generated=float(len(prompts) * evaluation.max_new_tokens),
         heldout_tokens=sum(held) if asked & LIKELIHOOD_METRICS else 0.0,
-        source=f"characters / {CHARACTERS_PER_TOKEN}; every response max_new_tokens long"
+        source=f"characters / {CHARACTERS_PER_TOKEN}"
+        + ("" if template is None else " and the tokens of the chat template")
+        + "; every response max_new_tokens long"
         + uncounted(evaluation)
         + from_published(found.published),
         rows=counts,
@@ -222,8 +239,33 @@ def uncounted(evaluation: EvaluationSettings) -> str:
 
 
 def planned_tokens(plan: Plan, spec: SweepSpec, *, look: bool = True) -> Tokens:
-    """The tokens of a sweep's data, from characters; see `counted_characters`."""
-    return counted_characters(make_tasks(plan, spec, local_path)[0], look=look)
+    """The tokens of a sweep's data, from characters; see `counted_characters`.
+
+    Those that the chat template adds are counted where the tokenizer is on this machine.
+    """
+    task = make_tasks(plan, spec, local_path)[0]
+    return counted_characters(task, look=look, template=_template(task) if look else None)
+
+
+def _template(task: TrajectoryTask) -> Template | None:
+    """What the chat formats add; None where there is no tokenizer here, or it cannot write them."""
+    if find_spec("transformers") is None:
+        return None
+    from sweeper.data.encode import Encoder  # These need transformers and torch.
+    from sweeper.model.load import load_tokenizer
+
+    model, chosen, length = task.model, task.data.template, task.data.max_length
+    try:
+        if is_hub_id(model.path):
+            fetch(model.path, model.revision, MODEL, download=False)
+        tokenizer = load_tokenizer(model)
+        train, test = (
+            Encoder(tokenizer, side.name, length, side.system).added_tokens
+            for side in (chosen.train, chosen.test)
+        )
+    except (DataError, MissingExtraError, ModelError):
+        return None
+    return Template(train.row, test.row, test.prompt)
 
 
 def planned_shape(spec: SweepSpec, *, look: bool = True) -> tuple[ModelShape, bool]:

@@ -24,9 +24,11 @@ from sweeper.estimate.inputs import (
     local_path,
     on_gpus,
     plan_estimate,
+    planned_tokens,
     this_machine,
     trial_device,
 )
+from sweeper.estimate.measured_rates import count_tokens
 from sweeper.planning import make_plan, make_tasks
 from sweeper.report import report_data
 from sweeper.runs.run import open_run
@@ -145,6 +147,25 @@ def test_characters_are_counted_by_hand(tiny_spec: SweepSpec, tiny_world: World)
     alone = replace(task.evaluation, utility_metrics=("rouge_l",), harmless=())
     assert counted_characters(replace(task, evaluation=alone)).heldout_tokens == 0
     assert counted_characters(replace(task, evaluation=alone)).prompts == 14
+
+
+def test_the_tokens_of_the_chat_template_are_counted_where_the_tokenizer_is_here(
+    tiny_spec: SweepSpec, tmp_path: Path
+) -> None:
+    """The format of the tiny world writes three tokens before an answer, and one after it."""
+    plan, task = make_plan(tiny_spec), make_tasks(make_plan(tiny_spec), tiny_spec, str)[0]
+    plain, found = counted_characters(task), planned_tokens(plan, tiny_spec)
+    assert found.per_row == pytest.approx(plain.per_row + 4)
+    assert found.prompt_tokens == plain.prompt_tokens + 3 * plain.prompts
+    assert found.heldout_tokens == plain.heldout_tokens + 4 * 6
+    assert "chat template" in found.source and "chat template" not in plain.source
+    counted = count_tokens(task)
+    assert abs(found.per_row - counted.per_row) < abs(plain.per_row - counted.per_row)
+    assert planned_tokens(plan, tiny_spec, look=False).per_row == plain.per_row
+    cut = tiny_spec.model_copy(update={"data": replace(tiny_spec.data, max_length=6)})
+    assert planned_tokens(plan, cut).per_row == 6
+    absent = tiny_spec.model_copy(update={"model": replace(tiny_spec.model, path=str(tmp_path))})
+    assert planned_tokens(plan, absent) == plain
 
 
 def test_an_estimate_says_what_is_missing(tiny_spec: SweepSpec, tmp_path: Path) -> None:
