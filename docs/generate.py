@@ -89,7 +89,8 @@ def _parameters(command: Any) -> str:
 def cli() -> str:
     """Every command with its parameters and examples."""
     parts = [
-        "Errors that a user can correct are one message and exit code 2. Interrupted: exit code 130."
+        "Errors that a user can correct are one message and exit code 2. Interrupted: exit code 130. "
+        "Ended by its budget: 3."
     ]
     for path, command in sorted(commands(all_commands())):
         name = " ".join(path)

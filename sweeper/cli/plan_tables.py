@@ -10,6 +10,11 @@ from sweeper.estimate import DiskNeed, Estimate, duration_text
 from sweeper.estimate.decision_cost import DecisionCost
 from sweeper.estimate.inputs import OnGpu
 from sweeper.planning import Accounting
+from sweeper.sweep.budget_schedule import settings_of, settings_text
+from sweeper.sweep.forecast import Forecast
+
+MOST_STARTS = 20
+"""Trials of an order that are shown."""
 
 
 def accounting(name: str, counted: Accounting) -> None:
@@ -96,6 +101,21 @@ def decision_cost(cost: DecisionCost, steps: int) -> None:
         f"decision at the end: {texts[0]} ({cost.first.steps / max(1, steps):.0%} of the search's) if the "
         f"best configuration holds; at most {texts[1]}"
     )
+
+
+def forecast(found: Forecast) -> None:
+    """The order of a search, and where its budget is expected to end."""
+    shown = Table("begins", "ends", "paths", "seed", "settings", title="Order, by the estimate")
+    for item in found.starts[:MOST_STARTS]:
+        first = item.pack[0]
+        settings = settings_text(list(map(settings_of, item.pack))) if first.steps else "untouched"
+        times = (duration_text(item.began), duration_text(item.ended))
+        shown.add_row(*times, f"{len(item.pack)}", f"{first.seed}", escape(settings))
+    show.fit(shown)
+    if (more := len(found.starts) - MOST_STARTS) > 0:
+        show.line(f"and {more} more trials; `sweeper plan --json` has all under a budget")
+    if found.end is not None:
+        show.line(f"expected: {found.end.text}")
 
 
 def disk(need: DiskNeed, free: int, quota_gib: float | None) -> None:

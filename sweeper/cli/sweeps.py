@@ -24,8 +24,13 @@ from sweeper.store.folder import RunFolder, write_atomic
 from sweeper.store.records import RecordsRead, read_records
 from sweeper.sweep.disk import free_disk_bytes
 
-if TYPE_CHECKING:  # It needs torch.
+if TYPE_CHECKING:  # They need pandas and torch.
+    from sweeper.runs.plans import Plan as PlanResult
     from sweeper.sweep.verify import Verification
+
+
+BUDGET_ENDED = 3
+"""The exit code of a run that its budget ended."""
 
 
 @app.command(rich_help_panel="Before a sweep")
@@ -57,6 +62,11 @@ def plan(
     if json_:
         show.data(found.output)
         return
+    _show_plan(loaded, found)
+
+
+def _show_plan(loaded: SweepSpec, found: "PlanResult", order: bool = False) -> None:
+    """A plan for people; with `order`, also what starts when where there is no budget."""
     plan_tables.accounting(loaded.name, found.accounting)
     if (epochs := epochs_text(loaded)) is not None:
         show.line(epochs)
@@ -70,6 +80,8 @@ def plan(
         plan_tables.decision_cost(found.decision, found.accounting.steps_planned)
     if found.disk is not None:
         plan_tables.disk(found.disk, found.free_bytes, loaded.compute.disk_quota_gib)
+    if found.budget is not None or order:
+        plan_tables.forecast(found.budget or found.forecast())
 
 
 @app.command(rich_help_panel="Sweeps")
@@ -89,9 +101,17 @@ def run(
     disk_check: Annotated[
         bool, typer.Option(help="Reject a sweep that does not fit the disk by the estimate.")
     ] = True,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the plan and its order; run nothing.")
+    ] = False,
 ) -> None:
     """Run a sweep on Ray, or continue it after any interruption with the same command."""
     loaded = count_epoch_rows(load_spec(spec, set_ or ()))
+    if dry_run:
+        from sweeper.runs.plans import plan as lay_out  # It needs pandas.
+
+        _show_plan(loaded, lay_out(loaded), order=True)
+        return
     folder = RunFolder(out or Path("runs") / loaded.name)
     builds = ", and building the miniature (a minute, once)" if _is_builtin(loaded) else ""
     show.line(f"checking model, data and {folder.root}{builds}")
@@ -126,6 +146,8 @@ def run(
             f"fixed, remove their lines from {folder.records} and run the same command to measure them"
         )
         raise typer.Exit(1)
+    if shown.budget is not None:
+        raise typer.Exit(BUDGET_ENDED)
 
 
 def begin(progress: SweepProgress, plan: Plan, found: RecordsRead) -> None:

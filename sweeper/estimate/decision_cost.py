@@ -11,11 +11,15 @@ from sweeper.spec import SweepSpec
 
 
 class WalkCost(NamedTuple):
-    """Optimizer steps and readouts of a walk, and its time in seconds, None without an estimate."""
+    """Optimizer steps and readouts of a walk, and its time; the times are None without an estimate.
+
+    `seconds` pass on the clock, `worker_seconds` are the sum over its trials.
+    """
 
     steps: int
     readouts: int
     seconds: float | None
+    worker_seconds: float | None = None
 
 
 class DecisionCost(NamedTuple):
@@ -54,10 +58,12 @@ def decision_cost(plan: Plan, spec: SweepSpec, cost: Estimate | None) -> Decisio
     all_tested = [(path, seeds) for path in paths[: spec.decide.candidates]]
     longest = _walk([*all_tested, (paths[0], old)], cost)
     known = [walk.seconds for walk in each if walk.seconds is not None]
+    sums = [walk.worker_seconds for walk in each if walk.worker_seconds is not None]
     first = WalkCost(
         round(fmean(walk.steps for walk in each)),
         round(fmean(walk.readouts for walk in each)),
         fmean(known) if known else None,
+        fmean(sums) if sums else None,
     )
     return DecisionCost(first, longest)
 
@@ -74,15 +80,18 @@ def _tokens(spec: SweepSpec, rows: int | None, tokens: Tokens) -> Tokens:
 
 def _walk(rounds: list[tuple[Trajectory, int]], cost: Estimate | None) -> WalkCost:
     """Rounds one after the other, each a path under some seeds."""
-    seconds = None
+    seconds = worker_seconds = None
     if cost is not None:
         seconds = cost.rates.startup_seconds
+        worker_seconds = seconds * cost.workers
         for path, seeds in rounds:
             train, evaluate, load = trajectory_seconds(path, cost.rates, cost.tokens)
             each = train + load + 2 * evaluate / len(path.configurations)
             seconds += makespan([each] * seeds, cost.workers)
+            worker_seconds += each * seeds
     return WalkCost(
         sum(path.steps * seeds for path, seeds in rounds),
         sum(2 * seeds for _, seeds in rounds),
         seconds,
+        worker_seconds,
     )

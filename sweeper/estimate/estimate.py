@@ -20,7 +20,7 @@ from sweeper.memory import (
 from sweeper.metrics import LIKELIHOOD_METRICS
 from sweeper.planning import AUTO_PACK, Plan, Trajectory
 from sweeper.spec import SweepSpec
-from sweeper.task import running_averages
+from sweeper.task import TrajectoryTask, running_averages
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,12 +139,22 @@ def trajectory_seconds(
     trajectory: Trajectory, rates: Rates, tokens: Tokens
 ) -> tuple[float, float, float]:
     """Seconds to train, to evaluate and to load one trajectory."""
-    per_step = rates.step_seconds + (
-        rates.train_token_seconds * tokens.per_row * trajectory.settings.batch_size
-    )
+    readouts, batch = len(trajectory.configurations), trajectory.settings.batch_size
+    return _path_seconds(trajectory.steps, batch, readouts, rates, tokens)
+
+
+def task_seconds(task: TrajectoryTask, rates: Rates, tokens: Tokens) -> float:
+    """Seconds of the trajectory of a task, trained alone: `trajectory_seconds`, summed up."""
+    batch, readouts = task.optimizer.batch_size, len(task.readouts)
+    return sum(_path_seconds(task.steps, batch, readouts, rates, tokens))
+
+
+def _path_seconds(
+    steps: int, batch_size: int, readouts: int, rates: Rates, tokens: Tokens
+) -> tuple[float, float, float]:
+    per_step = rates.step_seconds + rates.train_token_seconds * tokens.per_row * batch_size
     per_readout = rates.readout_seconds + rates.generate_token_seconds * tokens.generated
-    readouts = len(trajectory.configurations)
-    return trajectory.steps * per_step, readouts * per_readout, rates.load_seconds
+    return steps * per_step, readouts * per_readout, rates.load_seconds
 
 
 def duration_text(seconds: float) -> str:

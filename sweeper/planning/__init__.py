@@ -15,6 +15,7 @@ from sweeper.planning.configurations import (
     steps_of,
     trajectory_axes,
 )
+from sweeper.planning.order import coverage_order
 from sweeper.planning.packs import AUTO_PACK, Pack, make_packs
 from sweeper.planning.tasks import make_tasks
 from sweeper.planning.trajectories import Accounting, Plan, Trajectory, make_plan
@@ -29,6 +30,7 @@ __all__ = [
     "Point",
     "Role",
     "Trajectory",
+    "coverage_order",
     "default_control",
     "make_packs",
     "make_plan",

@@ -43,7 +43,7 @@ class _SharedSettings:
             harmful=tuple(map(opened, evaluation.harmful)),
             harmless=tuple(map(opened, evaluation.harmless)),
         )
-        self._compute = replace(spec.compute, device=device)
+        self._compute = replace(spec.compute, device=device, budget=None)
         self._stop = _stop_rules(spec)
         self._default = default_control(spec).config_id
         self._objectives = tuple(item.metric for item in spec.objectives)

@@ -165,6 +165,41 @@ class DecisionCostModel(Model):
     longest: WalkCostModel = Field(description="If only the last of `decide.candidates` does.")
 
 
+class StartModel(Model):
+    """A pack of trajectories that train together, in the order of their start."""
+
+    begins_seconds: float = Field(description="After the start of the run.")
+    ends_seconds: float
+    completed: bool = Field(description="False where the budget stops it.")
+    trajectory_ids: tuple[Text, ...]
+
+
+class ReserveModel(Model):
+    """What a budget keeps back for the decision."""
+
+    worker_seconds: float = Field(description="Of all trials together.")
+    wall_seconds: float = Field(description="On the clock.")
+    start_seconds: float = Field(description="The start of a worker, beside both.")
+
+
+class BudgetEndModel(Model):
+    """What a budget leaves undone."""
+
+    stage: Literal["search", "decision"]
+    paths: int = Field(description="Trajectories not trained to their end.")
+    worker_seconds: float = Field(description="Of trials, that they need.")
+    next_paths: int = Field(description="Of these: trained by another hour.")
+    next_settings: Text = Field(description="What varies among those.")
+
+
+class BudgetModel(Model):
+    """The search under `compute.budget`, by the estimate."""
+
+    order: tuple[StartModel, ...]
+    reserve: ReserveModel
+    left: BudgetEndModel | None = Field(description="Null where all of it fits.")
+
+
 class PlanOutput(Output):
     """`sweeper plan`: what a sweep trains and what it costs."""
 
@@ -181,6 +216,7 @@ class PlanOutput(Output):
     estimate: EstimateModel | None
     estimate_missing: Text | None = Field(description="Why there is no estimate.")
     decision: DecisionCostModel | None = Field(description="Null where nothing is decided.")
+    budget: BudgetModel | None = Field(description="Null without `compute.budget`.")
     disk: DiskModel | None
     trajectory_list: tuple[TrajectoryModel, ...]
 

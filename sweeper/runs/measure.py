@@ -29,7 +29,8 @@ def run_to_end(
     """Run a sweep to its end, its decision included; see `sweeper.sweep.run.run_sweep`.
 
     Returns:
-        The decision, or why there was nothing to decide; None where the sweep leaves it out.
+        The decision, or why there was nothing to decide; None where the sweep leaves it out. Where a
+        budget ended it, `progress.budget` says what is left.
 
     Raises:
         KeyboardInterrupt: stopped early; all finished results are saved.
@@ -49,6 +50,9 @@ def run_to_end(
         on_round=progress.begin_round,
     )
     ended = run_sweep(spec, root, options, callbacks)
+    if ended.budget is not None:
+        progress.end_by_budget(ended.budget)
+        return ended.decision
     records = read_records(RunFolder(root).records).records
     if not ended.completed or ended.keys - {record.key for record in records}:
         raise KeyboardInterrupt

@@ -21,6 +21,7 @@ from sweeper.runs.command_outputs import PlanOutput
 from sweeper.runs.results import Result
 from sweeper.spec import SweepSpec, parse_spec
 from sweeper.sweep.disk import free_disk_bytes
+from sweeper.sweep.forecast import Forecast, forecast
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,7 +57,7 @@ class Plan(Result):
 
     `rows` counts rows to train on, held out and left out, `estimate` is time and memory, `decision` what
     the decision at the end costs beside it, and `disk` the disk it needs; each is None where data are
-    missing, and `estimate_missing` says which.
+    missing, and `estimate_missing` says which. `budget` is where `compute.budget` is expected to end.
     """
 
     def __init__(
@@ -74,7 +75,19 @@ class Plan(Result):
         self.rows = rows
         self.disk = disk
         self.decision = decision_cost(plan, spec, self.estimate)
+        budgeted = spec.compute.budget is not None
+        self.budget = self.forecast() if budgeted and self.estimate is not None else None
         self.free_bytes = free_disk_bytes(Path("runs") / spec.name)
+
+    def forecast(self) -> Forecast:
+        """The order in which the search would train, in virtual time.
+
+        Raises:
+            SweeperError: there is no estimate.
+        """
+        if self.estimate is None:
+            raise SweeperError(f"no order without an estimate: {self.estimate_missing}")
+        return forecast(self.plan, self.spec, self.estimate)
 
     @property
     def accounting(self) -> Accounting:
@@ -109,6 +122,7 @@ class Plan(Result):
                 "estimate": None if self.estimate is None else self.estimate.to_data(),
                 "estimate_missing": self.estimate_missing,
                 "decision": self.decision,
+                "budget": self.budget and self.budget.to_data(),
                 "disk": disk_data(self.disk, self.free_bytes),
                 "trajectory_list": self.trajectories,
             }

@@ -27,6 +27,7 @@ from sweeper.planning import Plan
 from sweeper.runs.terminal import Terminal, safe
 from sweeper.spec import SweepSpec
 from sweeper.store.records import RecordsRead, TrialRecord
+from sweeper.sweep.budget import BudgetEnd
 from sweeper.sweep.decision import DecisionRound
 
 NARROW = 72
@@ -64,6 +65,7 @@ class SweepProgress:
         self._before = 0
         self._best_text = ""
         self._deciding = False
+        self.budget: BudgetEnd | None = None
         self._seconds = seconds
         self._begun = seconds()
         self._live = can_redraw(self._console)
@@ -112,6 +114,12 @@ class SweepProgress:
         name = f"{self.spec.name}: decision"
         self._bar.reset(self._task, total=self._total, completed=self._before, description=name)
         self._bar.start()
+
+    def end_by_budget(self, end: BudgetEnd) -> None:
+        """Stop counting, and say what the budget left undone."""
+        self.budget = end
+        self._bar.stop()
+        self._line(end.text)
 
     def record(self, record: TrialRecord) -> None:
         """Count one new record."""

@@ -159,6 +159,8 @@ class RunFolder:
         self.records = root / "records.jsonl"
         self.rounds = root / "rounds.jsonl"
         self.refinements = root / "refinements.jsonl"
+        self.budget = root / "budget.json"
+        self.search = root / "search.json"
         self.generations = root / "generations"
         self.judgements = root / "judgements.jsonl"
         self.trajectories = root / "trajectories"

@@ -41,7 +41,7 @@ RETRY_POLICY = RetryPolicy(first_seconds=0.5, longest_seconds=15.0, total_second
 """How long an unavailable store is retried at the start and at the end of a run."""
 
 _MIRRORED_NAMES = re.compile(
-    r"(confirm/\w[\w.-]*/)?(run\.json|spec\.yaml|plan\.json|report\.html|"
+    r"(confirm/\w[\w.-]*/)?((run|plan|budget|search)\.json|spec\.yaml|report\.html|"
     r"(records|rounds|refinements|judgements)\.jsonl|generations/[\w-]+\.jsonl|"
     r"trajectories/[\w-]+/(progress\.json|outbox/[\w-]+\.json))"
 )
@@ -387,7 +387,8 @@ def _mirrored(folder: RunFolder) -> Iterator[Path]:
 
 def _described(folder: RunFolder) -> Iterator[Path]:
     named = (folder.spec, folder.plan, folder.info, folder.rounds, folder.refinements)
-    yield from (path for path in (*named, folder.judgements, folder.report) if path.is_file())
+    later = (folder.budget, folder.search, folder.judgements, folder.report)
+    yield from (path for path in (*named, *later) if path.is_file())
     yield from sorted(folder.generations.glob("[!.]*.jsonl"))
     yield from sorted(folder.trajectories.glob("*/outbox/[!.]*.json"))
     yield from sorted(folder.trajectories.glob("*/progress.json"))

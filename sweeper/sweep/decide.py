@@ -15,6 +15,7 @@ from sweeper.stats import largest_passing_count
 from sweeper.store.folder import RunFolder, write_atomic
 from sweeper.store.lock import DriverLock
 from sweeper.store.records import RecordObserver, TrialRecord, read_records
+from sweeper.sweep.budget_schedule import Phase
 from sweeper.sweep.decision import DecisionRound, RoundObserver, Stage
 from sweeper.sweep.disk import check_disk
 from sweeper.sweep.driver import PackFunction, drive
@@ -33,6 +34,7 @@ def run_decision(
     observers: Sequence[RecordObserver],
     on_round: RoundObserver,
     disk_check: bool = True,
+    phase: Phase | None = None,
 ) -> tuple[Decision | str, bool]:
     """Walk down the ranking until a configuration holds.
 
@@ -46,6 +48,7 @@ def run_decision(
         observers: Called with every new record.
         on_round: Called before each round.
         disk_check: Reject a first round that does not fit the disk or the quota by the estimate.
+        phase: What is left of a budget; None: there is none.
 
     Raises:
         RunFolderError: other input files than the search had, or the folder cannot be written to.
@@ -76,7 +79,7 @@ def run_decision(
                 observer(record)
 
         rounds = decision_rounds(stage, on_round)
-        completed = drive(rounds, spec, folder, pack, on_record, guard)
+        completed = drive(rounds, spec, folder, pack, on_record, guard, phase)
     return _so_far(stage), completed
 
 

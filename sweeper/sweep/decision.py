@@ -1,5 +1,6 @@
 """How a decision is laid out over a run, and read back from its records. Needs neither torch nor Ray."""
 
+import json
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -9,17 +10,18 @@ from sweeper.analysis import (
     Candidate,
     Front,
     Policy,
+    find_front,
     recommend,
     unaveraged_control,
     under_policy,
 )
 from sweeper.analysis.decision import Decision, Walk, decide, promising_first
 from sweeper.analysis.policies import qualified
-from sweeper.errors import SweeperError
+from sweeper.errors import RunFolderError, SweeperError
 from sweeper.planning import Plan, Point, make_plan
 from sweeper.search.rounds import already_suggested
 from sweeper.spec import DecideSpec, SweepSpec, parse_spec, spec_hash
-from sweeper.store.folder import RunFolder
+from sweeper.store.folder import RunFolder, write_atomic
 from sweeper.store.records import RecordsRead, read_records
 from sweeper.task import PromptSuite
 
@@ -94,6 +96,9 @@ def lay_out(
     """
     folder = stage_folder(run, policy)
     begun = _begun(folder)
+    closed = _search_records(folder)
+    if begun is not None and closed is not None:
+        front = find_front(read_records(run.records).records[:closed], spec)
     usual = (begun and begun.decide) or spec.decide or DecideSpec()
     asked = DecideSpec(
         seeds=usual.seeds if seeds is None else seeds,
@@ -116,6 +121,38 @@ def lay_out(
     if begun is not None and spec_hash(begun) != spec_hash(stage.walk.spec):
         raise SweeperError(f"{folder.root} belongs to another sweep; delete it to decide again")
     return stage
+
+
+def note_search_records(run: RunFolder, finished: bool) -> None:
+    """Write down what a decision knows of a search that is not finished, before it begins.
+
+    It stays the ranking of that decision when the search goes on: a ranking that changes between tests
+    would void their error level.
+    """
+    folder = stage_folder(run, SAFEST_USEFUL)
+    if _begun(folder) is not None:
+        return
+    if finished:
+        folder.search.unlink(missing_ok=True)
+    else:
+        folder.create()
+        count = len(read_records(run.records).records)
+        write_atomic(folder.search, json.dumps({"records": count}))
+
+
+def _search_records(folder: RunFolder) -> int | None:
+    """How many records the search had; None where it was finished when the decision began."""
+    if not folder.search.exists():
+        return None
+    try:
+        return int(json.loads(folder.search.read_text(encoding="utf-8"))["records"])
+    except (ValueError, TypeError, KeyError):
+        raise RunFolderError(
+            f"{folder.search} is damaged: expected the number of records of the search; delete "
+            f"{folder.root} to decide again",
+            code="run.damaged",
+            path=folder.search,
+        ) from None
 
 
 def read_decision(
@@ -180,7 +217,7 @@ def _stage(
         spec=again,
         old_seeds=spec.seeds,
         new_prompts=prompts_are_new(spec, again),
-        notes=tuple(_notes(spec, again)),
+        notes=(*_notes(spec, again), *_unfinished_notes(folder)),
     )
     measured = (*own, *controls)
     rounds = tuple(
@@ -220,6 +257,16 @@ def decision_spec(spec: SweepSpec, asked: DecideSpec) -> SweepSpec:
             "decide": asked,
         }
     )
+
+
+def _unfinished_notes(folder: RunFolder) -> list[str]:
+    count = _search_records(folder)
+    if count is None:
+        return []
+    return [
+        f"the budget had ended the search: its first {count} records chose what is tested. Delete "
+        f"{folder.root} to decide on all; each decision has an error level of its own"
+    ]
 
 
 def prompts_are_new(spec: SweepSpec, under: SweepSpec) -> bool:

@@ -29,8 +29,10 @@ from sweeper.spec import SweepSpec
 from sweeper.store.folder import RunFolder
 from sweeper.store.records import RecordObserver, RecordWriter, TrialRecord, lost_records
 from sweeper.store.retry import with_retry
+from sweeper.sweep.budget_schedule import Phase
 from sweeper.sweep.placement import trial_resources, worker_count
 from sweeper.sweep.ray_sockets import check_socket_path
+from sweeper.sweep.schedule import RoundSchedule, Schedule
 from sweeper.sweep.trials import (
     RECORDS,
     REFUSED,
@@ -38,6 +40,7 @@ from sweeper.sweep.trials import (
     PackFunction,
     PackSearcher,
     PackTrainable,
+    ScheduleStopper,
     tasks_of,
 )
 from sweeper.task import TrajectoryTask
@@ -69,17 +72,27 @@ class _Recorder(tune.Callback):
     """Appends the records of trials, and writes `failed` records for trials whose worker is lost."""
 
     def __init__(
-        self, folder: RunFolder, writer: RecordWriter, on_record: RecordObserver, guard: Guard
+        self,
+        folder: RunFolder,
+        writer: RecordWriter,
+        on_record: RecordObserver,
+        guard: Guard,
     ) -> None:
         self._folder = folder
         self._guard = guard
         self._writer = writer
         self._on_record = on_record
+        self.schedule: Schedule | None = None
         self.failure: OSError | SweeperError | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Empty: Tune pickles callbacks to restore runs, which we never do."""
         return {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """The clock of the pack begins to run."""
+        if self.schedule is not None:
+            self.schedule.started(trial.trial_id)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -115,6 +128,8 @@ class _Recorder(tune.Callback):
             self._guard()
             self._writer.append(record)
             self._on_record(record)
+            if self.schedule is not None:
+                self.schedule.on_record(record)
         except (OSError, SweeperError) as error:  # Tune would hide its class.
             self.failure = error
             raise
@@ -131,6 +146,7 @@ def drive(
     run: PackFunction,
     on_record: RecordObserver = lambda record: None,
     guard: Guard = lambda: None,
+    phase: Phase | None = None,
 ) -> bool:
     """Run the tasks that have missing records, and append every new record.
 
@@ -142,9 +158,10 @@ def drive(
         run: Runs one pack.
         on_record: Called in this process after each record is on disk; an error it raises ends the run.
         guard: Called before each record is written; raises if another driver has taken the folder over.
+        phase: The budget; its `end` is set where it ended the run. None: there is none.
 
     Returns:
-        Whether all rounds were completed; False after an interruption.
+        Whether all rounds were completed; False after an interruption, or at the end of the budget.
 
     Raises:
         SweeperError: Ray cannot be started or joined.
@@ -161,7 +178,7 @@ def drive(
         try:
             recorder = _Recorder(folder, writer, on_record, guard)
             left = itertools.chain([first], unfinished)
-            return _tune(left, spec, folder, run, recorder, writer.keys)
+            return _tune(left, spec, folder, run, recorder, writer.keys, phase)
         finally:
             ray.shutdown()
     finally:
@@ -256,23 +273,32 @@ def _tune(
     run: PackFunction,
     recorder: _Recorder,
     keys: Set[tuple[str, int]],
+    phase: Phase | None,
 ) -> bool:
     cluster = ray.cluster_resources()
     resources = trial_resources(spec, cluster)
     device = "cuda" if resources["GPU"] else "cpu"
     workers = worker_count(resources, cluster, spec.compute.max_concurrent_trials)
 
-    def packed(tasks: Sequence[TrajectoryTask]) -> list[Pack]:
-        placed = [replace(task, compute=replace(task.compute, device=device)) for task in tasks]
-        return make_packs(placed, spec.compute.adapters_per_trial, workers)
+    def placed(tasks: Sequence[TrajectoryTask]) -> list[TrajectoryTask]:
+        return [replace(task, compute=replace(task.compute, device=device)) for task in tasks]
 
-    searcher = PackSearcher(map(packed, rounds), keys)
+    def packed(tasks: Sequence[TrajectoryTask]) -> list[Pack]:
+        return make_packs(tasks, spec.compute.adapters_per_trial, workers)
+
+    on_device = map(placed, rounds)
+    schedule: Schedule = (
+        RoundSchedule(on_device, packed)
+        if phase is None
+        else phase.schedule(on_device, packed, resources["GPU"], workers)
+    )
+    recorder.schedule = schedule
     trainable = tune.with_parameters(PackTrainable, run=run, root=folder)
     shutil.rmtree(folder.ray, ignore_errors=True)
     tuner = tune.Tuner(
         tune.with_resources(trainable, resources),
         tune_config=tune.TuneConfig(
-            search_alg=searcher,
+            search_alg=PackSearcher(schedule, keys),
             num_samples=-1,  # Until the searcher says that there are no more.
             max_concurrent_trials=spec.compute.max_concurrent_trials,
             reuse_actors=True,
@@ -281,6 +307,7 @@ def _tune(
             name=folder.ray.name,
             storage_path=str(folder.root.resolve()),
             callbacks=[recorder],
+            stop=ScheduleStopper(schedule),
             failure_config=tune.FailureConfig(max_failures=WORKER_RESTARTS),
             progress_reporter=_NoReporter(),
             verbose=0,
@@ -288,11 +315,13 @@ def _tune(
     )
     try:
         tuner.fit()
-        if searcher.failure is not None:
-            raise searcher.failure
-        return searcher.exhausted
+        if schedule.failure is not None:
+            raise schedule.failure
+        return schedule.exhausted
     except tune.TuneError as error:
         if recorder.failure is not None:
             raise recorder.failure from None
         last = str(error).strip().splitlines()[-1]
         raise SweeperError(f"Ray Tune stopped: {last}; the same command continues") from None
+    finally:
+        schedule.close()

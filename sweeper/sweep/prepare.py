@@ -53,6 +53,7 @@ def clear(folder: RunFolder) -> None:
         folder.records,
         folder.rounds,
         folder.refinements,
+        folder.budget,
         folder.study,
         folder.report,
         folder.plan,

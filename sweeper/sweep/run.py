@@ -15,8 +15,9 @@ from sweeper.analysis import SAFEST_USEFUL, Policy, find_front
 from sweeper.analysis.decision import Decision
 from sweeper.data.load import pin_revisions
 from sweeper.data.sources import resolve
+from sweeper.errors import SweeperError
 from sweeper.estimate import DiskNeed
-from sweeper.estimate.inputs import this_machine
+from sweeper.estimate.inputs import plan_estimate, this_machine
 from sweeper.estimate.measured_rates import count_tokens
 from sweeper.estimate.preflight import check_memory
 from sweeper.model.load import model_folder
@@ -28,8 +29,10 @@ from sweeper.store.folder import RunFolder
 from sweeper.store.lock import DriverLock
 from sweeper.store.mirror import Mirror
 from sweeper.store.records import RecordObserver, RecordsRead, TrialRecord, read_records
+from sweeper.sweep.budget import BudgetEnd, planned_costs
+from sweeper.sweep.budget_schedule import Phase, decision_phase, search_phase
 from sweeper.sweep.decide import run_decision
-from sweeper.sweep.decision import RoundObserver, lay_out
+from sweeper.sweep.decision import RoundObserver, lay_out, note_search_records
 from sweeper.sweep.disk import check_disk, quota_check
 from sweeper.sweep.driver import PackFunction, drive
 from sweeper.sweep.prepare import (
@@ -99,13 +102,14 @@ class SweepOutcome(NamedTuple):
 
     `keys` are the (config_id, seed) pairs that a finished search has records of, further seeds included.
     `decision` is None where the sweep has none, or its search is not finished; a text says why there was
-    nothing to decide.
+    nothing to decide. `budget` is what a budget left undone that ended the search or the decision.
     """
 
     plan: Plan
     keys: frozenset[tuple[str, int]]
     completed: bool
     decision: Decision | str | None = None
+    budget: BudgetEnd | None = None
 
 
 def run_sweep(
@@ -156,13 +160,40 @@ def run_sweep(
                     observer(record)
 
             rounds = search_rounds(spec, folder, plan)
-            completed = drive(rounds, spec, folder, run, on_record, driving.guard)
+            phase = _search_phase(spec, folder, plan)
+            completed = drive(rounds, spec, folder, run, on_record, driving.guard, phase)
             weights.finish(completed)
+        ends = [] if phase is None or phase.end is None else [phase.end]
         decision: Decision | str | None = None
-        if completed and spec.decide:
+        if (completed or ends) and spec.decide:
+            note_search_records(folder, finished=completed)
+            later = None if phase is None else decision_phase(phase, spec, folder)
             asked = DEFAULT_DECISION
-            decision, completed = _decide(spec, folder, asked, options, callbacks, run, driving)
-    return SweepOutcome(plan_so_far(spec, folder), keys_so_far(spec, folder), completed, decision)
+            decision, decided = _decide(
+                spec, folder, asked, options, callbacks, run, driving, later
+            )
+            completed = completed and decided
+            ends += [] if later is None or later.end is None else [later.end]
+    planned, keys = plan_so_far(spec, folder), keys_so_far(spec, folder)
+    return SweepOutcome(planned, keys, completed, decision, ends[0] if ends else None)
+
+
+def _search_phase(spec: SweepSpec, folder: RunFolder, plan: Plan) -> Phase | None:
+    """The search under the budget of a sweep; None where it has none.
+
+    Raises:
+        SweeperError: there is no estimate, so that no budget can be kept.
+    """
+    if spec.compute.budget is None:
+        return None
+    tokens = count_tokens(pin_revisions(make_tasks(plan, spec, resolve)[0]))
+    try:
+        cost = plan_estimate(plan, spec, tokens=tokens)
+    except SweeperError as error:
+        raise SweeperError(
+            f"compute.budget needs an estimate, and there is none: {error}; remove compute.budget"
+        ) from None
+    return search_phase(spec, folder, planned_costs(plan, spec, cost))
 
 
 def run_decision_of(
@@ -225,6 +256,7 @@ def _decide(
     callbacks: SweepCallbacks,
     run: PackFunction,
     driving: _Driving,
+    phase: Phase | None = None,
 ) -> tuple[Decision | str, bool]:
     front = find_front(read_records(folder.records).records, spec)
     stage = lay_out(folder, spec, front, *asked)
@@ -239,6 +271,7 @@ def _decide(
             observers=(callbacks.on_record, mirrored, quota_check(spec, folder)),
             on_round=callbacks.on_round,
             disk_check=options.disk_check,
+            phase=phase,
         )
 
 

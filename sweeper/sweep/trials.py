@@ -4,17 +4,17 @@ The trial function is an argument. Records are sent to the driver as plain field
 a Tune metric.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 from ray import tune
 from ray.tune.search import Searcher
 
-from sweeper.errors import DiskFullError, SweeperError, UnreachableError
+from sweeper.errors import DiskFullError, UnreachableError
 from sweeper.planning import Pack
 from sweeper.store.folder import RunFolder, TrialStorage
 from sweeper.store.records import TrialRecord
+from sweeper.sweep.schedule import FINISHED, Schedule
 from sweeper.task import TrajectoryTask
 
 Keys = frozenset[tuple[str, int]]
@@ -28,43 +28,27 @@ REFUSED = "storage_refused"
 
 
 class PackSearcher(Searcher):
-    """Hands out packs in order, each with the configurations it may skip; knows nothing of metrics.
+    """Asks a schedule for packs, each with the configurations it may skip; knows nothing of metrics."""
 
-    The packs come in rounds. The next round is taken when nothing of the one before is running, so that
-    it can build on all its records. `exhausted` says that there is no further round.
-    """
-
-    def __init__(self, rounds: Iterator[Sequence[Pack]], keys: Set[tuple[str, int]]) -> None:
+    def __init__(self, schedule: Schedule, keys: Set[tuple[str, int]]) -> None:
         super().__init__()
-        self._rounds = rounds
+        self._schedule = schedule
         self._keys = keys
-        self._waiting: deque[Pack] = deque()
-        self._running: set[str] = set()
-        self.exhausted = False
-        self.failure: SweeperError | None = None
 
     def suggest(self, trial_id: str) -> Any:
-        """The next pack, None while a round has to end first, or that there are no more."""
-        if not self._waiting and self._running:
+        """The next pack, None while something has to end first, or that there are no more."""
+        pack = self._schedule.next(trial_id)
+        if pack is None:
             return None
-        try:
-            while not self._waiting:
-                self._waiting.extend(next(self._rounds))
-        except StopIteration:
-            self.exhausted = True
+        if pack == FINISHED:
             return Searcher.FINISHED
-        except SweeperError as error:  # Tune would hide its class.
-            self.failure = error
-            return Searcher.FINISHED
-        pack = self._waiting.popleft()
-        self._running.add(trial_id)
         return {"tasks": _written(pack), "done": _done(pack, self._keys)}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """One trial less to wait for. Nothing to learn: records are the source of truth."""
-        self._running.discard(trial_id)
+        """Pass it on. Nothing to learn: records are the source of truth."""
+        self._schedule.ended(trial_id)
 
     def __getstate__(self) -> dict[str, Any]:
         """Empty: Tune pickles searchers to restore runs, which we never do."""
@@ -75,6 +59,25 @@ class PackSearcher(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing to restore."""
+
+
+class ScheduleStopper(tune.Stopper):
+    """Stops everything when the schedule says so."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self._schedule = schedule
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Never a single trial."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether nothing may run any longer."""
+        return self._schedule.stop()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Empty, as of the searcher."""
+        return {}
 
 
 def _written(pack: Pack) -> list[str]:

@@ -5,6 +5,7 @@ beside its fields, and the planner passes it on.
 """
 
 from sweeper.task.blocks import as_written, from_plain
+from sweeper.task.budget import Budget
 from sweeper.task.compute import ComputeSettings
 from sweeper.task.data import (
     SUITES,
@@ -42,6 +43,7 @@ __all__ = [
     "Average",
     "AverageKind",
     "Bema",
+    "Budget",
     "ChatFormat",
     "ComputeSettings",
     "DataSettings",

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from sweeper.task.budget import Budget
 from sweeper.task.fields import (
     After,
     Before,
@@ -86,6 +87,11 @@ class ComputeSettings:
             "A bucket, a container or a folder by its address (`s3://`, `gs://`, `abfss://`, `file://`) "
             "to which the running run is copied."
         ),
+    ] = None
+    budget: Annotated[
+        Budget | None,
+        Placement(),
+        Doc("The most that the whole run may use; a larger one continues the run."),
     ] = None
     trackers: Annotated[
         tuple[Literal["tensorboard", "mlflow", "wandb"], ...],

@@ -160,6 +160,11 @@ class TrajectoryTask:
     stop: StopRules | None = None
     version: int = TASK_VERSION
 
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of all segments, decay tails included."""
+        return sum(segment.stop - segment.start for segment in self.segments)
+
     def to_json(self) -> str:
         """The task as one JSON document; floats survive bit for bit."""
         return json.dumps(asdict(self), sort_keys=True, allow_nan=False)

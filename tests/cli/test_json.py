@@ -177,7 +177,8 @@ def test_clean(call: Call, run: RunFolder) -> None:
 def test_planning(call: Call, tiny_spec_text: str, tmp_path: Path) -> None:
     path = tmp_path / "tiny.yaml"
     path.write_text(tiny_spec_text)
-    check("plan", call("plan", path))
+    budget = ("--set", "compute.budget={gpu_hours: 0.0001}")
+    check("plan", call("plan", path), call("plan", path, *budget))
 
 
 def test_files_that_are_not_read_are_in_the_plan_and_after_prefetch(

@@ -10,6 +10,8 @@ from sweeper.planning import make_plan, make_tasks
 from sweeper.spec import SweepSpec, parse_spec
 from sweeper.store.folder import RunFolder
 from sweeper.store.records import Metric, RecordWriter, TrialRecord
+from sweeper.sweep.budget import BudgetEnd
+from sweeper.sweep.budget_schedule import Phase
 from sweeper.sweep.run import SweepCallbacks, SweepOptions, SweepOutcome, run_sweep
 from sweeper.task import Readout, TrajectoryTask
 
@@ -53,7 +55,10 @@ class Interrupted(Exception):
 
 
 class Measured:
-    """A driver without Ray that writes records; counts them, and may end early or be killed."""
+    """A driver without Ray that writes records; counts them, and may end early or be killed.
+
+    `most` is how many records it writes before it ends, for once where the sweep has a budget.
+    """
 
     def __init__(self, unsafe: Unsafe, most: int | None = None, *, killed: bool = False) -> None:
         self._unsafe = unsafe
@@ -69,6 +74,7 @@ class Measured:
         run: object,
         on_record: Callable[[TrialRecord], None],
         guard: Callable[[], None],
+        phase: Phase | None = None,
     ) -> bool:
         writer = RecordWriter(folder.records)
         try:
@@ -80,6 +86,9 @@ class Measured:
                     if self._left == 0:
                         if self._killed:
                             raise Interrupted
+                        if phase is not None:  # The budget ends here, and another one is larger.
+                            self._left = None
+                            phase.end = BudgetEnd("search", 1, 60.0, 1, "learning_rate 0.005")
                         return False
                     made = record(task, readout, self._unsafe(task, readout))
                     writer.append(made)

@@ -1,6 +1,7 @@
 """The decision at the end of a sweep: what it trains, how it goes on, and what it leaves behind."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -365,3 +366,27 @@ def test_an_interruption_counts_the_records_of_the_decision_too(
     planned = len(planned_keys(spec))
     assert f"interrupted: {planned} of {planned} records are in " in said
     assert "; 3 of 11 records are in " in said
+
+
+def test_a_budget_that_ends_the_search_leaves_a_decision_that_keeps_its_ranking(
+    tiny_spec_text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seven records do not hold all learning rates; a larger budget adds the others."""
+    spec = halved(tiny_spec_text, "compute.budget={gpu_hours: 1}")
+    drive_in_process(monkeypatch, lambda task, readout: 0, most=7)
+    folder = RunFolder(tmp_path / "run")
+    first = swept(spec, folder.root)
+    assert first.budget is not None and not first.completed
+    assert len(read_records(folder.records).records) == 7
+    assert isinstance(first.decision, Decision) and first.decision.survivor is not None
+    assert any("its first 7 records chose" in note for note in first.decision.notes)
+    more = swept(spec, folder.root)
+    assert more.completed and more.budget is None
+    assert len(read_records(folder.records).records) > 7
+    assert isinstance(more.decision, Decision) and more.decision.survivor is not None
+    assert more.decision.survivor.config_id == first.decision.survivor.config_id
+    shutil.rmtree(folder.confirm)
+    anew = swept(spec, folder.root)
+    assert isinstance(anew.decision, Decision)
+    assert anew.decision.planned > more.decision.planned
+    assert not any("records chose" in note for note in anew.decision.notes)
