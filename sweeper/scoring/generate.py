@@ -9,23 +9,20 @@ from 16 rows on in the CPU libraries this was measured with; see docs/explanatio
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
+from itertools import groupby
 from typing import NamedTuple
 
 import torch
-from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sweeper.memory import TILE
 from sweeper.model.adapters import AdapterStack
 from sweeper.model.distributed import SINGLE_PROCESS, World
-from sweeper.model.kv_cache import PreallocatedLayer
 from sweeper.model.load import end_tokens
 from sweeper.model.sharding import Lockstep, is_sharded
-
-NOT_FINITE = -1
-"""Stands for the next token where the logits are NaN or infinite."""
-
-StopPredicate = Callable[[str], bool]
-"""Whether a response with this beginning can be stopped early."""
+from sweeper.scoring.decode import Batch, Draft, Ending, Node, Row, StopPredicate
+from sweeper.scoring.drafts import DraftedRows, Prompts, can_check
+from sweeper.scoring.stable_text import StableText
 
 
 class Request(NamedTuple):
@@ -39,13 +36,15 @@ class Response(NamedTuple):
     """One decoded response and its number of generated tokens, including the end token.
 
     `cut`: it was stopped early, because no metric depends on the rest. `finite`: no logit that a token was
-    chosen by was NaN or infinite; otherwise the response ends there and means nothing.
+    chosen by was NaN or infinite; otherwise the response ends there and means nothing. `ids`: the generated
+    tokens, which a later response may start from.
     """
 
     text: str
     tokens: int
     cut: bool
     finite: bool = True
+    ids: Draft = ()
 
 
 class Layout(NamedTuple):
@@ -111,6 +110,7 @@ class Generator:
         model: PreTrainedModel,
         stack: AdapterStack | None = None,
         adapters: int | Sequence[int] = 1,
+        drafts: Sequence[Draft] = (),
     ) -> list[list[Response]]:
         """Answer every request with every adapter; several processes share the requests.
 
@@ -118,15 +118,18 @@ class Generator:
             model: A causal language model in eval mode.
             stack: Its loaded adapters; None without adapters.
             adapters: The number of loaded adapters, or the indices of those that answer, ascending.
+            drafts: What the responses may begin with, in the order of the requests. Of use for one adapter
+                whose drafts can be checked (`drafts.can_check`), else ignored.
 
         Returns:
             Per adapter, the responses in the order of the requests.
         """
         loaded = range(adapters) if isinstance(adapters, int) else adapters
+        used = drafts if len(loaded) == 1 and any(drafts) and can_check(model) else ()
         steps = Lockstep(model, self._world, partial(_idle, model, stack))
         # Tensors of inference mode must not stay behind in the buffers of sharded weights.
         with torch.no_grad() if is_sharded(model) else torch.inference_mode():
-            mine = self._answers(steps, stack, loaded)
+            mine = self._answers(steps, stack, loaded, used)
             steps.wait()
         parts = self._world.gather(mine)
         merged = [
@@ -136,29 +139,68 @@ class Generator:
         return [[answers[i] for i in range(len(self._requests))] for answers in merged]
 
     def _answers(
-        self, steps: Lockstep, stack: AdapterStack | None, loaded: Sequence[int]
+        self,
+        steps: Lockstep,
+        stack: AdapterStack | None,
+        loaded: Sequence[int],
+        drafts: Sequence[Draft],
     ) -> dict[int, dict[int, Response]]:
         """Per adapter, the responses of this process by the number of their request."""
         responses: dict[int, dict[int, Response]] = {adapter: {} for adapter in loaded}
-        paths: dict[StopPredicate | None, _Node] = {}
+        roots: dict[StopPredicate | None, Node] = {}
         stops = end_tokens(steps.model, self._tokenizer, self._ends)
-        for layout in self._world.share(self._layouts):
-            batch = _Batch(steps, stack, layout, loaded, self._max_new_tokens)
-            rows = [
-                _Row(adapter, index, paths.setdefault(request.decided, _Node()), request.decided)
-                for adapter in loaded
-                for index in layout.indices
-                for request in (self._requests[index],)
-            ]
-            for row in self._finish(batch, rows, stops):
-                responses[row.adapter][row.index] = self._response(row, stops)
+        ending = Ending(stops, self._max_new_tokens, self._stable)
+        work = [
+            (
+                layout,
+                [
+                    Row(adapter, index, roots.setdefault(request.decided, Node()), request.decided)
+                    for adapter in loaded
+                    for index in layout.indices
+                    for request in (self._requests[index],)
+                ],
+            )
+            for layout in self._world.share(self._layouts)
+        ]
+        for row in self._finish(steps, stack, work, ending, drafts):
+            responses[row.adapter][row.index] = self._response(row, stops)
         return responses
 
-    def _response(self, row: "_Row", stops: set[int]) -> Response:
+    def _finish(
+        self,
+        steps: Lockstep,
+        stack: AdapterStack | None,
+        work: Sequence[tuple[Layout, list[Row]]],
+        ending: Ending,
+        drafts: Sequence[Draft],
+    ) -> Iterator[Row]:
+        """Finish all rows; what a draft leaves uncertain, in its layout without one."""
+        if drafts and work:
+            if stack is not None:
+                stack.arrange([work[0][1][0].adapter])
+            for row in (row for _, rows in work for row in rows):
+                row.draft = drafts[row.index]
+            prompts = [
+                Prompts(layout.ids[: len(rows)], layout.mask[: len(rows)], rows)
+                for layout, rows in work
+            ]
+            for row in DraftedRows(steps, prompts, ending).finish(self._beat):
+                if not row.uncertain:
+                    yield row
+        for layout, rows in work:
+            left = [row for row in rows if not row.done or row.uncertain]
+            for row in left:
+                row.restart()
+            if left:
+                arranged = _arranged(layout, left, whole=len(left) == len(rows))
+                yield from Batch(steps, stack, *arranged, ending).finish(self._beat)
+
+    def _response(self, row: Row, stops: set[int]) -> Response:
         """The text of a row that is done, without its end token, which need not be a special one."""
         tokens = row.tokens[:-1] if row.tokens[-1:] and row.tokens[-1] in stops else row.tokens
         text = str(self._tokenizer.decode(tokens, skip_special_tokens=True))
-        return Response(self._opened + text, len(row.tokens), row.cut, row.finite)
+        ids = tuple(row.tokens)
+        return Response(self._opened + text, len(ids), row.cut, row.finite, ids)
 
     def cache_bytes(self, model: PreTrainedModel) -> int:
         """Bytes of keys and values that one adapter needs for its largest batch."""
@@ -171,26 +213,30 @@ class Generator:
         tokens = max(ids.numel() + len(ids) * self._max_new_tokens for _, ids, _ in self._layouts)
         return int(per_token * tokens)
 
-    def _finish(self, batch: "_Batch", rows: Sequence["_Row"], stops: set[int]) -> Iterator["_Row"]:
-        """Generate tokens until every row is done; yields each row when it is."""
-        batch.watch(rows)
-        for last in [False] * (self._max_new_tokens - 1) + [True]:
-            for row, token in batch.tokens():
-                if token == NOT_FINITE:
-                    row.done, row.finite = True, False
-                    yield row
-                    continue
-                row.take(token)
-                if token in stops or last:
-                    row.done = True
-                elif row.decided is not None and row.node.is_decided(row, self._stable):
-                    row.done = row.cut = True
-                if row.done:
-                    yield row
-            if all(row.done for row in rows):
-                return
-            batch.advance()
-            self._beat()
+
+def _arranged(
+    layout: Layout, rows: Sequence[Row], whole: bool
+) -> tuple[torch.Tensor, torch.Tensor, list[Row | None], list[int]]:
+    """Prompts, their masks, rows with those that fill tiles, and the adapters of equal blocks of rows.
+
+    Args:
+        layout: The prompts.
+        rows: Responses to some of them, adapter by adapter.
+        whole: Whether each adapter has all of them, and so one block; else every tile is one.
+    """
+    places = {index: place for place, index in enumerate(layout.indices)}
+    height = len(layout.ids)
+    used: list[int] = []
+    filled: list[Row | None] = []
+    slots: list[int] = []
+    for adapter, group in groupby(rows, key=lambda row: row.adapter):
+        mine = list(group)
+        missing = -len(mine) % TILE
+        used += [places[row.index] for row in mine]
+        used += list(range(len(mine), height)) if whole else [used[-1]] * missing
+        filled += [*mine, *[None] * missing]
+        slots += [adapter] * (1 if whole else (len(mine) + missing) // TILE)
+    return layout.ids[used], layout.mask[used], filled, slots
 
 
 def _idle(model: PreTrainedModel, stack: AdapterStack | None) -> None:
@@ -198,178 +244,3 @@ def _idle(model: PreTrainedModel, stack: AdapterStack | None) -> None:
     if stack is not None:
         stack.arrange([0])
     model(input_ids=torch.zeros(1, 1, dtype=torch.int64, device=model.device), use_cache=False)
-
-
-class _Row:
-    """An unfinished response."""
-
-    __slots__ = ("adapter", "cut", "decided", "done", "finite", "index", "node", "tokens")
-
-    def __init__(
-        self, adapter: int, index: int, node: "_Node", decided: StopPredicate | None
-    ) -> None:
-        self.adapter, self.index, self.node, self.decided = adapter, index, node, decided
-        self.tokens: list[int] = []
-        self.done = self.cut = False
-        self.finite = True
-
-    def take(self, token: int) -> None:
-        self.tokens.append(token)
-        self.node = self.node.child(token)
-
-
-class _Node:
-    """A beginning shared by several responses, so that its decision is computed only once."""
-
-    __slots__ = ("_children", "_decided")
-
-    def __init__(self) -> None:
-        self._children: dict[int, _Node] = {}
-        self._decided: bool | None = None
-
-    def child(self, token: int) -> "_Node":
-        node = self._children.get(token)
-        if node is None:
-            node = self._children[token] = _Node()
-        return node
-
-    def is_decided(self, row: _Row, stable: "StableText") -> bool:
-        if self._decided is None:
-            assert row.decided is not None
-            self._decided = row.decided(stable(row.tokens))
-        return self._decided
-
-
-class _Batch:
-    """The active rows, adapter by adapter, in tiles that each belong to one adapter."""
-
-    def __init__(
-        self,
-        steps: Lockstep,
-        stack: AdapterStack | None,
-        layout: Layout,
-        loaded: Sequence[int],
-        max_new_tokens: int,
-    ) -> None:
-        self._steps, self._stack = steps, stack
-        model = steps.model
-        device = model.device
-        height, length = layout.ids.shape
-        self._height, self._loaded = height, loaded
-        config = model.config.get_text_config(decoder=True)
-        self._layers = [
-            PreallocatedLayer(length + max_new_tokens) for _ in range(config.num_hidden_layers)
-        ]
-        self._cache = Cache(layers=list(self._layers))
-        mask = layout.mask.to(device).repeat(len(loaded), 1)
-        self._hidden = torch.zeros(
-            len(mask), length + max_new_tokens, dtype=model.dtype, device=device
-        )
-        self._hidden[:, :length].masked_fill_(~mask, -torch.inf)
-        self._column = length
-        self._position = mask.sum(dim=1)
-        if stack is not None:
-            stack.arrange(loaded)
-        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-        self._forward(
-            layout.ids.to(device).repeat(len(loaded), 1), positions, _prompt_mask(mask, model.dtype)
-        )
-
-    def _forward(self, ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor) -> None:
-        logits = self._steps.forward(
-            input_ids=ids,
-            position_ids=positions,
-            attention_mask=mask,
-            past_key_values=self._cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits
-        last = logits[:, -1]
-        best = last.argmax(dim=-1)  # A NaN is the largest value to argmax.
-        finite = last.gather(1, best[:, None])[:, 0].isfinite()
-        self._next = best.where(finite, torch.full_like(best, NOT_FINITE))
-
-    def watch(self, rows: Sequence[_Row]) -> None:
-        """Assign rows of the batch to responses; rows that only fill a tile belong to none."""
-        per_adapter = len(rows) // len(self._loaded)
-        filling: list[_Row | None] = [None] * (self._height - per_adapter)
-        self._rows: list[_Row | None] = []
-        for start in range(0, len(rows), per_adapter):
-            self._rows += [*rows[start : start + per_adapter], *filling]
-        self._owners = [i for i in self._loaded for _ in range(self._height)]
-
-    def tokens(self) -> Iterator[tuple[_Row, int]]:
-        """The next token of every row that is not done, or NOT_FINITE."""
-        for row, token in zip(self._rows, self._next.tolist(), strict=True):
-            if row is not None and not row.done:
-                yield row, token
-
-    def advance(self) -> None:
-        """Compute the next token of the rows that are not done."""
-        self._compact()
-        self._column += 1
-        hidden = self._hidden[:, None, None, : self._column]
-        self._forward(self._next[:, None].clamp(min=0), self._position[:, None], hidden)
-        self._position = self._position + 1
-
-    def _compact(self) -> None:
-        """Drop tiles whose rows are all done."""
-        keep: list[int] = []
-        for adapter in sorted(set(self._owners)):
-            mine = [i for i, owner in enumerate(self._owners) if owner == adapter]
-            busy = [i for i in mine if (row := self._rows[i]) is not None and not row.done]
-            idle = [i for i in mine if (row := self._rows[i]) is None or row.done]
-            keep += busy + idle[: -len(busy) % TILE]
-        if len(keep) == len(self._rows):
-            return
-        index = torch.tensor(keep, device=self._next.device)
-        self._rows = [self._rows[i] for i in keep]
-        self._owners = [self._owners[i] for i in keep]
-        self._next, self._position = self._next[index], self._position[index]
-        self._hidden = self._hidden[index]
-        for layer in self._layers:
-            layer.select(index)
-        if self._stack is not None:
-            self._stack.arrange(self._owners[::TILE])
-
-
-def _prompt_mask(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """(rows, 1, length, length): -inf where attention is masked, and 0 elsewhere.
-
-    Padding attends to itself, because a row without any unmasked position would give NaN.
-    """
-    length = mask.shape[1]
-    causal = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
-    own = torch.eye(length, dtype=torch.bool, device=mask.device)
-    seen = ((causal & mask[:, None, :]) | own)[:, None]
-    return torch.zeros(seen.shape, dtype=dtype, device=mask.device).masked_fill_(~seen, -torch.inf)
-
-
-class StableText:
-    """Decodes the part of a token sequence that no further token can change.
-
-    Omitted are incomplete characters, a trailing run of byte tokens (sentencepiece decodes such a run as a
-    unit, across skipped special tokens), and the last two words if decoding rewrites spaces.
-    """
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, opened: str = "") -> None:
-        self._tokenizer, self._opened = tokenizer, opened
-        vocabulary = tokenizer.get_vocab()
-        self._open = {i for token, i in vocabulary.items() if _is_byte_token(token)}
-        self._open |= set(tokenizer.all_special_ids)
-        backend = getattr(tokenizer, "backend_tokenizer", None)
-        decoder = type(getattr(backend, "decoder", None)).__name__
-        self._rewrites = bool(tokenizer.clean_up_tokenization_spaces) or decoder == "WordPiece"
-
-    def __call__(self, tokens: Sequence[int]) -> str:
-        """The stable text after what the prompt has opened; special tokens are left out."""
-        end = len(tokens)
-        while end and tokens[end - 1] in self._open:
-            end -= 1
-        text = str(self._tokenizer.decode(list(tokens[:end]), skip_special_tokens=True))
-        text = text.rstrip("\ufffd")
-        return self._opened + (" ".join(text.split(" ")[:-2]) if self._rewrites else text)
-
-
-def _is_byte_token(token: str) -> bool:
-    return len(token) == 6 and token.startswith("<0x") and token.endswith(">")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from sweeper.model.adapters import AdapterStack
 from sweeper.model.batches import collate
 from sweeper.model.distributed import SINGLE_PROCESS, World
 from sweeper.model.finite import watched_logits
+from sweeper.scoring.decode import Draft
 from sweeper.scoring.generate import Generator, Request, Response
 from sweeper.scoring.harness import NO_SCORES, Harness, HarnessScores
 from sweeper.scoring.inputs import Inputs, Suite
@@ -31,11 +33,15 @@ CACHE_BYTES = 128 * 1024**2
 """The maximum size of keys and values of one generation batch on a CPU; larger ones miss its caches."""
 
 
+Drafts = Mapping[int, Draft]
+"""The tokens of some responses of a readout, by the number of their request."""
+
+
 class Scores(NamedTuple):
     """The result of scoring one readout.
 
-    Metrics and their samples, one line per response to store, and the numbers of generated tokens and of
-    responses that were stopped early.
+    Metrics and their samples, one line per response to store, the numbers of generated tokens and of
+    responses that were stopped early, and what the responses of a later readout may begin with.
     """
 
     metrics: dict[str, Metric]
@@ -43,6 +49,7 @@ class Scores(NamedTuple):
     lines: list[dict[str, Any]]
     tokens_generated: int
     responses_cut: int
+    drafts: Drafts
 
 
 class StoppedScoring(NamedTuple):
@@ -56,6 +63,7 @@ class StoppedScoring(NamedTuple):
     tokens_generated: int
     responses_cut: int
     requests_left: int
+    drafts: Drafts
 
 
 class FailedScoring(NamedTuple):
@@ -158,7 +166,11 @@ class Scorer:
         return [scores for scores in results if isinstance(scores, Scores)]
 
     def score_or_stop(
-        self, model: PreTrainedModel, stack: AdapterStack | None, may_stop: Sequence[bool]
+        self,
+        model: PreTrainedModel,
+        stack: AdapterStack | None,
+        may_stop: Sequence[bool],
+        drafts: Drafts = MappingProxyType({}),
     ) -> list[ScoringResult]:
         """Score every loaded adapter, or the model itself, until a stop rule or a NaN ends it.
 
@@ -166,6 +178,8 @@ class Scorer:
             model: The model, in eval mode.
             stack: Its loaded adapters; None without adapters.
             may_stop: For each adapter, whether stop rules apply to it.
+            drafts: What the responses may begin with, where a single readout is scored; no result depends
+                on it.
         """
         adapters = len(may_stop)
         answers: list[dict[int, Response]] = [{} for _ in range(adapters)]
@@ -173,7 +187,9 @@ class Scorer:
         results: dict[int, ScoringResult] = {}
         left = list(range(adapters))
         for part, generator in self._parts:
-            for adapter, mine in zip(left, generator.answer(model, stack, left), strict=True):
+            begun = [drafts.get(i, ()) for i in part]
+            found = generator.answer(model, stack, left, begun)
+            for adapter, mine in zip(left, found, strict=True):
                 answers[adapter].update(zip(part, mine, strict=True))
                 bad = sum(not response.finite for response in mine)
                 if bad:
@@ -221,6 +237,7 @@ class Scorer:
             sum(item.tokens for item in answers.values()),
             sum(item.cut for item in answers.values()),
             self.requests - len(answers),
+            {i: answer.ids for i, answer in answers.items()},
         )
 
     def readouts_together(self, model: PreTrainedModel, memory_bytes: int | None = None) -> int:
@@ -261,7 +278,9 @@ class Scorer:
             lines += _utility_lines(rows, texts)
         metrics = metrics_from_samples([*samples, *self._names], samples) | harness.metrics
         tokens = sum(item.tokens for item in answers)
-        return Scores(metrics, samples, lines, tokens, sum(item.cut for item in answers))
+        cut = sum(item.cut for item in answers)
+        drafts = {i: answer.ids for i, answer in enumerate(answers)}
+        return Scores(metrics, samples, lines, tokens, cut, drafts)
 
     def _likelihoods(
         self, model: PreTrainedModel, stack: AdapterStack | None, adapters: Sequence[int]

@@ -260,12 +260,13 @@ class _PackRun:
             self._resources.scorer,
         )
         may_stop = [path.pending.may_stop(readout) for path, readout in part]
+        drafts = part[0][0].drafts
         if stack is None:
             with swapped_weights(part[0][0].trainer.values, weights[0]):
-                return scorer.score_or_stop(model, None, may_stop)
+                return scorer.score_or_stop(model, None, may_stop, drafts)
         adapters = [path.adapter for path, _ in part if path.adapter is not None]
         with stack.loaded(adapters, weights):
-            return scorer.score_or_stop(model, stack, may_stop)
+            return scorer.score_or_stop(model, stack, may_stop, drafts)
 
 
 def _failed(path: RunningPath, readout: Readout, message: str) -> list[TrialRecord]:

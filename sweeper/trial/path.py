@@ -14,7 +14,7 @@ from sweeper.model.checkpoint import State, read_checkpoints, weights_hash, writ
 from sweeper.model.finite import all_finite
 from sweeper.model.saved import serialize_weights
 from sweeper.model.sharding import full_tensor
-from sweeper.scoring.score import Scores, StoppedScoring
+from sweeper.scoring.score import Drafts, Scores, StoppedScoring
 from sweeper.store.folder import write_with_retry
 from sweeper.store.records import Status, TrialRecord
 from sweeper.task import Readout, TrajectoryTask
@@ -54,6 +54,7 @@ class RunningPath:
         self._tokens = [0]
         self._checkpointed_at = -1
         self.steps = 0
+        self.drafts: Drafts = {}
         averages = [readout.average for readout in self.task.readouts]
         self.trainer = PathTrainer(parameters, self.task.optimizer, averages, embeddings)
         self._resume(next(iter(parameters.values())).device)
@@ -171,8 +172,13 @@ class RunningPath:
     def keep(
         self, readout: Readout, scores: Scores | StoppedScoring, weights: Sequence[torch.Tensor]
     ) -> TrialRecord:
-        """Make what was measured durable: responses first, then the record in the outbox."""
+        """Make what was measured durable: responses first, then the record in the outbox.
+
+        The next readouts begin with the responses of the last raw one.
+        """
         pending = self.pending
+        if readout.average.kind == "raw" or not self.drafts:
+            self.drafts = scores.drafts
         parts = zip(self.trainer.parameters, weights, strict=True)
         digest = weights_hash(full_tensor(parameter, part) for parameter, part in parts)
         if self.task.compute.keeps_weights:

@@ -12,7 +12,7 @@ from support.world import World, spec_text
 from sweeper.model.batches import Batch
 from sweeper.model.gpu_memory import is_out_of_memory, memory_summary
 from sweeper.planning import make_plan, make_tasks
-from sweeper.scoring.score import Scorer
+from sweeper.scoring.score import Drafts, Scorer
 from sweeper.spec import parse_spec
 from sweeper.store.folder import TrialStorage
 from sweeper.store.records import TrialRecord
@@ -97,11 +97,13 @@ def test_fewer_readouts_are_scored_together_where_memory_ends(
     asked: list[int] = []
     score = Scorer.score_or_stop
 
-    def tight(self: Scorer, model: Any, slots: Any, may_stop: Sequence[bool]) -> Any:
+    def tight(
+        self: Scorer, model: Any, slots: Any, may_stop: Sequence[bool], drafts: Drafts
+    ) -> Any:
         asked.append(len(may_stop))
         if len(may_stop) > 1:
             raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
-        return score(self, model, slots, may_stop)
+        return score(self, model, slots, may_stop, drafts)
 
     monkeypatch.setattr(Scorer, "score_or_stop", tight)
     records = outcome(task, tmp_path / "tight")

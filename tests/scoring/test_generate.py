@@ -15,7 +15,8 @@ from sweeper.keywords.lists import keyword_list_names, load_keyword_list
 from sweeper.memory import TILE
 from sweeper.model.adapters import Adapter, AdapterStack, new_adapter
 from sweeper.model.load import load_model, load_tokenizer
-from sweeper.scoring.generate import Generator, Request, Response, StableText, lay_out
+from sweeper.scoring.generate import Generator, Request, Response, lay_out
+from sweeper.scoring.stable_text import StableText
 from sweeper.scoring.verdicts import is_decided, judge_response
 from sweeper.task import ModelSource, Tuning
 
