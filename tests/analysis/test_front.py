@@ -55,9 +55,9 @@ def test_infinity_is_worst_and_not_a_number_is_refused() -> None:
 
 def test_ten_thousand_points_are_quick() -> None:
     points = np.random.default_rng(0).random((10_000, 2))
-    begin = time.perf_counter()
+    begin = time.process_time()
     mask = non_dominated(points)
-    assert time.perf_counter() - begin < 1.0
+    assert time.process_time() - begin < 1.0
     assert 5 < mask.sum() < 40
 
 
