@@ -11,7 +11,7 @@ Beside them, the activations that autograd keeps, per token, and `sweeper.memory
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,20 +45,17 @@ class Speed(NamedTuple):
 
 
 def matrix_peak(threads: int) -> float:
-    """FLOP/s of the fastest of several fp32 products of two square matrices, by the clock on the wall."""
+    """FLOP/s of the fastest of several fp32 products of two square matrices, all threads busy."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     left, right = torch.randn(2, SIDE, SIDE)
-    clock = time.process_time if threads == 1 else time.perf_counter
-    best = min(_seconds(lambda: left @ right, clock) for _ in range(8))
+    seconds = []
+    for _ in range(8):
+        began = time.process_time()
+        torch.mm(left, right)
+        seconds.append((time.process_time() - began) / threads)
     torch.set_num_threads(before)
-    return 2.0 * SIDE**3 / best
-
-
-def _seconds(run: Callable[[], Any], clock: Callable[[], float]) -> float:
-    began = clock()
-    run()
-    return clock() - began
+    return 2.0 * SIDE**3 / min(seconds)
 
 
 def needed_flops(paths: Paths, steps: range) -> tuple[int, float]:
@@ -125,7 +122,10 @@ def measure(models: dict[str, list[str]], turns: dict[str, int]) -> dict[str, An
         for spec, packs in (("miniature", (1, 4, 8)), ("miniature_full", (1,))):
             tasks = [t for t in tasks_of(spec, changes) if t.optimizer.batch_size == BATCH]
             rows += speeds(name, tasks, packs, peaks[1], turns[name])
-    gflops = {f"{threads} threads": round(peak / 1e9, 1) for threads, peak in peaks.items()}
+    gflops = {
+        f"{threads} thread{'s' * (threads > 1)}": round(peak / 1e9, 1)
+        for threads, peak in peaks.items()
+    }
     return {"matrix_peak_gflops": gflops, "batch_size": BATCH, "rows": [r._asdict() for r in rows]}
 
 
