@@ -186,10 +186,12 @@ class BudgetSchedule(Schedule):
     # What is started next.
 
     def _choose(self) -> Pack | None:
+        if not self._blocks:
+            return None
         if self._whole:
             return self._next_of_round()
-        first = self._blocks[0] if self._blocks else None
-        if first and not (first.begun or first.trains or self.stop()):
+        first = self._blocks[0]
+        if not (first.begun or first.trains or self.stop()):
             return self._begin(
                 first, math.inf
             )  # The untouched model: nothing is worth much without it.

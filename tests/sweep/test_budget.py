@@ -245,6 +245,10 @@ def test_a_round_of_a_decision_is_started_whole_or_not_at_all(
     one = Played(tmp_path / "b", spec, rounds, Budget(gpu_hours=39.9), whole_rounds=True)
     assert len(paths(one.starts)) == 4
     assert one.phase.end is not None and one.phase.end.stage == "decision"
+    budget = Budget(gpu_hours=40)
+    wide = Played(tmp_path / "c", spec, rounds, budget, workers=3, whole_rounds=True)
+    assert len(paths(wide.starts)) == 8 and wide.schedule.exhausted
+    assert min(item.began for item in wide.starts[4:]) == max(i.ended for i in wide.starts[:4])
 
 
 def test_the_end_says_what_another_hour_would_buy(tiny_spec_text: str, tmp_path: Path) -> None:
