@@ -41,7 +41,7 @@ test: $(READY)
 
 real: $(READY)
 	$(BIN)/python examples/smollm2/model.py
-	OMP_NUM_THREADS=1 SWEEPER_REAL_RESULTS=benchmarks/results/smollm2.json $(BIN)/python -m pytest -m "real or slow" tests/real
+	OMP_NUM_THREADS=1 SWEEPER_REAL_RESULTS=benchmarks/results/smollm2.json $(BIN)/python -m pytest -m "real or slow" --timeout 3600 tests/real
 
 test-exports: $(READY) $(EXPORTS)/.ready
 	rm -rf $(EXPORTS)/cases
