@@ -562,6 +562,8 @@ def test_plan_json_carries_the_numbers_and_every_configuration(
     disk = found.pop("disk")
     free = disk.pop("free_bytes")
     assert disk.pop("total_bytes") == sum(disk.values()) < free and disk["weights"] == 0
+    assert found.pop("unread") == []
+    assert found.pop("budget") is None
     decision = found.pop("decision")
     assert (decision["first"]["readouts"], decision["first"]["steps"]) == (12, 24)
     assert decision["first"]["steps"] < decision["longest"]["steps"]
