@@ -75,6 +75,17 @@ class ShadowEma(TrainerCallback):
         torch._foreach_lerp_(self.values, self._weights, 1 - self._decay)
 
 
+class LossTrainer(Trainer):
+    """Keeps the loss of every step as it is, in nats per target token."""
+
+    losses: list[float]
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        loss: torch.Tensor = super().training_step(*args, **kwargs)
+        self.losses.append(float(loss))
+        return loss
+
+
 class KeptWeights(TrainerCallback):
     """Copies of the weights that each readout asks for, taken after its optimizer step.
 
@@ -168,6 +179,7 @@ class Worker:
                     "steps": readout.step,
                     "batch_size": settings.batch_size,
                     "average": readout.average.label,
+                    "losses": trainer.losses[: readout.step],
                     "metrics": {name: asdict(metric) for name, metric in metrics.items()},
                     "seconds": {
                         "train": train_seconds,
@@ -186,7 +198,7 @@ class Worker:
         steps: int,
         rows: list[dict[str, torch.Tensor]],
         callbacks: Sequence[TrainerCallback],
-    ) -> Trainer:
+    ) -> LossTrainer:
         """A Trainer over rows that are already in order, with everything optional switched off."""
         arguments = TrainingArguments(
             output_dir=self._scratch,
@@ -214,13 +226,15 @@ class Worker:
             disable_tqdm=True,
             report_to="none",
         )
-        return Trainer(
+        trainer = LossTrainer(
             model=self._model,
             args=arguments,
             train_dataset=rows,
             data_collator=self._collate,
             callbacks=[*callbacks],
         )
+        trainer.losses = []
+        return trainer
 
     def _collate(self, rows: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         """Right-padded tensors of one batch."""
