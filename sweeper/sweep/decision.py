@@ -217,7 +217,11 @@ def _stage(
         spec=again,
         old_seeds=spec.seeds,
         new_prompts=prompts_are_new(spec, again),
-        notes=(*_notes(spec, again), *_unfinished_notes(folder)),
+        notes=(
+            *_notes(spec, again),
+            *_unfinished_notes(folder),
+            *_edited_notes(folder, spec, asked),
+        ),
     )
     measured = (*own, *controls)
     rounds = tuple(
@@ -267,6 +271,23 @@ def _unfinished_notes(folder: RunFolder) -> list[str]:
         f"the budget had ended the search: its first {count} records chose what is tested. Delete "
         f"{folder.root} to decide on all; each decision has an error level of its own"
     ]
+
+
+def _edited_notes(folder: RunFolder, spec: SweepSpec, asked: DecideSpec) -> list[str]:
+    """Whether the sweep file asks for another decision than the one that has begun."""
+    now = spec.decide
+    if not now or _begun(folder) is None or (now.seeds, now.rows) == (asked.seeds, asked.rows):
+        return []
+    return [
+        f"the decision was begun with {_size(asked)}, and the sweep file says {_size(now)}: what it was "
+        "begun with counts, since testing again until something holds would void the error level. Delete "
+        f"{folder.root} to begin another one"
+    ]
+
+
+def _size(decision: DecideSpec) -> str:
+    rows = "as many prompts as the search" if decision.rows is None else f"{decision.rows} prompts"
+    return f"{decision.seeds} new seeds and {rows}"
 
 
 def prompts_are_new(spec: SweepSpec, under: SweepSpec) -> bool:

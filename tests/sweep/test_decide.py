@@ -247,6 +247,21 @@ def test_more_candidates_continue_the_walk_and_other_seeds_are_refused(
         run_decision_of(spec, tmp_path, DecisionRequest(seeds=6))
 
 
+def test_an_edited_decision_that_has_begun_keeps_its_size_and_says_so(
+    tiny_spec_text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drive_in_process(monkeypatch)
+    spec = halved(tiny_spec_text)
+    swept(spec, tmp_path)
+    assert not [note for note in decided(tmp_path, spec).notes if "begun with" in note]
+    edited = halved(tiny_spec_text, "decide.rows=7")
+    (note,) = [note for note in decided(tmp_path, edited).notes if "begun with" in note]
+    assert "begun with 5 new seeds and as many prompts as the search" in note
+    assert "file says 5 new seeds and 7 prompts" in note
+    more = halved(tiny_spec_text, "decide.candidates=3")
+    assert not [note for note in decided(tmp_path, more).notes if "begun with" in note]
+
+
 def test_every_policy_has_a_decision_of_its_own(
     spec: SweepSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
