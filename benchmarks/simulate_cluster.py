@@ -28,6 +28,7 @@ from sweeper.spec import SweepSpec
 from sweeper.store.folder import RunFolder
 from sweeper.store.provenance import git_commit, hardware, package_versions
 from sweeper.store.records import RecordWriter, TrialRecord
+from sweeper.sweep.schedule import RoundSchedule
 from sweeper.sweep.trials import PackSearcher, tasks_of
 from sweeper.task import TrajectoryTask
 
@@ -88,11 +89,12 @@ def simulate(
     trials, busy, now = 0, 0.0, 0.0
     with clock.part("packs"):
         packs = make_packs(tasks, spec.compute.adapters_per_trial, gpus)
-    searcher = PackSearcher(iter([packs]), writer.keys)
+    schedule = RoundSchedule(iter([tasks]), lambda _: packs)
+    searcher = PackSearcher(schedule, writer.keys)
     with LiveStudy(spec, folder.study, ()) as study:
         free = [(START_SECONDS, worker) for worker in range(gpus)]
         while True:
-            while free and not searcher.exhausted:
+            while free and not schedule.exhausted:
                 with clock.part("suggestions"):
                     config = searcher.suggest(str(trials))
                 if not isinstance(config, dict):

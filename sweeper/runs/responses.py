@@ -62,6 +62,8 @@ def responses_frame(
         for row in _stored(folder, record, keyword_list)
         if suite is None or row.suite == suite or row.suite.startswith(f"{suite}/")
     ]
+    import pandas as pd
+
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 

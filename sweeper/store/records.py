@@ -6,7 +6,6 @@ objective, any other record has a reason, and every metric equals the value comp
 """
 
 import json
-import marshal
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -143,7 +142,7 @@ class TrialRecord:
         return json.dumps(raw, sort_keys=True, separators=(",", ":"))
 
     @classmethod
-    def from_json(cls, text: str, known: dict[bytes, Any] | None = None) -> "TrialRecord":
+    def from_json(cls, text: str, known: dict[str, Any] | None = None) -> "TrialRecord":
         """Parse the output of `to_json`.
 
         Args:
@@ -184,14 +183,14 @@ class TrialRecord:
         return replace(self, provenance=stable)
 
 
-def _share(raw: Mapping[str, Any], known: dict[bytes, Any]) -> None:
+def _share(raw: Mapping[str, Any], known: dict[str, Any]) -> None:
     """Replace the parts of a record that are the same in most records of a run, exactly: types count."""
     for block in (raw["provenance"], raw["config"]):
         for name, part in block.items():
             if isinstance(part, dict | list | str):
-                block[name] = known.setdefault(marshal.dumps(part, 2), part)
+                block[name] = known.setdefault(json.dumps(part), part)
     if (tokens := raw["samples"].get(TOKENS)) is not None:
-        raw["samples"][TOKENS] = known.setdefault(marshal.dumps(tokens, 2), tokens)
+        raw["samples"][TOKENS] = known.setdefault(json.dumps(tokens), tokens)
 
 
 RecordObserver = Callable[[TrialRecord], None]
@@ -241,7 +240,7 @@ def _read_lines(
 ) -> RecordsRead:
     """Parse further lines; `lines` maps record keys to the lines read so far and is extended."""
     records: list[TrialRecord] = []
-    known: dict[bytes, Any] = {}
+    known: dict[str, Any] = {}
     torn, whole_bytes = b"", 0
     for number, line in enumerate(file, start=len(lines) + 1):
         if not line.endswith(b"\n"):

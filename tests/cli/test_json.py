@@ -199,7 +199,8 @@ def test_init(call: Call, tiny_world: World, tmp_path: Path) -> None:
     out = tmp_path / "mine.yaml"
     suites = ("--harmful", tiny_world.harmful, "--harmless", tiny_world.harmless)
     found = call("init", tiny_world.model, tiny_world.train, *suites, "--out", out)
-    check("init", found)
+    under_budget = call("plan", out, "--set", "compute.budget={gpu_hours: 0.0001}")
+    check("init", found, {**found, "plan": under_budget})
     assert found["path"] == str(out)
     planned = call("plan", out)
     assert {**found["plan"], "disk": None} == {**planned, "disk": None}

@@ -210,6 +210,7 @@ def driver(
     run: object,
     on_record: Callable[[TrialRecord], None],
     guard: Callable[[], None],
+    phase: object = None,
 ) -> bool:
     """What `sweeper.sweep.driver` does, in this process and without Ray."""
     writer = RecordWriter(folder.records)

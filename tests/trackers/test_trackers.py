@@ -314,6 +314,7 @@ def test_the_trackers_of_a_sweep_show_what_its_trials_find(
         run: Any,
         on_record: Any,
         guard: Any,
+        phase: Any = None,
     ) -> bool:
         """What `drive` does, without Ray."""
         writer = RecordWriter(folder.records)
