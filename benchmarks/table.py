@@ -89,9 +89,12 @@ def main() -> None:
             ["scale.py"],
         ):
             subprocess.run([sys.executable, str(HERE / command[0]), *command[1:]], check=True)
-    grids = [
+    known = [
         name for name in ("full", "reduced", "smollm2") if (RESULTS / f"bench-{name}.json").exists()
     ]
+    grids = [
+        name for name in known if "expert" in read(f"bench-{name}")
+    ]  # Not those of an older form.
     rows = [row for grid in grids for row in against_rival(grid)]
     rows += [Row(**row) for row in read("parts")]
     rows += ten_thousand()
