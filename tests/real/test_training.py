@@ -1,7 +1,6 @@
 """Long checks on a real Llama, for `make real`: other tunings, other trainers, early stops, estimates."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -174,18 +173,27 @@ def test_stopping_early_changes_no_verdict(
     )
 
 
+PEAK_OF = """
+import resource, subprocess, sys
+done = subprocess.run(sys.argv[1:], stdout=subprocess.PIPE, text=True)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
+print(done.stdout, end="")
+sys.exit(done.returncode)
+"""
+"""Runs a command; prints its peak of resident bytes, then its output. Linux counts what the process that
+starts another one holds as that one's, so a small one starts it."""
+
+
 def run_apart(task: TrajectoryTask, root: Path) -> tuple[list[dict[str, Any]], int]:
     """The records of a trial in a process of its own, and its peak of resident bytes."""
     root.mkdir()
     (root / "task.json").write_text(task.to_json(), encoding="utf-8")
     words = [sys.executable, "-m", "sweeper", "trial", str(root / "task.json"), "--out", str(root)]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        lines = process.stdout.read().splitlines()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0
-    return [json.loads(line) for line in lines], usage.ru_maxrss * 1024
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK_OF, *words], stdout=subprocess.PIPE, text=True, check=True
+    )
+    peak, *lines = done.stdout.splitlines()
+    return [json.loads(line) for line in lines], int(peak)
 
 
 def cost_spec(world: World, tuning: str) -> SweepSpec:
