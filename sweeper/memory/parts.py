@@ -80,7 +80,8 @@ class MemoryParts:
     """Bytes by component, for one process. The first seven are always allocated, the others in some phases.
 
     `gathered` are temporarily unsharded weights, `gathered_gradients` their gradients. `average_copies` are
-    the fp32 copies of bf16 weights that an EMA update makes.
+    the fp32 copies of bf16 weights that an EMA update makes, `checkpoint_copies` what a trial that goes on
+    reads; on a CPU, writing a checkpoint copies nothing.
     """
 
     weights: int

@@ -7,22 +7,33 @@ from the beginning. Either way the results are bit-identical.
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 
 from sweeper.store.retry import with_retry
 
 State = dict[str, torch.Tensor]
 
 HASH_KEY = "sha256"
+
+DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+"""The dtypes of a training state, as safetensors names them."""
 
 
 class CheckpointRead(NamedTuple):
@@ -41,39 +52,66 @@ def state_hash(state: Mapping[str, torch.Tensor]) -> str:
     """SHA-256 over names, dtypes, shapes and bytes of tensors on the CPU, in the order of their names."""
     digest = hashlib.sha256()
     for name in sorted(state):
-        tensor = state[name].contiguous()
+        tensor = state[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+        digest.update(_raw(tensor))
     return digest.hexdigest()
+
+
+def _raw(tensor: torch.Tensor) -> memoryview:
+    """The bytes of a tensor on the CPU, in its own memory if that is contiguous."""
+    data: memoryview = tensor.detach().contiguous().flatten().view(torch.uint8).numpy().data
+    return data
 
 
 def weights_hash(weights: Iterable[torch.Tensor]) -> str:
     """SHA-256 of the raw bytes of the weights, in order: equal if and only if they are bit-equal."""
     digest = hashlib.sha256()
     for tensor in weights:
-        flat = tensor.detach().cpu().contiguous().flatten()
-        digest.update(flat.view(torch.uint8).numpy().tobytes())
+        digest.update(_raw(tensor.cpu()))
     return digest.hexdigest()
 
 
 def write_checkpoint(path: Path, state: State) -> None:
     """Write a checkpoint atomically; the existing one becomes the previous one.
 
-    If there was a complete checkpoint before, there is one at any time.
+    If there was a complete checkpoint before, there is one at any time. The tensors, on the CPU, are
+    written from where they are: safetensors would need the memory of another state for it.
 
     Raises:
         DiskFullError, UnreachableError, OSError: it cannot be written; existing files are unchanged.
     """
-    data = save_tensors(state, metadata={HASH_KEY: state_hash(state)})
-    with_retry(partial(_replace, path, data), path, len(data))
+    parts: list[bytes | memoryview] = [_header(state)]
+    parts += [_raw(state[name]) for name in _ordered(state)]
+    with_retry(partial(_replace, path, parts), path, sum(map(len, parts)))
 
 
-def _replace(path: Path, data: bytes) -> None:
+def _ordered(state: State) -> list[str]:
+    """Names in the order of the file: larger elements first, so that each is aligned."""
+    return sorted(state, key=lambda name: (-state[name].element_size(), name))
+
+
+def _header(state: State) -> bytes:
+    """The beginning of a safetensors file: https://huggingface.co/docs/safetensors."""
+    entries: dict[str, Any] = {"__metadata__": {HASH_KEY: state_hash(state)}}
+    end = 0
+    for name in _ordered(state):
+        start, end = end, end + state[name].nbytes
+        shape = list(state[name].shape)
+        dtype = DTYPES[state[name].dtype]
+        entries[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _replace(path: Path, parts: Sequence[bytes | memoryview]) -> None:
     """The new file is complete on disk before it gets its name; an incomplete one is overwritten."""
     fresh = path.with_name(path.name.replace("checkpoint", "checkpoint-new", 1))
     try:
         with fresh.open("wb") as file:
-            file.write(data)
+            for part in parts:
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
     except OSError:

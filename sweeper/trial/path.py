@@ -129,7 +129,7 @@ class RunningPath:
         Where the disk refuses it training goes on: an interruption would cost more time, and no record.
         """
         self._checkpointed_at = step
-        state = self.trainer.state(torch.device("cpu"))
+        state = self.trainer.state_to_write()
         world = self.pending.world
         try:
             write_checkpoint(self.pending.storage.shard(world.rank, world.size), state)

@@ -258,11 +258,15 @@ class PathTrainer:
             return list(whole)
         return [part[0] for part in self._flat.split(whole[0])]
 
-    def state(self, device: torch.device | None = None) -> dict[str, torch.Tensor]:
-        """Everything the next step depends on besides its number, as named copies on a device.
+    def state(self) -> dict[str, torch.Tensor]:
+        """Everything the next step depends on, by name: copies, each where its original is."""
+        return {n: v.clone(memory_format=torch.contiguous_format) for n, v in self._state().items()}
 
-        Without one, each stays where it is.
-        """
+    def state_to_write(self) -> dict[str, torch.Tensor]:
+        """The state on the CPU; what is there already is no copy, and changes with the next step."""
+        return {name: value.cpu().contiguous() for name, value in self._state().items()}
+
+    def _state(self) -> dict[str, torch.Tensor]:
         named: dict[str, torch.Tensor] = {}
         for index, value in enumerate(self.values):
             named[f"parameter.{index}"] = value
@@ -272,11 +276,7 @@ class PathTrainer:
             for index, value in enumerate(self._parts(shadow.values)):
                 named[f"{name}.{index}"] = value
         losses = torch.tensor(self.losses, dtype=torch.float64)
-        copies = {
-            name: value.to(device or value.device, copy=True).contiguous()
-            for name, value in named.items()
-        }
-        return {**copies, "losses": losses, "step": torch.tensor(self.step)}
+        return {**named, "losses": losses, "step": torch.tensor(self.step)}
 
     def restore(self, state: dict[str, torch.Tensor]) -> None:
         """Go back to a `state`; it may be used again afterwards."""

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load, save
+from safetensors.torch import load, load_file, save
 from support.small_disk import fill, small_disk
 from support.trials import comparable, multi, run_all
 from support.world import World
 
 from sweeper.errors import DiskFullError, UnreachableError
 from sweeper.model.checkpoint import (
+    DTYPES,
     previous_checkpoint,
     read_checkpoint,
     read_checkpoints,
@@ -32,7 +33,9 @@ from sweeper.trial.train import PathTrainer
 def state(step: int) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(step)
     weights = torch.randn(5, 3, generator=generator)
-    return {"step": torch.tensor(step), "parameter.0": weights, "half": weights.bfloat16()}
+    kinds = {str(dtype): weights.to(dtype) for dtype in DTYPES}
+    turned = weights.t()
+    return {"step": torch.tensor(step), "parameter.0": weights, "turned": turned, **kinds}
 
 
 def steps_found(path: Path) -> list[int | None]:
@@ -50,7 +53,10 @@ def test_a_checkpoint_reads_back_equal_and_the_one_before_stays(tmp_path: Path) 
     assert steps_found(path) == [3, 2]
     found = read_checkpoint(path).state
     assert found is not None
+    assert found.keys() == state(3).keys()
     assert all(torch.equal(found[name], value) for name, value in state(3).items())
+    assert all(found[name].dtype == value.dtype for name, value in state(3).items())
+    assert load_file(path).keys() == found.keys()
     assert sorted(item.name for item in tmp_path.iterdir()) == [
         "checkpoint-before.safetensors",
         "checkpoint.safetensors",

@@ -274,6 +274,19 @@ def test_a_state_is_a_copy_that_later_steps_leave_alone() -> None:
     assert all(torch.equal(before[name], state[name]) for name in before)
 
 
+def test_a_state_to_write_takes_no_memory_of_its_own() -> None:
+    settings = OptimizerSettings(0.02, 4)
+    made = walker(settings, Average("ema", decay=0.8))
+    walk(made, settings, 2)
+    copied, shared = made.state(), made.state_to_write()
+    assert all(torch.equal(copied[name], shared[name]) for name in copied)
+    walk(made, settings, 3)
+    changed = {name for name, value in made.state().items() if torch.equal(shared[name], value)}
+    assert {f"parameter.{index}" for index in range(len(made.values))} <= changed
+    assert any(name.endswith("exp_avg_sq") for name in changed)
+    assert any(name.startswith("shadow") for name in changed)
+
+
 def test_a_loss_that_is_not_finite_ends_the_path_with_its_step() -> None:
     settings = OptimizerSettings(0.02, 4)
     made = walker(settings, RAW)
