@@ -55,6 +55,7 @@ CLI = (
     "interrupts",
     "judging",
     "launching",
+    "listing",
     "logs",
     "machine",
     "options",
@@ -114,7 +115,15 @@ HEAVY = {
     "rich": {"runs/progress.py", "runs/terminal.py"}
     | {
         f"cli/{name}.py"
-        for name in ("details", "judging", "plan_tables", "recommending", "results", "show")
+        for name in (
+            "details",
+            "judging",
+            "listing",
+            "plan_tables",
+            "recommending",
+            "results",
+            "show",
+        )
     },
     "rouge_score": {"scoring/similarity.py"},
     "sacrebleu": {"scoring/similarity.py"},

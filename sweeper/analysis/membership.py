@@ -20,7 +20,7 @@ from sweeper.analysis.paired_tests import Claim
 from sweeper.analysis.rivals import dominated_by_one, likeliest
 from sweeper.metrics import SAFETY_METRICS
 from sweeper.spec import ObjectiveSpec, SweepSpec
-from sweeper.stats import Interval, hypervolume
+from sweeper.stats import Interval, hypervolume, hypervolumes
 
 Floats = NDArray[np.float64]
 Label = Literal["on", "uncertain", "off"]
@@ -54,6 +54,8 @@ _TOGETHER = 1024
 """Up to this many configurations the fronts of draws are found together, above one after the other."""
 
 _PILOT = 16
+_CACHED = 16_384
+"""Values of an objective compared at a time: they fit into a processor's cache."""
 _LEADERS = 12
 
 
@@ -190,8 +192,9 @@ def _count(
         size = min(chunk, draws - start)
         weights = weights_of(metrics, size, rng)
         drawn = {name: found.draw(weights[found.suite], rng) for name, found in metrics.items()}
-        points = np.stack([drawn[item.metric] for item in spec.objectives], axis=-1)
-        points = _signed(points, spec.objectives)
+        # One block of memory per objective, which is how fronts and rivals read them.
+        columns = np.stack([drawn[item.metric] for item in spec.objectives])
+        points = _signed(np.moveaxis(columns, 0, 2), spec.objectives)
         feasible = np.ones((size, m), dtype=np.bool_)
         for constraint in spec.constraints:
             feasible &= drawn[constraint.metric] <= constraint.max
@@ -201,9 +204,8 @@ def _count(
             rivals = likeliest(points, feasible)
             beaten = np.zeros(rivals.shape, dtype=np.int64)
         beaten += dominated_by_one(points, feasible, rivals)
-        if len(corner) <= 3:
-            some = points[: max(0, _VOLUME_DRAWS - start), places]
-            volumes += [hypervolume(one, corner) for one in some]
+        if len(corner) <= 3 and places and start < _VOLUME_DRAWS:
+            volumes += hypervolumes(points[: _VOLUME_DRAWS - start, places], corner).tolist()
     return _Counts(hits, kept - beaten.max(axis=1, initial=0), volumes)
 
 
@@ -243,8 +245,12 @@ def _fronts_together(points: Floats, feasible: NDArray[np.bool_]) -> NDArray[np.
         non_dominated(one) & own for one, own in zip(points[:_PILOT], feasible, strict=False)
     )
     alive = feasible.copy()
-    for leader in np.argsort(-np.asarray(often), kind="stable")[:_LEADERS]:
-        alive &= ~_dominated(columns[:, :, leader, None], columns)
+    leaders = np.argsort(-np.asarray(often), kind="stable")[:_LEADERS]
+    block = max(1, _CACHED // feasible.shape[1])
+    for start in range(0, len(alive), block):
+        some = columns[:, start : start + block]
+        for leader in leaders:
+            alive[start : start + block] &= ~_dominated(some[:, :, leader, None], some)
     left = alive.sum(axis=1)
     order = np.argsort(left, kind="stable")
     while len(order):

@@ -41,7 +41,7 @@ def likeliest(points: Floats, feasible: NDArray[np.bool_], count: int = RIVALS) 
     points, feasible = points[:_PILOT], feasible[:_PILOT]
     draws, m, _ = points.shape
     shares = (feasible.sum(axis=0) + 0.5) / (draws + 1)
-    columns = np.ascontiguousarray(np.moveaxis(points, 2, 0))
+    columns = np.array(np.moveaxis(points, 2, 0), order="C")  # A copy: it is centred below.
     means = columns.mean(axis=1)
     columns -= means[:, None]
     variances = np.square(columns).sum(axis=1)

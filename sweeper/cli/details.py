@@ -1,8 +1,6 @@
-"""Commands that show one configuration, compare several, or list the runs of a folder."""
+"""Commands that show one configuration, or compare several."""
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,22 +19,20 @@ from sweeper.analysis import (
     reason_text,
     shown,
 )
-from sweeper.cli import completions, judging, show
-from sweeper.cli.commands import app
+from sweeper.cli import completions, show
+from sweeper.cli.commands import app, without_gc
 from sweeper.cli.options import (
     CoverageOption,
     JsonOption,
     JudgeOption,
     RunArgument,
     open_run,
-    without_gc,
 )
+from sweeper.cli.overlay import print_overlay
 from sweeper.cli.recommending import difference_text, differences_table, holds_for, p_text
 from sweeper.judges import MIN_COVERAGE
-from sweeper.runs.command_outputs import LsOutput
-from sweeper.runs.listing import RunLine, list_runs
 from sweeper.runs.outputs import seed_interval
-from sweeper.runs.progress import value_text
+from sweeper.runs.value_texts import value_text
 
 if TYPE_CHECKING:  # They need pandas.
     from sweeper.runs.results import Comparison, Configuration
@@ -66,7 +62,7 @@ def show_configuration(
         show.data(found.output)
     else:
         _print_configuration(found)
-    judging.print_overlay(opened.judged(), json_)
+    print_overlay(opened.judged(), json_)
 
 
 @app.command(rich_help_panel="Results")
@@ -92,21 +88,7 @@ def compare(
         show.data(found.output)
     else:
         _print_comparison(found)
-    judging.print_overlay(opened.judged(), json_)
-
-
-@app.command(rich_help_panel="Run folders")
-@without_gc()
-def ls(
-    folder: Annotated[Path, typer.Argument(help="Where to look for runs.")] = Path("runs"),
-    json_: JsonOption = False,
-) -> None:
-    """List the runs in a folder: progress, front, recommendation, size."""
-    found = list(list_runs(folder))
-    if json_:
-        show.data(LsOutput.of(found, folder))
-    else:
-        _print_runs(found, folder)
+    print_overlay(opened.judged(), json_)
 
 
 def _print_configuration(found: "Configuration") -> None:
@@ -264,45 +246,3 @@ def _differences(found: analysis.Comparison) -> Table:
             table.add_row(*map(escape, cells))
         table.add_section()
     return table
-
-
-def _print_runs(found: Sequence[RunLine], root: Path) -> None:
-    """One line per run, and the problems of unreadable ones below the table."""
-    if not found:
-        show.line(f"no runs in {root} or below it; `sweeper run` writes one")
-        return
-    table = Table(title="Runs", title_justify="left")
-    for name in ("run", "name", "state"):
-        table.add_column(name)
-    for name in ("records", "failed", "front"):
-        table.add_column(name, justify="right")
-    for name in ("recommended", "objectives", "last record"):
-        table.add_column(name)
-    table.add_column("size", justify="right")
-    for item in found:
-        table.add_row(*map(escape, _run_cells(item, root)))
-    show.fit(table)
-    for item in found:
-        if item.problem is not None:
-            show.line(f"unreadable: {item.path}: {item.problem}")
-
-
-def _run_cells(item: RunLine, root: Path) -> list[str]:
-    where = "." if item.path == root else str(item.path.relative_to(root))
-    if item.state == "unreadable":
-        return [where, "", item.state, "", "", "", "", "", "", show.size(item.size_bytes)]
-    best = ", ".join(f"{name} {value:.3f}" for name, value in item.best.items())
-    assert item.written is not None
-    local = datetime.fromisoformat(item.written).astimezone()
-    return [
-        where,
-        item.name or "",
-        item.state,
-        f"{item.records}/{item.planned}",
-        f"{item.failed}",
-        f"{item.front}",
-        item.recommended or "none",
-        best,
-        f"{local:%Y-%m-%d %H:%M}",
-        show.size(item.size_bytes),
-    ]

@@ -13,13 +13,13 @@ from rich.table import Table
 from sweeper.cli import show
 from sweeper.cli.commands import app
 from sweeper.cli.options import JsonOption, RunArgument, open_run
+from sweeper.cli.overlay import MOST_ROWS
 from sweeper.data.labelled import read_labelled
 from sweeper.errors import JudgeError
 from sweeper.judges import (
     METRICS,
     Judge,
     KeywordJudge,
-    RejudgedRecords,
     Scored,
     SuiteCount,
     read_scored,
@@ -38,8 +38,6 @@ from sweeper.store.records import Metric, TrialRecord
 
 if TYPE_CHECKING:  # It needs pandas.
     from sweeper.runs.run import Run
-
-MOST_ROWS = 40
 
 OPTIONS: dict[str, tuple[str, ...]] = {
     "keyword": (),
@@ -247,20 +245,6 @@ def _http(model: str, options: dict[str, Any]) -> Judge:
 def _written(options: Mapping[str, Any]) -> str:
     """Options as they are written."""
     return ", ".join(f"--{name.replace('_', '-')}" for name in options)
-
-
-def print_overlay(judged: RejudgedRecords | None, json_: bool = False) -> None:
-    """Print the judge of the shown rates, its coverage, and the records left unscored."""
-    if judged is None:
-        return
-    lines = [judged.summary]
-    lines += [
-        f"unscored: {i.config_id} seed {i.seed}: {i.why}" for i in judged.unscored[:MOST_ROWS]
-    ]
-    if len(judged.unscored) > MOST_ROWS:
-        lines.append(f"... and {len(judged.unscored) - MOST_ROWS} more")
-    for line in lines:
-        (show.note if json_ else show.line)(line)
 
 
 def _print_judges(

@@ -4,9 +4,6 @@ torch, ray, optuna, pandas and plotly are imported inside the commands that need
 command needs only its own extras and starts quickly.
 """
 
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -54,19 +51,3 @@ def open_run(run: Path, judge: str | None = None, min_coverage: float = MIN_COVE
     from sweeper.runs.run import open_run
 
     return open_run(run, judge, min_coverage)
-
-
-@contextmanager
-def without_gc() -> Iterator[None]:
-    """Disables the cyclic garbage collector.
-
-    The many record objects live until the command ends; scanning them would take a third of the time of
-    a report on ten thousand.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

@@ -18,20 +18,20 @@ from sweeper.analysis import (
     side_by_side,
 )
 from sweeper.analysis.decision import Decision
-from sweeper.cli import completions, interrupts, judging, show
-from sweeper.cli.commands import app
+from sweeper.cli import completions, interrupts, show
+from sweeper.cli.commands import app, without_gc
 from sweeper.cli.options import (
     CoverageOption,
     JsonOption,
     JudgeOption,
     RunArgument,
     open_run,
-    without_gc,
 )
 from sweeper.cli.outcome import outcome
+from sweeper.cli.overlay import print_overlay
 from sweeper.judges import MIN_COVERAGE
-from sweeper.runs.progress import SweepProgress, value_text
 from sweeper.runs.terminal import Terminal
+from sweeper.runs.value_texts import value_text
 from sweeper.spec import SweepSpec
 
 if TYPE_CHECKING:  # They need pandas.
@@ -79,13 +79,15 @@ def recommend(
         show.data(found.output)
     else:
         print_recommendation(found)
-    judging.print_overlay(opened.judged(), json_)
+    print_overlay(opened.judged(), json_)
 
 
 def _decide(
     opened: "Run", policy: Policy, seeds: int | None, top: int | None, *, quiet: bool
 ) -> None:
     """Run the decision, or what is left of it; an interruption ends the command."""
+    from sweeper.runs.progress import SweepProgress  # It needs the estimates of a sweep.
+
     console = Terminal(quiet=True) if quiet else show.err
     lines = console if quiet else show.out
     with (

@@ -21,20 +21,20 @@ from sweeper.analysis import (
     shown,
     varying,
 )
-from sweeper.cli import judging, show
-from sweeper.cli.commands import app
+from sweeper.cli import show
+from sweeper.cli.commands import app, without_gc
 from sweeper.cli.options import (
     CoverageOption,
     JsonOption,
     JudgeOption,
     RunArgument,
     open_run,
-    without_gc,
 )
+from sweeper.cli.overlay import print_overlay
 from sweeper.judges import MIN_COVERAGE
 from sweeper.metrics import SAFETY_METRICS
 from sweeper.runs.outputs import uncertain_others
-from sweeper.runs.progress import objectives_text, value_text
+from sweeper.runs.value_texts import objectives_text, value_text
 from sweeper.spec import SweepSpec
 
 if TYPE_CHECKING:  # It needs pandas.
@@ -59,7 +59,7 @@ def front(
         show.data(found.output)
     else:
         print_front(found)
-    judging.print_overlay(opened.judged(), json_)
+    print_overlay(opened.judged(), json_)
 
 
 @app.command(rich_help_panel="Results")
@@ -99,7 +99,7 @@ def report(
         redact=redact,
         external_plotly=external_plotly,
     )
-    judging.print_overlay(opened.judged())
+    print_overlay(opened.judged())
     show.line(f"wrote {written.path}: open it in a browser")
     if written.data.found:
         by = f" --judge {shlex.quote(judge)}" if judge else ""

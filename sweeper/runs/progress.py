@@ -21,10 +21,11 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
-from sweeper.analysis import Candidate, find_front, recommend
+from sweeper.analysis import find_front, recommend
 from sweeper.estimate import duration_text
 from sweeper.planning import Plan
 from sweeper.runs.terminal import Terminal, safe
+from sweeper.runs.value_texts import objectives_text
 from sweeper.spec import SweepSpec
 from sweeper.store.records import RecordsRead, TrialRecord
 from sweeper.sweep.budget import BudgetEnd
@@ -162,22 +163,6 @@ def can_redraw(console: Terminal) -> bool:
     if console.is_jupyter:
         return find_spec("ipywidgets") is not None
     return console.is_terminal and not console.is_dumb_terminal
-
-
-def objectives_text(candidate: Candidate, spec: SweepSpec) -> str:
-    """`rouge_l 0.412, unsafe_rate 0.008 (2/256)`."""
-    parts = []
-    for objective in spec.objectives:
-        counts = candidate.counts(objective.metric)
-        suffix = f" ({counts})" if counts else ""
-        parts.append(f"{objective.metric} {value_text(candidate, objective.metric)}{suffix}")
-    return ", ".join(parts)
-
-
-def value_text(candidate: Candidate, metric: str) -> str:
-    """A metric as shown in tables."""
-    value = candidate.values.get(metric)
-    return "not measured" if value is None else f"{value:.3f}"
 
 
 class _NotebookLine:

@@ -18,14 +18,9 @@ from sweeper.analysis import (
 )
 from sweeper.analysis.decision import decided_of, said_of
 from sweeper.errors import RunFolderError, SweeperError
-from sweeper.export import Origin, export_formats, formats_of
-from sweeper.export.header import unaveraged_text
-from sweeper.export.job import is_averaged
 from sweeper.judges import MIN_COVERAGE, RejudgedRecords, overlay
 from sweeper.runs.frames import html_table, records_frame
-from sweeper.runs.measure import decide_to_end
 from sweeper.runs.outputs import ShowOutput
-from sweeper.runs.progress import SweepProgress
 from sweeper.runs.results import (
     Comparison,
     Configuration,
@@ -45,7 +40,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from plotly.graph_objects import Figure
 
+    from sweeper.export import Origin
     from sweeper.runs.plots import Plots
+    from sweeper.runs.progress import SweepProgress
 
 
 class Run:
@@ -220,13 +217,19 @@ class Run:
                 a judge.
             KeyboardInterrupt: stopped early; all finished results are saved.
         """
+        from sweeper.runs.progress import (
+            SweepProgress,  # Of a sweep; a run that is read needs none.
+        )
+
         with SweepProgress(self.spec, quiet=quiet) as progress:
             return self.run_decision(as_policy(policy, limit, utility), seeds, top, progress)
 
     def run_decision(
-        self, policy: Policy, seeds: int | None, top: int | None, progress: SweepProgress
+        self, policy: Policy, seeds: int | None, top: int | None, progress: "SweepProgress"
     ) -> Decision:
         """`decide` with a progress of one's own."""
+        from sweeper.runs.measure import decide_to_end  # Of a sweep.
+
         self._refuse_judge()
         decide_to_end(self.spec, self.folder.root, progress, policy, seeds, top)
         found = self.decision(policy)
@@ -392,6 +395,10 @@ class Run:
             ExportError: a setting that the target cannot have.
             RunFolderError: a file cannot be written, or an id that none or several match.
         """
+        from sweeper.export import export_formats, formats_of  # Nothing else needs them.
+        from sweeper.export.header import unaveraged_text
+        from sweeper.export.job import is_averaged
+
         formats = formats_of(targets or ("yaml",))
         found = self.recommend()
         chosen = self._candidate(found.front, config) if config else found.chosen
@@ -429,8 +436,10 @@ class Run:
             unaveraged_text(chosen.config) if unaveraged else None,
         )
 
-    def _origin(self, chosen: Candidate, found: Recommendation) -> Origin:
+    def _origin(self, chosen: Candidate, found: Recommendation) -> "Origin":
         """The origin of an export."""
+        from sweeper.export import Origin
+
         judged, best = self.judged(), found.chosen
         return Origin(
             run=self.folder.root.resolve().name,

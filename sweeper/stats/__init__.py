@@ -5,7 +5,7 @@ benchmarks/coverage.py measures coverage.
 """
 
 from sweeper.stats.distributions import beta_cdf, beta_quantile, t_quantile
-from sweeper.stats.hypervolume import hypervolume
+from sweeper.stats.hypervolume import hypervolume, hypervolumes
 from sweeper.stats.paired import (
     THESE_WEIGHTS,
     DiscordantPairs,
@@ -41,6 +41,7 @@ __all__ = [
     "discordant_means",
     "discordant_pairs",
     "hypervolume",
+    "hypervolumes",
     "joint",
     "largest_passing_count",
     "mcnemar",

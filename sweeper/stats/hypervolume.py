@@ -5,6 +5,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from sweeper.errors import SweeperError
 
+Floats = NDArray[np.float64]
+
 
 def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
     """The volume dominated by at least one point and bounded by the reference point, exactly.
@@ -28,28 +30,39 @@ def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
         return 0.0
     if found.ndim != 2 or found.shape[1] != len(corner):
         raise SweeperError(f"points must have shape (n, {len(corner)}), but got {found.shape}")
-    inside = found[(found < corner).all(axis=1)]
-    if len(corner) == 2:
-        return _area(inside, corner)
-    return _volume(inside, corner)
+    return float(hypervolumes(found[None], corner)[0])
 
 
-def _area(points: NDArray[np.float64], corner: NDArray[np.float64]) -> float:
+def hypervolumes(points: Floats, corner: Floats) -> Floats:
+    """`hypervolume` of each of several sets of equally many points, at least one; shape (sets,).
+
+    Args:
+        points: Shape (sets, n, 2) or (sets, n, 3); as for `hypervolume`.
+        corner: The reference point, shape (2,) or (3,).
+    """
+    # A point at the reference adds nothing, so it stands for those that are not below it.
+    inside = np.where((points < corner).all(axis=2, keepdims=True), points, corner)
+    return _areas(inside, corner) if len(corner) == 2 else _volumes(inside, corner)
+
+
+def _areas(points: Floats, corner: Floats) -> Floats:
     """Two columns: strips between one point and the next, sorted by the first column."""
-    if len(points) == 0:
-        return 0.0
-    x, y = points[np.lexsort((points[:, 1], points[:, 0]))].T
-    before = np.minimum.accumulate(np.concatenate([[corner[1]], y[:-1]]))
-    return float(np.sum((corner[0] - x) * np.maximum(0.0, before - y)))
+    order = np.lexsort((points[..., 1], points[..., 0]), axis=1)
+    x, y = (np.take_along_axis(points[..., column], order, axis=1) for column in (0, 1))
+    before = np.minimum.accumulate(y, axis=1)[:, :-1]
+    before = np.concatenate([np.full((len(y), 1), corner[1]), before], axis=1)
+    areas: Floats = ((corner[0] - x) * np.maximum(0.0, before - y)).sum(axis=1)
+    return areas
 
 
-def _volume(points: NDArray[np.float64], corner: NDArray[np.float64]) -> float:
+def _volumes(points: Floats, corner: Floats) -> Floats:
     """Three columns: between two values of the last one the cross-section stays the same."""
-    ordered = points[np.argsort(points[:, 2])]
-    heights = np.diff(np.append(ordered[:, 2], corner[2]))
-    slices = [
-        height * _area(ordered[: index + 1, :2], corner[:2])
-        for index, height in enumerate(heights)
-        if height > 0
-    ]
-    return float(sum(slices))
+    order = np.argsort(points[..., 2], axis=1)
+    ordered = np.take_along_axis(points, order[..., None], axis=1)
+    above = np.concatenate([ordered[:, 1:, 2], np.full((len(points), 1), corner[2])], axis=1)
+    total = np.zeros(len(points))
+    for index, height in enumerate((above - ordered[..., 2]).T):
+        if (some := height > 0).any():
+            areas = _areas(ordered[some, : index + 1, :2], corner[:2])
+            total[some] += height[some] * areas
+    return total

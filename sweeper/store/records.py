@@ -188,9 +188,9 @@ def _share(raw: Mapping[str, Any], known: dict[str, Any]) -> None:
     for block in (raw["provenance"], raw["config"]):
         for name, part in block.items():
             if isinstance(part, dict | list | str):
-                block[name] = known.setdefault(json.dumps(part), part)
+                block[name] = known.setdefault(repr(part), part)
     if (tokens := raw["samples"].get(TOKENS)) is not None:
-        raw["samples"][TOKENS] = known.setdefault(json.dumps(tokens), tokens)
+        raw["samples"][TOKENS] = known.setdefault(repr(tokens), tokens)
 
 
 RecordObserver = Callable[[TrialRecord], None]

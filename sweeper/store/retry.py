@@ -10,11 +10,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
-
-from tenacity import Retrying, retry_if_exception, wait_exponential
+from typing import TYPE_CHECKING, TypeVar
 
 from sweeper.errors import DiskFullError, UnreachableError
+
+if TYPE_CHECKING:
+    from tenacity import Retrying
 
 Result = TypeVar("Result")
 
@@ -61,8 +62,11 @@ class RetryPolicy:
 
     def retrying(
         self, retry: Callable[[BaseException], bool], sleep: Callable[[float], None]
-    ) -> Retrying:
+    ) -> "Retrying":
         """Calls a function again while `retry` accepts its error; in the end raises the last one."""
+        # It imports asyncio, which commands that only read a run do not need.
+        from tenacity import Retrying, retry_if_exception, wait_exponential
+
         doubled = wait_exponential(self.first_seconds, self.longest_seconds)
         return Retrying(
             retry=retry_if_exception(retry),

@@ -164,7 +164,7 @@ def read_decision(
         SweeperError: see `lay_out`.
         RecordError: its records cannot be trusted.
     """
-    if _begun(stage_folder(run, policy)) is None:
+    if stage_folder(run, policy).read_info() is None:
         return None
     stage = lay_out(run, spec, front, policy)
     if isinstance(stage, str):
@@ -276,7 +276,8 @@ def _unfinished_notes(folder: RunFolder) -> list[str]:
 def _edited_notes(folder: RunFolder, spec: SweepSpec, asked: DecideSpec) -> list[str]:
     """Whether the sweep file asks for another decision than the one that has begun."""
     now = spec.decide
-    if not now or _begun(folder) is None or (now.seeds, now.rows) == (asked.seeds, asked.rows):
+    begun = folder.read_info() is not None
+    if not now or not begun or (now.seeds, now.rows) == (asked.seeds, asked.rows):
         return []
     return [
         f"the decision was begun with {_size(asked)}, and the sweep file says {_size(now)}: what it was "

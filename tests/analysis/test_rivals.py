@@ -38,6 +38,13 @@ def test_all_others_are_counted_where_they_are_few(columns: int) -> None:
     assert (found == np.take_along_axis(expected, rivals, axis=1)).all()
 
 
+def test_choosing_rivals_leaves_the_draws_as_they_are() -> None:
+    points, feasible = drawn(12)
+    columns = np.ascontiguousarray(np.moveaxis(points, 2, 0))  # As membership lays them out.
+    likeliest(np.moveaxis(columns, 0, 2), feasible)
+    assert (np.moveaxis(columns, 0, 2) == points).all()
+
+
 def test_of_many_the_likeliest_is_among_those_counted() -> None:
     points, feasible = drawn(150)
     rivals = likeliest(points, feasible)

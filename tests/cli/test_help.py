@@ -164,10 +164,13 @@ def test_reading_a_run_needs_no_frame_no_chart_and_no_model(tmp_path: Path, name
     words = [name, str(run.root), *ids[: {"show": 1, "compare": 2}.get(name, 0)]]
     found = loaded(
         f"import sweeper.cli\nsys.argv = ['sweeper', *{words!r}]\n"
-        "try: sweeper.cli.main()\nexcept SystemExit as end: assert end.code == 0"
+        "try: sweeper.cli.main()\nexcept SystemExit as end: assert end.code == 0\n"
+        "import os\nassert 'OPENBLAS_NUM_THREADS' not in os.environ"
     )
     heavy = {"pandas", "plotly", "pyarrow", "torch", "transformers", "ray", "optuna", "jinja2"}
-    assert not packages(found) & heavy
+    assert not packages(found) & {*heavy, "asyncio", "tenacity"}
+    assert not found & {"sweeper.estimate", "sweeper.export", "sweeper.runs.listing"}
+    assert "sweeper.analysis" in found
 
 
 def test_the_list_says_what_the_commands_say() -> None:

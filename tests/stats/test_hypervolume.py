@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from sweeper.errors import SweeperError
-from sweeper.stats import hypervolume
+from sweeper.stats import hypervolume, hypervolumes
 
 
 def by_inclusion(points: NDArray[np.float64], corner: NDArray[np.float64]) -> float:
@@ -39,6 +39,17 @@ def test_volumes_are_optunas(columns: int) -> None:
     inside = points[(points < corner).all(axis=1)]
     expected = optuna.compute_hypervolume(inside, corner)
     assert hypervolume(points, corner) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("columns", [2, 3])
+def test_many_sets_have_the_volumes_that_each_has_alone(columns: int) -> None:
+    rng = np.random.default_rng(7)
+    sets = rng.normal(size=(40, 12, columns))
+    sets[0] = 2.0  # None of these is below the reference.
+    corner = np.full(columns, 1.0)
+    found = hypervolumes(sets, corner)
+    assert found[0] == 0.0 and (found[1:] > 0).all()
+    assert found.tolist() == [hypervolume(one, corner) for one in sets]
 
 
 def test_known_volumes() -> None:
