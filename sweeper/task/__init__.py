@@ -18,6 +18,7 @@ from sweeper.task.data import (
 )
 from sweeper.task.evaluation import EvaluationSettings, HarnessSettings
 from sweeper.task.model import ALL_LINEAR, FULL_TUNING, ModelSource, Tuning
+from sweeper.task.naming import configuration_name
 from sweeper.task.optimizer import ADAMW, EIGHT_BIT, Feedback, OptimizerSettings, Scheduler
 from sweeper.task.stop_rules import ASSUMPTION, RateLimit, StopRules
 from sweeper.task.trajectory import (
@@ -64,6 +65,7 @@ __all__ = [
     "TrajectoryTask",
     "Tuning",
     "as_written",
+    "configuration_name",
     "equal_parts",
     "from_plain",
     "running_averages",
