@@ -16,7 +16,7 @@ from sweeper.planning.configurations import (
     trajectory_axes,
 )
 from sweeper.planning.order import coverage_order
-from sweeper.planning.packs import AUTO_PACK, Pack, make_packs
+from sweeper.planning.packs import AUTO_PACK, Pack, make_packs, take_pack
 from sweeper.planning.tasks import make_tasks
 from sweeper.planning.trajectories import Accounting, Plan, Trajectory, make_plan
 
@@ -39,5 +39,6 @@ __all__ = [
     "readout_axes",
     "short_hash",
     "steps_of",
+    "take_pack",
     "trajectory_axes",
 ]

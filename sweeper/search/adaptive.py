@@ -1,5 +1,6 @@
 """An adaptive search over a run folder: which settings are suggested, round after round."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -8,16 +9,24 @@ from sweeper.errors import SpecError
 from sweeper.planning import Point, points_of
 from sweeper.search.rounds import already_suggested, append_round, read_rounds
 from sweeper.search.suggest import Observation, next_points
-from sweeper.spec import SweepSpec, parse_spec
+from sweeper.spec import SearchSpec, SweepSpec, parse_spec
 from sweeper.store.folder import RunFolder
 from sweeper.store.records import read_records
 
+GENETIC, BLIND = ("nsga2", "nsga3"), ("qmc", "random")
+"""Samplers that select between whole generations, and those that look at no result."""
+
 
 def suggestions(spec: SweepSpec, folder: RunFolder) -> Iterator[list[Point]]:
-    """Yield all settings suggested so far, once after each round.
+    """Yield all settings suggested so far, whenever there are more, and [] while results must come first.
 
-    The suggestions of earlier drivers are yielded first. A further round is suggested only when the
-    iterator is advanced, from the records that exist then, and is on disk before it is yielded.
+    The suggestions of earlier drivers are yielded first. A further one is on disk before it is yielded.
+
+    Which results a suggestion is made from depends on its number alone: `batch_size` settings are under way
+    at once, and each further one follows when the first of them has ended, in the order of suggestion. It
+    uses the results up to that one, even if later ones are there already. So the spec, the seed and the
+    records determine all suggestions, and which path was faster changes none. GENETIC samplers take
+    whole rounds of `batch_size`; BLIND ones suggest everything at once.
 
     Raises:
         SpecError: `search.warm_start` names a run without usable configurations.
@@ -29,27 +38,60 @@ def suggestions(spec: SweepSpec, folder: RunFolder) -> Iterator[list[Point]]:
     if suggested:
         yield list(suggested)
     earlier = () if search.warm_start is None else warm_start(spec, Path(search.warm_start))
-    while len(suggested) < search.n_trials:
-        count = min(search.batch_size, search.n_trials - len(suggested))
-        observations = [*earlier, *own_observations(spec, folder)]
-        points = next_points(spec, observations, suggested, count, len(read_rounds(folder)))
-        if not points:
-            return
-        append_round(folder, tuple(points))
-        suggested += points
-        yield list(suggested)
+    wanted = search.n_trials
+    while len(suggested) < wanted:
+        ended, before = ended_in_order(spec, folder, suggested), len(suggested)
+        while len(suggested) < wanted:
+            known, count = _turn(search, len(suggested))
+            if known > ended:
+                break
+            observations = [*earlier, *own_observations(spec, folder, known)]
+            count = min(count, wanted - len(suggested))
+            number, running = len(read_rounds(folder)), suggested[known:]
+            points = next_points(spec, observations, suggested, count, number, running)
+            if not points:
+                wanted = len(suggested)
+                break
+            append_round(folder, tuple(points))
+            suggested += points
+        yield list(suggested) if len(suggested) > before else []
+    while ended_in_order(spec, folder, suggested) < len(suggested):
+        yield []
 
 
-def own_observations(spec: SweepSpec, folder: RunFolder) -> Iterator[Observation]:
-    """The observations of the run itself, in the order of the suggestions."""
+def _turn(search: SearchSpec, suggested: int) -> tuple[int, int]:
+    """From how many results the next suggestions are made, and how many there are."""
+    if search.sampler in BLIND:
+        return 0, search.n_trials or 0
+    if search.sampler in GENETIC:
+        return suggested, search.batch_size
+    ahead = search.batch_size - suggested
+    return (0, ahead) if ahead > 0 else (1 - ahead, 1)
+
+
+def ended_in_order(spec: SweepSpec, folder: RunFolder, suggested: Sequence[Point]) -> int:
+    """How many of the first settings have all their records, up to the first one that has not."""
+    keys = {record.key for record in read_records(folder.records).records}
+    for number, point in enumerate(suggested):
+        wanted = ((id_, seed) for id_ in points_of(spec, [point]) for seed in spec.seeds)
+        if not keys.issuperset(wanted):
+            return number
+    return len(suggested)
+
+
+def own_observations(
+    spec: SweepSpec, folder: RunFolder, first: int | None = None
+) -> Iterator[Observation]:
+    """The observations of the run itself in the order of the suggestions, or of its `first` ones."""
     candidates = {
         item.config_id: item
         for item in find_front(read_records(folder.records).records, spec).candidates
     }
-    for index, points in enumerate(read_rounds(folder), start=1):
-        for config_id, point in points_of(spec, points).items():
+    numbered = ((index, p) for index, r in enumerate(read_rounds(folder), start=1) for p in r)
+    for index, point in itertools.islice(numbered, first):
+        for config_id, full in points_of(spec, [point]).items():
             if config_id in candidates:
-                yield Observation(point, index, candidates[config_id])
+                yield Observation(full, index, candidates[config_id])
 
 
 def warm_start(spec: SweepSpec, path: Path) -> Sequence[Observation]:

@@ -1,9 +1,9 @@
 """Which optimizer settings to train next, given what every readout so far has measured.
 
-The first round is spread over the space by a Sobol sequence, because there is nothing to model yet. Later
-ones come from an Optuna sampler. Its study is made anew for each round: every readout of every trained path
-is a finished trial with its constraints, every setting suggested in the same round a running one, so that
-the sampler spreads a round out (`constant_liar`). Same spec and records, same suggestions.
+The first settings are spread over the space by a Sobol sequence, because there is nothing to model yet.
+Later ones come from an Optuna sampler. Its study is made anew each time: every readout of every trained
+path is a finished trial with its constraints, every setting that is still trained a running one, so that
+the sampler spreads out what runs at once (`constant_liar`). Same spec and records, same suggestions.
 """
 
 import itertools
@@ -33,6 +33,9 @@ from sweeper.spec import Axis, SweepSpec
 MAX_ENUMERATED_POINTS = 4096
 """A space with more points than this is treated as if no point could be suggested twice."""
 
+DIGITS = 4
+"""Significant digits of a value that a sampler sees: training in another pack changes the last ones."""
+
 
 class Observation(NamedTuple):
     """What one configuration has measured: the full point, the round that suggested it, the result."""
@@ -48,6 +51,7 @@ def next_points(
     already_suggested: Sequence[Point],
     count: int,
     index: int,
+    running: Sequence[Point] = (),
 ) -> list[Point]:
     """The optimizer settings to train next.
 
@@ -57,7 +61,8 @@ def next_points(
             depend on which worker was first.
         already_suggested: The settings suggested so far; none is suggested twice.
         count: How many are wanted.
-        index: The number of this round, from 0.
+        index: How often settings were suggested before.
+        running: Those of the settings already suggested that have no observation yet.
 
     Returns:
         At most `count` settings: fewer where the space holds no others.
@@ -66,7 +71,7 @@ def next_points(
     seen = {_key(point) for point in already_suggested}
     if spec.search.sampler in ("random", "qmc") or not observations:
         return _spread_points(spec, axes, seen, count)
-    return _sampled_points(spec, axes, observations, seen, count, index)
+    return _sampled_points(spec, axes, observations, seen, count, index, running)
 
 
 class _Scale:
@@ -168,6 +173,7 @@ def _sampled_points(
     seen: set[str],
     count: int,
     index: int,
+    running: Sequence[Point],
 ) -> list[Point]:
     """Suggestions of the sampler; the nearest free setting where one was suggested before."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -182,6 +188,11 @@ def _sampled_points(
     )
     fixed = {name: axes[name].axis.at(0.0) for name in axes if name not in varying}
     space = {name: scale.distribution() for name, scale in varying.items()}
+    rng = np.random.default_rng([spec.search.seed, index])
+    for other in running:  # As if one readout of each was asked for.
+        drawn = {name: scale.axis.at(rng.random()) for name, scale in readouts.items()}
+        params = {n: s.inner({**drawn, **other}[n]) for n, s in varying.items()}
+        study.add_trial(create_trial(state=TrialState.RUNNING, params=params, distributions=space))
     points: list[Point] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -251,7 +262,7 @@ def _trial(
     result = outcome(item.candidate, spec)
     return create_trial(
         state=result.state,
-        values=result.values,
+        values=result.values and [float(f"{value:.{DIGITS}g}") for value in result.values],
         params=params,
         distributions={name: scale.distribution() for name, scale in varying.items()},
         constraints=result.violations,

@@ -2,7 +2,14 @@
 
 from sweeper.spec.axes import Axis
 from sweeper.spec.load import dump_spec, load_spec, parse_spec, spec_hash
-from sweeper.spec.models import SPEC_VERSION, ConstraintSpec, DecideSpec, ObjectiveSpec, SweepSpec
+from sweeper.spec.models import (
+    SPEC_VERSION,
+    ConstraintSpec,
+    DecideSpec,
+    ObjectiveSpec,
+    SearchSpec,
+    SweepSpec,
+)
 from sweeper.spec.references import ReferencePoint, ReferenceSpec
 from sweeper.spec.space import (
     AverageSpec,
@@ -27,6 +34,7 @@ __all__ = [
     "RawAverage",
     "ReferencePoint",
     "ReferenceSpec",
+    "SearchSpec",
     "SweepSpec",
     "dump_spec",
     "load_spec",

@@ -159,7 +159,7 @@ class SearchSpec(SpecModel):
     sampler: Annotated[
         Literal["tpe", "nsga2", "nsga3", "gp", "random", "qmc"], Doc("The sampler of `optuna`.")
     ] = "tpe"
-    batch_size: Annotated[Count, Doc("Suggestions of `optuna` per round.")] = 4
+    batch_size: Annotated[Count, Doc("Suggestions of `optuna` under way at once.")] = 4
     warm_start: Annotated[
         str | None, Doc("Folder of an earlier run that `optuna` learns from.")
     ] = None

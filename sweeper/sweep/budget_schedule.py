@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from sweeper.analysis import find_front
-from sweeper.errors import SweeperError
 from sweeper.estimate import makespan, spent
 from sweeper.planning import Pack, coverage_order
 from sweeper.spec import SweepSpec
@@ -72,6 +71,7 @@ class BudgetSchedule(Schedule):
         whole_rounds: A round is started only if all of it is expected to end in time, in the order of its
             packs: a decision learns nothing from half of one.
         on_end: Called by `close` with what the budget left undone, None where it did not end the phase.
+        ahead: See `Schedule`.
     """
 
     def __init__(
@@ -84,9 +84,9 @@ class BudgetSchedule(Schedule):
         workers: int,
         whole_rounds: bool = False,
         on_end: Callable[[BudgetEnd | None], None] = lambda end: None,
+        ahead: bool = False,
     ) -> None:
-        super().__init__()
-        self._rounds = rounds
+        super().__init__(rounds, ahead)
         self._make = make
         self._account = account
         self._seconds_of = seconds_of
@@ -103,15 +103,11 @@ class BudgetSchedule(Schedule):
         """See `Schedule`."""
         if len(self._running) > self._workers or self.end is not None:
             return None if self.end is None else FINISHED
-        try:
-            while not self._blocks and not self._running:
-                self._blocks = self._laid_out(next(self._rounds))
-        except StopIteration:
-            self.exhausted = True
-            return FINISHED
-        except SweeperError as error:  # Tune would hide its class.
-            self.failure = error
-            return FINISHED
+        if not self._blocks:
+            tasks = self._next_round(bool(self._running))
+            if tasks is None or tasks == FINISHED:
+                return tasks
+            self._blocks = self._laid_out(tasks)
         pack = self._choose()
         if pack is None:
             if self._running:
@@ -132,6 +128,7 @@ class BudgetSchedule(Schedule):
 
     def ended(self, trial_id: str) -> None:
         """Its time is counted, and scales what is expected of the others."""
+        super().ended(trial_id)
         item = self._running.pop(trial_id, None)
         if item is not None:
             elapsed = self._elapsed(item)
@@ -344,13 +341,13 @@ class Phase:
     end: BudgetEnd | None = None
 
     def schedule(
-        self, rounds: Rounds, make: MakePacks, gpus: float, workers: int
+        self, rounds: Rounds, make: MakePacks, gpus: float, workers: int, ahead: bool = False
     ) -> BudgetSchedule:
         """The schedule on a cluster whose trials have so many GPUs and of which so many run at once."""
         self.account.open(gpus, workers)
         whole, spec = self.whole_rounds, self.spec
         made = BudgetSchedule(
-            rounds, make, self.account, self.seconds_of, spec, workers, whole, self._ended
+            rounds, make, self.account, self.seconds_of, spec, workers, whole, self._ended, ahead
         )
         made.learn(self.known)
         return made

@@ -32,6 +32,7 @@ from sweeper.store.retry import with_retry
 from sweeper.sweep.budget_schedule import Phase
 from sweeper.sweep.placement import trial_resources, worker_count
 from sweeper.sweep.ray_sockets import check_socket_path
+from sweeper.sweep.rounds import is_adaptive
 from sweeper.sweep.schedule import RoundSchedule, Schedule
 from sweeper.sweep.trials import (
     RECORDS,
@@ -152,7 +153,8 @@ def drive(
 
     Args:
         rounds: The trajectories of the sweep in the order they should start, round by round. A round is
-            taken from the iterator when all records of the previous rounds are on disk.
+            taken from the iterator when all records of the previous rounds are on disk, or, where the
+            search is adaptive, when a worker has nothing else to do; an empty one means to wait.
         spec: Its `compute` block says what one trial may use and which cluster to join.
         folder: The run folder; the caller holds its lock.
         run: Runs one pack.
@@ -188,15 +190,19 @@ def drive(
 def _unfinished(
     rounds: Iterable[Sequence[TrajectoryTask]], writer: RecordWriter, folder: RunFolder
 ) -> Iterator[list[TrajectoryTask]]:
-    """The unfinished tasks of each round; finished rounds are skipped."""
+    """The tasks of each round that are neither finished nor begun; no round becomes an empty one."""
+    begun: dict[str, TrajectoryTask] = {}
     for tasks in rounds:
         left = []
         for task in tasks:
             if _finished(task, writer):
                 _tidy(folder, task)
-            else:
+            elif _finished(begun.get(task.trajectory_id, task), writer) or (
+                task.trajectory_id not in begun
+            ):
                 left.append(task)
-        if left:
+                begun[task.trajectory_id] = task
+        if left or not tasks:
             yield left
 
 
@@ -286,11 +292,12 @@ def _tune(
     def packed(tasks: Sequence[TrajectoryTask]) -> list[Pack]:
         return make_packs(tasks, spec.compute.adapters_per_trial, workers)
 
-    on_device = map(placed, rounds)
+    on_device, ahead = map(placed, rounds), is_adaptive(spec)
+    at_once = workers if spec.compute.adapters_per_trial == "auto" else 1  # A number is obeyed.
     schedule: Schedule = (
-        RoundSchedule(on_device, packed)
+        RoundSchedule(on_device, packed, at_once, ahead)
         if phase is None
-        else phase.schedule(on_device, packed, resources["GPU"], workers)
+        else phase.schedule(on_device, packed, resources["GPU"], workers, ahead)
     )
     recorder.schedule = schedule
     trainable = tune.with_parameters(PackTrainable, run=run, root=folder)

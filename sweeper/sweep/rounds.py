@@ -1,16 +1,17 @@
 """The rounds of a sweep: one for a grid, several where the search is adaptive or adds seeds."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from sweeper.data.load import pin_revisions
 from sweeper.data.sources import resolve
-from sweeper.planning import Plan, make_plan, make_tasks
+from sweeper.planning import Plan, Point, make_plan, make_tasks
 from sweeper.search.adaptive import suggestions
 from sweeper.search.refine import read_refinements, refined_plans
 from sweeper.search.rounds import already_suggested
 from sweeper.spec import SweepSpec
 from sweeper.store.folder import RunFolder, write_atomic
+from sweeper.store.records import read_records
 from sweeper.task import TrajectoryTask
 
 
@@ -30,7 +31,9 @@ def search_rounds(spec: SweepSpec, folder: RunFolder, plan: Plan) -> Iterator[li
     """The tasks of a sweep, round by round; those of earlier rounds may come again.
 
     A round is decided when the iterator is advanced, from the records that are on disk then, and is on
-    disk itself before it is yielded, together with the number of records that plan.json expects.
+    disk itself before it is yielded, together with the number of records that plan.json expects. An
+    adaptive search may be advanced while earlier rounds still run: a round is empty where some of their
+    records have to come first.
 
     Args:
         spec: The sweep.
@@ -40,17 +43,30 @@ def search_rounds(spec: SweepSpec, folder: RunFolder, plan: Plan) -> Iterator[li
     Raises:
         SpecError, RunFolderError, RecordError: see `suggestions` and `refined_plans`.
     """
-    points = None
-    if spec.search.method == "optuna":
-        for points in suggestions(spec, folder):
-            plan = make_plan(spec, points)
-            _write_accounting(folder, plan)
-            yield tasks_of(plan, spec)
-    else:
+    points: list[Point] | None = None
+    if not is_adaptive(spec):
         yield tasks_of(plan, spec)
+    else:
+        for more in suggestions(spec, folder):
+            if more:
+                points, plan = more, make_plan(spec, more)
+                _write_accounting(folder, plan)
+            yield tasks_of(plan, spec) if more else []
     if spec.search.refine is not None:
         for plans in refined_plans(spec, folder, points):
             yield [task for one in plans for task in tasks_of(one, spec)]
+            while is_adaptive(spec) and not _measured(folder, plans):
+                yield []
+
+
+def is_adaptive(spec: SweepSpec) -> bool:
+    """Whether `search_rounds` may be advanced while a round still runs."""
+    return spec.search.method == "optuna"
+
+
+def _measured(folder: RunFolder, plans: Iterable[Plan]) -> bool:
+    keys = {record.key for record in read_records(folder.records).records}
+    return all(plan.keys() <= keys for plan in plans)
 
 
 def tasks_of(plan: Plan, spec: SweepSpec) -> list[TrajectoryTask]:

@@ -30,7 +30,7 @@ def sweeper(*words: str, code: int = 0) -> str:
 
 
 @pytest.mark.slow
-def test_a_search_runs_in_rounds_continues_and_is_read_like_any_sweep(
+def test_a_search_runs_continues_and_is_read_like_any_sweep(
     tiny_world: World, tmp_path: Path
 ) -> None:
     sweep = tmp_path / "tiny.yaml"
@@ -40,7 +40,7 @@ def test_a_search_runs_in_rounds_continues_and_is_read_like_any_sweep(
     sweeper(*run)
     spec = parse_spec(folder.spec.read_text(encoding="utf-8"))
     asked = already_suggested(folder)
-    assert [len(points) for points in read_rounds(folder)] == [2, 2]
+    assert [len(points) for points in read_rounds(folder)] == [2, 1, 1]
     assert len({point["learning_rate"] for point in asked}) == 4
     records = read_records(folder.records).records
     assert {record.key for record in records} == make_plan(spec, asked).keys()
@@ -49,7 +49,7 @@ def test_a_search_runs_in_rounds_continues_and_is_read_like_any_sweep(
     assert counted["readouts"] == len(records)
     assert counted["notes"] == []
 
-    # As if stopped in the second round: its records and the round itself are made again.
+    # As if stopped at the third suggestion: it, and all after it, are made again.
     first = make_plan(spec, asked[:2]).keys()
     lines = folder.records.read_text(encoding="utf-8").splitlines(keepends=True)
     kept = [line for line, record in zip(lines, records, strict=True) if record.key in first]

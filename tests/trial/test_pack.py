@@ -257,8 +257,10 @@ def test_packs_hold_one_batch_size_and_keep_every_worker_busy(tiny_world: World)
     tasks = tasks_with(tiny_world, batch_size={"values": [4, 8]})
     assert len(tasks) == 8
     assert sizes(tasks, "auto", 1) == [4, 4]
-    assert sizes(tasks, "auto", 2) == [2, 2, 2, 2]
-    assert sizes(tasks, "auto", 3) == [1] * 8
+    assert sizes(tasks, "auto", 2) == [4, 4]
+    assert sizes(tasks[:-1], "auto", 2) == [2, 2, 3]
+    assert sizes(tasks, "auto", 3) == [1, 1, 1, 1, 2, 2]
+    assert sizes(tasks, "auto", 4) == [2, 2, 2, 2]
     assert sizes(tasks, "auto", 100) == [1] * 8
     assert sizes(tasks, 1, 1) == [1] * 8
     assert sizes(tasks, 3, 1) == [2, 2, 2, 2]
