@@ -114,12 +114,13 @@ def varying(candidates: Iterable[Candidate], role: str | None = None) -> tuple[s
 
     `role="candidate"` looks at the points of the space only: controls may vary in other hyperparameters.
     """
-    first: dict[str, str] = {}
+    first: dict[str, Any] = {}
     found: set[str] = set()
     for item in candidates:
         if item.role != BASE_ROLE and role in (None, item.role):
             for name, value in item.config.items():
-                if name not in found and first.setdefault(name, text := repr(value)) != text:
+                known = first.setdefault(name, value)
+                if name not in found and known is not value and repr(known) != repr(value):
                     found.add(name)
     return tuple(name for name in first if name in found)
 

@@ -141,7 +141,7 @@ def _answers(metric: str, records: Sequence[TrialRecord]) -> _Answers | None:
     return _Answers(numerators, np.array(tokens[0], dtype=np.float64), counted=False)
 
 
-def _numbers(values: str | tuple[float, ...]) -> Floats:
+def _numbers(values: str | Sequence[float]) -> Floats:
     if isinstance(values, str):
         return np.frombuffer(values.encode("ascii"), dtype=np.uint8) - np.float64(48)
     return np.array(values, dtype=np.float64)
@@ -159,7 +159,7 @@ def _by_rows(
     if every and again:
         variance = run_variance(tables, paths)
         return lambda weights, rng: all_trained_again_draws(tables, variance, weights, rng)
-    shares = np.array([table.mean(axis=0) for table in tables])
+    shares = np.array([table.mean(axis=0) if len(table) > 1 else table[0] for table in tables])
     below = _denominators([found.denominators for found in answers], shares.shape[1])
     scales = _scales(shares.sum(axis=1) / below.sum(axis=-1), bounded=bounded)
     means = [_seed_means(found) for found in answers]
@@ -202,12 +202,14 @@ def _denominators(below: Sequence[Floats | None], n: int) -> Floats:
 
 
 def _seed_means(found: _Answers) -> tuple[Floats, float]:
-    """The value under each seed, and the variance of one that is due to single rows."""
+    """The value under each seed, and the variance of one that is due to single rows; 0 of one seed."""
     seeds, n = found.numerators.shape
+    if seeds == 1:
+        return np.zeros(1), 0.0
     scaled = found.numerators
     if found.denominators is not None:
         scaled = scaled / found.denominators.mean()
-    within = float(interaction_variance(scaled[None])[0]) if seeds > 1 and n > 1 else 0.0
+    within = float(interaction_variance(scaled[None])[0]) if n > 1 else 0.0
     return scaled.mean(axis=1), within
 
 

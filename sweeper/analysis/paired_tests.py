@@ -1,7 +1,7 @@
 """Two candidates on the same prompts or rows: their difference in a metric, with its interval."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
@@ -239,7 +239,7 @@ def _rows(record: TrialRecord, metric: str) -> Floats | None:
     return rows
 
 
-def numbers(samples: str | tuple[float, ...]) -> Floats:
+def numbers(samples: str | Sequence[float]) -> Floats:
     """Samples as an array of shape (n,)."""
     if isinstance(samples, str):
         return np.frombuffer(samples.encode("ascii"), dtype=np.uint8) - np.float64(ord("0"))

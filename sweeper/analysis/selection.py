@@ -8,7 +8,7 @@ so that configurations that answer alike count as few. It holds whatever the cho
 """
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -30,11 +30,18 @@ from sweeper.stats.runs import run_variance, trained_again_draws
 from sweeper.store.records import Metric
 
 Floats = NDArray[np.float64]
+Places = NDArray[np.int64]
 Levels = tuple[float, float, float]
 
 
 DRAWS = 4000
 """The standard error of a corrected probability is 0.0035 at 0.95."""
+
+FEWEST_DRAWS = 1000
+"""For very many configurations; standard errors are twice those of DRAWS."""
+
+CELLS = 10_000_000
+"""Draws times configurations: above it draws are fewer, and configurations are taken block by block."""
 
 SEED = 20_260_102
 
@@ -106,8 +113,8 @@ class Selection:
 
     def holds(self, candidate: Candidate) -> bool:
         """Whether these weights keep every constraint with its confidence, the correction included."""
-        found = [claim for claim in self.claims(candidate) if claim.scope == "these weights"]
-        return len(found) == len(self._spec.constraints) and all(claim.holds for claim in found)
+        place = self._place.get(candidate.config_id, -1)
+        return all(family.holds(place) for family in self._weights)
 
     @cached_property
     def _weights(self) -> tuple["_Family", ...]:
@@ -128,7 +135,9 @@ class _Family:
         rule: The constraint.
         alone: P of each, shape (m,); NaN where it is not known.
         hopeless: Those that cannot be chosen by luck, shape (m,).
-        luck: How high the rate of each may be, as uniform ranks of joint draws, shape (draws, m).
+        luck: How high the rates of some configurations may be, by their places: uniform ranks of joint
+            draws, shape (draws, places). Asked once for each.
+        block: The most places asked at a time.
         quantiles: The lower end, the middle and the upper end of configuration i's rate at given levels.
     """
 
@@ -138,36 +147,52 @@ class _Family:
         rule: ConstraintSpec,
         alone: Floats,
         hopeless: NDArray[np.bool_],
-        luck: Floats,
+        luck: Callable[[Places], Floats],
+        block: int,
         quantiles: Callable[[int, Levels], Levels],
     ) -> None:
         self._scope, self._rule, self._alone, self._quantiles = scope, rule, alone, quantiles
         known = np.flatnonzero(~np.isnan(alone))
         order = known[np.argsort(-alone[known], kind="stable")]
         self._after = {int(place): rank for rank, place in enumerate(order)}
-        # The luckiest of a configuration and all that look less safe than it and are not hopeless.
-        after = np.where(hopeless, 0.0, luck)[:, order[::-1]]
-        luckiest = np.maximum.accumulate(after, axis=1)[:, ::-1]
-        self._luckiest = np.maximum(luckiest, luck[:, order])
-        within = (self._luckiest <= alone[order]).mean(axis=0)
+        within, self._levels = np.empty(len(order)), np.empty((len(order), 2))
+        before: Floats | float = 0.0
+        for stop in range(len(order), 0, -block):
+            ranks = slice(max(0, stop - block), stop)
+            places = order[ranks]
+            own = luck(places)
+            # The luckiest of a configuration and all that look less safe than it and are not hopeless.
+            after = np.where(hopeless[places], 0.0, own)[:, ::-1]
+            after[:, 0] = np.maximum(after[:, 0], before)
+            after = np.maximum.accumulate(after, axis=1)[:, ::-1]
+            before = after[:, 0].copy()
+            luckiest = np.maximum(after, own)
+            within[ranks] = (luckiest <= alone[places]).mean(axis=0)
+            self._levels[ranks] = np.quantile(luckiest, [_MIDDLE, _OUTER], axis=0).T
         self._corrected = np.minimum.accumulate(within)
 
     def measured(self, place: int) -> bool:
         """Whether P of a configuration is known."""
         return place in self._after
 
+    def holds(self, place: int) -> bool:
+        """Whether P of a configuration is known and at least the required confidence."""
+        return self.measured(place) and self._probability(place) >= self._rule.confidence
+
+    def _probability(self, place: int) -> float:
+        return min(float(self._alone[place]), float(self._corrected[self._after[place]]))
+
     def claim(self, place: int) -> RateClaim:
         """The claim about one configuration."""
-        rank, alone = self._after[place], float(self._alone[place])
-        middle, outer = np.quantile(self._luckiest[:, rank], [_MIDDLE, _OUTER])
+        middle, outer = self._levels[self._after[place]]
         low, rate, high = self._quantiles(place, (1 - _OUTER, float(middle), float(outer)))
         return RateClaim(
             scope=self._scope,
             metric=self._rule.metric,
             limit=self._rule.max,
             confidence=self._rule.confidence,
-            probability=min(alone, float(self._corrected[rank])),
-            alone=alone,
+            probability=self._probability(place),
+            alone=float(self._alone[place]),
             rate=rate,
             interval=Interval(low, high),
         )
@@ -199,9 +224,27 @@ def _weights_family(items: Sequence[Candidate], rule: ConstraintSpec) -> _Family
         [_is_hopeless(metric, rule, len(items)) for _, metric in worst], dtype=np.bool_
     )
     rng = np.random.default_rng(SEED)
-    return _Family(
-        "these weights", rule, alone, hopeless, _luck([row for row, _ in worst], rng), quantiles
-    )
+    texts = [text for text, _ in worst]
+    draws = draws_of(int((~hopeless).sum()))
+    block = CELLS // draws
+    weights: dict[int, Floats] = {}
+    if len(items) <= block:
+        all_luck = _luck(texts, draws, weights, rng)
+        return _Family(
+            "these weights", rule, alone, hopeless, lambda some: all_luck[:, some], block, quantiles
+        )
+
+    def luck(places: Places) -> Floats:
+        """A hopeless one only bears on itself; that of an independent one is no smaller."""
+        some = [None if hopeless[place] else texts[place] for place in places]
+        return _luck(some, draws, weights, rng)
+
+    return _Family("these weights", rule, alone, hopeless, luck, block, quantiles)
+
+
+def draws_of(m: int) -> int:
+    """How many draws of m configurations: DRAWS, fewer where there are very many."""
+    return min(DRAWS, max(FEWEST_DRAWS, CELLS // max(1, m)))
 
 
 def _k(metric: Metric) -> int:
@@ -216,30 +259,39 @@ def _again_family(items: Sequence[Candidate], rule: ConstraintSpec) -> _Family:
     known = [(tables[i], items[i].records[0].trajectory_id) for i in several]
     variance = run_variance([t for t, _ in known if t is not None], [key for _, key in known])
     rng = np.random.default_rng(SEED)
+    draws = draws_of(len(several))
     weights = {
-        n: prompt_weights(n, DRAWS, rng)
+        n: prompt_weights(n, draws, rng)
         for n in sorted({t.shape[1] for t, _ in known if t is not None})
     }
     trajectories = sorted({key for _, key in known})
-    drawn = np.full((DRAWS, len(items)), np.nan)
+    drawn = np.full((draws, len(items)), np.nan)
     for i in several:
         table = tables[i]
         assert table is not None
         shared = weights[table.shape[1]]
         # Configurations read from one trajectory share its runs, and so what is drawn of them.
         runs = np.random.default_rng([SEED, trajectories.index(items[i].records[0].trajectory_id)])
-        drawn[:, i] = trained_again_draws(table, variance, DRAWS, runs, weights=shared)
+        drawn[:, i] = trained_again_draws(table, variance, draws, runs, weights=shared)
     alone = np.full(len(items), np.nan)
     alone[several] = (drawn[:, several] <= rule.max).mean(axis=0)
-    luck = np.zeros(drawn.shape)
-    luck[:, several] = uniform_ranks(drawn[:, several], rng)
+    all_luck = np.zeros(drawn.shape)
+    all_luck[:, several] = uniform_ranks(drawn[:, several], rng)
 
     def quantiles(place: int, levels: Levels) -> Levels:
         low, middle, high = np.quantile(drawn[:, place], levels)
         return float(low), float(middle), float(high)
 
     nobody = np.zeros(len(items), dtype=np.bool_)
-    return _Family("trained again", rule, alone, nobody, luck, quantiles)
+    return _Family(
+        "trained again",
+        rule,
+        alone,
+        nobody,
+        lambda some: all_luck[:, some],
+        CELLS // draws,
+        quantiles,
+    )
 
 
 def _table(item: Candidate, rule: ConstraintSpec) -> Floats | None:
@@ -257,17 +309,21 @@ def _is_hopeless(metric: Metric | None, rule: ConstraintSpec, m: int) -> bool:
     The rate is taken at a lower bound that errs as rarely (Clopper-Pearson's), so that leaving out all such
     configurations changes a corrected probability by at most 2 * HOPELESS.
     """
-    if metric is None:
-        return True
-    k, n, level = _k(metric), metric.n, HOPELESS / m
-    most = largest_passing_count(n, rule.max, rule.confidence)
+    return metric is None or _hopeless(
+        _k(metric), metric.n, rule.max, rule.confidence, HOPELESS / m
+    )
+
+
+@lru_cache(maxsize=65536)
+def _hopeless(k: int, n: int, limit: float, confidence: float, level: float) -> bool:
+    most = largest_passing_count(n, limit, confidence)
     if most is None or k <= most:
         return most is None
     low = beta_quantile(k, n - k + 1.0, level)
     return beta_cdf(n - most, most + 1.0, 1 - low) < level
 
 
-def _worst(item: Candidate, rule: ConstraintSpec) -> tuple[Floats | None, Metric | None]:
+def _worst(item: Candidate, rule: ConstraintSpec) -> tuple[str | None, Metric | None]:
     """The verdicts, where stored, and the count of the run least likely to keep the limit."""
     found = item.measured(rule.metric)
     if len(found) < len(item.records) or any(metric.k is None for metric in found):
@@ -279,20 +335,25 @@ def _worst(item: Candidate, rule: ConstraintSpec) -> tuple[Floats | None, Metric
     samples = item.records[index].samples.get(rule.metric)
     if not isinstance(samples, str) or len(samples) != found[index].n:
         return None, found[index]
-    return numbers(samples), found[index]
+    return samples, found[index]
 
 
-def _luck(rows: Sequence[Floats | None], rng: np.random.Generator) -> Floats:
+def _luck(
+    rows: Sequence[str | None], draws: int, weights: dict[int, Floats], rng: np.random.Generator
+) -> Floats:
     """Uniform ranks of joint draws, shape (draws, m); independent for those without verdicts.
 
-    Verdicts of equally many prompts are of the same prompts in the same order.
+    Verdicts of equally many prompts are of the same prompts in the same order; their `weights`, by how many
+    they are, are drawn where missing.
     """
-    luck = rng.random((DRAWS, len(rows)))
+    luck = rng.random((draws, len(rows)))
     sizes = sorted({len(row) for row in rows if row is not None})
     for n in sizes:
         places = [i for i, row in enumerate(rows) if row is not None and len(row) == n]
-        shares = np.array([rows[i] for i in places])
-        drawn = rate_draws(prompt_weights(n, DRAWS, rng), shares, rng)
+        shares = numbers("".join(row for row in rows if row is not None and len(row) == n))
+        if n not in weights:
+            weights[n] = prompt_weights(n, draws, rng)
+        drawn = rate_draws(weights[n], shares.reshape(len(places), n), rng)
         luck[:, places] = uniform_ranks(drawn, rng)
     return luck
 
