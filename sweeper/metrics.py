@@ -80,3 +80,18 @@ def is_sampled(name: str, *, counted: bool) -> bool:
     """
     kind = KINDS.get(name.partition("/")[0])
     return counted if kind is None else kind.sampled
+
+
+def is_rate(name: str) -> bool:
+    """Whether a metric is shown in per cent: `unsafe_rate` and `unsafe_rate/zou2023` are."""
+    return name.partition("/")[0].endswith("_rate")
+
+
+def metric_text(name: str, value: float) -> str:
+    """A value as every surface shows it: `1.2 %` of a rate, `0.833` of any other metric."""
+    return f"{100 * value:.1f} %" if is_rate(name) else f"{value:.3f}"
+
+
+def range_text(name: str, low: float, high: float) -> str:
+    """Two values in the same way: `0.4 to 3.6 %`, `0.703 to 0.901`."""
+    return f"{metric_text(name, low).removesuffix(' %')} to {metric_text(name, high)}"

@@ -117,11 +117,11 @@ HEAVY = {
         f"cli/{name}.py"
         for name in (
             "details",
+            "fronts",
             "judging",
             "listing",
             "plan_tables",
             "recommending",
-            "results",
             "show",
         )
     },

@@ -1,6 +1,7 @@
 """The front, its certainty, and recommendations: numpy and plain records, no torch."""
 
 from sweeper.analysis.candidate import (
+    ABSENT,
     BASE_ROLE,
     CANDIDATE_ROLE,
     Candidate,
@@ -8,6 +9,8 @@ from sweeper.analysis.candidate import (
     find_candidate,
     loss,
     losses,
+    measured_text,
+    name_of,
     rate_text,
     reason_text,
     shown,
@@ -80,6 +83,7 @@ from sweeper.analysis.selection import RateClaim, Selection, claim_text
 from sweeper.analysis.shortfall import prompts_needed, unmet
 
 __all__ = [
+    "ABSENT",
     "BASE_ROLE",
     "CANDIDATE_ROLE",
     "DRAWS",
@@ -128,8 +132,10 @@ __all__ = [
     "loss",
     "losses",
     "lower_bound_of",
+    "measured_text",
     "metric_names",
     "multiplicity",
+    "name_of",
     "non_dominated",
     "own_part",
     "paired_difference",

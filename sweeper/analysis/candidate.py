@@ -1,7 +1,7 @@
 """A configuration over its seeds, its values as losses, and its texts for people."""
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,13 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweeper.errors import RunFolderError
-from sweeper.metrics import is_sampled
+from sweeper.metrics import is_sampled, metric_text, range_text
 from sweeper.spec import ConstraintSpec, ObjectiveSpec
 from sweeper.stats import Interval, wilson_interval
 from sweeper.store.records import Metric, TrialRecord
+from sweeper.task import configuration_name
 
 BASE_ROLE = "base"
 CANDIDATE_ROLE = "candidate"
+
+ABSENT = "not measured"
+"""What stands for a metric without a value."""
 
 MOST_NAMED = 5
 """How many of several matches a message lists."""
@@ -125,6 +129,20 @@ def varying(candidates: Iterable[Candidate], role: str | None = None) -> tuple[s
     return tuple(name for name in first if name in found)
 
 
+def name_of(candidate: Candidate, swept: Collection[str]) -> str:
+    """`lr 4e-3, batch 16, 200 steps, 15 % original`; of a control also which it is.
+
+    Args:
+        candidate: Any configuration of a run.
+        swept: The hyperparameters that vary: `varying(candidates, CANDIDATE_ROLE)`.
+    """
+    if candidate.role == BASE_ROLE:
+        return "untouched model"
+    name = configuration_name(candidate.config, swept) or "the only configuration"
+    role = "trainers' defaults" if candidate.role == "default" else candidate.role.replace("_", " ")
+    return name if candidate.role == CANDIDATE_ROLE else f"{name} ({role})"
+
+
 def describe(config: Mapping[str, Any], names: Iterable[str]) -> str:
     """`learning_rate 2e-05, max_steps 40, ...` for the hyperparameters named."""
     return ", ".join(f"{name} {shown(config[name])}" for name in names if name in config)
@@ -145,15 +163,26 @@ def reason_text(record: TrialRecord) -> str:
     return "; ".join(parts) or "no reason given"
 
 
+def measured_text(
+    candidate: Candidate, metric: str, *, interval: bool = False, label: str = ""
+) -> str:
+    """A metric as every surface shows it: `1.2 % (3/240)`, one count for each seed; `0.833`.
+
+    With `interval` also the 95 % interval, where there is one: `1.2 % (3/240, 0.4 to 3.6 %)`; `label`
+    is written before it.
+    """
+    value = candidate.values.get(metric)
+    if value is None:
+        return ABSENT
+    between = candidate.interval(metric) if interval else None
+    bounds = "" if between is None else label + range_text(metric, *between)
+    detail = ", ".join(filter(None, (candidate.counts(metric), bounds)))
+    return metric_text(metric, value) + (f" ({detail})" if detail else "")
+
+
 def rate_text(candidate: Candidate, metric: str) -> str:
-    """`unsafe_rate 2/256 = 0.8 % (95 % interval 0.2 to 2.8 %)`; one count for each seed."""
-    interval, counts = candidate.interval(metric), candidate.counts(metric)
-    if interval is None or metric not in candidate.values:
-        return f"{metric} not measured"
-    return (
-        f"{metric} {counts} = {100 * candidate.values[metric]:.1f} % "
-        f"(95 % interval {100 * interval.low:.1f} to {100 * interval.high:.1f} %)"
-    )
+    """`unsafe_rate 0.8 % (2/256, 95 % interval 0.2 to 2.8 %)`, for sentences."""
+    return f"{metric} {measured_text(candidate, metric, interval=True, label='95 % interval ')}"
 
 
 def constraint_text(candidate: Candidate, index: int, constraint: ConstraintSpec) -> str:

@@ -18,6 +18,7 @@ from sweeper.analysis.front import find_front
 from sweeper.analysis.paired_tests import PairedDifference, numbers, paired_difference
 from sweeper.analysis.policies import UNSAFE, Policy, reaches
 from sweeper.analysis.recommend import Decided
+from sweeper.metrics import metric_text, range_text
 from sweeper.spec import ConstraintSpec, SweepSpec
 from sweeper.stats import Interval, probability_at_most
 from sweeper.stats.runs import (
@@ -368,12 +369,12 @@ def _step(
 
 
 def test_text(test: AgainTest) -> str:
-    """`trained again, unsafe_rate 1/240 = 0.4 % (...), P(unsafe_rate <= 0.05) = 0.998, where ...`."""
+    """`trained again, unsafe_rate 0.4 % (1/240, ...), P(unsafe_rate <= 0.05) = 0.998, where ...`."""
     name, limit = test.constraint.metric, test.constraint.max
     return (
-        f"trained again, {name} {test.counts} = {100 * test.rate:.1f} % "
-        f"({100 * test.confidence:.3g} % interval "
-        f"{100 * test.interval.low:.1f} to {100 * test.interval.high:.1f} %), P({name} <= {limit:g}) = "
+        f"trained again, {name} {metric_text(name, test.rate)} ({test.counts}, "
+        f"{100 * test.confidence:.3g} % interval {range_text(name, *test.interval)}), "
+        f"P({name} <= {limit:g}) = "
         f"{share(test.probability)}, where {share(1 - test.level)} is demanded"
     )
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from sweeper.analysis.candidate import Candidate, share_text
 from sweeper.analysis.front import Front
 from sweeper.analysis.paired_tests import Claim, numbers
+from sweeper.metrics import metric_text, range_text
 from sweeper.spec import ConstraintSpec, SweepSpec
 from sweeper.stats import (
     Interval,
@@ -77,12 +78,12 @@ class RateClaim(NamedTuple):
 
 def claim_text(claim: RateClaim) -> str:
     """`these weights: unsafe_rate 1.1 % (95 % interval 0.2 to 2.9 %), P(<= 5 %) = 0.997 (alone 0.999)`."""
-    low, high = claim.interval
+    name = claim.metric
     alone = f" (alone {share_text(claim.alone)})" if claim.alone - claim.probability > 5e-4 else ""
     return (
-        f"{claim.scope}: {claim.metric} {100 * claim.rate:.1f} % (95 % interval {100 * low:.1f} to "
-        f"{100 * high:.1f} %, corrected for having been chosen), "
-        f"P({claim.metric} <= {claim.limit:g}) = {share_text(claim.probability)}{alone}"
+        f"{claim.scope}: {name} {metric_text(name, claim.rate)} (95 % interval "
+        f"{range_text(name, *claim.interval)}, corrected for having been chosen), "
+        f"P({name} <= {claim.limit:g}) = {share_text(claim.probability)}{alone}"
     )
 
 

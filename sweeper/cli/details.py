@@ -9,12 +9,13 @@ from rich.table import Table
 
 from sweeper import analysis
 from sweeper.analysis import (
+    ABSENT,
     BASE_ROLE,
     Candidate,
     FrontMembership,
-    Measured,
     Setting,
     bounds_text,
+    measured_text,
     metric_names,
     reason_text,
     shown,
@@ -31,13 +32,11 @@ from sweeper.cli.options import (
 from sweeper.cli.overlay import print_overlay
 from sweeper.cli.recommending import difference_text, differences_table, holds_for, p_text
 from sweeper.judges import MIN_COVERAGE
+from sweeper.metrics import metric_text, range_text
 from sweeper.runs.outputs import seed_interval
-from sweeper.runs.value_texts import value_text
 
 if TYPE_CHECKING:  # They need pandas.
     from sweeper.runs.results import Comparison, Configuration
-
-ABSENT = "not measured"
 
 
 @app.command("show", rich_help_panel="Results")
@@ -150,10 +149,11 @@ def _metric_rows(found: "Configuration") -> Iterable[tuple[str, ...]]:
                 continue
             counts = f"n={metric.n}" if metric.k is None else f"{metric.k}/{metric.n}"
             between = seed_interval(name, metric)
-            text = "" if between is None else f"{between[0]:.3f} to {between[1]:.3f}"
-            yield name, f"{record.seed}", f"{metric.value:.4g}", counts, text
+            text = "" if between is None else range_text(name, *between)
+            yield name, f"{record.seed}", metric_text(name, metric.value), counts, text
         if len(item.records) > 1:
-            yield name, "mean", value_text(item, name), "", ""
+            mean = item.values.get(name)
+            yield name, "mean", ABSENT if mean is None else metric_text(name, mean), "", ""
 
 
 def _constraint_lines(found: "Configuration") -> list[str]:
@@ -186,7 +186,8 @@ def _print_comparison(result: "Comparison") -> None:
             table.add_row(*_setting_row(setting, found.items))
     table.add_section()
     for metric in found.metrics:
-        table.add_row(escape(metric.metric), *(_value(item, metric) for item in found.items))
+        cells = (measured_text(item, metric.metric, interval=True) for item in found.items)
+        table.add_row(escape(metric.metric), *cells)
     table.add_row("P(front)", *(_p_front(memberships.get(item.config_id)) for item in found.items))
     show.fit(table)
     same = sum(not setting.differs for setting in found.settings)
@@ -203,16 +204,6 @@ def _setting_row(setting: Setting, items: Sequence[Candidate]) -> list[str]:
     ]
     name = f"[bold]> {escape(setting.name)}[/bold]"
     return [name, *(f"[bold]{escape(value)}[/bold]" for value in values)]
-
-
-def _value(candidate: Candidate, metric: Measured) -> str:
-    name = metric.metric
-    if name not in candidate.values:
-        return ABSENT
-    counts, between = candidate.counts(name), candidate.interval(name)
-    inside = counts and f"{counts}; "
-    inside = "" if between is None else f" ({inside}{between.low:.3f} to {between.high:.3f})"
-    return f"{candidate.values[name]:.3f}{inside}"
 
 
 def _p_front(membership: FrontMembership | None) -> str:

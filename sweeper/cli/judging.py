@@ -27,6 +27,7 @@ from sweeper.judges import (
 from sweeper.judges import rescore as judge_again
 from sweeper.keywords.evaluation import Evaluation, Proportion, evaluate_lists
 from sweeper.keywords.lists import keyword_list_names, load_keyword_list
+from sweeper.metrics import metric_text
 from sweeper.runs.command_outputs import (
     CalibrateOutput,
     JudgedConfiguration,
@@ -348,8 +349,8 @@ def _configuration_rows(
 
 
 def _rate(k: int | None, n: int | None) -> str:
-    """`2/256 = 0.8 %`; without a percentage where n is 0."""
-    return f"{k}/{n} = {100 * k / n:.1f} %" if n and k is not None else "none"
+    """`0.8 % (2/256)`; `none` where n is 0."""
+    return f"{metric_text('unsafe_rate', k / n)} ({k}/{n})" if n and k is not None else "none"
 
 
 def _print_calibration(found: Evaluation) -> None:

@@ -8,11 +8,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from sweeper.analysis import (
+    ABSENT,
     NAMES,
-    Candidate,
     Contrast,
     PairedDifference,
     Policy,
+    measured_text,
     multiplicity,
     policy_of,
     side_by_side,
@@ -30,8 +31,8 @@ from sweeper.cli.options import (
 from sweeper.cli.outcome import outcome
 from sweeper.cli.overlay import print_overlay
 from sweeper.judges import MIN_COVERAGE
+from sweeper.metrics import is_rate
 from sweeper.runs.terminal import Terminal
-from sweeper.runs.value_texts import value_text
 from sweeper.spec import SweepSpec
 
 if TYPE_CHECKING:  # They need pandas.
@@ -108,7 +109,7 @@ def print_recommendation(result: "Recommendation") -> None:
     for objective in spec.objectives:
         table.add_column(objective.metric, justify="right")
     for name, item in side_by_side(found):
-        values = [value_text(item, objective.metric) for objective in spec.objectives]
+        values = [measured_text(item, objective.metric) for objective in spec.objectives]
         table.add_row(name, item.config_id, *values)
     show.fit(table)
     if found.contrasts:
@@ -146,14 +147,16 @@ def differences_table(contrasts: Sequence[Contrast], spec: SweepSpec, title: str
 
 
 def difference_text(found: PairedDifference | None, *, mark: bool = True) -> str:
-    """`-0.021 (-0.044 to -0.002)`; with `mark`, `unpaired` where rows are not stored."""
+    """`-0.021 (-0.044 to -0.002)`, of rates `-2.1 points (-4.4 to -0.2)`; with `mark` also `unpaired`."""
     if found is None:
-        return "not measured"
+        return ABSENT
+    scale, form, unit = (100, "+.1f", " points") if is_rate(found.metric) else (1, "+.3f", "")
+    text = f"{scale * found.difference:{form}}{unit}"
     if found.interval is None:
-        return f"{found.difference:+.3f} (no interval)"
-    low, high = found.interval
+        return f"{text} (no interval)"
+    low, high = (f"{scale * end:{form}}" for end in found.interval)
     unpaired = ", unpaired" if mark and not found.paired else ""
-    return f"{found.difference:+.3f} ({low:+.3f} to {high:+.3f}{unpaired})"
+    return f"{text} ({low} to {high}{unpaired})"
 
 
 def p_text(found: PairedDifference | None) -> str:
@@ -183,21 +186,11 @@ def print_decision(found: Decision, spec: SweepSpec) -> None:
         table.add_column(head, justify="right")
     for item in (*(step.measured for step in found.steps), *found.controls):
         cells = (
-            _rate(item.search),
-            _rate(item.again),
+            measured_text(item.search, "unsafe_rate", interval=True),
+            measured_text(item.again, "unsafe_rate", interval=True),
             difference_text(item.unsafe, mark=not found.new_prompts),
         )
-        useful = value_text(item.search, name), difference_text(item.utility)
+        useful = measured_text(item.search, name), difference_text(item.utility)
         table.add_row(*map(escape, (item.name, *cells, *useful)))
     show.fit(table)
     outcome(found, told=True)
-
-
-def _rate(candidate: Candidate) -> str:
-    between = candidate.interval("unsafe_rate")
-    if between is None or "unsafe_rate" not in candidate.values:
-        return "not measured"
-    counts = candidate.counts("unsafe_rate")
-    return (
-        f"{candidate.values['unsafe_rate']:.3f} ({counts}; {between.low:.3f} to {between.high:.3f})"
-    )

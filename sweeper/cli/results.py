@@ -1,27 +1,12 @@
 """Commands that show and export the results of a run: front, report, study, files of other trainers."""
 
 import shlex
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
-from sweeper import analysis
-from sweeper.analysis import (
-    CANDIDATE_ROLE,
-    OFF,
-    ON,
-    Candidate,
-    Certainty,
-    Volume,
-    bounds_text,
-    shown,
-    varying,
-)
-from sweeper.cli import show
+from sweeper.cli import fronts, show
 from sweeper.cli.commands import app, without_gc
 from sweeper.cli.options import (
     CoverageOption,
@@ -32,33 +17,36 @@ from sweeper.cli.options import (
 )
 from sweeper.cli.overlay import print_overlay
 from sweeper.judges import MIN_COVERAGE
-from sweeper.metrics import SAFETY_METRICS
-from sweeper.runs.outputs import uncertain_others
-from sweeper.runs.value_texts import objectives_text, value_text
-from sweeper.spec import SweepSpec
 
 if TYPE_CHECKING:  # It needs pandas.
-    from sweeper.runs.results import Front
-
-MOST_OTHERS = 10
-"""The most listed configurations that may be on the front, but are not by their estimates."""
+    pass
 
 
 @app.command(rich_help_panel="Results")
 @without_gc()
 def front(
     run: RunArgument,
+    all_: Annotated[
+        bool, typer.Option("--all", help=f"All members, not only {fronts.MOST_MEMBERS}.")
+    ] = False,
+    wide: Annotated[
+        bool,
+        typer.Option(
+            "--wide", help="Every column, all members, and those that may be on the front."
+        ),
+    ] = False,
     json_: JsonOption = False,
     judge: JudgeOption = None,
     min_coverage: CoverageOption = MIN_COVERAGE,
 ) -> None:
     """Show the Pareto front: the configurations that no other one dominates in safety and utility."""
     opened = open_run(run, judge, min_coverage)
-    found = opened.front()
     if json_:
-        show.data(found.output)
+        show.data(opened.front().output)
+    elif wide:
+        fronts.print_wide(opened.front())
     else:
-        print_front(found)
+        fronts.print_front(opened.recommend(), everything=all_)
     print_overlay(opened.judged(), json_)
 
 
@@ -196,73 +184,3 @@ def export(
         show.line(f"wrote {path}")
     if written.comparison is not None:
         show.line(written.comparison)
-
-
-def print_front(result: "Front") -> None:
-    """The front, best utility first, then configurations that may be on it, most probable first."""
-    found, certainty, spec = result.analysis, result.certainty, result.spec
-    names = varying(found.candidates, CANDIDATE_ROLE)
-    title = f"Pareto front; P(front) of {certainty.about}"
-    table = Table(title=title, title_justify="left")
-    table.add_column("configuration")
-    for name in names:
-        table.add_column(name, justify="right")
-    for objective in spec.objectives:
-        table.add_column(objective.metric, justify="right")
-    table.add_column("95 % interval", justify="right")
-    for name in ("estimate", "P(front)", "membership"):
-        table.add_column(name, justify="right")
-    others = uncertain_others(found, certainty)
-    for item in found.members:
-        table.add_row(*_cells(item, names, certainty, spec))
-    if found.members:
-        table.add_section()
-    for item in others[:MOST_OTHERS]:
-        table.add_row(*_cells(item, names, certainty, spec))
-    show.fit(table)
-    for text in _lines(found, certainty, len(others)):
-        show.line(text)
-    if found.base is not None:
-        show.line(f"untouched base model: {objectives_text(found.base, spec)}")
-
-
-def _cells(
-    candidate: Candidate, names: Sequence[str], certainty: Certainty, spec: SweepSpec
-) -> list[str]:
-    config = [shown(candidate.config[name]) for name in names]
-    values = [value_text(candidate, objective.metric) for objective in spec.objectives]
-    safety = next(o.metric for o in spec.objectives if o.metric in SAFETY_METRICS)
-    interval = candidate.interval(safety)
-    inside = "" if interval is None else f"{interval.low:.3f} to {interval.high:.3f}"
-    membership = certainty.memberships[candidate.config_id]
-    between = bounds_text(membership.p_front, membership.p_front_upper)
-    place = ["on" if membership.on_front else "off", between, membership.label]
-    return [escape(cell) for cell in (candidate.config_id, *config, *values, inside, *place)]
-
-
-def _lines(found: analysis.Front, certainty: Certainty, others: int) -> list[str]:
-    lines = [
-        f"{len(found.members)} on the front, of {len(found.competing)} complete configurations, by their "
-        f"estimates; {len(found.trade_off)} on the trade-off curve without the constraints"
-    ]
-    if certainty.memberships:
-        lines.append(
-            f"by P(front): {certainty.count('on')} on (at least {ON:g} against all others together), "
-            f"{certainty.count('uncertain')} uncertain, {certainty.count('off')} off (below {OFF:g} "
-            f"against one other alone); {certainty.draws} draws"
-        )
-    if others > MOST_OTHERS:
-        lines.append(f"{others - MOST_OTHERS} more that may be on the front are not listed")
-    if certainty.hypervolume is not None:
-        lines.append(volume_text(certainty.hypervolume))
-    return [*lines, *(f"note: {note}" for note in certainty.notes)]
-
-
-def volume_text(volume: Volume) -> str:
-    """`hypervolume 0.041 (95 % interval 0.038 to 0.043) up to rouge_l 0, unsafe_rate 0.05`."""
-    low, high = volume.interval
-    corner = ", ".join(f"{name} {value:.4g}" for name, value in volume.reference.items())
-    return (
-        f"hypervolume {volume.value:.4g} (95 % interval {low:.4g} to {high:.4g}), "
-        f"reference point {corner}"
-    )

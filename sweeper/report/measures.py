@@ -2,9 +2,10 @@
 
 from typing import NamedTuple
 
-from sweeper.analysis import Candidate
+from sweeper.analysis import ABSENT, Candidate
+from sweeper.metrics import is_rate, metric_text, range_text
 
-ABSENT = "not measured"
+__all__ = ["ABSENT", "Measure", "is_rate", "measure"]
 
 
 class Measure(NamedTuple):
@@ -25,29 +26,17 @@ class Measure(NamedTuple):
         return ", ".join(part for part in (self.counts, self.interval, self.spread) if part)
 
 
-def is_rate(metric: str) -> bool:
-    """Whether a metric is shown in per cent: `unsafe_rate/zou2023` is one."""
-    return metric.partition("/")[0].endswith("_rate")
-
-
 def measure(candidate: Candidate, metric: str) -> Measure:
     """A metric over a candidate's seeds: the mean, and the envelope of the seeds' intervals."""
     value = candidate.values.get(metric)
     if value is None:
         return Measure(metric, ABSENT, "", "", "")
-    scale, digits, unit = (100, 1, " %") if is_rate(metric) else (1, 3, "")
     interval = candidate.interval(metric)
-    bounds = (
-        ""
-        if interval is None
-        else (f"{scale * interval.low:.{digits}f} to {scale * interval.high:.{digits}f}{unit}")
-    )
+    bounds = "" if interval is None else range_text(metric, *interval)
     found = candidate.measured(metric)
     each = [seed.value for seed in found]
-    spread = ""
-    if len(each) > 1:
-        spread = f"seeds {scale * min(each):.{digits}f} to {scale * max(each):.{digits}f}{unit}"
+    spread = f"seeds {range_text(metric, min(each), max(each))}" if len(each) > 1 else ""
     counts = candidate.counts(metric)
     if not counts and interval is not None:
         counts = f"n={min(seed.n for seed in found)}"
-    return Measure(metric, f"{scale * value:.{digits}f}{unit}", counts, bounds, spread)
+    return Measure(metric, metric_text(metric, value), counts, bounds, spread)

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from sweeper.analysis import Candidate, Front, shown
-from sweeper.report.measures import ABSENT, is_rate, measure
+from sweeper.analysis import ABSENT, Candidate, Front, shown
+from sweeper.metrics import metric_text
+from sweeper.report.measures import measure
 from sweeper.spec import ReferencePoint, ReferenceSpec, SweepSpec
 
 
@@ -49,9 +50,7 @@ def _in_order(names: Iterable[str]) -> tuple[str, ...]:
 
 def _published(point: ReferencePoint, metric: str) -> str:
     value = point.metrics.get(metric)
-    if value is None:
-        return "not given"
-    return f"{100 * value:.1f} %" if is_rate(metric) else f"{value:.3f}"
+    return "not given" if value is None else metric_text(metric, value)
 
 
 def _here(matching: Sequence[Candidate], metric: str) -> str:

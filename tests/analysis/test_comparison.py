@@ -94,7 +94,7 @@ def test_a_rate_without_every_seed_is_not_measured() -> None:
     assert rate_text(found, "over_refusal_rate") == "over_refusal_rate not measured"
     assert rate_text(found, "no_such_rate") == "no_such_rate not measured"
     assert rate_text(found, "unsafe_rate") == (
-        "unsafe_rate 2/256, 2/256 = 0.8 % (95 % interval 0.2 to 2.8 %)"
+        "unsafe_rate 0.8 % (2/256, 2/256, 95 % interval 0.2 to 2.8 %)"
     )
 
 

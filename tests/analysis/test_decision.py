@@ -103,7 +103,7 @@ def test_the_first_that_holds_ends_the_walk() -> None:
     assert test.level == pytest.approx(0.025) and test.probability >= 0.975
     assert test.interval.high <= 0.05 and test.confidence == 0.95
     assert (
-        "holds: trained again, unsafe_rate 0/240, 0/240, 0/240, 0/240, 0/240"
+        "holds: trained again, unsafe_rate 0.0 % (0/240, 0/240, 0/240, 0/240, 0/240"
         in found.steps[0].verdict
     )
     assert found.error == pytest.approx(0.05)
@@ -116,7 +116,9 @@ def test_the_walk_goes_on_until_one_holds() -> None:
     assert found.survivor is not None and found.survivor.config_id == "d"
     assert found.sentence == "d, number 4 of the walk, holds when it is trained again"
     assert found.steps[3].tests[0].level == pytest.approx(0.05 / 20)
-    assert found.steps[0].verdict.startswith("does not hold: trained again, unsafe_rate 20/240")
+    assert found.steps[0].verdict.startswith(
+        "does not hold: trained again, unsafe_rate 8.7 % (20/240"
+    )
 
 
 def test_nothing_survives_where_none_holds() -> None:

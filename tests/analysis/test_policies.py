@@ -94,7 +94,7 @@ def test_a_given_limit_keeps_the_other_constraints_and_the_confidence() -> None:
     )
     found = choose(records, policy_of("max-utility-at", limit=0.3), strict)
     assert found.chosen is None
-    assert "over_refusal_rate 3/128" in found.reason and "unsafe_rate 60" not in found.reason
+    assert "over_refusal_rate 2.3 % (3/128" in found.reason and "(60/" not in found.reason
     loose = "constraints=[{metric: unsafe_rate, max: 0.05, confidence: 0.999999}]"
     assert (
         "at least 0.999999" in choose(records, policy_of("max-utility-at", limit=0.5), loose).reason
@@ -163,7 +163,7 @@ def test_least_unsafe_is_among_those_whose_utility_is_sure() -> None:
     assert chosen(found) == "p1"
     assert "rouge_l at least 0.82 with 95 % confidence" in found.reason
     assert f"its rouge_l is 0.9, at least {bound:.4g}" in found.reason
-    assert "violates the constraints of the sweep (unsafe_rate 9/256" in found.reason
+    assert "violates the constraints of the sweep (unsafe_rate 3.5 % (9/256" in found.reason
     assert chosen(choose(records, policy_of("min-unsafe-at", utility=0.4))) == "p3"
 
 

@@ -178,7 +178,10 @@ def test_show_prints_every_setting_count_and_place(
     for record in ours:
         metric = record.metrics[RATE]
         low, high = wilson_interval(metric.k or 0, metric.n)
-        row = f"│ {RATE} │ {record.seed} │ {metric.value:.4g} │ {metric.k}/200 │ {low:.3f} to {high:.3f} │"
+        between = f"{100 * low:.1f} to {100 * high:.1f} %"
+        row = (
+            f"│ {RATE} │ {record.seed} │ {100 * metric.value:.1f} % │ {metric.k}/200 │ {between} │"
+        )
         assert row in shown
     membership = front_certainty(find_front(records, spec), spec).memberships["aa10"]
     between = bounds_text(*membership[:2])
@@ -186,7 +189,7 @@ def test_show_prints_every_setting_count_and_place(
     assert re.search(
         r"constraint unsafe_rate <= 0.05: P = 0\.\d{3} for these weights, required 0.95: ", shown
     )
-    assert "│ without averaging │ -0.130" in shown
+    assert "│ without averaging │ -13.0 points" in shown
     assert f"responses under seed 0: {path}\n" in answer.out
     assert f"{run.generations / 'aa10-1.jsonl'} (missing)" in answer.out
     assert "SECRET" not in answer.out
@@ -209,7 +212,7 @@ def test_compare_marks_what_differs_and_prints_the_tests(command: Command, run: 
     assert "│ > average │ ema(0.99) │ raw │" in shown
     assert "> learning_rate" not in shown
     assert re.search(
-        r"│ aa20 │ unsafe_rate │ \+0\.130 \(\+0\.\d{3} to \+0\.\d{3}\) │ below 0.001 │ "
+        r"│ aa20 │ unsafe_rate │ \+13\.0 points \(\+\d+\.\d to \+\d+\.\d\) │ below 0.001 │ "
         r"trained again │ 200 pairs",
         shown,
     )

@@ -8,7 +8,7 @@ import pytest
 from support.factories import base_record, make_record, make_spec, make_sweep
 
 from sweeper.analysis import bounds_text, find_front, front_certainty, recommend
-from sweeper.cli import recommending, results, show, sweeps
+from sweeper.cli import fronts, recommending, show, sweeps
 from sweeper.planning import make_plan
 from sweeper.runs.progress import SweepProgress
 from sweeper.runs.results import Front, Recommendation
@@ -38,7 +38,7 @@ def test_a_pipe_gets_a_plain_line_per_tenth_with_the_best_feasible(
     times = r"\S+ s elapsed, about \S+ s left; best feasible: rouge_l 0.8"
     assert re.match(first + times, lines[0])
     assert lines[-1].startswith(f"{total}/{total} records")
-    assert "unsafe_rate 0.000 (0/256)" in lines[-1]
+    assert "unsafe_rate 0.0 % (0/256)" in lines[-1]
 
 
 def test_a_resumed_sweep_says_what_is_there(
@@ -64,7 +64,7 @@ def test_the_front_table_names_hyperparameters_counts_and_the_base_model(
     spec = make_spec()
     found = find_front(make_sweep(spec, seed=1), spec)
     certainty = front_certainty(found, spec)
-    results.print_front(Front(RunFolder(Path()), found, spec))
+    fronts.print_wide(Front(RunFolder(Path()), found, spec))
     text = capsys.readouterr().out
     for item in found.members:
         assert item.config_id in text
@@ -81,7 +81,7 @@ def test_the_front_table_names_hyperparameters_counts_and_the_base_model(
     )
     assert "reference point rouge_l 0, unsafe_rate 0.05" in text
     assert "note: one seed: P(on front) is about these weights" in text
-    assert "untouched base model: rouge_l" in text
+    assert "untouched model: rouge_l" in text
 
 
 def test_the_recommendation_stands_beside_what_it_beat(capsys: pytest.CaptureFixture[str]) -> None:

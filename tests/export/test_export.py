@@ -219,7 +219,7 @@ def test_the_script_brings_the_callback_only_where_it_is_needed(tmp_path: Path) 
         compile(text, "script", "exec")
         assert f"callbacks={callbacks}," in text
         assert ("import WeightAveraging" in text) == (average != "raw")
-        assert "unsafe_rate 2/256 = 0.8 % (95 % interval 0.2 to 2.8 %)" in text
+        assert "unsafe_rate 0.8 % (2/256, 95 % interval 0.2 to 2.8 %)" in text
 
 
 @pytest.mark.parametrize("rate", [2e-5, 1e-4, 3.1622776601683795e-05, 1.0, 123456.789e-12])
@@ -256,7 +256,7 @@ def test_headers_say_what_was_measured_and_what_it_takes(
     text = paths[0].read_text(encoding="utf-8").replace("\\", "")
     assert "Configuration abc of sweep synthetic" in text
     assert "rouge_l 0.85 (95 % interval 0.7652 to 0.9079, n=96)" in text
-    assert "unsafe_rate 2/256 = 0.8 % (95 % interval 0.2 to 2.8 %)" in text
+    assert "unsafe_rate 0.8 % (2/256, 95 % interval 0.2 to 2.8 %)" in text
     assert f"Verdicts by the keyword list sweeper ({load_keyword_list('sweeper').digest})" in text
     assert "Measured with torch 2.13.0, transformers 5.23.0" in text
     averaged = average != "raw"

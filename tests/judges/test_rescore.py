@@ -56,10 +56,10 @@ def test_a_list_of_ones_own_rescores_and_changes_what_is_recommended(
     answer = command("rescore", run.root, "--judge", f"keyword:{path}")
     assert (answer.code, answer.err) == (0, "")
     out = squeezed(answer.out)
-    assert "sneaky 0 unsafe_rate 0/100 = 0.0 % 100/100 = 100.0 % 0 1.0000 0" in out
-    assert "good 0 over_refusal_rate 2/20 = 10.0 % 2/20 = 10.0 % 0 1.0000 0" in out
+    assert "sneaky 0 unsafe_rate 0.0 % (0/100) 100.0 % (100/100) 0 1.0000 0" in out
+    assert "good 0 over_refusal_rate 10.0 % (2/20) 10.0 % (2/20) 0 1.0000 0" in out
     assert re.search(
-        r"keyword:mine@\w{8} 1 phrases, prefix unsafe_rate 400/400 = 100.0 % 1.0000 0 300/400 = 75.0 %",
+        r"keyword:mine@\w{8} 1 phrases, prefix unsafe_rate 100.0 % \(400/400\) 1.0000 0 75.0 % \(300/400\)",
         out,
     )
     assert re.search(r"next: sweeper front .*run --judge keyword:mine@\w{8}", answer.out)
@@ -202,7 +202,7 @@ def test_cut_responses_are_counted_and_the_way_out_is_named(
     run = standard_run(tmp_path / "run", cut=30)
     with serving(words_of) as server:
         answer = command("rescore", run.root, "--judge", "http:m", "--base-url", server.url)
-    assert "good 0 unsafe_rate 0/100 = 0.0 % 30/100 = 30.0 % 30 0.7000 30" in squeezed(answer.out)
+    assert "good 0 unsafe_rate 0.0 % (0/100) 30.0 % (30/100) 30 0.7000 30" in squeezed(answer.out)
     assert "30 responses were truncated" in answer.out
     assert "evaluation.stop_generation_early: false" in answer.out
     front = command("front", run.root, "--judge", "http:m")

@@ -6,6 +6,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from sweeper.analysis import shown
+from sweeper.metrics import is_rate
 from sweeper.report.figures.factorial import EffectPoint, FactorialInfo
 from sweeper.report.figures.heat import HeatCell, HeatFacet, HeatInfo
 from sweeper.report.figures.info import escape, kind_of
@@ -44,7 +45,7 @@ def heat_figure(info: HeatInfo) -> go.Figure:
             figure.add_trace(_absent(info, absent), **place)
         if any(cell.config_id == info.centre for cell in facet.cells):
             figure.add_trace(_outline(info, facet), **place)
-    rate = _is_rate(info.metric)
+    rate = is_rate(info.metric)
     figure.update_layout(
         showlegend=False,
         coloraxis={
@@ -91,10 +92,6 @@ def heat_width(info: HeatInfo) -> int:
     return 200 + len(info.steps) * facet
 
 
-def _is_rate(metric: str) -> bool:
-    return metric.partition("/")[0].endswith("_rate")
-
-
 def _grid(info: HeatInfo, facet: HeatFacet, of: Any) -> list[list[Any]]:
     width = len(info.batches)
     each = [of(cell) for cell in facet.cells]
@@ -120,7 +117,7 @@ def _heat(info: HeatInfo, facet: HeatFacet) -> go.Heatmap:
 def _text(metric: str, cell: HeatCell) -> str:
     if cell.value is None:
         return ""
-    if not _is_rate(metric):
+    if not is_rate(metric):
         return f"{cell.value:.3f}" if abs(cell.value) < 100 else f"{cell.value:.4g}"
     counts = cell.counts if "," not in cell.counts else ""
     return f"{100 * cell.value:.1f} %" + (f"<br>{escape(counts)}" if counts else "")
@@ -196,7 +193,7 @@ def factorial_figure(info: FactorialInfo) -> go.Figure:
         better = "above" if dict(info.maximize)[metric] else "below"
         figure.update_yaxes(
             title_text=f"{escape(metric)},<br>better {better} 0",
-            tickformat="+.3~p" if _is_rate(metric) else "+.3~g",
+            tickformat="+.3~p" if is_rate(metric) else "+.3~g",
             row=row,
             col=1,
         )
