@@ -44,16 +44,8 @@ def decision_cost(plan: Plan, spec: SweepSpec, cost: Estimate | None) -> Decisio
     """
     if not spec.decide or not spec.constraints:
         return None
-    cost = (
-        None if cost is None else replace(cost, tokens=_tokens(spec, spec.decide.rows, cost.tokens))
-    )
-    paths = [
-        item
-        for item in plan.trajectories
-        if item.seed == spec.seeds[0] and any(c.role == "candidate" for c in item.configurations)
-    ]
-    paths.sort(key=lambda item: -item.steps * item.settings.batch_size)
-    seeds, old = spec.decide.seeds, len(spec.seeds)
+    cost, seeds, old = _of_decision(spec, cost), spec.decide.seeds, len(spec.seeds)
+    paths = _paths(plan, spec)
     each = [_walk([(path, seeds), (path, old)], cost) for path in paths]
     all_tested = [(path, seeds) for path in paths[: spec.decide.candidates]]
     longest = _walk([*all_tested, (paths[0], old)], cost)
@@ -66,6 +58,31 @@ def decision_cost(plan: Plan, spec: SweepSpec, cost: Estimate | None) -> Decisio
         fmean(sums) if sums else None,
     )
     return DecisionCost(first, longest)
+
+
+def dearest_first(plan: Plan, spec: SweepSpec, cost: Estimate) -> WalkCost | None:
+    """The `first` of `decision_cost` if it is on the path that takes longest; None without a decision."""
+    if not spec.decide or not spec.constraints:
+        return None
+    rounds = [(_paths(plan, spec)[0], seeds) for seeds in (spec.decide.seeds, len(spec.seeds))]
+    return _walk(rounds, _of_decision(spec, cost))
+
+
+def _paths(plan: Plan, spec: SweepSpec) -> list[Trajectory]:
+    """Those that candidates are read from, the longest first."""
+    paths = [
+        item
+        for item in plan.trajectories
+        if item.seed == spec.seeds[0] and any(c.role == "candidate" for c in item.configurations)
+    ]
+    return sorted(paths, key=lambda item: -item.steps * item.settings.batch_size)
+
+
+def _of_decision(spec: SweepSpec, cost: Estimate | None) -> Estimate | None:
+    """The estimate with the prompts of the decision."""
+    if cost is None or not spec.decide:
+        return None
+    return replace(cost, tokens=_tokens(spec, spec.decide.rows, cost.tokens))
 
 
 def _tokens(spec: SweepSpec, rows: int | None, tokens: Tokens) -> Tokens:

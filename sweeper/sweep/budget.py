@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from sweeper.errors import RunFolderError
 from sweeper.estimate import Estimate, duration_text, spent
-from sweeper.estimate.decision_cost import decision_cost
+from sweeper.estimate.decision_cost import dearest_first
 from sweeper.estimate.estimate import task_seconds
 from sweeper.planning import Plan
 from sweeper.spec import SweepSpec
@@ -25,8 +25,16 @@ MARGIN = 0.02
 """A search starts nothing that is expected to end in this last share of its budget: what takes a little
 longer than expected still ends in time."""
 
+STOP_SECONDS = 10.0
+"""So long Ray waits for a trial that is stopped in the middle of a step; it is the trial's time."""
+
+ALONE = 1.25
+"""So much longer than by what was measured in the search the decision is expected to take: in the search
+paths train and answer together."""
+
 MOST_RESERVE = 0.5
-"""At most this share of a budget is kept back for the decision."""
+"""At most this share of a budget is kept back for the decision: a bound on what a pessimistic estimate
+costs the search. Where the whole budget would not pay for it, nothing is."""
 
 Clock = Callable[[], float]
 PathCost = Callable[[TrajectoryTask], float]
@@ -87,11 +95,6 @@ class Used:
     estimated_seconds: float = 0.0
     start_seconds: float = 0.0
 
-    @property
-    def scale(self) -> float:
-        """Measured over estimated time; 1 before anything has ended."""
-        return self.measured_seconds / self.estimated_seconds if self.estimated_seconds else 1.0
-
 
 def read_used(folder: RunFolder) -> Used:
     """What earlier starts of a run have used; of starts without a budget, what their records say.
@@ -126,13 +129,14 @@ class PlannedCosts(NamedTuple):
 def planned_costs(plan: Plan, spec: SweepSpec, cost: Estimate) -> PlannedCosts:
     """What a budget needs of the estimate of a sweep.
 
-    The decision is expected to end with its first configuration: one path under the new seeds and the old.
+    The decision is expected to end with its first configuration: one path, of all the one that takes
+    longest, under the new seeds and the old.
     """
-    decision = decision_cost(plan, spec, cost)
+    first = dearest_first(plan, spec, cost)
     reserve, start = NO_RESERVE, cost.rates.startup_seconds
-    if decision is not None:
-        worker, wall = decision.first.worker_seconds or 0.0, decision.first.seconds or 0.0
-        reserve = Reserve(worker - cost.workers * start, wall - start, start)
+    if first is not None:
+        worker = (first.worker_seconds or 0.0) - cost.workers * start
+        reserve = Reserve(ALONE * worker, ALONE * ((first.seconds or 0.0) - start), start)
     return PlannedCosts(partial(task_seconds, rates=cost.rates, tokens=cost.tokens), reserve)
 
 
@@ -144,6 +148,7 @@ class Account:
         folder: Of the run; None begins with nothing used, and writes nothing down.
         reserve: What is kept back for the decision, as estimated; at most MOST_RESERVE of the budget.
         margin: The share of the budget in which nothing is expected to end any more.
+        stop_seconds: How long a trial may go on after it is stopped, at most.
         now: The clock, in seconds since 1970.
     """
 
@@ -153,6 +158,7 @@ class Account:
         folder: RunFolder | None,
         reserve: Reserve = NO_RESERVE,
         margin: float = MARGIN,
+        stop_seconds: float = 0.0,
         now: Clock = time.time,
     ) -> None:
         self.used = Used() if folder is None else read_used(folder)
@@ -161,6 +167,8 @@ class Account:
         self._folder = folder
         self._reserve = reserve
         self._margin = margin
+        self.stop_seconds = stop_seconds
+        self.progress = (0.0, 0.0)
         self._begun = now()
         self._limit = math.inf
         self._hour = 3600.0
@@ -177,31 +185,39 @@ class Account:
         """The seconds of trials in another hour: a GPU-hour, or an hour on the clock with `until`."""
         return self._hour
 
-    def worker_seconds_left(self) -> float:
-        """Seconds of trials for this phase, those that run not yet subtracted."""
-        needed = self.used.scale * self._reserve.worker_seconds + self._workers * self._start
-        kept = min(needed, MOST_RESERVE * self._limit)
-        return self._limit - kept - self.used.worker_seconds
+    @property
+    def scale(self) -> float:
+        """Measured over estimated time of the packs that ended and, with `progress`, of what runs."""
+        measured, estimated = self.progress
+        estimated += self.used.estimated_seconds
+        return (self.used.measured_seconds + measured) / estimated if estimated else 1.0
 
-    def wall_seconds_left(self) -> float:
-        """Seconds on the clock for this phase."""
+    def worker_seconds_left(self, keep: bool = True) -> float:
+        """Seconds of trials for this phase, those that run not yet subtracted.
+
+        `keep` is False where there is nothing to decide, so that nothing is kept back for it.
+        """
+        needed = self.scale * self._reserve.worker_seconds + self._workers * self._start
+        return self._limit - _kept(needed if keep else 0.0, self._limit) - self.used.worker_seconds
+
+    def wall_seconds_left(self, keep: bool = True) -> float:
+        """Seconds on the clock for this phase; `keep` as of `worker_seconds_left`."""
         whole = self._budget.deadline - self._begun
-        needed = self.used.scale * self._reserve.wall_seconds + self._start
-        kept = min(needed, MOST_RESERVE * whole)
-        return self._budget.deadline - kept - self.now()
+        needed = self.scale * self._reserve.wall_seconds + self._start
+        return self._budget.deadline - _kept(needed if keep else 0.0, whole) - self.now()
 
     @property
     def _start(self) -> float:
-        """What a worker needs to start for the decision: measured where one has, else estimated."""
+        """What a worker needs to start for the decision, measured where one has, and to be stopped."""
         if not self._reserve.start_seconds:
             return 0.0
-        return self.used.start_seconds or self._reserve.start_seconds
+        return self.stop_seconds + (self.used.start_seconds or self._reserve.start_seconds)
 
     def margins(self) -> tuple[float, float]:
         """Seconds of trials, and on the clock, in which nothing should be expected to end."""
         limits = (self._limit, self._budget.deadline - self._begun)
         worker, wall = (0.0 if math.isinf(x) else self._margin * max(0.0, x) for x in limits)
-        return worker, wall
+        return max(worker, self._workers * self.stop_seconds), max(wall, self.stop_seconds)
 
     def ended(self, seconds: float, work: float, estimated: float | None) -> None:
         """A pack has ended.
@@ -231,3 +247,8 @@ class Account:
         }
         if self._folder is not None:
             write_with_retry(self._folder.budget, json.dumps(content))
+
+
+def _kept(needed: float, whole: float) -> float:
+    """What is kept back of a whole budget for a decision that needs so much."""
+    return 0.0 if needed > whole else min(needed, MOST_RESERVE * whole)

@@ -6,12 +6,14 @@
 3. The further seeds of those; last of all those of paths whose configurations have all failed or broken a
    constraint under another seed, and can no longer be on the front.
 
-A pack is started only if it is expected to end in time: measured over estimated time of the packs that
-ended scales every estimate. Of a pack that is too large its first members are started.
+A pack is started only if it is expected to end in time: measured over estimated time of all readouts so
+far scales every estimate. Of a pack that is too large its first members are started. What the decision
+needs is kept back, and what runs is stopped for it, once there is a candidate that may hold.
 """
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -22,7 +24,7 @@ from sweeper.planning import Pack, coverage_order
 from sweeper.spec import SweepSpec
 from sweeper.store.folder import RunFolder
 from sweeper.store.records import TrialRecord, read_records
-from sweeper.sweep.budget import Account, BudgetEnd, PathCost, PlannedCosts
+from sweeper.sweep.budget import STOP_SECONDS, Account, BudgetEnd, PathCost, PlannedCosts
 from sweeper.sweep.schedule import FINISHED, Finished, MakePacks, Rounds, Schedule
 from sweeper.task import TrajectoryTask
 
@@ -59,7 +61,7 @@ class _Cost(NamedTuple):
 
 
 class BudgetSchedule(Schedule):
-    """Packs under a budget.
+    """Packs under a budget; `decidable` says whether a candidate that may hold has been measured.
 
     Args:
         rounds: The tasks of each round.
@@ -97,6 +99,7 @@ class BudgetSchedule(Schedule):
         self._blocks: list[_Block] = []
         self._running: dict[str, _Running] = {}
         self._ruled_out: set[str] = set()
+        self.decidable = False
         self.end: BudgetEnd | None = None
 
     def next(self, trial_id: str) -> Pack | Finished | None:
@@ -135,6 +138,7 @@ class BudgetSchedule(Schedule):
             work = min(elapsed, spent(item.records).seconds) if item.fresh else elapsed
             trains = any(task.steps for task in item.pack)
             self._account.ended(elapsed, work or elapsed, item.estimated if trains else None)
+            self._account.progress = self._progress()
             self._account.save(self._elapsed_of_all())
 
     def on_record(self, record: TrialRecord) -> None:
@@ -142,8 +146,23 @@ class BudgetSchedule(Schedule):
         for item in self._running.values():
             if any(task.trajectory_id == record.trajectory_id for task in item.pack):
                 item.records.append(record)
+        self._account.progress = self._progress()
         self._account.save(self._elapsed_of_all())
         self._rule_out(record)
+
+    def _progress(self) -> tuple[float, float]:
+        """Measured and estimated seconds of the readouts so far of the packs that run and train."""
+        measured = estimated = 0.0
+        for item in self._running.values():
+            if any(task.steps for task in item.pack):
+                timed = [record for record in item.records if record.provenance.get("seconds")]
+                counts = Counter(record.trajectory_id for record in timed)
+                measured += spent(timed).seconds
+                estimated += sum(
+                    self._seconds_of(task) * counts[task.trajectory_id] / len(task.readouts)
+                    for task in item.pack
+                )
+        return measured, estimated
 
     def learn(self, records: Iterable[TrialRecord]) -> None:
         """Note what the records of earlier starts rule out."""
@@ -154,6 +173,8 @@ class BudgetSchedule(Schedule):
         (found,) = find_front([record], self._spec).candidates
         if record.status != "complete" or not found.feasible:
             self._ruled_out.add(record.config_id)
+        elif record.role == "candidate":
+            self.decidable = True
 
     def stop(self) -> bool:
         """Whether the budget of this phase is used up."""
@@ -165,13 +186,19 @@ class BudgetSchedule(Schedule):
 
     def seconds_to_stop(self) -> float:
         """Seconds on the clock until what runs now is stopped."""
-        left = self._account.worker_seconds_left() - self._elapsed_of_all()
+        keep = self.decidable
+        left = self._account.worker_seconds_left(keep) - self._elapsed_of_all()
         at_work = sum(item.since is not None for item in self._running.values())
-        return min(self._account.wall_seconds_left(), left / at_work if at_work else left)
+        left = min(self._account.wall_seconds_left(keep), left / at_work if at_work else left)
+        return left - self._account.stop_seconds
 
     def close(self) -> None:
         """Count what was running at the end, and write it down."""
         self._account.used.worker_seconds += self._elapsed_of_all()
+        measured, estimated = self._account.progress
+        self._account.used.measured_seconds += measured
+        self._account.used.estimated_seconds += estimated
+        self._account.progress = (0.0, 0.0)
         self._running.clear()
         self._account.save()
         self._on_end(self.end)
@@ -265,14 +292,15 @@ class BudgetSchedule(Schedule):
 
     def _fits(self, cost: _Cost) -> bool:
         """Whether something is expected to end in time if the next free worker begins with it."""
-        account, scale = self._account, self._account.used.scale
+        account, scale = self._account, self._account.scale
         rests = [max(0.0, scale * r.estimated - self._elapsed(r)) for r in self._running.values()]
-        worker_margin, wall_margin = (0.0, 0.0) if self._whole else account.margins()
+        worker_margin, wall_margin = account.margins()
         promised = self._elapsed_of_all() + sum(rests) + worker_margin
-        if promised + scale * cost.total > account.worker_seconds_left():
+        keep = self.decidable or bool(self._running)
+        if promised + scale * cost.total > account.worker_seconds_left(keep):
             return False
         wait = min(rests) if len(rests) >= self._workers else 0.0
-        left = account.wall_seconds_left() - wall_margin
+        left = account.wall_seconds_left(keep) - wall_margin
         room = left * self._workers - sum(rests)
         return wait + scale * cost.longest <= left and scale * cost.total <= room
 
@@ -321,7 +349,7 @@ class BudgetSchedule(Schedule):
     def _left(self) -> BudgetEnd:
         waiting = [pack for block in self._blocks for pack in block.packs.values()]
         tasks = list(itertools.chain(*waiting))
-        scale, hour = self._account.used.scale, self._account.hour
+        scale, hour = self._account.scale, self._account.hour
         seconds = [scale * self._seconds_of(task) for task in tasks]
         count = sum(total <= hour for total in itertools.accumulate(seconds))
         stage = "decision" if self._whole else "search"
@@ -359,7 +387,7 @@ class Phase:
 def search_phase(spec: SweepSpec, folder: RunFolder, costs: PlannedCosts) -> Phase:
     """The search of a sweep that has a budget, with what its decision needs kept back."""
     assert spec.compute.budget is not None
-    account = Account(spec.compute.budget, folder, costs.reserve)
+    account = Account(spec.compute.budget, folder, costs.reserve, stop_seconds=STOP_SECONDS)
     known = read_records(folder.records).records
     return Phase(account, costs.seconds_of, spec, known=known)
 
@@ -367,7 +395,13 @@ def search_phase(spec: SweepSpec, folder: RunFolder, costs: PlannedCosts) -> Pha
 def decision_phase(search: Phase, spec: SweepSpec, folder: RunFolder) -> Phase:
     """The decision after a search: it may use all that is left."""
     assert spec.compute.budget is not None
-    account = Account(spec.compute.budget, folder, now=search.account.now)
+    account = Account(
+        spec.compute.budget,
+        folder,
+        margin=0.0,
+        stop_seconds=STOP_SECONDS,
+        now=search.account.now,
+    )
     return Phase(account, search.seconds_of, spec, whole_rounds=True)
 
 

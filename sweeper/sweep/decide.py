@@ -104,25 +104,25 @@ def decision_rounds(
 ) -> Iterator[list[TrajectoryTask]]:
     """The tasks of a decision; those of earlier rounds come again.
 
-    A round is one optimizer path: the next configuration of the walk and every later one that is read
-    from the same path, under the new seeds. It is decided on when the iterator is advanced, from the
-    records on disk. The last round trains the survivor under the seeds of the search, for the claim about
-    those weights.
+    A round is the next configuration of the walk under the new seeds and, unless laid out one at a time,
+    every later one that is read from the same optimizer path. It is decided on when the iterator is
+    advanced, from the records on disk. The last round trains the survivor under the seeds of the search,
+    for the claim about those weights.
     """
-    walk, planned = stage.walk, 0
+    walk, planned = stage.walk, set[tuple[str, int]]()
     seeds = ", ".join(map(str, walk.spec.seeds))
     ranking = [item.config_id for item in walk.ranked]
     for number, ids in enumerate(stage.rounds):
         plans = stage.first_plans() if number == 0 else (stage.plan(ids, walk.spec.seeds),)
-        planned += sum(len(plan.keys()) for plan in plans)
+        planned |= set().union(*(plan.keys() for plan in plans))
         place = ranking.index(ids[0]) + 1
         text = f"number {place} of at most {len(walk.ranked)} is trained again under seeds {seeds}"
-        yield _begun(stage, plans, planned, text, on_round)
+        yield _begun(stage, plans, len(planned), text, on_round)
         survivor = _so_far(stage).survivor
         if survivor is not None:
             weights = stage.plan([survivor.config_id], walk.old_seeds)
             text = f"{survivor.config_id} holds; its weights of the search are measured too"
-            yield _begun(stage, (weights,), planned + len(weights.keys()), text, on_round)
+            yield _begun(stage, (weights,), len(planned | weights.keys()), text, on_round)
             return
 
 

@@ -46,6 +46,7 @@ class Stage(NamedTuple):
     """A decision that can be run: its folder inside the run, the walk, and the plans of its rounds.
 
     `rounds` has one entry per path in the order of the walk: the ids measured on it under the new seeds.
+    One at a time it has one per configuration: its id and that of its control.
     `points` are the optimizer settings of an adaptive search, which are in no spec.
     """
 
@@ -79,6 +80,7 @@ def lay_out(
     policy: Policy = SAFEST_USEFUL,
     seeds: int | None = None,
     candidates: int | None = None,
+    one_at_a_time: bool = False,
 ) -> Stage | str:
     """Lay out the decision for a policy, or say in a sentence why there is nothing to decide.
 
@@ -89,6 +91,8 @@ def lay_out(
         policy: Whose ranking is walked down.
         seeds: How many new seeds; where not given those of a decision that has begun, else the spec's.
         candidates: The most configurations to test, likewise.
+        one_at_a_time: Measure one configuration in each round, not all of its path: less is measured if it
+            holds, and its path is trained again if it does not.
 
     Raises:
         SweeperError: the decision was begun with another number of seeds, or for another sweep.
@@ -117,7 +121,7 @@ def lay_out(
     if not ranking:
         return f"nothing to decide: {recommend(front, spec, policy).reason}"
     points = already_suggested(run) or None
-    stage = _stage(folder, spec, front, policy, ranking, asked, points)
+    stage = _stage(folder, spec, front, policy, ranking, asked, points, one_at_a_time)
     if begun is not None and spec_hash(begun) != spec_hash(stage.walk.spec):
         raise SweeperError(f"{folder.root} belongs to another sweep; delete it to decide again")
     return stage
@@ -186,6 +190,7 @@ def _stage(
     ranking: Sequence[Candidate],
     asked: DecideSpec,
     points: Sequence[Point] | None,
+    one_at_a_time: bool,
 ) -> Stage:
     under = under_policy(front, spec, policy)[1]
     ranked = tuple(promising_first(ranking, front.base, under, policy)[: asked.candidates])
@@ -224,8 +229,13 @@ def _stage(
         ),
     )
     measured = (*own, *controls)
+    groups: list[list[str]] = [[key for key in known if paths[key] == path] for path in walked]
+    if one_at_a_time:
+        pairs = zip(ranked, raw, strict=True)
+        groups = [[item.config_id for item in pair if item is not None] for pair in pairs]
     rounds = tuple(
-        tuple(key for key in known if key in measured and paths[key] == path) for path in walked
+        tuple(key for key in group if key in measured and paths[key] == paths[group[0]])
+        for group in groups
     )
     return Stage(folder, walk, rounds, points)
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from sweeper.estimate import Estimate
 from sweeper.planning import Pack, Plan, make_packs, make_tasks
 from sweeper.spec import SweepSpec
-from sweeper.sweep.budget import Account, BudgetEnd, Clock, Reserve, planned_costs
+from sweeper.sweep.budget import STOP_SECONDS, Account, BudgetEnd, Clock, Reserve, planned_costs
 from sweeper.sweep.budget_schedule import BudgetSchedule, Phase
 from sweeper.sweep.schedule import FINISHED, RoundSchedule, Schedule
 from sweeper.task import TrajectoryTask
@@ -78,7 +78,7 @@ def play(
 
 def _stop_time(schedule: Schedule, clock: VirtualClock) -> float:
     if isinstance(schedule, BudgetSchedule):
-        return clock() + schedule.seconds_to_stop()
+        return clock() + max(0.0, schedule.seconds_to_stop())
     return float("inf")
 
 
@@ -130,9 +130,14 @@ def forecast(plan: Plan, spec: SweepSpec, cost: Estimate, now: Clock = time.time
     if spec.compute.budget is None:
         schedule = RoundSchedule(iter([tasks]), packed)
     else:
-        phase = Phase(Account(spec.compute.budget, None, reserve, now=clock), seconds_of, spec)
+        phase = Phase(
+            Account(spec.compute.budget, None, reserve, stop_seconds=STOP_SECONDS, now=clock),
+            seconds_of,
+            spec,
+        )
         gpus = float(spec.compute.processes) * spec.compute.gpu_share if cost.gpu_hours else 0.0
-        schedule = phase.schedule(iter([tasks]), packed, gpus, cost.workers)
+        schedule = budgeted = phase.schedule(iter([tasks]), packed, gpus, cost.workers)
+        budgeted.decidable = True
     starts = play(schedule, clock, cost.workers, lambda pack: sum(map(seconds_of, pack)))
     moved = (item._replace(began=item.began - began, ended=item.ended - began) for item in starts)
     return Forecast(tuple(moved), reserve, None if phase is None else phase.end)

@@ -259,7 +259,7 @@ def _decide(
     phase: Phase | None = None,
 ) -> tuple[Decision | str, bool]:
     front = find_front(read_records(folder.records).records, spec)
-    stage = lay_out(folder, spec, front, *asked)
+    stage = lay_out(folder, spec, front, *asked, one_at_a_time=phase is not None)
     if isinstance(stage, str):
         return stage, True
     with driving.mirroring() as mirrored:

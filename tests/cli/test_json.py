@@ -177,7 +177,7 @@ def test_clean(call: Call, run: RunFolder) -> None:
 def test_planning(call: Call, tiny_spec_text: str, tmp_path: Path) -> None:
     path = tmp_path / "tiny.yaml"
     path.write_text(tiny_spec_text)
-    budget = ("--set", "compute.budget={gpu_hours: 0.0001}")
+    budget = ("--set", "compute.budget={gpu_hours: 0.0056}")
     check("plan", call("plan", path), call("plan", path, *budget))
 
 
@@ -199,7 +199,7 @@ def test_init(call: Call, tiny_world: World, tmp_path: Path) -> None:
     out = tmp_path / "mine.yaml"
     suites = ("--harmful", tiny_world.harmful, "--harmless", tiny_world.harmless)
     found = call("init", tiny_world.model, tiny_world.train, *suites, "--out", out)
-    under_budget = call("plan", out, "--set", "compute.budget={gpu_hours: 0.0001}")
+    under_budget = call("plan", out, "--set", "compute.budget={gpu_hours: 0.0056}")
     check("init", found, {**found, "plan": under_budget})
     assert found["path"] == str(out)
     planned = call("plan", out)

@@ -3,7 +3,7 @@
 import pytest
 from support.decisions import halved
 
-from sweeper.estimate.decision_cost import decision_cost
+from sweeper.estimate.decision_cost import dearest_first, decision_cost
 from sweeper.estimate.inputs import plan_estimate
 from sweeper.planning import make_plan
 from sweeper.spec import SweepSpec
@@ -42,6 +42,18 @@ def test_no_decision_costs_more_than_the_longest(
     decide = f"decide={{seeds: 3, candidates: {candidates}}}"
     _, (first, _, longest, _) = cost(tiny_spec_text, decide, f"seeds={seeds}")
     assert first <= longest
+
+
+def test_the_dearest_first_walk_is_on_the_longest_path(tiny_spec_text: str) -> None:
+    spec = halved(tiny_spec_text, "space.lr_scheduler_type=linear", "decide.candidates=1")
+    plan = make_plan(spec)
+    found = plan_estimate(plan, spec, workers=1)
+    dearest, usual = dearest_first(plan, spec, found), decision_cost(plan, spec, found)
+    assert dearest is not None and usual is not None
+    assert (dearest.steps, usual.first.steps) == (6 * 4, 6 * 3)
+    assert (dearest.seconds or 0) > (usual.first.seconds or 0) > 0
+    spec = spec.model_copy(update={"decide": False})
+    assert dearest_first(plan, spec, found) is None
 
 
 @pytest.mark.parametrize("override", ["decide=false", "constraints=[]"])

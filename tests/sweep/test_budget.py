@@ -12,7 +12,7 @@ from sweeper.planning import Pack, coverage_order, make_packs, make_plan, make_t
 from sweeper.spec import SweepSpec, dump_spec, parse_spec, spec_hash
 from sweeper.store.folder import RunFolder
 from sweeper.store.records import Metric, TrialRecord, read_records
-from sweeper.sweep.budget import NO_RESERVE, Account, Reserve, read_used
+from sweeper.sweep.budget import MARGIN, NO_RESERVE, Account, Reserve, read_used
 from sweeper.sweep.budget_schedule import Phase, settings_text
 from sweeper.sweep.driver import drive
 from sweeper.sweep.forecast import Start, VirtualClock, play
@@ -48,15 +48,19 @@ class Played:
         unsafe: Sequence[str] = (),
         whole_rounds: bool = False,
         start: float = 0.0,
+        stop: float = 0.0,
+        decidable: bool = True,
     ) -> None:
         self.clock = VirtualClock(start)
         self.folder = RunFolder(root)
         self.folder.create()
-        account = Account(budget, self.folder, reserve, now=self.clock)
+        margin = 0.0 if whole_rounds else MARGIN
+        account = Account(budget, self.folder, reserve, margin, stop, now=self.clock)
         self.phase = Phase(account, alone, spec, whole_rounds)
         self.schedule = self.phase.schedule(
             iter(rounds), lambda tasks: make_packs(tasks, size, workers), 1.0, workers
         )
+        self.schedule.decidable = decidable
         self._unsafe = unsafe
         self._slower = slower
         self.starts = play(self.schedule, self.clock, workers, self._seconds)
@@ -139,6 +143,48 @@ def test_what_still_runs_at_the_end_is_stopped_and_counted(
     assert read_used(played.folder).worker_seconds == 20 * 3600
 
 
+def test_what_ray_waits_for_at_the_end_is_kept_free(tiny_spec_text: str, tmp_path: Path) -> None:
+    """Two paths that never end are stopped an hour early; one that ends in that hour is not started."""
+    spec, tasks = sweep(tiny_spec_text, RATES, "space.max_steps=4")
+    slow = Played(
+        tmp_path / "a", spec, [tasks], Budget(gpu_hours=20), workers=2, slower=99, stop=3600
+    )
+    assert slow.hours == 18
+    for hours, count in ((22, 5), (21.9, 4)):
+        folder = tmp_path / str(hours)
+        budget = Budget(gpu_hours=hours)
+        fits = Played(folder, spec, [tasks], budget, stop=3600, whole_rounds=False)
+        assert len(fits.starts) == count and all(item.completed for item in fits.starts)
+
+
+def test_readouts_of_what_still_runs_scale_the_estimates(
+    tiny_spec_text: str, tmp_path: Path
+) -> None:
+    """One of two readouts took twice the estimate: the reserve doubles before anything has ended."""
+    spec, tasks = sweep(tiny_spec_text, "space.max_steps={values: [2, 4]}")
+    task = next(task for task in tasks if task.steps == 4)
+    folder = RunFolder(tmp_path)
+    folder.create()
+    clock = VirtualClock()
+    account = Account(Budget(gpu_hours=100), folder, Reserve(36000.0), now=clock)
+    phase = Phase(account, alone, spec)
+    schedule = phase.schedule(iter([[task]]), lambda some: make_packs(some, 1, 1), 1.0, 1)
+    assert schedule.next("a") == (task,)
+    assert account.scale == 1.0 and account.worker_seconds_left() == 90 * 3600
+    half = len(task.readouts) // 2
+    for place, readout in enumerate(task.readouts[:half]):
+        seconds = {"load": 0.0, "train": 18000.0 - 18000.0 * (place == 0), "evaluate": 0.0}
+        record = measured(task, readout)
+        schedule.on_record(replace(record, provenance={**record.provenance, "seconds": seconds}))
+    expected_seconds = alone(task) * half / len(task.readouts)
+    assert account.scale == pytest.approx(18000.0 / expected_seconds)
+    left = 100 * 3600 - account.scale * 36000.0
+    assert account.worker_seconds_left() == pytest.approx(left)
+    schedule.close()
+    assert read_used(folder).measured_seconds == 18000.0
+    assert read_used(folder).estimated_seconds == pytest.approx(expected_seconds)
+
+
 def test_until_is_kept_by_the_clock(tiny_spec_text: str, tmp_path: Path) -> None:
     spec, tasks = sweep(tiny_spec_text, RATES, "space.max_steps=4")
     budget = Budget(until="1970-01-02T02:00+00:00")
@@ -164,8 +210,38 @@ def test_the_reserve_is_not_spent_by_the_search_and_is_at_most_half(
         tmp_path / "a", spec, [tasks], Budget(gpu_hours=50), reserve=Reserve(72000, 72000)
     )
     assert 24 <= some.hours <= 30 - 1
-    most = Played(tmp_path / "b", spec, [tasks], Budget(gpu_hours=50), reserve=Reserve(9e9, 9e9))
+    most = Played(
+        tmp_path / "b", spec, [tasks], Budget(gpu_hours=50), reserve=Reserve(50 * 3600, 0)
+    )
     assert 19 <= most.hours <= 25 - 1
+    beyond = Played(
+        tmp_path / "c", spec, [tasks], Budget(gpu_hours=50), reserve=Reserve(50 * 3600 + 1, 0)
+    )
+    assert 49 - 5 <= beyond.hours <= 49, "the decision cannot be paid for at all"
+
+
+def test_nothing_is_kept_back_where_there_is_nothing_to_decide(
+    tiny_spec_text: str, tmp_path: Path
+) -> None:
+    """The first candidate that may hold makes the reserve count, and what runs is stopped for it."""
+    spec, tasks = sweep(tiny_spec_text, RATES, "space.max_steps=4")
+    budget, reserve = Budget(gpu_hours=50), Reserve(72000, 72000)
+    none = Played(tmp_path / "a", spec, [tasks], budget, reserve=reserve, decidable=False)
+    assert 49 - 5 <= none.hours <= 49
+    good = next(task for task in tasks if task.readouts[0].role == "candidate").readouts[0]
+
+    class Found(Played):
+        def _seconds(self, pack: Pack) -> float:
+            if self.clock() > 35 * 3600 and not self.schedule.decidable:
+                safe = measured(pack[0], good)
+                self.schedule.on_record(
+                    replace(safe, metrics={**safe.metrics, "unsafe_rate": Metric.rate(0, 800)})
+                )
+            return super()._seconds(pack)
+
+    found = Found(tmp_path / "b", spec, [tasks], budget, reserve=reserve, decidable=False)
+    assert found.schedule.decidable and not found.starts[-1].completed
+    assert found.hours == 36
 
 
 def test_a_larger_budget_continues_where_the_first_one_ended(

@@ -1,5 +1,6 @@
 """The decision at the end of a sweep: what it trains, how it goes on, and what it leaves behind."""
 
+import itertools
 import json
 import shutil
 from dataclasses import replace
@@ -405,3 +406,20 @@ def test_a_budget_that_ends_the_search_leaves_a_decision_that_keeps_its_ranking(
     assert isinstance(anew.decision, Decision)
     assert anew.decision.planned > more.decision.planned
     assert not any("records chose" in note for note in anew.decision.notes)
+
+
+def test_one_at_a_time_a_round_holds_one_configuration_and_its_control(
+    tiny_spec_text: str, tmp_path: Path
+) -> None:
+    averages = "space.average={values: [raw, {kind: ema, decay: 0.9}]}"
+    spec = halved(tiny_spec_text, averages)
+    front = find_front(searched(spec), spec)
+    whole = lay_out(RunFolder(tmp_path), spec, front)
+    single = lay_out(RunFolder(tmp_path), spec, front, one_at_a_time=True)
+    assert not isinstance(whole, str) and not isinstance(single, str)
+    assert whole.walk.paths == single.walk.paths
+    ranked = [item.config_id for item in single.walk.ranked]
+    assert [ids[0] for ids in single.rounds] == ranked
+    assert {len(ids) for ids in single.rounds} == {1, 2}
+    assert {*itertools.chain(*single.rounds)} == {*itertools.chain(*whole.rounds)}
+    assert len(whole.rounds) == len(set(single.walk.paths.values())) < len(ranked)
