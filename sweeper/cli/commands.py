@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_group
 
+from sweeper.cli import show
 from sweeper.cli.examples import add_examples
 
 
@@ -142,6 +143,8 @@ class CommandGroup(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
         """See `typer.core.TyperGroup`."""
         if args and args[0] in COMMANDS:
+            if args[0] == "run" and show.err.is_terminal:  # What it imports takes a while.
+                show.note("preparing: reading the sweep file")
             _register(COMMANDS[args[0]].module)
             self.commands = get_group(app).commands
         return super().resolve_command(ctx, args)

@@ -1,12 +1,14 @@
 """Runs a sweep or a decision to its end, for the Python API and the command line."""
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from sweeper.analysis import Policy
 from sweeper.analysis.decision import Decision
 from sweeper.errors import SweeperError
-from sweeper.estimate import DiskNeed
+from sweeper.estimate import DiskNeed, Rates, Tokens
+from sweeper.estimate.remaining import PlannedWork, planned_work
 from sweeper.planning import Plan
 from sweeper.runs.progress import SweepProgress
 from sweeper.spec import SweepSpec
@@ -41,11 +43,15 @@ def run_to_end(
         run_sweep,
     )  # They need Ray and torch.
 
+    def begin(plan: Plan, found: RecordsRead) -> None:
+        progress.expect(_planned_work(spec, RunFolder(root), plan))
+        (on_plan or progress.begin)(plan, found)
+
     options = SweepOptions(overwrite=overwrite, memory_check=memory_check, disk_check=disk_check)
     callbacks = SweepCallbacks(
         on_rows=on_rows,
         on_disk_need=on_disk_need,
-        on_plan=on_plan or progress.begin,
+        on_plan=begin,
         on_record=progress.record,
         on_round=progress.begin_round,
     )
@@ -57,6 +63,16 @@ def run_to_end(
     if not ended.completed or ended.keys - {record.key for record in records}:
         raise KeyboardInterrupt
     return ended.decision
+
+
+def _planned_work(spec: SweepSpec, folder: RunFolder, plan: Plan) -> PlannedWork:
+    """The work of a plan by the estimate in plan.json; nothing where there is none."""
+    try:
+        cost = json.loads(folder.plan.read_text(encoding="utf-8"))["estimate"]
+        rates, tokens = Rates(**cost["rates"]), Tokens(**cost["tokens"])
+        return planned_work(plan, spec, rates, tokens, int(cost["workers"]))
+    except (OSError, ValueError, LookupError, TypeError):
+        return PlannedWork({})
 
 
 def decide_to_end(

@@ -14,15 +14,16 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.table import Column
 from rich.text import Text
 
 from sweeper.analysis import find_front, recommend
 from sweeper.estimate import duration_text
+from sweeper.estimate.remaining import PlannedWork, Remaining
 from sweeper.planning import Plan
 from sweeper.runs.terminal import Terminal, safe
 from sweeper.runs.value_texts import objectives_text
@@ -69,6 +70,8 @@ class SweepProgress:
         self.budget: BudgetEnd | None = None
         self._seconds = seconds
         self._begun = seconds()
+        self._work = PlannedWork({})
+        self._remaining: Remaining | None = None
         self._live = can_redraw(self._console)
         self._replaced = self._console.is_jupyter and not self._live and not self._console.quiet
         if self._replaced:
@@ -76,7 +79,7 @@ class SweepProgress:
             # tqdm and Ray would write above the line that ipywidgets is missing.
             warnings.filterwarnings("ignore", "IProgress not found")
             logging.getLogger("ray.widgets.util").setLevel(logging.WARNING)
-        self._bar = _Bar(self._console, disable=not self._live)
+        self._bar = _Bar(self._console, self._left, disable=not self._live)
         self._task = self._bar.add_task(spec.name, start=False)
 
     def __enter__(self) -> "SweepProgress":
@@ -90,6 +93,10 @@ class SweepProgress:
     ) -> None:
         self._bar.stop()
 
+    def expect(self, work: PlannedWork) -> None:
+        """What the estimate plans, before `begin`; without it, every record counts alike."""
+        self._work = work
+
     def begin(self, plan: Plan, found: RecordsRead) -> None:
         """Start counting."""
         before = found.records
@@ -97,6 +104,11 @@ class SweepProgress:
         self._before = len(before)
         self._begun = self._seconds()
         self._total = plan.accounting.readouts
+        known = {record.key for record in before}
+        left = sum(seconds for key, seconds in self._work.seconds.items() if key not in known)
+        if not self._work.seconds:
+            left = float(self._total - len(before))
+        self._remaining = Remaining(self._work, self._begun, left)
         if before:
             self._line(f"resuming: {len(before)} of {self._total} records are complete")
         self._bar.update(self._task, total=self._total, completed=len(before))
@@ -109,7 +121,14 @@ class SweepProgress:
         """Count the records of the decision, from the beginning of one of its rounds on."""
         self._records = list(begun.found.records)
         self._before, self._total = len(self._records), begun.planned
-        self._begun = self._seconds()
+        left = float(self._total - self._before)
+        if self._deciding and self._remaining is not None:
+            self._remaining.left = left
+        else:
+            self._begun = self._seconds()
+            guess = self._remaining.later if self._remaining is not None else 0.0
+            work = PlannedWork({}, self._work.workers)
+            self._remaining = Remaining(work, self._begun, left, guess or None)
         self._deciding, self._best_text, self._bar.best = True, "", ""
         self._line(f"deciding: {begun.text}")
         name = f"{self.spec.name}: decision"
@@ -126,6 +145,8 @@ class SweepProgress:
         """Count one new record."""
         self._records.append(record)
         done = len(self._records)
+        if self._remaining is not None:
+            self._remaining.finished(record.key, self._seconds())
         tenth = done % max(1, self._total // 10) == 0 or done == self._total
         if record.status != "complete":
             reason = record.reason or {}
@@ -139,16 +160,16 @@ class SweepProgress:
             planned = f"/{self._total}" if done <= self._total else ""  # A search may add more.
             self._best_text = self._best() if tenth else self._best_text
             best = f"; {self._best_text}" if self._best_text else ""
-            self._status(f"{done}{planned} records{self._times(done)}{best}")
+            self._status(f"{done}{planned} records{self._times()}{best}")
 
-    def _times(self, done: int) -> str:
-        """`, 3 min elapsed, about 27 min left`, at the rate of the new records."""
-        elapsed = self._seconds() - self._begun
-        text = f", {duration_text(elapsed)} elapsed"
-        left = self._total - done
-        if left <= 0:
-            return text
-        return f"{text}, about {duration_text(elapsed / (done - self._before) * left)} left"
+    def _times(self) -> str:
+        """`, 3 min elapsed, about 27 min left`: of the search and its decision."""
+        text = f", {duration_text(self._seconds() - self._begun)} elapsed"
+        left = self._left()
+        return text if not left else f"{text}, about {duration_text(left)} left"
+
+    def _left(self) -> float | None:
+        return None if self._remaining is None else self._remaining.seconds_left(self._seconds())
 
     def _best(self) -> str:
         if self._deciding:
@@ -185,21 +206,42 @@ class _NotebookLine:
 class _Bar(Progress):
     """A progress line that always fits the terminal, and one for the best configuration so far."""
 
-    def __init__(self, console: Terminal, *, disable: bool) -> None:
+    def __init__(
+        self, console: Terminal, left: Callable[[], float | None], *, disable: bool
+    ) -> None:
         self.best = ""
+        self._left = _LeftColumn(left)
         self._terminal = console  # rich draws before it has set `console`.
         super().__init__(console=console, disable=disable)
 
     def get_renderables(self) -> Iterable[RenderableType]:
         """See `rich.progress.Progress`."""
-        self.columns = _columns(self._terminal.width)
+        self.columns = _columns(self._terminal.width, self._left)
         yield self.make_tasks_table(self.tasks)
         if self.best:
             yield Text(self.best, no_wrap=True, overflow="ellipsis")
 
 
-def _columns(width: int) -> tuple[ProgressColumn, ...]:
-    bar, left = BarColumn(bar_width=max(6, min(40, width - 34))), TimeRemainingColumn(compact=True)
+class _LeftColumn(ProgressColumn):
+    """The seconds left as `2:37`, `-:--` while they are not known."""
+
+    def __init__(self, left: Callable[[], float | None]) -> None:
+        self._seconds_left = left
+        super().__init__()
+
+    def render(self, task: Task) -> Text:
+        """See `rich.progress.ProgressColumn`."""
+        left = self._seconds_left()
+        if left is None:
+            return Text("-:--", style="progress.remaining")
+        minutes, seconds = divmod(round(left), 60)
+        hours, minutes = divmod(minutes, 60)
+        text = f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+        return Text(text, style="progress.remaining")
+
+
+def _columns(width: int, left: ProgressColumn) -> tuple[ProgressColumn, ...]:
+    bar = BarColumn(bar_width=max(6, min(40, width - 34)))
     short = (bar, MofNCompleteColumn(), left)
     if width < NARROW:
         return short

@@ -248,8 +248,9 @@ def test_a_log_gets_one_line_per_tenth_and_no_control(
     tenth = total // 10
     counted = [int(line.partition("/")[0]) for line in lines]
     assert counted == sorted({*range(tenth, total + 1, tenth), total})
-    # The clock goes on by a minute at every line: at the first one a minute has gone for a tenth.
-    assert lines[0].startswith(f"{tenth}/{total} records, 60 s elapsed, about ")
+    # A minute goes by for every record: the others take ten times as long as the first tenth.
+    found = re.match(rf"{tenth}/{total} records, 19.0 min elapsed, about (.+) h left; ", lines[0])
+    assert found is not None and float(found[1]) == pytest.approx((total - tenth) / 60, rel=0.05)
     assert lines[-1].startswith(f"{total}/{total} records, ") and " left" not in lines[-1]
 
 
@@ -260,22 +261,39 @@ def test_a_log_gets_one_line_per_tenth_and_no_control(
 def test_a_real_terminal_gets_colours_only_if_it_may(
     run: RunFolder, columns: int, environment: dict[str, str]
 ) -> None:
-    words = [sys.executable, "-m", "sweeper", "front", str(run.root)]
-    master, slave = pty.openpty()
-    given = {**os.environ, **environment, "COLUMNS": str(columns)}
-    process = subprocess.Popen(words, stdout=slave, stderr=slave, env=given)
-    os.close(slave)
-    text = b""
-    while chunk := _read(master):
-        text += chunk
-    os.close(master)
-    assert process.wait() == 0
-    shown = text.decode("utf-8").replace("\r\n", "\n")
+    code, shown = in_terminal(["front", str(run.root)], {**environment, "COLUMNS": str(columns)})
+    assert code == 0
     plain = re.sub(r"\x1b\[[0-9;]*m", "", shown)
     assert not OBEYED.search(plain)
     assert not re.search(r"\x1b\[(3[0-7]|9[0-7]|38;)", shown)
     blocks = plain[: plain.index(" on the front, of ")].splitlines()[:-1]
     assert len(blocks) > 5 and max(map(len, blocks)) <= columns
+
+
+def test_run_says_what_it_does_before_it_has_read_anything(tmp_path: Path) -> None:
+    words = ["run", str(tmp_path / "absent.yaml")]
+    code, shown = in_terminal(words, {"COLUMNS": "200"})
+    first, second, *_ = shown.splitlines()
+    assert code == 2 and first.startswith("preparing: ") and second.startswith("error: ")
+    piped = subprocess.run(
+        [sys.executable, "-m", "sweeper", *words], capture_output=True, text=True, check=False
+    )
+    assert piped.stderr.startswith("error: ") and not piped.stdout
+
+
+def in_terminal(words: list[str], environment: dict[str, str]) -> tuple[int, str]:
+    """The exit code and the screen of `sweeper ...` in a terminal of its own."""
+    master, slave = pty.openpty()
+    command = [sys.executable, "-m", "sweeper", *words]
+    process = subprocess.Popen(
+        command, stdout=slave, stderr=slave, env={**os.environ, **environment}
+    )
+    os.close(slave)
+    text = b""
+    while chunk := _read(master):
+        text += chunk
+    os.close(master)
+    return process.wait(), text.decode("utf-8").replace("\r\n", "\n")
 
 
 def _read(descriptor: int) -> bytes:
