@@ -27,10 +27,6 @@ def resumable(folder: RunFolder) -> Iterator[None]:
             yield
     except KeyboardInterrupt:
         interrupted(folder)
-    except SystemExit as end:  # Ray's own SIGTERM handler, once it has started.
-        if end.code != signal.SIGTERM:
-            raise
-        interrupted(folder)
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -9,7 +9,7 @@ from sweeper.analysis.decision import Decision
 from sweeper.errors import SweeperError
 from sweeper.estimate import DiskNeed, Rates, Tokens
 from sweeper.estimate.remaining import PlannedWork, planned_work
-from sweeper.planning import Plan
+from sweeper.planning import Plan, make_plan
 from sweeper.runs.progress import SweepProgress
 from sweeper.spec import SweepSpec
 from sweeper.store.folder import RunFolder
@@ -37,25 +37,28 @@ def run_to_end(
     Raises:
         KeyboardInterrupt: stopped early; all finished results are saved.
     """
-    from sweeper.sweep.run import (
-        SweepCallbacks,
-        SweepOptions,
-        run_sweep,
-    )  # They need Ray and torch.
+    from sweeper.sweep.session import RaySession  # It needs Ray.
 
     def begin(plan: Plan, found: RecordsRead) -> None:
         progress.expect(_planned_work(spec, RunFolder(root), plan))
         (on_plan or progress.begin)(plan, found)
 
-    options = SweepOptions(overwrite=overwrite, memory_check=memory_check, disk_check=disk_check)
-    callbacks = SweepCallbacks(
-        on_rows=on_rows,
-        on_disk_need=on_disk_need,
-        on_plan=begin,
-        on_record=progress.record,
-        on_round=progress.begin_round,
-    )
-    ended = run_sweep(spec, root, options, callbacks)
+    with RaySession(spec.compute, len(make_plan(spec).trajectories)) as session:
+        if overwrite or not RunFolder(root).records.exists():
+            session.begin()  # Not for a run that may be finished, or of another sweep.
+        from sweeper.sweep.run import SweepCallbacks, SweepOptions, run_sweep  # They need torch.
+
+        options = SweepOptions(
+            overwrite=overwrite, memory_check=memory_check, disk_check=disk_check
+        )
+        callbacks = SweepCallbacks(
+            on_rows=on_rows,
+            on_disk_need=on_disk_need,
+            on_plan=begin,
+            on_record=progress.record,
+            on_round=progress.begin_round,
+        )
+        ended = run_sweep(spec, root, options, callbacks, session=session)
     if ended.budget is not None:
         progress.end_by_budget(ended.budget)
         return ended.decision

@@ -220,7 +220,7 @@ def _cluster(address: str | None) -> Check:
             found = f"nothing answers at {address}: {error.strerror or error}"
             return Check("Ray cluster", "problem", found, expected, remedy)
     try:
-        from sweeper.sweep.driver import cluster_resources
+        from sweeper.sweep.session import cluster_resources
 
         resources = cluster_resources(address)
     except ModuleNotFoundError as error:

@@ -21,6 +21,7 @@ from sweeper.sweep.disk import check_disk
 from sweeper.sweep.driver import PackFunction, drive
 from sweeper.sweep.prepare import check_inputs, describe_run, disk_need
 from sweeper.sweep.rounds import tasks_of
+from sweeper.sweep.session import RaySession
 from sweeper.task import TrajectoryTask
 from sweeper.trackers import Trackers
 
@@ -35,6 +36,7 @@ def run_decision(
     on_round: RoundObserver,
     disk_check: bool = True,
     phase: Phase | None = None,
+    session: RaySession | None = None,
 ) -> tuple[Decision | str, bool]:
     """Walk down the ranking until a configuration holds.
 
@@ -49,6 +51,7 @@ def run_decision(
         on_round: Called before each round.
         disk_check: Reject a first round that does not fit the disk or the quota by the estimate.
         phase: What is left of a budget; None: there is none.
+        session: See `drive`.
 
     Raises:
         RunFolderError: other input files than the search had, or the folder cannot be written to.
@@ -79,7 +82,7 @@ def run_decision(
                 observer(record)
 
         rounds = decision_rounds(stage, on_round)
-        completed = drive(rounds, spec, folder, pack, on_record, guard, phase)
+        completed = drive(rounds, spec, folder, pack, on_record, guard, phase, session)
     return _so_far(stage), completed
 
 

@@ -1,18 +1,15 @@
 """The Ray Tune driver: one trial per pack of trajectories, one writer of records.jsonl.
 
-With `trials` the only file importing ray. The trial function comes in as an argument; a test drives a
+The trial function comes in as an argument; a test drives a
 fake through the same code. Ray's own files under `ray/` are scratch: resuming looks at records.jsonl and
 at each trial's checkpoint alone.
 """
 
 import itertools
 import logging
-import os
 import shutil
-import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,10 +17,10 @@ from typing import Any
 
 import ray
 from ray import tune
-from ray.exceptions import AuthenticationError
-from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
+from ray.tune.execution.class_cache import DEFAULT_ENV_VARS, ENV_VARS_TO_PROPAGATE
+from ray.tune.schedulers import FIFOScheduler
 
-from sweeper.errors import ClusterTokenError, SweeperError
+from sweeper.errors import SweeperError
 from sweeper.planning import Pack, make_packs
 from sweeper.spec import SweepSpec
 from sweeper.store.folder import RunFolder
@@ -31,9 +28,9 @@ from sweeper.store.records import RecordObserver, RecordWriter, TrialRecord, los
 from sweeper.store.retry import with_retry
 from sweeper.sweep.budget_schedule import Phase
 from sweeper.sweep.placement import trial_resources, worker_count
-from sweeper.sweep.ray_sockets import check_socket_path
 from sweeper.sweep.rounds import is_adaptive
 from sweeper.sweep.schedule import RoundSchedule, Schedule
+from sweeper.sweep.session import RaySession
 from sweeper.sweep.trials import (
     RECORDS,
     REFUSED,
@@ -46,27 +43,12 @@ from sweeper.sweep.trials import (
 )
 from sweeper.task import TrajectoryTask
 
-__all__ = ["Keys", "PackFunction", "cluster_resources", "drive"]
+__all__ = ["Keys", "PackFunction", "drive"]
 
 Guard = Callable[[], None]
 
 WORKER_RESTARTS = 2
 """How often a trial whose worker process died is started again before it counts as failed."""
-
-_ENVIRONMENT = {
-    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-    # Activations come and go by the megabyte; returning them to the system each time costs a fifth.
-    "MALLOC_MMAP_THRESHOLD_": "1073741824",
-    "MALLOC_TRIM_THRESHOLD_": "4294967296",
-    "MALLOC_TOP_PAD_": "67108864",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_RESULT_BUFFER_LENGTH": "0",
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
 
 
 class _Recorder(tune.Callback):
@@ -148,6 +130,7 @@ def drive(
     on_record: RecordObserver = lambda record: None,
     guard: Guard = lambda: None,
     phase: Phase | None = None,
+    session: RaySession | None = None,
 ) -> bool:
     """Run the tasks that have missing records, and append every new record.
 
@@ -161,6 +144,7 @@ def drive(
         on_record: Called in this process after each record is on disk; an error it raises ends the run.
         guard: Called before each record is written; raises if another driver has taken the folder over.
         phase: The budget; its `end` is set where it ended the run. None: there is none.
+        session: The Ray to use, which the caller closes. None: one for this call alone.
 
     Returns:
         Whether all rounds were completed; False after an interruption, or at the end of the budget.
@@ -170,21 +154,19 @@ def drive(
         RecordError: records.jsonl cannot be trusted.
         DiskFullError, UnreachableError: what was measured cannot be written, here or by a trial.
     """
-    writer = RecordWriter(folder.records)
-    try:
+    with ExitStack() as stack:
+        writer = RecordWriter(folder.records)
+        stack.callback(writer.close)
         unfinished = _unfinished(rounds, writer, folder)
         first = next(unfinished, None)
         if first is None:
             return True
-        _start_ray(spec.compute.ray_address)
-        try:
-            recorder = _Recorder(folder, writer, on_record, guard)
-            left = itertools.chain([first], unfinished)
-            return _tune(left, spec, folder, run, recorder, writer.keys, phase)
-        finally:
-            ray.shutdown()
-    finally:
-        writer.close()
+        if session is None:
+            session = stack.enter_context(RaySession(spec.compute))
+        session.wait()
+        recorder = _Recorder(folder, writer, on_record, guard)
+        left = itertools.chain([first], unfinished)
+        return _tune(left, spec, folder, run, recorder, writer.keys, phase, session.is_local)
 
 
 def _unfinished(
@@ -218,58 +200,34 @@ def _tidy(folder: RunFolder, task: TrajectoryTask) -> None:
     shutil.rmtree(storage.outbox, ignore_errors=True)
 
 
-def _start_ray(configured: str | None) -> None:
-    # Without an address Ray would join the cluster that `ray start` last wrote down, even a dead one.
-    address = configured or os.environ.get("RAY_ADDRESS") or "local"
-    if address == "local":
-        check_socket_path()
-    os.environ.update(_ENVIRONMENT)
-    # Tune hands cloud keys on to its workers, which need none, and Ray logs what it hands on.
-    ENV_VARS_TO_PROPAGATE.difference_update(
-        [name for name in ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")]
-    )
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # What fails becomes a record.
-    ours = signal.getsignal(signal.SIGTERM)
-    try:
-        ray.init(
-            address=address,
-            include_dashboard=False if address == "local" else None,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            runtime_env={"env_vars": _ENVIRONMENT},
-        )
-    except AuthenticationError as error:
-        raise ClusterTokenError(address, str(error)) from None
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        where = "a local cluster" if address == "local" else address
-        first = str(error).strip().splitlines()[0]
-        raise SweeperError(
-            f"cannot connect Ray to {where}: {first}; check compute.ray_address, or stop a leftover "
-            "cluster with `ray stop`"
-        ) from None
-    if ours and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, ours)  # Ray has put its own in its place.
-
-
-def cluster_resources(address: str) -> dict[str, float]:
-    """The resources of a running cluster, which is joined briefly.
-
-    Raises:
-        SweeperError: the cluster cannot be joined.
-    """
-    _start_ray(address)
-    try:
-        return dict(ray.cluster_resources())
-    finally:
-        ray.shutdown()
-
-
 class _NoReporter(tune.ProgressReporter):
     """In the place of Tune's own, which in a notebook first clears the output of the cell."""
 
     def should_report(self, trials: Sequence[Any], done: bool = False) -> bool:
         """See `ray.tune.ProgressReporter`."""
         return False
+
+
+class _KeepActors(FIFOScheduler):
+    """Workers that wait for the next round stay alive; Tune would keep one of them."""
+
+    def __init__(self, workers: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._left = workers
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Tune counts how many actors it may keep; a worker for each of the first trials."""
+        if self._left:
+            self._left -= 1
+            tune_controller._actor_cache.increase_max(trial.placement_group_factory)
+
+
+def _prepare_tune() -> None:
+    # Tune hands cloud keys on to its workers, which need none, and Ray logs what it hands on. And a worker
+    # with an environment of its own is none of those that Ray has started already.
+    ENV_VARS_TO_PROPAGATE.clear()
+    DEFAULT_ENV_VARS.clear()
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # What fails becomes a record.
 
 
 def _tune(
@@ -280,11 +238,14 @@ def _tune(
     recorder: _Recorder,
     keys: Set[tuple[str, int]],
     phase: Phase | None,
+    fixed: bool,
 ) -> bool:
+    """`fixed`: the cluster is this run's alone; its workers start together and stay until the end."""
     cluster = ray.cluster_resources()
     resources = trial_resources(spec, cluster)
     device = "cuda" if resources["GPU"] else "cpu"
-    workers = worker_count(resources, cluster, spec.compute.max_concurrent_trials)
+    limit = spec.compute.max_concurrent_trials
+    workers = worker_count(resources, cluster, limit)
 
     def placed(tasks: Sequence[TrajectoryTask]) -> list[TrajectoryTask]:
         return [replace(task, compute=replace(task.compute, device=device)) for task in tasks]
@@ -300,6 +261,7 @@ def _tune(
         else phase.schedule(on_device, packed, resources["GPU"], workers, ahead)
     )
     recorder.schedule = schedule
+    _prepare_tune()
     trainable = tune.with_parameters(PackTrainable, run=run, root=folder)
     shutil.rmtree(folder.ray, ignore_errors=True)
     tuner = tune.Tuner(
@@ -307,7 +269,9 @@ def _tune(
         tune_config=tune.TuneConfig(
             search_alg=PackSearcher(schedule, keys),
             num_samples=-1,  # Until the searcher says that there are no more.
-            max_concurrent_trials=spec.compute.max_concurrent_trials,
+            # Tune starts as many actors at once as it may have, and one where it is not told how many.
+            max_concurrent_trials=workers if fixed else limit,
+            scheduler=_KeepActors(workers if fixed else 0),  # What waits holds its GPU.
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(

@@ -44,6 +44,7 @@ from sweeper.sweep.prepare import (
 )
 from sweeper.sweep.retention import WeightRetention
 from sweeper.sweep.rounds import keys_so_far, plan_so_far, search_rounds
+from sweeper.sweep.session import RaySession
 from sweeper.trackers import Trackers
 from sweeper.trial.run import run_pack
 
@@ -118,6 +119,7 @@ def run_sweep(
     options: SweepOptions = SweepOptions(),
     callbacks: SweepCallbacks = SweepCallbacks(),
     run: PackFunction = run_pack,
+    session: RaySession | None = None,
 ) -> SweepOutcome:
     """Run a sweep, or what is left of it, into a folder.
 
@@ -127,6 +129,7 @@ def run_sweep(
         options: What to run, and what to check before.
         callbacks: Called while the sweep runs.
         run: Runs one pack of trajectories.
+        session: The Ray to use, which the caller closes. None: one for this call alone.
 
     Raises:
         RunFolderError: unwritable, in use, or a run of another spec or of other input files.
@@ -140,7 +143,10 @@ def run_sweep(
     folder = RunFolder(out.resolve())
     trackers = Trackers(spec, folder)
     plan = make_plan(spec)
-    with _driving(spec, folder, options.overwrite) as driving:
+    with (
+        _driving(spec, folder, options.overwrite) as driving,
+        RaySession(spec.compute) if session is None else nullcontext(session) as used,
+    ):
         _check(spec, folder, plan, options, callbacks)
         with ExitStack() as stack:
             weights = WeightRetention(spec, folder)
@@ -161,7 +167,7 @@ def run_sweep(
 
             rounds = search_rounds(spec, folder, plan)
             phase = _search_phase(spec, folder, plan)
-            completed = drive(rounds, spec, folder, run, on_record, driving.guard, phase)
+            completed = drive(rounds, spec, folder, run, on_record, driving.guard, phase, used)
             weights.finish(completed)
         ends = [] if phase is None or phase.end is None else [phase.end]
         decision: Decision | str | None = None
@@ -170,7 +176,7 @@ def run_sweep(
             later = None if phase is None else decision_phase(phase, spec, folder)
             asked = DEFAULT_DECISION
             decision, decided = _decide(
-                spec, folder, asked, options, callbacks, run, driving, later
+                spec, folder, asked, options, callbacks, run, driving, later, used
             )
             completed = completed and decided
             ends += [] if later is None or later.end is None else [later.end]
@@ -257,6 +263,7 @@ def _decide(
     run: PackFunction,
     driving: _Driving,
     phase: Phase | None = None,
+    session: RaySession | None = None,
 ) -> tuple[Decision | str, bool]:
     front = find_front(read_records(folder.records).records, spec)
     stage = lay_out(folder, spec, front, *asked, one_at_a_time=phase is not None)
@@ -272,6 +279,7 @@ def _decide(
             on_round=callbacks.on_round,
             disk_check=options.disk_check,
             phase=phase,
+            session=session,
         )
 
 

@@ -28,12 +28,12 @@ from sweeper.task import TrajectoryTask
 
 @pytest.fixture(autouse=True)
 def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Starting Ray is a failure."""
+    """No Ray starts, and whoever waits for it fails."""
 
-    def refuse(address: str | None) -> None:
+    def refuse(address: str, preload: bool = False) -> None:
         raise AssertionError("Ray was started")
 
-    monkeypatch.setattr("sweeper.sweep.driver._start_ray", refuse)
+    monkeypatch.setattr("sweeper.sweep.session.start_ray", refuse)
 
 
 BAD_SPECS = [

@@ -211,6 +211,7 @@ def driver(
     on_record: Callable[[TrialRecord], None],
     guard: Callable[[], None],
     phase: object = None,
+    session: object = None,
 ) -> bool:
     """What `sweeper.sweep.driver` does, in this process and without Ray."""
     writer = RecordWriter(folder.records)

@@ -5,8 +5,8 @@ import os
 import pytest
 
 from sweeper.errors import SweeperError
-from sweeper.sweep.driver import _start_ray
 from sweeper.sweep.ray_sockets import LIMIT_BYTES, check_socket_path
+from sweeper.sweep.session import start_ray
 
 BELOW = len(f"/ray/session_2026-11-30_03-12-27_685127_{os.getpid()}/sockets/plasma_store")
 
@@ -26,7 +26,7 @@ def test_a_folder_that_is_too_long_is_refused_before_ray_starts(
     most = LIMIT_BYTES - BELOW
     problem = f"^{name} is .*, a path of {most + 1} bytes, .* at most {most}; set RAY_TMPDIR"
     with pytest.raises(SweeperError, match=problem):
-        _start_ray(None)
+        start_ray("local")
 
 
 def test_rays_folder_counts_before_that_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:

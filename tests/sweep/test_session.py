@@ -1,0 +1,105 @@
+"""The Ray of a run: when it starts, what its workers are ready for, and that it always ends."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import ray
+from support.fake_trials import Records, Storages, asking, expected, prepared, sound
+
+from sweeper.errors import SweeperError
+from sweeper.estimate.inputs import Machine, this_machine
+from sweeper.estimate.rates import GPUS
+from sweeper.spec import SweepSpec
+from sweeper.store.folder import RunFolder
+from sweeper.store.records import read_records
+from sweeper.sweep import session
+from sweeper.sweep.driver import Keys, drive
+from sweeper.sweep.session import RaySession, fills
+from sweeper.task import ComputeSettings, TrajectoryTask
+
+
+@pytest.mark.parametrize(
+    ("compute", "paths", "filled"),
+    [
+        (ComputeSettings(), 4, True),
+        (ComputeSettings(), 3, False),
+        (ComputeSettings(max_concurrent_trials=4), 9, True),
+        (ComputeSettings(max_concurrent_trials=3), 9, False),
+        (ComputeSettings(cpus_per_trial=2), 9, False),
+    ],
+)
+def test_workers_import_early_only_where_every_cpu_gets_one(
+    compute: ComputeSettings, paths: int, filled: bool
+) -> None:
+    assert fills(Machine((), 4), compute, paths) is filled
+    assert not fills(Machine(GPUS[:1], 4), compute, paths)
+
+
+def test_a_ray_that_cannot_start_says_so_where_it_is_needed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", "/" + "b" * 200)
+    with RaySession(ComputeSettings()) as begun:
+        begun.begin()
+        for _ in range(2):
+            with pytest.raises(SweeperError, match=r"^RAY_TMPDIR is .* set RAY_TMPDIR"):
+                begun.wait()
+    with pytest.raises(KeyError), RaySession(ComputeSettings()) as begun:
+        begun.begin()
+        raise KeyError  # An error of something else is not hidden.
+
+
+def test_nothing_starts_that_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[str] = []
+    monkeypatch.setattr(session, "start_ray", lambda address, preload: started.append(address))
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    with RaySession(ComputeSettings()) as begun:
+        assert not begun.is_local
+    assert started == []
+    with RaySession(ComputeSettings(ray_address="local")) as begun:
+        assert begun.is_local
+        begun.wait()
+        begun.wait()
+    assert started == ["local"]
+
+
+def leaves_its_process(
+    tasks: Sequence[TrajectoryTask], storage_of: Storages, done: Keys
+) -> Records:
+    """A mark with the id of the process, and whether it has the trial's modules, not needed here."""
+    storage = storage_of(tasks[0].trajectory_id)
+    storage.create()
+    ready = "sweeper.trial.run" in sys.modules
+    (storage.trajectory / f"process-{os.getpid()}-{ready}").touch()
+    yield from sound(tasks, storage_of, done)
+
+
+def marks(folder: RunFolder) -> list[str]:
+    return [path.name for path in sorted(folder.trajectories.glob("*/process-*"))]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("workers_import_tests", "no_gpu")
+def test_one_ray_serves_two_drives_and_its_workers_are_ready_and_stay_for_all_rounds(
+    tiny_spec: SweepSpec, tmp_path: Path
+) -> None:
+    cpus = this_machine().cpus
+    spec = asking(tiny_spec, adapters_per_trial=1)
+    folders = [tmp_path / "search", tmp_path / "decision"]
+    with RaySession(spec.compute, paths=cpus) as begun:
+        for root in folders:
+            folder, tasks = prepared(spec, root)
+            rounds = [tasks[:2], tasks[2:]]
+            assert drive(rounds, spec, folder, leaves_its_process, session=begun)
+            assert ray.is_initialized()
+            records = read_records(folder.records).records
+            assert {record.key: record for record in records} == expected(tasks)
+            found = marks(folder)
+            assert len(found) == len(tasks) > cpus
+            assert all(name.endswith("-True") for name in found)
+            assert len(set(found)) <= cpus
+    assert not ray.is_initialized()
