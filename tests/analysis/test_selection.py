@@ -7,6 +7,8 @@ import pytest
 from support.factories import base_record, make_record, make_spec
 
 from sweeper.analysis import Candidate, Front, Selection, claim_text, find_front, recommend
+from sweeper.analysis import selection as corrected
+from sweeper.analysis.selection import DRAWS, FEWEST_DRAWS, draws_of
 from sweeper.stats import Interval
 from sweeper.store.records import Metric, TrialRecord
 
@@ -186,3 +188,40 @@ def test_too_few_prompts_leave_a_claim_that_cannot_hold() -> None:
     (claim,) = selection.claims(named["few"])
     assert not claim.holds
     assert claim.probability <= 1 - 0.95**20 + 0.01
+
+
+def test_very_many_configurations_take_fewer_draws_but_never_few() -> None:
+    assert [draws_of(m) for m in (0, 1, 2500)] == [DRAWS] * 3
+    assert FEWEST_DRAWS < draws_of(2501) < DRAWS
+    assert draws_of(10_001) == draws_of(1_000_000) == FEWEST_DRAWS
+
+
+def test_block_by_block_the_correction_is_that_of_all_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = np.random.default_rng(1)
+    counts = [*range(12), 20, 60]
+    made = [
+        record(f"c{i:02d}", sorted(rng.choice(256, k, replace=False).tolist()))
+        for i, k in enumerate(counts)
+    ]
+    _, named, together = found_in(made)
+    monkeypatch.setattr(corrected, "CELLS", 5 * DRAWS)  # Blocks of five.
+    monkeypatch.setattr(corrected, "draws_of", lambda m: DRAWS)
+    _, _, apart = found_in(made)
+    found = [
+        (claim, other)
+        for name, item in named.items()
+        if name.startswith("c")
+        for claim, other in zip(together.claims(item), apart.claims(item), strict=True)
+    ]
+    assert len(found) == len(counts)
+    for claim, other in found:
+        assert other.alone == claim.alone
+        assert other.probability == pytest.approx(claim.probability, abs=0.015)
+        assert other.rate == pytest.approx(claim.rate, abs=0.003)
+    assert {together.holds(item) for item in named.values()} == {True, False}
+    assert [together.holds(item) for item in named.values()] == [
+        all(claim.holds for claim in together.claims(item)) and bool(together.claims(item))
+        for item in named.values()
+    ]

@@ -2,6 +2,7 @@
 
 import json
 import math
+from array import array
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from sweeper.store.records import (
     metrics_from_samples,
     read_records,
 )
+from sweeper.store.samples import packed
 
 FAILURE = {"class": "ValueError", "message": "no", "traceback": "", "stage": "train"}
 
@@ -296,6 +298,23 @@ def test_metrics_follow_from_samples() -> None:
 
 def test_a_record_with_samples_reads_back_equal() -> None:
     assert TrialRecord.from_json(sampled().to_json()) == sampled()
+
+
+def test_numbers_of_samples_are_packed_and_written_as_they_came() -> None:
+    assert packed("0101") == "0101"
+    assert packed((0.5, math.inf)) == array("d", [0.5, math.inf])
+    assert packed([1, 2]) == array("q", [1, 2])
+    for kept in ((1, 0.5), (True, False), (2**63, 1), ()):
+        assert packed(kept) == kept and isinstance(packed(kept), tuple)
+    written = json.loads(sampled().to_json())["samples"]
+    assert written["heldout/tokens"] == [4, 12] and isinstance(written["heldout/tokens"][0], int)
+    assert written["heldout/loss"] == [3.0, 5.0]
+    assert isinstance(written["heldout/loss"][0], float)
+
+
+def test_half_characters_of_a_message_are_read_as_python_reads_them() -> None:
+    failed = record(status="failed", metrics={}, reason={"message": "half \ud83d of one"})
+    assert TrialRecord.from_json(failed.to_json().encode()) == failed
 
 
 def test_a_record_of_a_version_without_samples_is_read() -> None:

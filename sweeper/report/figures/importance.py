@@ -123,14 +123,24 @@ def importances(columns: Mapping[str, Column], losses: NDArray[np.float64]) -> d
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="minimize")
     distributions = {name: column.distribution for name, column in columns.items()}
-    study.add_trials(
-        optuna.create_trial(
+    trials = [
+        optuna.trial.FrozenTrial(
+            number=row,
+            trial_id=row,
+            state=optuna.trial.TrialState.COMPLETE,
+            value=float(value),
             params={name: column.values[row] for name, column in columns.items()},
             distributions=distributions,
-            value=float(value),
+            datetime_start=None,
+            datetime_complete=None,
+            user_attrs={},
+            system_attrs={},
+            intermediate_values={},
         )
         for row, value in enumerate(losses)
-    )
+    ]
+    # Adding them would copy each deeply, which takes most of the time of thousands.
+    study.get_trials = lambda *_, **__: trials  # type: ignore[method-assign]
     evaluator = PedAnovaImportanceEvaluator(target_quantile=QUANTILE)
     return get_param_importances(study, evaluator=evaluator, params=list(columns))
 
