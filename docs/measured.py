@@ -210,6 +210,13 @@ def _speed() -> Iterator[str]:
             for cost in size["costs"]
         ],
     )
+    cluster = _read("simulate_cluster")
+    yield (
+        f"{cluster['gpus']} simulated GPUs, {cluster['configurations']:,} configurations under "
+        f"{cluster['seeds']} seeds: {100 * cluster['idle_share']:.1f} % of GPU time idle; the driver takes "
+        f"{1000 * cluster['driver_seconds_per_record']:.1f} ms of CPU per record and "
+        f"{cluster['peak_mib']:.0f} MiB."
+    )
 
 
 def measurements() -> str:
