@@ -315,6 +315,7 @@ def test_the_trackers_of_a_sweep_show_what_its_trials_find(
         on_record: Any,
         guard: Any,
         phase: Any = None,
+        session: Any = None,
     ) -> bool:
         """What `drive` does, without Ray."""
         writer = RecordWriter(folder.records)
