@@ -34,7 +34,7 @@ from sweeper.task import Readout, TrajectoryTask
 HERE = Path(__file__).resolve()
 RESULTS = HERE.parent / "results" / "scale.json"
 
-SECONDS = {"sweeper front": 20.0, "sweeper recommend": 10.0, "sweeper report": 60.0}
+SECONDS = {"sweeper front --json": 20.0, "sweeper recommend": 10.0, "sweeper report": 60.0}
 MIB = 2048.0
 """The targets at a hundred thousand records."""
 
@@ -284,7 +284,7 @@ def _peak_mib(usage: resource.struct_rusage) -> float:
 def reading_costs(root: Path, only: Sequence[str]) -> list[Cost]:
     """All commands that only read the records, each in its own process."""
     commands: list[tuple[str, list[str | Path]]] = [
-        ("sweeper front", ["-m", "sweeper", "front", root]),
+        ("sweeper front --json", ["-m", "sweeper", "front", root, "--json"]),
         ("sweeper recommend", ["-m", "sweeper", "recommend", root]),
         ("sweeper report", ["-m", "sweeper", "report", root]),
         ("resume", [HERE, "--child", "resume", root]),
@@ -346,7 +346,7 @@ def main() -> None:
     parser.add_argument("--no-drive", action="store_true", help="leave out the trials through Ray")
     parser.add_argument("--rates", type=int, default=RATES, help="learning rates of the grid")
     parser.add_argument(
-        "--only", nargs="+", default=(), metavar="COMMAND", help="sweeper front, ..."
+        "--only", nargs="+", default=(), metavar="COMMAND", help="sweeper report, ..."
     )
     parser.add_argument("--keep", type=Path, help="work in this folder and leave it there")
     given = parser.parse_args()
