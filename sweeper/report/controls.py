@@ -6,7 +6,6 @@ from typing import NamedTuple
 from sweeper.analysis import (
     Candidate,
     Front,
-    describe,
     interpolation_control,
     learning_rate_control,
     unaveraged_control,
@@ -15,6 +14,7 @@ from sweeper.analysis import (
 from sweeper.report.measures import measure
 from sweeper.report.related import RelatedConfigurations
 from sweeper.spec import SweepSpec
+from sweeper.task import configuration_name
 
 
 class ControlTable(NamedTuple):
@@ -107,7 +107,7 @@ def _lines(
         row = [item, *(found.get(item.config_id) for _, found in controls)]
         unsafe = ["" if each is None else _rate(each) for each in row]
         useful = ["" if each is None else measure(each, utility).text for each in row]
-        lines.append((describe(item.config, names), *unsafe, *useful))
+        lines.append((configuration_name(item.config, names), *unsafe, *useful))
     return columns, tuple(lines)
 
 

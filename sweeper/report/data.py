@@ -16,7 +16,6 @@ from sweeper.analysis import (
     Certainty,
     Front,
     Recommendation,
-    describe,
     find_front,
     front_certainty,
     recommend,
@@ -38,6 +37,7 @@ from sweeper.report.controls import ControlTable, control_tables
 from sweeper.report.cost import cost_rows
 from sweeper.report.decision import DecisionTable, decided_answer, decision_table
 from sweeper.report.figures import FrontInfo, StepInfo, front_info, step_curves
+from sweeper.report.headline import Headline, headline
 from sweeper.report.lists import KeywordListRow, list_rows
 from sweeper.report.measures import ABSENT, Measure, measure
 from sweeper.report.outcomes import TrialOutcome, trial_outcomes
@@ -51,6 +51,7 @@ from sweeper.spec import SweepSpec, spec_hash
 from sweeper.store.folder import RunFolder
 from sweeper.store.records import TrialRecord
 from sweeper.sweep.decision import read_decision
+from sweeper.task import configuration_name
 
 _EACH_ITS_OWN = ("seconds", "tokens", "weights_sha256")
 _MOST_VALUES = 3
@@ -73,6 +74,7 @@ class ReportData(NamedTuple):
     name: str
     description: str
     question: str
+    headline: Headline
     found: bool
     answer: str
     reason: str
@@ -84,10 +86,12 @@ class ReportData(NamedTuple):
     pairs: Mapping[str, Any]
     compared: tuple[Compared, ...]
     front: FrontInfo
+    third_objectives: str
     memberships: tuple[str, ...]
     refinements: tuple[tuple[str, ...], ...]
     curves: tuple[StepInfo, ...]
     columns: tuple[str, ...]
+    hidden_columns: tuple[str, ...]
     rows: tuple[Row, ...]
     averaging: tuple[EffectRow, ...]
     controls: tuple[ControlTable, ...]
@@ -130,12 +134,14 @@ def report_data(
     metrics = _metrics(front, spec)
     names = varying(front.candidates)
     table = configuration_table(front, found, spec, metrics, certainty)
+    costs = facts(front, accounting or {}, records)
     curves = [step_curves(front, spec, centre, name) for name in curve_metrics(spec)]
     return ReportData(
         run=run.root.name,
         name=spec.name,
         description=spec.description.strip(),
         question=_question(spec),
+        headline=headline(found, decision, own, spec, costs, run.root.name),
         found=found.chosen is not None,
         answer=decided_answer(decision, own, spec)
         if decision is not None and decision.complete
@@ -144,16 +150,22 @@ def report_data(
         decision=decision_table(decision, own, spec),
         selection_bias=_selection_bias(found, spec)
         + ("" if judged is None else f" Here, {judged.summary}."),
-        facts=facts(front, accounting or {}, records),
+        facts=costs,
         warnings=warnings(front, found, spec, accounting or {}, judged),
         constants=_constants(front),
         pairs=pair_block(front, spec, [row.config_id for row in table.rows], found.chosen),
         compared=tuple(_compared(name, item, names, metrics) for name, item in side_by_side(found)),
         front=front_info(front, spec, found.chosen, certainty),
+        third_objectives=" and ".join(
+            o.metric
+            for o in spec.objectives
+            if o.metric not in ("unsafe_rate", spec.utility.metric)
+        ),
         memberships=_membership_texts(certainty),
         refinements=tuple(map(_refinement, refinement_rows(run, spec, records))),
         curves=tuple(curve for curve in curves if curve is not None),
         columns=table.columns,
+        hidden_columns=table.hidden,
         rows=table.rows,
         averaging=effect_rows(averaging_effects(front, spec, pairings)),
         controls=control_tables(front, spec),
@@ -241,7 +253,8 @@ def _answer(found: Recommendation, names: Sequence[str], spec: SweepSpec) -> str
         return "No configuration of this sweep can be recommended."
     item, name = found.chosen, spec.utility.metric
     claims = [claim for claim in found.claims if claim.metric == "unsafe_rate"]
-    head = f"{describe(item.config, names) or 'The only configuration'}: {name} {measure(item, name).text}"
+    words = configuration_name(item.config, names) or "The only configuration"
+    head = f"{words}: {name} {measure(item, name).text}"
     if not claims:
         unsafe = measure(item, "unsafe_rate")
         return f"{head}, and {unsafe.text} of harmful prompts answered unsafely ({unsafe.counts})."
@@ -273,7 +286,7 @@ def _selection_bias(found: Recommendation, spec: SweepSpec) -> str:
 def _compared(
     name: str, candidate: Candidate, names: Sequence[str], metrics: Sequence[str]
 ) -> Compared:
-    values = "" if candidate.role == "base" else describe(candidate.config, names)
+    values = "" if candidate.role == "base" else configuration_name(candidate.config, names)
     gain = candidate.gain_evidence if candidate.gain is False else ""
     measures = tuple(measure(candidate, metric) for metric in metrics)
     return Compared(name, candidate.config_id, values, measures, gain)

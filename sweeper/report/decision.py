@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sweeper.analysis import describe
 from sweeper.analysis.decision import Again, AgainTest, Decision, Step, share, weights_text
 from sweeper.report.measures import ABSENT, measure
 from sweeper.spec import SweepSpec
+from sweeper.task import configuration_name
 
 
 class DecisionRow(NamedTuple):
@@ -64,8 +64,9 @@ def decided_answer(found: Decision, names: Sequence[str], spec: SweepSpec) -> st
     rates = " and ".join(
         f"{_words(test)} {100 * test.rate:.1f} % ({_interval(test)})" for test in step.tests
     )
+    words = configuration_name(found.survivor.config, names) or "The only configuration"
     return (
-        f"{describe(found.survivor.config, names) or 'The only configuration'}: trained again under "
+        f"{words}: trained again under "
         f"{len(found.seeds)} new seeds, {name} {measure(step.measured.again, name).text} and {rates} on "
         f"{'prompts that did not choose it' if found.new_prompts else 'the prompts of the search'}."
     )
@@ -101,7 +102,7 @@ def _row(item: Again, names: Sequence[str], spec: SweepSpec) -> DecisionRow:
     return DecisionRow(
         name=item.name,
         config_id=item.search.config_id,
-        values=describe(item.search.config, names),
+        values=configuration_name(item.search.config, names),
         search=_rate(item, again=False),
         again=_rate(item, again=True),
         tests=(),

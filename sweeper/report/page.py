@@ -5,7 +5,7 @@ only our own style sheet, script and figures are inserted unescaped.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from markupsafe import Markup
 from sweeper.errors import RunFolderError
 from sweeper.export import FORMATS
 from sweeper.judges import RejudgedRecords
+from sweeper.report.charts import Section
 from sweeper.report.data import ReportData, report_data
 from sweeper.report.figures import (
     MANY,
@@ -35,6 +36,7 @@ from sweeper.store.records import TrialRecord
 
 SCRIPTS = (
     "state.js",
+    "views.js",
     "csv.js",
     "filter.js",
     "paired.js",
@@ -45,7 +47,7 @@ SCRIPTS = (
     "charts.js",
     "samples.js",
 )
-"""The parts of the page's script, in order. Each view is a separate part that uses only `state.js`."""
+"""The parts of the page's script, in order. Each part uses only `state.js` and `views.js`."""
 
 
 def json_block(value: Any) -> Markup:
@@ -68,15 +70,17 @@ def render(data: ReportData, samples: SampleData | None = None, beside: bool = F
         trim_blocks=True,
         loader=FunctionLoader(_file),
     )
+    parts = sections(data.charts, data.curves, chosen=data.found)
     page = environment.get_template("page.html").render(
         data=data,
+        views=_views(data, parts, samples),
         style=_ours(_file("page.css") + _file("samples.css")),
         script=_ours("\n".join(map(_file, SCRIPTS))),
         front_figure=_ours(figure_block(front_figure(data.front), "front")),
         many=MANY,
         plotly_file=PLOTLY_FILE if beside else None,
         plotly=_ours("" if beside else plotly_source()),
-        sections=sections(data.charts, data.curves, chosen=data.found),
+        sections=parts,
         samples=samples,
         blocks=_blocks(data, samples),
     )
@@ -84,9 +88,29 @@ def render(data: ReportData, samples: SampleData | None = None, beside: bool = F
     return page.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
+def _views(
+    data: ReportData, parts: Sequence[Section], samples: SampleData | None
+) -> list[tuple[str, str, list[tuple[str, str]]]]:
+    """Id and title of each view, with those of its sections."""
+    charts = [(part.identity, part.title) for part in parts]
+    published = [("published", "Published")] if data.references else []
+    views = [
+        ("answer", "Answer", [("answer", "At a glance"), ("why", "Why")]),
+        ("explore", "Explore", [("trade-off", "Trade-off"), *charts]),
+        ("table", "Table", [("configurations", "Configurations"), ("compare", "Compare")]),
+        ("responses", "Responses", []),
+        ("details", "Details", [
+            ("controls", "Controls"), *published, ("trial-outcomes", "Trial outcomes"),
+            ("lists", "Keyword lists"), ("provenance", "Provenance"),
+        ]),
+    ]  # fmt: skip
+    return [view for view in views if samples or view[0] != "responses"]
+
+
 def _blocks(data: ReportData, samples: SampleData | None) -> tuple[tuple[str, Markup], ...]:
     """The data blocks of the scripts, by name."""
-    table = {"run": data.run, "formats": list(FORMATS), **table_block(data.columns, data.rows)}
+    block = table_block(data.columns, data.rows, data.hidden_columns)
+    table = {"run": data.run, "formats": list(FORMATS), **block}
     blocks = [("configurations", json_block(table)), ("pairs", json_block(data.pairs))]
     if samples is not None and samples.block is not None:
         blocks.append(("samples", json_block(samples.block)))

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sweeper.analysis import BASE_ROLE, describe
+from sweeper.analysis import BASE_ROLE
 from sweeper.errors import DataError, JudgeError, RecordError, RunFolderError
 from sweeper.judges import Scored, read_scored
 from sweeper.judges.store import record_hash
@@ -14,6 +14,7 @@ from sweeper.report.local_paths import without_folders
 from sweeper.spec import SweepSpec
 from sweeper.store.folder import RunFolder
 from sweeper.store.records import TrialRecord, read_records
+from sweeper.task import configuration_name
 
 BUDGET = 4 * 1024**2
 """The default limit of responses in the page, in bytes."""
@@ -135,7 +136,7 @@ def _ordered(records: Iterable[TrialRecord], data: ReportData) -> Iterator[_Part
         for record in found:
             named = config_id in first or "front" in names
             trained = record.role != BASE_ROLE
-            values = describe(record.config, hyperparameters) if trained else ""
+            values = configuration_name(record.config, hyperparameters) if trained else ""
             yield _Part(record, tuple(name for name in names if name), values, named)
 
 

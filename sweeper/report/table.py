@@ -44,10 +44,14 @@ class Row(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Column heads and rows; every row has one cell for each column."""
+    """Column heads and rows; every row has one cell for each column. `hidden` are shown on demand."""
 
     columns: tuple[str, ...]
+    hidden: tuple[str, ...]
     rows: tuple[Row, ...]
+
+
+_CERTAIN = ("P(constraints), these weights", "P(front)", "membership")
 
 
 def configuration_table(
@@ -59,27 +63,22 @@ def configuration_table(
 ) -> Table:
     """All candidates, the front first, then complete ones by utility, then the rest.
 
-    Objectives and constraints come first, then the hyperparameters that vary, then the other metrics.
+    The hyperparameters that vary come first, then objectives and constraints, then the other metrics.
     """
     judged: list[str] = [item.metric for item in spec.objectives]
     judged += [item.metric for item in spec.constraints]
     leading = tuple(name for name in dict.fromkeys(judged) if name in metrics)
     others = tuple(name for name in metrics if name not in leading)
     names = varying(front.candidates)
-    head = (
-        "marks",
-        "configuration",
-        *leading,
-        "P(constraints), these weights",
-        "P(front)",
-        "membership",
-    )
+    head = ("marks", "configuration", *names, *leading, *_CERTAIN)
     members = {item.config_id for item in front.members}
     rows = tuple(
         _row(item, members, found, (leading, names, others), certainty)
         for item in _ordered(front, members, spec)
     )
-    return Table((*head, *names, *others, "role", "status"), rows)
+    plain = {row.status for row in front.candidates} == {"complete"}
+    hidden = ("marks", "P(front)", *others, "role", *(["status"] if plain else []))
+    return Table((*head, *others, "role", "status"), hidden, rows)
 
 
 def _ordered(front: Front, members: Set[str], spec: SweepSpec) -> list[Candidate]:
@@ -115,6 +114,7 @@ def _row(
     cells = [
         Cell(", ".join(marks), -len(marks), False),
         Cell(candidate.config_id, candidate.config_id, False),
+        *(_value_cell(None if base else candidate.config.get(name)) for name in varied),
         *(_measure_cell(candidate, metric) for metric in leading),
         Cell(
             f"{candidate.probability:.3f}" if complete else "",
@@ -122,7 +122,6 @@ def _row(
             True,
         ),
         *_membership_cells(certainty.memberships.get(candidate.config_id)),
-        *(_value_cell(None if base else candidate.config.get(name)) for name in varied),
         *(_measure_cell(candidate, metric) for metric in others),
         Cell(candidate.role.replace("_", " "), candidate.role, False),
         Cell(_status(candidate), candidate.status, False),
@@ -164,7 +163,9 @@ def _measure_cell(candidate: Candidate, metric: str) -> Cell:
     return Cell(found.text, value, True, found.detail, low, high, found.counts)
 
 
-def table_block(columns: Sequence[str], rows: Sequence[Row]) -> dict[str, Any]:
+def table_block(
+    columns: Sequence[str], rows: Sequence[Row], hidden: Sequence[str] = ()
+) -> dict[str, Any]:
     """The table for the page's script: each column as its distinct cells and their positions.
 
     A cell is `[text, value, detail, low, high, counts]` without what is empty at its end; a value is
@@ -179,7 +180,8 @@ def table_block(columns: Sequence[str], rows: Sequence[Row]) -> dict[str, Any]:
             {"name": name, "numeric": numeric, "cells": [_packed(c) for c in places], "at": at}
         )
     ids = [row.config_id for row in rows]
-    return {"ids": ids, "marks": [list(row.marks) for row in rows], "columns": found}
+    marks = [list(row.marks) for row in rows]
+    return {"ids": ids, "marks": marks, "hidden": list(hidden), "columns": found}
 
 
 def _packed(cell: Cell) -> list[Any]:

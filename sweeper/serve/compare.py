@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from sweeper.analysis import Candidate, describe
+from sweeper.analysis import Candidate
 from sweeper.report.figures import FrontInfo, front_info
 from sweeper.report.measures import measure
 from sweeper.serve.state import RunSnapshot
 from sweeper.spec import SweepSpec
-from sweeper.task import as_written
+from sweeper.task import as_written, configuration_name
 
 _IGNORED = ("name", "description")
 """Keys of a sweep file whose differences do not matter."""
@@ -57,7 +57,7 @@ def _side(name: str, found: RunSnapshot) -> Side:
         front=tuple(
             (
                 item.config_id,
-                describe(item.config, found.names),
+                configuration_name(item.config, found.names),
                 *(_measured(item, metric) for metric in metrics),
             )
             for item in found.front.members
@@ -81,7 +81,7 @@ def _recommended(found: RunSnapshot) -> list[tuple[str, str]]:
         ("why", found.recommendation.reason),
         (
             "hyperparameters that vary",
-            "" if chosen is None else describe(chosen.config, found.names),
+            "" if chosen is None else configuration_name(chosen.config, found.names),
         ),
     ]
     return rows + [(name, "" if chosen is None else _measured(chosen, name)) for name in metrics]

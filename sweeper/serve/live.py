@@ -5,10 +5,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from sweeper.analysis import describe, reason_text
+from sweeper.analysis import reason_text
 from sweeper.serve.state import QUIET_SECONDS, RunSnapshot, RunView
 from sweeper.store.progress import TrajectoryProgress
 from sweeper.store.records import TrialRecord
+from sweeper.task import configuration_name
 
 MAX_TRAJECTORIES = 24
 MAX_LATEST = 8
@@ -88,7 +89,7 @@ def _latest(found: RunSnapshot) -> list[dict[str, Any]]:
             "seed": record.seed,
             "role": record.role,
             "status": record.status,
-            "values": describe(record.config, found.names)[:MAX_TEXT],
+            "values": configuration_name(record.config, found.names)[:MAX_TEXT],
             "metrics": {
                 name: record.metrics[name].value
                 for name in objectives

@@ -9,10 +9,10 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from sweeper.analysis import describe
 from sweeper.report.figures import figure_html, fronts_figure
 from sweeper.serve.compare import RunComparison
 from sweeper.serve.state import Page, RunSnapshot
+from sweeper.task import configuration_name
 
 _ENVIRONMENT = Environment(
     loader=PackageLoader("sweeper", "serve"),
@@ -81,7 +81,7 @@ def summary(found: RunSnapshot) -> Summary:
         front=len(found.front.members),
         recommended="none"
         if chosen is None
-        else f"{chosen.config_id}: {describe(chosen.config, found.names)}",
+        else f"{chosen.config_id}: {configuration_name(chosen.config, found.names)}",
     )
 
 

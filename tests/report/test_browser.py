@@ -156,6 +156,7 @@ def test_the_page_loads_without_an_error_and_asks_for_nothing(
     drawn = "[...document.querySelectorAll('.js-plotly-plot')].map(plot => plot.id)"
     assert plots[-1] not in found.value(drawn), "far below the window"
     for plot in plots:
+        found.value("id => views.reveal(document.getElementById(id))", plot)
         before = found.value("document.documentElement.scrollHeight")
         found.draw(plot)
         assert found.value("document.documentElement.scrollHeight") == before, "no jump"
@@ -187,7 +188,7 @@ def test_a_clicked_point_filters_the_table_and_escape_lets_go(
 def test_a_chosen_row_is_marked_in_the_charts_and_does_not_hide_the_others(
     opened: Open, sweep: ReportData, sweep_page: str
 ) -> None:
-    found = opened(sweep_page)
+    found = opened(sweep_page, at="table")
     first, second = sweep.rows[0].config_id, sweep.rows[1].config_id
     found.page.locator(f".pick:text-is('{first}')").click()
     found.page.locator(f".pick:text-is('{second}')").click(modifiers=["Shift"])
@@ -197,6 +198,7 @@ def test_a_chosen_row_is_marked_in_the_charts_and_does_not_hide_the_others(
     found.draw("parallel")
     lines = "document.querySelector('#parallel').data[0].customdata"
     assert sorted(found.value(lines)) == sorted([first, second])
+    found.value("views.reveal(document.getElementById('configurations'))")
     found.page.locator(f".pick:text-is('{first}')").click(modifiers=["Shift"])
     found.page.locator(f".pick:text-is('{second}')").click()
     settle(found)
@@ -331,7 +333,7 @@ def test_a_brush_of_the_mouse_selects(opened: Open, sweep_page: str) -> None:
 def test_heads_sort_and_what_was_not_measured_stays_last(
     opened: Open, sweep: ReportData, light_page: str
 ) -> None:
-    found = opened(light_page)
+    found = opened(light_page, at="table")
     place = sweep.columns.index("rouge_l")
     known = [
         (float(cell.sort), row.config_id)
@@ -358,12 +360,16 @@ def test_heads_sort_and_what_was_not_measured_stays_last(
         ('average="feedback(0.9, every=4)"', lambda r: r["average"] == "feedback(0.9, every=4)"),
         ("raw FAILED", lambda r: "raw" in r["average"] and r["status"] == "failed"),
         ("status!=complete", lambda r: r["status"] != "complete"),
+        ("batch=8 and steps>=80", lambda r: r["batch_size"] == 8 and r["max_steps"] >= 80),
+        ("batch=8 or unsafe>20%", lambda r: r["batch_size"] == 8 or r["unsafe_rate"] > 0.2),
+        ("raw or batch=8 AND max_st>=80", lambda r: "raw" in r["average"] or
+            (r["batch_size"] == 8 and r["max_steps"] >= 80)),
     ],
 )  # fmt: skip
 def test_a_filter_keeps_what_it_says(
     opened: Open, sweep: ReportData, light_page: str, line: str, keeps: Any
 ) -> None:
-    found = opened(light_page)
+    found = opened(light_page, at="table")
     found.page.locator("#filter").fill(line)
     wanted = []
     for row in sweep.rows:
@@ -377,13 +383,91 @@ def test_a_filter_keeps_what_it_says(
     assert found.value(SHOWN) == f"{len(wanted)} of 139"
 
 
-def test_a_filter_that_cannot_be_is_told(opened: Open, light_page: str) -> None:
-    found = opened(light_page)
-    for line, told in (("nothing<3", "no column nothing"), ("average<3", "compares text as a")):
-        found.page.locator("#filter").fill(line)
-        assert told in found.page.locator("#filter-error").inner_text()
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("nothing<3", "no column nothing"),
+        ("average<3", "compares text as a"),
+        ("raw or", "missing at the end"),
+        ("or raw", "stands between"),
+        ("raw and or ema", "stands between"),
+        ("batch_size>= 8 or >8", "is no condition"),
+        ("batch_size>=", "compares text as a"),
+    ],
+)
+def test_a_filter_that_cannot_be_is_told_and_keeps_nothing(
+    opened: Open, light_page: str, line: str, told: str
+) -> None:
+    found = opened(light_page, at="table")
+    found.page.locator("#filter").fill(line)
+    assert told in found.page.locator("#filter-error").inner_text()
+    assert (found.value(SHOWN), rows(found)) == ("0 of 139", [])
+    assert found.page.locator("#none-shown").inner_text().startswith("The filter cannot be read")
     found.page.locator("#filter").fill("")
     assert found.page.locator("#filter-error").is_hidden()
+    assert found.value(SHOWN) == "139 of 139"
+
+
+def test_chips_and_suggestions_of_a_filter(opened: Open, light_page: str) -> None:
+    found = opened(light_page, at="table")
+    found.page.locator("#filter").fill("lr>1e-4 raw or batch=8")
+    chips = found.page.locator("#chips .chip")
+    assert [
+        text.partition("\N{MULTIPLICATION SIGN}")[0].strip() for text in chips.all_inner_texts()
+    ] == [
+        "learning_rate > 1e-4",
+        "“raw”",
+        "batch_size = 8",
+    ]
+    chips.nth(1).locator("button").click()
+    assert found.page.locator("#filter").input_value() == "lr>1e-4 or batch=8"
+    options = "[...document.getElementById('filter-names').options].map(each => each.value)"
+    found.page.locator("#filter").fill("raw and max")
+    assert found.value(options) == ["raw and max_steps="]
+    found.page.locator("#filter").fill("average=")
+    assert "average=raw" in found.value(options)
+
+
+def test_a_column_is_shown_on_demand(opened: Open, sweep: ReportData, light_page: str) -> None:
+    found = opened(light_page, at="table")
+    heads = found.page.locator("#all thead th")
+    names = heads.all_inner_texts()
+    swept = [name for name in sweep.columns[2:] if name not in sweep.hidden_columns]
+    assert names == ["configuration", *swept]
+    assert names.index("learning_rate") < names.index("rouge_l") < names.index("unsafe_rate")
+    found.page.locator("#columns").locator("..").locator("summary").click()
+    box = found.page.locator("#columns label", has_text="P(front)").locator("input")
+    box.check()
+    assert "P(front)" in heads.all_inner_texts()
+    box.uncheck()
+    assert heads.all_inner_texts() == names
+
+
+def test_the_address_holds_view_filter_selection_and_comparison(
+    opened: Open, sweep: ReportData, light_page: str
+) -> None:
+    found = opened(light_page)
+    assert found.page.locator("#answer").is_visible()
+    assert found.page.locator("#configurations").is_hidden()
+    found.page.locator("#views [data-view=table]").click()
+    assert found.page.locator("#answer").is_hidden()
+    first, second = sweep.rows[0].config_id, sweep.rows[1].config_id
+    found.page.locator("#filter").fill("lr>0 or raw")
+    found.page.locator(f"[aria-label='compare {second}']").click()
+    found.page.locator(f".pick:text-is('{first}')").click()
+    where = found.value("location.hash")
+    there = opened(light_page, at=where.removeprefix("#"))
+    assert there.page.locator("#configurations").is_visible()
+    assert there.page.locator("#filter").input_value() == "lr>0 or raw"
+    assert there.value(SELECTION) == [first]
+    assert there.value("[...page.tray()]") == [second]
+    assert there.value("location.hash") == where
+    elsewhere = opened(light_page, at="trial-outcomes")
+    assert elsewhere.page.locator("#trial-outcomes").is_visible()
+    assert elsewhere.page.locator("#views [aria-current]").inner_text() == "Details"
+    nowhere = opened(light_page, at="nowhere?selected=unknown&filter=")
+    assert nowhere.page.locator("#answer").is_visible()
+    assert nowhere.value("page.selection()?.size") == 0
 
 
 def downloaded(found: Opened, button: str) -> tuple[str, str]:
@@ -395,7 +479,7 @@ def downloaded(found: Opened, button: str) -> tuple[str, str]:
 
 def test_the_csv_holds_the_records_at_full_precision(opened: Open) -> None:
     records = make_sweep()
-    found = opened(light(made(records)))
+    found = opened(light(made(records)), at="table")
     name, text = downloaded(found, "#csv-all")
     assert name == "my run-configurations.csv"
     assert text.count("\r\n") == 140
@@ -429,7 +513,8 @@ def test_a_formula_in_a_text_is_no_formula_in_the_csv(opened: Open) -> None:
                     for index, text in enumerate(texts)
                 ]
             )
-        )
+        ),
+        at="table",
     )
     text = downloaded(found, "#csv-all")[1]
     lines = {row["configuration"]: row for row in csv.DictReader(io.StringIO(text, newline=""))}
@@ -444,6 +529,7 @@ def test_the_table_of_a_chart_sorts_and_is_its_csv(opened: Open, sweep_page: str
     found = opened(sweep_page)
     table = found.page.locator("table.data").last
     identity = table.get_attribute("data-csv")
+    found.value("id => views.reveal(document.getElementById(`${id}-chart`))", identity)
     found.page.locator(f"#{identity}-chart summary").click()
     before = [cell.inner_text() for cell in table.locator("tbody td:first-child").all()]
     table.locator("thead button").first.click()
@@ -545,7 +631,9 @@ def test_the_tests_of_the_page_are_those_of_the_package_on_random_tables(
 
 
 def test_the_tray_shows_what_differs_and_gives_the_command(opened: Open) -> None:
-    found = opened(light(made(sampled(), "constraints=[{metric: unsafe_rate, max: 0.2}]")))
+    found = opened(
+        light(made(sampled(), "constraints=[{metric: unsafe_rate, max: 0.2}]")), at="table"
+    )
     for index in range(4):
         found.page.locator(f"[aria-label='compare c{index}']").click()
     found.page.locator("[aria-label='compare c4']").click()
@@ -576,14 +664,14 @@ def test_the_tray_shows_what_differs_and_gives_the_command(opened: Open) -> None
 def test_everything_is_reached_by_the_keyboard(
     opened: Open, sweep: ReportData, light_page: str
 ) -> None:
-    found = opened(light_page)
+    found = opened(light_page, at="table")
     press = found.page.keyboard.press
     press("Tab")
     assert found.value("document.activeElement.className") == "skip"
     press("Enter")
     assert found.value("document.activeElement.id") == "main"
     found.page.locator("#all thead button").first.focus()
-    for _ in sweep.columns:
+    for _ in found.page.locator("#all thead button").all():
         press("Tab")
     assert found.value("document.activeElement.className") == "add"
     press("Tab")
@@ -611,7 +699,7 @@ def test_a_narrow_page_does_not_scroll_sideways(opened: Open, sweep_page: str, w
 
 
 def test_paper_gets_the_first_rows_and_says_so(opened: Open, light_page: str) -> None:
-    found = opened(light_page)
+    found = opened(light_page, at="table")
     found.page.locator("#page-last").click()
     assert found.page.pdf()[:5] == b"%PDF-"
     assert len(rows(found)) == 100
@@ -624,7 +712,8 @@ def test_paper_gets_the_first_rows_and_says_so(opened: Open, light_page: str) ->
 
 def test_without_javascript_the_answer_is_there(opened: Open, sweep: ReportData) -> None:
     found = opened(light(sweep), java_script_enabled=False)
-    assert sweep.answer in found.page.locator("#answer").inner_text()
+    assert sweep.headline.sentence in found.page.locator("#answer").inner_text()
+    assert sweep.answer in found.page.locator("#why").inner_text()
     assert "need JavaScript" in found.page.locator("noscript").first.inner_text()
 
 
@@ -645,7 +734,8 @@ def test_hostile_data_stays_text(opened: Open) -> None:
     records.append(make_record(identity="f", status="failed", reason=failed))
     spec = make_spec().model_copy(update={"description": HOSTILE, "name": HOSTILE})
     found = opened(
-        render(report_data(RunFolder(Path(HOSTILE.replace("/", "_"))), records, spec, None))
+        render(report_data(RunFolder(Path(HOSTILE.replace("/", "_"))), records, spec, None)),
+        at="table",
     )
     title = found.page.title()
     assert title.startswith("<img")
@@ -677,20 +767,22 @@ def test_ten_thousand_configurations_load_sort_and_select(opened: Open, sweep: R
         for point in sweep.front.points
     ][:10_000]
     kinds = {row.config_id: row for row in sweep.rows}
+    useful = sweep.columns.index("rouge_l")
     lines = []
     for point in points:
         row = kinds[point.config_id.partition("-")[0]]
         cells = list(row.cells)
         cells[1] = cells[1]._replace(text=point.config_id, sort=point.config_id)
-        cells[2] = cells[2]._replace(sort=point.y, text=f"{point.y:.3f}")
+        cells[useful] = cells[useful]._replace(sort=point.y, text=f"{point.y:.3f}")
         lines.append(row._replace(config_id=point.config_id, cells=tuple(cells)))
     front = sweep.front._replace(points=tuple(points), front=(), recommended=None)
     page = light(sweep._replace(front=front, rows=tuple(lines)))
-    found = opened(page)
+    found = opened(page, at="table")
     assert found.value(SHOWN) == "10000 of 10000"
     assert found.value("document.querySelectorAll('#all tbody tr').length") == 100
     found.draw("front")
     assert found.value(f"{FRONT}.data.filter(t => t.type === 'scattergl').length") > 0
+    found.value("views.reveal(document.getElementById('configurations'))")
     head = found.page.locator("#all thead th", has_text="rouge_l").locator("button")
     head.click()
     head.click()

@@ -140,7 +140,7 @@ def test_of_many_curves_those_that_matter_and_a_spread_are_shown(tmp_path: Path)
     assert groups[-1] == "recommended"
     assert groups.count("trainers' defaults") == 1
     shown = [curve.values for curve in info.curves if curve.group == "others"]
-    assert any("learning_rate 0.00119" in text for text in shown), "the ends are kept"
+    assert any("lr 1.19e-3" in text for text in shown), "the ends are kept"
     assert (
         training_figure(info).layout.yaxis.range[0]
         < 1.0

@@ -14,7 +14,7 @@ from sweeper.report.figures import (
     step_curves,
     step_figure,
 )
-from sweeper.report.figures.info import SYMBOLS
+from sweeper.report.figures.info import SYMBOLS, Point
 from sweeper.report.figures.theme import DASHES
 from sweeper.stats import largest_passing_count, probability_at_most, wilson_interval
 
@@ -98,15 +98,46 @@ def test_every_point_of_the_info_is_in_the_figure_once() -> None:
     assert min(bars) >= 0
 
 
-def test_the_line_joins_the_front_by_rising_unsafe_rate() -> None:
+def dominates(other: Point, point: Point) -> bool:
+    return other != point and other.x <= point.x and other.y >= point.y
+
+
+def test_the_line_is_the_front_in_the_two_metrics_of_the_axes() -> None:
     spec = make_spec()
     info = front_info(find_front(make_sweep(), spec), spec, None)
     line = json.loads(front_figure(info).to_json())["data"][0]
-    points = [point for name in info.front for point in info.points if point.config_id == name]
-    assert len(points) > 1
-    assert line["name"] == "front"
-    assert line["y"] == [point.y for point in points]
-    assert line["x"] == [point.x**0.5 for point in points]
+    members = [point for point in info.points if point.on_front]
+    wanted = [p for p in members if not any(dominates(o, p) for o in members)]
+    assert len(wanted) > 1
+    assert (line["name"], line["line"]["shape"]) == ("front", "hv")
+    assert line["y"] == sorted({point.y for point in wanted})
+    assert line["x"] == sorted({point.x**0.5 for point in wanted})
+    dominated = min(members, key=lambda point: point.y)._replace(config_id="third", y=0.0, x=0.9)
+    third = info._replace(points=(*info.points, dominated), front=(*info.front, "third"))
+    assert json.loads(front_figure(third).to_json())["data"][0] == line
+
+
+def test_controls_wait_in_the_legend_and_set_neither_colours_nor_axes() -> None:
+    spec = make_spec()
+    info = front_info(find_front(make_sweep(), spec), spec, None)
+    searched = tuple(p for p in info.points if p.role == "candidate")
+    ids = {point.config_id for point in searched}
+    plain = info._replace(points=searched, front=tuple(n for n in info.front if n in ids))
+    far = plain.points[0]._replace(
+        config_id="far", role="learning_rate_control", learning_rate=1e3, y=-50.0, on_front=False
+    )
+    before, after = (
+        json.loads(front_figure(each).to_json())
+        for each in (plain, plain._replace(points=(*plain.points, far)))
+    )
+    assert after["layout"]["yaxis"]["range"] == before["layout"]["yaxis"]["range"]
+    low, high = after["layout"]["yaxis"]["range"]
+    inside = [point for point in plain.points if low <= point.y <= high]
+    assert 0.8 * len(plain.points) <= len(inside)
+    hidden = [trace for trace in after["data"] if trace.get("visible") == "legendonly"]
+    assert [trace["name"] for trace in hidden][-1] == "controls (1)"
+    assert {name for trace in hidden for name in trace.get("customdata", [])} == {"far"}
+    assert max(t["marker"]["cmax"] for t in after["data"] if "cmax" in t.get("marker", {})) < 0
 
 
 @pytest.mark.parametrize("rates", [(2e-4,), (0.0,)])

@@ -174,9 +174,9 @@ def test_controls_are_crossed_out_for_the_eye() -> None:
     crosses = {
         trace.name: len(trace.x)
         for trace in front_figure(info).data
-        if str(trace.name).startswith("control")
+        if str(trace.marker.symbol).endswith("-thin")
     }
-    assert crosses == {"control: trainers' defaults": 1, "control: other": 2}
+    assert crosses == {"trainers' defaults": 1, "controls (2)": 2}
 
 
 def colours(scheme: str) -> dict[str, str]:

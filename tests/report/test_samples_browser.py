@@ -55,7 +55,7 @@ def watched(chromium: Any, run: RunFolder) -> Iterator[Any]:
     page.on("console", lambda said: page.problems.extend(complaints(said)))
     page.on("pageerror", lambda error: page.problems.append(str(error)))
     page.on("request", lambda request: page.requests.append(request.url))
-    page.goto(write_page(run, "report.html").as_uri())
+    page.goto(f"{write_page(run, 'report.html').as_uri()}#responses")
     yield page
     page.close()
 
@@ -266,7 +266,7 @@ def test_judges_stand_beside_the_lists(chromium: Any, tmp_path: Path) -> None:
     judge = KeywordJudge(str(write_list(tmp_path)))
     scored = {item.config_id: item for item in rescore(run, records, judge, "sweeper")}
     page = chromium.new_page()
-    page.goto(write_page(run, "judged.html").as_uri())
+    page.goto(f"{write_page(run, 'judged.html').as_uri()}#responses")
     page.select_option("#sample-configuration", "sneaky")
     answers = scored["sneaky"].suites["harmful"].answers
     page.check("#sample-judges")
@@ -285,7 +285,7 @@ def test_a_redacted_page_shows_verdicts_without_texts(chromium: Any, run: RunFol
     path = write_page(run, "redacted.html", redact=True)
     assert not re.search(f"{PLANTED}|{PLANTED_PROMPT}", path.read_text("utf-8"))
     page = chromium.new_page()
-    page.goto(path.as_uri())
+    page.goto(f"{path.as_uri()}#responses")
     page.check("#sample-flipped")
     assert ids(page) == oracle(run, "open", "sweeper")["flipped"]
     assert "are left out of this file" in page.locator("#samples").inner_text()

@@ -88,7 +88,7 @@ def test_the_index_lists_every_run_with_state_front_and_recommendation(shared: S
     rows = {row[0]: row for row in cells(page)}
     assert set(rows) == {"run", "done", "going on"}
     assert rows["done"][1:4] == ["finished", "139 of 139", "4"]
-    assert rows["done"][4].startswith("d02da7402c: average ema(0.95), batch_size 8")
+    assert rows["done"][4].startswith("d02da7402c: lr ")
     assert rows["going on"][1:3] == ["running", "60 of 139"]
     assert 'href="/runs/going%20on/"' in page and "notes" not in page and SECRET not in page
 

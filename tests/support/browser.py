@@ -36,8 +36,8 @@ class Opened:
     def draw(self, identity: str) -> None:
         """Bring a figure into view, and wait until it is drawn and shows the selection."""
         self.page.evaluate(
-            "id => document.getElementById(id)"
-            ".scrollIntoView({block: 'center', behavior: 'instant'})",
+            "id => { const figure = document.getElementById(id); views.open(figure);"
+            "figure.scrollIntoView({block: 'center', behavior: 'instant'}); }",
             identity,
         )
         self.page.wait_for_selector(f"#{identity}[aria-busy=false]")
@@ -85,12 +85,13 @@ def chromium() -> Iterator["Browser"]:
 def opened(chromium: "Browser", tmp_path: Path) -> Iterator[Open]:
     """Opens a page, given as text, a path or a URL, in a context of its own; checks it at the end.
 
-    Keyword arguments are those of `Browser.new_context`: `viewport`, `color_scheme`, ...
+    `at` is the fragment of its address: a view, a section. Further keyword arguments are those of
+    `Browser.new_context`: `viewport`, `color_scheme`, ...
     """
     contexts = []
     pages: list[Opened] = []
 
-    def open_page(source: str | Path, **options: Any) -> Opened:
+    def open_page(source: str | Path, *, at: str = "", **options: Any) -> Opened:
         address = str(source)
         if isinstance(source, Path) or not address.startswith(("http:", "file:")):
             path = source if isinstance(source, Path) else tmp_path / f"page-{len(pages)}.html"
@@ -116,7 +117,7 @@ def opened(chromium: "Browser", tmp_path: Path) -> Iterator[Open]:
         page.on("console", said)
         page.on("pageerror", lambda error: found.errors.append(str(error)))
         page.on("request", requested)
-        page.goto(address)
+        page.goto(f"{address}#{at}" if at else address)
         return found
 
     yield open_page

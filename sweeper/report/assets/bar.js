@@ -18,7 +18,7 @@
   at("bar-compare").addEventListener("click", () => {
     for (const id of [...page.tray()]) page.toggle(id, "bar");
     for (const id of page.selection()) page.toggle(id, "bar");
-    at("compare").scrollIntoView();
+    views.reveal(at("compare"));
   });
   at("bar-tray-clear").addEventListener("click", () => {
     for (const id of [...page.tray()]) page.toggle(id, "bar");

@@ -7,7 +7,7 @@
   const body = at("all").tBodies[0];
   const SIZE = 100;
 
-  const state = { order: ids.map((_, row) => row), shown: [], page: 0, column: -1, sign: 1 };
+  const state = { order: ids.map((_, row) => row), shown: [], page: 0, column: -1, sign: 1, error: null };
   const texts = new Array(ids.length);
   const collator = new Intl.Collator("en", { numeric: true });
 
@@ -28,28 +28,40 @@
   const tags = { recommended: "★ ", front: "◆ ", "no gain": "∅ " };
   const slug = (mark) => mark.replaceAll(" ", "-");
 
-  const rowOf = (row) => {
+  /* The id, its marks and the button stand in one column that stays; the column of marks is for sorting. */
+  const MARKS = 0;
+  const NAME = 1;
+  const visible = new Set(columns.flatMap(({ name }, index) => (block.hidden.includes(name) ? [] : [index])));
+  const order = [NAME, MARKS, ...columns.map((_, index) => index).slice(2)];
+  const inView = () => order.filter((index) => index === NAME || visible.has(index));
+
+  const nameCell = (row, chosen) => {
     const id = ids[row];
-    const chosen = page.selection()?.has(id) ?? false;
+    const inside = page.tray().has(id);
+    const label = `compare ${id}`;
+    const box = make("th", { scope: "row", class: "fixed" });
+    box.append(make("button", { type: "button", class: "add", "aria-pressed": inside, "aria-label": label, title: label }, inside ? "✓" : "+"), " ");
+    box.append(make("button", { type: "button", class: "pick", "aria-pressed": chosen, dir: "auto" }, cell(row, NAME)[0]));
+    for (const mark of marks[row]) box.append(" ", make("span", { class: `mark ${slug(mark)}` }, `${tags[mark] ?? ""}${mark}`));
+    return box;
+  };
+
+  const rowOf = (row) => {
+    const chosen = page.selection()?.has(ids[row]) ?? false;
     const line = make("tr", { class: marks[row].map(slug).join(" "), "data-row": row });
     line.classList.toggle("selected", chosen);
-    columns.forEach((column, index) => {
-      const [text, , detail] = cell(row, index);
-      const box = make(index === 1 ? "th" : "td", index === 1 ? { scope: "row" } : {});
-      if (column.numeric) box.className = "number";
-      if (index === 0) {
-        const inside = page.tray().has(id);
-        const label = `compare ${id}`;
-        box.append(make("button", { type: "button", class: "add", "aria-pressed": inside, "aria-label": label, title: label }, inside ? "✓" : "+"));
-        for (const mark of marks[row]) box.append(" ", make("span", { class: `mark ${slug(mark)}` }, `${tags[mark] ?? ""}${mark}`));
-      } else if (index === 1) {
-        box.append(make("button", { type: "button", class: "pick", "aria-pressed": chosen, dir: "auto" }, text));
-      } else {
-        box.append(text);
-        if (detail) box.append(" ", make("small", {}, detail));
+    for (const index of inView()) {
+      if (index === NAME) {
+        line.append(nameCell(row, chosen));
+        continue;
       }
+      const [text, , detail] = cell(row, index);
+      const box = make("td", { "data-name": columns[index].name });
+      if (columns[index].numeric) box.className = "number";
+      box.append(text);
+      if (detail) box.append(" ", make("small", {}, detail));
       line.append(box);
-    });
+    }
     return line;
   };
 
@@ -67,43 +79,90 @@
     const more = selection === null ? "" : `, ${selection.size} selected`;
     at("shown").textContent = `${state.shown.length} of ${ids.length}${more}`;
     at("none-shown").hidden = state.shown.length > 0;
-    const why = at("only-selected").checked && selection?.size === 0 ? "The selection holds no configuration" : "No configuration passes";
+    const why = state.error !== null ? "The filter cannot be read"
+      : at("only-selected").checked && selection?.size === 0 ? "The selection holds no configuration" : "No configuration passes";
     at("none-shown").textContent = `${why}, so no row is shown.`;
   };
 
+  /** One chip for each condition; taking it away takes it out of the line. */
+  const chips = (groups) => {
+    const parts = groups.flatMap((terms, i) => [...(i ? [make("span", { class: "or" }, "or")] : []), ...terms.map((term) => {
+      const remove = make("button", { type: "button", "aria-label": `take away ${term.text}` }, "×");
+      remove.addEventListener("click", () => {
+        const kept = groups.map((each) => each.filter((other) => other !== term).map((other) => other.part).join(" "));
+        at("filter").value = kept.filter(Boolean).join(" or ");
+        at("filter").dispatchEvent(new Event("input"));
+        at("filter").focus();
+      });
+      return make("span", { class: "chip" }, term.text, " ", remove);
+    })]);
+    at("chips").replaceChildren(...parts);
+  };
+
+  /** What the last word of the line may go on to be: names of columns, and the values of those with few. */
+  const suggest = () => {
+    const [, before, last] = /^(.*?)([^\s]*)$/s.exec(at("filter").value);
+    const [, name, sign] = /^([^<>=!]*)([<>=!]*)/.exec(last);
+    const index = sign ? filters.columnOf(name, columns) : -1;
+    const values = index < 0 || columns[index].cells.length > 30 ? [] : columns[index].cells.map(([text]) => text).filter(Boolean);
+    const quoted = (text) => (/\s/.test(text) ? `"${text}"` : text);
+    const ends = sign ? values.map((text) => `${name}${sign}${quoted(text)}`)
+      : [...columns.map((column) => column.name), ...Object.keys(filters.aliases).filter((each) => filters.columnOf(each, columns) >= 0)]
+        .filter((each) => !/\s/.test(each) && each.startsWith(last)).map((each) => `${each}=`);
+    at("filter-names").replaceChildren(...ends.map((end) => make("option", { value: before + end })));
+  };
+
   const filter = () => {
-    const { tests, error } = filters.parse(at("filter").value, columns);
+    const { groups, error } = filters.parse(at("filter").value, columns);
+    state.error = error;
     at("filter-error").hidden = error === null;
     at("filter-error").textContent = error ?? "";
     at("filter").setAttribute("aria-invalid", error !== null);
+    chips(groups);
     const selection = at("only-selected").checked ? page.selection() : null;
     state.shown = state.order.filter((row) => {
-      if (selection !== null && !selection.has(ids[row])) return false;
-      return tests.every((test) => test((index) => cell(row, index), () => wholeText(row)));
+      if (error !== null || (selection !== null && !selection.has(ids[row]))) return false;
+      const holds = ({ test }) => test((index) => cell(row, index), () => wholeText(row));
+      return groups.some((terms) => terms.every(holds));
     });
     draw();
   };
 
-  const sortBy = (index, head) => {
+  const sortBy = (index) => {
     state.sign = state.column === index ? -state.sign : 1;
     state.column = index;
-    for (const other of head.parentNode.cells) other.setAttribute("aria-sort", "none");
-    head.setAttribute("aria-sort", state.sign === 1 ? "ascending" : "descending");
     state.order.sort(compare(index));
     state.page = 0;
+    heads();
     filter();
+    at("all").tHead.querySelector(`[data-column="${index}"] button`).focus();
   };
 
-  columns.forEach((column, index) => {
-    const button = make("button", { type: "button" }, column.name);
-    const head = make("th", { scope: "col", "aria-sort": "none" }, button);
-    if (column.numeric) head.className = "number";
-    button.addEventListener("click", () => sortBy(index, head));
-    at("all").tHead.rows[0].append(head);
-  });
+  const heads = () => {
+    at("all").tHead.rows[0].replaceChildren(...inView().map((index) => {
+      const button = make("button", { type: "button" }, columns[index].name);
+      const sorted = index !== state.column ? "none" : state.sign === 1 ? "ascending" : "descending";
+      const head = make("th", { scope: "col", "aria-sort": sorted, "data-column": index }, button);
+      if (columns[index].numeric) head.classList.add("number");
+      if (index === NAME) head.classList.add("fixed");
+      button.addEventListener("click", () => sortBy(index));
+      return head;
+    }));
+  };
+
+  for (const index of order.slice(1)) {
+    const box = make("input", { type: "checkbox" });
+    box.checked = visible.has(index);
+    box.addEventListener("change", () => {
+      visible[box.checked ? "add" : "delete"](index);
+      heads();
+      draw();
+    });
+    at("columns").append(make("label", { class: "check" }, box, ` ${columns[index].name}`));
+  }
 
   /* Numbers as they were recorded; an interval and counts are columns of their own. */
-  const heads = () =>
+  const csvHeads = () =>
     columns.flatMap(({ name, numeric, cells }) => {
       const wide = numeric && cells.some((found) => found.length > 3);
       return wide ? [name, `${name} 95% low`, `${name} 95% high`, `${name} counts`] : [name];
@@ -115,7 +174,7 @@
       const own = numeric && (typeof value === "number" || value === null) ? value : text;
       return wide ? [own, low, high, counts] : [own];
     });
-  const download = (name, rows) => csv.save(`${run}-${name}.csv`, csv.text(heads(), rows.map(record)));
+  const download = (name, rows) => csv.save(`${run}-${name}.csv`, csv.text(csvHeads(), rows.map(record)));
   at("csv-all").addEventListener("click", () => download("configurations", ids.map((_, row) => row)));
   at("csv-shown").addEventListener("click", () => download("configurations-shown", state.shown));
 
@@ -161,6 +220,7 @@
 
   at("filter").addEventListener("input", () => {
     state.page = 0;
+    suggest();
     filter();
   });
   at("only-selected").addEventListener("change", filter);
@@ -193,5 +253,7 @@
     turn(0);
   });
 
+  at("filter").addEventListener("focus", suggest);
+  heads();
   filter();
 })();

@@ -24,33 +24,42 @@ RATES = ((0.0, "#5a62b8"), (0.33, "#2d8aa3"), (0.67, "#35b779"), (1.0, "#b3c73a"
 SAFE = "rgba(64, 160, 110, 0.14)"
 _TICKS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 _ONE_RATE = "#4477aa"
+CONTROLS = ("interpolation_control", "learning_rate_control")
+"""Roles of what was not searched, but is compared with it."""
+
+MANY_ENOUGH = 10
+"""With fewer points the axes show all."""
 
 
 def front_figure(info: FrontInfo) -> go.Figure:
-    """Unsafe rate against utility: points with error bars, the front a line, the limit shaded."""
+    """Unsafe rate against utility: points with error bars, the front a line, the limit shaded.
+
+    Controls are not shown until their entry in the legend is clicked, except the trainers' defaults. The
+    axes cover what the sweep searched; a double click shows all.
+    """
     figure = go.Figure()
     _shade(figure, info)
-    members = {point.config_id: point for point in info.points if point.on_front}
-    line = [members[name] for name in info.front]
+    line = _staircase(info)
     figure.add_trace(
         go.Scatter(
             x=[_at(point.x) for point in line],
             y=[point.y for point in line],
             mode="lines",
             name="front",
-            line={"color": RING, "width": 2, "shape": "linear"},
+            line={"color": RING, "width": 2, "shape": "hv"},
             hoverinfo="skip",
         )
     )
-    rates = sorted({point.learning_rate for point in info.points if point.learning_rate > 0})
+    searched = [point for point in info.points if point.role not in CONTROLS]
+    rates = sorted({point.learning_rate for point in searched if point.learning_rate > 0})
     for kind in dict.fromkeys(point.kind for point in info.points):
         figure.add_trace(_legend_entry(kind))
         for on_front in (False, True):
-            chosen = [p for p in info.points if p.kind == kind and p.on_front == on_front]
+            chosen = [p for p in searched if p.kind == kind and p.on_front == on_front]
             if chosen:
                 many = len(info.points) > MANY
                 figure.add_trace(_markers(chosen, kind, on_front, rates, many))
-    _controls(figure, info)
+    _controls(figure, info, rates)
     if info.base is not None:
         figure.add_trace(_base_marker(info.base))
     _reference_markers(figure, info.marks)
@@ -65,9 +74,33 @@ def front_figure(info: FrontInfo) -> go.Figure:
         range=[-_at(reach) / 40, _at(reach)],
         zeroline=False,
     )
-    figure.update_yaxes(title_text=escape(info.utility))
-    figure = dressed(figure, height=640)
+    figure.update_yaxes(title_text=escape(info.utility), range=_utility_range(searched))
+    figure = dressed(figure, height=640).update_layout(dragmode="select")
     return figure.update_layout(margin_b=150) if len(rates) > 1 else figure
+
+
+def _staircase(info: FrontInfo) -> list[Point]:
+    """The members of the front that no other one dominates in the two metrics of the axes."""
+    members = {point.config_id: point for point in info.points if point.on_front}
+    sign = 1 if info.maximize else -1
+    line: list[Point] = []
+    for point in sorted((members[name] for name in info.front), key=lambda p: (p.x, -sign * p.y)):
+        if not line or sign * point.y > sign * line[-1].y:
+            line.append(point)
+    return line
+
+
+def _utility_range(points: Sequence[Point]) -> list[float] | None:
+    """The middle eight tenths of the values, with room around; None for the range of all points."""
+    values = sorted(point.y for point in points)
+    if len(values) < MANY_ENOUGH:
+        return None
+    tenth = len(values) // 10
+    low, high = values[tenth], values[-1 - tenth]
+    room = 0.5 * (high - low)
+    low, high = max(values[0], low - room), min(values[-1], high + room)
+    edge = 0.08 * (high - low)
+    return [low - edge, high + edge] if high > low else None
 
 
 def _at(rate: float) -> float:
@@ -165,13 +198,21 @@ def _legend_entry(kind: str) -> go.Scatter:
     )
 
 
-def _controls(figure: go.Figure, info: FrontInfo) -> None:
+def _controls(figure: go.Figure, info: FrontInfo, rates: Sequence[float]) -> None:
     """A thin cross over each control, so that its symbol still shows the kind of average."""
-    for name, symbol, roles in (
-        ("control: trainers' defaults", "cross-thin", ("default",)),
-        ("control: other", "x-thin", ("interpolation_control", "learning_rate_control")),
+    others = [point for point in info.points if point.role in CONTROLS]
+    for kind in dict.fromkeys(point.kind for point in others):
+        for on_front in (False, True):
+            chosen = [p for p in others if p.kind == kind and p.on_front == on_front]
+            if chosen:
+                trace = _markers(chosen, kind, on_front, rates, len(info.points) > MANY)
+                trace.legendgroup, trace.visible = "controls", "legendonly"
+                figure.add_trace(trace)
+    defaults = [point for point in info.points if point.role == "default"]
+    for name, symbol, chosen in (
+        ("trainers' defaults", "cross-thin", defaults),
+        (f"controls ({len(others)})", "x-thin", others),
     ):
-        chosen = [point for point in info.points if point.role in roles]
         if chosen:
             figure.add_trace(
                 go.Scatter(
@@ -179,6 +220,8 @@ def _controls(figure: go.Figure, info: FrontInfo) -> None:
                     y=[point.y for point in chosen],
                     mode="markers",
                     name=name,
+                    legendgroup="controls" if chosen is others else None,
+                    visible="legendonly" if chosen is others else True,
                     hoverinfo="skip",
                     marker={"symbol": symbol, "size": 13, "line": {"color": INK, "width": 1.2}},
                 )
@@ -238,7 +281,7 @@ def _reference_markers(figure: go.Figure, marks: Sequence[Mark]) -> None:
 
 
 def _ring(figure: go.Figure, info: FrontInfo) -> None:
-    """A ring around the recommended configuration and its id beside it."""
+    """A ring around the recommended configuration, and a word above it."""
     chosen = next((p for p in info.points if p.config_id == info.recommended), None)
     if chosen is None:
         return
@@ -260,12 +303,12 @@ def _ring(figure: go.Figure, info: FrontInfo) -> None:
     figure.add_annotation(
         x=_at(chosen.x),
         y=chosen.y,
-        text=f"recommended<br>{escape(chosen.config_id)}",
+        text="recommended",
         font={"color": RING, "size": 13},
-        arrowcolor=RING,
-        ax=90,
-        ay=60,
-        standoff=14,
+        showarrow=False,
+        xanchor="left",
+        xshift=-14,
+        yshift=24,
     )
 
 

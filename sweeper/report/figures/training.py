@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from sweeper.analysis import BASE_ROLE, Candidate, Front, Recommendation, describe, varying
+from sweeper.analysis import BASE_ROLE, Candidate, Front, Recommendation, varying
 from sweeper.report.figures.levels import spread
 from sweeper.store.folder import RunFolder
+from sweeper.task import configuration_name
 
 MOST_CURVES = 60
 MOST_POINTS = 200
@@ -156,7 +157,7 @@ def _curve(
         trajectory_id=name,
         group=group,
         seed=items[0][1],
-        values=describe(first, shared),
+        values=configuration_name(first, shared),
         trained=len(losses),
         steps=tuple(step for step, _ in shown),
         losses=tuple(loss for _, loss in shown),
