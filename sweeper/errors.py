@@ -132,6 +132,7 @@ class RunFolderError(SweeperError):
     code = "run"
     faults: ClassVar[Mapping[str, str]] = {
         "run.in_use": "another driver is using the folder",
+        "run.not_running": "no sweep to stop runs in the folder on this machine, or as this user",
         "run.taken_over": "another driver has taken the folder over",
         "run.other_spec": "a run of another sweep file",
         "run.other_contents": "a run started with different data or model contents",

@@ -50,6 +50,7 @@ CLI = (
     "app",
     "commands",
     "completions",
+    "control",
     "details",
     "examples",
     "interrupts",

@@ -52,6 +52,21 @@ COMMANDS: dict[str, Listed] = {
         "Sweeps",
         "Run a sweep on Ray, or continue it after any interruption with the same command.",
     ),
+    "status": Listed(
+        "control",
+        "Sweeps",
+        "Show what a run is doing: records done of planned, failures, time left, and its trials.",
+    ),
+    "stop": Listed(
+        "control",
+        "Sweeps",
+        "Stop a running sweep on this machine like Ctrl-C; `resume` continues it.",
+    ),
+    "resume": Listed(
+        "control",
+        "Sweeps",
+        "Continue the run in a folder, with the settings it was started with.",
+    ),
     "launch": Listed(
         "launching",
         "Sweeps",
@@ -93,6 +108,11 @@ COMMANDS: dict[str, Listed] = {
         "Compare 2 to 4 configurations: what differs, and paired tests of each against the first.",
     ),
     "report": Listed("results", "Results", "Write the report: one HTML page that works offline."),
+    "open": Listed(
+        "control",
+        "Results",
+        "Open the report of a run in the browser; it is written first where it is missing or out of date.",
+    ),
     "serve": Listed(
         "machine", "Results", "Serve live reports of runs in the browser. Stop with Ctrl-C."
     ),

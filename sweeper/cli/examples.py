@@ -17,6 +17,9 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
         "sweeper run miniature --out runs/first",
         "sweeper run my-sweep.yaml --set 'seeds=[0, 1, 2]'",
     ),
+    "status": ("sweeper status runs/miniature",),
+    "stop": ("sweeper stop runs/miniature",),
+    "resume": ("sweeper resume runs/miniature",),
     "launch": (
         "sweeper launch llama2_7b_dolly_lora --on slurm --nodes 2 --gpus-per-node 8 --dry-run",
         "sweeper launch my-sweep.yaml --on ray --address http://head:8265",
@@ -32,6 +35,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "show": ("sweeper show runs/miniature 431350",),
     "compare": ("sweeper compare runs/miniature 431350 4624a1 9d5d06",),
     "report": ("sweeper report runs/miniature --out report.html",),
+    "open": ("sweeper open runs/miniature",),
     "serve": ("sweeper serve runs", "sweeper serve runs/miniature --port 0"),
     "export": (
         "sweeper export runs/miniature --format axolotl --world-size 4 --rows",

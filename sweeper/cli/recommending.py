@@ -1,6 +1,8 @@
 """The command that recommends a configuration, and measures the recommendation again."""
 
+import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,14 +11,17 @@ from rich.table import Table
 
 from sweeper.analysis import (
     ABSENT,
+    CANDIDATE_ROLE,
     NAMES,
     Contrast,
     PairedDifference,
     Policy,
     measured_text,
     multiplicity,
+    name_of,
     policy_of,
     side_by_side,
+    varying,
 )
 from sweeper.analysis.decision import Decision
 from sweeper.cli import completions, interrupts, show
@@ -79,7 +84,7 @@ def recommend(
     if json_:
         show.data(found.output)
     else:
-        print_recommendation(found)
+        print_recommendation(found, run, judged=judge is not None)
     print_overlay(opened.judged(), json_)
 
 
@@ -98,10 +103,12 @@ def _decide(
         opened.run_decision(policy, seeds, top, progress)
 
 
-def print_recommendation(result: "Recommendation") -> None:
-    """The recommended configuration, its controls, and the paired tests against them."""
+def print_recommendation(result: "Recommendation", run: Path, *, judged: bool = False) -> None:
+    """The recommended configuration, what to do next, its controls, and the paired tests against them."""
     found, spec = result.analysis, result.front.spec
     show.line("")
+    for text in _head(result, run, judged=judged):
+        show.line(text)
     show.line(found.reason)
     table = Table()
     table.add_column("")
@@ -123,6 +130,36 @@ def print_recommendation(result: "Recommendation") -> None:
         show.line(f"caveat: {caveat}")
     if result.decision is not None:
         print_decision(result.decision, spec)
+
+
+def _head(result: "Recommendation", run: Path, *, judged: bool) -> list[str]:
+    """The answer in a few lines: name, rates, seeds, selection, and the next commands."""
+    found, front, chosen = result.analysis, result.front, result.chosen
+    if chosen is None:
+        return []
+    name = name_of(chosen, varying(front.candidates, CANDIDATE_ROLE))
+    objectives = (item.metric for item in front.spec.objectives)
+    seeds = ", ".join(map(str, chosen.seeds))
+    lines = [
+        f"recommended: {name}",
+        f"  configuration {chosen.config_id}, seed{'s' * (len(chosen.seeds) > 1)} {seeds}",
+        *(f"  {metric} {measured_text(chosen, metric, interval=True)}" for metric in objectives),
+        f"  selected from {found.compared} configurations, of which {len(found.ranked)} qualify alone",
+    ]
+    decided = result.decision is not None and result.decision.complete
+    path, commands = shlex.quote(str(run)), []
+    if not (judged or decided):
+        numbers = [f"--{option} {value:g}" for option, value in _numbers(found.policy)]
+        asked = " ".join([f"--policy {found.policy.name}", *numbers, "--confirm"])
+        commands.append(f"sweeper recommend {path} {asked}")
+    commands.append(f"sweeper export {path} --config {chosen.config_id} --format trl")
+    return [*lines, *(f"next: {command}" for command in commands), ""]
+
+
+def _numbers(policy: Policy) -> list[tuple[str, float]]:
+    """The number of a policy that has one, by its option."""
+    given = (("limit", policy.limit), ("utility", policy.utility))
+    return [(name, value) for name, value in given if value is not None]
 
 
 def differences_table(contrasts: Sequence[Contrast], spec: SweepSpec, title: str) -> Table:

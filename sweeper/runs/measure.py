@@ -1,16 +1,15 @@
 """Runs a sweep or a decision to its end, for the Python API and the command line."""
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from sweeper.analysis import Policy
 from sweeper.analysis.decision import Decision
 from sweeper.errors import SweeperError
-from sweeper.estimate import DiskNeed, Rates, Tokens
-from sweeper.estimate.remaining import PlannedWork, planned_work
+from sweeper.estimate import DiskNeed
 from sweeper.planning import Plan, make_plan
 from sweeper.runs.progress import SweepProgress
+from sweeper.runs.time_left import work_of
 from sweeper.spec import SweepSpec
 from sweeper.store.folder import RunFolder
 from sweeper.store.records import RecordsRead, read_records
@@ -40,7 +39,7 @@ def run_to_end(
     from sweeper.sweep.session import RaySession  # It needs Ray.
 
     def begin(plan: Plan, found: RecordsRead) -> None:
-        progress.expect(_planned_work(spec, RunFolder(root), plan))
+        progress.expect(work_of(spec, RunFolder(root), plan))
         (on_plan or progress.begin)(plan, found)
 
     with RaySession(spec.compute, len(make_plan(spec).trajectories)) as session:
@@ -66,16 +65,6 @@ def run_to_end(
     if not ended.completed or ended.keys - {record.key for record in records}:
         raise KeyboardInterrupt
     return ended.decision
-
-
-def _planned_work(spec: SweepSpec, folder: RunFolder, plan: Plan) -> PlannedWork:
-    """The work of a plan by the estimate in plan.json; nothing where there is none."""
-    try:
-        cost = json.loads(folder.plan.read_text(encoding="utf-8"))["estimate"]
-        rates, tokens = Rates(**cost["rates"]), Tokens(**cost["tokens"])
-        return planned_work(plan, spec, rates, tokens, int(cost["workers"]))
-    except (OSError, ValueError, LookupError, TypeError):
-        return PlannedWork({})
 
 
 def decide_to_end(

@@ -88,10 +88,19 @@ def test_the_recommendation_stands_beside_what_it_beat(capsys: pytest.CaptureFix
     spec = make_spec()
     found = recommend(find_front(make_sweep(spec, seed=1), spec), spec)
     front = Front(RunFolder(Path()), find_front(make_sweep(spec, seed=1), spec), spec)
-    recommending.print_recommendation(Recommendation(found, front))
+    recommending.print_recommendation(Recommendation(found, front), Path("runs/one"))
     text = capsys.readouterr().out
     assert found.chosen is not None and found.chosen.config_id in text
     assert "untouched model" in text and "recommended" in text
+    head = text[: text.index("┏")].splitlines()
+    assert sum(-(-len(line) // 80) or 1 for line in head) <= 20  # Lines of 80 columns.
+    assert f"  configuration {found.chosen.config_id}, seed 0" in head
+    assert f"selected from {found.compared} configurations" in text
+    commands = [line for line in head if line.startswith("next: ")]
+    assert commands == [
+        "next: sweeper recommend runs/one --policy safest-useful --confirm",
+        f"next: sweeper export runs/one --config {found.chosen.config_id} --format trl",
+    ]
 
 
 def test_a_verification_that_fails_says_no_and_is_not_counted(

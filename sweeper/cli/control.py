@@ -1,0 +1,188 @@
+"""Commands on a run by its folder: what it does now, stop it, continue it, open its report."""
+
+import os
+import shlex
+import signal
+import time
+import webbrowser
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sweeper.analysis import SAFEST_USEFUL
+from sweeper.cli import show
+from sweeper.cli.commands import app, without_gc
+from sweeper.cli.options import RunArgument, open_run
+from sweeper.errors import RunFolderError
+from sweeper.estimate import duration_text
+from sweeper.runs.time_left import process_began, seconds_left
+from sweeper.store.folder import RunFolder
+from sweeper.store.lock import Holder, this_machine
+from sweeper.store.progress import TrajectoryProgress, read_trajectory
+from sweeper.store.records import read_records
+from sweeper.sweep.decision import stage_folder
+
+STOP_SECONDS = 60.0
+"""How long `stop` waits for the driver to end."""
+
+POLL_SECONDS = 0.2
+
+DOING = {
+    "load": "loading",
+    "train": "training",
+    "checkpoint": "writing a checkpoint",
+    "evaluate": "scoring",
+}
+"""A stage of a trial in words."""
+
+
+@app.command(rich_help_panel="Sweeps")
+@without_gc()
+def status(run: RunArgument) -> None:
+    """Show what a run is doing: records done of planned, failures, time left, and its trials."""
+    folder = RunFolder(run).open()
+    stage = stage_folder(folder, SAFEST_USEFUL)
+    holder, driven = _holder(folder), folder.has_driver()
+    done, planned, failed = _counts(folder)
+    state = "finished" if done >= planned else "not finished"
+    if driven:
+        state = (
+            f"running{'' if holder is None else f' (process {holder.process} on {holder.host})'}"
+        )
+    show.line(f"{folder.root}: {state}")
+    show.line(f"search: {done} of {planned} records, {failed} failed")
+    if stage.info.exists():
+        done, planned, failed = _counts(stage)
+        show.line(f"decision: {done} of {planned} records of this round, {failed} failed")
+    if not driven:
+        show.line(_next("open" if state == "finished" else "resume", folder))
+        return
+    left = _seconds_left(folder, stage, holder)
+    show.line("time left: not known yet" if left is None else f"about {duration_text(left)} left")
+    for item in _running(stage if stage.has_driver() else folder):
+        show.line(
+            f"trial {item.trajectory_id}: {DOING[item.stage]}, step {item.step} of {item.steps}"
+        )
+
+
+@app.command(rich_help_panel="Sweeps")
+def stop(run: RunArgument) -> None:
+    """Stop a running sweep on this machine like Ctrl-C; `resume` continues it."""
+    folder = RunFolder(run).open()
+    holder = _holder(folder)
+    if not folder.has_driver() or holder is None:
+        raise RunFolderError(
+            f"no sweep is running in {run}, so there is nothing to stop; `sweeper status` shows its state",
+            code="run.not_running",
+            path=folder.root,
+        )
+    if (holder.host, holder.boot) != this_machine():
+        raise RunFolderError(
+            f"the sweep in {run} runs on {holder.host}, not on this machine; stop it there",
+            code="run.not_running",
+            path=folder.root,
+        )
+    # Background jobs of a shell ignore Ctrl-C; `sweeper run` treats SIGTERM alike, a notebook would end.
+    ignored = _ignores(holder.process, signal.SIGINT)
+    try:
+        os.kill(holder.process, signal.SIGTERM if ignored else signal.SIGINT)
+    except OSError as error:
+        raise RunFolderError(
+            f"process {holder.process}, which runs {run}, cannot be stopped: {error.strerror}; "
+            "stop it as its user",
+            code="run.not_running",
+            path=folder.root,
+        ) from None
+    show.line(f"stopping process {holder.process}; finished results are saved")
+    until = time.monotonic() + STOP_SECONDS
+    while folder.has_driver():
+        if time.monotonic() > until:
+            show.line("it is still writing checkpoints; `sweeper status` says when it has ended")
+            return
+        time.sleep(POLL_SECONDS)
+    show.line(f"stopped; {_next('resume', folder)}")
+
+
+@app.command(rich_help_panel="Sweeps")
+def resume(run: RunArgument) -> None:
+    """Continue the run in a folder, with the settings it was started with."""
+    from sweeper.cli.sweeps import run as run_command
+
+    folder = RunFolder(run).open()
+    run_command(str(folder.spec), out=run)
+
+
+@app.command("open", rich_help_panel="Results")
+def open_report(
+    run: RunArgument,
+    browser: Annotated[
+        bool, typer.Option(help="Open it; with --no-browser, only print its path.")
+    ] = True,
+) -> None:
+    """Open the report of a run in the browser; it is written first where it is missing or out of date."""
+    folder = RunFolder(run).open()
+    if not _is_current(folder):
+        with without_gc():
+            open_run(run).report()
+    path = folder.report.resolve()
+    show.line(str(path))
+    if browser and not webbrowser.open(path.as_uri()):
+        show.note("no browser was found here: open the file in one")
+
+
+def _next(command: str, folder: RunFolder) -> str:
+    return f"next: {shlex.join(['sweeper', command, str(folder.root)])}"
+
+
+def _seconds_left(folder: RunFolder, stage: RunFolder, holder: Holder | None) -> float | None:
+    """See `time_left.seconds_left`; a driver of another machine counts from the start of the run."""
+    here = holder is not None and (holder.host, holder.boot) == this_machine()
+    began = process_began(holder.process) if here and holder is not None else None
+    spec = open_run(folder.root).spec
+    return seconds_left(folder, stage, spec, began or folder.info.stat().st_mtime, time.time())
+
+
+def _counts(folder: RunFolder) -> tuple[int, int, int]:
+    """Records there are, planned, and failed."""
+    records = read_records(folder.records).records
+    failed = sum(record.status == "failed" for record in records)
+    return len(records), folder.planned_records(), failed
+
+
+def _running(folder: RunFolder) -> Iterator[TrajectoryProgress]:
+    """The trials that have started and not ended."""
+    for path in sorted(folder.trajectories.glob("*/progress.json")):
+        found = read_trajectory(path)
+        if found is not None and found.running:
+            yield found
+
+
+def _holder(folder: RunFolder) -> Holder | None:
+    return Holder.read(folder.lock)
+
+
+def _ignores(process: int, number: signal.Signals) -> bool:
+    """Whether a process ignores a signal; False where the system does not say."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text(encoding="ascii").splitlines()
+        mask = next(line for line in lines if line.startswith("SigIgn:")).split()[1]
+        return bool(int(mask, 16) >> (number - 1) & 1)
+    except (OSError, StopIteration, ValueError):
+        return False
+
+
+def _is_current(folder: RunFolder) -> bool:
+    """Whether the report is newer than all it is made of."""
+    sources = (
+        folder.records,
+        folder.spec,
+        folder.judgements,
+        *folder.confirm.rglob("records.jsonl"),
+    )
+    try:
+        written = folder.report.stat().st_mtime_ns
+    except FileNotFoundError:
+        return False
+    return all(path.stat().st_mtime_ns <= written for path in sources if path.exists())
