@@ -38,7 +38,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "open": ("sweeper open runs/miniature",),
     "serve": ("sweeper serve runs", "sweeper serve runs/miniature --port 0"),
     "export": (
-        "sweeper export runs/miniature --format axolotl --world-size 4 --rows",
+        "sweeper export runs/miniature --format axolotl --world-size 4",
         "sweeper export runs/miniature --format card --weights",
     ),
     "export-study": ("sweeper export-study runs/miniature --storage sqlite:///study.sqlite3",),

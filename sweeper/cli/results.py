@@ -1,6 +1,7 @@
 """Commands that show and export the results of a run: front, report, study, files of other trainers."""
 
 import shlex
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -91,7 +92,7 @@ def report(
     show.line(f"wrote {written.path}: open it in a browser")
     if written.data.found:
         by = f" --judge {shlex.quote(judge)}" if judge else ""
-        show.line(f"next: sweeper export {shlex.quote(str(run))}{by} --format trl --rows")
+        show.line(f"next: sweeper export {shlex.quote(str(run))}{by} --format trl")
 
 
 @app.command("export-study", rich_help_panel="Results")
@@ -145,8 +146,12 @@ def export(
         int | None, typer.Option(min=1, help="Rows per GPU and forward pass.")
     ] = None,
     rows: Annotated[
-        bool, typer.Option("--rows", help="Also the training rows, in the order of the sweep.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--rows/--no-rows",
+            help="The training rows, in the order of the sweep; by default where a format needs them.",
+        ),
+    ] = None,
     weights: Annotated[
         bool,
         typer.Option(
@@ -184,3 +189,23 @@ def export(
         show.line(f"wrote {path}")
     if written.comparison is not None:
         show.line(written.comparison)
+    for command in _commands([path.name for path in written.paths]):
+        show.line(f"run it in {written.paths[0].parent}: {command}")
+
+
+def _commands(names: Sequence[str]) -> Iterator[str]:
+    """How to run the exported files, by their names."""
+    rows = next((name for name in names if name.endswith(".rows.jsonl")), "ROWS.jsonl")
+    by_ending = {
+        ".accelerate.yaml": "accelerate launch --config_file {} {stem}.trl.py --dataset_name {rows}",
+        ".trl.py": "python {} --dataset_name {rows}",
+        ".llamafactory.py": "python {}",
+        ".axolotl.yaml": "PYTHONPATH=. axolotl train {}",
+    }
+    if not any(name.endswith(".llamafactory.py") for name in names):
+        by_ending[".llamafactory.yaml"] = "llamafactory-cli train {}"
+    for name in names:
+        for ending, command in by_ending.items():
+            if name.endswith(ending):
+                quoted, stem = shlex.quote(name), shlex.quote(name.removesuffix(ending))
+                yield command.format(quoted, stem=stem, rows=shlex.quote(rows))

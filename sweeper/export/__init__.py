@@ -16,6 +16,7 @@ from sweeper.export import (
     trl,
 )
 from sweeper.export.averaging import CALLBACK_NAME, callback_source
+from sweeper.export.header import details
 from sweeper.export.job import UNKNOWN, ExportJob, Origin, make_job, write_files
 from sweeper.spec import SweepSpec
 
@@ -31,7 +32,10 @@ FORMATS: Mapping[str, Callable[[ExportJob], dict[str, str]]] = {
 """The writer of each format: returns file name -> content."""
 
 READS_ROWS = frozenset({"llamafactory", "axolotl"})
-"""Formats whose files name the rows of the sweep, so that these are always written beside them."""
+"""Formats whose files name the rows of the sweep."""
+
+TAKES_ROWS = frozenset({"trl", "accelerate"})
+"""Formats whose command names them."""
 
 __all__ = ["FORMATS", "READS_ROWS", "Origin", "export", "export_formats", "formats_of"]
 
@@ -91,6 +95,11 @@ def export(
     contents = FORMATS[fmt](job)
     if job.averaging is not None and fmt != "card":
         contents[CALLBACK_NAME] = callback_source(job)
+    ending = f"\n{details(job)}"
+    contents = {
+        name: text + ending if text.startswith("# For ") else text
+        for name, text in contents.items()
+    }
     return write_files(folder, contents, "the export")
 
 
@@ -100,23 +109,24 @@ def export_formats(
     formats: Sequence[str],
     folder: Path,
     *,
-    rows: bool = False,
+    rows: bool | None = None,
     skip: bool = False,
     **options: Unpack[Options],
 ) -> tuple[list[Path], dict[str, str]]:
-    """Write a configuration in several formats, each with the rows it names.
+    """Write a configuration in several formats, each with the rows that it or its command names.
 
     Args:
         candidate: See `export`.
         spec: See `export`.
         formats: Keys of `FORMATS`.
         folder: See `export`.
-        rows: Write the rows even if no format names them.
+        rows: Whether the rows are written; None: where a format or its command names them.
         skip: Leave out formats that the configuration or missing data do not allow.
         options: See `export`.
 
     Returns:
-        The files, rows last, and the formats left out with the reason.
+        The files, rows last, and what is left out with the reason: formats, and as `rows` those that a
+        command names and that cannot be made.
 
     Raises:
         ExportError, DataError, ModelError, MissingExtraError: a format cannot be written, unless `skip`.
@@ -127,19 +137,26 @@ def export_formats(
     left_out: dict[str, str] = {}
     for name in formats:
         try:
-            if name in READS_ROWS:
-                row_files += _rows(candidate, spec, folder, name)
+            if name in READS_ROWS and (rows is not False or name == "llamafactory"):
+                row_files += _rows(candidate, spec, folder, name, write=rows is not False)
             written += export(candidate, spec, name, folder, **options)
         except (ExportError, DataError, ModelError, MissingExtraError) as error:
             if not skip:
                 raise
             left_out[name] = str(error)
-    if rows and not row_files:
-        row_files += _rows(candidate, spec, folder)
+    if not row_files and (rows or (rows is None and TAKES_ROWS & set(formats))):
+        try:
+            row_files += _rows(candidate, spec, folder)
+        except (DataError, ModelError, MissingExtraError) as error:
+            if rows:
+                raise
+            left_out["rows"] = str(error)
     return [*written, *row_files], left_out
 
 
-def _rows(candidate: Candidate, spec: SweepSpec, folder: Path, *formats: str) -> tuple[Path, ...]:
+def _rows(
+    candidate: Candidate, spec: SweepSpec, folder: Path, *formats: str, write: bool = True
+) -> tuple[Path, ...]:
     from sweeper.export.rows import export_rows  # It needs the tokenizer.
 
-    return export_rows(candidate, spec, folder, formats)
+    return export_rows(candidate, spec, folder, formats, write=write)

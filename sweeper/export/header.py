@@ -1,4 +1,4 @@
-"""The comment lines of every export: origin, measurements, and conditions for reproducing them."""
+"""The comment lines of every export: three at its head, the others at its end."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,7 +18,9 @@ BY_CALLBACK = (
 def header(
     job: ExportJob, target: str, averaging: str = BY_CALLBACK, notes: Sequence[str] = ()
 ) -> str:
-    """Comment lines: the origin of the file, the measurements, and the conditions for reproducing them.
+    """Three comment lines: what reads the file, what was measured, and what would void the numbers.
+
+    `details` are the lines that such a file ends with.
 
     Args:
         job: What is exported.
@@ -26,11 +28,32 @@ def header(
         averaging: How the target averages the weights, or that it does not.
         notes: Other differences between the target and the sweep.
     """
-    item, config, split = job.candidate, job.config, job.split
+    item, config = job.candidate, job.config
+    warnings = [*notes, "Origin and conditions stand at the end of this file."]
+    if config.get("safety_share"):
+        warnings.insert(
+            0,
+            f"Of the training rows, {config['safety_share']:.3g} of all were mixed in from "
+            f"{config['safety']['path']}: WITHOUT THEM THE NUMBERS DO NOT HOLD. `sweeper export` "
+            "writes all rows.",
+        )
+    if job.averaging is not None:
+        warnings.insert(0, f"The weights are averaged, {config['average']}: {averaging}")
+    if job.unaveraged:
+        warnings.insert(0, f"{unaveraged_text(config)}.")
+    if item.excluded is not None:
+        warnings.insert(0, f"NOT COMPLETE: {item.excluded}.")
+    first, *_ = provenance(job)
+    return _comments([f"For {target}.", f"{first} {_measured_over(job)}", " ".join(warnings)])
+
+
+def details(job: ExportJob) -> str:
+    """Comment lines for the end of a file: origin, claims, versions, and the conditions of the numbers."""
+    config, split = job.config, job.split
     revision = f" (revision {config['revision']})" if config.get("revision") else ""
+    _, *origin = [line for line in provenance(job) if line != _measured_over(job)]
     lines = [
-        f"For {target}.",
-        *provenance(job),
+        *origin,
         *(f"In the search, {claim}." for claim in job.origin.claims),
         *job.origin.decision,
         f"Model {config['model']}{revision}; {precision_text(config)}.",
@@ -39,24 +62,15 @@ def header(
         f"{split.accumulation} accumulated x {split.world_size} device(s). On another number of "
         "devices, export again.",
         "Row order and dropout differ between trainers: expect the numbers within their intervals, "
-        "not digit for digit. `sweeper export --rows` writes the rows in the order of the sweep.",
+        "not digit for digit. `sweeper export` writes the rows in the order of the sweep.",
     ]
-    if item.excluded is not None:
-        lines.insert(1, f"NOT COMPLETE: {item.excluded}.")
-    if job.unaveraged:
-        lines.insert(1, f"{unaveraged_text(config)}.")
-    if job.averaging is not None:
-        lines.append(f"The weights are averaged, {config['average']}: {averaging}")
-        if has_adapter(config):
-            lines.append("The factors of the adapter are averaged, not their product.")
-    if config.get("safety_share"):
-        lines.append(
-            f"Of the training rows, {config['safety_share']:.3g} of all were mixed in from "
-            f"{config['safety']['path']}: WITHOUT THEM THE NUMBERS DO NOT HOLD. `sweeper export --rows` "
-            "writes all rows."
-        )
-    lines += base_notes(job)
-    return "".join(f"# {one_line(line)}\n" for line in [*lines, *notes])
+    if job.averaging is not None and has_adapter(config):
+        lines.append("The factors of the adapter are averaged, not their product.")
+    return _comments([*lines, *base_notes(job)])
+
+
+def _comments(lines: Sequence[str]) -> str:
+    return "".join(f"# {one_line(line)}\n" for line in lines)
 
 
 def base_notes(job: ExportJob) -> list[str]:
@@ -90,13 +104,18 @@ def provenance(job: ExportJob) -> list[str]:
     lines = [f"Configuration {item.config_id} of sweep {job.spec.name}{run}."]
     if origin.compared is not None:
         lines.append(
-            f"{compared_text(origin.compared)} The intervals below are not corrected for that."
+            f"{compared_text(origin.compared)} The intervals of the metrics are not corrected for that."
         )
-    seeds = f"seed {item.seeds[0]}" if len(item.seeds) == 1 else f"seeds {listed(item.seeds)}"
-    lines.append(f"Measured over {seeds}: {measured(item)}.")
+    lines.append(_measured_over(job))
     lines.append(f"{verdicts_text(job)}.")
     lines.append(f"Measured with {versions_text(item)}.")
     return lines
+
+
+def _measured_over(job: ExportJob) -> str:
+    item = job.candidate
+    seeds = f"seed {item.seeds[0]}" if len(item.seeds) == 1 else f"seeds {listed(item.seeds)}"
+    return f"Measured over {seeds}: {measured(item)}."
 
 
 def compared_text(count: int) -> str:

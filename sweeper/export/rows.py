@@ -40,7 +40,12 @@ def training_rows(candidate: Candidate, spec: SweepSpec) -> list[TrainingRow]:
 
 
 def export_rows(
-    candidate: Candidate, spec: SweepSpec, folder: Path, formats: Collection[str] = ()
+    candidate: Candidate,
+    spec: SweepSpec,
+    folder: Path,
+    formats: Collection[str] = (),
+    *,
+    write: bool = True,
 ) -> tuple[Path, ...]:
     """Write `<stem>.rows.jsonl`: text and tokens of every row of every step, in order.
 
@@ -53,6 +58,7 @@ def export_rows(
         spec: The sweep it comes from.
         folder: Where to write.
         formats: The formats that will read the file.
+        write: False: only check that they can.
 
     Raises:
         SweeperError, DataError, ModelError: see `training_rows`.
@@ -62,6 +68,8 @@ def export_rows(
     rows = training_rows(candidate, spec)
     if "llamafactory" in formats:
         check_llamafactory(rows, int(candidate.config["max_length"]))
+    if not write:
+        return ()
     lines = "".join(f"{json.dumps(_fields(row))}\n" for row in rows)
     return write_files(folder, {f"{stem(candidate, spec)}.rows.jsonl": lines}, "the rows")
 

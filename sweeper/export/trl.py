@@ -61,7 +61,7 @@ def files(job: ExportJob) -> dict[str, str]:
     if job.averaging is None:
         command += (
             f", or `trl sft --config {name} --dataset_name FOLDER` with nothing in FOLDER but the rows of "
-            "`sweeper export --rows` (of other rows `trl sft` makes other tokens)"
+            "`sweeper export` (of other rows `trl sft` makes other tokens)"
         )
     else:
         values |= CALLBACK_KEY

@@ -373,7 +373,7 @@ class Run:
         config: str | None = None,
         world_size: int = 1,
         micro_batch: int | None = None,
-        rows: bool = False,
+        rows: bool | None = None,
         weights: bool = False,
         allow_unaveraged: bool = False,
     ) -> Exported:
@@ -386,7 +386,8 @@ class Run:
             config: A configuration by id instead of the recommended one.
             world_size: GPUs the training will use.
             micro_batch: Rows per GPU and forward pass.
-            rows: Also the training rows, in the order of the sweep; always with formats that name them.
+            rows: Whether the training rows are written, in the order of the sweep; by default with formats
+                that name them, or whose command does.
             weights: Also the trained weights: those the sweep kept, or else it trains again.
             allow_unaveraged: Files that train an averaged configuration without its average.
 

@@ -419,7 +419,13 @@ def test_an_unknown_export_format_is_refused_with_the_known_ones(
     assert all(Path(line.removeprefix("wrote ")).is_file() for line in answer.out.splitlines())
     answer = command(*words, "trl", "--rows", "--out", finished / "ex")
     assert answer.code == 0
-    rows = Path(answer.out.splitlines()[-1].removeprefix("wrote "))
+    *wrote, command_line = answer.out.splitlines()
+    rows = Path(wrote[-1].removeprefix("wrote "))
+    assert command_line.endswith(f".trl.py --dataset_name {rows.name}")
+    bare = command(*words, "trl", "--no-rows", "--out", finished / "bare").out
+    assert "rows.jsonl" not in bare and bare.endswith("--dataset_name ROWS.jsonl\n")
+    head = (finished / "bare" / f"{rows.name.partition('.')[0]}.trl.yaml").read_text().splitlines()
+    assert [line.startswith("# ") for line in head[:4]] == [True, True, True, False]
     steps = make_plan(tiny_spec).configurations[0].step
     assert rows.name.endswith(f"{candidate}.rows.jsonl")
     texts = [json.loads(line) for line in rows.read_text().splitlines()]
@@ -435,13 +441,15 @@ def test_formats_can_be_repeated_and_all_leaves_out_what_a_trainer_cannot_have(
     words = ("export", finished, "--config", candidate, "--out", tmp_path / "ex")
     answer = command(*words, "--format", "axolotl", "--format", "card", "--rows")
     assert answer.code == 0
-    names = [Path(line.removeprefix("wrote ")).name for line in answer.out.splitlines()]
+    *wrote, run_line = answer.out.splitlines()
+    names = [Path(line.removeprefix("wrote ")).name for line in wrote]
+    assert run_line.endswith(f": PYTHONPATH=. axolotl train {names[0]}")
     stem = f"{tiny_spec.name}-{candidate}"
     assert names[0] == f"{stem}.axolotl.yaml"
     assert names[-2:] == ["model_card.md", f"{stem}.rows.jsonl"]
     (tmp_path / "ex" / names[-1]).unlink()
     answer = command(*words, "--format", "llamafactory")
-    assert answer.out.splitlines()[-1].endswith(f"{stem}.rows.jsonl")
+    assert answer.out.splitlines()[-2].endswith(f"{stem}.rows.jsonl")
     answer = command(*words, "--format", "all")
     assert answer.code == 0
     assert {"trl", "transformers", "accelerate", "llamafactory", "axolotl"} <= {

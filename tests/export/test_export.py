@@ -658,7 +658,7 @@ def test_the_recommended_configuration_has_a_name_of_its_own(tmp_path: Path) -> 
     assert (low, high) == candidate().interval("unsafe_rate")
     assert "heldout_loss" not in found["intervals_95"]
     text = paths[0].read_text(encoding="utf-8")
-    assert "# Configuration abc of sweep synthetic, run r.\n" in text
+    assert "# Configuration abc of sweep synthetic, run r. Measured over seed 0: " in text
     assert "# 7 configurations were compared on the same prompts." in text
 
 
