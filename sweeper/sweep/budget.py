@@ -180,6 +180,23 @@ class Account:
         self._limit = self._budget.worker_seconds(gpus)
         self._hour = 3600 * workers if math.isinf(self._limit) else 3600 / (gpus or 1.0)
 
+    def take_rest(self) -> bool:
+        """After the decision nothing is kept back; whether more is left than workers need to start.
+
+        Never where `open` was not called, so that nothing is known.
+
+        Raises:
+            RunFolderError, RecordError: see `read_used`.
+        """
+        self._reserve = NO_RESERVE
+        if self._folder is not None:
+            self.used = read_used(self._folder)
+        start = self.used.start_seconds
+        worker, wall = self.margins()
+        left = self.worker_seconds_left() - worker - self._workers * start
+        seconds = min(left, self.wall_seconds_left() - wall - start)
+        return 0 < seconds < math.inf
+
     @property
     def hour(self) -> float:
         """The seconds of trials in another hour: a GPU-hour, or an hour on the clock with `until`."""

@@ -1,6 +1,6 @@
 """One sweep from spec to records: check everything, prepare the run folder, drive the trials.
 
-To have something called with every record of a sweep, add a line to `observers` in `run_sweep`: a function
+To have something called with every record of a sweep, add a line to `observers` in `_search`: a function
 of one `TrialRecord`, or what a context manager yields that has something to begin and to end. Observers are
 called in the driver's process, in order, once the record is on disk; one that raises ends the run.
 """
@@ -141,47 +141,71 @@ def run_sweep(
         SweeperError: the grid is too large, or Ray cannot be used.
     """
     folder = RunFolder(out.resolve())
-    trackers = Trackers(spec, folder)
+    Trackers(spec, folder)  # Raises where a package is missing.
     plan = make_plan(spec)
     with (
         _driving(spec, folder, options.overwrite) as driving,
         RaySession(spec.compute) if session is None else nullcontext(session) as used,
     ):
         _check(spec, folder, plan, options, callbacks)
-        with ExitStack() as stack:
-            weights = WeightRetention(spec, folder)
-            weights.start()
-            found = read_records(folder.records).records
-            observers: list[RecordObserver] = [
-                stack.enter_context(LiveStudy(spec, folder.study, found)).on_record,
-                callbacks.on_record,
-                stack.enter_context(trackers.observing()),
-                stack.enter_context(driving.mirroring()),
-                weights.on_record,
-                quota_check(spec, folder),
-            ]
-
-            def on_record(record: TrialRecord) -> None:
-                for observer in observers:
-                    observer(record)
-
-            rounds = search_rounds(spec, folder, plan)
-            phase = _search_phase(spec, folder, plan)
-            completed = drive(rounds, spec, folder, run, on_record, driving.guard, phase, used)
-            weights.finish(completed)
-        ends = [] if phase is None or phase.end is None else [phase.end]
+        phase = _search_phase(spec, folder, plan)
+        completed = _search(spec, folder, plan, callbacks, run, driving, phase, used)
+        later: Phase | None = None
         decision: Decision | str | None = None
-        if (completed or ends) and spec.decide:
+        decided = True
+        if (completed or _budget_ended(phase)) and spec.decide:
             note_search_records(folder, finished=completed)
             later = None if phase is None else decision_phase(phase, spec, folder)
             asked = DEFAULT_DECISION
             decision, decided = _decide(
                 spec, folder, asked, options, callbacks, run, driving, later, used
             )
-            completed = completed and decided
-            ends += [] if later is None or later.end is None else [later.end]
+        over = decided or _budget_ended(later)
+        if over and phase is not None and phase.end is not None and phase.account.take_rest():
+            phase.end = None
+            completed = _search(spec, folder, plan, callbacks, run, driving, phase, used)
+        ends = [one.end for one in (phase, later) if one is not None and one.end is not None]
     planned, keys = plan_so_far(spec, folder), keys_so_far(spec, folder)
-    return SweepOutcome(planned, keys, completed, decision, ends[0] if ends else None)
+    end = ends[0] if ends else None
+    return SweepOutcome(planned, keys, completed and decided, decision, end)
+
+
+def _budget_ended(phase: Phase | None) -> bool:
+    return phase is not None and phase.end is not None
+
+
+def _search(
+    spec: SweepSpec,
+    folder: RunFolder,
+    plan: Plan,
+    callbacks: SweepCallbacks,
+    run: PackFunction,
+    driving: "_Driving",
+    phase: Phase | None,
+    session: RaySession,
+) -> bool:
+    """Drive what is left of the search; whether all of it was completed."""
+    with ExitStack() as stack:
+        weights = WeightRetention(spec, folder)
+        weights.start()
+        found = read_records(folder.records).records
+        observers: list[RecordObserver] = [
+            stack.enter_context(LiveStudy(spec, folder.study, found)).on_record,
+            callbacks.on_record,
+            stack.enter_context(Trackers(spec, folder).observing()),
+            stack.enter_context(driving.mirroring()),
+            weights.on_record,
+            quota_check(spec, folder),
+        ]
+
+        def on_record(record: TrialRecord) -> None:
+            for observer in observers:
+                observer(record)
+
+        rounds = search_rounds(spec, folder, plan)
+        completed = drive(rounds, spec, folder, run, on_record, driving.guard, phase, session)
+        weights.finish(completed)
+    return completed
 
 
 def _search_phase(spec: SweepSpec, folder: RunFolder, plan: Plan) -> Phase | None:

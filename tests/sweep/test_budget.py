@@ -244,6 +244,24 @@ def test_nothing_is_kept_back_where_there_is_nothing_to_decide(
     assert found.hours == 36
 
 
+@pytest.mark.parametrize(("hours", "rest"), [(10.0, False), (10.3, True)])
+def test_the_rest_is_taken_where_workers_can_start_in_it(
+    tiny_spec_text: str, tmp_path: Path, hours: float, rest: bool
+) -> None:
+    """Two workers need an hour each to start and one to be stopped; 6 hours of ten are used."""
+    folder = RunFolder(tmp_path)
+    folder.create()
+    budget, reserve = Budget(gpu_hours=hours), Reserve(9 * 3600)
+    account = Account(budget, folder, reserve, stop_seconds=3600, now=VirtualClock())
+    assert not account.take_rest(), "nothing is known before it is opened"
+    account = Account(budget, folder, reserve, stop_seconds=3600, now=VirtualClock())
+    account.open(1.0, 2)
+    account.ended(6 * 3600, 5 * 3600, None)
+    account.save()
+    assert account.take_rest() == rest
+    assert account.worker_seconds_left() == pytest.approx((hours - 6) * 3600)
+
+
 def test_a_larger_budget_continues_where_the_first_one_ended(
     tiny_spec_text: str, tmp_path: Path
 ) -> None:

@@ -30,6 +30,7 @@ from sweeper.spec import SweepSpec, dump_spec, parse_spec, spec_hash
 from sweeper.store.folder import RunFolder
 from sweeper.store.records import Metric, RecordWriter, TrialRecord, read_records
 from sweeper.sweep import decide
+from sweeper.sweep.budget import Account
 from sweeper.sweep.decide import too_few_prompts
 from sweeper.sweep.decision import DecisionRound, lay_out, read_decision, stage_folder
 from sweeper.sweep.run import DecisionRequest, run_decision_of
@@ -406,6 +407,19 @@ def test_a_budget_that_ends_the_search_leaves_a_decision_that_keeps_its_ranking(
     assert isinstance(anew.decision, Decision)
     assert anew.decision.planned > more.decision.planned
     assert not any("records chose" in note for note in anew.decision.notes)
+
+
+def test_what_a_decision_leaves_of_a_budget_goes_to_the_search(
+    tiny_spec_text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = halved(tiny_spec_text, "compute.budget={gpu_hours: 1}")
+    drive_in_process(monkeypatch, lambda task, readout: 0, most=7)
+    monkeypatch.setattr(Account, "take_rest", lambda account: True)
+    ended = swept(spec, tmp_path)
+    assert ended.completed and ended.budget is None
+    assert {record.key for record in records_of(tmp_path)} == planned_keys(spec)
+    assert isinstance(ended.decision, Decision) and ended.decision.survivor is not None
+    assert any("its first 7 records chose" in note for note in ended.decision.notes)
 
 
 def test_one_at_a_time_a_round_holds_one_configuration_and_its_control(
