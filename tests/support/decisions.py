@@ -75,6 +75,7 @@ class Measured:
         on_record: Callable[[TrialRecord], None],
         guard: Callable[[], None],
         phase: Phase | None = None,
+        session: object = None,
     ) -> bool:
         writer = RecordWriter(folder.records)
         try:
