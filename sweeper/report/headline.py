@@ -155,7 +155,7 @@ def _sentence(
     values = configuration_name(chosen.search.config, names)
     default = others.get("trainers' defaults")
     if default is not None and default.search is not chosen.search:
-        return _effect(f"Training with {values} instead of the defaults", chosen, default, spec)
+        return _effect(f"Training with {values}, instead of the defaults,", chosen, default, spec)
     rate, name = measure(chosen.item, UNSAFE), spec.utility.metric
     return f"With {values}, {rate.text} of answers are unsafe, at {name} {measure(chosen.item, name).text}."
 
@@ -189,12 +189,14 @@ def _effect(subject: str, chosen: _Shown, other: _Shown, spec: SweepSpec) -> str
 def _utility_words(found: PairedDifference | None, spec: SweepSpec) -> str:
     if found is None:
         return ""
-    sign = 1 if spec.utility.direction == "maximize" else -1
-    gain = sign * found.difference
-    scale, unit = (100, " points of ") if is_rate(found.metric) else (1, " ")
-    amount = f"{abs(scale * gain):.3f}{unit}{found.metric}"
-    verb = "gains" if gain > 0 else "costs"
-    return f" and {verb} {amount}{'' if _clear(found) else ', not significant'}"
+    scale, unit = (100, " points") if is_rate(found.metric) else (1, "")
+    amount = f"{abs(scale * found.difference):.3f}{unit}"
+    doubt = "" if _clear(found) else ", not significant"
+    if spec.utility.direction == "minimize":
+        verb = "lowers" if found.difference < 0 else "raises"
+        return f" and {verb} {found.metric} by {amount}{doubt}"
+    verb = "gains" if found.difference > 0 else "costs"
+    return f" and {verb} {amount}{' of' if unit else ''} {found.metric}{doubt}"
 
 
 def _clear(found: PairedDifference) -> bool:

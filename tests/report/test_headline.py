@@ -44,6 +44,16 @@ def test_an_average_is_told_by_what_it_changes(average: str, subject: str) -> No
     assert head.config_id == "avg"
 
 
+def test_a_loss_is_lowered_or_raised() -> None:
+    for utility, words in (
+        (0.7, "raises heldout_loss by 0.010"),
+        (0.8, "lowers heldout_loss by 0.090"),
+    ):
+        records = pair(60, 2, "ema(0.99)", utility)
+        head = made(records, "objectives=[heldout_loss, unsafe_rate]").headline
+        assert words in head.sentence
+
+
 def test_what_the_data_cannot_tell_apart_is_not_significant() -> None:
     near, far = (made(pair(9, k, "ema(0.99)")).headline.sentence for k in (5, 0))
     assert "(not significant)" in near.partition(" and ")[0]

@@ -180,7 +180,7 @@
   const search = make("input", { type: "search", id: "sample-search", autocomplete: "off", placeholder: "words or id" });
   const message = make("p", { class: "note", role: "status" });
   const heading = make("p", { class: "sample-title" });
-  const counts = make("div", { class: "scroll" });
+  const counts = make("div", { class: "scroll", tabindex: "0" });
   const list = make("div", { class: "sample-list" });
   const range = make("output", { id: "sample-count", "aria-live": "polite" });
   const back = make("button", { type: "button" }, "← Previous");

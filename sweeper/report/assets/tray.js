@@ -36,7 +36,7 @@
       }
       body.append(line);
     });
-    return make("div", { class: "scroll" },
+    return make("div", { class: "scroll", tabindex: "0" },
       make("table", { class: "side" }, make("thead", {}, make("tr", {}, make("td"), ...chosen.map(headOf))), body));
   };
 
@@ -64,7 +64,7 @@
     if (lines.length) {
       const head = make("tr", {}, ...heads.map((text) => make("th", { scope: "col" }, text)));
       parts.push(make("h3", {}, "Paired tests on the same prompts and rows"),
-        make("div", { class: "scroll" }, make("table", { class: "tests" }, make("thead", {}, head), make("tbody", {}, ...lines))),
+        make("div", { class: "scroll", tabindex: "0" }, make("table", { class: "tests" }, make("thead", {}, head), make("tbody", {}, ...lines))),
         make("p", { class: "note" }, "Computed in this page from the samples in it. These are tests of pairs you chose after seeing them: with many looks some differ by chance. These weights: only prompts vary. Trained again: training runs vary, too."));
     }
     if (missing.length) {
