@@ -37,7 +37,16 @@ READS_ROWS = frozenset({"llamafactory", "axolotl"})
 TAKES_ROWS = frozenset({"trl", "accelerate"})
 """Formats whose command names them."""
 
-__all__ = ["FORMATS", "READS_ROWS", "Origin", "export", "export_formats", "formats_of"]
+__all__ = [
+    "FORMATS",
+    "READS_ROWS",
+    "Origin",
+    "export",
+    "export_formats",
+    "export_texts",
+    "formats_of",
+    "make_job",
+]
 
 
 class Options(TypedDict, total=False):
@@ -92,15 +101,23 @@ def export(
     """
     (fmt,) = formats_of([fmt])
     job = make_job(candidate, spec, world_size, micro_batch, origin, allow_unaveraged)
+    return write_files(folder, export_texts(job, fmt), "the export")
+
+
+def export_texts(job: ExportJob, fmt: str) -> dict[str, str]:
+    """The files of a format by name, the one to start from first, without writing them.
+
+    Raises:
+        ExportError: a setting that the target does not support.
+    """
     contents = FORMATS[fmt](job)
     if job.averaging is not None and fmt != "card":
         contents[CALLBACK_NAME] = callback_source(job)
     ending = f"\n{details(job)}"
-    contents = {
+    return {
         name: text + ending if text.startswith("# For ") else text
         for name, text in contents.items()
     }
-    return write_files(folder, contents, "the export")
 
 
 def export_formats(

@@ -36,6 +36,7 @@ from sweeper.report.averaging import (
 from sweeper.report.controls import ControlTable, control_tables
 from sweeper.report.cost import cost_rows
 from sweeper.report.decision import DecisionTable, decided_answer, decision_table
+from sweeper.report.exports import export_block
 from sweeper.report.figures import FrontInfo, StepInfo, front_info, step_curves
 from sweeper.report.headline import Headline, headline
 from sweeper.report.lists import KeywordListRow, list_rows
@@ -84,6 +85,7 @@ class ReportData(NamedTuple):
     warnings: tuple[str, ...]
     constants: tuple[tuple[str, str], ...]
     pairs: Mapping[str, Any]
+    exports: Mapping[str, Any]
     compared: tuple[Compared, ...]
     front: FrontInfo
     third_objectives: str
@@ -154,6 +156,7 @@ def report_data(
         warnings=warnings(front, found, spec, accounting or {}, judged),
         constants=_constants(front),
         pairs=pair_block(front, spec, [row.config_id for row in table.rows], found.chosen),
+        exports=export_block(front, found, spec, run.root.name),
         compared=tuple(_compared(name, item, names, metrics) for name, item in side_by_side(found)),
         front=front_info(front, spec, found.chosen, certainty),
         third_objectives=" and ".join(

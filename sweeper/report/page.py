@@ -44,6 +44,7 @@ SCRIPTS = (
     "tables.js",
     "tray.js",
     "bar.js",
+    "dialog.js",
     "charts.js",
     "samples.js",
 )
@@ -111,7 +112,8 @@ def _blocks(data: ReportData, samples: SampleData | None) -> tuple[tuple[str, Ma
     """The data blocks of the scripts, by name."""
     block = table_block(data.columns, data.rows, data.hidden_columns)
     table = {"run": data.run, "formats": list(FORMATS), **block}
-    blocks = [("configurations", json_block(table)), ("pairs", json_block(data.pairs))]
+    shown = {"configurations": table, "pairs": data.pairs, "exports": data.exports}
+    blocks = [(name, json_block(block)) for name, block in shown.items()]
     if samples is not None and samples.block is not None:
         blocks.append(("samples", json_block(samples.block)))
     return tuple(blocks)

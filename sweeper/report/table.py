@@ -12,6 +12,7 @@ from sweeper.analysis import (
     FrontMembership,
     Recommendation,
     bounds_text,
+    name_of,
     shown,
     varying,
 )
@@ -70,14 +71,14 @@ def configuration_table(
     leading = tuple(name for name in dict.fromkeys(judged) if name in metrics)
     others = tuple(name for name in metrics if name not in leading)
     names = varying(front.candidates)
-    head = ("marks", "configuration", *names, *leading, *_CERTAIN)
+    head = ("marks", "configuration", "name", *names, *leading, *_CERTAIN)
     members = {item.config_id for item in front.members}
     rows = tuple(
         _row(item, members, found, (leading, names, others), certainty)
         for item in _ordered(front, members, spec)
     )
     plain = {row.status for row in front.candidates} == {"complete"}
-    hidden = ("marks", "P(front)", *others, "role", *(["status"] if plain else []))
+    hidden = ("marks", "name", "P(front)", *others, "role", *(["status"] if plain else []))
     return Table((*head, *others, "role", "status"), hidden, rows)
 
 
@@ -114,6 +115,7 @@ def _row(
     cells = [
         Cell(", ".join(marks), -len(marks), False),
         Cell(candidate.config_id, candidate.config_id, False),
+        Cell(name := name_of(candidate, varied), name, False),
         *(_value_cell(None if base else candidate.config.get(name)) for name in varied),
         *(_measure_cell(candidate, metric) for metric in leading),
         Cell(

@@ -42,6 +42,7 @@
     const box = make("th", { scope: "row", class: "fixed" });
     box.append(make("button", { type: "button", class: "add", "aria-pressed": inside, "aria-label": label, title: label }, inside ? "✓" : "+"), " ");
     box.append(make("button", { type: "button", class: "pick", "aria-pressed": chosen, dir: "auto" }, cell(row, NAME)[0]));
+    box.append(" ", make("button", { type: "button", class: "open", "data-config": id, "aria-label": `open ${id}`, title: `open ${id}` }, "…"));
     for (const mark of marks[row]) box.append(" ", make("span", { class: `mark ${slug(mark)}` }, `${tags[mark] ?? ""}${mark}`));
     return box;
   };
@@ -191,6 +192,7 @@
   };
 
   body.addEventListener("click", (event) => {
+    if (event.target.closest("[data-config]")) return;
     const line = event.target.closest("tr");
     const id = ids[Number(line.dataset.row)];
     if (event.target.closest(".add")) {
