@@ -9,7 +9,7 @@ so that configurations that answer alike count as few. It holds whatever the cho
 
 from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,13 +88,20 @@ def claim_text(claim: RateClaim) -> str:
 
 
 class Selection:
-    """Claims about every configuration that could be chosen: complete, with a gain or an unknown one."""
+    """Claims about every configuration that could be chosen: complete, with a gain or an unknown one.
 
-    def __init__(self, front: Front, spec: SweepSpec) -> None:
+    Selections of the same records under other limits can share `drawn`, an empty mapping at first: what is
+    drawn does not depend on limits.
+    """
+
+    def __init__(
+        self, front: Front, spec: SweepSpec, drawn: dict[Any, Floats] | None = None
+    ) -> None:
         items = [item for item in front.competing if item.gain is not False]
         self._items = sorted(items, key=lambda item: item.config_id)
         self._place = {item.config_id: i for i, item in enumerate(self._items)}
         self._spec = spec
+        self._drawn = drawn
 
     @property
     def compared(self) -> int:
@@ -119,7 +126,8 @@ class Selection:
 
     @cached_property
     def _weights(self) -> tuple["_Family", ...]:
-        return tuple(_weights_family(self._items, rule) for rule in self._spec.constraints)
+        rules, drawn = self._spec.constraints, self._drawn
+        return tuple(_weights_family(self._items, rule, drawn) for rule in rules)
 
     @cached_property
     def _again(self) -> tuple["_Family", ...]:
@@ -199,7 +207,9 @@ class _Family:
         )
 
 
-def _weights_family(items: Sequence[Candidate], rule: ConstraintSpec) -> _Family:
+def _weights_family(
+    items: Sequence[Candidate], rule: ConstraintSpec, drawn: dict[Any, Floats] | None
+) -> _Family:
     """Each configuration by its run with the highest rate: the one that a wrong claim would be about."""
     worst = [_worst(item, rule) for item in items]
     alone = np.array(
@@ -230,7 +240,11 @@ def _weights_family(items: Sequence[Candidate], rule: ConstraintSpec) -> _Family
     block = CELLS // draws
     weights: dict[int, Floats] = {}
     if len(items) <= block:
-        all_luck = _luck(texts, draws, weights, rng)
+        cache = {} if drawn is None else drawn
+        key = (*texts, draws)
+        if key not in cache:
+            cache[key] = _luck(texts, draws, weights, rng)
+        all_luck = cache[key]
         return _Family(
             "these weights", rule, alone, hopeless, lambda some: all_luck[:, some], block, quantiles
         )

@@ -47,6 +47,7 @@ from sweeper.report.references import ReferenceTable, reference_tables
 from sweeper.report.sections import ChartInfos, chart_infos
 from sweeper.report.table import Row, configuration_table
 from sweeper.report.warnings import facts, warnings
+from sweeper.report.what_if import choice_block
 from sweeper.search.refine import RefinementRow, refinement_rows
 from sweeper.spec import SweepSpec, spec_hash
 from sweeper.store.folder import RunFolder
@@ -86,6 +87,7 @@ class ReportData(NamedTuple):
     constants: tuple[tuple[str, str], ...]
     pairs: Mapping[str, Any]
     exports: Mapping[str, Any]
+    choices: Mapping[str, Any] | None
     compared: tuple[Compared, ...]
     front: FrontInfo
     third_objectives: str
@@ -156,6 +158,7 @@ def report_data(
         warnings=warnings(front, found, spec, accounting or {}, judged),
         constants=_constants(front),
         pairs=pair_block(front, spec, [row.config_id for row in table.rows], found.chosen),
+        choices=None if judged else choice_block(records, spec, own),
         exports=export_block(front, found, spec, run.root.name),
         compared=tuple(_compared(name, item, names, metrics) for name, item in side_by_side(found)),
         front=front_info(front, spec, found.chosen, certainty),

@@ -45,6 +45,7 @@ SCRIPTS = (
     "tray.js",
     "bar.js",
     "dialog.js",
+    "what_if.js",
     "charts.js",
     "samples.js",
 )
@@ -113,6 +114,8 @@ def _blocks(data: ReportData, samples: SampleData | None) -> tuple[tuple[str, Ma
     block = table_block(data.columns, data.rows, data.hidden_columns)
     table = {"run": data.run, "formats": list(FORMATS), **block}
     shown = {"configurations": table, "pairs": data.pairs, "exports": data.exports}
+    if data.choices is not None:
+        shown["choices"] = data.choices
     blocks = [(name, json_block(block)) for name, block in shown.items()]
     if samples is not None and samples.block is not None:
         blocks.append(("samples", json_block(samples.block)))
