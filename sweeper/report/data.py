@@ -45,6 +45,7 @@ from sweeper.report.outcomes import TrialOutcome, trial_outcomes
 from sweeper.report.pairs import pair_block
 from sweeper.report.references import ReferenceTable, reference_tables
 from sweeper.report.sections import ChartInfos, chart_infos
+from sweeper.report.slices import slice_block
 from sweeper.report.table import Row, configuration_table
 from sweeper.report.warnings import facts, warnings
 from sweeper.report.what_if import choice_block
@@ -88,6 +89,7 @@ class ReportData(NamedTuple):
     pairs: Mapping[str, Any]
     exports: Mapping[str, Any]
     choices: Mapping[str, Any] | None
+    slices: Mapping[str, Any] | None
     compared: tuple[Compared, ...]
     front: FrontInfo
     third_objectives: str
@@ -159,6 +161,7 @@ def report_data(
         constants=_constants(front),
         pairs=pair_block(front, spec, [row.config_id for row in table.rows], found.chosen),
         choices=None if judged else choice_block(records, spec, own),
+        slices=slice_block(front, spec, metrics),
         exports=export_block(front, found, spec, run.root.name),
         compared=tuple(_compared(name, item, names, metrics) for name, item in side_by_side(found)),
         front=front_info(front, spec, found.chosen, certainty),

@@ -47,6 +47,7 @@ SCRIPTS = (
     "dialog.js",
     "what_if.js",
     "charts.js",
+    "slices.js",
     "samples.js",
 )
 """The parts of the page's script, in order. Each part uses only `state.js` and `views.js`."""
@@ -95,10 +96,11 @@ def _views(
 ) -> list[tuple[str, str, list[tuple[str, str]]]]:
     """Id and title of each view, with those of its sections."""
     charts = [(part.identity, part.title) for part in parts]
+    slices = [("slices", "One setting")] if data.slices else []
     published = [("published", "Published")] if data.references else []
     views = [
         ("answer", "Answer", [("answer", "At a glance"), ("why", "Why")]),
-        ("explore", "Explore", [("trade-off", "Trade-off"), *charts]),
+        ("explore", "Explore", [("trade-off", "Trade-off"), *slices, *charts]),
         ("table", "Table", [("configurations", "Configurations"), ("compare", "Compare")]),
         ("responses", "Responses", []),
         ("details", "Details", [
@@ -114,8 +116,8 @@ def _blocks(data: ReportData, samples: SampleData | None) -> tuple[tuple[str, Ma
     block = table_block(data.columns, data.rows, data.hidden_columns)
     table = {"run": data.run, "formats": list(FORMATS), **block}
     shown = {"configurations": table, "pairs": data.pairs, "exports": data.exports}
-    if data.choices is not None:
-        shown["choices"] = data.choices
+    shown |= {"choices": data.choices} if data.choices else {}
+    shown |= {"slices": data.slices} if data.slices else {}
     blocks = [(name, json_block(block)) for name, block in shown.items()]
     if samples is not None and samples.block is not None:
         blocks.append(("samples", json_block(samples.block)))

@@ -276,7 +276,7 @@ def test_the_page_is_whole_and_fetches_nothing() -> None:
         assert not attributes.get("src")
         assert (attributes.get("href") or "#").startswith("#")
     assert "default-src 'none'" in page
-    assert reader.count("section") == 10 + len(sections(data.charts))
+    assert reader.count("section") == 11 + len(sections(data.charts))
     assert page.count("plotly.js v") <= 1
     anchors = {a["href"][1:] for tag, a in reader.tags if tag == "a"}
     assert anchors <= {a.get("id") for _, a in reader.tags}
