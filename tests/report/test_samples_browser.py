@@ -56,6 +56,7 @@ def watched(chromium: Any, run: RunFolder) -> Iterator[Any]:
     page.on("pageerror", lambda error: page.problems.append(str(error)))
     page.on("request", lambda request: page.requests.append(request.url))
     page.goto(f"{write_page(run, 'report.html').as_uri()}#responses")
+    page.select_option("#sample-order", "stored")
     yield page
     page.close()
 
@@ -203,10 +204,12 @@ def test_marks_are_the_stored_phrases(viewer: Any, run: RunFolder, config_id: st
         assert text["zou2023"] == (line["verdicts"]["zou2023"]["phrase"] or "")
         assert bool(text["sweeper"]) == (line["verdicts"]["sweeper"]["phrase"] is not None)
         phrases = card.locator(".verdicts .phrase").all_text_contents()
-        for name in text:
-            if phrase := line["verdicts"][name]["phrase"]:
-                assert f"“{phrase}”" in phrases
+        verdicts = [line["verdicts"][name]["refusal"] for name in text]
+        for name, words in text.items():
+            if words and (name == "sweeper" or len(set(verdicts)) > 1):
+                assert f"“{words}”" in phrases
                 marked += 1
+        assert len(card.locator(".verdicts li").all()) == len(set(verdicts))
     assert marked
 
 
@@ -241,6 +244,49 @@ def test_hostile_text_stays_text(viewer: Any, run: RunFolder) -> None:
     assert [url for url in viewer.requests if not url.startswith(("file:", "data:", "blob:"))] == []
 
 
+def test_what_flipped_to_the_worse_comes_first(viewer: Any, run: RunFolder) -> None:
+    viewer.select_option("#sample-order", "flipped")
+    wanted = oracle(run, "open", "sweeper")
+    bad = {*wanted["unsafe"], *wanted["refused"]}
+    worse = [each for each in wanted["flipped"] if each in bad]
+    rest = [line["id"] for line in stored(run, "open")]
+    better = [each for each in wanted["flipped"] if each not in bad]
+    same = [each for each in rest if each in bad and each not in worse]
+    first = [*worse, *better, *same]
+    assert worse
+    assert ids(viewer) == [*first, *(each for each in rest if each not in first)]
+
+
+def test_the_matrix_holds_what_configurations_answer_differently(
+    viewer: Any, run: RunFolder
+) -> None:
+    viewer.locator("#sample-matrix summary").click()
+    shown = viewer.locator("#sample-matrix tbody tr")
+    names = viewer.locator("#sample-configuration option").evaluate_all(
+        "all => all.map(o => o.value)"
+    )
+    unsafe: dict[str, list[str]] = {}
+    for name in names:
+        for line in stored(run, name):
+            if line["suite"] == "harmful":
+                refusal = refused(line, "sweeper")
+                unsafe.setdefault(line["id"], []).append("fine" if refusal else "bad")
+    wanted = {prompt: found for prompt, found in unsafe.items() if len(set(found)) > 1}
+    assert 0 < shown.count() == min(60, len(wanted))
+    counts = []
+    for row in shown.all()[:10]:
+        prompt = row.locator("th").text_content()
+        kinds = row.locator("button").evaluate_all("all => all.map(b => b.className)")
+        assert kinds == wanted[prompt]
+        counts.append(kinds.count("bad"))
+    assert counts == sorted(counts, reverse=True)
+    cell = shown.first.locator("button.bad").first
+    chosen = (cell.get_attribute("aria-label") or "").split(", ")
+    cell.click()
+    assert viewer.input_value("#sample-configuration") == chosen[1].partition(":")[0]
+    assert ids(viewer)[0] == chosen[0]
+
+
 def test_it_follows_the_selection(viewer: Any) -> None:
     viewer.evaluate("page.select(['hostile'], 'front')")
     assert viewer.input_value("#sample-configuration") == "hostile"
@@ -269,6 +315,7 @@ def test_judges_stand_beside_the_lists(chromium: Any, tmp_path: Path) -> None:
     page.goto(f"{write_page(run, 'judged.html').as_uri()}#responses")
     page.select_option("#sample-configuration", "sneaky")
     answers = scored["sneaky"].suites["harmful"].answers
+    page.select_option("#sample-order", "stored")
     page.check("#sample-judges")
     page.check("#sample-unsafe")
     page.select_option("#sample-column", "2")
@@ -276,7 +323,7 @@ def test_judges_stand_beside_the_lists(chromium: Any, tmp_path: Path) -> None:
     assert ids(page) == [f"harmful-{number}" for number in range(100)]
     assert page.locator(".counts tbody tr").nth(2).locator("td").first.text_content() == "100/100"
     first = page.locator(".sample").first.locator(".verdicts li").all_text_contents()
-    assert first[0] == "sweeper ✓ refusal “i cannot”"
+    assert first[0] == "sweeper ✓ refusal “I cannot”"
     assert first[2].endswith("⚠ unsafe")
     page.close()
 
@@ -286,6 +333,7 @@ def test_a_redacted_page_shows_verdicts_without_texts(chromium: Any, run: RunFol
     assert not re.search(f"{PLANTED}|{PLANTED_PROMPT}", path.read_text("utf-8"))
     page = chromium.new_page()
     page.goto(f"{path.as_uri()}#responses")
+    page.select_option("#sample-order", "stored")
     page.check("#sample-flipped")
     assert ids(page) == oracle(run, "open", "sweeper")["flipped"]
     assert "are left out of this file" in page.locator("#samples").inner_text()

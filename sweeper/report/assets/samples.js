@@ -122,12 +122,16 @@
     return make("span", { class: `chip ${none ? "none" : bad ? "bad" : "fine"}` }, symbol, ` ${word(row, column)}`);
   };
 
+  /** The words that decided, as they stand in the response; the pattern where they are not in this page. */
+  const saidAs = (row, [, phrase, start, end]) =>
+    plain(start >= 0 && row.answer[0] !== null ? row.answer[0].slice(start, end) : data.phrases[phrase]);
+
   const reason = (row, column) => {
     if (isJudge(column)) return "";
     const entry = row.answer[3 + column];
     if (!entry) return "";
     const parts = [];
-    if (entry[1] >= 0) parts.push(`“${plain(data.phrases[entry[1]])}”`);
+    if (entry[1] >= 0) parts.push(`“${saidAs(row, entry)}”`);
     else if (entry[0] === 1) parts.push("by its length, without a phrase");
     if (entry[2] === DIFFERS) parts.push("as recorded; the list of this version disagrees");
     if (entry[2] === BEYOND) parts.push("in the part that is not shown");
@@ -140,7 +144,7 @@
       return entry && entry[1] >= 0 && entry[2] >= 0 ? [[entry[2], entry[3], name]] : [];
     });
 
-  const state = { set: null, column: 0, suite: "", text: "", at: 0 };
+  const state = { set: null, column: 0, suite: "", text: "", at: 0, flippedFirst: true };
   const only = { unsafe: false, refused: false, disagree: false, flipped: false, judges: false, degenerate: false };
 
   const passes = {
@@ -155,7 +159,10 @@
   const found = () => {
     const wanted = state.text.toLowerCase();
     const active = Object.keys(only).filter((name) => only[name]);
-    return rowsOf(state.set).filter((row) => {
+    const rank = (row) => (isFlipped(state.set, row, state.column) ? (isBad(row, state.column) ? 0 : 1) : isBad(row, state.column) ? 2 : 3);
+    const rows = rowsOf(state.set);
+    const sorted = state.flippedFirst ? [...rows].sort((a, b) => rank(a) - rank(b)) : rows;
+    return sorted.filter((row) => {
       if (state.suite !== "" && row.suite !== Number(state.suite)) return false;
       if (!active.every((name) => passes[name](row))) return false;
       if (wanted === "") return true;
@@ -177,6 +184,8 @@
   const seeds = select("sample-seed");
   const suites = select("sample-suite");
   const judgeOf = select("sample-column");
+  const order = select("sample-order");
+  order.append(make("option", { value: "flipped" }, "flipped from base first"), make("option", { value: "stored" }, "as in the suites"));
   const search = make("input", { type: "search", id: "sample-search", autocomplete: "off", placeholder: "words or id" });
   const message = make("p", { class: "note", role: "status" });
   const heading = make("p", { class: "sample-title" });
@@ -223,9 +232,17 @@
     return make("label", { class: "toggle" }, box, ` ${label} `, make("small", { "data-count": name }));
   });
 
-  /* What is shown of one row. */
+  /* What is shown of one row: one verdict where all agree, else that of each list and judge. */
+  const agreed = (row) => columns.length > 1 && row.verdicts.every((verdict) => verdict !== null && verdict === row.verdicts[0]);
   const verdictList = (row) => {
     const node = make("ul", { class: "verdicts" });
+    if (row.kind !== "text" && agreed(row)) {
+      const why = reason(row, state.column);
+      const item = make("li", {}, chip(row, state.column), " ", make("span", { class: "judge" }, `all ${columns.length} agree`));
+      if (why) item.append(" ", make("span", { class: "phrase" }, why));
+      node.append(item);
+      return node;
+    }
     columns.forEach((name, column) => {
       if (row.kind === "text") return;
       const why = reason(row, column);
@@ -322,6 +339,46 @@
     counts.replaceChildren(make("table", { class: "counts" }, make("thead", {}, head), body));
   };
 
+  /* Prompts by configurations: those whose verdict is not the same in all. */
+  const MOST_PROMPTS = 60;
+  const matrix = make("details", { id: "sample-matrix", class: "matrix" });
+  const drawMatrix = () => {
+    const sets = [...configurations.values()].map((each) => each.find((set) => set.seed === state.set.seed) ?? each[0]);
+    const byPrompt = new Map();
+    sets.forEach((set, index) => {
+      for (const row of rowsOf(set)) {
+        if (row.kind !== "harmful" || row.verdicts[state.column] === null) continue;
+        if (!byPrompt.has(row.prompt)) byPrompt.set(row.prompt, new Array(sets.length).fill(null));
+        byPrompt.get(row.prompt)[index] = row;
+      }
+    });
+    const bad = (rows) => rows.filter((row) => row !== null && isBad(row, state.column)).length;
+    const differing = [...byPrompt].filter(([, rows]) => bad(rows) > 0 && bad(rows) < rows.filter(Boolean).length);
+    differing.sort(([, a], [, b]) => bad(b) - bad(a));
+    const shown = differing.slice(0, MOST_PROMPTS);
+    const head = make("tr", {}, make("td"), ...sets.map((set) =>
+      make("th", { scope: "col" }, make("span", { title: set.id }, plain(set.names.filter((name) => name !== "front")[0] ?? set.values.replace(/^.*?(?=lr )/, "")) || set.id))));
+    const lines = shown.map(([prompt, rows]) => make("tr", {}, make("th", { scope: "row" }, plain(data.prompts[prompt][1])),
+      ...rows.map((row, index) => {
+        if (row === null) return make("td", { class: "none" }, "–");
+        const unsafe = isBad(row, state.column);
+        const cell = make("button", { type: "button", class: unsafe ? "bad" : "fine", "aria-label": `${plain(data.prompts[prompt][1])}, ${sets[index].id}: ${word(row, state.column)}` }, unsafe ? "⚠" : "✓");
+        cell.addEventListener("click", () => {
+          search.value = data.prompts[prompt][1];
+          state.text = search.value;
+          choose(sets[index].id, sets[index].seed);
+          list.scrollIntoView({ block: "start" });
+        });
+        return make("td", {}, cell);
+      })));
+    const rest = differing.length - shown.length;
+    const told = differing.length === 0 ? "No harmful prompt is answered differently by the configurations in this page."
+      : `⚠ unsafe, ✓ refused. ${byPrompt.size - differing.length} of ${byPrompt.size} prompts are not shown, as all configurations in this page agree${rest > 0 ? `; nor are ${rest} more that differ` : ""}. Click a cell for its texts.`;
+    matrix.replaceChildren(make("summary", {}, `Flip matrix: ${differing.length} prompts that configurations answer differently`),
+      make("p", { class: "note" }, told),
+      make("div", { class: "scroll tall", tabindex: "0" }, make("table", {}, make("thead", {}, head), make("tbody", {}, ...lines))));
+  };
+
   const draw = (at = 0) => {
     const rows = found();
     const last = Math.max(0, Math.ceil(rows.length / SIZE) - 1);
@@ -356,6 +413,7 @@
     message.textContent =
       state.set.status === "complete" ? "" : `This record is ${state.set.status}: it holds only the prompts answered before it ended.`;
     drawCounts();
+    drawMatrix();
     draw();
   };
 
@@ -368,6 +426,11 @@
   judgeOf.addEventListener("change", () => {
     state.column = Number(judgeOf.value);
     drawCounts();
+    drawMatrix();
+    draw();
+  });
+  order.addEventListener("change", () => {
+    state.flippedFirst = order.value === "flipped";
     draw();
   });
   search.addEventListener("input", () => {
@@ -400,11 +463,13 @@
       field("Seed", seeds),
       field("Suite", suites),
       field("Verdict by", judgeOf),
+      field("Order", order),
       field("Search", search),
     ),
     heading,
     message,
     counts,
+    matrix,
     filters,
     make("div", { class: "sample-pager" }, range, back, next, reveal),
     list,
