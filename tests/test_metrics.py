@@ -225,10 +225,11 @@ def test_the_report_shows_the_metric_and_which_way_is_better(
     made = [Metric.rate(round(100 * v), 100) if rate else Metric(v, 100) for v in values]
     text, chosen = page(objective, *made)
     assert chosen == "better"
-    assert f"better is {side} and to the left" in text
+    assert f"Better is {side} and to the left" in text
     for part in [*shown, "lm_eval/wiki/f1"]:
         assert part in text, part
-    assert "lm_eval/boats/acc" not in text  # Only tasks of the spec have columns.
+    assert '"name":"lm_eval/wiki/f1"' in text
+    assert '"name":"lm_eval/boats/acc"' not in text  # Only tasks of the spec have columns.
 
 
 def test_optuna_and_exports_know_the_metric() -> None:

@@ -147,12 +147,12 @@ def _head(result: "Recommendation", run: Path, *, judged: bool) -> list[str]:
         f"  selected from {found.compared} configurations, of which {len(found.ranked)} qualify alone",
     ]
     decided = result.decision is not None and result.decision.complete
-    path, commands = shlex.quote(str(run)), []
+    quoted, commands = shlex.quote(str(run)), []
     if not (judged or decided):
         numbers = [f"--{option} {value:g}" for option, value in _numbers(found.policy)]
         asked = " ".join([f"--policy {found.policy.name}", *numbers, "--confirm"])
-        commands.append(f"sweeper recommend {path} {asked}")
-    commands.append(f"sweeper export {path} --config {chosen.config_id} --format trl")
+        commands.append(f"sweeper recommend {quoted} {asked}")
+    commands.append(f"sweeper export {quoted} --config {chosen.config_id} --format trl")
     return [*lines, *(f"next: {command}" for command in commands), ""]
 
 

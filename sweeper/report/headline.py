@@ -1,7 +1,7 @@
 """The answer of a sweep at a glance: a sentence, a picture, three numbers, and how far it is confirmed."""
 
+import shlex
 from collections.abc import Mapping, Sequence
-from shlex import quote
 from typing import Any, NamedTuple
 
 from sweeper.analysis import (
@@ -227,7 +227,7 @@ def _state(found: Recommendation, decision: Decision | None, spec: SweepSpec) ->
 def _command(found: Recommendation, decision: Decision | None, run: str) -> str:
     if found.chosen is None or (decision is not None and decision.complete):
         return ""
-    return f"sweeper recommend {quote(run)} --confirm"
+    return f"sweeper recommend {shlex.quote(run)} --confirm"
 
 
 def _picture(

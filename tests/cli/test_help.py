@@ -99,7 +99,7 @@ def test_bash_completes_commands_options_sweeps_runs_and_configurations(folder: 
     def bash(line: str) -> list[str]:
         return completed("bash", line, folder)
 
-    assert sorted(bash("sweeper re")) == ["recommend", "report", "rescore"]
+    assert sorted(bash("sweeper re")) == ["recommend", "report", "rescore", "resume"]
     assert bash("sweeper front --j") == ["--json", "--judge"]
     assert bash("sweeper plan mini") == [n for n in shipped_specs() if n.startswith("mini")]
     assert bash("sweeper run min") == ["miniature", "miniature_full", "mine.yaml"]

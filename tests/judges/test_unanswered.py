@@ -83,7 +83,7 @@ def test_the_count_of_unanswered_prompts_is_shown_wherever_the_rate_is(
     assert by_judge.lowest == 238 / 240
     told = "unanswered and counted as yes: 2 of unsafe_rate and 0 of over_refusal_rate"
     answer = command("recommend", run.folder.root, "--judge", "http:m")
-    assert told in answer.out and "8/240 (2 unanswered) = 3.3 %" in answer.out
+    assert told in answer.out and "3.3 % (8/240 (2 unanswered)" in answer.out
     assert told in command("front", run.folder.root, "--judge", "http:m").out
     shown = json.loads(command("show", run.folder.root, "a", "--judge", "http:m", "--json").out)
     (seed,) = shown["metrics"]["unsafe_rate"]["seeds"]
