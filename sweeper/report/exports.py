@@ -6,6 +6,7 @@ from typing import Any
 from sweeper.analysis import BASE_ROLE, Candidate, Front, Recommendation
 from sweeper.errors import SweeperError
 from sweeper.export import FORMATS, Origin, export_texts, make_job
+from sweeper.export.job import openable
 from sweeper.report.local_paths import without_folders
 from sweeper.spec import SweepSpec
 
@@ -42,7 +43,9 @@ def export_block(front: Front, found: Recommendation, spec: SweepSpec, run: str)
         origin = Origin(run, found.compared, recommended, found.base)
         of[item.config_id] = {fmt: _files(item, spec, fmt, origin, places) for fmt in TITLES}
     formats = [[name, title] for name, title in TITLES.items() if name in FORMATS]
-    return {"formats": formats, "texts": without_folders(list(places)), "of": of}
+    model = spec.model.path  # Alone, a path is known whole, even if it has spaces.
+    texts = without_folders([*places, model, openable(model)])[: len(places)]
+    return {"formats": formats, "texts": texts, "of": of}
 
 
 def _asked_for(front: Front, found: Recommendation) -> Sequence[Candidate]:

@@ -153,7 +153,9 @@ def test_the_page_loads_without_an_error_and_asks_for_nothing(
     plots = found.value("[...document.querySelectorAll('.plotly-graph-div')].map(plot => plot.id)")
     assert {"front", "parallel", "importance-bars"} <= set(plots)
     found.draw("front")
-    drawn = "[...document.querySelectorAll('.js-plotly-plot')].map(plot => plot.id)"
+    drawn = (
+        "[...document.querySelectorAll('.plotly-graph-div.js-plotly-plot')].map(plot => plot.id)"
+    )
     assert plots[-1] not in found.value(drawn), "far below the window"
     for plot in plots:
         found.value("id => views.reveal(document.getElementById(id))", plot)
@@ -707,7 +709,7 @@ def test_paper_gets_the_first_rows_and_says_so(opened: Open, light_page: str) ->
     assert told.startswith("Printed: the first 100 of 139 configurations of the sweep")
     found.page.emulate_media(media="print")
     assert found.page.locator("#printed").is_visible()
-    assert found.page.locator(".tools").is_hidden()
+    assert found.page.locator("#configurations .tools").is_hidden()
 
 
 def test_without_javascript_the_answer_is_there(opened: Open, sweep: ReportData) -> None:
