@@ -149,7 +149,8 @@ def _sentence(
     chosen = next((one for one in shown if one.name == "recommended"), None)
     if chosen is None:
         return "No configuration of this sweep is known to be safe enough."
-    others = {one.name: one for one in shown}
+    # Only what was measured alike is compared: in the search, or trained again.
+    others = {one.name: one for one in shown if one.source == chosen.source}
     if (plain := others.get("without averaging")) is not None:
         return _effect(_subject(chosen.search.config), chosen, plain, spec)
     values = configuration_name(chosen.search.config, names)
@@ -170,8 +171,6 @@ def _subject(config: Mapping[str, Any]) -> str:
 def _effect(subject: str, chosen: _Shown, other: _Shown, spec: SweepSpec) -> str:
     """SUBJECT cuts unsafe answers from 13.8 % to 1.2 % and costs 0.005 rouge_l, not significant."""
     first, second = chosen.item, other.item
-    if chosen.source != other.source:
-        first, second = chosen.search, other.search
     before, after = measure(second, UNSAFE), measure(first, UNSAFE)
     unsafe = paired_difference(first, second, UNSAFE)
     utility = paired_difference(first, second, spec.utility.metric)

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.decisions import drive_in_process, halved, swept
 from support.factories import base_record, make_record, make_spec, make_sweep
 
+from sweeper.analysis.decision import Decision
 from sweeper.report import ReportData, render, report_data
 from sweeper.store.folder import RunFolder
-from sweeper.store.records import TrialRecord
+from sweeper.store.records import TrialRecord, read_records
 
 RUN = RunFolder(Path("my run"))
 
@@ -100,3 +102,22 @@ def test_the_page_shows_the_head_first() -> None:
     assert page.index(data.headline.state) < page.index('id="why"')
     assert len(re.findall(r'<div class="card">', page)) == 3
     assert page.count('<svg viewBox="-2 0 104 20"') == len(data.headline.bars)
+
+
+def test_a_decided_answer_is_confirmed_or_refuted_and_compares_only_what_was_trained_again(
+    tiny_spec_text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drive_in_process(monkeypatch)
+    spec = halved(tiny_spec_text)
+    outcome = swept(spec, tmp_path / "run")
+    folder = RunFolder(tmp_path / "run")
+    records = list(read_records(folder.records).records)
+    head = report_data(folder, records, spec, None).headline
+    assert isinstance(outcome.decision, Decision) and outcome.decision.survivor is not None
+    assert head.confirmed and head.command == ""
+    assert head.state.startswith("Confirmed: it holds when trained again under ")
+    bars = {bar.name: bar for bar in head.bars}
+    assert bars["recommended"].source == "trained again"
+    said = head.sentence.replace("\N{NO-BREAK SPACE}", " ")
+    assert bars["recommended"].text in said
+    assert all(bar.source == "trained again" for bar in head.bars if f"from {bar.text} to" in said)
