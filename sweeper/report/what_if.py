@@ -3,11 +3,10 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from sweeper.analysis import SAFEST_USEFUL, Candidate, find_front, name_of
+from sweeper.analysis import SAFEST_USEFUL, Candidate, find_front, measured_text, name_of
 from sweeper.analysis.policies import qualified
 from sweeper.analysis.recommend import surely_qualified
 from sweeper.analysis.selection import Selection
-from sweeper.report.measures import measure
 from sweeper.spec import SweepSpec
 from sweeper.store.records import TrialRecord
 
@@ -77,7 +76,10 @@ def choice_block(
     items = {c.chosen.config_id: c.chosen for c in found if c.chosen is not None}
     utility = spec.utility.metric
     said = {
-        identity: [name_of(item, names), _text(item, UNSAFE), _text(item, utility)]
+        identity: [
+            name_of(item, names),
+            *(measured_text(item, metric, interval=True) for metric in (UNSAFE, utility)),
+        ]
         for identity, item in items.items()
     }
     return {
@@ -89,9 +91,3 @@ def choice_block(
         "choices": [[c.chosen.config_id if c.chosen else None, list(c.front)] for c in found],
         "said": said,
     }
-
-
-def _text(item: Candidate, metric: str) -> str:
-    shown = measure(item, metric)
-    more = ", ".join(filter(None, (shown.counts, shown.interval)))
-    return f"{shown.text} ({more})" if more else shown.text

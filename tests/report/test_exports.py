@@ -82,3 +82,9 @@ def test_a_configuration_opens_with_its_files_and_what_can_be_done(opened: Open)
     assert "not in the page" in shown.inner_text()
     shown.get_by_role("button", name="select in every chart").click()
     assert found.value("[...page.selection()]") == [other]
+    others = [row.config_id for row in data.rows if row.config_id not in (chosen, other)][:3]
+    found.value("ids => ids.forEach(id => page.toggle(id, 'test'))", others)
+    found.page.locator(f"[aria-label='open {other}']").click()
+    compare = shown.get_by_role("button", name="compare")
+    assert compare.is_disabled()
+    assert "holds 4 already" in (compare.get_attribute("title") or "")

@@ -2,29 +2,18 @@
    `data-config` opens it. */
 (() => {
   const { make } = page;
-  const { ids, columns, run } = page.data("configurations");
+  const { ids, columns } = page.data("configurations");
   const exports = page.data("exports");
   const root = document.getElementById("configuration");
   const body = document.getElementById("configuration-body");
   const rows = new Map(ids.map((id, row) => [id, row]));
   let format = exports.formats[0][0];
 
-  const quoted = /^[\w./-]+$/.test(run) ? run : `'${run.replaceAll("'", `'\\''`)}'`;
-
   const button = (text, act, attributes = {}) => {
     const made = make("button", { type: "button", ...attributes }, text);
     made.addEventListener("click", () => act(made));
     return made;
   };
-  const copy = (text, label) => button("copy", async (made) => {
-    try {
-      await navigator.clipboard.writeText(text);
-      made.textContent = "copied";
-    } catch {
-      made.textContent = "select and copy it";
-    }
-  }, { class: "copy", "aria-label": label });
-
   const values = (id) => {
     const known = columns.filter(({ name }) => name !== "configuration");
     return make("dl", { class: "constants" }, ...known.flatMap(({ name, cells, at }) => {
@@ -33,16 +22,16 @@
     }));
   };
 
-  const responses = document.getElementById("sample-configuration");
   const actions = (id) => {
+    const full = !page.tray().has(id) && page.tray().size >= page.limit;
     const parts = [
       button("select in every chart", () => { page.select([id], "dialog"); root.close(); }),
       button(page.tray().has(id) ? "take out of the comparison" : "compare", () => {
         if (page.toggle(id, "dialog")) views.reveal(document.getElementById("compare"));
         root.close();
-      }),
+      }, full ? { disabled: "", title: `The comparison holds ${page.limit} already, the most it can.` } : {}),
     ];
-    const chooser = responses ?? document.getElementById("sample-configuration");
+    const chooser = document.getElementById("sample-configuration");
     if (chooser && [...chooser.options].some(({ value }) => value === id)) {
       parts.push(button("see its responses", () => {
         chooser.value = id;
@@ -55,9 +44,9 @@
   };
 
   const commands = (id) => {
-    const lines = [`sweeper show ${quoted} ${id}`, `sweeper export ${quoted} --format ${format} --config ${id}`];
+    const lines = [`sweeper show ${page.quotedRun()} ${id}`, `sweeper export ${page.quotedRun()} --format ${format} --config ${id}`];
     return make("ul", { class: "commands" }, ...lines.map((line) =>
-      make("li", {}, make("code", {}, line), " ", copy(line, `copy: ${line}`))));
+      make("li", {}, make("code", {}, line), " ", page.copyButton(line, `copy: ${line}`))));
   };
 
   const files = (id) => {
@@ -68,7 +57,7 @@
     const found = given[format];
     const texts = typeof found === "string" ? [make("p", { class: "warning" }, found)]
       : found.map(([name, place], index) => make("details", index === 0 ? { open: "" } : {},
-        make("summary", {}, name), copy(exports.texts[place], `copy ${name}`), make("pre", { tabindex: "0" }, exports.texts[place])));
+        make("summary", {}, name), page.copyButton(exports.texts[place], `copy ${name}`), make("pre", { tabindex: "0" }, exports.texts[place])));
     return [make("h3", {}, "For another trainer"),
       make("p", { class: "note" }, "Paths of the machine of the sweep are shortened here; the command writes whole files."),
       make("div", { class: "tools", role: "group", "aria-label": "trainer" }, ...tabs), ...texts];
@@ -77,7 +66,7 @@
   const show = (id) => {
     const column = columns.find(({ name }) => name === "name");
     document.getElementById("configuration-title").replaceChildren(
-      column ? column.cells[column.at[rows.get(id)]][0] : id, " ", make("code", {}, id), " ", copy(id, "copy the id"));
+      column ? column.cells[column.at[rows.get(id)]][0] : id, " ", make("code", {}, id), " ", page.copyButton(id, "copy the id"));
     body.replaceChildren(actions(id), values(id), make("h3", {}, "Commands"), commands(id), ...files(id));
   };
 

@@ -15,6 +15,9 @@ const slices = (() => {
   let drawn = false;
 
   const valueOf = ({ cells, at: places }, row) => cells[places[row]][1];
+  const textOf = ({ cells, at: places }, row) => cells[places[row]][0];
+  /** Plotly reads texts as markup. */
+  const plain = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
   const isRate = (name) => name.split("/")[0].endsWith("_rate");
   const searched = ids.map((_, row) => row).filter((row) => valueOf(column("role"), row) === "candidate");
 
@@ -47,9 +50,9 @@ const slices = (() => {
     for (const row of searched) {
       const [x, y] = [valueOf(column(setting), row), valueOf(column(metric), row)];
       if (x === null || y === null) continue;
-      const name = facet === "" ? "" : `${facet} ${column(facet).cells[column(facet).at[row]][0]}`;
+      const name = facet === "" ? "" : `${facet} ${textOf(column(facet), row)}`;
       if (!found.has(name)) found.set(name, []);
-      found.get(name).push({ x, y, id: ids[row] });
+      found.get(name).push({ x, y, id: ids[row], row });
     }
     return new Map([...found].sort(([a], [b]) => a.localeCompare(b, "en", { numeric: true })));
   };
@@ -88,10 +91,10 @@ const slices = (() => {
       data.push({
         xaxis: `x${key}`, yaxis: "y", mode: "markers", x: points.map(({ x }) => x), y: points.map(({ y }) => y),
         customdata: points.map(({ id }) => id), marker: { color: LINE, size: 7, opacity: 0.65, line: { color: INK, width: 0.6 } },
-        hovertemplate: points.map(({ id }) => `${column("name").cells[column("name").at[ids.indexOf(id)]][0].replaceAll("<", "&lt;")}<br>%{y}<extra></extra>`),
+        text: points.map(({ row }) => plain(textOf(column("name"), row))), hovertemplate: "%{text}<br>%{y}<extra></extra>",
       });
       if (limit !== undefined) layout.shapes.push({ type: "line", xref: `x${key} domain`, x0: 0, x1: 1, y0: limit, y1: limit, line: { color: LIMIT, width: 1.5, dash: "dash" } });
-      if (name !== "") layout.annotations.push({ text: name.replaceAll("<", "&lt;"), showarrow: false, xref: `x${key} domain`, yref: "paper", x: 0.5, y: 1.08 });
+      if (name !== "") layout.annotations.push({ text: plain(name), showarrow: false, xref: `x${key} domain`, yref: "paper", x: 0.5, y: 1.08 });
     });
     await Plotly.react(plot, data, layout, { displaylogo: false, responsive: true });
     mark();

@@ -37,6 +37,24 @@ const page = (() => {
       return true;
     },
     onTray: (listener) => listeners.tray.add(listener),
+    /** The run folder's name, as a shell reads it. */
+    quotedRun() {
+      const { run } = this.data("configurations");
+      return /^[\w./-]+$/.test(run) ? run : `'${run.replaceAll("'", `'\\''`)}'`;
+    },
+    /** A button that copies a text. */
+    copyButton(text, label) {
+      const button = this.make("button", { type: "button", class: "copy", "aria-label": label }, "copy");
+      button.addEventListener("click", async () => {
+        try {
+          await navigator.clipboard.writeText(text);
+          button.textContent = "copied";
+        } catch {
+          button.textContent = "select and copy it";
+        }
+      });
+      return button;
+    },
     /** An element with attributes and children; texts become text nodes and nothing else. */
     make(tag, attributes = {}, ...children) {
       const node = document.createElement(tag);

@@ -1,7 +1,7 @@
 /* The comparison of two to four configurations: what differs, the paired tests, the command to export one. */
 (() => {
   const { make } = page;
-  const { ids, columns, run, formats } = page.data("configurations");
+  const { ids, columns, formats } = page.data("configurations");
   const tests = page.data("pairs");
   const root = document.getElementById("tray");
   const rows = new Map(ids.map((id, row) => [id, row]));
@@ -74,15 +74,6 @@
     return parts;
   };
 
-  const copy = async (text, button) => {
-    try {
-      await navigator.clipboard.writeText(text);
-      button.textContent = "copied";
-    } catch {
-      button.textContent = "select and copy it";
-    }
-  };
-
   const commands = (chosen) => {
     const choice = make("select", { id: "tray-format" },
       ...formats.map((name) => make("option", name === format ? { selected: "" } : {}, name)));
@@ -91,11 +82,8 @@
       draw();
     });
     const lines = chosen.map((id) => {
-      const quoted = /^[\w./-]+$/.test(run) ? run : `'${run.replaceAll("'", `'\\''`)}'`;
-      const command = `sweeper export ${quoted} --format ${format} --config ${id}`;
-      const button = make("button", { type: "button", class: "copy", "aria-label": `copy: ${command}` }, "copy");
-      button.addEventListener("click", () => copy(command, button));
-      return make("li", {}, make("code", {}, command), " ", button);
+      const command = `sweeper export ${page.quotedRun()} --format ${format} --config ${id}`;
+      return make("li", {}, make("code", {}, command), " ", page.copyButton(command, `copy: ${command}`));
     });
     return [make("h3", {}, "Export one"),
       make("p", {}, make("label", { for: "tray-format" }, "Format "), choice), make("ul", { class: "commands" }, ...lines)];
