@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from sweeper.analysis import (
     BASE_ROLE,
+    CANDIDATE_ROLE,
     Candidate,
     Certainty,
     Front,
@@ -78,7 +79,9 @@ def configuration_table(
         for item in _ordered(front, members, spec)
     )
     plain = {row.status for row in front.candidates} == {"complete"}
-    hidden = ("marks", "name", "P(front)", *others, "role", *(["status"] if plain else []))
+    searched = varying(front.candidates, CANDIDATE_ROLE)
+    fixed = [name for name in names if name not in searched]  # They differ in controls only.
+    hidden = ("marks", "name", *fixed, "P(front)", *others, "role", *(["status"] if plain else []))
     return Table((*head, *others, "role", "status"), hidden, rows)
 
 

@@ -93,6 +93,18 @@ def test_every_configuration_has_a_row_as_long_as_the_columns() -> None:
     assert statuses == {"complete", "failed", "pruned", "unscored"}
 
 
+def test_settings_that_differ_in_controls_only_are_shown_on_demand() -> None:
+    records = [
+        make_record(identity="a", learning_rate=1e-4, lr_scheduler_type="constant"),
+        make_record(identity="b", learning_rate=2e-4, lr_scheduler_type="constant"),
+        make_record(identity="d", role="default", lr_scheduler_type="linear"),
+    ]
+    data = made(records)
+    assert {"learning_rate", "lr_scheduler_type"} <= set(data.columns)
+    assert "lr_scheduler_type" in data.hidden_columns
+    assert "learning_rate" not in data.hidden_columns
+
+
 def test_marks_and_cells_of_rows() -> None:
     data = made(
         [

@@ -43,7 +43,8 @@
     box.append(make("button", { type: "button", class: "add", "aria-pressed": inside, "aria-label": label, title: label }, inside ? "✓" : "+"), " ");
     box.append(make("button", { type: "button", class: "pick", "aria-pressed": chosen, dir: "auto" }, cell(row, NAME)[0]));
     box.append(" ", make("button", { type: "button", class: "open", "data-config": id, "aria-label": `open ${id}`, title: `open ${id}` }, "…"));
-    for (const mark of marks[row]) box.append(" ", make("span", { class: `mark ${slug(mark)}` }, `${tags[mark] ?? ""}${mark}`));
+    const tagged = marks[row].flatMap((mark) => [make("span", { class: `mark ${slug(mark)}` }, `${tags[mark] ?? ""}${mark}`), " "]);
+    if (tagged.length) box.append(make("div", {}, ...tagged));
     return box;
   };
 
