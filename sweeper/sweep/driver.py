@@ -27,7 +27,7 @@ from sweeper.store.folder import RunFolder
 from sweeper.store.records import RecordObserver, RecordWriter, TrialRecord, lost_records
 from sweeper.store.retry import with_retry
 from sweeper.sweep.budget_schedule import Phase
-from sweeper.sweep.placement import trial_resources, worker_count
+from sweeper.sweep.placement import machines, trial_resources, worker_count
 from sweeper.sweep.rounds import is_adaptive
 from sweeper.sweep.schedule import RoundSchedule, Schedule
 from sweeper.sweep.session import RaySession
@@ -241,7 +241,7 @@ def _tune(
     fixed: bool,
 ) -> bool:
     """`fixed`: the cluster is this run's alone; its workers start together and stay until the end."""
-    cluster = ray.cluster_resources()
+    cluster = machines(ray.nodes())
     resources = trial_resources(spec, cluster)
     device = "cuda" if resources["GPU"] else "cpu"
     limit = spec.compute.max_concurrent_trials

@@ -15,7 +15,7 @@ from sweeper.planning import make_packs, make_plan, make_tasks
 from sweeper.spec import SweepSpec
 from sweeper.store.records import RecordWriter, TrialRecord, lost_records, read_records
 from sweeper.sweep.driver import Keys, drive
-from sweeper.sweep.placement import trial_resources, worker_count
+from sweeper.sweep.placement import machines, trial_resources, worker_count
 from sweeper.task import TrajectoryTask
 
 pytestmark = pytest.mark.usefixtures("workers_import_tests")
@@ -162,26 +162,48 @@ def test_lost_records_name_what_happened(tiny_spec: SweepSpec) -> None:
 
 
 def test_auto_takes_one_gpu_where_the_cluster_has_any(tiny_spec: SweepSpec) -> None:
-    cluster = {"CPU": 4.0, "GPU": 8.0}
-    assert trial_resources(tiny_spec, {"CPU": 4.0}) == {"CPU": 1.0, "GPU": 0.0}
+    cluster = [{"CPU": 4.0}, {"CPU": 4.0, "GPU": 8.0}]
+    assert trial_resources(tiny_spec, cluster[:1]) == {"CPU": 1.0, "GPU": 0.0}
     assert trial_resources(tiny_spec, cluster) == {"CPU": 1.0, "GPU": 1.0}
     assert trial_resources(asking(tiny_spec, gpus_per_trial=0.5), cluster)["GPU"] == 0.5
 
 
 @pytest.mark.parametrize(("key", "kind"), [("gpus_per_trial", "GPU"), ("cpus_per_trial", "CPU")])
-def test_more_than_the_cluster_has_is_refused_instead_of_waited_for(
+def test_more_than_any_machine_has_is_refused_instead_of_waited_for(
     tiny_spec: SweepSpec, key: str, kind: str
 ) -> None:
-    spec = asking(tiny_spec, **{key: 64})
-    with pytest.raises(SweeperError, match=rf"needs 64 {kind}, but the cluster has 2; .*{key}"):
-        trial_resources(spec, {"CPU": 2.0, "GPU": 2.0})
+    """Two machines with 2 of each: 2 fit, and 3 do not, although the cluster has 4."""
+    cluster = [{"CPU": 2.0, "GPU": 2.0}] * 2
+    assert trial_resources(asking(tiny_spec, **{key: 2}), cluster)[kind] == 2
+    words = rf"needs 3 {kind}, but the largest machine of the cluster has 2; lower compute.{key}"
+    with pytest.raises(SweeperError, match=words):
+        trial_resources(asking(tiny_spec, **{key: 3}), cluster)
+    with pytest.raises(SweeperError, match="has 0"):
+        trial_resources(asking(tiny_spec, **{key: 3}), [])
 
 
-def test_workers_are_counted_by_the_scarcest_resource() -> None:
-    cluster = {"CPU": 16.0, "GPU": 4.0}
+def test_a_trial_finds_all_it_needs_on_one_machine(tiny_spec: SweepSpec) -> None:
+    spec = asking(tiny_spec, cpus_per_trial=4, gpus_per_trial=1)
+    apart = [{"CPU": 8.0}, {"CPU": 2.0, "GPU": 4.0}]
+    with pytest.raises(
+        SweeperError, match="4 CPU and 1 GPU, but no machine of the cluster has both"
+    ):
+        trial_resources(spec, apart)
+    assert trial_resources(spec, [*apart, {"CPU": 4.0, "GPU": 1.0}]) == {"CPU": 4.0, "GPU": 1.0}
+
+
+def test_machines_that_have_left_do_not_count() -> None:
+    nodes = [{"Alive": True, "Resources": {"CPU": 2.0}}, {"Alive": False, "Resources": {"CPU": 8}}]
+    assert machines(nodes) == [{"CPU": 2.0}]
+
+
+def test_workers_are_counted_by_the_scarcest_resource_of_each_machine() -> None:
+    cluster = [{"CPU": 16.0, "GPU": 4.0}]
     assert worker_count({"CPU": 2.0, "GPU": 1.0}, cluster, None) == 4
     assert worker_count({"CPU": 8.0, "GPU": 0.5}, cluster, None) == 2
     assert worker_count({"CPU": 1.0, "GPU": 0.0}, cluster, 3) == 3
+    assert worker_count({"CPU": 2.0, "GPU": 0.0}, [{"CPU": 3.0}, {"CPU": 5.0}], None) == 3
+    assert worker_count({"CPU": 2.0, "GPU": 0.0}, [{"CPU": 1.0}], None) == 1
 
 
 def full_disk(self: RecordWriter, record: TrialRecord) -> None:
