@@ -307,6 +307,7 @@ class LaunchError(SweeperError):
     faults: ClassVar[Mapping[str, str]] = {
         "launch.option": "an option that is missing, wrong, or of another target",
         "launch.not_visible": "files of this machine that the cluster cannot see",
+        "launch.missing_files": "paths of the sweep that exist nowhere",
         "launch.too_large": "more files than Ray sends",
         "launch.path": "a path that the target cannot use",
         "launch.not_a_folder": "a folder that does not exist",

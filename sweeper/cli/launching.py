@@ -34,7 +34,8 @@ def launch(
         typer.Option(help="A folder that all nodes share and this machine cannot see."),
     ] = None,
     working_dir: Annotated[
-        str | None, typer.Option(help="ray: code to send, without runs, weights and secrets.")
+        str | None,
+        typer.Option(help="ray: code to send; what git lists, without weights and secrets."),
     ] = None,
     nodes: Annotated[int | None, typer.Option(help="Machines with GPUs; 1.")] = None,
     gpus_per_node: Annotated[int | None, typer.Option(help="slurm, kuberay; 1.")] = None,
@@ -90,6 +91,8 @@ def launch(
         return
     write(prepared)
     show.line(f"written: {', '.join(str(path) for path in prepared.files)}")
+    if prepared.sent is not None:
+        show.line(prepared.sent.describe())
     show.line(submit(prepared).text)
     show.line(
         f"the run folder on the cluster is {prepared.out}; the same command continues the run"
@@ -109,6 +112,8 @@ def _print(prepared: Prepared) -> None:
         show.line(text.rstrip("\n"))
     for path, origin in prepared.copies.items():
         show.line(f"--- {path}: a copy of {origin}")
+    if prepared.sent is not None:
+        show.line(f"--- {prepared.sent.describe()}")
     if prepared.wheel is not None:
         show.line(f"--- {prepared.wheel.name}: a wheel of {prepared.wheel.source}")
     show.line(f"--- then: {shlex.join(prepared.step.command)}")

@@ -10,10 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
 from sweeper.errors import LaunchError
-from sweeper.launch.inputs import Located, check_size, located, sent_files
+from sweeper.launch.inputs import Located, located
 from sweeper.launch.options import PLAIN_PATH, Options, Target
+from sweeper.launch.sent import Sent, code_files, data_files, measure
 from sweeper.launch.templates import Raw, Values, fill_script, fill_yaml, template
 from sweeper.launch.wheel import Wheel, build_wheel, released, wheel_of_source
 from sweeper.spec import SweepSpec, dump_spec
@@ -59,7 +61,8 @@ class Step:
 class Prepared:
     """The files of a launch, and how it is submitted.
 
-    `files` are texts by path; `copies` are files and folders of this machine by the path they go to.
+    `files` are texts by path; `copies` are files of this machine by the path they go to, and `sent` sums up
+    what leaves this machine.
     `wheel` is built from the running sweeper into the sent folder, from which the machines install it.
     """
 
@@ -71,6 +74,7 @@ class Prepared:
     step: Step
     entrypoint: str = ""
     wheel: Wheel | None = None
+    sent: Sent | None = None
 
 
 @dataclass(frozen=True)
@@ -135,10 +139,7 @@ def write(prepared: Prepared) -> None:
         write_atomic(path, text)
     for path, origin in prepared.copies.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        if origin.is_dir():
-            shutil.copytree(origin, path)
-        else:
-            shutil.copyfile(origin, path)
+        shutil.copyfile(origin, path)
     if prepared.wheel is not None:
         build_wheel(prepared.wheel, staged)
 
@@ -172,28 +173,54 @@ def _plain(path: Path) -> str:
     return str(path)
 
 
-def _sent(launch: _Launch, found: Located) -> tuple[dict[Path, str], dict[Path, Path]]:
+class _Sending(NamedTuple):
+    """The sent folder: texts, copies of files of this machine, and names that look like secrets."""
+
+    files: dict[Path, str]
+    copies: dict[Path, Path]
+    secrets: list[str]
+
+    def measure(self, staged: Path) -> Sent:
+        """See `sweeper.launch.sent.measure`."""
+        names = {str(path.relative_to(staged)): origin for path, origin in self.copies.items()}
+        return measure(names, tuple(self.secrets))
+
+
+def _sending(launch: _Launch, found: Located) -> _Sending:
     """The sweep file and its data in the sent folder."""
-    files = {launch.staged / "spec.yaml": dump_spec(found.spec)}
-    copies = {launch.staged / "inputs" / name: path for name, path in found.inputs.items()}
-    return files, copies
+    sending = _Sending({launch.staged / "spec.yaml": dump_spec(found.spec)}, {}, [])
+    for name, path in found.inputs.items():
+        place = launch.staged / "inputs" / name
+        if path.is_dir():
+            listed = data_files(path)
+            sending.copies.update({place / inner: file for inner, file in listed.files.items()})
+            sending.secrets.extend(f"{path.name}/{inner}" for inner in listed.secrets)
+        else:
+            sending.copies[place] = path
+    return sending
+
+
+def _add_code(launch: _Launch, code: Path, sending: _Sending) -> None:
+    if not code.is_dir():
+        raise LaunchError(
+            f"--working-dir: {code} is not a folder", code="launch.not_a_folder", path=code
+        )
+    listed = code_files(code.resolve())
+    sending.secrets.extend(listed.secrets)
+    for name, path in listed.files.items():
+        if name != "spec.yaml" and not name.startswith("inputs/"):
+            sending.copies[launch.staged / name] = path
 
 
 def _ray(launch: _Launch) -> Prepared:
     storage = launch.options.storage
     out = str(launch.run) if storage is None else _there(launch, storage)
     found = located(launch.spec, out, storage, carry=True)
-    files, copies = _sent(launch, found)
+    sending = _sending(launch, found)
     if launch.options.working_dir is not None:
-        code = Path(launch.options.working_dir)
-        if not code.is_dir():
-            raise LaunchError(
-                f"--working-dir: {code} is not a folder", code="launch.not_a_folder", path=code
-            )
-        for name, path in sent_files(code).items():
-            if name != "spec.yaml" and not name.startswith("inputs/"):
-                copies[launch.staged / name] = path
-    check_size({str(path.relative_to(launch.staged)): old for path, old in copies.items()})
+        _add_code(launch, Path(launch.options.working_dir), sending)
+    files, copies, _ = sending
+    sent = sending.measure(launch.staged)
     there = shlex.quote(f"{out}/launch")
     names = "spec.yaml inputs" if found.inputs else "spec.yaml"
     entrypoint = f"mkdir -p {there} && cp -R {names} {there}/ && exec {_run_command(out)}"
@@ -207,7 +234,8 @@ def _ray(launch: _Launch) -> Prepared:
         *("--runtime-env", str(environment), "--no-wait", "--", "bash", "-c", entrypoint),
     )
     step = Step("ray", command, submission, address)
-    return Prepared("ray", launch.run, out, files, copies, step, shlex.join(command[-3:]))
+    script = shlex.join(command[-3:])
+    return Prepared("ray", launch.run, out, files, copies, step, script, sent=sent)
 
 
 def _slurm(launch: _Launch) -> Prepared:
@@ -273,8 +301,9 @@ def _skypilot(launch: _Launch) -> Prepared:
     storage = options.storage or STORAGE["skypilot"]
     out = _there(launch, storage)
     found = located(launch.spec, out, storage, carry=True)
-    files, copies = _sent(launch, found)
-    check_size({str(path.relative_to(launch.staged)): old for path, old in copies.items()})
+    sending = _sending(launch, found)
+    files, copies, _ = sending
+    sent = sending.measure(launch.staged)
     name = _short(launch.spec.name, 40)
     wheel = None if options.package else wheel_of_source()
     values: Values = {
@@ -298,7 +327,7 @@ def _skypilot(launch: _Launch) -> Prepared:
     files[task] = fill_yaml(launch.text("skypilot.yaml"), values)
     words = ("sky", "jobs", "launch", "--yes", "--name", name, *secret, str(task))
     step = Step("sky", words)
-    return Prepared("skypilot", launch.run, out, files, copies, step, wheel=wheel)
+    return Prepared("skypilot", launch.run, out, files, copies, step, wheel=wheel, sent=sent)
 
 
 def _package(spec: SweepSpec, wheel: Wheel | None) -> str:

@@ -21,7 +21,6 @@ from support.world import World, spec_text
 from sweeper.errors import LaunchError
 from sweeper.launch import TARGETS, Options, Prepared, Target, options_of, prepare, write
 from sweeper.launch import wheel as wheels
-from sweeper.launch.inputs import sent_files
 from sweeper.launch.templates import Raw, fill_script, fill_yaml
 from sweeper.launch.wheel import build_wheel
 from sweeper.spec import SweepSpec, parse_spec, spec_hash
@@ -566,29 +565,6 @@ def test_a_pod_is_not_promised_files_of_this_machine(local: SweepSpec, tmp_path:
     with pytest.raises(LaunchError) as caught:
         rendered("kuberay", tmp_path, local)
     assert all(f"{name}.path" in str(caught.value) for name in ("model", "data.train"))
-
-
-def test_code_travels_without_runs_weights_environments_secrets_and_links(tmp_path: Path) -> None:
-    for name in (
-        "a.py",
-        "sub/b.py",
-        ".git/config",
-        ".venv/bin/python",
-        "runs/x/records.jsonl",
-        "elsewhere/run.json",
-        "elsewhere/records.jsonl",
-        "model.safetensors",
-        "w.PT",
-        ".env",
-        ".env.local",
-        ".netrc",
-        "id.pem",
-        ".gitignore",
-    ):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("x", encoding="utf-8")
-    (tmp_path / "link").symlink_to("/etc/hostname")
-    assert list(sent_files(tmp_path)) == ["a.py", "sub/b.py"]
 
 
 def test_more_than_ray_takes_is_refused_before_anything_is_copied(
