@@ -76,7 +76,7 @@ def report(
     external_plotly: Annotated[
         bool,
         typer.Option(
-            "--external-plotly", help="plotly.js (4.8 MB) as a file beside the page, not inside it."
+            "--external-plotly", help="plotly.js (1.5 MB) as a file beside the page, not inside it."
         ),
     ] = False,
 ) -> None:

@@ -1,9 +1,12 @@
 """The report as one self-contained HTML file with styles, script and plotly.js.
 
-Every value from data is escaped by the template engine (autoescape is on for the whole template);
-only our own style sheet, script and figures are inserted unescaped.
+Its policy runs our scripts by their hash and nothing else. Every value from data is escaped by the
+template engine (autoescape is on for the whole template); only our own style sheet, script and figures
+are inserted unescaped.
 """
 
+import base64
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
@@ -21,9 +24,11 @@ from sweeper.report.data import ReportData, report_data
 from sweeper.report.figures import (
     MANY,
     PLOTLY_FILE,
+    data_element,
     figure_block,
     front_figure,
     inert,
+    plotly_element,
     plotly_source,
 )
 from sweeper.report.local_paths import without_folders
@@ -74,15 +79,18 @@ def render(data: ReportData, samples: SampleData | None = None, beside: bool = F
         loader=FunctionLoader(_file),
     )
     parts = sections(data.charts, data.curves, chosen=data.found)
+    script = "\n".join(map(_file, SCRIPTS))
     page = environment.get_template("page.html").render(
         data=data,
         views=_views(data, parts, samples),
         style=_ours(_file("page.css") + _file("samples.css")),
-        script=_ours("\n".join(map(_file, SCRIPTS))),
+        script=_ours(script),
+        run_by="'self'" if beside else _hash(plotly_source()),
+        script_hash=_hash(script),
         front_figure=_ours(figure_block(front_figure(data.front), "front")),
         many=MANY,
         plotly_file=PLOTLY_FILE if beside else None,
-        plotly=_ours("" if beside else plotly_source()),
+        plotly=_ours("" if beside else plotly_element()),
         sections=parts,
         samples=samples,
         blocks=_blocks(data, samples),
@@ -111,17 +119,17 @@ def _views(
     return [view for view in views if samples or view[0] != "responses"]
 
 
-def _blocks(data: ReportData, samples: SampleData | None) -> tuple[tuple[str, Markup], ...]:
-    """The data blocks of the scripts, by name."""
+def _blocks(data: ReportData, samples: SampleData | None) -> tuple[Markup, ...]:
+    """The data of the scripts."""
     block = table_block(data.columns, data.rows, data.hidden_columns)
     table = {"run": data.run, "formats": list(FORMATS), **block}
     shown = {"configurations": table, "pairs": data.pairs, "exports": data.exports}
     shown |= {"choices": data.choices} if data.choices else {}
     shown |= {"slices": data.slices} if data.slices else {}
-    blocks = [(name, json_block(block)) for name, block in shown.items()]
+    blocks = [data_element(name, json_block(block)) for name, block in shown.items()]
     if samples is not None and samples.block is not None:
-        blocks.append(("samples", json_block(samples.block)))
-    return tuple(blocks)
+        blocks.append(data_element("samples", json_block(samples.block), packed=True))
+    return tuple(map(_ours, blocks))
 
 
 def write_report(
@@ -160,6 +168,12 @@ def write_report(
             f"cannot write the report {path}: {error.strerror}; choose another with --out"
         ) from None
     return data
+
+
+def _hash(script: str) -> Markup:
+    """What the policy of a page calls a script of this text."""
+    digest = hashlib.sha256(script.encode()).digest()
+    return _ours(f"'sha256-{base64.b64encode(digest).decode()}'")
 
 
 def _file(name: str) -> str:

@@ -344,7 +344,7 @@ class Run:
             out: The page to write; `report.html` in the run where not given.
             max_response_mib: The most MiB of responses in it, 0 for none.
             redact: Leave prompts and responses of harmful suites out, and folders of local paths.
-            external_plotly: Keep plotly.js (4.8 MB) in a file beside the page.
+            external_plotly: Keep plotly.js (1.5 MB) in a file beside the page.
 
         Raises:
             RunFolderError: the page cannot be written.

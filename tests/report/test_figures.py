@@ -1,19 +1,28 @@
 """What the figures show, and that nothing from data reaches them unescaped."""
 
+import base64
+import gzip
+import hashlib
 import json
+import re
+from pathlib import Path
 
 import pytest
 from support.factories import base_record, make_record, make_spec, make_sweep
 
 from sweeper.analysis import bounds_text, find_front, front_certainty, recommend
 from sweeper.report.figures import (
+    data_element,
     figure_block,
     figure_html,
     front_figure,
     front_info,
+    plotly_element,
+    plotly_source,
     step_curves,
     step_figure,
 )
+from sweeper.report.figures.blocks import LARGE
 from sweeper.report.figures.info import SYMBOLS, Point
 from sweeper.report.figures.theme import DASHES
 from sweeper.stats import largest_passing_count, probability_at_most, wilson_interval
@@ -203,6 +212,36 @@ def test_a_figure_of_the_report_is_data_and_one_that_stands_alone_carries_the_li
     assert f"height:{figure.layout.height}px" in block
     text = block.partition('<script type="application/json" id="a-data">')[2]
     assert json.loads(text.removesuffix("</script>")) == json.loads(figure.to_json())
+
+
+def test_plotly_is_the_committed_build_and_comes_compressed() -> None:
+    digest = hashlib.sha256(plotly_source().encode()).hexdigest()
+    assert digest == "21e47909e39e2a27805ff4fcdfd7e22713afa21d1533e32eeabda85858e21770"
+    assert "plotly.js 4.1.1: scatter, bar, heatmap, parcoords" in plotly_source()[:200]
+    packed = plotly_element().partition(">")[2].removesuffix("</script>")
+    assert gzip.decompress(base64.b64decode(packed)).decode() == plotly_source()
+    assert len(packed) < 0.5 * len(plotly_source())
+
+
+def test_every_trace_that_is_drawn_is_in_the_build() -> None:
+    folder = Path(__file__).parents[2] / "sweeper" / "report" / "figures"
+    drawn = {
+        name
+        for path in folder.glob("*.py")
+        for name in re.findall(r"go\.([A-Z]\w+)\(", path.read_text("utf-8"))
+    }
+    assert drawn - {"Figure"} == {"Bar", "Heatmap", "Parcoords", "Scatter"}
+
+
+@pytest.mark.parametrize("length", [LARGE, LARGE + 1])
+def test_large_data_is_compressed_and_small_data_is_not(length: int) -> None:
+    text = json.dumps("<" * (length - 2))
+    element = data_element("a", text, packed=True)
+    assert ("application/gzip" in element) == (length > LARGE)
+    inside = element.partition(">")[2].removesuffix("</script>")
+    found = gzip.decompress(base64.b64decode(inside)).decode() if length > LARGE else inside
+    assert json.loads(found) == "<" * (length - 2)
+    assert "application/json" in data_element("a", text)
 
 
 def test_a_place_that_is_not_sure_is_drawn_hollow() -> None:

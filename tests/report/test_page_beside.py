@@ -22,7 +22,7 @@ def page(tmp_path: Path) -> Path:
 
 
 def test_the_page_draws_with_the_file_beside_it(opened: Open, page: Path) -> None:
-    assert page.stat().st_size < 1_500_000 < page.with_name(PLOTLY_FILE).stat().st_size
+    assert page.stat().st_size < 1_400_000 < page.with_name(PLOTLY_FILE).stat().st_size
     found = opened(page)
     found.draw("front")
     found.draw("parallel")

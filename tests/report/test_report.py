@@ -1,5 +1,7 @@
 """What the report says, and that the page is whole, offline and safe against its own data."""
 
+import base64
+import hashlib
 import json
 import math
 import re
@@ -16,6 +18,7 @@ from sweeper.errors import RunFolderError
 from sweeper.export import FORMATS, export
 from sweeper.planning import make_plan
 from sweeper.report import ReportData, render, report_data, write_report
+from sweeper.report.figures import plotly_source
 from sweeper.report.page import SCRIPTS, json_block
 from sweeper.report.sections import sections
 from sweeper.store.folder import RunFolder
@@ -287,7 +290,12 @@ def test_the_page_is_whole_and_fetches_nothing() -> None:
         assert tag not in ("link", "iframe", "img", "object", "base")
         assert not attributes.get("src")
         assert (attributes.get("href") or "#").startswith("#")
-    assert "default-src 'none'" in page
+    policy = page.partition('Content-Security-Policy" content="')[2].partition('"')[0]
+    assert "default-src 'none'" in policy
+    rule = next(part for part in policy.split("; ") if part.startswith("script-src "))
+    script = page.partition("<script>")[2].partition("</script>")[0]
+    hashes = [hashlib.sha256(text.encode()).digest() for text in (script, plotly_source())]
+    assert rule.split()[1:] == [f"'sha256-{base64.b64encode(each).decode()}'" for each in hashes]
     assert reader.count("section") == 11 + len(sections(data.charts))
     assert page.count("plotly.js v") <= 1
     anchors = {a["href"][1:] for tag, a in reader.tags if tag == "a"}

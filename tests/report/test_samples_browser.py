@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.browser import wait_until
 from support.judged_run import standard_run, write_list
 from support.viewer_run import (
     HARMLESS_TEXT,
@@ -164,7 +165,7 @@ def test_a_turned_page_is_shown_from_its_first_prompt(viewer: Any) -> None:
     viewer.locator(".sample").nth(24).scroll_into_view_if_needed()
     viewer.get_by_role("button", name="Next").click()
     first = "document.querySelector('.sample').getBoundingClientRect().top"
-    viewer.wait_for_function(f"{first} > 40 && {first} < 120")
+    wait_until(viewer, f"{first} > 40 && {first} < 120")
     assert viewer.locator(".sample h3 bdi").first.text_content() == "harmful-025"
     pager = viewer.locator(".sample-pager").bounding_box()
     assert pager["y"] < 10

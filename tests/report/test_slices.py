@@ -31,7 +31,7 @@ def test_what_can_be_chosen() -> None:
 def test_points_medians_and_quartiles_are_those_of_the_records(opened: Open, facet: str) -> None:
     records = [r for r in make_sweep() if r.role == "candidate" and r.status == "complete"]
     found = opened(render(report_data(RUN, records, make_spec(), None)), at="slices")
-    found.page.wait_for_function(f"{PLOT}.data?.length > 0")
+    found.wait(f"{PLOT}.data?.length > 0")
     here = found.value(
         "facet => [...slices.facets('max_steps', 'rouge_l', facet)].map(([name, points]) => "
         "[name, points.map(({x, y, id}) => [x, y, id]), slices.summary(points)])",
@@ -58,14 +58,14 @@ def test_many_values_are_put_into_bins_and_a_selection_is_marked(opened: Open) -
         for i in range(40)
     ]
     found = opened(render(report_data(RUN, records, make_spec(), None)), at="slices")
-    found.page.wait_for_function(f"{PLOT}.data?.length > 0")
+    found.wait(f"{PLOT}.data?.length > 0")
     line = "slices.summary(slices.facets('learning_rate', 'rouge_l', '').get(''))"
     assert len(found.value(line)) == 8
     assert found.value(f"{PLOT}.layout.xaxis.type") == "log"
     found.value("page.select(['c3', 'c7'], 'test')")
-    found.page.wait_for_function(f"{PLOT}.data[2].selectedpoints?.length === 2")
+    found.wait(f"{PLOT}.data[2].selectedpoints?.length === 2")
     chosen = f"{PLOT}.data[2].selectedpoints.map(i => {PLOT}.data[2].customdata[i]).sort()"
     assert found.value(chosen) == ["c3", "c7"]
     found.page.locator("#slice-metric").select_option("rouge_l")
-    found.page.wait_for_function(f"{PLOT}.layout.yaxis.title.text === 'rouge_l'")
+    found.wait(f"{PLOT}.layout.yaxis.title.text === 'rouge_l'")
     assert found.value(f"{PLOT}.layout.shapes.length") == 0

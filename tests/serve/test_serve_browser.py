@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
+from support.browser import wait_until
 from support.factories import make_record, make_sweep
 from support.run_folders import append
 from support.served import HOSTILE, Served, add_run
@@ -79,7 +80,7 @@ def test_records_that_are_written_meanwhile_are_offered_and_shown(
         expect(page.locator("#live")).to_have_attribute("data-records", "61")
         expect(page.locator("#live-reload")).to_be_hidden()
         expect(table).to_contain_text(sweep[59].config_id)
-        page.wait_for_function("scrollY === 150")
+        wait_until(page, "scrollY === 150")
         assert complaints == []
     finally:
         server.stop()

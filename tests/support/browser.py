@@ -5,6 +5,7 @@ Every page is watched: what its console says, what it throws, and every request 
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,10 @@ class Opened:
         """What a JavaScript expression, or a function of the argument, gives in the page."""
         return self.page.evaluate(script, argument)
 
+    def wait(self, script: str) -> None:
+        """Until a JavaScript expression holds."""
+        wait_until(self.page, script)
+
     def draw(self, identity: str) -> None:
         """Bring a figure into view, and wait until it is drawn and shows the selection."""
         self.page.evaluate(
@@ -50,6 +55,14 @@ class Opened:
 
 
 Open = Callable[..., Opened]
+
+
+def wait_until(page: "Page", script: str) -> None:
+    """Until a JavaScript expression holds; the policy forbids the `eval` of `Page.wait_for_function`."""
+    deadline = time.monotonic() + 30
+    while not page.evaluate(script):
+        assert time.monotonic() < deadline, f"this did not come true within 30 seconds: {script}"
+        page.wait_for_timeout(20)
 
 
 def missing() -> str | None:
@@ -85,13 +98,13 @@ def chromium() -> Iterator["Browser"]:
 def opened(chromium: "Browser", tmp_path: Path) -> Iterator[Open]:
     """Opens a page, given as text, a path or a URL, in a context of its own; checks it at the end.
 
-    `at` is the fragment of its address: a view, a section. Further keyword arguments are those of
-    `Browser.new_context`: `viewport`, `color_scheme`, ...
+    `at` is the fragment of its address: a view, a section. `before` is a script that runs first.
+    Further keyword arguments are those of `Browser.new_context`: `viewport`, `color_scheme`, ...
     """
     contexts = []
     pages: list[Opened] = []
 
-    def open_page(source: str | Path, *, at: str = "", **options: Any) -> Opened:
+    def open_page(source: str | Path, *, at: str = "", before: str = "", **options: Any) -> Opened:
         address = str(source)
         if isinstance(source, Path) or not address.startswith(("http:", "file:")):
             path = source if isinstance(source, Path) else tmp_path / f"page-{len(pages)}.html"
@@ -100,6 +113,8 @@ def opened(chromium: "Browser", tmp_path: Path) -> Iterator[Open]:
             address = path.resolve().as_uri()
         context = chromium.new_context(**{"viewport": {"width": 1400, "height": 900}, **options})
         contexts.append(context)
+        if before:
+            context.add_init_script(before)
         page = context.new_page()
         found = Opened(page, address)
         pages.append(found)

@@ -1,13 +1,6 @@
 /* Figures, drawn when they come near the window, and the selection in each: points by click, box and lasso;
    lines of parallel coordinates by brushing. One that is not drawn, or shows another selection, is `aria-busy`. */
 (() => {
-  if (typeof Plotly === "undefined") {
-    // A page whose plotly.js lies beside it was moved without that file.
-    for (const box of document.querySelectorAll(".figure")) {
-      box.textContent = "This figure needs plotly.min.js beside the page; the tables do not.";
-    }
-    return;
-  }
   const plots = Array.from(document.querySelectorAll(".plotly-graph-div"));
   const known = new Set((page.data("configurations") ?? { ids: [] }).ids);
   /* Figures near the window; all of them on paper, and where nothing tells. */
@@ -128,7 +121,9 @@
     busy.add(plot);
     try {
       if (!shown.has(plot)) {
-        const { data, layout } = page.data(plot.id);
+        // What is there already is drawn at once: paper does not wait.
+        if (!window.Plotly && !(await page.plotly())) return;
+        const { data, layout } = page.data(plot.id) ?? await page.load(plot.id);
         shown.set(plot, { selection: null, width: plot.clientWidth });
         await Plotly.newPlot(plot, data, layout, { displaylogo: false });
         watch(plot);
@@ -188,4 +183,11 @@
   addEventListener("beforeprint", drawAll);
   matchMedia("print").addEventListener("change", ({ matches }) => matches && drawAll());
   soon(0);
+  if (document.getElementById("plotly-source") === null) page.plotly();
+  // After the first view is drawn, so that a figure, or paper, finds all it needs.
+  const ready = async () => {
+    if (await page.plotly()) for (const plot of plots) await page.load(plot.id);
+  };
+  if ("requestIdleCallback" in window) addEventListener("load", () => requestIdleCallback(ready, { timeout: 2000 }));
+  else addEventListener("load", () => setTimeout(ready, 500));
 })();

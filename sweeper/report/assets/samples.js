@@ -1,6 +1,5 @@
 /* The viewer of prompts and responses. Texts are hostile: they become text nodes and nothing else. */
-(() => {
-  const data = page.data("samples");
+page.load("samples").then((data) => {
   const root = document.getElementById("viewer");
   if (data === null || root === null) return;
 
@@ -476,4 +475,4 @@
   );
   const first = data.sets.find((set) => set.names.includes("recommended")) ?? data.sets.find((set) => set.id !== data.base);
   choose((first ?? data.sets[0]).id);
-})();
+});

@@ -2,7 +2,7 @@
 const slices = (() => {
   const info = page.data("slices");
   const plot = document.getElementById("slice");
-  if (info === null || typeof Plotly === "undefined") return null;
+  if (info === null) return null;
   const { ids, columns } = page.data("configurations");
   const at = (name) => document.getElementById(name);
   const column = (name) => columns.find((each) => each.name === name);
@@ -111,7 +111,7 @@ const slices = (() => {
   for (const name of ["slice-setting", "slice-metric", "slice-facet"]) at(name).addEventListener("change", draw);
   page.onSelection(mark);
   const begin = async () => {
-    if (drawn) return;
+    if (drawn || (!window.Plotly && !(await page.plotly())) || drawn) return;
     await draw();
     plot.on("plotly_click", ({ points }) => points[0]?.customdata && page.select([points[0].customdata], "slice"));
     plot.on("plotly_selected", (event) => event && page.select(event.points.map(({ customdata }) => customdata).filter(Boolean), "slice"));

@@ -10,13 +10,44 @@ const page = (() => {
     for (const listener of listeners[name]) listener(state[name], source);
   };
 
+  const isPacked = (block) => block.type === "application/gzip";
+  const unpacked = (block) => {
+    const bytes = Uint8Array.from(atob(block.textContent), (each) => each.charCodeAt(0));
+    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+  };
+
+  /** Run plotly.js out of its block; a page whose plotly.js lies beside it has run it, or was moved without it. */
+  const run = async () => {
+    const block = document.getElementById("plotly-source");
+    if (!window.Plotly && block !== null && "DecompressionStream" in window) {
+      const script = document.createElement("script");
+      script.textContent = await unpacked(block);
+      document.head.append(script);
+    }
+    if (window.Plotly) return true;
+    const needed = block === null ? "plotly.min.js beside the page" : "a browser of 2023 or later";
+    for (const box of document.querySelectorAll(".figure")) {
+      box.textContent = `This figure needs ${needed}; the tables do not.`;
+    }
+    return false;
+  };
+  let plotly = null;
+
   return {
-    /** The parsed JSON block `NAME-data`, or null where the page has none. Parsed once. */
+    /** The parsed JSON block `NAME-data`; null where the page has none, or has it packed and not loaded. Parsed once. */
     data(name) {
       const block = document.getElementById(`${name}-data`);
-      if (block !== null && !blocks.has(name)) blocks.set(name, JSON.parse(block.textContent));
+      if (block !== null && !blocks.has(name) && !isPacked(block)) blocks.set(name, JSON.parse(block.textContent));
       return blocks.get(name) ?? null;
     },
+    /** The same of a block that may be packed. */
+    async load(name) {
+      const block = document.getElementById(`${name}-data`);
+      if (block !== null && !blocks.has(name) && isPacked(block)) blocks.set(name, JSON.parse(await unpacked(block)));
+      return this.data(name);
+    },
+    /** Whether there is plotly.js, once that is known; where there is none, the figures say so. */
+    plotly: () => (plotly ??= run()),
     /** Ids of the selected configurations; null where there is no selection, empty where one holds none. */
     selection: () => state.selection,
     /** Select these ids everywhere, or with null let go. `source` names the view that asked. */

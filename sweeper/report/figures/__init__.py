@@ -1,12 +1,13 @@
 """Figures in two steps: an *info* holds the data, which tests read; a *figure* draws it."""
 
-from sweeper.report.figures.draw import (
+from sweeper.report.figures.blocks import (
     PLOTLY_FILE,
-    figure_block,
-    figure_html,
+    data_element,
+    inert,
+    plotly_element,
     plotly_source,
-    step_figure,
 )
+from sweeper.report.figures.draw import figure_block, figure_html, step_figure
 from sweeper.report.figures.front import MANY, front_figure
 from sweeper.report.figures.fronts import fronts_figure
 from sweeper.report.figures.info import (
@@ -16,7 +17,6 @@ from sweeper.report.figures.info import (
     Point,
     StepInfo,
     front_info,
-    inert,
     kind_of,
     step_curves,
 )
@@ -29,6 +29,7 @@ __all__ = [
     "Mark",
     "Point",
     "StepInfo",
+    "data_element",
     "figure_block",
     "figure_html",
     "front_figure",
@@ -36,6 +37,7 @@ __all__ = [
     "fronts_figure",
     "inert",
     "kind_of",
+    "plotly_element",
     "plotly_source",
     "step_curves",
     "step_figure",

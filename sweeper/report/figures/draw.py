@@ -5,9 +5,9 @@ membership a line and an outline. Text from data arrives escaped or is escaped h
 """
 
 import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
 
-from sweeper.report.figures.info import StepInfo, escape, inert
+from sweeper.report.figures.blocks import data_element
+from sweeper.report.figures.info import StepInfo, escape
 from sweeper.report.figures.levels import symbols_of
 from sweeper.report.figures.theme import DASHES, INK, LINE_COLOURS, dressed
 
@@ -55,16 +55,6 @@ def step_figure(info: StepInfo) -> go.Figure:
     return dressed(figure, height=380)
 
 
-PLOTLY_FILE = "plotly.min.js"
-"""The file name of plotly.js beside a page."""
-
-
-def plotly_source() -> str:
-    """The minified plotly.js of the plotly package (4.8 MB)."""
-    source: str = get_plotlyjs()
-    return source
-
-
 def figure_html(figure: go.Figure, identity: str) -> str:
     """A `<div>` with the figure and plotly.js in it (4.8 MB), which draws itself; nothing is fetched.
 
@@ -91,5 +81,5 @@ def figure_block(figure: go.Figure, identity: str) -> str:
     return (
         f'<div id="{identity}" class="plotly-graph-div" aria-busy="true" '
         f'style="height:{figure.layout.height:g}px"></div>'
-        f'<script type="application/json" id="{identity}-data">{inert(figure.to_json())}</script>'
+        f"{data_element(identity, figure.to_json(), packed=True)}"
     )

@@ -17,7 +17,7 @@ from sweeper.report.figures.info import (
 from sweeper.report.figures.theme import INK, RING, dressed
 
 MANY = 2000
-"""Above this number of points WebGL is used, and only members of the front have error bars."""
+"""Above this number of points only members of the front have error bars."""
 
 # Viridis without its darkest and lightest ends, which vanish on dark and on light pages.
 RATES = ((0.0, "#5a62b8"), (0.33, "#2d8aa3"), (0.67, "#35b779"), (1.0, "#b3c73a"))
@@ -157,8 +157,7 @@ def _markers(
     }
     scale = {"cmin": math.log10(rates[0]), "cmax": math.log10(rates[-1])} if len(rates) > 1 else {}
     colours = [math.log10(p.learning_rate) if p.learning_rate > 0 else math.nan for p in points]
-    draw = go.Scattergl if many else go.Scatter
-    return draw(
+    return go.Scatter(
         x=[_at(point.x) for point in points],
         y=[point.y for point in points],
         error_x=bars if on_front or not many else None,

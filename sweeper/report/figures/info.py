@@ -257,11 +257,6 @@ def escape(text: object) -> str:
     return html.escape(str(text), quote=True)
 
 
-def inert(text: str) -> str:
-    """JSON in which no text can end the element: it is safe in a `<script type="application/json">`."""
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
 def step_curves(
     front: Front, spec: SweepSpec, centre: Candidate | None, metric: str
 ) -> StepInfo | None:
