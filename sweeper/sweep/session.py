@@ -27,6 +27,9 @@ _ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Once Tune has reserved every CPU, Ray ends the workers that wait for its trials as too many: work that
+    # has just been given to one of them then never starts.
+    "RAY_kill_idle_workers_interval_ms": "0",
 }
 
 PRELOADED = "sweeper.sweep.trials,sweeper.trial.run"

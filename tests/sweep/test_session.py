@@ -2,11 +2,14 @@
 
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import ray
+from ray.util.placement_group import placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from support.fake_trials import Records, Storages, asking, expected, prepared, sound
 
 from sweeper.errors import SweeperError
@@ -80,6 +83,30 @@ def leaves_its_process(
 
 def marks(folder: RunFolder) -> list[str]:
     return [path.name for path in sorted(folder.trajectories.glob("*/process-*"))]
+
+
+def own_process() -> int:
+    """The process it runs in; a second long, so that two at once have two."""
+    time.sleep(1)
+    return os.getpid()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("workers_import_tests", "no_gpu")
+def test_workers_wait_for_trials_also_when_every_cpu_is_reserved(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RAY_idle_worker_killing_time_threshold_ms", "100")
+    cpus = this_machine().cpus
+    with RaySession(ComputeSettings(), paths=cpus) as begun:
+        begun.wait()
+        process = ray.remote(own_process)
+        ready = set(ray.get([process.remote() for _ in range(cpus)], timeout=60))
+        reserved = placement_group([{"CPU": 1}] * cpus)
+        assert reserved.wait(60)
+        time.sleep(1)  # Ray looks every 0.2 s for workers that it does not need.
+        inside = process.options(scheduling_strategy=PlacementGroupSchedulingStrategy(reserved))
+        assert set(ray.get([inside.remote() for _ in range(cpus)], timeout=60)) == ready
 
 
 @pytest.mark.slow
