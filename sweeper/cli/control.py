@@ -1,12 +1,9 @@
 """Commands on a run by its folder: what it does now, stop it, continue it, open its report."""
 
-import os
 import shlex
-import signal
 import time
 import webbrowser
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,11 +12,12 @@ from sweeper.analysis import SAFEST_USEFUL
 from sweeper.cli import show
 from sweeper.cli.commands import app, without_gc
 from sweeper.cli.options import RunArgument, open_run
-from sweeper.errors import RunFolderError
 from sweeper.estimate import duration_text
-from sweeper.runs.time_left import process_began, seconds_left
+from sweeper.runs.cost_so_far import cost_so_far
+from sweeper.runs.stopping import stop_driver
+from sweeper.runs.time_left import run_seconds_left
 from sweeper.store.folder import RunFolder
-from sweeper.store.lock import Holder, this_machine
+from sweeper.store.lock import Holder
 from sweeper.store.progress import TrajectoryProgress, read_trajectory
 from sweeper.store.records import read_records
 from sweeper.sweep.decision import stage_folder
@@ -44,7 +42,7 @@ def status(run: RunArgument) -> None:
     """Show what a run is doing: records done of planned, failures, time left, and its trials."""
     folder = RunFolder(run).open()
     stage = stage_folder(folder, SAFEST_USEFUL)
-    holder, driven = _holder(folder), folder.has_driver()
+    holder, driven = Holder.read(folder.lock), folder.has_driver()
     done, planned, failed = _counts(folder)
     state = "finished" if done >= planned else "not finished"
     if driven:
@@ -59,8 +57,11 @@ def status(run: RunArgument) -> None:
     if not driven:
         show.line(_next("open" if state == "finished" else "resume", folder))
         return
-    left = _seconds_left(folder, stage, holder)
+    opened = open_run(run)
+    left = run_seconds_left(folder, opened.spec, time.time())
     show.line("time left: not known yet" if left is None else f"about {duration_text(left)} left")
+    cost = cost_so_far(opened.records, opened.estimate, opened.spec)
+    show.line(f"cost of the search so far: {cost.text}")
     for item in _running(stage if stage.has_driver() else folder):
         show.line(
             f"trial {item.trajectory_id}: {DOING[item.stage]}, step {item.step} of {item.steps}"
@@ -71,31 +72,7 @@ def status(run: RunArgument) -> None:
 def stop(run: RunArgument) -> None:
     """Stop a running sweep on this machine like Ctrl-C; `resume` continues it."""
     folder = RunFolder(run).open()
-    holder = _holder(folder)
-    if not folder.has_driver() or holder is None:
-        raise RunFolderError(
-            f"no sweep is running in {run}, so there is nothing to stop; `sweeper status` shows its state",
-            code="run.not_running",
-            path=folder.root,
-        )
-    if (holder.host, holder.boot) != this_machine():
-        raise RunFolderError(
-            f"the sweep in {run} runs on {holder.host}, not on this machine; stop it there",
-            code="run.not_running",
-            path=folder.root,
-        )
-    # Background jobs of a shell ignore Ctrl-C; `sweeper run` treats SIGTERM alike, a notebook would end.
-    ignored = _ignores(holder.process, signal.SIGINT)
-    try:
-        os.kill(holder.process, signal.SIGTERM if ignored else signal.SIGINT)
-    except OSError as error:
-        raise RunFolderError(
-            f"process {holder.process}, which runs {run}, cannot be stopped: {error.strerror}; "
-            "stop it as its user",
-            code="run.not_running",
-            path=folder.root,
-        ) from None
-    show.line(f"stopping process {holder.process}; finished results are saved")
+    show.line(f"stopping process {stop_driver(folder)}; finished results are saved")
     until = time.monotonic() + STOP_SECONDS
     while folder.has_driver():
         if time.monotonic() > until:
@@ -136,14 +113,6 @@ def _next(command: str, folder: RunFolder) -> str:
     return f"next: {shlex.join(['sweeper', command, str(folder.root)])}"
 
 
-def _seconds_left(folder: RunFolder, stage: RunFolder, holder: Holder | None) -> float | None:
-    """See `time_left.seconds_left`; a driver of another machine counts from the start of the run."""
-    here = holder is not None and (holder.host, holder.boot) == this_machine()
-    began = process_began(holder.process) if here and holder is not None else None
-    spec = open_run(folder.root).spec
-    return seconds_left(folder, stage, spec, began or folder.info.stat().st_mtime, time.time())
-
-
 def _counts(folder: RunFolder) -> tuple[int, int, int]:
     """Records there are, planned, and failed."""
     records = read_records(folder.records).records
@@ -157,20 +126,6 @@ def _running(folder: RunFolder) -> Iterator[TrajectoryProgress]:
         found = read_trajectory(path)
         if found is not None and found.running:
             yield found
-
-
-def _holder(folder: RunFolder) -> Holder | None:
-    return Holder.read(folder.lock)
-
-
-def _ignores(process: int, number: signal.Signals) -> bool:
-    """Whether a process ignores a signal; False where the system does not say."""
-    try:
-        lines = Path(f"/proc/{process}/status").read_text(encoding="ascii").splitlines()
-        mask = next(line for line in lines if line.startswith("SigIgn:")).split()[1]
-        return bool(int(mask, 16) >> (number - 1) & 1)
-    except (OSError, StopIteration, ValueError):
-        return False
 
 
 def _is_current(folder: RunFolder) -> bool:

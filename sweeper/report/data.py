@@ -47,7 +47,7 @@ from sweeper.report.references import ReferenceTable, reference_tables
 from sweeper.report.sections import ChartInfos, chart_infos
 from sweeper.report.slices import slice_block
 from sweeper.report.table import Row, configuration_table
-from sweeper.report.warnings import facts, warnings
+from sweeper.report.warnings import facts, so_far, warnings
 from sweeper.report.what_if import choice_block
 from sweeper.search.refine import RefinementRow, refinement_rows
 from sweeper.spec import SweepSpec, spec_hash
@@ -141,17 +141,21 @@ def report_data(
     names = varying(front.candidates)
     table = configuration_table(front, found, spec, metrics, certainty)
     costs = facts(front, accounting or {}, records)
+    part = so_far(front, spec, accounting or {})
+    answer = _answer(found, own, spec)
     curves = [step_curves(front, spec, centre, name) for name in curve_metrics(spec)]
     return ReportData(
         run=run.root.name,
         name=spec.name,
         description=spec.description.strip(),
         question=_question(spec),
-        headline=headline(found, decision, own, spec, costs, run.root.name),
+        headline=headline(found, decision, own, spec, costs, run.root.name, part),
         found=found.chosen is not None,
         answer=decided_answer(decision, own, spec)
         if decision is not None and decision.complete
-        else _answer(found, own, spec),
+        else answer
+        if part is None
+        else part.words(answer),
         reason=found.reason,
         decision=decision_table(decision, own, spec),
         selection_bias=_selection_bias(found, spec)

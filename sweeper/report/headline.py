@@ -12,6 +12,7 @@ from sweeper.analysis import (
 )
 from sweeper.analysis.decision import Decision
 from sweeper.report.measures import is_rate, measure
+from sweeper.report.warnings import SoFar
 from sweeper.spec import SweepSpec
 from sweeper.stats import Interval
 from sweeper.task import configuration_name
@@ -50,10 +51,11 @@ class Headline(NamedTuple):
     """The head of the page. `limit` is a place on the axis of the picture, if there is a limit on it.
 
     `state` says how far the answer is confirmed, `confirmed` whether a decision found that it holds, and
-    `command` what to run next.
+    `command` what to run next. `so_far` says how far an unfinished run is; empty for a finished one.
     """
 
     sentence: str
+    so_far: str
     config_id: str
     values: str
     confirmed: bool
@@ -83,6 +85,7 @@ def headline(
     spec: SweepSpec,
     facts: Sequence[tuple[str, str]],
     run: str,
+    part: SoFar | None = None,
 ) -> Headline:
     """The head of the page.
 
@@ -93,19 +96,24 @@ def headline(
         spec: Of the sweep.
         facts: Name and value of what the sweep cost.
         run: The name of the run folder, for commands.
+        part: How far the run is, where it is not finished.
     """
     shown = _shown(found, decision)
     chosen = next((one for one in shown if one.name == "recommended"), None)
     limit = next((c.max for c in spec.constraints if c.metric == UNSAFE), None)
     bars, place, ticks = _picture(shown, names, limit)
     centre = found.chosen or found.nearest
+    sentence = _sentence(found, shown, names, spec)
     return Headline(
-        sentence=_sentence(found, shown, names, spec).replace(" %", "\N{NO-BREAK SPACE}%"),
+        sentence=(sentence if part is None else part.words(sentence)).replace(
+            " %", "\N{NO-BREAK SPACE}%"
+        ),
+        so_far="" if part is None else part.text,
         config_id="" if centre is None else centre.config_id,
         values="" if centre is None else configuration_name(centre.config, names),
         confirmed=found.decided is not None and found.chosen is not None,
         state=_state(found, decision, spec),
-        command=_command(found, decision, run),
+        command=_command(found, decision, run) if part is None else "",
         bars=bars,
         limit=place,
         limit_text="" if limit is None else f"limit {100 * limit:g} %",

@@ -1,7 +1,7 @@
 """The top of the report: the cost of the sweep, and warnings."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sweeper.analysis import UNTOUCHED, Front, Recommendation
 from sweeper.estimate import duration_text, saved, spent
@@ -33,6 +33,30 @@ def facts(
     return tuple(rows)
 
 
+class SoFar(NamedTuple):
+    """The records that a run has, and a larger number that is planned."""
+
+    done: int
+    planned: int
+
+    @property
+    def text(self) -> str:
+        """`so far: 5 of 14 records`."""
+        return f"so far: {self.done:,} of {self.planned:,} records"
+
+    def words(self, sentence: str) -> str:
+        """The sentence as one on an unfinished run."""
+        return f"So far, {sentence[0].lower()}{sentence[1:]}"
+
+
+def so_far(front: Front, spec: SweepSpec, accounting: Mapping[str, Any]) -> SoFar | None:
+    """How far an unfinished run is; None for a finished one, and where the plan is unknown."""
+    records = [record for item in front.candidates for record in item.records]
+    done = sum(record.seed in spec.seeds for record in records)
+    planned = accounting.get("readouts", 0)
+    return SoFar(done, planned) if done < planned else None
+
+
 def warnings(
     front: Front,
     found: Recommendation,
@@ -62,15 +86,13 @@ def warnings(
 
 
 def _unfinished(front: Front, spec: SweepSpec, accounting: Mapping[str, Any]) -> list[str]:
-    """An interrupted run: planned records that are missing."""
+    """A run that goes on or was stopped, and records without a score."""
     records = [record for item in front.candidates for record in item.records]
-    there = sum(record.seed in spec.seeds for record in records)
-    planned = accounting.get("readouts", 0)
     texts = []
-    if there < planned:
+    if (part := so_far(front, spec, accounting)) is not None:
         texts.append(
-            f"Interrupted: {planned - there:,} of {planned:,} planned records are missing from this "
-            f"report. Run the same command again to continue."
+            f"So far: {part.planned - part.done:,} of {part.planned:,} planned records are missing, so "
+            "the answer may change. `sweeper resume` continues a run that was stopped."
         )
     lost = sum(record.status in ("failed", "unscored") for record in records)
     if lost:

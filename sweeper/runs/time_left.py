@@ -5,12 +5,15 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from sweeper.analysis import SAFEST_USEFUL
 from sweeper.estimate import Rates, Tokens
 from sweeper.estimate.remaining import PlannedWork, Remaining, planned_work
 from sweeper.planning import Plan, make_plan
 from sweeper.spec import SweepSpec
 from sweeper.store.folder import RunFolder
+from sweeper.store.lock import Holder, this_machine
 from sweeper.store.trial_log import LogReader
+from sweeper.sweep.decision import stage_folder
 
 
 def work_of(spec: SweepSpec, folder: RunFolder, plan: Plan) -> PlannedWork:
@@ -64,6 +67,15 @@ def _readouts(folder: RunFolder) -> Iterator[tuple[float, str, str]]:
         for line in LogReader(folder.trial(trial)).new_lines():
             if line.event == "readout":
                 yield line.time, trial, str(line.fields.get("config_id"))
+
+
+def run_seconds_left(folder: RunFolder, spec: SweepSpec, now: float) -> float | None:
+    """See `seconds_left`; a driver of another machine counts from the start of the run."""
+    holder = Holder.read(folder.lock)
+    here = holder is not None and (holder.host, holder.boot) == this_machine()
+    began = process_began(holder.process) if here and holder is not None else None
+    stage = stage_folder(folder, SAFEST_USEFUL)
+    return seconds_left(folder, stage, spec, began or folder.info.stat().st_mtime, now)
 
 
 def process_began(process: int) -> float | None:

@@ -89,6 +89,7 @@ def test_status_counts_records_and_names_the_driver(command: Command, run: RunFo
     with DriverLock(run):
         busy = command("status", run.root).out
     assert f"running (process {os.getpid()} on " in busy
+    assert "cost of the search so far: 13.6 min of worker time\n" in busy
     assert "trial abc: training, step 3 of 9" in busy and "time left: not known yet" in busy
     done = write_run(run.root.parent / "done", make_sweep(seed=3), readouts=records)
     assert f"next: sweeper open {done.root}" in command("status", done.root).out

@@ -121,3 +121,18 @@ def test_a_decided_answer_is_confirmed_or_refuted_and_compares_only_what_was_tra
     said = head.sentence.replace("\N{NO-BREAK SPACE}", " ")
     assert bars["recommended"].text in said
     assert all(bar.source == "trained again" for bar in head.bars if f"from {bar.text} to" in said)
+
+
+def test_an_unfinished_run_says_so_far_wherever_it_answers() -> None:
+    records = pair(60, 2, "ema(0.99)")
+    part = report_data(RUN, records, make_spec(), {"readouts": 14})
+    assert part.headline.so_far == "so far: 3 of 14 records" and part.headline.command == ""
+    assert part.headline.sentence.startswith("So far, averaging the weights along the run (EMA")
+    assert part.answer.startswith("So far, ")
+    assert '<p class="so-far">so far: 3 of 14 records</p>' in render(part)
+    nothing = report_data(RUN, records[:1], make_spec(), {"readouts": 14})
+    assert nothing.headline.sentence.startswith("So far, no configuration of this sweep")
+    for account in ({"readouts": 3}, None):
+        whole = report_data(RUN, records, make_spec(), account)
+        assert whole.headline.so_far == "" and not whole.headline.sentence.startswith("So far")
+        assert whole.headline.command and 'class="so-far"' not in render(whole)

@@ -77,7 +77,7 @@ def test_few_seeds_are_told() -> None:
 
 
 def test_an_interrupted_run_says_how_much_is_missing() -> None:
-    text = told(made(whole(), THREE, account={"readouts": 15}), "Interrupted")
+    text = told(made(whole(), THREE, account={"readouts": 15}), "So far")
     assert "6 of 15 planned records are missing" in text
 
 

@@ -79,7 +79,7 @@ def test_the_answer_is_one_sentence_with_its_interval() -> None:
 def test_without_a_recommendation_the_nearest_is_shown() -> None:
     data = made([base_record(), make_record(identity="a", unsafe=(30, 256))])
     assert not data.found
-    assert "No configuration of this sweep can be recommended" in data.answer
+    assert data.answer == "So far, no configuration of this sweep can be recommended."
     assert [column.name for column in data.compared] == ["untouched model", "nearest"]
     assert "at most 6/256" in data.reason
 

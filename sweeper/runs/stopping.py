@@ -1,0 +1,55 @@
+"""Stops the driver of a run."""
+
+import os
+import signal
+from pathlib import Path
+
+from sweeper.errors import RunFolderError
+from sweeper.store.folder import RunFolder
+from sweeper.store.lock import Holder, this_machine
+
+
+def stop_driver(folder: RunFolder) -> int:
+    """Ask the driver of a run on this machine to end, as Ctrl-C does, without waiting for it.
+
+    Returns: Its process.
+
+    Raises:
+        RunFolderError: none runs, it runs on another machine, or it belongs to another user.
+    """
+    holder = Holder.read(folder.lock)
+    if not folder.has_driver() or holder is None:
+        raise RunFolderError(
+            f"no sweep is running in {folder.root}, so there is nothing to stop; `sweeper status` shows "
+            "its state",
+            code="run.not_running",
+            path=folder.root,
+        )
+    if (holder.host, holder.boot) != this_machine():
+        raise RunFolderError(
+            f"the sweep in {folder.root} runs on {holder.host}, not on this machine; stop it there",
+            code="run.not_running",
+            path=folder.root,
+        )
+    # Background jobs of a shell ignore Ctrl-C; `sweeper run` treats SIGTERM alike, a notebook would end.
+    ignored = _ignores(holder.process, signal.SIGINT)
+    try:
+        os.kill(holder.process, signal.SIGTERM if ignored else signal.SIGINT)
+    except OSError as error:
+        raise RunFolderError(
+            f"process {holder.process}, which runs {folder.root}, cannot be stopped: {error.strerror}; "
+            "stop it as its user",
+            code="run.not_running",
+            path=folder.root,
+        ) from None
+    return holder.process
+
+
+def _ignores(process: int, number: signal.Signals) -> bool:
+    """Whether a process ignores a signal; False where the system does not say."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text(encoding="ascii").splitlines()
+        mask = next(line for line in lines if line.startswith("SigIgn:")).split()[1]
+        return bool(int(mask, 16) >> (number - 1) & 1)
+    except (OSError, StopIteration, ValueError):
+        return False
