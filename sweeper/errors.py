@@ -312,6 +312,7 @@ class LaunchError(SweeperError):
         "launch.path": "a path that the target cannot use",
         "launch.not_a_folder": "a folder that does not exist",
         "launch.ray_address": "an address at which no cluster accepts jobs",
+        "launch.job_exists": "a job of the same run that is there and would not be continued",
         "launch.too_many_jobs": "too many jobs with one name",
         "launch.missing_tool": "the program of the target is not installed",
         "launch.refused": "the program of the target reported an error",

@@ -52,6 +52,11 @@ def launch(
     token_secret: Annotated[
         str | None, typer.Option(help="kuberay: the Secret with the key `token`; huggingface.")
     ] = None,
+    queue: Annotated[str | None, typer.Option(help="kuberay: the LocalQueue of Kueue.")] = None,
+    pod_patch: Annotated[
+        str | None,
+        typer.Option(help="kuberay: YAML merged into the pods, with `head` and `worker`."),
+    ] = None,
     accelerators: Annotated[str | None, typer.Option(help="skypilot: such as H100:8.")] = None,
     bucket: Annotated[str | None, typer.Option(help="skypilot: for one machine.")] = None,
     volume: Annotated[str | None, typer.Option(help="skypilot: a shared file system.")] = None,
@@ -76,6 +81,8 @@ def launch(
         "namespace": namespace,
         "claim": claim,
         "token_secret": token_secret,
+        "queue": queue,
+        "pod_patch": pod_patch,
         "accelerators": accelerators,
         "bucket": bucket,
         "volume": volume,
@@ -93,6 +100,8 @@ def launch(
     show.line(f"written: {', '.join(str(path) for path in prepared.files)}")
     if prepared.sent is not None:
         show.line(prepared.sent.describe())
+    if prepared.step.check:
+        show.line(f"check on the cluster: {shlex.join(prepared.step.check)}")
     show.line(submit(prepared).text)
     show.line(
         f"the run folder on the cluster is {prepared.out}; the same command continues the run"
@@ -116,4 +125,6 @@ def _print(prepared: Prepared) -> None:
         show.line(f"--- {prepared.sent.describe()}")
     if prepared.wheel is not None:
         show.line(f"--- {prepared.wheel.name}: a wheel of {prepared.wheel.source}")
+    if prepared.step.check:
+        show.line(f"--- check on the cluster: {shlex.join(prepared.step.check)}")
     show.line(f"--- then: {shlex.join(prepared.step.command)}")

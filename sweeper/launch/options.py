@@ -35,6 +35,8 @@ class Options:
     namespace: str | None = None
     claim: str | None = None
     token_secret: str | None = None
+    queue: str | None = None
+    pod_patch: str | None = None
     accelerators: str | None = None
     bucket: str | None = None
     volume: str | None = None
@@ -58,6 +60,8 @@ _MEANT_FOR: Mapping[str, tuple[Target, ...]] = {
     "namespace": ("kuberay",),
     "claim": ("kuberay",),
     "token_secret": ("kuberay",),
+    "queue": ("kuberay",),
+    "pod_patch": ("kuberay",),
     "accelerators": ("skypilot",),
     "bucket": ("skypilot",),
     "volume": ("skypilot",),
@@ -92,6 +96,7 @@ _SHAPES: Mapping[str, tuple[str, str]] = {
     "namespace": _DNS,
     "claim": _DNS,
     "token_secret": _DNS,
+    "queue": _DNS,
     "accelerators": (r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}(:[1-9][0-9]{0,2})?", "such as H100:8"),
     "bucket": (r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", "3 to 63 of a-z, 0-9, hyphen and dot"),
     "volume": _WORD,
@@ -157,10 +162,15 @@ def _is_folder(path: str) -> bool:
 def _storage_problems(given: Mapping[str, Any]) -> list[str]:
     if ("bucket" in given) == ("volume" in given):
         return ["give --bucket (one machine) or --volume, one of the two"]
+    if "volume" in given and "spot" not in given:
+        return [
+            "--volume: volumes of SkyPilot exist on Kubernetes and RunPod only, which rarely have spot "
+            "machines; add --no-spot, or --spot where yours has them"
+        ]
     if "bucket" in given and given.get("nodes", 1) > 1:
         return [
-            f"a mounted bucket cannot be written by {given['nodes']} machines at once; use --volume with "
-            f"a shared file system, or --nodes 1 with more GPUs"
+            f"a mounted bucket cannot be written by {given['nodes']} machines at once; use --nodes 1 "
+            f"with more GPUs, or on Kubernetes --volume with a ReadWriteMany volume"
         ]
     return []
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from sweeper.errors import LaunchError
 from sweeper.launch.inputs import Located, located
+from sweeper.launch.kuberay import RayJobName, named, patch_pods, run_label
 from sweeper.launch.options import PLAIN_PATH, Options, Target
 from sweeper.launch.sent import Sent, code_files, data_files, measure
 from sweeper.launch.templates import Raw, Values, fill_script, fill_yaml, template
@@ -48,13 +49,16 @@ ADDRESS = "http://127.0.0.1:8265"
 class Step:
     """How a launch is submitted: a command, and the tool that runs it.
 
-    `submission_id` is set for a Ray job, which is submitted through Ray's own client.
+    `submission_id` is set for a Ray job, which is submitted through Ray's own client; `rayjob` for KubeRay.
+    `check` is a command that has the cluster look at the files and changes nothing.
     """
 
     tool: str
     command: tuple[str, ...]
     submission_id: str | None = None
     address: str | None = None
+    rayjob: RayJobName | None = None
+    check: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -273,8 +277,10 @@ def _kuberay(launch: _Launch) -> Prepared:
     out = _there(launch, storage)
     found = located(launch.spec, out, storage, carry=False)
     words = ["python", "-m", "sweeper", "run", "/etc/sweeper/spec.yaml", "--out", out]
+    label = run_label(out)
     values: Values = {
-        "name": _short(launch.spec.name, 47),
+        "run_label": label,
+        "queue": options.queue,
         "namespace": options.namespace,
         "spec": dump_spec(found.spec),
         "command": shlex.join(words),
@@ -290,10 +296,21 @@ def _kuberay(launch: _Launch) -> Prepared:
         "memory": options.memory or POD_MEMORY,
         "gpus": options.gpus_per_node,
     }
+    patch = None if options.pod_patch is None else Path(options.pod_patch)
+    text = launch.text("kuberay.yaml")
+    name, filled = named(
+        lambda name: patch_pods(fill_yaml(text, {**values, "name": name}), patch),
+        _short(launch.spec.name, 38),
+    )
     manifest = launch.folder / "kuberay.yaml"
-    files = {manifest: fill_yaml(launch.text("kuberay.yaml"), values)}
-    step = Step("kubectl", ("kubectl", "apply", "-f", str(manifest)))
-    return Prepared("kuberay", launch.run, out, files, {}, step)
+    apply = ("kubectl", "apply", "-f", str(manifest))
+    step = Step(
+        "kubectl",
+        apply,
+        rayjob=RayJobName(name, label, options.namespace),
+        check=(*apply, "--dry-run=server"),
+    )
+    return Prepared("kuberay", launch.run, out, {manifest: filled}, {}, step)
 
 
 def _skypilot(launch: _Launch) -> Prepared:

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from typing import NamedTuple
 
 from sweeper.errors import LaunchError
+from sweeper.launch.kuberay import is_running
 from sweeper.launch.prepare import Prepared, Step
 
 PATIENCE_SECONDS = 600
@@ -29,6 +30,10 @@ def submit(prepared: Prepared) -> Submitted:
         return _ray(prepared, step, step.submission_id)
     if shutil.which(step.tool) is None:
         raise LaunchError(missing(prepared), code="launch.missing_tool")
+    if step.rayjob is not None and is_running(step.rayjob):
+        return Submitted(
+            f"RayJob {step.rayjob.name} already exists and has not finished: nothing to submit"
+        )
     try:
         done = subprocess.run(  # noqa: S603 - a list of words, no shell
             step.command, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS

@@ -82,6 +82,7 @@ def test_the_least_options_are_accepted(target: Target) -> None:
         ("kuberay", {"image": "x"}, "--claim is needed"),
         ("skypilot", {"bucket": "abc"}, "--accelerators is needed"),
         ("skypilot", {"accelerators": "H100:8"}, "--bucket (one machine) or --volume"),
+        ("skypilot", {"accelerators": "H100:8", "volume": "v"}, "add --no-spot, or --spot"),
         (
             "skypilot",
             {"accelerators": "H100:8", "bucket": "abc", "nodes": 2},
@@ -193,6 +194,7 @@ def test_every_template_begins_with_its_purpose_and_what_to_change(path: Path) -
 def test_there_are_five_templates_and_the_readme_names_each_target() -> None:
     names = sorted(path.name for path in (ROOT / "jobs").iterdir())
     assert names == [
+        "Dockerfile",
         "README.md",
         "kuberay.yaml",
         "ray.yaml",
@@ -425,12 +427,15 @@ def test_a_wheel_that_cannot_be_built_is_an_error(tmp_path: Path) -> None:
 
 
 def test_several_cloud_machines_share_a_volume(tmp_path: Path) -> None:
-    options = options_of("skypilot", {"accelerators": "H100:8", "volume": "v", "nodes": 4})
+    options = options_of(
+        "skypilot", {"accelerators": "H100:8", "volume": "v", "nodes": 4, "spot": False}
+    )
     (task,) = documents(prepare(hub_spec(), "skypilot", options, tmp_path), "skypilot.yaml")
     check(task, SKY_TASK)
     assert task["volumes"] == {"/sweeper": "v"}
     assert list(task["file_mounts"]) == ["~/sweeper-launch"]
     assert task["num_nodes"] == 4
+    assert task["resources"]["use_spot"] is False
     assert "secrets" not in task or task["secrets"] == {"HF_TOKEN": None}
 
 
