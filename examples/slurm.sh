@@ -3,8 +3,8 @@
 #
 #   SHARED=/path/seen/by/all/nodes bash examples/slurm.sh examples/my_model.yaml
 #
-# The job stops 300 seconds before its walltime, requeues itself and continues. To follow or continue the sweep
-# by hand, see the last lines.
+# The sweep stops 300 seconds before its walltime, the job is requeued and continues. To follow or continue it by
+# hand, see the last lines.
 set -euo pipefail
 SPEC=${1:?usage: SHARED=/path/seen/by/all/nodes bash examples/slurm.sh SPEC}
 : "${SHARED:?set SHARED to a folder that all nodes see}"
@@ -22,6 +22,7 @@ sweeper launch "$SPEC" "${JOB[@]}" --dry-run
 sweeper launch "$SPEC" "${JOB[@]}"
 
 # 4. Later, from any machine that sees the disk.
-echo "progress:  squeue --me; sweeper ls $SHARED/runs"
+echo "progress:  sweeper status $SHARED/runs/mine; sweeper logs $SHARED/runs/mine"
+echo "stop:      sweeper stop $SHARED/runs/mine"
 echo "continue:  the launch command above, again"
 echo "answer:    sweeper recommend $SHARED/runs/mine; sweeper report $SHARED/runs/mine"

@@ -1,20 +1,24 @@
 #!/bin/bash
-# Purpose: one sweep on Slurm nodes that this job has to itself, through a Ray cluster that lives as long
-#          as the job. Before the walltime ends the sweep is stopped and the job requeued; it goes on from
-#          its last checkpoints. Compute nodes need no network: run `sweeper prefetch SPEC` beforehand.
+# Purpose: one sweep on Slurm, through a Ray cluster that lives as long as the job. Before the walltime ends
+#          the sweep is stopped and the job requeued; it goes on from its last checkpoints. Compute nodes need
+#          no network: run `sweeper prefetch SPEC` beforehand.
 # Launch:  sweeper launch SPEC --on slurm --nodes 2 --gpus-per-node 8 --time 12:00:00
-# Change:  the #SBATCH lines your site asks for (partition, account, constraint), module loads below them,
-#          and SWEEPER_HEAD_IP in the environment where the first address of a node is not the one that
-#          other nodes reach it under.
+# Change:  `--sbatch=--qos=high` adds a line; module loads go below them. Set SWEEPER_HEAD_IP in the
+#          environment where the first address of a node is not the one that other nodes reach it under.
 #SBATCH --job-name={{ name }}
 #SBATCH --nodes={{ nodes }}
 #SBATCH --ntasks-per-node=1
+{% if not shared %}
 #SBATCH --exclusive
+{% endif %}
 {% if gpus %}
 #SBATCH --gpus-per-node={{ gpus }}
 {% endif %}
 {% if cpus %}
 #SBATCH --cpus-per-task={{ cpus }}
+{% endif %}
+{% if memory %}
+#SBATCH --mem={{ memory }}
 {% endif %}
 {% if partition %}
 #SBATCH --partition={{ partition }}
@@ -23,14 +27,18 @@
 #SBATCH --account={{ account }}
 {% endif %}
 #SBATCH --time={{ time }}
-#SBATCH --signal=B:USR1@300
+#SBATCH --signal=B:USR1@{{ lead }}
 #SBATCH --requeue
 #SBATCH --dependency=singleton
 #SBATCH --open-mode=append
 #SBATCH --output={{ log }}
+{% if sbatch %}
+{{ sbatch }}
+{% endif %}
 set -euo pipefail
 
 export PATH={{ bin }}:"$PATH"
+export SLURM_EXPORT_ENV=ALL # Else `sbatch --export=NONE`, or a site's SBATCH_EXPORT, empties that of srun.
 export HF_HUB_OFFLINE=1
 {% if hf_home %}
 export HF_HOME={{ hf_home }}
@@ -44,53 +52,71 @@ export HF_DATASETS_CACHE={{ hf_datasets_cache }}
 {% if sweeper_cache %}
 export SWEEPER_CACHE={{ sweeper_cache }}
 {% endif %}
-export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=600
-export RAY_TMPDIR="/tmp/sweeper-$SLURM_JOB_ID"
-export RAY_USAGE_STATS_ENABLED=0
+export RAY_TMPDIR="/tmp/sweeper-$SLURM_JOB_ID" RAY_USAGE_STATS_ENABLED=0
 
 # Whoever reaches the ports of a Ray cluster without a token can run code on it. This one is in no file.
 RAY_AUTH_TOKEN=$(od -An -tx1 -N32 /dev/urandom | tr -d ' \n')
 export RAY_AUTH_TOKEN RAY_AUTH_MODE=token
 
-SWEEPER_PORT=$((20000 + SLURM_JOB_ID % 12 * 1000)) # Below the ports that Linux hands out itself.
-SWEEPER_CPUS=${SLURM_CPUS_PER_TASK:-$SLURM_CPUS_ON_NODE}
-mapfile -t hosts < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
-if [ -z "${SWEEPER_HEAD_IP:-}" ]; then
-    addresses=$(srun --nodes=1 --ntasks=1 --nodelist="${hosts[0]}" hostname -I)
-    SWEEPER_HEAD_IP=${addresses%% *}
-fi
-SWEEPER_STOP={{ folder }}/stop-$SLURM_JOB_ID
-rm -f "$SWEEPER_STOP"
-export SWEEPER_PORT SWEEPER_CPUS SWEEPER_HEAD_IP SWEEPER_STOP
+# What the nodes say to each other: `stop`, `failed-NODE`, and the exit code of the sweep.
+SWEEPER_STATE={{ folder }}/job-$SLURM_JOB_ID
+mkdir -p "$SWEEPER_STATE"
+rm -f "$SWEEPER_STATE"/{stop,code} "$SWEEPER_STATE"/failed-*
+export SWEEPER_STATE
 
-# USR1 comes 300 seconds before the walltime: the sweep is asked to stop, and what has not ended after 200
-# is terminated. TERM comes when somebody cancels the job.
-again=no
-stop_soon() {
-    again=yes
-    touch "$SWEEPER_STOP"
-    (sleep 200 && kill -TERM "$step") 2>/dev/null &
-}
-trap stop_soon USR1
-trap 'kill -TERM "$step"' TERM
-
-srun --ntasks="${#hosts[@]}" --ntasks-per-node=1 --cpus-per-task="$SWEEPER_CPUS" --wait=90 \
-    bash {{ node_script }} &
-step=$!
-status=0
-wait "$step" || status=$?
-while kill -0 "$step" 2>/dev/null; do # A signal ends `wait`, not the step.
-    status=0
-    wait "$step" || status=$?
-done
-rm -f "$SWEEPER_STOP"
-
-if [ "$again" = yes ] && [ "$status" -ne 0 ]; then
+again=no requeued=no
+requeue() { # Why, unless it was requeued often enough.
     if [ "${SLURM_RESTART_COUNT:-0}" -lt {{ retries }} ]; then
-        echo "the walltime is near; requeued, the sweep goes on where it stopped"
+        echo "$1; requeued, the sweep goes on where it stopped"
+        requeued=yes
         scontrol requeue "$SLURM_JOB_ID"
     else
-        echo "requeued {{ retries }} times already; launch again to go on" >&2
+        echo "$1; requeued {{ retries }} times already; launch again to go on" >&2
     fi
+}
+
+mapfile -t hosts < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
+place=$(srun --nodes=1 --ntasks=1 --nodelist="${hosts[0]}" bash {{ node_script }} place) || {
+    echo "the first node, ${hosts[0]}, cannot run a sweep; see above" >&2
+    exit 1
+}
+read -r address SWEEPER_PORT <<<"$place"
+SWEEPER_HEAD_IP=${SWEEPER_HEAD_IP:-$address}
+export SWEEPER_PORT SWEEPER_HEAD_IP
+
+# USR1 comes {{ lead }} seconds before the walltime: the sweep is stopped, and what has not ended after two
+# thirds of them is terminated. TERM comes when somebody cancels the job.
+stop_soon() {
+    again=yes
+    touch "$SWEEPER_STATE/stop"
+    (sleep $(({{ lead }} * 2 / 3)) && kill -TERM "$step") 2>/dev/null &
+}
+cancel() {
+    cancelled=yes
+    kill -TERM "$step"
+}
+cancelled=no
+trap stop_soon USR1
+trap cancel TERM
+
+# No node ends the others: one that is lost starts Ray again, and the first one ends when the sweep has.
+srun --ntasks="${#hosts[@]}" --ntasks-per-node=1 --wait=0 --kill-on-bad-exit=0 bash {{ node_script }} &
+step=$!
+while kill -0 "$step" 2>/dev/null; do # A signal ends `wait`, not the step.
+    wait "$step" || true
+done
+
+code=$(cat "$SWEEPER_STATE/code" 2>/dev/null || echo none)
+if [ "$code" != none ]; then rm -f "$SWEEPER_STATE/bad-starts"; fi
+if [ "$code" = 75 ]; then # Another driver has the folder: that of a node which Slurm has lost.
+    requeue "the run folder is in use"
+elif [ "$again" = yes ] && [ "$code" != 0 ]; then
+    requeue "the walltime is near"
+elif [ "$code" = none ] && [ "$cancelled" = no ]; then
+    bad=$(($(cat "$SWEEPER_STATE/bad-starts" 2>/dev/null || echo 0) + 1))
+    echo "$bad" >"$SWEEPER_STATE/bad-starts"
+    if [ "$bad" -lt 3 ]; then requeue "Ray was lost, or did not start"; fi
 fi
-exit "$status"
+if [ "$requeued" = no ]; then rm -rf "$SWEEPER_STATE"; fi
+if [ "$code" = none ]; then code=1; fi
+exit "$code"

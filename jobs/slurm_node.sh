@@ -4,86 +4,148 @@
 # Change:  the Ray options in `resources`, for example --resources.
 set -euo pipefail
 
-address="$SWEEPER_HEAD_IP:$SWEEPER_PORT"
-status="$RAY_TMPDIR/status"
+node=$(hostname)
+if [ ! -x {{ bin }}/ray ]; then
+    echo "$node: no Ray in" {{ bin }}"; every node must see the environment that launched the sweep, with" \
+        "'sweeper-llm[train,cluster]' in it" >&2
+    touch "$SWEEPER_STATE/failed-$node"
+    exit 127
+fi
 
-if [ "${1:-}" = sweep ]; then # On the first node, once Ray is there.
+free_ports() { # The first of 12 blocks of 1000, below those that Linux hands out itself, in which none is in use.
+    python -c '
+import socket, sys
+for block in range(12):
+    first = 20000 + (int(sys.argv[1]) + block) % 12 * 1000
+    try:
+        for port in range(first, first + 8):
+            with socket.socket() as probe:
+                probe.bind(("", port))
+    except OSError:
+        continue
+    print(first)
+    break
+else:
+    sys.exit("no block of ports is free")
+' "$SLURM_JOB_ID"
+}
+
+if [ "${1:-}" = place ]; then # The first address of the first node, and the first of its ports.
+    read -r address _ < <(hostname -I)
+    echo "$address $(free_ports)"
+    exit
+fi
+
+address="$SWEEPER_HEAD_IP:$SWEEPER_PORT"
+first=$SWEEPER_PORT
+[ "$SLURM_PROCID" -eq 0 ] || first=$(free_ports)
+resources=(--num-cpus={% if cpus %}{{ cpus }}{% else %}"$SLURM_CPUS_ON_NODE"{% endif %} --num-gpus="${SLURM_GPUS_ON_NODE:-{{ gpus }}}")
+ports=( # All of them the job's own: a node may be shared.
+    --node-manager-port=$((first + 1)) --object-manager-port=$((first + 2))
+    --runtime-env-agent-port=$((first + 3)) --dashboard-agent-listen-port=$((first + 4))
+    --dashboard-agent-grpc-port=$((first + 5)) --metrics-export-port=$((first + 6))
+    --min-worker-port=$((first + 100)) --max-worker-port=$((first + 999))
+)
+log="$RAY_TMPDIR/ray.out"
+export TMPDIR="$RAY_TMPDIR"
+mkdir -p "$RAY_TMPDIR" && chmod 700 "$RAY_TMPDIR"
+ray=
+leave() { # Nothing stays on the node.
+    if [ -n "$ray" ]; then kill -TERM "$ray" 2>/dev/null && wait "$ray" || true; fi
+    cd / && rm -rf "$RAY_TMPDIR"
+}
+trap leave EXIT
+
+start_ray() { # Its processes are children of this one, and end with it.
+    ray start --block "$@" "${ports[@]}" "${resources[@]}" >>"$log" 2>&1 &
+    ray=$!
+}
+ray_runs() {
+    kill -0 "$ray" 2>/dev/null
+}
+head_listens() {
+    timeout 5 bash -c ': <"/dev/tcp/$0/$1"' "$SWEEPER_HEAD_IP" "$SWEEPER_PORT" 2>/dev/null
+}
+
+follow() { # Ray of this node, started again whenever it is lost, until the sweep has ended or the head is gone.
+    local seen=$SECONDS patience=600
+    trap 'exit 0' TERM
+    while [ ! -e "$SWEEPER_STATE/code" ] && [ $((SECONDS - seen)) -lt "$patience" ]; do
+        if head_listens; then
+            seen=$SECONDS patience=30
+            ray_runs || start_ray --address="$address"
+        fi
+        sleep 2
+    done
+}
+
+lead() { # Ray's own patience is half a minute, which a busy node may exceed.
+    for _ in 1 2 3; do
+        start_ray --head --node-ip-address="$SWEEPER_HEAD_IP" --port="$SWEEPER_PORT" \
+            --include-dashboard=false --ray-client-server-port=$((first + 7))
+        until head_listens; do
+            ray_runs || continue 2
+            sleep 1
+        done
+        return
+    done
+    echo "$node: Ray does not start:" >&2
+    tail -n 20 "$log" >&2
+    exit 1
+}
+
+wait_for_nodes() { # Ten minutes at most; then the sweep starts with those that are there.
+    python -c '
+import sys, time
+from pathlib import Path
+import ray
+ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
+until = time.monotonic() + 600
+while True:
+    joined = sum(node["Alive"] for node in ray.nodes())
+    failed = len(list(Path(sys.argv[2]).glob("failed-*")))
+    if joined + failed >= int(sys.argv[3]) or time.monotonic() > until:
+        break
+    time.sleep(1)
+print(f"{joined} of {sys.argv[3]} nodes have joined")
+' "$address" "$SWEEPER_STATE" {{ nodes }}
+}
+
+run_sweep() {
+    local code=0 stopping=no
     RAY_ADDRESS="$address" {{ command }} &
     sweep=$!
-    stopping=no
     trap 'stopping=yes; kill -TERM "$sweep"' TERM
     while kill -0 "$sweep" 2>/dev/null; do
-        if [ "$stopping" = no ] && [ -e "$SWEEPER_STOP" ]; then
+        if [ "$stopping" = no ] && [ -e "$SWEEPER_STATE/stop" ]; then
             stopping=yes
             kill -TERM "$sweep"
         fi
         sleep 1
     done
-    code=0
     wait "$sweep" || code=$?
-    echo "$code" >"$status"
+    if [ "$code" -eq 2 ] && in_use; then code=75; fi
+    if [ "$code" -ne 0 ] && ! ray_runs; then exit 1; fi # The sweep ended because Ray did.
+    echo "$code" >"$SWEEPER_STATE/code.new"
+    mv "$SWEEPER_STATE/code.new" "$SWEEPER_STATE/code"
     exit "$code"
-fi
-
-resources=(--num-cpus="$SWEEPER_CPUS" --num-gpus={{ gpus }})
-ports=( # All of them the job's own: a node may be shared after all.
-    --node-manager-port=$((SWEEPER_PORT + 1)) --object-manager-port=$((SWEEPER_PORT + 2))
-    --runtime-env-agent-port=$((SWEEPER_PORT + 3)) --dashboard-agent-listen-port=$((SWEEPER_PORT + 4))
-    --dashboard-agent-grpc-port=$((SWEEPER_PORT + 5)) --metrics-export-port=$((SWEEPER_PORT + 6))
-    --min-worker-port=$((SWEEPER_PORT + 100)) --max-worker-port=$((SWEEPER_PORT + 999))
-)
-patience=$((SECONDS + RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT))
-mkdir -p "$RAY_TMPDIR"
-chmod 700 "$RAY_TMPDIR"
-rm -f "$status"
-
-wait_until() {
-    until "$@" >/dev/null 2>&1; do
-        if [ "$SECONDS" -gt "$patience" ]; then
-            echo "waited in vain for: $*" >&2
-            exit 1
-        fi
-        sleep 1
-    done
 }
 
-head_listens() {
-    (: <"/dev/tcp/$SWEEPER_HEAD_IP/$SWEEPER_PORT")
-}
-
-all_nodes() {
+in_use() {
     python -c '
-import sys, ray
-ray.init(address=sys.argv[1], log_to_driver=False)
-sys.exit(sum(node["Alive"] for node in ray.nodes()) < int(sys.argv[2]))
-' "$address" {{ nodes }}
+import sys
+from pathlib import Path
+from sweeper.store.folder import RunFolder
+sys.exit(not RunFolder(Path(sys.argv[1])).has_driver())
+' {{ run }}
 }
 
-# A node of the cluster, until the first one has done its work.
-follow() {
-    "$@" || true # It ends with an error whenever the first node stops Ray.
+if [ "$SLURM_PROCID" -ne 0 ]; then
+    follow
     exit 0
-}
-
-# Ray itself gives up after half a minute, and nodes may start further apart than that.
-[ "$SLURM_PROCID" -eq 0 ] || wait_until head_listens
-
-if ray symmetric-run --help >/dev/null 2>&1; then
-    symmetric=(ray symmetric-run --address "$address" --min-nodes {{ nodes }})
-    symmetric+=("${ports[@]}" "${resources[@]}" -- bash "$0" sweep)
-    [ "$SLURM_PROCID" -eq 0 ] || follow "${symmetric[@]}"
-    "${symmetric[@]}" || true # Its own code is not the sweep's: it ends with 1 when it has stopped Ray.
-else # Ray before 2.49.
-    [ "$SLURM_PROCID" -eq 0 ] ||
-        follow ray start --address="$address" --block "${ports[@]}" "${resources[@]}"
-    ray start --head --block --node-ip-address="$SWEEPER_HEAD_IP" --port="$SWEEPER_PORT" \
-        --include-dashboard=false --ray-client-server-port=$((SWEEPER_PORT + 7)) \
-        "${ports[@]}" "${resources[@]}" &
-    head=$!
-    trap 'kill -TERM "$head" 2>/dev/null || true' EXIT
-    wait_until all_nodes
-    bash "$0" sweep || true
 fi
-
-[ -e "$status" ] || exit 1 # The sweep has not begun, or was killed.
-exit "$(cat "$status")"
+lead
+{% if nodes > 1 %}
+wait_for_nodes
+{% endif %}
+run_sweep

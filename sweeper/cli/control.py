@@ -13,6 +13,7 @@ from sweeper.cli import show
 from sweeper.cli.commands import app, without_gc
 from sweeper.cli.options import RunArgument, open_run
 from sweeper.estimate import duration_text
+from sweeper.launch import last_job
 from sweeper.runs.cost_so_far import cost_so_far
 from sweeper.runs.stopping import stop_driver
 from sweeper.runs.time_left import run_seconds_left
@@ -40,7 +41,10 @@ DOING = {
 @without_gc()
 def status(run: RunArgument) -> None:
     """Show what a run is doing: records done of planned, failures, time left, and its trials."""
-    folder = RunFolder(run).open()
+    folder = RunFolder(run)
+    if not folder.info.exists() and _show_slurm_job(folder):
+        return
+    folder.open()
     stage = stage_folder(folder, SAFEST_USEFUL)
     holder, driven = Holder.read(folder.lock), folder.has_driver()
     done, planned, failed = _counts(folder)
@@ -55,6 +59,8 @@ def status(run: RunArgument) -> None:
         done, planned, failed = _counts(stage)
         show.line(f"decision: {done} of {planned} records of this round, {failed} failed")
     if not driven:
+        if state != "finished":
+            _show_slurm_job(folder)
         show.line(_next("open" if state == "finished" else "resume", folder))
         return
     opened = open_run(run)
@@ -70,8 +76,13 @@ def status(run: RunArgument) -> None:
 
 @app.command(rich_help_panel="Sweeps")
 def stop(run: RunArgument) -> None:
-    """Stop a running sweep on this machine like Ctrl-C; `resume` continues it."""
-    folder = RunFolder(run).open()
+    """Stop a running sweep on this machine, or its Slurm job, like Ctrl-C; `resume` continues it."""
+    folder = RunFolder(run)
+    job = last_job(folder.launch)
+    if not folder.has_driver() and job is not None and job.cancel():
+        show.line(f"Slurm job {job.id} is cancelled; `sweeper launch` continues the run")
+        return
+    folder.open()
     show.line(f"stopping process {stop_driver(folder)}; finished results are saved")
     until = time.monotonic() + STOP_SECONDS
     while folder.has_driver():
@@ -111,6 +122,16 @@ def open_report(
 
 def _next(command: str, folder: RunFolder) -> str:
     return f"next: {shlex.join(['sweeper', command, str(folder.root)])}"
+
+
+def _show_slurm_job(folder: RunFolder) -> bool:
+    """The job of a launch that waits or runs, where there is one that Slurm knows here."""
+    job = last_job(folder.launch)
+    state = None if job is None else job.state()
+    if job is None or not state:
+        return False
+    show.line(f"{folder.root}: Slurm job {job.id}: {state}; its log: {job.log}")
+    return True
 
 
 def _counts(folder: RunFolder) -> tuple[int, int, int]:

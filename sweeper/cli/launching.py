@@ -9,9 +9,10 @@ import typer
 from sweeper.cli import show
 from sweeper.cli.commands import app
 from sweeper.cli.options import SetOption, SpecArgument
+from sweeper.data.load import check_prefetched
 from sweeper.errors import LaunchError
 from sweeper.launch import TARGETS, Prepared, Target, options_of, prepare, submit, write
-from sweeper.spec import load_spec
+from sweeper.spec import SweepSpec, load_spec
 
 
 @app.command(rich_help_panel="Sweeps")
@@ -40,10 +41,23 @@ def launch(
     nodes: Annotated[int | None, typer.Option(help="Machines with GPUs; 1.")] = None,
     gpus_per_node: Annotated[int | None, typer.Option(help="slurm, kuberay; 1.")] = None,
     cpus_per_node: Annotated[int | None, typer.Option(help="slurm, kuberay.")] = None,
-    memory: Annotated[str | None, typer.Option(help="kuberay: of a worker; 64Gi.")] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            help="kuberay: of a worker; 64Gi. slurm: of a node; all of it, unless shared."
+        ),
+    ] = None,
     time: Annotated[str | None, typer.Option(help="slurm: the walltime; 24:00:00.")] = None,
     partition: Annotated[str | None, typer.Option(help="slurm.")] = None,
     account: Annotated[str | None, typer.Option(help="slurm.")] = None,
+    sbatch: Annotated[
+        list[str] | None,
+        typer.Option(help="slurm: a further option of sbatch, such as --sbatch=--qos=high."),
+    ] = None,
+    shared: Annotated[
+        bool | None,
+        typer.Option("--shared", help="slurm: a part of each node; the rest is for other jobs."),
+    ] = None,
     image: Annotated[str | None, typer.Option(help="kuberay: with sweeper and Ray.")] = None,
     namespace: Annotated[str | None, typer.Option(help="kuberay.")] = None,
     claim: Annotated[
@@ -77,6 +91,8 @@ def launch(
         "time": time,
         "partition": partition,
         "account": account,
+        "sbatch": tuple(sbatch) if sbatch else None,
+        "shared": shared,
         "image": image,
         "namespace": namespace,
         "claim": claim,
@@ -96,6 +112,7 @@ def launch(
     if dry_run:
         _print(prepared)
         return
+    _check(loaded, target)
     write(prepared)
     show.line(f"written: {', '.join(str(path) for path in prepared.files)}")
     if prepared.sent is not None:
@@ -106,6 +123,23 @@ def launch(
     show.line(
         f"the run folder on the cluster is {prepared.out}; the same command continues the run"
     )
+
+
+def _check(spec: SweepSpec, target: Target) -> None:
+    """Find here what `sweeper plan` finds, before machines are paid for; name what cannot be looked at.
+
+    Slurm's nodes see the files of this machine, and download nothing.
+
+    Raises:
+        DataError, ModelError: what no trial could use, or what is not in the cache of such a node.
+    """
+    from sweeper.runs.plans import plan  # It needs pandas.
+
+    if target == "slurm":
+        check_prefetched(spec.model, spec.data, spec.evaluation)
+    missing = plan(spec).estimate_missing
+    if missing is not None:
+        show.line(f"not checked before the job runs: {missing}")
 
 
 def _target(on: str) -> Target:

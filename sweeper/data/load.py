@@ -15,6 +15,7 @@ from sweeper.task import (
     DataSettings,
     DataSource,
     EvaluationSettings,
+    ModelSource,
     PromptSuite,
     Source,
     TrajectoryTask,
@@ -26,6 +27,7 @@ __all__ = [
     "Prompt",
     "Turn",
     "check_cached",
+    "check_prefetched",
     "data_hash",
     "load_examples",
     "load_prompts",
@@ -254,6 +256,22 @@ def pin_revisions(task: TrajectoryTask) -> TrajectoryTask:
 def data_hash(source: DataSource) -> str | None:
     """Identifies the contents of a source, published suites included; see `rows.rows_hash`."""
     return rows_hash(resolve_suite(source))
+
+
+def check_prefetched(
+    model: ModelSource, data: DataSettings, evaluation: EvaluationSettings
+) -> None:
+    """Reject a sweep whose model or data of the hub are not in the cache: machines may have no network.
+
+    Raises:
+        DataError, ModelError, MissingExtraError: see `hub.fetch`.
+    """
+    if is_hub_id(model.path):
+        fetch(model.path, model.revision, MODEL, download=False)
+    sources = (data.train, data.heldout, data.safety, *evaluation.harmful, *evaluation.harmless)
+    for source in sources:
+        if source is not None:
+            check_cached(source)
 
 
 def unread_data(data: DataSettings, evaluation: EvaluationSettings) -> list[str]:

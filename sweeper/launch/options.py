@@ -18,7 +18,8 @@ class Options:
     """The options of a launch; None where the target does not need it or has a default.
 
     `storage` and `out` are folders on the cluster; `memory` is a Kubernetes quantity; `time` is
-    `[days-]hours:minutes:seconds`; `retries` counts restarts after the first start.
+    `[days-]hours:minutes:seconds`; `retries` counts restarts after the first start; `sbatch` are further
+    options of sbatch, `--name` or `--name=value`; `shared` leaves the rest of each node to other jobs.
     """
 
     address: str | None = None
@@ -31,6 +32,8 @@ class Options:
     time: str = "24:00:00"
     partition: str | None = None
     account: str | None = None
+    sbatch: tuple[str, ...] = ()
+    shared: bool = False
     image: str | None = None
     namespace: str | None = None
     claim: str | None = None
@@ -52,10 +55,12 @@ _MEANT_FOR: Mapping[str, tuple[Target, ...]] = {
     "nodes": ("slurm", "kuberay", "skypilot"),
     "gpus_per_node": ("slurm", "kuberay"),
     "cpus_per_node": ("slurm", "kuberay"),
-    "memory": ("kuberay",),
+    "memory": ("slurm", "kuberay"),
     "time": ("slurm",),
     "partition": ("slurm",),
     "account": ("slurm",),
+    "sbatch": ("slurm",),
+    "shared": ("slurm",),
     "image": ("kuberay",),
     "namespace": ("kuberay",),
     "claim": ("kuberay",),
@@ -103,6 +108,43 @@ _SHAPES: Mapping[str, tuple[str, str]] = {
     "package": (r"[^\s\x00-\x1f]{1,400}", "what pip installs, without blanks"),
 }
 
+LEAST_SECONDS = 300
+"""The shortest walltime in which a sweep starts, trains and stops."""
+
+_OWN_SBATCH = {
+    "nodes": "--nodes",
+    "gpus-per-node": "--gpus-per-node",
+    "cpus-per-task": "--cpus-per-node",
+    "mem": "--memory",
+    "exclusive": "--shared to turn it off",
+    "partition": "--partition",
+    "account": "--account",
+    "time": "--time",
+}
+"""Options of sbatch -> the one of `launch`."""
+
+_FIXED_SBATCH = frozenset(
+    (
+        "array",
+        "chdir",
+        "dependency",
+        "hold",
+        "job-name",
+        "no-requeue",
+        "ntasks",
+        "ntasks-per-node",
+        "open-mode",
+        "output",
+        "parsable",
+        "requeue",
+        "signal",
+        "test-only",
+        "wait",
+        "wrap",
+    )
+)
+"""Options of sbatch that the job itself depends on."""
+
 _LEAST: Mapping[str, int] = {"nodes": 1, "gpus_per_node": 0, "cpus_per_node": 1, "retries": 0}
 
 PLAIN_PATH = re.compile(r"/[A-Za-z0-9_./+@=,-]*")
@@ -126,6 +168,7 @@ def options_of(target: Target, given: Mapping[str, Any]) -> Options:
     problems += [text for name, value in given.items() if (text := _problem(name, value))]
     if target == "skypilot":
         problems += _storage_problems(given)
+    problems += [text for option in given.get("sbatch", ()) if (text := _sbatch_problem(option))]
     if problems:
         raise LaunchError(
             f"--on {target}: " + "; ".join(problems),
@@ -148,6 +191,29 @@ def _problem(name: str, value: Any) -> str | None:
         pattern, words = _SHAPES[name]
         if re.fullmatch(pattern, value) is None:
             return f"{_flag(name)}: found {value!r}, expected {words}"
+    if name == "time" and walltime_seconds(value) < LEAST_SECONDS:
+        return f"--time: found {value!r}, expected at least {LEAST_SECONDS // 60} minutes"
+    return None
+
+
+def walltime_seconds(time: str) -> int:
+    """The seconds of a valid `[days-]hours:minutes:seconds`."""
+    days, _, clock = time.rpartition("-")
+    hours, minutes, seconds = map(int, clock.split(":"))
+    return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+def _sbatch_problem(option: str) -> str | None:
+    """A line of the batch script is read by sbatch, which knows quotes and comments."""
+    shape = re.fullmatch(r"--([a-z][a-z0-9-]*)(=[A-Za-z0-9_.,:;+@%/=&|*()\[\]-]+)?", option)
+    if shape is None:
+        return (
+            f"--sbatch: found {option!r}, expected --NAME or --NAME=VALUE without blanks and quotes"
+        )
+    if (own := _OWN_SBATCH.get(shape[1])) is not None:
+        return f"--sbatch: instead of --{shape[1]} use {own}"
+    if shape[1] in _FIXED_SBATCH:
+        return f"--sbatch: --{shape[1]} is set by the job itself"
     return None
 
 

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sweeper.errors import LaunchError
+from sweeper.launch.fit import check_trial
 from sweeper.launch.inputs import Located, located
 from sweeper.launch.kuberay import RayJobName, named, patch_pods, run_label
 from sweeper.launch.options import PLAIN_PATH, Options, Target
 from sweeper.launch.sent import Sent, code_files, data_files, measure
+from sweeper.launch.slurm import CPUS_PER_GPU, slurm_values
 from sweeper.launch.templates import Raw, Values, fill_script, fill_yaml, template
 from sweeper.launch.wheel import Wheel, build_wheel, released, wheel_of_source
 from sweeper.spec import SweepSpec, dump_spec
@@ -35,8 +37,6 @@ CLOUD_EXTRAS = ("train", "cluster", "eval")
 
 SENT = "sweeper-launch"
 """Folder of the sent files on a cloud machine, below its home."""
-
-CPUS_PER_GPU = 4
 
 POD_MEMORY = "64Gi"
 
@@ -115,8 +115,8 @@ def prepare(
         own: A folder with the user's own templates, under the names they have in `jobs/`.
 
     Raises:
-        LaunchError: the cluster cannot see files of the sweep, too much would be sent, or a path or
-            template is invalid.
+        LaunchError: the cluster cannot see files of the sweep, too much would be sent, a trial needs more
+            than a machine has, or a path or template is invalid.
     """
     makers: dict[Target, Callable[[_Launch], Prepared]] = {
         "ray": _ray,
@@ -124,6 +124,7 @@ def prepare(
         "kuberay": _kuberay,
         "skypilot": _skypilot,
     }
+    check_trial(spec, target, options)
     return makers[target](_Launch(spec, run.resolve(), options, own))
 
 
@@ -243,28 +244,32 @@ def _ray(launch: _Launch) -> Prepared:
 
 
 def _slurm(launch: _Launch) -> Prepared:
+    """Slurm keeps the batch script; what it reads later lies in a folder of its content's name.
+
+    So a job that is requeued reads what it was submitted with, whatever has been launched since.
+    """
     options = launch.options
     run = Path(_plain(launch.run))
-    found = located(launch.spec, str(run), None, carry=False)
-    batch, node = launch.folder / "slurm.sh", launch.folder / "slurm_node.sh"
+    text = dump_spec(located(launch.spec, str(run), None, carry=False).spec)
+    content = f"{text}{options}{sys.executable}{launch.text('slurm_node.sh')}"
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    place = launch.folder / f"files-{digest[:8]}"
+    batch, node = launch.folder / "slurm.sh", place / "slurm_node.sh"
+    command = ("python", "-m", "sweeper", "run", str(place / "spec.yaml"), "--out", str(run))
     values: Values = {
-        "name": f"sweeper-{launch.spec.name}",
-        "nodes": options.nodes,
-        "gpus": options.gpus_per_node,
-        "cpus": options.cpus_per_node,
-        "partition": options.partition,
-        "account": options.account,
-        "time": options.time,
+        **slurm_values(options),
+        "name": f"sweeper-{launch.spec.name}-{hashlib.sha256(str(run).encode()).hexdigest()[:8]}",
         "log": str(launch.folder / "slurm-%j.log"),
         "bin": str(Path(sys.executable).parent),
         "folder": str(launch.folder),
         "node_script": str(node),
-        "command": Raw(_run_command(str(run))),
+        "run": str(run),
+        "command": Raw(shlex.join(command)),
         "retries": RETRIES["slurm"] if options.retries is None else options.retries,
         **{name.lower(): os.environ.get(name) or None for name in CACHES},
     }
     files = {
-        launch.folder / "spec.yaml": dump_spec(found.spec),
+        place / "spec.yaml": text,
         batch: fill_script(launch.text("slurm.sh"), values),
         node: fill_script(launch.text("slurm_node.sh"), values),
     }

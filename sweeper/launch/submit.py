@@ -9,6 +9,7 @@ from typing import NamedTuple
 from sweeper.errors import LaunchError
 from sweeper.launch.kuberay import is_running
 from sweeper.launch.prepare import Prepared, Step
+from sweeper.launch.slurm_jobs import note_job
 
 PATIENCE_SECONDS = 600
 
@@ -53,6 +54,8 @@ def submit(prepared: Prepared) -> Submitted:
             tool=step.tool,
             exit_code=done.returncode,
         )
+    if prepared.target == "slurm":
+        note_job(prepared.run / "launch", done.stdout)
     return Submitted(done.stdout.strip())
 
 

@@ -5,17 +5,20 @@ import signal
 from pathlib import Path
 
 from sweeper.errors import RunFolderError
+from sweeper.launch import last_job
 from sweeper.store.folder import RunFolder
 from sweeper.store.lock import Holder, this_machine
 
 
 def stop_driver(folder: RunFolder) -> int:
-    """Ask the driver of a run on this machine to end, as Ctrl-C does, without waiting for it.
+    """Ask the driver of a run to end, as Ctrl-C does, without waiting for it.
+
+    It runs on this machine, or in the Slurm job of the run, which looks into the run folder.
 
     Returns: Its process.
 
     Raises:
-        RunFolderError: none runs, it runs on another machine, or it belongs to another user.
+        RunFolderError: none runs, it runs on another machine otherwise, or it belongs to another user.
     """
     holder = Holder.read(folder.lock)
     if not folder.has_driver() or holder is None:
@@ -26,6 +29,9 @@ def stop_driver(folder: RunFolder) -> int:
             path=folder.root,
         )
     if (holder.host, holder.boot) != this_machine():
+        job = last_job(folder.launch)
+        if job is not None and job.stop():
+            return holder.process
         raise RunFolderError(
             f"the sweep in {folder.root} runs on {holder.host}, not on this machine; stop it there",
             code="run.not_running",

@@ -23,7 +23,7 @@ from sweeper.launch import TARGETS, Options, Prepared, Target, options_of, prepa
 from sweeper.launch import wheel as wheels
 from sweeper.launch.templates import Raw, fill_script, fill_yaml
 from sweeper.launch.wheel import build_wheel
-from sweeper.spec import SweepSpec, parse_spec, spec_hash
+from sweeper.spec import SweepSpec, dump_spec, parse_spec, spec_hash
 
 ROOT = Path(__file__).parents[2]
 
@@ -91,6 +91,8 @@ def test_the_least_options_are_accepted(target: Target) -> None:
         ("slurm", {"nodes": 0}, "--nodes: found 0, expected at least 1"),
         ("slurm", {"gpus_per_node": -1}, "--gpus-per-node: found -1, expected at least 0"),
         ("slurm", {"time": "soon"}, "--time: found 'soon', expected [days-]hours:minutes:seconds"),
+        ("slurm", {"time": "00:04:59"}, "--time: found '00:04:59', expected at least 5 minutes"),
+        ("ray", {"shared": True}, "--shared belongs to --on slurm"),
         ("slurm", {"partition": "gpu\n#SBATCH --uid=0"}, "--partition: found"),
         ("slurm", {"account": "a; rm -rf /"}, "--account: found 'a; rm -rf /'"),
         ("kuberay", {"image": "x", "claim": "A_B"}, "--claim: found 'A_B'"),
@@ -114,6 +116,40 @@ def test_all_wrong_options_are_in_one_message() -> None:
     with pytest.raises(LaunchError) as caught:
         options_of("kuberay", {"partition": "gpu", "memory": "much"})
     assert str(caught.value).count(";") == 3
+
+
+@pytest.mark.parametrize(
+    ("target", "key", "given", "most"),
+    [
+        ("slurm", "gpus", {"gpus_per_node": 4}, 4),
+        ("slurm", "gpus", {}, 1),
+        ("slurm", "cpus", {"cpus_per_node": 6}, 6),
+        ("slurm", "cpus", {"shared": True, "gpus_per_node": 2}, 8),
+        ("kuberay", "gpus", {"gpus_per_node": 2}, 2),
+        ("kuberay", "cpus", {"gpus_per_node": 2}, 8),
+        ("skypilot", "gpus", {"accelerators": "H100:8"}, 8),
+        ("skypilot", "gpus", {"accelerators": "H100"}, 1),
+    ],
+)
+def test_a_trial_larger_than_a_machine_is_refused(
+    tmp_path: Path, target: Target, key: str, given: dict[str, Any], most: int
+) -> None:
+    spec = hub_spec()
+    needed = {name: value for name, value in ENOUGH[target].items() if "node" not in name}
+    options = options_of(target, {**needed, **given})
+
+    def asking(count: int) -> SweepSpec:
+        return parse_spec(dump_spec(spec), overrides=[f"compute.{key}_per_trial={count}"])
+
+    prepare(asking(most), target, options, tmp_path)
+    with raises("launch.trial_too_large", needed=most + 1, there=most):
+        prepare(asking(most + 1), target, options, tmp_path)
+
+
+def test_machines_of_unknown_size_are_left_to_the_sweep(tmp_path: Path) -> None:
+    spec = parse_spec(dump_spec(hub_spec()), overrides=["compute.gpus_per_trial=8"])
+    prepare(spec, "ray", options_of("ray", {}), tmp_path)
+    prepare(spec, "slurm", options_of("slurm", {"sbatch": ("--gres=gpu:a100:8",)}), tmp_path)
 
 
 # -- templates ----------------------------------------------------------------------------------------
@@ -211,8 +247,9 @@ def test_own_templates_take_the_place_of_shipped_ones(tmp_path: Path) -> None:
     own.mkdir()
     (own / "slurm.sh").write_text("#!/bin/bash\nmodule load {{ name }}\n", encoding="utf-8")
     prepared = prepare(hub_spec(), "slurm", options_of("slurm", {}), tmp_path / "run", own)
-    assert text_of(prepared, "slurm.sh") == f"#!/bin/bash\nmodule load sweeper-{HUB_SPEC}\n"
-    assert "ray symmetric-run" in text_of(prepared, "slurm_node.sh")
+    name = rf"#!/bin/bash\nmodule load sweeper-{HUB_SPEC}-[0-9a-f]{{8}}\n"
+    assert re.fullmatch(name, text_of(prepared, "slurm.sh"))
+    assert "ray start --block" in text_of(prepared, "slurm_node.sh")
     with raises("launch.not_a_folder", path=tmp_path / "none"):
         prepare(hub_spec(), "slurm", options_of("slurm", {}), tmp_path / "run", tmp_path / "none")
 
@@ -458,11 +495,12 @@ def sbatch_lines(text: str) -> dict[str, str]:
 
 def test_the_batch_script_asks_for_what_was_asked(tmp_path: Path) -> None:
     asked = sbatch_lines(text_of(rendered("slurm", tmp_path, time="2-00:30:00"), "slurm.sh"))
+    assert re.fullmatch(rf"sweeper-{HUB_SPEC}-[0-9a-f]{{8}}", asked.pop("job-name"))
     assert asked == {
-        "job-name": f"sweeper-{HUB_SPEC}",
         "nodes": "2",
         "ntasks-per-node": "1",
         "exclusive": "",
+        "mem": "0",
         "gpus-per-node": "8",
         "partition": "gpu",
         "account": "a_1",
@@ -478,7 +516,101 @@ def test_the_batch_script_asks_for_what_was_asked(tmp_path: Path) -> None:
 def test_a_batch_script_without_gpus_asks_for_none(tmp_path: Path) -> None:
     prepared = prepare(hub_spec(), "slurm", options_of("slurm", {"gpus_per_node": 0}), tmp_path)
     assert "gpus-per-node" not in sbatch_lines(text_of(prepared, "slurm.sh"))
-    assert "--num-gpus=0)" in text_of(prepared, "slurm_node.sh")
+    assert '--num-gpus="${SLURM_GPUS_ON_NODE:-0}"' in text_of(prepared, "slurm_node.sh")
+
+
+def test_the_job_of_another_run_folder_has_another_name(tmp_path: Path) -> None:
+    """Jobs of one name wait for each other."""
+    one, again, other = (
+        sbatch_lines(text_of(rendered("slurm", tmp_path / name), "slurm.sh"))["job-name"]
+        for name in ("a", "a", "b")
+    )
+    assert one == again != other
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({}, {"exclusive": "", "mem": "0"}),
+        ({"memory": "64Gi"}, {"exclusive": "", "mem": "64G"}),
+        ({"shared": True, "gpus_per_node": 2}, {"cpus-per-task": "8"}),
+        ({"shared": True, "gpus_per_node": 0}, {"cpus-per-task": "4"}),
+        (
+            {"shared": True, "cpus_per_node": 3, "memory": "500Mi"},
+            {"cpus-per-task": "3", "mem": "500M"},
+        ),
+    ],
+)
+def test_a_part_of_a_node_is_a_few_cpus_per_gpu(
+    tmp_path: Path, more: dict[str, Any], expected: dict[str, str]
+) -> None:
+    asked = sbatch_lines(text_of(rendered("slurm", tmp_path, **more), "slurm.sh"))
+    kinds = ("exclusive", "mem", "cpus-per-task")
+    assert {name: asked[name] for name in kinds if name in asked} == expected
+
+
+@pytest.mark.parametrize(
+    ("time", "lead"), [("00:05:00", 75), ("00:19:59", 299), ("00:20:00", 300), ("1-00:00:00", 300)]
+)
+def test_a_short_job_is_stopped_after_three_quarters(tmp_path: Path, time: str, lead: int) -> None:
+    text = text_of(rendered("slurm", tmp_path, time=time), "slurm.sh")
+    assert sbatch_lines(text)["signal"] == f"B:USR1@{lead}"
+
+
+def test_options_of_sbatch_are_passed_on(tmp_path: Path) -> None:
+    given = ("--qos=high", "--constraint=a100&[r1|r2]", "--contiguous")
+    text = text_of(rendered("slurm", tmp_path, sbatch=given), "slurm.sh")
+    lines = [line for line in text.splitlines() if line.startswith("#SBATCH")]
+    assert lines[-3:] == [f"#SBATCH {option}" for option in given]
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("qos=high", "expected --NAME or --NAME=VALUE"),
+        ("--comment=a b", "expected --NAME or --NAME=VALUE"),
+        ("--comment=a\n#SBATCH --uid=0", "expected --NAME or --NAME=VALUE"),
+        ("--comment='a'", "expected --NAME or --NAME=VALUE"),
+        ("--time=1", "instead of --time use --time"),
+        ("--cpus-per-task=1", "instead of --cpus-per-task use --cpus-per-node"),
+        ("--array=1-3", "--array is set by the job itself"),
+    ],
+)
+def test_an_option_of_sbatch_that_the_job_sets_is_refused(option: str, said: str) -> None:
+    with pytest.raises(LaunchError) as caught:
+        options_of("slurm", {"sbatch": (option,)})
+    assert f"--sbatch: {'found' if 'expected' in said else said}" in str(caught.value)
+    assert said in str(caught.value)
+
+
+def test_a_later_launch_leaves_the_files_of_an_earlier_one(tmp_path: Path) -> None:
+    """A job that is requeued reads what it was submitted with."""
+    one, again = rendered("slurm", tmp_path), rendered("slurm", tmp_path)
+    assert one.files == again.files
+    other = rendered("slurm", tmp_path, nodes=3)
+    changed = hub_spec().model_copy(update={"seeds": (7, 8)})
+    third = rendered("slurm", tmp_path, changed)
+    places = [
+        {path for path in each.files if path.name != "slurm.sh"} for each in (one, other, third)
+    ]
+    assert all(len(place) == 2 for place in places)
+    assert len(set.union(*places)) == 6
+
+
+def test_a_node_without_the_environment_says_so_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "slurm_node.sh"
+    text = text_of(rendered("slurm", tmp_path), "slurm_node.sh")
+    path.write_text(text.replace(str(Path(sys.executable).parent), "/nowhere"), encoding="utf-8")
+    done = subprocess.run(
+        ["bash", str(path)],
+        env={"PATH": "/usr/bin:/bin", "SWEEPER_STATE": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 127
+    assert "no Ray in /nowhere; every node must see the environment" in done.stderr
+    assert len(list(tmp_path.glob("failed-*"))) == 1
 
 
 def test_nodes_are_offline_and_find_what_was_prefetched(
@@ -492,8 +624,6 @@ def test_nodes_are_offline_and_find_what_was_prefetched(
     (home,) = [line for line in exported if line.startswith("export HF_HOME=")]
     assert shlex.split(home) == ["export", "HF_HOME=/scratch/it's here"]
     assert not any("SWEEPER_CACHE" in line for line in exported)
-    (wait,) = [line for line in exported if "CLUSTER_WAIT_TIMEOUT" in line]
-    assert int(wait.rpartition("=")[2]) > 30
 
 
 @pytest.mark.parametrize("name", ["slurm.sh", "slurm_node.sh"])
@@ -654,9 +784,10 @@ def test_a_dry_run_prints_all_and_writes_nothing(
 
 @pytest.mark.parametrize("target", ["slurm", "kuberay", "skypilot"])
 def test_without_the_tool_the_files_are_written_and_the_command_is_said(
-    launch: Command, target: Target, tmp_path: Path
+    launch: Command, target: Target, tmp_path: Path, sweep: Path
 ) -> None:
-    code, _, err = launch(HUB_SPEC, "--on", target, "--out", "here", *words_of(target))
+    spec = sweep if target == "slurm" else HUB_SPEC  # Slurm's nodes download nothing.
+    code, _, err = launch(spec, "--on", target, "--out", "here", *words_of(target))
     assert code == 2
     assert "nothing was submitted" in err
     assert str(tmp_path / "here" / "launch") in err
@@ -664,7 +795,7 @@ def test_without_the_tool_the_files_are_written_and_the_command_is_said(
 
 
 def test_a_tool_that_refuses_is_quoted(
-    launch: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    launch: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sweep: Path
 ) -> None:
     tools = tmp_path / "tools"
     tools.mkdir()
@@ -673,9 +804,40 @@ def test_a_tool_that_refuses_is_quoted(
     )
     (tools / "sbatch").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin")
-    code, _, err = launch(HUB_SPEC, "--on", "slurm")
+    code, _, err = launch(sweep, "--on", "slurm")
     assert code == 2
     assert "sbatch failed with code 1: invalid partition" in err
+
+
+@pytest.mark.usefixtures("offline_hub")
+def test_what_a_node_without_network_would_not_find_is_refused_before_anything_is_written(
+    launch: Command, tmp_path: Path
+) -> None:
+    code, _, err = launch(HUB_SPEC, "--on", "slurm", *words_of("slurm"))
+    assert code == 2
+    assert "is not in the cache" in err
+    assert "sweeper prefetch" in err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_what_plan_refuses_is_refused_before_anything_is_written(
+    launch: Command, sweep: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "rows.jsonl").write_text("{\n", encoding="utf-8")
+    code, _, err = launch(sweep, "--on", "slurm", "--set", "data.train.path=rows.jsonl")
+    assert code == 2
+    assert "rows.jsonl" in err
+    assert "submitted" not in err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.usefixtures("offline_hub")
+def test_what_cannot_be_checked_from_here_is_said(launch: Command) -> None:
+    """Another family than the published ones: its size is in its files, which are on the cluster."""
+    _, out, _ = launch(
+        HUB_SPEC, "--on", "kuberay", "--set", "model.path=someone/else", *words_of("kuberay")
+    )
+    assert "not checked before the job runs: " in out
 
 
 def test_an_unknown_target_is_named(launch: Command) -> None:
@@ -686,13 +848,13 @@ def test_an_unknown_target_is_named(launch: Command) -> None:
 
 def test_a_launch_leaves_a_run_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "records.jsonl").write_text(json.dumps({"a": 1}), encoding="utf-8")
-    write(rendered("slurm", tmp_path))
+    slurm = rendered("slurm", tmp_path)
+    write(slurm)
     write(rendered("ray", tmp_path))
     assert (tmp_path / "records.jsonl").read_text(encoding="utf-8") == '{"a": 1}'
     assert {path.name for path in (tmp_path / "launch").iterdir()} == {
-        "spec.yaml",
+        next(iter(slurm.files)).parent.name,
         "slurm.sh",
-        "slurm_node.sh",
         "ray.yaml",
         "working_dir",
     }

@@ -1,0 +1,111 @@
+"""The Slurm job of a run, seen and stopped from a machine that sees the run folder."""
+
+import os
+from pathlib import Path
+
+import pytest
+from support.command import Command, in_process
+from support.factories import make_sweep
+from support.locks import line_of
+from support.run_folders import write_run
+
+from sweeper.launch import last_job
+from sweeper.launch.slurm_jobs import note_job
+from sweeper.store.folder import RunFolder
+from sweeper.store.lock import DriverLock
+
+SQUEUE = """#!/bin/bash
+[ "${@: -1}" = 4242 ] && cat "$QUEUE"
+"""
+
+SCANCEL = """#!/bin/bash
+echo "$*" >>"$QUEUE.cancelled"
+"""
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    return in_process(monkeypatch, capsys)
+
+
+@pytest.fixture
+def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What `squeue` says of job 4242; `scancel` writes into the file beside it."""
+    tools, text = tmp_path / "tools", tmp_path / "queue"
+    tools.mkdir()
+    for name, script in (("squeue", SQUEUE), ("scancel", SCANCEL)):
+        (tools / name).write_text(script, encoding="utf-8")
+        (tools / name).chmod(0o755)
+    text.touch()
+    monkeypatch.setenv("QUEUE", str(text))
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    return text
+
+
+@pytest.fixture
+def waiting(tmp_path: Path, queue: Path) -> RunFolder:
+    """A run folder in which only a launch has been."""
+    folder = RunFolder(tmp_path / "waiting")
+    folder.launch.mkdir(parents=True)
+    note_job(folder.launch, "sbatch: a note of the site\nSubmitted batch job 4242 on cluster x")
+    queue.write_text("PENDING (Priority)\n", encoding="utf-8")
+    return folder
+
+
+def test_the_last_job_of_a_run_is_the_one_submitted_last(tmp_path: Path) -> None:
+    assert last_job(tmp_path) is None
+    note_job(tmp_path, "Submitted batch job 1")
+    note_job(tmp_path, "Submitted batch job 22")
+    note_job(tmp_path, "no job here")
+    found = last_job(tmp_path)
+    assert found is not None
+    assert (found.id, found.log) == ("22", tmp_path / "slurm-22.log")
+    (tmp_path / "slurm-job").write_text("1; rm -rf /", encoding="utf-8")
+    assert last_job(tmp_path) is None
+
+
+def test_a_waiting_job_has_a_status_and_is_cancelled(
+    command: Command, waiting: RunFolder, queue: Path
+) -> None:
+    answer = command("status", waiting.root)
+    assert answer.code == 0
+    assert "Slurm job 4242: PENDING (Priority)" in answer.out
+    answer = command("stop", waiting.root)
+    assert (answer.code, answer.out) == (
+        0,
+        "Slurm job 4242 is cancelled; `sweeper launch` continues the run\n",
+    )
+    assert Path(f"{queue}.cancelled").read_text(encoding="utf-8") == "4242\n"
+
+
+def test_a_job_that_has_left_the_queue_is_no_longer_shown(
+    command: Command, waiting: RunFolder, queue: Path
+) -> None:
+    queue.write_text("", encoding="utf-8")
+    for word in ("status", "stop"):
+        answer = command(word, waiting.root)
+        assert answer.code == 2
+        assert "is not a run folder" in answer.err
+    assert not Path(f"{queue}.cancelled").exists()
+
+
+def test_a_running_job_is_stopped_through_the_run_folder(
+    command: Command, tmp_path: Path, queue: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its driver is on another machine, which holds the lock here."""
+    records = make_sweep(seed=3)
+    folder = write_run(tmp_path / "run", records, readouts=len(records) + 2)
+    folder.launch.mkdir(exist_ok=True)
+    note_job(folder.launch, "Submitted batch job 4242")
+    monkeypatch.setattr("sweeper.cli.control.STOP_SECONDS", 0.0)
+    queue.write_text("RUNNING (None)\n", encoding="utf-8")
+    with DriverLock(folder):
+        folder.lock.write_bytes(line_of("node1", 1).line())
+        assert "runs on node1, not on this machine" in command("stop", folder.root).err
+        state = folder.launch / "job-4242"
+        state.mkdir()
+        answer = command("stop", folder.root)
+        assert answer.code == 0
+        assert "stopping process 4711; finished results are saved" in answer.out
+    assert (state / "stop").exists()
+    assert not Path(f"{queue}.cancelled").exists()
