@@ -110,7 +110,13 @@ HEAVY = {
         f"spec/{name}.py"
         for name in ("axes", "blocks", "load", "models", "reference", "references", "space")
     },
-    "ray": {"sweep/driver.py", "sweep/session.py", "sweep/trials.py", "launch/ray_jobs.py"},
+    "ray": {
+        "sweep/driver.py",
+        "sweep/session.py",
+        "sweep/trials.py",
+        "launch/ray_jobs.py",
+        "setup/nodes.py",
+    },
     "openai": {"judges/remote.py"},
     "requests": {"launch/ray_jobs.py"},
     "rich": {"runs/progress.py", "runs/terminal.py"}

@@ -30,7 +30,7 @@ COMMANDS: dict[str, Listed] = {
     "doctor": Listed(
         "machine",
         "Before a sweep",
-        "Check whether this machine can run a sweep; the exit code is 1 if it cannot.",
+        "Check whether this machine can run a sweep: exit code 1 if not, 2 if a node of a cluster differs.",
     ),
     "init": Listed(
         "machine",

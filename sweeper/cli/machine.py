@@ -20,10 +20,11 @@ from sweeper.runs.command_outputs import (
     FetchedModel,
     InitOutput,
     LeftoverModel,
+    NodeModel,
     PrefetchOutput,
 )
 from sweeper.runs.migrate import migrate as bring_up
-from sweeper.setup.doctor import examine
+from sweeper.setup.doctor import Check, Node, examine
 from sweeper.spec import load_spec
 from sweeper.store.folder import RUN_VERSION, RunFolder
 
@@ -35,17 +36,23 @@ COLUMNS = ("prompt", "completion", "system")
 def doctor(
     out: Annotated[Path, typer.Option(help="Where runs are to be written.")] = Path("runs"),
     address: Annotated[
-        str | None, typer.Option(help="A Ray cluster to connect to briefly; none is started.")
+        str | None, typer.Option(help="A Ray cluster, every node of which is checked, too.")
+    ] = None,
+    spec: Annotated[
+        str | None,
+        typer.Option(help="With --address: a sweep file whose model and data every node must see."),
     ] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Check whether this machine can run a sweep; the exit code is 1 if it cannot."""
+    """Check whether this machine can run a sweep: exit code 1 if not, 2 if a node of a cluster differs."""
     found = examine(out, address)
     problems = [check for check in found if check.state == "problem"]
+    nodes = _nodes(out, address, spec, found)
+    differ = [node for node in nodes if node.problems]
     if json_:
-        show.data(
-            DoctorOutput(ok=not problems, checks=tuple(map(CheckModel.model_validate, found)))
-        )
+        checks = tuple(map(CheckModel.model_validate, found))
+        listed = tuple(map(NodeModel.model_validate, nodes))
+        show.data(DoctorOutput(ok=not problems and not differ, checks=checks, nodes=listed))
     else:
         show.table("This machine", [(item.name, item.state, item.found) for item in found])
         for check in found:
@@ -57,8 +64,43 @@ def doctor(
         count = len(problems)
         verdict = "this machine can run a sweep"
         show.line(f"{count} problem{'' if count == 1 else 's'}" if problems else verdict)
-    if problems:
-        raise typer.Exit(1)
+        _show_nodes(nodes)
+    if problems or differ:
+        raise typer.Exit(2 if differ else 1)
+
+
+def _nodes(out: Path, address: str | None, spec: str | None, checks: list[Check]) -> list[Node]:
+    """Every node of the cluster, where the checks of this machine have found one."""
+    if address is None or checks[-1].state != "ok":
+        return []
+    from sweeper.setup.nodes import examine_nodes, inputs_of  # They need Ray.
+
+    return examine_nodes(address, out, {} if spec is None else inputs_of(load_spec(spec)))
+
+
+def _show_nodes(nodes: list[Node]) -> None:
+    if not nodes:
+        return
+    rows = [
+        (
+            node.name,
+            f"{node.cpus:g} CPU, {node.gpus:g} GPU",
+            *(f"{name} {version or 'missing'}" for name, version in node.packages.items()),
+            "differs" if node.problems else "ok",
+        )
+        for node in nodes
+    ]
+    show.table("Nodes of the cluster", rows)
+    for node in nodes:
+        for kind, texts in (("problem", node.problems), ("note", node.notes)):
+            for text in texts:
+                show.line(f"{kind}: {node.name}: {text}")
+    differ = sum(bool(node.problems) for node in nodes)
+    show.line(
+        f"nodes with problems: {differ} of {len(nodes)}"
+        if differ
+        else "no node differs from this machine"
+    )
 
 
 @app.command(rich_help_panel="Before a sweep")

@@ -32,7 +32,7 @@ def located(spec: SweepSpec, out: str, storage: str | None, *, carry: bool) -> L
     raw["compute"].pop("ray_address", None)
     inputs: dict[str, Path] = {}
     lost, missing = [], []
-    for where, block, key in _places(raw):
+    for where, block, key in path_places(raw):
         path = Path(block[key])
         there = storage is not None and path.is_absolute() and path.is_relative_to(storage)
         if there or not path.exists():
@@ -73,7 +73,7 @@ def _is_missing(path: str, storage: str | None) -> bool:
     return path.startswith(("./", "../", "~")) or path.lower().endswith(DATA_ENDINGS)
 
 
-def _places(raw: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
+def path_places(raw: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
     """Every key of a sweep that may hold a path: where, its block, its name there."""
     data, evaluation = raw["data"], raw["evaluation"]
     found = [

@@ -269,11 +269,26 @@ class CheckModel(Model):
     remedy: Text
 
 
+class NodeModel(Model):
+    """A node of a cluster; `problems` are differences that matter."""
+
+    name: Text
+    cpus: float
+    gpus: float
+    python: Text
+    packages: dict[Text, Text | None]
+    folder: Text
+    inputs: dict[Text, Text]
+    problems: tuple[Text, ...]
+    notes: tuple[Text, ...]
+
+
 class DoctorOutput(Output):
-    """`sweeper doctor`: whether this machine can run a sweep."""
+    """`sweeper doctor`: whether this machine, and every node of a cluster, can run a sweep."""
 
     ok: bool
     checks: tuple[CheckModel, ...]
+    nodes: tuple[NodeModel, ...] = ()
 
 
 class LeftoverModel(Model):

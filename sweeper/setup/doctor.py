@@ -33,6 +33,24 @@ class Check(NamedTuple):
     remedy: str = ""
 
 
+class Node(NamedTuple):
+    """A node of a cluster. What differs is a problem; notes are worth knowing.
+
+    `packages` are versions by name, None where one is not installed; `inputs` what is to be seen of the
+    sweep's model and data, as of `node_probe.fingerprint`; `folder` is where runs would be written.
+    """
+
+    name: str
+    cpus: float
+    gpus: float
+    python: str = ""
+    packages: Mapping[str, str | None] = {}
+    folder: str = ""
+    inputs: Mapping[str, str] = {}
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
 DISTRIBUTION = "sweeper-llm"
 
 BASE = "base"

@@ -20,6 +20,7 @@ from sweeper.cli.commands import all_commands
 from sweeper.runs.command_outputs import OUTPUTS, LsOutput, json_schemas
 from sweeper.runs.fields import JSON_VERSION
 from sweeper.runs.run import open_run
+from sweeper.setup.doctor import Node
 from sweeper.spec import dump_spec
 from sweeper.store.folder import RUN_VERSION, RunFolder
 
@@ -212,8 +213,11 @@ def test_prefetch(call: Call, tiny_spec_text: str, tmp_path: Path) -> None:
     check("prefetch", call("prefetch", path))
 
 
-def test_doctor(call: Call, tmp_path: Path) -> None:
-    check("doctor", call("doctor", "--out", tmp_path))
+def test_doctor(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = call("doctor", "--out", tmp_path)
+    node = Node("n (10.0.0.1)", 4, 0, "3.11.9", {"torch": None}, "/runs", {"model.path": "cached"})
+    monkeypatch.setattr("sweeper.cli.machine._nodes", lambda *given: [node])
+    check("doctor", alone, call("doctor", "--out", tmp_path))
 
 
 def test_measured_rates(call: Call, tmp_path: Path) -> None:
