@@ -113,7 +113,7 @@ def _views(
         ("responses", "Responses", []),
         ("details", "Details", [
             ("controls", "Controls"), *published, ("trial-outcomes", "Trial outcomes"),
-            ("lists", "Keyword lists"), ("provenance", "Provenance"),
+            ("lists", "Keyword lists"), ("words", "Words"), ("provenance", "Provenance"),
         ]),
     ]  # fmt: skip
     return [view for view in views if samples or view[0] != "responses"]

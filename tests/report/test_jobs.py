@@ -29,6 +29,14 @@ IN_VIEW = """node => {
   return width > 0 && top >= 0 && Math.min(bottom, top + 200) <= innerHeight;
 }"""
 
+SCROLLED = """node => {
+  const before = scrollY;
+  node.scrollIntoView({block: 'center', behavior: 'instant'});
+  if (node.getBoundingClientRect().top < 0) node.scrollIntoView({behavior: 'instant'});
+  return Math.ceil(Math.abs(scrollY - before) / innerHeight);
+}"""
+"""How many screens it took to bring an element into view."""
+
 STILL = """() => new Promise(done => {
   const look = before => setTimeout(() => scrollY === before ? done() : look(scrollY), 60);
   look(scrollY);
@@ -48,13 +56,8 @@ class Hand:
         for each in seen:
             each.wait_for()
             self.page.evaluate(STILL)
-            for _ in range(30):
-                if each.evaluate(IN_VIEW):
-                    break
-                below = each.evaluate("node => node.getBoundingClientRect().top > 0")
-                step = "innerHeight * 0.9" if below else "-innerHeight * 0.9"
-                self.page.evaluate(f"scrollBy({{top: {step}, behavior: 'instant'}})")
-                self.uses += 1
+            if not each.evaluate(IN_VIEW):
+                self.uses += each.evaluate(SCROLLED)
             assert each.evaluate(IN_VIEW)
 
     def click(self, found: "Locator") -> None:
@@ -115,6 +118,13 @@ def test_the_answer_is_in_view_and_its_files_are_near(
         assert found.value("navigator.clipboard.readText()") == text
 
 
+def test_a_word_is_explained_near_where_it_stands(opened: Open, page_of_sweep: str) -> None:
+    hand = Hand(opened(page_of_sweep, **DESK))
+    with hand.job("what an interval is", most=1):
+        hand.click(hand.page.locator(".rates a[href='#words']"))
+        hand.look(hand.page.locator("#words dt", has_text="interval"))
+
+
 def test_another_limit(opened: Open, sweep: ReportData, page_of_sweep: str) -> None:
     hand = Hand(opened(page_of_sweep, **DESK))
     said = hand.page.locator("#what-if-answer")
@@ -137,7 +147,7 @@ def test_what_one_setting_does_and_the_trade_off(opened: Open, page_of_sweep: st
             "document.getElementById('slice').layout?.xaxis.title.text.startsWith('batch_size')"
         )
         hand.look(page.locator("#slice"))
-    with hand.job("the trade-off, two configurations compared", most=7):
+    with hand.job("the trade-off, two configurations compared", most=3):
         hand.click(page.locator("#views a[href='#trade-off']"))
         page.wait_for_selector("#front[aria-busy=false]")
         box = page.locator("#front").bounding_box()
@@ -173,13 +183,13 @@ def test_the_responses_that_flipped(opened: Open, tmp_path: Path) -> None:
     data = report_data(run, records, SPEC, None)
     hand = Hand(opened(render(data, gather(run, records, SPEC, data)), **DESK))
     page = hand.page
-    with hand.job("what flipped to unsafe", most=2):
+    with hand.job("what flipped to unsafe", most=1):
         hand.click(page.locator("#views [data-view=responses]"))
         hand.look(page.locator(".sample").first)
     assert page.locator(".sample").first.get_by_text(PLANTED).count() == 0, (
         "harmful texts are folded"
     )
-    with hand.job("one prompt, every configuration, and a text of it", most=4):
+    with hand.job("one prompt, every configuration, and a text of it", most=3):
         hand.click(page.locator("#sample-matrix summary"))
         hand.click(page.locator("#sample-matrix td button.bad").first)
         hand.look(page.locator(".sample").first)
