@@ -1,5 +1,6 @@
 """Commands that plan, train and retrain."""
 
+import contextlib
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sweeper.cli import interrupts, plan_tables, show
+from sweeper.cli.beside import live_page
 from sweeper.cli.commands import app
 from sweeper.cli.options import JsonOption, RunArgument, SetOption, SpecArgument, open_run
 from sweeper.cli.outcome import outcome
@@ -104,6 +106,16 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan and its order; run nothing.")
     ] = False,
+    serve: Annotated[
+        bool,
+        typer.Option(
+            "--serve",
+            help="Also serve its live page, until the run ends; `sweeper serve` shows it again.",
+        ),
+    ] = False,
+    open_: Annotated[
+        bool, typer.Option("--open", help="Serve its live page and open it in the browser.")
+    ] = False,
 ) -> None:
     """Run a sweep on Ray, or continue it after any interruption with the same command."""
     loaded = count_epoch_rows(load_spec(spec, set_ or ()))
@@ -115,7 +127,8 @@ def run(
     folder = RunFolder(out or Path("runs") / loaded.name)
     builds = ", and building the miniature (a minute, once)" if _is_builtin(loaded) else ""
     show.line(f"checking model, data and {folder.root}{builds}")
-    with interrupts.resumable(folder), SweepProgress(loaded, show.err, show.out) as shown:
+    page = live_page(folder.root, open_) if serve or open_ else contextlib.nullcontext()
+    with interrupts.resumable(folder), page, SweepProgress(loaded, show.err, show.out) as shown:
         decision = run_to_end(
             loaded,
             folder.root,

@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import (
     HTMLResponse,
     JSONResponse,
+    PlainTextResponse,
     RedirectResponse,
     Response,
     StreamingResponse,
@@ -27,15 +28,18 @@ from sweeper.runs.frames import csv_text
 from sweeper.runs.listing import Listed, servable_runs
 from sweeper.runs.run import open_run
 from sweeper.serve.compare import compare
+from sweeper.serve.control import Control
 from sweeper.serve.files import FILES, chunks, find_generations, open_regular_file
 from sweeper.serve.guard import Guard
-from sweeper.serve.live import live_data
+from sweeper.serve.live import live_data, log_text
 from sweeper.serve.pages import (
     COMPARE_POLICY,
+    FRAMED_MESSAGE_POLICY,
+    LIVE_POLICY,
     STATIC,
     IndexRow,
-    Summary,
     compare_page,
+    framed_report,
     index_page,
     index_row,
     live_page,
@@ -44,7 +48,8 @@ from sweeper.serve.pages import (
     static_file,
     summary,
 )
-from sweeper.serve.state import DAMAGE, RunView, Stamp
+from sweeper.serve.state import DAMAGE, Pace, RunView
+from sweeper.store.folder import RunFolder
 
 Made = TypeVar("Made")
 
@@ -59,12 +64,21 @@ class Site:
     one at a time. Stopping the server waits for neither.
     """
 
-    def __init__(self, root: Path, with_generations: bool = False, redact: bool = False) -> None:
+    def __init__(
+        self,
+        root: Path,
+        with_generations: bool = False,
+        redact: bool = False,
+        token: str | None = None,
+    ) -> None:
         self._root = root.resolve()
+        self.token = token
+        self._control = Control()
+        self._pace = Pace()
         self._with_generations = with_generations and not redact
         self._redact = redact
         self._views: OrderedDict[Path, RunView] = OrderedDict()
-        self._summaries: dict[Path, tuple[Stamp, Summary]] = {}
+        self._rows: dict[Path, RunView] = {}
         self._lock = threading.Lock()
         self._looking = anyio.CapacityLimiter(1)
         self._rendering = anyio.CapacityLimiter(1)
@@ -77,8 +91,12 @@ class Site:
             Route("/static/{name}", self.static),
             Route("/compare", self.compare),
             Route(run, self.named),
-            Route(f"{run}/", self.report),
+            Route(f"{run}/", self.page),
+            Route(f"{run}/report", self.report),
             Route(f"{run}/live.json", self.live),
+            Route(f"{run}/logs/{{trial}}", self.log),
+            Route(f"{run}/stop", self.stop, methods=["POST"]),
+            Route(f"{run}/resume", self.resume, methods=["POST"]),
             Route(f"{run}/report.html", self.download),
             Route(f"{run}/records.csv", self.csv),
             Route(f"{run}/files/{{name}}", self.file),
@@ -99,7 +117,7 @@ class Site:
     def _view(self, listed: Listed) -> RunView:
         path = listed.folder.root
         with self._lock:
-            view = self._views.pop(path, None) or RunView(listed.folder, self._redact)
+            view = self._views.pop(path, None) or RunView(listed.folder, self._redact, self._pace)
             self._views[path] = view
             while len(self._views) > KEPT_VIEWS:
                 self._views.popitem(last=False)
@@ -119,15 +137,14 @@ class Site:
         """A row of the index, even for a damaged run."""
         if listed.problem:
             return IndexRow(listed.name, listed.problem)
-        view = RunView(listed.folder)
+        kept = self._rows.setdefault(listed.folder.root, RunView(listed.folder, pace=self._pace))
         try:
-            stamp, known = view.stamp(), self._summaries.get(listed.folder.root)
-            if known is None or known[0] != stamp:
-                known = (stamp, summary(self._view(listed).found()))
-                self._summaries[listed.folder.root] = known
-            now, found = time.time(), known[1]
-            state = view.state(found.records, found.planned, now)
-            return index_row(listed.name, found, state, now - view.changed_at())
+            known, now = kept.known(), time.time()
+            state = kept.state(len(known.records), known.planned, now)
+            left = kept.seconds_left(known.spec, now) if state == "running" else None
+            found = summary(kept.found_lately())
+            quiet = now - kept.changed_at()
+            return index_row(listed.name, found, len(known.records), state, left, quiet)
         except DAMAGE as error:
             return IndexRow(listed.name, _problem(error, self._root))
 
@@ -136,19 +153,28 @@ class Site:
         name = request.path_params["run"]
         return _absent(name) if self._find(name) is None else RedirectResponse(run_link(name), 302)
 
-    async def report(self, request: Request) -> Response:
-        """The report of a run, with the live panel."""
+    async def page(self, request: Request) -> Response:
+        """The live page of a run, around its report."""
         name = request.path_params["run"]
         listed = self._find(name)
         if listed is None:
             return _absent(name)
+        files = ["report.html", "records.csv", *(f"files/{item}" for item in FILES)]
+        html = live_page(name, files, self.token or "")
+        return HTMLResponse(html, headers={"Content-Security-Policy": LIVE_POLICY})
+
+    async def report(self, request: Request) -> Response:
+        """The report of a run, for its live page."""
+        name = request.path_params["run"]
+        listed = self._find(name)
+        if listed is None:
+            return _framed(_absent(name))
         try:
             page = await self._render(self._view(listed).page)
         except DAMAGE as error:
-            return self._damaged(name, error)
-        files = ["report.html", "records.csv", *(f"files/{item}" for item in FILES)]
-        html, policy = live_page(page, files)
-        return HTMLResponse(html, headers={"Content-Security-Policy": policy})
+            return _framed(self._damaged(name, error))
+        html, policy = framed_report(page)
+        return _framed(HTMLResponse(html, headers={"Content-Security-Policy": policy}))
 
     async def live(self, request: Request) -> Response:
         """The progress of a run, for its page."""
@@ -156,9 +182,38 @@ class Site:
         if listed is None:
             return JSONResponse({"problem": "this run no longer exists"}, 404)
         try:
-            return JSONResponse(await self._look(partial(live_data, self._view(listed))))
+            data = await self._look(partial(live_data, self._view(listed)))
+            return JSONResponse({**data, "note": self._control.note(listed.folder)})
         except DAMAGE as error:
             return JSONResponse({"problem": _problem(error, self._root)}, 503)
+
+    async def log(self, request: Request) -> Response:
+        """The last lines of a trial's log."""
+        trial, listed = request.path_params["trial"], self._find(request.path_params["run"])
+        if listed is None:
+            return _absent(trial)
+        try:
+            text = await self._look(partial(log_text, self._view(listed), trial))
+        except DAMAGE as error:
+            return self._damaged(trial, error)
+        return _absent(trial) if text is None else PlainTextResponse(text)
+
+    async def stop(self, request: Request) -> Response:
+        """Stop a run; see `Control.stop`."""
+        return await self._controlled(request, self._control.stop)
+
+    async def resume(self, request: Request) -> Response:
+        """Resume a run; see `Control.resume`."""
+        return await self._controlled(request, self._control.resume)
+
+    async def _controlled(self, request: Request, act: Callable[[RunFolder], str]) -> Response:
+        listed = self._find(request.path_params["run"])
+        if listed is None:
+            return JSONResponse({"problem": "this run no longer exists"}, 404)
+        try:
+            return JSONResponse({"said": await self._look(partial(act, listed.folder.open()))}, 202)
+        except DAMAGE as error:
+            return JSONResponse({"problem": _problem(error, self._root)}, 409)
 
     async def download(self, request: Request) -> Response:
         """The report as written by `sweeper report`."""
@@ -242,13 +297,20 @@ def make_app(site: Site, names: Iterable[str] = (), any_address: bool = False) -
     """The guarded application; see `Guard`."""
     inner = Starlette(routes=site.routes())
     inner.router.redirect_slashes = False  # Its own routes would bypass the lookup of runs.
-    return Guard(inner, names, any_address)
+    return Guard(inner, names, any_address, site.token)
 
 
 def _problem(error: BaseException, root: Path) -> str:
     """The error message without the path of the folder."""
     text = (str(error) or type(error).__name__).replace(f"{root.parent}/", "")
     return text if len(text) < 1000 else f"{text[:1000]} ..."
+
+
+def _framed(response: Response) -> Response:
+    """Let a page of this server hold the response in a frame."""
+    response.headers["X-Frame-Options"] = "SAMEORIGIN"
+    response.headers.setdefault("Content-Security-Policy", FRAMED_MESSAGE_POLICY)
+    return response
 
 
 def _absent(name: str) -> Response:

@@ -1,6 +1,8 @@
 """Checks of every request, and security headers of every response."""
 
+import ipaddress
 import re
+import secrets
 from collections.abc import Iterable
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -27,15 +29,29 @@ HEADERS = {
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]@/?#]+)(:[0-9]{1,5})?")
 
 
+CONTROL = re.compile(r"/runs/[^/]+/(stop|resume)")
+"""The paths that change something."""
+
+
 class Guard:
     """Allows GET and HEAD with this server's name as the host; adds headers to every response.
+
+    With a token, which stands in the server's own pages, POST to a path of CONTROL is allowed to this
+    machine, if it carries the token and comes from such a page.
 
     A foreign page whose name resolves to this address (DNS rebinding) sends its own name as the host, and
     is rejected.
     """
 
-    def __init__(self, app: ASGIApp, names: Iterable[str] = (), any_address: bool = False) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        names: Iterable[str] = (),
+        any_address: bool = False,
+        token: str | None = None,
+    ) -> None:
         self._app = app
+        self._token = token
         self._names = OWN_NAMES | {name.lower() for name in names}
         self._any_address = any_address
 
@@ -58,11 +74,26 @@ class Guard:
             return PlainTextResponse(
                 "This server answers only to the name or address it was started with.\n", 421
             )
+        if scope["method"] == "POST" and self._token and CONTROL.fullmatch(scope["path"]):
+            return self._control_refusal(scope, hosts[0])
         if scope["method"] not in ("GET", "HEAD"):
             return PlainTextResponse(
                 "Only GET and HEAD.\n", 405, headers={"Allow": "GET, HEAD", "Connection": "close"}
             )
         return None
+
+    def _control_refusal(self, scope: Scope, host: str) -> Response | None:
+        headers, client = Headers(scope=scope), scope.get("client")
+        own = headers.getlist("origin") == [f"http://{host}"]
+        tokens = headers.getlist("x-sweeper-token")
+        known = len(tokens) == 1 and secrets.compare_digest(
+            tokens[0].encode("utf-8", "replace"), (self._token or "").encode()
+        )
+        near = client is not None and ipaddress.ip_address(client[0]).is_loopback
+        if own and known and near:
+            return None
+        text = "Only a page of this server may do that: open the run in it and use its buttons.\n"
+        return PlainTextResponse(text, 403, headers={"Connection": "close"})
 
     def _knows(self, host: str, scope: Scope) -> bool:
         found = _HOST.fullmatch(host)

@@ -5,6 +5,8 @@
     if (!document.hidden) {
       try {
         const answer = await fetch(location.pathname, { cache: "no-store" });
+        // The folder has become a run.
+        if (answer.redirected) return location.replace(answer.url);
         const page = new DOMParser().parseFromString(await answer.text(), "text/html");
         const fresh = page.getElementById("runs");
         const old = document.getElementById("runs");
@@ -13,7 +15,7 @@
         document.title = "sweeper: no answer";
       }
     }
-    setTimeout(renew, 5000);
+    return setTimeout(renew, 5000);
   };
   setTimeout(renew, 5000);
 })();

@@ -1,4 +1,4 @@
-"""The progress of a run, which an open page requests every few seconds."""
+"""The progress of a run, which an open page requests every few seconds. Nothing is analysed for it."""
 
 import time
 from collections import Counter
@@ -6,12 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from sweeper.analysis import reason_text
-from sweeper.serve.state import QUIET_SECONDS, RunSnapshot, RunView
+from sweeper.estimate import duration_text
+from sweeper.report.local_paths import without_folders
+from sweeper.runs.cost_so_far import cost_so_far
+from sweeper.serve.state import LOG_LINES, QUIET_SECONDS, Known, RunView
+from sweeper.store.folder import RunFolder
 from sweeper.store.progress import TrajectoryProgress
-from sweeper.store.records import TrialRecord
+from sweeper.store.records import TrialRecord, read_records
+from sweeper.store.trial_log import last_lines
 from sweeper.task import configuration_name
 
-MAX_TRAJECTORIES = 24
+MAX_WORKERS = 24
 MAX_LATEST = 8
 MAX_REASONS = 5
 CURVE_POINTS = 60
@@ -29,6 +34,8 @@ STAGE_NAMES = {
 def live_data(view: RunView, now: float | None = None) -> dict[str, Any]:
     """The state of a run as JSON-able values; NaN never occurs.
 
+    It says nothing of the recommendation: the report beside it does.
+
     Args:
         view: The run.
         now: Seconds since 1970.
@@ -37,35 +44,51 @@ def live_data(view: RunView, now: float | None = None) -> dict[str, Any]:
         One of `state.DAMAGE`: the folder vanished or is damaged.
     """
     now = time.time() if now is None else now
-    found = view.found_lately()
-    state = view.state(len(found.records), found.planned, now)
+    known = view.known()
+    state = view.state(len(known.records), known.planned, now)
     running = [item for item in view.progress() if item.running]
-    if state == "finished":  # A killed process could not record that it ended.
+    if state != "running":  # A killed process could not record that it ended.
         running = [item for item in running if now - item.written_at < QUIET_SECONDS]
     running.sort(key=lambda item: -item.written_at)
-    chosen = found.recommendation.chosen
-    return {
-        "name": found.spec.name,
+    left = view.seconds_left(known.spec, now) if state == "running" else None
+    version, shown = view.shown()
+    data = {
+        "name": known.spec.name,
         "state": state,
-        "records": len(found.records),
-        "planned": found.planned,
-        "statuses": dict(found.statuses),
-        "front": len(found.front.members),
-        "recommended": None if chosen is None else chosen.config_id,
-        "trajectories": [_trajectory(item, now) for item in running[:MAX_TRAJECTORIES]],
-        "more_trajectories": max(0, len(running) - MAX_TRAJECTORIES),
-        "latest": _latest(found),
-        "failures": _failures(found.records),
+        "records": len(known.records),
+        "planned": known.planned,
+        "statuses": dict(known.statuses),
+        "decision": _decision(view.stage),
+        "left": None if left is None else f"about {duration_text(left)} left",
+        "cost": cost_so_far(known.records, known.estimate, known.spec).text,
+        "report": {"version": version, "records": shown},
+        "workers": [_worker(view, item, now) for item in running[:MAX_WORKERS]],
+        "more_workers": max(0, len(running) - MAX_WORKERS),
+        "latest": _latest(known),
+        "failures": _failures(known.records, view.path_names()),
+    }
+    return without_folders(data) if view.redact else data
+
+
+def _decision(stage: RunFolder) -> dict[str, int] | None:
+    """Records done and planned of the decision, once that has begun."""
+    if not stage.info.exists():
+        return None
+    return {
+        "records": len(read_records(stage.records).records),
+        "planned": stage.planned_records(),
     }
 
 
-def _trajectory(item: TrajectoryProgress, now: float) -> dict[str, Any]:
+def _worker(view: RunView, item: TrajectoryProgress, now: float) -> dict[str, Any]:
     age = max(0.0, now - item.written_at)
     return {
         "trajectory_id": item.trajectory_id,
+        "name": view.path_names().get(item.trajectory_id, item.trajectory_id),
         "stage": STAGE_NAMES.get(item.stage, item.stage),
         "step": item.step,
         "steps": item.steps,
+        "tokens_per_second": view.tokens_per_second(item.trajectory_id),
         "loss": item.losses[-1] if item.losses else None,
         "curve": thinned(item.losses),
         "age_seconds": round(age, 1),
@@ -80,31 +103,56 @@ def thinned(losses: Sequence[float], points: int = CURVE_POINTS) -> list[float]:
     return [losses[i * (len(losses) - 1) // (points - 1)] for i in range(points)]
 
 
-def _latest(found: RunSnapshot) -> list[dict[str, Any]]:
+def _latest(known: Known) -> list[dict[str, Any]]:
     """The last records, newest first."""
-    objectives = [item.metric for item in found.spec.objectives]
+    objectives = [item.metric for item in known.spec.objectives]
+    newest = known.records[: -MAX_LATEST - 1 : -1]
+    names = _differing(newest)
     return [
         {
             "config_id": record.config_id,
             "seed": record.seed,
             "role": record.role,
             "status": record.status,
-            "values": configuration_name(record.config, found.names)[:MAX_TEXT],
+            "values": configuration_name(record.config, names)[:MAX_TEXT],
             "metrics": {
                 name: record.metrics[name].value
                 for name in objectives
                 if record.status == "complete" and name in record.metrics
             },
         }
-        for record in found.records[: -MAX_LATEST - 1 : -1]
+        for record in newest
     ]
 
 
-def _failures(records: Sequence[TrialRecord]) -> list[dict[str, Any]]:
-    """Why records failed, most frequent first."""
-    reasons = Counter(
-        reason_text(record)[:MAX_TEXT] for record in records if record.status == "failed"
-    )
+def _differing(records: Sequence[TrialRecord]) -> list[str]:
+    """The hyperparameters that are not the same in all of these."""
+    names = dict.fromkeys(name for record in records for name in record.config)
+    values = {name: {repr(record.config.get(name)) for record in records} for name in names}
+    return [name for name, found in values.items() if len(found) > 1]
+
+
+def _failures(records: Sequence[TrialRecord], names: Any) -> list[dict[str, Any]]:
+    """Why records failed, most frequent first, with the path of the newest one and its name."""
+    newest = {reason_text(r)[:MAX_TEXT]: r.trajectory_id for r in records if r.status == "failed"}
+    reasons = Counter(reason_text(r)[:MAX_TEXT] for r in records if r.status == "failed")
     return [
-        {"reason": reason, "count": count} for reason, count in reasons.most_common(MAX_REASONS)
+        {
+            "reason": reason,
+            "count": count,
+            "trial": newest[reason],
+            "name": names.get(newest[reason], newest[reason]),
+        }
+        for reason, count in reasons.most_common(MAX_REASONS)
     ]
+
+
+def log_text(view: RunView, trial: str) -> str | None:
+    """The last lines of a trial's log as `sweeper logs` prints them; None where there is none."""
+    for folder in (view.stage, view.folder):
+        if trial in folder.trials_with_logs():
+            lines = [str(line) for line in last_lines(folder.trial(trial), LOG_LINES)]
+            return "".join(
+                f"{line}\n" for line in (without_folders(lines) if view.redact else lines)
+            )
+    return None

@@ -9,7 +9,9 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from sweeper.estimate import duration_text
 from sweeper.report.figures import figure_html, fronts_figure
+from sweeper.report.measures import measure
 from sweeper.serve.compare import RunComparison
 from sweeper.serve.state import Page, RunSnapshot
 from sweeper.task import configuration_name
@@ -23,6 +25,7 @@ _ENVIRONMENT = Environment(
 
 STATIC = {
     "serve.css": "text/css",
+    "frames.js": "text/javascript",
     "live.js": "text/javascript",
     "index.js": "text/javascript",
 }
@@ -30,13 +33,26 @@ STATIC = {
 
 _META_POLICY = re.compile(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">\n?')
 
-LIVE_POLICY = {
-    "connect-src": "'self'",
+FRAMED_POLICY = {
     "form-action": "'none'",
-    "frame-ancestors": "'none'",
+    "frame-ancestors": "'self'",
     "base-uri": "'none'",
 }
-"""Additional directives of the policy of a live report."""
+"""Additional directives of the policy of a report inside its live page."""
+
+FRAMED_MESSAGE_POLICY = (
+    "default-src 'none'; style-src 'self'; img-src data:; frame-ancestors 'self'"
+)
+"""Of a message in the place of such a report."""
+
+LIVE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "frame-src 'self'; form-action 'none'; frame-ancestors 'none'; base-uri 'none'"
+)
+
+
+STATES = {"running": "running", "finished": "complete", "unfinished": "stopped"}
+"""The states of `state_of` in the words of the pages."""
 
 
 class IndexRow(NamedTuple):
@@ -48,8 +64,10 @@ class IndexRow(NamedTuple):
     state: str = ""
     share: str = "0"
     records: str = ""
-    front: str = ""
+    left: str = ""
     recommended: str = ""
+    config_id: str = ""
+    unsafe: str = ""
     changed: str = ""
 
 
@@ -68,34 +86,51 @@ class Summary(NamedTuple):
 
     records: int
     planned: int | None
-    front: int
+    config_id: str
     recommended: str
+    unsafe: str
 
 
 def summary(found: RunSnapshot) -> Summary:
     """The part of a snapshot that the index shows."""
     chosen = found.recommendation.chosen
+    unsafe = None if chosen is None else measure(chosen, "unsafe_rate")
     return Summary(
         records=len(found.records),
         planned=found.planned,
-        front=len(found.front.members),
+        config_id="" if chosen is None else chosen.config_id,
         recommended="none"
         if chosen is None
-        else f"{chosen.config_id}: {configuration_name(chosen.config, found.names)}",
+        else configuration_name(chosen.config, found.names) or chosen.config_id,
+        unsafe="" if unsafe is None else f"{unsafe.text} ({unsafe.counts})",
     )
 
 
-def index_row(name: str, found: Summary, state: str, quiet_seconds: float) -> IndexRow:
-    """The row of a run whose last activity was `quiet_seconds` ago."""
-    done, planned = found.records, found.planned
+def index_row(
+    name: str, found: Summary, records: int, state: str, left: float | None, quiet_seconds: float
+) -> IndexRow:
+    """The row of a run.
+
+    Args:
+        name: Of its folder.
+        found: Its last analysis.
+        records: Those there are now.
+        state: See `state_of`.
+        left: Seconds that it still takes; None while that is not known, and where it does not run.
+        quiet_seconds: Since its last activity.
+    """
+    planned = found.planned
+    part = "" if state == "finished" or not found.config_id else " (so far)"
     return IndexRow(
         name=name,
         link=run_link(name),
-        state=state,
-        share=f"{min(1.0, done / planned):.3f}" if planned else "0",
-        records=f"{done} of {planned}" if planned and done <= planned else str(done),
-        front=str(found.front),
-        recommended=found.recommended,
+        state=STATES.get(state, state),
+        share=f"{min(1.0, records / planned):.3f}" if planned else "0",
+        records=f"{records} of {planned}" if planned and records <= planned else str(records),
+        left="" if left is None else f"about {duration_text(left)}",
+        recommended=f"{found.recommended}{part}",
+        config_id=found.config_id,
+        unsafe=found.unsafe,
         changed=ago(quiet_seconds),
     )
 
@@ -121,24 +156,29 @@ def message_page(title: str, text: str) -> str:
     return _ENVIRONMENT.get_template("message.html").render(title=title, text=text)
 
 
-def live_page(page: Page, files: Iterable[str]) -> tuple[str, str]:
-    """A report with the live panel in its head, and the content security policy to send with it.
+def live_page(name: str, files: Iterable[str], token: str) -> str:
+    """The page around a report: progress, workers, failures and controls.
 
-    The page's own policy moves to the response header, because a page can only be restricted further; only
-    requests to the same server are added.
+    Args:
+        name: Of the run.
+        files: What it offers, as addresses below that of the run.
+        token: Without it, there are no controls; see `Guard`.
     """
-    panel = _ENVIRONMENT.get_template("live.html").render(records=page.records, files=tuple(files))
+    made = _ENVIRONMENT.get_template("live.html")
+    return made.render(name=name, files=tuple(files), token=token, states=STATES)
+
+
+def framed_report(page: Page) -> tuple[str, str]:
+    """A report to be shown inside its live page, and the content security policy to send with it.
+
+    The page's own policy moves to the response header, because a page can only be restricted further. Its
+    state has a name in the page, by which the live page knows a newer one.
+    """
     found = _META_POLICY.search(page.html)
-    policy = _directives(found[1] if found else "default-src 'none'")
-    for name, value in LIVE_POLICY.items():
-        policy[name] = value
-    for name in ("script-src", "style-src"):
-        policy[name] = f"{policy.get(name, '')} 'self'".strip()
+    policy = _directives(found[1] if found else "default-src 'none'") | FRAMED_POLICY
     html = _META_POLICY.sub("", page.html, count=1)
-    style = '<link rel="stylesheet" href="/static/serve.css">\n</head>'
-    html = html.replace("</head>", style, 1)
-    script = '<script src="/static/live.js"></script>\n</header>'
-    html = html.replace("</header>", panel + script, 1)
+    mark = f'<meta name="report-version" content="{page.version}" data-records="{page.records}">'
+    html = html.replace("</head>", f"{mark}\n</head>", 1)
     return html, "; ".join(f"{name} {value}" for name, value in policy.items())
 
 

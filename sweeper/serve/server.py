@@ -4,6 +4,7 @@ import errno
 import ipaddress
 import logging
 import os
+import secrets
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +39,8 @@ def serve(
 ) -> None:
     """Serve the run at `root`, or the runs below it, until SIGINT or SIGTERM.
 
+    Pages of an address of this machine alone can stop and resume runs.
+
     Args:
         root: A run folder or a folder of them; it may be empty still.
         host: The address or name to bind to.
@@ -60,7 +63,8 @@ def serve(
         names = {_bracketed(host), _bracketed(str(address))}
         if address.is_unspecified:
             names |= {socket.gethostname(), socket.getfqdn()}
-        app = make_app(Site(root, with_generations, redact), names, address.is_unspecified)
+        token = secrets.token_urlsafe(32) if address.is_loopback else None
+        app = make_app(Site(root, with_generations, redact, token), names, address.is_unspecified)
         server = make_server(app)
         # A request that is cancelled by the shutdown is not an error.
         logging.getLogger("uvicorn.error").addFilter(lambda record: not server.should_exit)

@@ -170,6 +170,7 @@ class RunFolder:
         self.confirm = root / "confirm"
         self.launch = root / "launch"
         self.lock = root / ".lock"
+        self.resume_log = root / "resume.log"
 
     def trial(self, trajectory_id: str) -> TrialStorage:
         """The part of the folder that one trial writes to."""

@@ -17,6 +17,7 @@ dropped, and a reader skips lines that it cannot parse. The fields of each event
 import json
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -98,6 +99,21 @@ class LogReader:
         for raw in whole.split(b"\n"):
             if (line := _parsed(raw, self._trial)) is not None:
                 yield line
+
+
+def last_lines(storage: TrialStorage, count: int, most_bytes: int = 1 << 16) -> list[LogLine]:
+    """The last lines of a trial's log, at most `count` and from its last `most_bytes`; oldest first."""
+    try:
+        with open_regular_file(storage.log) as file:
+            size = os.fstat(file.fileno()).st_size
+            file.seek(max(0, size - most_bytes))
+            raw = file.read(most_bytes).split(b"\n")
+    except OSError:
+        return []
+    trial = storage.trajectory.name
+    # The first line may be cut, the last one is not whole yet; neither is JSON then.
+    found = [line for text in raw if (line := _parsed(text, trial)) is not None]
+    return found[-count:]
 
 
 def _parsed(raw: bytes, trial: str) -> LogLine | None:

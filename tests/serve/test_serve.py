@@ -17,18 +17,19 @@ from pathlib import Path
 import pytest
 from support.factories import make_record, make_spec, make_sweep
 from support.run_folders import append
-from support.served import HOSTILE, Served, add_run
+from support.served import HOSTILE, Answer, Served, add_run
 
-from sweeper.analysis import find_front
 from sweeper.errors import SweeperError
+from sweeper.planning import make_plan
 from sweeper.serve import state
 from sweeper.serve.compare import compare, spec_differences
 from sweeper.serve.files import open_regular_file
-from sweeper.serve.live import live_data, thinned
-from sweeper.serve.state import RunView
+from sweeper.serve.live import live_data, log_text, thinned
+from sweeper.serve.state import Pace, RunView
 from sweeper.store.lock import DriverLock
 from sweeper.store.progress import TrajectoryProgress
 from sweeper.store.records import GrowingRecords, TrialRecord, read_records
+from sweeper.store.trial_log import TrialLog
 
 SWEEP = make_sweep()
 SECRET = "not for anybody"
@@ -42,8 +43,10 @@ def serve() -> Iterator[Serve]:
     """Starts servers that end with the test."""
     started: list[Served] = []
 
-    def start(root: Path, with_generations: bool = False, redact: bool = False) -> Served:
-        started.append(Served(root, with_generations, redact))
+    def start(
+        root: Path, with_generations: bool = False, redact: bool = False, token: str = ""
+    ) -> Served:
+        started.append(Served(root, with_generations, redact, token))
         return started[-1]
 
     yield start
@@ -87,35 +90,57 @@ def test_the_index_lists_every_run_with_state_front_and_recommendation(shared: S
     page = shared.ask("/").text
     rows = {row[0]: row for row in cells(page)}
     assert set(rows) == {"run", "done", "going on"}
-    assert rows["done"][1:4] == ["finished", "139 of 139", "4"]
-    assert rows["done"][4].startswith("d02da7402c: lr ")
+    assert rows["done"][1:4] == ["complete", "139 of 139", ""]
+    assert rows["done"][4].startswith("lr ") and "so far" not in rows["done"][4]
+    assert 'title="d02da7402c"' in page and rows["done"][5] == "0.8 % (2/256)"
     assert rows["going on"][1:3] == ["running", "60 of 139"]
+    assert rows["going on"][4].endswith(" (so far)")
     assert 'href="/runs/going%20on/"' in page and "notes" not in page and SECRET not in page
 
 
-def test_a_report_is_the_report_with_a_panel_and_may_ask_its_own_server_only(
+def test_a_live_page_holds_the_report_in_a_frame_and_may_ask_its_own_server_only(
     shared: Served,
 ) -> None:
-    answer = shared.ask("/runs/going%20on/")
-    assert answer.status == 200
-    assert '<section id="live" data-records="60"' in answer.text
-    assert answer.text.count('src="/static/live.js"') == 1
-    assert answer.text.index('id="live"') < answer.text.index("</header>") < len(answer.text)
-    assert "http-equiv" not in answer.text
-    policy = dict(
-        part.strip().split(" ", 1) for part in answer.headers["content-security-policy"].split(";")
-    )
-    assert policy["default-src"] == "'none'" and policy["connect-src"] == "'self'"
+    shell = shared.ask("/runs/going%20on/")
+    assert shell.status == 200 and shell.text.count('src="/static/live.js"') == 1
+    policy = policy_of(shell)
+    assert policy["default-src"] == "'none'" and policy["frame-src"] == "'self'"
+    assert policy["script-src"] == policy["connect-src"] == "'self'"
     assert policy["frame-ancestors"] == policy["base-uri"] == policy["form-action"] == "'none'"
+    assert shell.headers["x-frame-options"] == "DENY"
+    answer = shared.ask("/runs/going%20on/report")
+    assert '<meta name="report-version"' in answer.text and 'data-records="60"' in answer.text
+    assert "http-equiv" not in answer.text
+    policy = policy_of(answer)
+    assert policy["default-src"] == "'none'" and "connect-src" not in policy
+    assert policy["frame-ancestors"] == "'self'"
+    assert policy["base-uri"] == policy["form-action"] == "'none'"
+    assert answer.headers["x-frame-options"] == "SAMEORIGIN"
     download = shared.ask("/runs/going%20on/report.html")
-    assert "http-equiv" in download.text and 'id="live"' not in download.text
+    assert "http-equiv" in download.text and "report-version" not in download.text
     assert download.headers["content-disposition"].startswith("attachment")
+
+
+def policy_of(answer: Answer) -> dict[str, str]:
+    """The directives of the content security policy of an answer."""
+    parts = answer.headers["content-security-policy"].split(";")
+    return dict(part.strip().split(" ", 1) for part in parts)
+
+
+def test_one_page_gives_one_answer_and_says_so_far(shared: Served) -> None:
+    report = shared.ask("/runs/going%20on/report").text
+    assert '<p class="so-far">so far: 60 of 139 records</p>' in report
+    data = shared.live("going%20on")
+    assert not {"recommended", "front"} & set(data)
+    assert "recommend" not in shared.ask("/runs/going%20on/").text
+    assert "so far: " not in shared.ask("/runs/done/report").text
 
 
 def test_every_answer_carries_the_security_headers(shared: Served) -> None:
     for target, status in (
         ("/", 200),
         ("/runs/done/", 200),
+        ("/runs/done/report", 200),
         ("/runs/done/live.json", 200),
         ("/runs/done/files/records.jsonl", 200),
         ("/compare?a=done&b=going%20on", 200),
@@ -130,7 +155,8 @@ def test_every_answer_carries_the_security_headers(shared: Served) -> None:
         assert answer.headers["cross-origin-resource-policy"] == "same-origin"
         assert answer.headers["cache-control"] == "no-store"
         policy = answer.headers["content-security-policy"]
-        assert "frame-ancestors 'none'" in policy and "default-src 'none'" in policy
+        by = "'self'" if target.endswith("/report") else "'none'"
+        assert f"frame-ancestors {by}" in policy and "default-src 'none'" in policy
         assert (
             "access-control-allow-origin" not in answer.headers and "server" not in answer.headers
         )
@@ -183,8 +209,47 @@ def test_only_get_and_head_are_answered(shared: Served, method: str) -> None:
     assert "model" not in answer.text
 
 
+def test_only_a_page_of_this_server_may_stop_and_resume(tmp_path: Path, serve: Serve) -> None:
+    add_run(tmp_path, "run", SWEEP[:5])
+    server = serve(tmp_path, token="right")
+    page = server.ask("/runs/run/").text
+    assert 'data-token="right"' in page and 'id="live-stop"' in page
+    own = f"http://127.0.0.1:{server.port}"
+    host = own.removeprefix("http://")
+    for action, says in (("stop", "no sweep is running"), ("resume", "")):
+        target = f"/runs/run/{action}"
+        for headers in (
+            {},
+            {"Origin": own},
+            {"X_Sweeper_Token": "right"},
+            {"Origin": own, "X_Sweeper_Token": "wrong"},
+            {"Origin": own, "X_Sweeper_Token": ""},
+            {"Origin": "http://evil.example", "X_Sweeper_Token": "right"},
+            {"Origin": "null", "X_Sweeper_Token": "right"},
+            {"Origin": f"https://{host}", "X_Sweeper_Token": "right"},
+            {"Origin": "http://127.0.0.1:1", "X_Sweeper_Token": "right"},
+        ):
+            answer = server.ask(target, "POST", host, **headers)
+            assert answer.status == 403 and "use its buttons" in answer.text, headers
+        given = {"Origin": "http://evil.example", "X_Sweeper_Token": "right"}
+        assert server.ask(target, "POST", "evil.example", **given).status == 421
+        assert server.ask(target).status == 405
+        if says:
+            right = server.ask(target, "POST", host, Origin=own, X_Sweeper_Token="right")
+            assert right.status == 409 and says in json.loads(right.text)["problem"]
+            assert str(tmp_path) not in right.text
+    for target in ("/runs/run/live.json", "/runs/run/", "/", "/runs/run/stop/"):
+        answer = server.ask(target, "POST", host, Origin=own, X_Sweeper_Token="right")
+        assert answer.status == 405, target
+    without = serve(tmp_path)
+    assert 'id="live-stop"' not in without.ask("/runs/run/").text
+    host = f"127.0.0.1:{without.port}"
+    given = {"Origin": f"http://{host}", "X_Sweeper_Token": ""}
+    assert without.ask("/runs/run/stop", "POST", host, **given).status == 405
+
+
 def test_head_has_the_headers_of_get_and_no_body(shared: Served) -> None:
-    answer = shared.ask("/runs/done/", "HEAD")
+    answer = shared.ask("/runs/done/report", "HEAD")
     assert answer.status == 200 and answer.text == ""
     assert int(answer.headers["content-length"]) > 10_000
 
@@ -256,8 +321,8 @@ def test_redacted_is_redacted_everywhere(tmp_path: Path, serve: Serve) -> None:
     name = f"{record.config_id}-{record.seed}.jsonl"
     (folder.generations / name).write_text(json.dumps(line) + "\n")
     openly, redacted = serve(tmp_path), serve(tmp_path, with_generations=True, redact=True)
-    assert told in openly.ask("/runs/run/").text
-    for target in ("/runs/run/", "/runs/run/report.html", f"/runs/run/generations/{name}"):
+    assert told in openly.ask("/runs/run/report").text
+    for target in ("/runs/run/report", "/runs/run/report.html", f"/runs/run/generations/{name}"):
         assert told not in redacted.ask(target).text
     assert redacted.ask(f"/runs/run/generations/{name}").status == 404
 
@@ -282,6 +347,8 @@ def test_links_out_of_the_folder_are_named_and_not_followed(tmp_path: Path, serv
     assert rows["outside"][2] == f"outside {leads}"
     for target in (
         "/runs/records/",
+        "/runs/records/report",
+        "/runs/records/logs/abc",
         "/runs/records/files/records.jsonl",
         "/runs/records/live.json",
         "/runs/responses/generations/a-0.jsonl",
@@ -319,7 +386,8 @@ def test_hostile_names_and_records_stay_text(tmp_path: Path, serve: Serve) -> No
     assert "<img" not in index and "&lt;img src=x" in index
     assert "<script>alert" not in index and "&lt;script&gt;alert" in index
     name = "%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E"
-    page = server.ask(f"/runs/{name}/").text
+    page = server.ask(f"/runs/{name}/report").text
+    assert "<img" not in server.ask(f"/runs/{name}/").text
     assert page.count("<script>alert") == 0 and "<img" not in page
     live = server.ask(f"/runs/{name}/live.json")
     assert live.headers["content-type"].startswith("application/json")
@@ -348,11 +416,13 @@ def test_live_says_how_far_a_run_is(tmp_path: Path) -> None:
     json.dumps(data, allow_nan=False)
     assert (data["state"], data["records"], data["planned"]) == ("running", 13, 139)
     assert data["statuses"] == {"complete": 12, "failed": 1}
-    at = {item["trajectory_id"]: item for item in data["trajectories"]}
+    at = {item["trajectory_id"]: item for item in data["workers"]}
     assert list(at) == ["bbb", "aaa", "ddd"]
     assert (at["aaa"]["stage"], at["aaa"]["step"], at["aaa"]["steps"]) == ("training", 200, 320)
     assert at["aaa"]["loss"] == pytest.approx(1.01) and at["aaa"]["age_seconds"] == 5
     assert len(at["aaa"]["curve"]) == 60 and at["aaa"]["curve"][0] == 3
+    assert at["aaa"]["name"] == "aaa" and at["aaa"]["tokens_per_second"] is None
+    assert data["left"] is None and data["cost"] == "1.7 min of worker time"
     assert at["bbb"]["loss"] is None and at["bbb"]["stage"] == "loading"
     assert at["ddd"]["quiet"] and not at["aaa"]["quiet"]
     newest = data["latest"][0]
@@ -364,25 +434,72 @@ def test_live_says_how_far_a_run_is(tmp_path: Path) -> None:
         assert live_data(RunView(folder), now + 500)["state"] == "running"
 
 
-def test_a_slow_front_is_not_found_for_every_record(
+def test_workers_and_failures_are_named_by_their_settings_and_have_logs(tmp_path: Path) -> None:
+    spec = make_spec()
+    path, other = make_plan(spec).trajectories[:2]
+    failed = replace(make_record(status="failed", identity="f"), trajectory_id=other.trajectory_id)
+    folder = add_run(tmp_path, "run", [*SWEEP[:3], failed])
+    now = time.time()
+    for each, rates in ((path, [900.0, 1234.4]), (other, [])):
+        trial = folder.trial(each.trajectory_id)
+        trial.create()
+        at = TrajectoryProgress(each.trajectory_id, "train", 7, 320, (), 1, now)
+        trial.progress.write_text(at.to_json())
+        log = TrialLog(trial)
+        for rate in rates:
+            log.write("train", step=7, tokens_per_second=rate)
+        for number in range(60):
+            log.write("warning", message=f"{HOSTILE} at /home/me/secret/rows{number}.jsonl")
+        if rates:
+            log.write("train", step=8, tokens_per_second=1300.6)
+    data = live_data(RunView(folder), now)
+    at_work = {item["trajectory_id"]: item for item in data["workers"]}
+    first = at_work[path.trajectory_id]
+    assert re.fullmatch(r"lr \S+, batch \d+, .*seed 0", first["name"]), first["name"]
+    assert first["name"] != at_work[other.trajectory_id]["name"]
+    assert first["tokens_per_second"] == 1300.6
+    assert at_work[other.trajectory_id]["tokens_per_second"] is None
+    (failure,) = data["failures"]
+    assert failure["trial"] == other.trajectory_id
+    assert failure["name"] == at_work[other.trajectory_id]["name"]
+    text = log_text(RunView(folder), other.trajectory_id) or ""
+    assert len(text.splitlines()) == 40 and "rows59.jsonl" in text and "rows19" not in text
+    assert "/home/me/" in text
+    assert "/home/me/" not in (
+        log_text(RunView(folder, redact=True), other.trajectory_id) or "/home/me/"
+    )
+    assert log_text(RunView(folder), "none") is None
+
+
+def test_analysis_takes_a_twentieth_of_the_time_while_a_run_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = add_run(tmp_path, "run", SWEEP[:20])
-    view, now = RunView(folder), [0.0]
+    now, pace = [0.0], Pace()
+    view, row = RunView(folder, pace=pace), RunView(folder, pace=pace)
 
-    def slow(*arguments: object) -> object:
+    def slow(*arguments: object, **named: object) -> str:
         now[0] += 3.0
-        return find_front(SWEEP[:20], make_spec())
+        return "page"
 
-    monkeypatch.setattr(state, "find_front", slow)
+    monkeypatch.setattr(state, "render", slow)
     monkeypatch.setattr("sweeper.serve.state.time.monotonic", lambda: now[0])
-    assert live_data(view)["records"] == 20
-    for _ in range(2):
-        append(folder, [SWEEP[len(view.found_lately().records)]])
-    assert live_data(view)["records"] == 22 and now[0] == 3.0
-    assert len(view.found_lately().front.candidates) == 20
-    now[0] += 30.0
-    assert live_data(view)["records"] == 22 and now[0] == 36.0
+    with DriverLock(folder):
+        first = view.page()
+        assert (first.records, now[0]) == (20, 3.0)
+        append(folder, SWEEP[20:21])
+        assert live_data(view)["report"] == {"version": first.version, "records": 20}
+        assert view.page() is first and live_data(view)["records"] == 21
+        found = row.found_lately()  # The first analysis is always made; the next one is not yet.
+        append(folder, SWEEP[21:22])
+        assert row.found_lately() is found
+        now[0] = 3.0 + 19 * 3 - 0.1
+        assert view.page() is first
+        now[0] += 0.2
+        assert live_data(view)["report"]["version"] != first.version
+        assert view.page().records == 22 and row.found_lately() is found
+    append(folder, SWEEP[22:23])
+    assert view.page().records == 23  # What has ended is shown at once.
 
 
 def test_thinned_keeps_the_first_and_the_last() -> None:
@@ -397,19 +514,19 @@ def test_runs_come_grow_break_and_go_while_the_server_stays(tmp_path: Path, serv
     assert "No runs yet" in server.ask("/").text
     folder = add_run(root, "new", SWEEP[:20])
     assert server.live("new")["records"] == 20
-    first = server.ask("/runs/new/").text
+    first = server.ask("/runs/new/report").text
     append(folder, SWEEP[20:50])
     with folder.records.open("a") as file:
         file.write('{"torn')
     live = server.live("new")
     assert live["records"] == 50 and live["planned"] == 139
-    second = server.ask("/runs/new/").text
+    second = server.ask("/runs/new/report").text
     assert 'data-records="20"' in first and 'data-records="50"' in second
     assert SWEEP[49].config_id in second and SWEEP[49].config_id not in first
 
     kept = folder.records.read_bytes()
     folder.records.write_text("{nonsense}\n")
-    assert server.ask("/runs/new/").status == server.ask("/runs/new/live.json").status == 503
+    assert server.ask("/runs/new/report").status == server.ask("/runs/new/live.json").status == 503
     index = server.ask("/").text
     assert "unreadable" in index and "runs/new/records.jsonl:1: the record is not JSON" in index
     assert str(tmp_path) not in index
@@ -424,10 +541,11 @@ def test_runs_come_grow_break_and_go_while_the_server_stays(tmp_path: Path, serv
         before = path.read_text()
         path.write_text(content)
         assert "unreadable" in server.ask("/").text
-        assert server.ask("/runs/new/").status == 503
+        assert server.ask("/runs/new/report").status == 503
         path.write_text(before)
     shutil.rmtree(folder.root)
-    assert server.ask("/runs/new/").status == server.ask("/runs/new/live.json").status == 404
+    assert server.ask("/runs/new/").status == server.ask("/runs/new/report").status == 404
+    assert server.ask("/runs/new/live.json").status == 404
     assert "No runs yet" in server.ask("/").text
 
 
@@ -584,7 +702,7 @@ def test_the_command_prints_its_address_and_ends_on_ctrl_c_even_while_asked(
         assert f"port {one.port} on 127.0.0.1 is in use" in other.stderr
         assert "Traceback" not in other.stderr and "--port 0" in other.stderr
         asking = http.client.HTTPConnection("127.0.0.1", one.port, timeout=30)
-        asking.request("GET", "/runs/run/")
+        asking.request("GET", "/runs/run/report")
         one.process.send_signal(signal.SIGINT)
         out, _ = one.process.communicate(timeout=20)
         assert one.process.returncode == 0

@@ -1,16 +1,19 @@
 """The live page in a real browser: what is written while it is open shows up in it."""
 
+import re
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
-from support.browser import wait_until
 from support.factories import make_record, make_sweep
 from support.run_folders import append
 from support.served import HOSTILE, Served, add_run
 
 from sweeper.store.progress import TrajectoryProgress
+from sweeper.store.trial_log import TrialLog
 
 pytestmark = pytest.mark.slow
 
@@ -41,50 +44,100 @@ def page(chromium: Browser, complaints: list[str]) -> Iterator[Page]:
     opened.close()
 
 
-def test_records_that_are_written_meanwhile_are_offered_and_shown(
+def test_the_report_is_renewed_in_place_and_loses_nothing(
     page: Page, complaints: list[str], tmp_path: Path
 ) -> None:
     sweep = make_sweep()
     folder = add_run(tmp_path, "growing", sweep[:30])
-    progress = folder.trial("abc123").progress
-    progress.parent.mkdir(parents=True)
+    trial = folder.trial("abc123")
+    trial.create()
     server = Served(tmp_path)
+    report = page.frame_locator("iframe:not(.next)")
     try:
-        at = TrajectoryProgress("abc123", "train", 2, 320, (2.5, 2.25), 1, 1.7e9)
-        progress.write_text(at.to_json())
+        at = TrajectoryProgress("abc123", "train", 2, 320, (2.5, 2.25), 1, time.time())
+        trial.progress.write_text(at.to_json())
+        TrialLog(trial).write("train", step=2, tokens_per_second=1234.4)
         page.goto(f"http://127.0.0.1:{server.port}/")
         page.get_by_role("link", name="growing").click()
-        expect(page.locator("#live-count")).to_contain_text("30 of 139 records")
-        expect(page.locator("#live-trajectories")).to_contain_text("2 of 320")
-        expect(page.locator("#live-reload")).to_be_hidden()
-        table = page.locator("#all")
-        expect(table).to_contain_text(sweep[29].config_id)
-        expect(table).not_to_contain_text(sweep[59].config_id)
+        expect(page.locator("#live-count")).to_have_text("30 of 139 records")
+        page.get_by_text("Workers, failures, files").click()
+        expect(page.locator("#live-workers")).to_contain_text("2 of 320")
+        expect(page.locator("#live-workers")).to_contain_text("1,234")
+        expect(report.locator(".so-far")).to_have_text("so far: 30 of 139 records")
+        expect(report.locator(".answer")).to_contain_text("So far, ")
+
+        page.get_by_text("Workers, failures, files").click()
+        report.get_by_role("link", name="Table", exact=True).click()
+        report.locator("#filter").fill("batch=16")
+        report.locator("#all th button", has_text="unsafe_rate").first.click()
+        report.locator("#all tbody .pick").nth(2).click()
+        report.locator("summary", has_text="Columns").click()
+        box = report.locator("#columns label").filter(has_not=page.locator("input:checked")).last
+        column = (box.text_content() or "").strip()
+        box.locator("input").set_checked(True)
+        chosen = report.locator("#all tbody tr.selected .open").get_attribute("data-config")
+        before = report.locator("#shown").text_content()
+        report.locator("body").evaluate("() => scrollTo(0, 150)")
+        page.evaluate("window.same = 1")
+        expect(page).to_have_url(re.compile(f"#table\\?filter=batch%3D16&selected={chosen}"))
 
         bad = make_record(status="failed", identity="bad", reason={"class": HOSTILE})
+        bad = replace(bad, trajectory_id="abc123")
+        TrialLog(trial).write("failure", message=HOSTILE)
         append(folder, [*sweep[30:60], bad])
-        progress.write_text(
-            TrajectoryProgress("abc123", "evaluate", 5, 320, (2.5, 2, 1.5), 2, 1.7e9).to_json()
+        trial.progress.write_text(
+            replace(at, stage="evaluate", step=5, losses=(2.5, 2, 1.5)).to_json()
         )
-        button = page.get_by_role("button", name="31 new records: reload")
-        expect(button).to_be_visible()
-        expect(page.locator("#live-count")).to_contain_text("61 of 139 records (60 complete")
-        expect(page.locator("#live-trajectories")).to_contain_text("scoring")
-        expect(page.locator("#live-trajectories svg")).to_have_attribute(
+        expect(page.locator("#live-count")).to_have_text("61 of 139 records, 1 failed")
+        expect(report.locator(".so-far")).to_have_text("so far: 61 of 139 records", timeout=30_000)
+        assert page.evaluate("window.same") == 1  # Only the report is new.
+        expect(report.locator("#view-table")).to_be_visible()
+        expect(report.locator("#filter")).to_have_value("batch=16")
+        expect(report.locator("#all tbody tr.selected .open")).to_have_attribute(
+            "data-config", str(chosen)
+        )
+        assert report.locator("#shown").text_content() != before
+        expect(report.locator("#columns")).to_be_visible()
+        expect(report.locator("#all th button", has_text=column).first).to_be_visible()
+        assert report.locator("#all th[aria-sort=ascending]").inner_text().startswith("unsafe_rate")
+        report.locator("body").evaluate("() => new Promise((done) => setTimeout(done, 300))")
+        assert report.locator("body").evaluate("() => scrollY") == 150
+        expect(page.locator("iframe")).to_have_count(1)
+
+        page.get_by_text("Workers, failures, files").click()
+        expect(page.locator("#live-workers svg")).to_have_attribute(
             "aria-label", "training loss from 2.500 to 1.500"
         )
-        expect(page.locator("#live-failures")).to_contain_text(HOSTILE)
-
-        page.evaluate("scrollTo(0, 150)")
-        button.click()
-        expect(page.locator("#live")).to_have_attribute("data-records", "61")
-        expect(page.locator("#live-reload")).to_be_hidden()
-        expect(table).to_contain_text(sweep[59].config_id)
-        wait_until(page, "scrollY === 150")
+        failure = page.locator("#live-failures details")
+        expect(failure.locator("summary")).to_contain_text(HOSTILE)
+        expect(failure.locator("pre")).to_be_hidden()
+        failure.locator("summary").click()
+        expect(failure.locator("pre")).to_contain_text(f"abc123 failure message={HOSTILE[:10]}")
         assert complaints == []
     finally:
         server.stop()
     expect(page.locator("#live-state")).to_have_text("no answer")
+
+
+def test_a_renewal_waits_for_what_somebody_does(page: Page, tmp_path: Path) -> None:
+    sweep = make_sweep()
+    folder = add_run(tmp_path, "growing", sweep[:30])
+    server = Served(tmp_path)
+    report = page.frame_locator("iframe:not(.next)")
+    try:
+        page.goto(f"http://127.0.0.1:{server.port}/runs/growing/#table")
+        report.locator("#all .open").first.click()
+        expect(report.locator("#configuration")).to_be_visible()
+        append(folder, sweep[30:40])
+        expect(page.locator("#live-behind")).to_contain_text("10 records behind")
+        expect(page.locator("iframe.next")).to_have_count(1)
+        page.wait_for_timeout(4000)
+        expect(report.locator("#configuration")).to_be_visible()
+        report.get_by_role("button", name="close").click()
+        expect(report.locator(".so-far")).to_have_text("so far: 40 of 139 records", timeout=20_000)
+        expect(page.locator("#live-behind")).to_have_text("")
+    finally:
+        server.stop()
 
 
 def test_index_and_comparison_work_without_a_complaint(

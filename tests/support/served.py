@@ -28,10 +28,12 @@ class Answer:
 class Served:
     """The real server in a thread, asked with requests as they are written here."""
 
-    def __init__(self, root: Path, with_generations: bool = False, redact: bool = False) -> None:
+    def __init__(
+        self, root: Path, with_generations: bool = False, redact: bool = False, token: str = ""
+    ) -> None:
         self._bound = bind("127.0.0.1", 0)
         self.port = int(self._bound.getsockname()[1])
-        self._server = make_server(make_app(Site(root, with_generations, redact)))
+        self._server = make_server(make_app(Site(root, with_generations, redact, token)))
         self._thread = threading.Thread(target=self._server.run, args=([self._bound],), daemon=True)
         self._thread.start()
 

@@ -108,7 +108,7 @@ const slices = (() => {
     Plotly.restyle(plot, { selectedpoints: places });
   };
 
-  for (const name of ["slice-setting", "slice-metric", "slice-facet"]) at(name).addEventListener("change", draw);
+  for (const name of ["slice-setting", "slice-metric", "slice-facet"]) at(name).addEventListener("change", () => drawn && draw());
   page.onSelection(mark);
   const begin = async () => {
     if (drawn || (!window.Plotly && !(await page.plotly())) || drawn) return;
