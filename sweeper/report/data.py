@@ -165,7 +165,7 @@ def report_data(
         constants=_constants(front),
         pairs=pair_block(front, spec, [row.config_id for row in table.rows], found.chosen),
         choices=None if judged else choice_block(records, spec, own),
-        slices=slice_block(front, spec, metrics),
+        slices=slice_block(front, spec, metrics, found),
         exports=export_block(front, found, spec, run.root.name),
         compared=tuple(_compared(name, item, names, metrics) for name, item in side_by_side(found)),
         front=front_info(front, spec, found.chosen, certainty),

@@ -52,10 +52,12 @@ SCRIPTS = (
     "dialog.js",
     "what_if.js",
     "charts.js",
+    "cells.js",
     "slices.js",
+    "heat.js",
     "samples.js",
 )
-"""The parts of the page's script, in order. Each part uses only `state.js` and `views.js`."""
+"""The parts of the page's script, in order. Each part uses only `state.js`, `views.js` and `cells.js`."""
 
 
 def json_block(value: Any) -> Markup:
@@ -105,6 +107,7 @@ def _views(
     """Id and title of each view, with those of its sections."""
     charts = [(part.identity, part.title) for part in parts]
     slices = [("slices", "One setting")] if data.slices else []
+    slices += [("heat-maps", "Two settings")] if data.slices and data.slices["maps"] else []
     published = [("published", "Published")] if data.references else []
     views = [
         ("answer", "Answer", [("answer", "At a glance"), ("why", "Why")]),

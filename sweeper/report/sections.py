@@ -7,11 +7,11 @@ from markupsafe import Markup
 
 from sweeper.analysis import Certainty, Front, Recommendation
 from sweeper.report.averaging import FEWEST_RUNS, Pairings
-from sweeper.report.charts import Chart, Entry, Section
+from sweeper.report.charts import Chart, Section
 from sweeper.report.factorial import factorial_infos
 from sweeper.report.figures import StepInfo, figure_block, step_figure
 from sweeper.report.figures.draw_bars import importance_figure
-from sweeper.report.figures.draw_panels import factorial_figure, heat_figure, heat_width
+from sweeper.report.figures.draw_panels import factorial_figure
 from sweeper.report.figures.draw_parallel import parallel_figure
 from sweeper.report.figures.draw_training import training_figure
 from sweeper.report.figures.factorial import FactorialInfo
@@ -24,7 +24,7 @@ from sweeper.store.folder import RunFolder
 
 
 class ChartInfos(NamedTuple):
-    """The data of the charts; None or empty where a chart is not possible."""
+    """The data of the charts; None or empty where one is not possible. The page makes its own heat maps."""
 
     parallel: ParallelInfo | None = None
     heat: tuple[HeatInfo, ...] = ()
@@ -65,7 +65,6 @@ def sections(
     found = (
         _steps(curves, chosen) if curves else None,
         None if infos.parallel is None else _parallel(infos.parallel),
-        _heat(infos.heat) if infos.heat else None,
         None if infos.importance is None else _importance(infos.importance),
         _factorial(infos.factorial) if infos.factorial else None,
         None if infos.training is None else _training(infos.training),
@@ -102,63 +101,6 @@ def _parallel(info: ParallelInfo) -> Section:
         "Drag along an axis to keep the lines that pass there, click the axis to clear this, and drag an "
         "axis by its name to move it.",
         (chart,),
-    )
-
-
-_HEAT_COLUMNS = (
-    "configuration",
-    "average",
-    "max_steps",
-    "learning_rate",
-    "batch_size",
-    "state",
-    "value",
-    "counts",
-    "low (95 %)",
-    "high (95 %)",
-)
-
-
-def _heat(infos: Sequence[HeatInfo]) -> Section:
-    first = infos[0]
-    which = "recommended" if first.chosen else "nearest"
-    fixed = f": {first.fixed}" if first.fixed else ""
-    unshown = f" Left out to keep it legible: {'; '.join(first.unshown)}." if first.unshown else ""
-    return Section(
-        "heat-maps",
-        "Learning rate and batch size",
-        f"A cell is one configuration; every other hyperparameter is that of the {which} one{fixed}. "
-        f"The {which} one is outlined. A cell without colour has no value and shows the reason: not "
-        f"measured, failed, pruned, or unscored.{unshown}",
-        tuple(_heat_chart(info) for info in infos),
-    )
-
-
-def _heat_chart(info: HeatInfo) -> Chart:
-    identity = f"heat-{info.metric.replace('/', '-')}"
-    rows: list[tuple[Entry, ...]] = [
-        (
-            cell.config_id,
-            facet.average,
-            facet.steps,
-            cell.learning_rate,
-            cell.batch_size,
-            cell.state,
-            cell.value,
-            cell.counts,
-            cell.low,
-            cell.high,
-        )
-        for facet in info.facets
-        for cell in facet.cells
-    ]
-    return Chart(
-        identity,
-        info.metric,
-        "",
-        _drawn(heat_figure(info), identity, heat_width(info)),
-        _HEAT_COLUMNS,
-        tuple(rows),
     )
 
 

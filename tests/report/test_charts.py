@@ -220,12 +220,8 @@ def test_the_parallel_figure_carries_ids_in_the_order_of_its_values() -> None:
 
 
 def test_a_cell_is_one_configuration_with_its_count_and_interval() -> None:
-    utility, unsafe, refused = heats(grid(), batch_size=16)
-    assert [info.metric for info in (utility, unsafe, refused)] == [
-        "rouge_l",
-        "unsafe_rate",
-        "over_refusal_rate",
-    ]
+    utility, unsafe = heats(grid(), batch_size=16)  # Over-refusal is the same in all cells.
+    assert [info.metric for info in (utility, unsafe)] == ["rouge_l", "unsafe_rate"]
     assert (unsafe.rates, unsafe.batches) == ((1e-4, 1e-3), (8, 16))
     (facet,) = unsafe.facets
     assert (facet.average, facet.steps) == ("raw", 320)
@@ -240,7 +236,10 @@ def test_a_cell_is_one_configuration_with_its_count_and_interval() -> None:
 def test_other_hyperparameters_are_those_of_the_centre() -> None:
     records = [
         *grid(),
-        *(make_record(learning_rate=r, batch_size=8, weight_decay=0.1) for r in (1e-4, 1e-3)),
+        *(
+            make_record(learning_rate=r, batch_size=8, weight_decay=0.1, utility=0.8 + r)
+            for r in (1e-4, 1e-3)
+        ),
         make_record(learning_rate=1e-3, batch_size=16, weight_decay=0.1, identity="centre"),
     ]
     info = heats(records, weight_decay=0.1, batch_size=16)[0]
@@ -285,22 +284,35 @@ def test_a_line_of_cells_is_no_heat_map() -> None:
     assert heat_infos(front, spec, None, False) == ()
 
 
+def test_colours_meet_at_the_limit_and_a_map_without_variation_is_none() -> None:
+    unsafe = heats(grid(), batch_size=16)[1]
+    scale = heat_figure(unsafe).layout.coloraxis
+    assert unsafe.limit == 0.05 and (scale.cmin, scale.cmax) == (0, 16 / 256)
+    assert [place for place, _ in scale.colorscale] == [0, pytest.approx(0.05 / (16 / 256)), 1]
+    below = heat_figure(unsafe._replace(limit=0.2)).layout.coloraxis
+    assert below.cmax == 0.2 and len(below.colorscale) == 2
+    same = [make_record(learning_rate=r, batch_size=b) for r in (1e-4, 1e-3) for b in (8, 16)]
+    assert heats(same, batch_size=16) == ()
+
+
 def test_of_many_facets_some_are_shown_and_the_rest_is_told() -> None:
     records = [
-        make_record(learning_rate=rate, batch_size=batch, max_steps=steps)
+        make_record(learning_rate=rate, batch_size=batch, max_steps=steps, utility=batch / 100)
         for steps in range(10, 110, 10)
         for rate in (1e-4, 1e-3)
         for batch in (8, 16)
     ]
     info = heats(records, max_steps=60)[0]
-    assert info.steps == (10, 40, 60, 100)
-    assert info.unshown == ("6 of 10 values of max_steps",)
+    assert info.steps == (10, 60, 100)
+    assert info.unshown == ("7 of 10 values of max_steps",)
 
 
 def test_of_configurations_in_one_cell_the_one_warmed_up_like_the_centre_is_shown() -> None:
     records = [*grid(warmup_steps=0)]
     other = [
-        make_record(learning_rate=r, batch_size=b, warmup_steps=32, identity=f"w{r:g}-{b}")
+        make_record(
+            learning_rate=r, batch_size=b, warmup_steps=32, utility=b / 100, identity=f"w{r:g}-{b}"
+        )
         for r in (1e-4, 1e-3)
         for b in (8, 16)
     ]
@@ -390,7 +402,6 @@ def test_the_page_has_a_section_for_each_chart_and_a_table_of_full_precision() -
     found = sections(data.charts)
     assert [section.identity for section in found] == [
         "parallel-coordinates",
-        "heat-maps",
         "importance",
         "averaging-effect",
     ]

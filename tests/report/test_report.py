@@ -296,7 +296,7 @@ def test_the_page_is_whole_and_fetches_nothing() -> None:
     script = page.partition("<script>")[2].partition("</script>")[0]
     hashes = [hashlib.sha256(text.encode()).digest() for text in (script, plotly_source())]
     assert rule.split()[1:] == [f"'sha256-{base64.b64encode(each).decode()}'" for each in hashes]
-    assert reader.count("section") == 12 + len(sections(data.charts))
+    assert reader.count("section") == 13 + len(sections(data.charts))
     assert page.count("plotly.js v") <= 1
     anchors = {a["href"][1:] for tag, a in reader.tags if tag == "a"}
     assert anchors <= {a.get("id") for _, a in reader.tags}

@@ -3,9 +3,8 @@ const slices = (() => {
   const info = page.data("slices");
   const plot = document.getElementById("slice");
   if (info === null) return null;
-  const { ids, columns } = page.data("configurations");
+  const { ids, column, isRate, plain, searched } = cells;
   const at = (name) => document.getElementById(name);
-  const column = (name) => columns.find((each) => each.name === name);
   const INK = "#808794";
   const LINE = "#4477aa";
   const BAND = "rgba(68, 119, 170, 0.18)";
@@ -13,13 +12,6 @@ const slices = (() => {
   const MANY = 12;
   const BINS = 8;
   let drawn = false;
-
-  const valueOf = ({ cells, at: places }, row) => cells[places[row]][1];
-  const textOf = ({ cells, at: places }, row) => cells[places[row]][0];
-  /** Plotly reads texts as markup. */
-  const plain = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
-  const isRate = (name) => name.split("/")[0].endsWith("_rate");
-  const searched = ids.map((_, row) => row).filter((row) => valueOf(column("role"), row) === "candidate");
 
   const quantile = (sorted, q) => {
     const place = (sorted.length - 1) * q;
@@ -48,9 +40,9 @@ const slices = (() => {
   const facets = (setting, metric, facet) => {
     const found = new Map();
     for (const row of searched) {
-      const [x, y] = [valueOf(column(setting), row), valueOf(column(metric), row)];
+      const [x, y] = [cells.value(setting, row), cells.value(metric, row)];
       if (x === null || y === null) continue;
-      const name = facet === "" ? "" : `${facet} ${textOf(column(facet), row)}`;
+      const name = facet === "" ? "" : `${facet} ${cells.text(facet, row)}`;
       if (!found.has(name)) found.set(name, []);
       found.get(name).push({ x, y, id: ids[row], row });
     }
@@ -91,7 +83,7 @@ const slices = (() => {
       data.push({
         xaxis: `x${key}`, yaxis: "y", mode: "markers", x: points.map(({ x }) => x), y: points.map(({ y }) => y),
         customdata: points.map(({ id }) => id), marker: { color: LINE, size: 7, opacity: 0.65, line: { color: INK, width: 0.6 } },
-        text: points.map(({ row }) => plain(textOf(column("name"), row))), hovertemplate: "%{text}<br>%{y}<extra></extra>",
+        text: points.map(({ row }) => plain(cells.text("name", row))), hovertemplate: "%{text}<br>%{y}<extra></extra>",
       });
       if (limit !== undefined) layout.shapes.push({ type: "line", xref: `x${key} domain`, x0: 0, x1: 1, y0: limit, y1: limit, line: { color: LIMIT, width: 1.5, dash: "dash" } });
       if (name !== "") layout.annotations.push({ text: plain(name), showarrow: false, xref: `x${key} domain`, yref: "paper", x: 0.5, y: 1.08 });
@@ -113,12 +105,8 @@ const slices = (() => {
   const begin = async () => {
     if (drawn || (!window.Plotly && !(await page.plotly())) || drawn) return;
     await draw();
-    plot.on("plotly_click", ({ points }) => points[0]?.customdata && page.select([points[0].customdata], "slice"));
-    plot.on("plotly_selected", (event) => event && page.select(event.points.map(({ customdata }) => customdata).filter(Boolean), "slice"));
+    cells.selects(plot);
   };
-  if ("IntersectionObserver" in window) {
-    new IntersectionObserver((entries) => entries.some(({ isIntersecting }) => isIntersecting) && begin(), { rootMargin: "50% 0px" }).observe(plot);
-  } else begin();
-  addEventListener("beforeprint", begin);
+  cells.near(plot, begin);
   return { facets, summary };
 })();

@@ -14,11 +14,10 @@ from sweeper.report.figures.levels import symbols_of, tick_texts
 from sweeper.report.figures.theme import DASHES, INK, LINE_COLOURS, RING, dressed
 
 # Light enough all along for dark text with a contrast of at least 5:1.
-_SCALES = {True: ("#fff5eb", "#fdbe85", "#f98e52"), False: ("#f2f7fc", "#b3d2e8", "#6baed6")}
+_SEQUENTIAL = ("#f2f7fc", "#b3d2e8", "#6baed6")
+_KEPT, _EVEN, _BROKEN = "#6baed6", "#f1f1ee", "#f98e52"
 _CELL_INK = "#1f2328"
 _ROW_PIXELS = 36
-_CELL_PIXELS = 54
-_LETTER_PIXELS = 6.8
 
 
 def heat_figure(info: HeatInfo) -> go.Figure:
@@ -49,9 +48,7 @@ def heat_figure(info: HeatInfo) -> go.Figure:
     figure.update_layout(
         showlegend=False,
         coloraxis={
-            "colorscale": _SCALES[rate],
-            "cmin": 0.0 if rate else info.bounds[0],
-            "cmax": info.bounds[1],
+            **_colours(info),
             "colorbar": {
                 "title": {"text": escape(info.metric), "side": "right"},
                 "thickness": 12,
@@ -85,11 +82,16 @@ def _height(info: HeatInfo) -> int:
     return 110 + len(info.averages) * (len(info.rates) * _ROW_PIXELS + 30)
 
 
-def heat_width(info: HeatInfo) -> int:
-    """The width in pixels below which texts in cells or facet titles would overlap."""
-    heads = max(len(f"{facet.average}, {facet.steps} steps") for facet in info.facets)
-    facet = max(len(info.batches) * _CELL_PIXELS, round(heads * _LETTER_PIXELS))
-    return 200 + len(info.steps) * facet
+def _colours(info: HeatInfo) -> dict[str, Any]:
+    """From quiet to loud, or around the limit: what keeps it on one side, what breaks it on the other."""
+    ends = [*info.bounds, *([0.0] if is_rate(info.metric) else [])]
+    if info.limit is None:
+        return {"colorscale": _SEQUENTIAL, "cmin": min(ends), "cmax": max(ends)}
+    low, high = min(*ends, info.limit), max(*ends, info.limit)
+    place = (info.limit - low) / (high - low)
+    inner = [(place, _EVEN)] if 0 < place < 1 else []
+    first, last = _KEPT if place > 0 else _EVEN, _BROKEN if place < 1 else _EVEN
+    return {"colorscale": [(0.0, first), *inner, (1.0, last)], "cmin": low, "cmax": high}
 
 
 def _grid(info: HeatInfo, facet: HeatFacet, of: Any) -> list[list[Any]]:

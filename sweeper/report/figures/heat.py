@@ -7,8 +7,8 @@ from sweeper.analysis import CANDIDATE_ROLE, Candidate, Front, shown, varying
 from sweeper.report.figures.levels import levels, spread
 from sweeper.spec import SweepSpec
 
-MOST_AVERAGES = 4
-MOST_STEPS = 4
+MOST_AVERAGES = 3
+MOST_STEPS = 3
 MOST_RATES = 8
 MOST_BATCHES = 6
 ABSENT = "not measured"
@@ -43,7 +43,7 @@ class HeatInfo(NamedTuple):
     """One metric. Every facet has a cell for each of `rates` and `batches`.
 
     `fixed` lists what all configurations share with the recommended (or nearest) one, `unshown` what was
-    left out, `bounds` the lowest and highest value shown.
+    left out, `bounds` the lowest and highest value shown, `limit` what a constraint allows at most.
     """
 
     metric: str
@@ -57,6 +57,7 @@ class HeatInfo(NamedTuple):
     centre: str
     chosen: bool
     unshown: tuple[str, ...]
+    limit: float | None = None
 
 
 def heat_infos(
@@ -65,7 +66,7 @@ def heat_infos(
     """A heat map for each of utility, unsafe rate and over-refusal that was measured.
 
     A cell is one configuration: all other hyperparameters are those of `centre`. None where fewer than
-    two learning rates or two batch sizes were measured so.
+    two learning rates or two batch sizes were measured so, and no map of a metric that is the same in all.
 
     Args:
         front: Of all records.
@@ -100,8 +101,9 @@ def heat_infos(
     names = [name for name in varying(front.candidates, CANDIDATE_ROLE) if name in fixed]
     text = ", ".join(f"{name} {shown(fixed[name])}" for name in names)
     places = _placed(items, centre)
+    limits = {rule.metric: rule.max for rule in spec.constraints}
     found = [
-        _info(metric, text, shown_values, places, centre, chosen, unshown)
+        _info(metric, text, shown_values, places, centre, chosen, unshown, limits.get(metric))
         for metric in dict.fromkeys((spec.utility.metric, "unsafe_rate", "over_refusal_rate"))
     ]
     return tuple(info for info in found if info is not None)
@@ -134,6 +136,7 @@ def _info(
     centre: Candidate,
     chosen: bool,
     unshown: tuple[str, ...],
+    limit: float | None,
 ) -> HeatInfo | None:
     averages, steps, rates, batches = values.values()
     facets = [
@@ -150,7 +153,7 @@ def _info(
         for step in steps
     ]
     measured = [c.value for facet in facets for c in facet.cells if c.value is not None]
-    if len(measured) < 2:
+    if len(set(measured)) < 2:
         return None
     return HeatInfo(
         metric,
@@ -164,6 +167,7 @@ def _info(
         centre.config_id,
         chosen,
         unshown,
+        limit,
     )
 
 
