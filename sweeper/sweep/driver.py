@@ -27,7 +27,7 @@ from sweeper.store.folder import RunFolder
 from sweeper.store.records import RecordObserver, RecordWriter, TrialRecord, lost_records
 from sweeper.store.retry import with_retry
 from sweeper.sweep.budget_schedule import Phase
-from sweeper.sweep.placement import machines, trial_resources, worker_count
+from sweeper.sweep.placement import machines, trial_resources, without_gpu, worker_count
 from sweeper.sweep.rounds import is_adaptive
 from sweeper.sweep.schedule import RoundSchedule, Schedule
 from sweeper.sweep.session import RaySession
@@ -44,6 +44,8 @@ from sweeper.sweep.trials import (
 from sweeper.task import TrajectoryTask
 
 __all__ = ["Keys", "PackFunction", "drive"]
+
+_log = logging.getLogger("sweeper.sweep.driver")
 
 Guard = Callable[[], None]
 
@@ -243,6 +245,8 @@ def _tune(
     """`fixed`: the cluster is this run's alone; its workers start together and stay until the end."""
     cluster = machines(ray.nodes())
     resources = trial_resources(spec, cluster)
+    if not fixed and (warning := without_gpu(spec, resources)) is not None:
+        _log.warning(warning)
     device = "cuda" if resources["GPU"] else "cpu"
     limit = spec.compute.max_concurrent_trials
     workers = worker_count(resources, cluster, limit)

@@ -10,6 +10,10 @@ Resources = Mapping[str, float]
 """Amounts of `CPU`, `GPU` and others; a kind that is left out is 0."""
 
 
+ON_DEMAND = ", or keep one machine with it running where machines are started on demand"
+"""What helps where Ray's autoscaler has not started any machine of the right kind yet."""
+
+
 def machines(nodes: Sequence[Mapping[str, Any]]) -> list[Resources]:
     """The resources of each living machine of a cluster, from `ray.nodes()`."""
     return [node["Resources"] for node in nodes if node["Alive"]]
@@ -34,6 +38,16 @@ def trial_resources(spec: SweepSpec, cluster: Sequence[Resources]) -> dict[str, 
     return wanted
 
 
+def without_gpu(spec: SweepSpec, wanted: Resources) -> str | None:
+    """The warning for a joined cluster on which `auto` found no GPU; None where there is nothing to say."""
+    if spec.compute.gpus_per_trial != "auto" or wanted["GPU"]:
+        return None
+    return (
+        "no machine of the cluster has a GPU yet, so trials run on CPUs for the whole sweep; set "
+        f"compute.gpus_per_trial to 0 if that is meant, else stop it and wait for a GPU{ON_DEMAND}"
+    )
+
+
 def worker_count(wanted: Resources, cluster: Sequence[Resources], limit: int | None) -> int:
     """How many trials with these resources run at the same time on a cluster, at least one."""
     fitting = sum(_at_once(wanted, machine) for machine in cluster)
@@ -53,7 +67,7 @@ def _too_large(wanted: Resources, cluster: Sequence[Resources]) -> str:
         if amount > most:
             return (
                 f"a trial needs {amount:g} {kind}, but the largest machine of the cluster has {most:g}; "
-                f"lower compute.{kind.lower()}s_per_trial"
+                f"lower compute.{kind.lower()}s_per_trial{ON_DEMAND if most == 0 else ''}"
             )
     both = " and ".join(f"{amount:g} {kind}" for kind, amount in wanted.items())
     return (
