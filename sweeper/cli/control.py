@@ -79,9 +79,11 @@ def stop(run: RunArgument) -> None:
     """Stop a running sweep on this machine, or its Slurm job, like Ctrl-C; `resume` continues it."""
     folder = RunFolder(run)
     job = last_job(folder.launch)
-    if not folder.has_driver() and job is not None and job.cancel():
+    driven = folder.has_driver()
+    if job is not None and job.cancel(only_waiting=driven):
         show.line(f"Slurm job {job.id} is cancelled; `sweeper launch` continues the run")
-        return
+        if not driven:
+            return
     folder.open()
     show.line(f"stopping process {stop_driver(folder)}; finished results are saved")
     until = time.monotonic() + STOP_SECONDS

@@ -30,16 +30,18 @@ class SlurmJob(NamedTuple):
         return _slurm("squeue", "--noheader", "--format=%T (%r)", "--jobs", self.id)
 
     def stop(self) -> bool:
-        """Let a running job end its sweep like Ctrl-C, through the folder; False if it does not run."""
-        place = self.launch / f"job-{self.id}"
-        if not place.is_dir():
-            return False
-        (place / "stop").touch()
-        return True
+        """Let the job that runs, this or one before, end its sweep like Ctrl-C; False if none does."""
+        running = list(self.launch.glob("job-*"))
+        for place in running:
+            (place / "stop").touch()
+        return bool(running)
 
-    def cancel(self) -> bool:
-        """Take a waiting job out of the queue; whether there was one."""
-        return bool(self.state()) and _slurm("scancel", self.id) is not None
+    def cancel(self, *, only_waiting: bool) -> bool:
+        """Take it out of the queue; whether it was there."""
+        state = self.state() or ""
+        if not state or (only_waiting and not state.startswith("PENDING")):
+            return False
+        return _slurm("scancel", self.id) is not None
 
 
 def note_job(launch: Path, said: str) -> None:

@@ -107,5 +107,10 @@ def test_a_running_job_is_stopped_through_the_run_folder(
         answer = command("stop", folder.root)
         assert answer.code == 0
         assert "stopping process 4711; finished results are saved" in answer.out
-    assert (state / "stop").exists()
-    assert not Path(f"{queue}.cancelled").exists()
+        assert (state / "stop").exists()
+        assert not Path(f"{queue}.cancelled").exists()
+        # A job launched after it would begin as soon as it has ended.
+        note_job(folder.launch, "Submitted batch job 4242")
+        queue.write_text("PENDING (Dependency)\n", encoding="utf-8")
+        out = command("stop", folder.root).out
+        assert "Slurm job 4242 is cancelled" in out and "stopping process 4711" in out

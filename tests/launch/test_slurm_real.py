@@ -19,6 +19,7 @@ from sweeper.data.sources import resolve
 from sweeper.planning import make_plan, make_tasks
 from sweeper.spec import parse_spec
 from sweeper.store.folder import RunFolder
+from sweeper.store.lock import DriverLock
 from sweeper.store.records import TrialRecord, read_records
 from sweeper.trial.run import run_trajectory
 
@@ -42,7 +43,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
 
 def sweep_text(world: World, seeds: int) -> str:
     raw = yaml.safe_load(spec_text(world))
-    raw["space"]["learning_rate"] = 1e-3
+    raw["space"] |= {"learning_rate": 1e-3, "max_steps": {"values": [8, 16]}}
     raw["seeds"] = list(range(seeds))
     # Trial after trial: much is left to do whenever the first record is there.
     raw["compute"] = {"checkpoint_every": 1, "adapters_per_trial": 1, "gpus_per_trial": 0}
@@ -131,9 +132,12 @@ def test_unequal_nodes_a_lost_ray_and_a_requeue_end_with_the_records_of_an_undis
     job: Callable[[str, int], Job], tmp_path: Path
 ) -> None:
     """The job has all memory of its nodes, whatever the site gives by default, and an environment."""
-    one = job("one", 12)
+    one = job("one", 20)
     words = ("--nodes", "2", "--gpus-per-node", "2", "--sbatch=--comment=drill")
     one.launch(*words, SBATCH_EXPORT="NONE")
+    before = one.id
+    one.launch("--nodes", "1", "--gpus-per-node", "0")
+    again, one.id = one.id, before  # It waits for the first, which keeps its own files.
     one.wait("records", lambda: one.count > 2)
     assert (one.MinMemoryNode, one.Comment, one.NumCPUs) == ("0", "drill", "3")
     assert "2 of 2 nodes have joined" in one.log
@@ -144,17 +148,15 @@ def test_unequal_nodes_a_lost_ray_and_a_requeue_end_with_the_records_of_an_undis
     one.wait("Ray of node 2", lambda: one.cluster(*rays).split() not in ([], [lost]))
     assert one.JobState == "RUNNING"
 
-    before = one.id
-    one.launch("--nodes", "1", "--gpus-per-node", "0")
-    again, one.id = one.id, before  # It waits for the first, which keeps its own files.
     assert one.cluster.field(again, "JobState") == "PENDING"
     count = one.count
     one.cluster("scontrol", "requeue", one.id)
+    assert count < len(keys(one))
     one.requeued()
     one.wait("more records", lambda: one.count > count)
     assert one.log.count("2 of 2 nodes have joined") == 2
     one.cluster("scancel", again)
-    one.wait("all records", lambda: len(alone_keys(one)) == one.count)
+    one.wait("all records", lambda: one.count == len(keys(one)))
     whole = time.monotonic()
     one.ended()
     assert time.monotonic() - whole < 40, one.log
@@ -166,7 +168,7 @@ def test_unequal_nodes_a_lost_ray_and_a_requeue_end_with_the_records_of_an_undis
     assert f"sweeper-{one.id}" not in left
 
 
-def alone_keys(job: Job) -> list[tuple[str, int]]:
+def keys(job: Job) -> list[tuple[str, int]]:
     """The keys of all records of a sweep."""
     return list(make_plan(parse_spec(job.spec.read_text(encoding="utf-8"))).keys())
 
@@ -188,12 +190,15 @@ def test_two_sweeps_share_a_node_and_survive_the_walltime_a_stop_and_a_cancel(
     two.cluster("scancel", two.id)
     two.ended()
     assert two.JobState == "CANCELLED"
-    one.requeued()
     assert "the walltime is near; requeued" in one.log
+    with DriverLock(RunFolder(one.run)):  # Such as that of a node which Slurm has lost.
+        one.requeued()
+        one.wait("refusal", lambda: "the run folder is in use; requeued" in one.log)
     two.launch(*words)
+    one.requeued()
     for each in (one, two):
         each.ended()
         assert each.JobState == "COMPLETED", each.log
-        assert set(each.records()) == set(alone_keys(each))
+        assert set(each.records()) == set(keys(each))
         assert {record.status for record in each.records().values()} == {"complete"}
-    assert one.Restarts == "1"
+    assert (one.Restarts, two.Restarts) == ("2", "0")

@@ -68,7 +68,8 @@ for place in "${seen[@]}"; do
     mount --rbind "/mnt$place" "$place"
 done
 mount -t tmpfs -o mode=1777,size=2g tmpfs /dev/shm
-exec slurmd -N "$name" -D
+slurmd -N "$name" -D &
+wait # Not `exec`: the first process of a node has to reap what others have left.
 """
 
 CONF = """ClusterName=test
