@@ -61,7 +61,7 @@ export RAY_AUTH_TOKEN RAY_AUTH_MODE=token
 # What the nodes say to each other: `stop`, `failed-NODE`, and the exit code of the sweep.
 SWEEPER_STATE={{ folder }}/job-$SLURM_JOB_ID
 mkdir -p "$SWEEPER_STATE"
-rm -f "$SWEEPER_STATE"/{stop,code} "$SWEEPER_STATE"/failed-*
+rm -f "$SWEEPER_STATE"/{stop,code} "$SWEEPER_STATE"/{failed,left}-*
 export SWEEPER_STATE
 
 again=no requeued=no

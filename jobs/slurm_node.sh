@@ -50,8 +50,16 @@ log="$RAY_TMPDIR/ray.out"
 export TMPDIR="$RAY_TMPDIR"
 mkdir -p "$RAY_TMPDIR" && chmod 700 "$RAY_TMPDIR"
 ray=
-leave() { # Nothing stays on the node.
-    if [ -n "$ray" ]; then kill -TERM "$ray" 2>/dev/null && wait "$ray" || true; fi
+leave() { # Nothing stays on the node. Ray that has lost its head would wait for it for a minute.
+    if [ -n "$ray" ] && kill -TERM "$ray" 2>/dev/null; then
+        for _ in {1..10}; do
+            ray_runs || break
+            sleep 1
+        done
+        pkill -KILL -P "$ray" || true
+        kill -KILL "$ray" 2>/dev/null || true
+    fi
+    touch "$SWEEPER_STATE/left-$node" || true
     cd / && rm -rf "$RAY_TMPDIR"
 }
 trap leave EXIT
@@ -75,7 +83,7 @@ follow() { # Ray of this node, started again whenever it is lost, until the swee
             seen=$SECONDS patience=30
             ray_runs || start_ray --address="$address"
         fi
-        sleep 2
+        sleep 1
     done
 }
 
@@ -128,6 +136,11 @@ run_sweep() {
     if [ "$code" -ne 0 ] && ! ray_runs; then exit 1; fi # The sweep ended because Ray did.
     echo "$code" >"$SWEEPER_STATE/code.new"
     mv "$SWEEPER_STATE/code.new" "$SWEEPER_STATE/code"
+    for _ in {1..15}; do # Nodes that leave before the head say nothing of losing it.
+        gone=$(find "$SWEEPER_STATE" -name 'left-*' -o -name 'failed-*' | wc -l)
+        if [ "$gone" -ge $(({{ nodes }} - 1)) ]; then break; fi
+        sleep 1
+    done
     exit "$code"
 }
 

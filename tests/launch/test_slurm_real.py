@@ -156,10 +156,10 @@ def test_unequal_nodes_a_lost_ray_and_a_requeue_end_with_the_records_of_an_undis
     one.wait("more records", lambda: one.count > count)
     assert one.log.count("2 of 2 nodes have joined") == 2
     one.cluster("scancel", again)
-    one.wait("all records", lambda: one.count == len(keys(one)))
-    whole = time.monotonic()
+    one.wait("the end of the sweep", lambda: "\nnext: " in one.log)
+    over = time.monotonic()
     one.ended()
-    assert time.monotonic() - whole < 40, one.log
+    assert time.monotonic() - over < 45, one.log  # Ray that loses its head waits for it for 60 s.
     assert (one.JobState, one.Restarts) == ("COMPLETED", "1"), one.log
     assert one.records() == alone(one, tmp_path / "alone")
     assert len(one.log) < 12_000
