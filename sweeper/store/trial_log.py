@@ -3,7 +3,8 @@
 The log is for people and for plots. No result is computed from it, so a line that cannot be written is
 dropped, and a reader skips lines that it cannot parse. The fields of each event:
 
-- `start`: readouts (waiting), step (0, or a checkpoint's), device, processes, paths (trained together)
+- `start`: readouts (waiting), step (0, or a checkpoint's), device, processes, paths (trained together),
+  host (the machine)
 - `stage`: stage, step
 - `train`: step, loss (nats per target token), learning_rate, grad_norm (before clipping), tokens_per_second
   (all paths trained together, without padding), mfu (on known GPUs), peak_memory_gib (on GPUs, of this

@@ -1,6 +1,7 @@
 """A trajectory that trains: its weights, the rows of its steps, its checkpoints, its readouts."""
 
 import json
+import socket
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -84,6 +85,7 @@ class RunningPath:
             device=None if self.pending.loaded is None else self.pending.loaded.device,
             processes=self.pending.world.size,
             paths=paths,
+            host=socket.gethostname(),
         )
 
     def _resume(self, device: torch.device) -> None:

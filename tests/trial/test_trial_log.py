@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import socket
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -79,7 +80,7 @@ def test_the_logged_values_are_those_of_the_trainer_at_every_interval(
     assert rates[1] < rates[3] == rates[5]
     (start,) = fields_of(lines, "start")
     assert (start["step"], start["readouts"], start["paths"]) == (0, len(task.readouts), 1)
-    assert start["device"] == "cpu"
+    assert (start["device"], start["host"]) == ("cpu", socket.gethostname())
     readouts = fields_of(lines, "readout")
     assert {line["config_id"] for line in readouts} == {r.config_id for r in task.readouts}
     assert {line["status"] for line in readouts} == {"complete"}
