@@ -33,6 +33,7 @@ from sweeper.report.averaging import (
     averaging_pairs,
     effect_rows,
 )
+from sweeper.report.axes import axis_block
 from sweeper.report.controls import ControlTable, control_tables
 from sweeper.report.cost import cost_rows
 from sweeper.report.decision import DecisionTable, decided_answer, decision_table
@@ -92,7 +93,7 @@ class ReportData(NamedTuple):
     slices: Mapping[str, Any] | None
     compared: tuple[Compared, ...]
     front: FrontInfo
-    third_objectives: str
+    axes: Mapping[str, Any] | None
     memberships: tuple[str, ...]
     refinements: tuple[tuple[str, ...], ...]
     curves: tuple[StepInfo, ...]
@@ -169,11 +170,7 @@ def report_data(
         exports=export_block(front, found, spec, run.root.name),
         compared=tuple(_compared(name, item, names, metrics) for name, item in side_by_side(found)),
         front=front_info(front, spec, found.chosen, certainty),
-        third_objectives=" and ".join(
-            o.metric
-            for o in spec.objectives
-            if o.metric not in ("unsafe_rate", spec.utility.metric)
-        ),
+        axes=axis_block(front, spec),
         memberships=_membership_texts(certainty),
         refinements=tuple(map(_refinement, refinement_rows(run, spec, records))),
         curves=tuple(curve for curve in curves if curve is not None),

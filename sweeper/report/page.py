@@ -54,6 +54,7 @@ SCRIPTS = (
     "charts.js",
     "cells.js",
     "slices.js",
+    "trade_off.js",
     "heat.js",
     "samples.js",
 )
@@ -128,6 +129,7 @@ def _blocks(data: ReportData, samples: SampleData | None) -> tuple[Markup, ...]:
     table = {"run": data.run, "formats": list(FORMATS), **block}
     shown = {"configurations": table, "pairs": data.pairs, "exports": data.exports}
     shown |= {"choices": data.choices} if data.choices else {}
+    shown |= {"axes": data.axes} if data.axes else {}
     shown |= {"slices": data.slices} if data.slices else {}
     blocks = [data_element(name, json_block(block)) for name, block in shown.items()]
     if samples is not None and samples.block is not None:

@@ -4,6 +4,7 @@ import base64
 import gzip
 import hashlib
 import json
+import math
 import re
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from support.factories import base_record, make_record, make_spec, make_sweep
 
 from sweeper.analysis import bounds_text, find_front, front_certainty, recommend
 from sweeper.report.figures import (
+    FrontInfo,
     data_element,
     figure_block,
     figure_html,
@@ -242,6 +244,43 @@ def test_large_data_is_compressed_and_small_data_is_not(length: int) -> None:
     found = gzip.decompress(base64.b64decode(inside)).decode() if length > LARGE else inside
     assert json.loads(found) == "<" * (length - 2)
     assert "application/json" in data_element("a", text)
+
+
+def test_colours_span_the_learning_rates_that_were_swept() -> None:
+    spec = make_spec()
+    info = front_info(find_front(make_sweep(), spec), spec, None)
+    points = [p for p in info.points if p.role == "candidate"]
+    low = points[0]._replace(config_id="default", role="default", learning_rate=1e-9)
+    figure = front_figure(info._replace(points=(*info.points, low)))
+    ends = {(t.marker.cmin, t.marker.cmax) for t in figure.data if t.marker.cmin is not None}
+    rates = [p.learning_rate for p in points]
+    assert ends == {(math.log10(min(rates)), math.log10(max(rates)))}
+
+
+def test_the_word_beside_the_recommended_point_covers_no_other() -> None:
+    spec = make_spec()
+    records = make_sweep()
+    front = find_front(records, spec)
+    info = front_info(front, spec, recommend(front, spec).chosen)
+    chosen = next(p for p in info.points if p.config_id == info.recommended)
+    far = [
+        chosen._replace(config_id=f"p{i}", x=0.9, y=chosen.y + i / 50, on_front=False)
+        for i in range(-9, 10)
+    ]
+    alone = info._replace(points=(*far, chosen), front=(chosen.config_id,), x_range=(0.0, 1.0))
+
+    def word(given: FrontInfo) -> list[tuple[float, float]]:
+        notes = front_figure(given).layout.annotations
+        return [(n.xshift, n.yshift) for n in notes if n.text == "recommended"]
+
+    assert word(alone) == [(0, 24)]
+    above = chosen._replace(config_id="above", y=chosen.y + 0.02)
+    assert word(alone._replace(points=(*alone.points, above))) != [(0, 24)]
+    around = [
+        chosen._replace(config_id=f"a{i}-{j}", x=max(0.0, chosen.x + i / 400), y=chosen.y + j / 100)
+        for i in range(-40, 41) for j in range(-9, 10)
+    ]  # fmt: skip
+    assert word(alone._replace(points=(*alone.points, *around))) == []
 
 
 def test_a_place_that_is_not_sure_is_drawn_hollow() -> None:

@@ -38,6 +38,9 @@
     return brushes > 0 ? found : null;
   };
 
+  /** Whether what a figure tells is somebody's doing. */
+  const mine = (plot) => !busy.has(plot) && plot.dataset.changing === undefined;
+
   const watch = (plot) => {
     plot.on("plotly_click", ({ points, event }) => {
       const id = idOf(points[0]?.customdata);
@@ -49,11 +52,11 @@
       page.select(ids.size ? ids : null, plot.id);
     });
     plot.on("plotly_selected", (event) => {
-      if (busy.has(plot) || !event) return;
+      if (!mine(plot) || !event) return;
       page.select(event.points.map((point) => idOf(point.customdata)).filter((id) => id !== null), plot.id);
     });
     plot.on("plotly_deselect", () => {
-      if (!busy.has(plot)) page.select(null, plot.id);
+      if (mine(plot)) page.select(null, plot.id);
     });
     if (plot.data.some(isParallel)) {
       plot.on("plotly_restyle", () => {
@@ -102,7 +105,8 @@
     if (!own) for (const index of parallel) await thin(plot, index, selection);
     const [indices, places] = [[], []];
     plot.data.forEach((trace, index) => {
-      const ids = isParallel(trace) || trace.type === "heatmap" ? null : idsOf(trace);
+      // A cross over a point follows it, and is not selected itself.
+      const ids = isParallel(trace) ? null : trace.meta?.ids ?? idsOf(trace);
       const holds = ids?.some((id) => id !== null);
       // A box or lasso also marks what is no configuration, such as the line of the front.
       const place = holds && selection ? ids.flatMap((id, i) => (selection.has(id) ? [i] : [])) : null;

@@ -13,16 +13,22 @@ PLOTLY_FILE = "plotly.min.js"
 
 
 @cache
-def plotly_source() -> str:
-    """The minified plotly.js with the traces in use (1.5 MB); see assets/plotly/README.md."""
+def _build() -> bytes:
+    """The committed build of plotly.js, gzip; see assets/plotly/README.md."""
     folder = resources.files("sweeper.report") / "assets" / "plotly"
-    return (folder / PLOTLY_FILE).read_text(encoding="utf-8")
+    return (folder / f"{PLOTLY_FILE}.gz").read_bytes()
 
 
 @cache
+def plotly_source() -> str:
+    """The minified plotly.js with the traces in use (1.5 MB)."""
+    return gzip.decompress(_build()).decode("utf-8")
+
+
 def plotly_element() -> str:
     """plotly.js, compressed (0.65 MB); the page runs it before the first figure."""
-    return f'<script type="application/gzip" id="plotly-source">{_packed(plotly_source())}</script>'
+    text = base64.b64encode(_build()).decode("ascii")
+    return f'<script type="application/gzip" id="plotly-source">{text}</script>'
 
 
 def inert(text: str) -> str:

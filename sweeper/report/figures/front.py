@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
+from sweeper.analysis import CANDIDATE_ROLE
 from sweeper.report.figures.info import (
     BASE_SYMBOL,
     REFERENCE,
@@ -34,8 +35,9 @@ MANY_ENOUGH = 10
 def front_figure(info: FrontInfo) -> go.Figure:
     """Unsafe rate against utility: points with error bars, the front a line, the limit shaded.
 
-    Controls are not shown until their entry in the legend is clicked, except the trainers' defaults. The
-    axes cover what the sweep searched; a double click shows all.
+    Controls are not shown until their entry in the legend is clicked, except those on the front and the
+    trainers' defaults; colours span the learning rates that were swept. The axes cover what the sweep
+    searched; a double click shows all.
     """
     figure = go.Figure()
     _shade(figure, info)
@@ -51,7 +53,8 @@ def front_figure(info: FrontInfo) -> go.Figure:
         )
     )
     searched = [point for point in info.points if point.role not in CONTROLS]
-    rates = sorted({point.learning_rate for point in searched if point.learning_rate > 0})
+    swept = [point for point in searched if point.role == CANDIDATE_ROLE]
+    rates = sorted({point.learning_rate for point in swept if point.learning_rate > 0})
     for kind in dict.fromkeys(point.kind for point in info.points):
         figure.add_trace(_legend_entry(kind))
         for on_front in (False, True):
@@ -75,7 +78,7 @@ def front_figure(info: FrontInfo) -> go.Figure:
         zeroline=False,
     )
     figure.update_yaxes(title_text=escape(info.utility), range=_utility_range(searched))
-    figure = dressed(figure, height=640).update_layout(dragmode="select")
+    figure = dressed(figure, height=640).update_layout(dragmode="select", legend_y=1.06)
     return figure.update_layout(margin_b=150) if len(rates) > 1 else figure
 
 
@@ -129,12 +132,10 @@ def _shade(figure: go.Figure, info: FrontInfo) -> None:
         annotation={
             "text": f"limit {100 * info.limit:.3g} %",
             "font": {"color": INK},
-            "textangle": -90,
-            "yanchor": "bottom",
-            "y": 0.02,
-            "yref": "y domain",
+            "xanchor": "center",
+            "yanchor": "bottom",  # Above the plot, where no point is.
         },
-        annotation_position="bottom right",
+        annotation_position="top",
     )
 
 
@@ -205,7 +206,8 @@ def _controls(figure: go.Figure, info: FrontInfo, rates: Sequence[float]) -> Non
             chosen = [p for p in others if p.kind == kind and p.on_front == on_front]
             if chosen:
                 trace = _markers(chosen, kind, on_front, rates, len(info.points) > MANY)
-                trace.legendgroup, trace.visible = "controls", "legendonly"
+                trace.legendgroup = "controls"
+                trace.visible = True if on_front else "legendonly"  # The line goes through it.
                 figure.add_trace(trace)
     defaults = [point for point in info.points if point.role == "default"]
     for name, symbol, chosen in (
@@ -222,6 +224,7 @@ def _controls(figure: go.Figure, info: FrontInfo, rates: Sequence[float]) -> Non
                     legendgroup="controls" if chosen is others else None,
                     visible="legendonly" if chosen is others else True,
                     hoverinfo="skip",
+                    meta={"ids": [point.config_id for point in chosen]},  # Dimmed with its point.
                     marker={"symbol": symbol, "size": 13, "line": {"color": INK, "width": 1.2}},
                 )
             )
@@ -280,7 +283,7 @@ def _reference_markers(figure: go.Figure, marks: Sequence[Mark]) -> None:
 
 
 def _ring(figure: go.Figure, info: FrontInfo) -> None:
-    """A ring around the recommended configuration, and a word above it."""
+    """A ring around the recommended configuration, and a word beside it, where that covers no point."""
     chosen = next((p for p in info.points if p.config_id == info.recommended), None)
     if chosen is None:
         return
@@ -299,16 +302,47 @@ def _ring(figure: go.Figure, info: FrontInfo) -> None:
             },
         )
     )
-    figure.add_annotation(
-        x=_at(chosen.x),
-        y=chosen.y,
-        text="recommended",
-        font={"color": RING, "size": 13},
-        showarrow=False,
-        xanchor="left",
-        xshift=-14,
-        yshift=24,
-    )
+    place = _free_place(info, chosen)
+    if place is not None:
+        figure.add_annotation(
+            x=_at(chosen.x),
+            y=chosen.y,
+            text="recommended",
+            font={"color": RING, "size": 13},
+            showarrow=False,
+            xanchor="center" if place[0] == 0 else "left" if place[0] > 0 else "right",
+            xshift=place[0],
+            yshift=place[1],
+        )
+
+
+_PLOT = (1000, 430)
+_WORD = (96, 20)
+_PLACES = ((0, 24), (0, -24), (18, 0), (-18, 0), (18, 24), (-18, 24), (18, -24), (-18, -24))
+"""Pixels of the plot and of the word, and where the word can be, from the ring."""
+
+
+def _free_place(info: FrontInfo, chosen: Point) -> tuple[int, int] | None:
+    """The first place where the word covers no point on the axes as they are first drawn; else None."""
+    own = [point for point in info.points if point.role not in CONTROLS]
+    low, high = _utility_range(own) or (min(p.y for p in own), max(p.y for p in own))
+    wide = _PLOT[0] / (1.025 * _at(info.x_range[1]))
+    tall = _PLOT[1] / ((high - low) or 1.0)
+    base = [] if info.base is None else [info.base]
+    others = [p for p in (*own, *base) if p is not chosen]
+    spots = [(wide * (_at(p.x) - _at(chosen.x)), tall * (p.y - chosen.y)) for p in others]
+    left, down = -wide * _at(chosen.x), tall * (low - chosen.y)
+    for dx, dy in _PLACES:
+        start = dx - _WORD[0] / 2 if dx == 0 else dx if dx > 0 else dx - _WORD[0]
+        inside = left <= start and start + _WORD[0] <= left + _PLOT[0]
+        inside &= down <= dy - _WORD[1] / 2 and dy + _WORD[1] / 2 <= down + _PLOT[1]
+        covered = any(
+            start - 8 < x < start + _WORD[0] + 8 and abs(y - dy) < _WORD[1] / 2 + 8
+            for x, y in spots
+        )
+        if inside and not covered:
+            return dx, dy
+    return None
 
 
 def _learning_rate_bar(figure: go.Figure, rates: Sequence[float]) -> None:
