@@ -132,7 +132,7 @@ def test_unequal_nodes_a_lost_ray_and_a_requeue_end_with_the_records_of_an_undis
     job: Callable[[str, int], Job], tmp_path: Path
 ) -> None:
     """The job has all memory of its nodes, whatever the site gives by default, and an environment."""
-    one = job("one", 20)
+    one = job("one", 14)
     words = ("--nodes", "2", "--gpus-per-node", "2", "--sbatch=--comment=drill")
     one.launch(*words, SBATCH_EXPORT="NONE")
     before = one.id
@@ -173,12 +173,12 @@ def keys(job: Job) -> list[tuple[str, int]]:
     return list(make_plan(parse_spec(job.spec.read_text(encoding="utf-8"))).keys())
 
 
-def test_two_sweeps_share_a_node_and_survive_the_walltime_a_stop_and_a_cancel(
+def test_two_sweeps_share_a_node_and_survive_a_walltime_a_held_folder_and_a_cancel(
     job: Callable[[str, int], Job],
 ) -> None:
     words = ["--shared", "--cpus-per-node=1", "--gpus-per-node=0", "--memory=2000Mi"]
     words.append("--sbatch=--nodelist=node1")
-    one, two = job("one", 12), job("two", 12)
+    one, two = job("one", 8), job("two", 8)
     for each in (one, two):
         each.launch(*words)
     one.wait("two Rays", lambda: len(one.cluster("pgrep", "-f", "gcs/gcs_server").split()) == 2)
