@@ -6,6 +6,8 @@ const frames = (() => {
   const READY_MS = 4000;
   const REST_MS = 1500;
   const changed = new Set();
+  const zoomed = new Map();
+  const watched = new WeakSet();
   let current = null;
   let loading = false;
   let asked = null;
@@ -62,6 +64,26 @@ const frames = (() => {
     for (const [node, other] of pairs(old, next, ".scroll")) other.scrollTo(node.scrollLeft, node.scrollTop);
   };
 
+  /** The axes that somebody zoomed, of figures that are drawn in both. */
+  const zoom = async (from, to) => {
+    for (const [plot, other] of pairs(from.document, to.document, ".js-plotly-plot")) {
+      const axes = zoomed.get(placeOf(plot));
+      if (axes && other.layout) await to.Plotly.relayout(other, axes);
+    }
+  };
+  const watchZoom = (win) => {
+    for (const plot of win.document.querySelectorAll(".js-plotly-plot")) {
+      if (watched.has(plot) || typeof plot.on !== "function") continue;
+      watched.add(plot);
+      plot.on("plotly_relayout", (change) => {
+        const before = zoomed.get(placeOf(plot)) ?? {};
+        const axes = Object.entries(change).filter(([name]) => /^[xy]axis\d*\.(range|autorange)/.test(name));
+        if (axes.some(([name]) => name.endsWith("autorange"))) zoomed.delete(placeOf(plot));
+        else if (axes.length) zoomed.set(placeOf(plot), { ...before, ...Object.fromEntries(axes) });
+      });
+    }
+  };
+
   /** Figures in the window are drawn. */
   const drawn = (win) => Array.from(win.document.querySelectorAll("[aria-busy=true]")).every((node) => {
     const box = node.getBoundingClientRect();
@@ -113,6 +135,7 @@ const frames = (() => {
       await carry(current.contentWindow, win);
       win.scrollTo({ top: current.contentWindow.scrollY, behavior: "instant" });
       await until(() => drawn(win), READY_MS);
+      await zoom(current.contentWindow, win);
       await until(resting, Infinity);
       await carry(current.contentWindow, win);
       win.scrollTo({ top: current.contentWindow.scrollY, behavior: "instant" });
@@ -128,6 +151,7 @@ const frames = (() => {
   // The address of the page says what its report shows.
   setInterval(() => {
     const hash = current?.contentWindow?.location.hash;
+    if (current) watchZoom(current.contentWindow);
     if (hash && hash !== location.hash) history.replaceState(null, "", hash);
   }, 300);
   addEventListener("hashchange", () => {

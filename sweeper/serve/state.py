@@ -18,6 +18,8 @@ from sweeper.report import render, report_data
 from sweeper.report.samples import gather
 from sweeper.runs.run import open_run
 from sweeper.runs.time_left import run_seconds_left
+from sweeper.search.refine import read_refinements
+from sweeper.search.rounds import already_suggested
 from sweeper.spec import SweepSpec
 from sweeper.store.folder import RunFolder
 from sweeper.store.progress import TrajectoryProgress, read_trajectory
@@ -267,12 +269,13 @@ class RunView:
 
     def path_names(self) -> Mapping[str, str]:
         """What each planned path trains, by its id, in the words of `configuration_name`."""
-        stamp = stamp_of(self.folder.spec, self.stage.spec)
+        run, stage = self.folder, self.stage
+        stamp = stamp_of(run.spec, run.rounds, run.refinements, stage.spec)
         if self._paths[0] != stamp:
             names: dict[str, str] = {}
-            for folder in (self.folder, self.stage):
+            for folder in (run, stage):
                 if folder.spec.exists():
-                    names |= _path_names(open_run(folder.root).spec)
+                    names |= _path_names(open_run(folder.root).spec, run)
             self._paths = stamp, names
         return self._paths[1]
 
@@ -317,9 +320,13 @@ def _speed(lines: Sequence[LogLine]) -> float | None:
     return None
 
 
-def _path_names(spec: SweepSpec) -> dict[str, str]:
+def _path_names(spec: SweepSpec, folder: RunFolder) -> dict[str, str]:
     """The settings of each path that differ between paths; a setting that varies within one is left out."""
-    paths = make_plan(spec).trajectories
+    points = already_suggested(folder) or None
+    paths = list(make_plan(spec, points).trajectories)
+    for part in (part for each in read_refinements(folder) for part in each.parts):
+        again = spec.model_copy(update={"seeds": (part.seed,)})
+        paths += make_plan(again, points, part.config_ids).trajectories
     shared = {}
     for path in paths:
         first, *others = [item.values for item in path.configurations]

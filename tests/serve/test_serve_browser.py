@@ -5,8 +5,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 from support.factories import make_record, make_sweep
 from support.run_folders import append
@@ -158,3 +160,59 @@ def test_index_and_comparison_work_without_a_complaint(
         assert complaints == []
     finally:
         server.stop()
+
+
+def test_a_zoomed_figure_stays_zoomed(page: Page, complaints: list[str], tmp_path: Path) -> None:
+    sweep = make_sweep()
+    folder = add_run(tmp_path, "growing", sweep[:60])
+    server = Served(tmp_path)
+    report = page.frame_locator("iframe:not(.next)")
+    try:
+        page.goto(f"http://127.0.0.1:{server.port}/runs/growing/#explore")
+        plot = report.locator(".js-plotly-plot").first
+        expect(plot).to_have_attribute("aria-busy", "false", timeout=30_000)
+        page.wait_for_timeout(500)  # The page has noticed the figure.
+        ranges = {"xaxis.range": [0.1, 0.2]}
+        plot.evaluate("(node, to) => window.Plotly.relayout(node, to)", ranges)
+        append(folder, sweep[60:80])
+        expect(report.locator(".so-far")).to_have_text("so far: 80 of 139 records", timeout=30_000)
+        assert plot.evaluate("(node) => node.layout.xaxis.range") == [0.1, 0.2]
+        assert complaints == []
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1440, 390])
+def test_axe_finds_nothing_on_live_page_and_index(
+    chromium: Browser, tmp_path: Path, scheme: Literal["light", "dark"], width: int
+) -> None:
+    bad = replace(make_record(status="failed", identity="bad"), trajectory_id="abc123")
+    folder = add_run(tmp_path, "growing", [*make_sweep()[:10], bad])
+    trial = folder.trial("abc123")
+    trial.create()
+    at = TrajectoryProgress("abc123", "train", 2, 320, (2.5, 2.25), 1, time.time())
+    trial.progress.write_text(at.to_json())
+    add_run(tmp_path, "done", make_sweep()[:3])
+    server = Served(tmp_path, token="token")
+    context = chromium.new_context(
+        color_scheme=scheme, viewport={"width": width, "height": 900}, bypass_csp=True
+    )
+    page = context.new_page()
+    rules = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}
+    found = {}
+    try:
+        page.goto(f"http://127.0.0.1:{server.port}/")
+        found["index"] = Axe().run(page, options=rules).response["violations"]
+        page.goto(f"http://127.0.0.1:{server.port}/runs/growing/")
+        page.get_by_text("Workers, failures, files").click()
+        page.locator("#live-records > summary").click()
+        page.locator("#live-failures summary").first.click()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        found["live"] = Axe().run(page, options=rules).response["violations"]
+        page.locator("#live-stop").click()
+        found["dialog"] = Axe().run(page, options=rules).response["violations"]
+    finally:
+        context.close()
+        server.stop()
+    assert {name: each for name, each in found.items() if each} == {}
