@@ -112,6 +112,7 @@ HEAVY = {
     },
     "ray": {
         "sweep/driver.py",
+        "sweep/gpu_fit.py",
         "sweep/session.py",
         "sweep/trials.py",
         "launch/ray_jobs.py",

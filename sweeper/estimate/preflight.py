@@ -38,17 +38,11 @@ def check_memory(
     elsewhere = compute.ray_address not in (None, "auto", "local")
     if not machine.gpus or compute.gpus_per_trial == 0 or elsewhere:
         return
-    try:
-        shape = folder_shape(model_folder)
-    except ModelError:
+    facts = largest_trial(plan, spec, model_folder, tokens)
+    if facts is None:
         return
     gpu = min(machine.gpus, key=lambda one: one.memory_bytes or 0)
     usable = int((gpu.memory_bytes or 0) * compute.gpu_share)
-    least = {
-        replace(memory_facts(item, spec, shape, tokens, "cuda"), train_rows=1)
-        for item in plan.trajectories
-    }
-    facts = max(least, key=lambda item: memory(item).peak_bytes)
     parts = memory(facts)
     if parts.peak_bytes <= usable:
         return
@@ -58,6 +52,24 @@ def check_memory(
         f"{_gib(parts.peak_bytes)} in the phase `{parts.peak_phase}` ({_listed(parts)}), {where} has "
         f"{_gib(usable)}; {_remedies(facts, spec, usable)}; use `--no-memory-check` to try anyway"
     )
+
+
+def largest_trial(
+    plan: Plan, spec: SweepSpec, model_folder: str, tokens: Tokens
+) -> MemoryFacts | None:
+    """The trial of a sweep that needs most memory on a GPU with one row at a time.
+
+    None for a model of unknown size.
+    """
+    try:
+        shape = folder_shape(model_folder)
+    except ModelError:
+        return None
+    least = {
+        replace(memory_facts(item, spec, shape, tokens, "cuda"), train_rows=1)
+        for item in plan.trajectories
+    }
+    return max(least, key=lambda item: memory(item).peak_bytes)
 
 
 def _remedies(facts: MemoryFacts, spec: SweepSpec, usable: int) -> str:

@@ -27,6 +27,7 @@ from sweeper.store.folder import RunFolder
 from sweeper.store.records import RecordObserver, RecordWriter, TrialRecord, lost_records
 from sweeper.store.retry import with_retry
 from sweeper.sweep.budget_schedule import Phase
+from sweeper.sweep.gpu_fit import TooSmall, gpu_memory, needed_bytes, too_small
 from sweeper.sweep.placement import machines, trial_resources, without_gpu, worker_count
 from sweeper.sweep.rounds import is_adaptive
 from sweeper.sweep.schedule import RoundSchedule, Schedule
@@ -232,6 +233,26 @@ def _prepare_tune() -> None:
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # What fails becomes a record.
 
 
+def _too_small(spec: SweepSpec, task: TrajectoryTask) -> TooSmall | None:
+    """The nodes with GPUs that cannot hold a trial; a warning says which they are."""
+    nodes = ray.nodes()
+    share = spec.compute.gpu_share
+    found = too_small(nodes, gpu_memory(nodes), needed_bytes(spec, task), share)
+    if found is not None:
+        _log.warning(found.warning)
+    return found
+
+
+def _request(
+    resources: dict[str, float], small: TooSmall | None
+) -> dict[str, float] | tune.PlacementGroupFactory:
+    """What a trial asks Ray for: resources, and where some nodes are left out, any but those."""
+    if small is None or not small.nodes:
+        return resources
+    bundle = {kind: amount for kind, amount in resources.items() if amount}
+    return tune.PlacementGroupFactory([bundle], bundle_label_selector=[small.selector])
+
+
 def _tune(
     rounds: Iterator[Sequence[TrajectoryTask]],
     spec: SweepSpec,
@@ -249,7 +270,14 @@ def _tune(
         _log.warning(warning)
     device = "cuda" if resources["GPU"] else "cpu"
     limit = spec.compute.max_concurrent_trials
-    workers = worker_count(resources, cluster, limit)
+    small = None
+    if not fixed and device == "cuda":
+        first = next(rounds)
+        rounds = itertools.chain([first], rounds)
+        small = _too_small(spec, first[0]) if first else None
+    left_out = () if small is None else small.nodes
+    usable = machines([node for node in ray.nodes() if node["NodeID"] not in left_out])
+    workers = worker_count(resources, usable, limit)
 
     def placed(tasks: Sequence[TrajectoryTask]) -> list[TrajectoryTask]:
         return [replace(task, compute=replace(task.compute, device=device)) for task in tasks]
@@ -269,7 +297,7 @@ def _tune(
     trainable = tune.with_parameters(PackTrainable, run=run, root=folder)
     shutil.rmtree(folder.ray, ignore_errors=True)
     tuner = tune.Tuner(
-        tune.with_resources(trainable, resources),
+        tune.with_resources(trainable, _request(resources, small)),
         tune_config=tune.TuneConfig(
             search_alg=PackSearcher(schedule, keys),
             num_samples=-1,  # Until the searcher says that there are no more.
