@@ -98,7 +98,7 @@ HEAVY = {
             "fronts",
         )
     },
-    "pyarrow": {"store/mirror.py", "data/folders.py", "data/files.py"},
+    "pyarrow": {"store/mirror.py", "store/object_store.py", "data/folders.py", "data/files.py"},
     "pydantic": {
         "runs/fields.py",
         "runs/outputs.py",

@@ -2,23 +2,26 @@
 
 Records are appended, synced and locked in the local run folder, because an object store supports none of
 these. All files that records depend on are copied while the sweep runs, and restored first on an empty
-disk. Objects are replaced as a whole and never deleted. Responses are uploaded before the records that
-refer to them, so the copy is a valid run folder at any time. Checkpoints and weights are not mirrored: they
-only save time.
+disk. Objects are replaced as a whole. Responses are uploaded before the records that refer to them, so the
+copy is a valid run folder at any time. Checkpoints, which only save time, are copied where asked for, after
+the records that they follow; those of finished paths are the only objects ever deleted. Weights are not
+copied.
 """
 
+import io
 import json
 import logging
+import os
 import re
 import threading
 import time
-from collections.abc import Callable, Container, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, NamedTuple, TypeVar
 
-from pyarrow import ArrowException, fs
+from pyarrow import fs
 from tenacity import (
     RetryCallState,
     Retrying,
@@ -31,6 +34,15 @@ from tenacity import (
 from sweeper.errors import MirrorError
 from sweeper.store.folder import RunFolder, write_atomic
 from sweeper.store.journal import read_lines
+from sweeper.store.object_store import (
+    CREDENTIALS,
+    UNAVAILABLE,
+    fetch,
+    first_line,
+    is_worth_a_retry,
+    open_store,
+    put,
+)
 from sweeper.store.records import RecordObserver, TrialRecord
 from sweeper.store.retry import RetryPolicy
 
@@ -46,68 +58,42 @@ _MIRRORED_NAMES = re.compile(
     r"trajectories/[\w-]+/(progress\.json|outbox/[\w-]+\.json))"
 )
 
+_CHECKPOINTS = re.compile(
+    r"(confirm/\w[\w.-]*/)?trajectories/[\w-]+/checkpoint(-\d+-of-\d+)?\.safetensors"
+)
+"""The newest whole checkpoints, not those before them nor what is being written."""
+
 _log = logging.getLogger("sweeper.store.mirror")
 
 Result = TypeVar("Result")
 
 
-UNAVAILABLE = (OSError, ArrowException)
-"""What pyarrow raises if a store is unavailable."""
+class _Checkpoint(NamedTuple):
+    """A checkpoint as it was when it was opened, even if another has taken its name since."""
 
-_REFUSED = re.compile(
-    r"ACCESS_DENIED|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH|EXPIRED_TOKEN|PERMISSION_DENIED|"
-    r"UNAUTHENTICATED|OAuth2 access token|Authentication(Exception|Failed)|Authorization\w+"
-)
-"""How S3, Google and Azure report rejected credentials. Retrying does not help."""
-
-_AZURE = (
-    "AZURE_CLIENT_ID, AZURE_TENANT_ID and AZURE_CLIENT_SECRET, `az login`, or a managed identity"
-)
-
-CREDENTIALS = {
-    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, ~/.aws, or the machine's role",
-    "gs": "GOOGLE_APPLICATION_CREDENTIALS, `gcloud auth login`, or the machine's role",
-    "abfs": _AZURE,
-    "abfss": _AZURE,
-    "file": "the permissions of the folder",
-}
-"""Where the file system of each URL scheme finds its credentials."""
-
-
-def open_store(url: str) -> tuple[fs.FileSystem, str]:
-    """The file system of a mirror and the path in it, by the scheme of its URL.
-
-    Credentials, region and endpoint (AWS_REGION, AWS_ENDPOINT_URL) are taken from the environment.
-
-    Args:
-        url: s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, abfs://CONTAINER@ACCOUNT.dfs.core.windows.net/PREFIX,
-            or file:///FOLDER.
-
-    Raises:
-        MirrorError: not a URL of this form, or this build of pyarrow lacks the file system.
-        OSError: the store is unavailable.
-    """
-    limit = "?retry_limit_seconds=10" if url.startswith("gs://") else ""  # Else fifteen minutes.
-    try:
-        store, place = fs.FileSystem.from_uri(url + limit)
-    except (ValueError, NotImplementedError) as error:
-        raise MirrorError(
-            f"invalid compute.mirror {url}: {_first_line(error)}; expected s3://BUCKET/PREFIX, "
-            "gs://BUCKET/PREFIX, abfs://CONTAINER@ACCOUNT.dfs.core.windows.net/PREFIX or file:///FOLDER",
-            code="mirror.address",
-            url=url,
-        ) from None
-    return store, place
+    file: BinaryIO
+    state: tuple[int, int]
 
 
 class Mirror:
-    """The mirror of one run folder: `pull` at the start, then `observing` while the sweep runs."""
+    """The mirror of one run folder: `pull` at the start, then `observing` while the sweep runs.
+
+    Args:
+        folder: The run folder.
+        url: See `open_store`.
+        checkpoints: Mirror checkpoints, too.
+        open_store: What opens the store.
+        policy: How long an unavailable store is retried where something waits for it.
+        push_seconds: The minimum interval between two updates.
+        sleep: How to wait between attempts.
+    """
 
     def __init__(
         self,
         folder: RunFolder,
         url: str,
         *,
+        checkpoints: bool = False,
         open_store: Callable[[str], tuple[fs.FileSystem, str]] = open_store,
         policy: RetryPolicy = RETRY_POLICY,
         push_seconds: float = PUSH_SECONDS,
@@ -119,6 +105,8 @@ class Mirror:
         self._push_seconds = push_seconds
         self._sleep = sleep
         self._open_store = open_store
+        self._checkpoints = checkpoints
+        self._checkpoints_there: set[str] = set()
         self._sent: dict[str, tuple[int, int]] = {}
         self._records_there = 0
         self._failed: MirrorError | None = None
@@ -142,6 +130,7 @@ class Mirror:
             self._retried(lambda: self._read("records.jsonl")) if "records.jsonl" in there else b""
         )
         self._records_there = len(theirs)
+        self._checkpoints_there = {name for name in there if _CHECKPOINTS.fullmatch(name)}
         if fresh:
             if there:
                 raise MirrorError(
@@ -196,9 +185,12 @@ class Mirror:
         path = self._folder.root / name
         if _state(path)[0] == size:
             return False
-        data = self._retried(lambda: self._read(name))
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, data)
+        if _CHECKPOINTS.fullmatch(name):
+            store, place = self._opened
+            self._retried(lambda: fetch(store, f"{place}/{name}", path))
+        else:
+            write_atomic(path, self._retried(lambda: self._read(name)))
         return True
 
     @contextmanager
@@ -238,7 +230,7 @@ class Mirror:
                 _log.warning(
                     "cannot upload records to %s; the sweep continues and the upload is retried: %s",
                     self._url,
-                    _first_line(state.outcome.exception()),
+                    first_line(state.outcome.exception()),
                 )
             lost = True
 
@@ -251,7 +243,7 @@ class Mirror:
             reraise=True,
         )
         while not ended.is_set():
-            changed.wait()
+            changed.wait(self._push_seconds if self._checkpoints else None)
             changed.clear()
             if ended.is_set():
                 return
@@ -277,12 +269,28 @@ class Mirror:
             )
 
     def push(self) -> int:
-        """Upload what has changed, the records last; returns the number of files.
+        """Upload what has changed, the records last, then checkpoints; returns the number of files.
 
         Raises:
             OSError: the store is unavailable.
             MirrorError: another driver has written records there meanwhile.
         """
+        with ExitStack() as opened:
+            # Opened first, sent last: no checkpoint there is ahead of the records there.
+            checkpoints = self._open_checkpoints(opened) if self._checkpoints else {}
+            sent = self._push_results()
+            for name, checkpoint in checkpoints.items():
+                if self._sent.get(name) != checkpoint.state:
+                    checkpoint.file.seek(0)
+                    self._checkpoints_there.add(name)
+                    self._write(name, checkpoint.file)
+                    self._sent[name] = checkpoint.state
+                    sent += 1
+        if self._checkpoints:
+            self._delete_but(checkpoints)
+        return sent
+
+    def _push_results(self) -> int:
         records = _whole_lines(self._folder.records)
         store, place = self._opened
         there = store.get_file_info(f"{place}/records.jsonl")
@@ -303,14 +311,33 @@ class Mirror:
                 data = path.read_bytes()
             except FileNotFoundError:  # Its trajectory has finished meanwhile.
                 continue
-            self._write(name, data)
+            self._write(name, io.BytesIO(data))
             self._sent[name] = state
             sent += 1
         if len(records) > self._records_there:
-            self._write("records.jsonl", records)
+            self._write("records.jsonl", io.BytesIO(records))
             self._records_there = len(records)
             sent += 1
         return sent
+
+    def _open_checkpoints(self, opened: ExitStack) -> Mapping[str, _Checkpoint]:
+        found = {}
+        for path in sorted(self._folder.root.glob("**/trajectories/*/checkpoint*.safetensors")):
+            name = path.relative_to(self._folder.root).as_posix()
+            if _CHECKPOINTS.fullmatch(name):
+                with suppress(FileNotFoundError):  # Its trajectory has finished meanwhile.
+                    file = opened.enter_context(path.open("rb"))
+                    status = os.fstat(file.fileno())
+                    found[name] = _Checkpoint(file, (status.st_size, status.st_mtime_ns))
+        return found
+
+    def _delete_but(self, kept: Container[str]) -> None:
+        """Delete the checkpoints of paths that have finished."""
+        store, place = self._opened
+        for name in sorted(self._checkpoints_there):
+            if name not in kept:
+                store.delete_file(f"{place}/{name}")
+                self._checkpoints_there.discard(name)
 
     def _listing(self) -> dict[str, int]:
         """The run's objects below the prefix: name -> bytes. Other objects are never downloaded."""
@@ -329,30 +356,28 @@ class Mirror:
             for item in store.get_file_info(selector)
             if item.type == fs.FileType.File
         }
-        return {name: size for name, size in sizes.items() if _MIRRORED_NAMES.fullmatch(name)}
+        return {name: size for name, size in sizes.items() if self._is_mirrored(name)}
+
+    def _is_mirrored(self, name: str) -> bool:
+        checkpoint = self._checkpoints and _CHECKPOINTS.fullmatch(name)
+        return bool(checkpoint or _MIRRORED_NAMES.fullmatch(name))
 
     def _read(self, name: str) -> bytes:
         store, place = self._opened
         with store.open_input_stream(f"{place}/{name}") as file:
             return bytes(file.read())
 
-    def _write(self, name: str, data: bytes) -> None:
+    def _write(self, name: str, source: BinaryIO) -> None:
         store, place = self._opened
-        if isinstance(store, fs.LocalFileSystem):
-            path = Path(place, name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(path, data)
-            return
-        with store.open_output_stream(f"{place}/{name}") as file:
-            file.write(data)
+        put(store, f"{place}/{name}", source)
 
     def _retried(self, action: Callable[[], Result]) -> Result:
         try:
-            return self._policy.retrying(_is_worth_a_retry, self._sleep)(action)
+            return self._policy.retrying(is_worth_a_retry, self._sleep)(action)
         except UNAVAILABLE as error:
-            problem = _first_line(error)
+            problem = first_line(error)
             credentials = CREDENTIALS[self._url.partition("://")[0]]
-            if not _is_worth_a_retry(error):
+            if not is_worth_a_retry(error):
                 raise MirrorError(
                     f"{self._url} rejects the credentials: {problem}; set {credentials}",
                     code="mirror.credentials",
@@ -367,12 +392,6 @@ class Mirror:
                 url=self._url,
                 variables=credentials,
             ) from None
-
-
-def _is_worth_a_retry(error: BaseException) -> bool:
-    return isinstance(error, UNAVAILABLE) and not (
-        isinstance(error, PermissionError) or _REFUSED.search(str(error))
-    )
 
 
 def _mirrored(folder: RunFolder) -> Iterator[Path]:
@@ -411,7 +430,3 @@ def _state(path: Path) -> tuple[int, int]:
 def _whole_lines(path: Path) -> bytes:
     """The complete lines of a file, without an incomplete last one."""
     return b"".join(line + b"\n" for line in read_lines(path).lines)
-
-
-def _first_line(error: BaseException | None) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -272,8 +272,9 @@ def _driving(spec: SweepSpec, folder: RunFolder, overwrite: bool) -> Iterator[_D
     folder.create()
     with DriverLock(folder) as lock:
         mirror = None
-        if spec.compute.mirror is not None:
-            mirror = Mirror(folder, spec.compute.mirror)
+        compute = spec.compute
+        if compute.mirror is not None:
+            mirror = Mirror(folder, compute.mirror, checkpoints=compute.mirror_checkpoints)
             mirror.pull(spec_hash(spec), overwrite)
         yield _Driving(lock.check, mirror)
 

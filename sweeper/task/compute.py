@@ -88,6 +88,9 @@ class ComputeSettings:
             "to which the running run is copied."
         ),
     ] = None
+    mirror_checkpoints: Annotated[
+        bool, Placement(), Doc("Copy checkpoints, too: what is unfinished goes on elsewhere.")
+    ] = False
     budget: Annotated[
         Budget | None,
         Placement(),

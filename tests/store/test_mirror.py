@@ -9,13 +9,15 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pyarrow import fs
 from support.factories import make_spec, make_sweep
+from support.fake_trials import Records, Storages
 from support.raising import raises
 from support.world import World, spec_text
 
@@ -23,11 +25,15 @@ from sweeper.errors import SpecError, SweeperError
 from sweeper.planning import make_plan, make_tasks
 from sweeper.spec import SweepSpec, parse_spec
 from sweeper.store.folder import RUN_VERSION, RunFolder
-from sweeper.store.mirror import CREDENTIALS, Mirror, open_store
+from sweeper.store.mirror import Mirror
+from sweeper.store.object_store import CREDENTIALS, open_store
 from sweeper.store.records import TrialRecord, read_records
 from sweeper.store.retry import RetryPolicy
+from sweeper.store.trial_log import LogReader
+from sweeper.sweep.driver import Keys
 from sweeper.sweep.run import SweepCallbacks, run_sweep
-from sweeper.trial.run import run_trajectory
+from sweeper.task import TrajectoryTask
+from sweeper.trial.run import run_pack, run_trajectory
 
 URL = "s3://bucket/some/run"
 SOON = RetryPolicy(first_seconds=0.001, longest_seconds=0.001, total_seconds=0.005)
@@ -58,6 +64,10 @@ class Store:
     def open_input_stream(self, path: str) -> Any:
         self._ask()
         return self._real.open_input_stream(path)
+
+    def delete_file(self, path: str) -> None:
+        self._ask()
+        self._real.delete_file(path)
 
     def open_output_stream(self, path: str) -> Any:
         self._ask()
@@ -143,6 +153,55 @@ def test_what_was_sent_comes_back_on_an_empty_disk(store: Store, tmp_path: Path)
     (store.root / "confirm" / "x" / "evil.sh").unlink()
     second.push()
     assert contents(store.root) == contents(there.root)
+
+
+def test_checkpoints_follow_the_records_and_go_when_their_path_has_finished(
+    store: Store, tmp_path: Path
+) -> None:
+    here = begun(tmp_path / "here")
+    first = mirror(store, here, checkpoints=True)
+    assert first.pull("k") == 0
+    add(here, RECORDS[:4])
+    storage = here.trial(RECORDS[0].trajectory_id)
+    for name in ("checkpoint-before.safetensors", "checkpoint-new.safetensors"):
+        (storage.trajectory / name).write_bytes(b"not the newest whole one")
+    storage.shard(1, 2).write_bytes(b"of a second process")
+    place = storage.checkpoint.relative_to(here.root)
+    order: list[str] = []
+    write = store.open_output_stream
+
+    def watched(path: str) -> Any:
+        if path.endswith("run.json"):  # What is written meanwhile is not sent before its records.
+            (here.root / "fresh").write_bytes(b"ahead of the records")
+            (here.root / "fresh").replace(storage.checkpoint)
+        order.append(path.rpartition("/")[2])
+        return write(path)
+
+    store.open_output_stream = watched  # type: ignore[method-assign]
+    first.push()
+    there = {path.relative_to(store.root).as_posix() for path in store.root.rglob("checkpoint*")}
+    trials = {record.trajectory_id for record in RECORDS[:4]}
+    shard = storage.shard(1, 2).relative_to(here.root).as_posix()
+    assert there == {f"trajectories/{name}/checkpoint.safetensors" for name in trials} | {shard}
+    assert (store.root / place).read_bytes() == b"large"
+    assert all(name.startswith("checkpoint") for name in order[-len(there) :])
+    assert order.index("records.jsonl") == len(order) - len(there) - 1
+    first.push()
+    assert (store.root / place).read_bytes() == b"ahead of the records"
+    elsewhere = RunFolder(tmp_path / "elsewhere")
+    elsewhere.create()
+    second = mirror(store, elsewhere, checkpoints=True)
+    second.pull("k")
+    assert (elsewhere.root / place).read_bytes() == b"ahead of the records"
+    plain = RunFolder(tmp_path / "plain")
+    plain.create()
+    mirror(store, plain).pull("k")
+    assert not list(plain.root.rglob("checkpoint*"))
+    elsewhere.trial(RECORDS[0].trajectory_id).drop_checkpoints()
+    second.push()
+    assert not (store.root / place).exists() and not (store.root / shard).exists()
+    assert len(list(store.root.rglob("checkpoint*"))) == len(trials) - 1
+    assert list(read_records(store.root / "records.jsonl").records) == RECORDS[:4]
 
 
 def test_whoever_is_behind_is_brought_up_to_date(store: Store, tmp_path: Path) -> None:
@@ -385,6 +444,55 @@ def undisturbed(spec: SweepSpec, root: Path) -> dict[tuple[str, int], TrialRecor
         for task in make_tasks(make_plan(spec), spec, str, device="cpu")
         for record in run_trajectory(task, RunFolder(root).trial(task.trajectory_id))
     }
+
+
+def stays(tasks: Sequence[TrajectoryTask], storage_of: Storages, done: Keys) -> Records:
+    """A trial that is still on its way, after its first record, when its machine goes away."""
+    yield from islice(run_pack(tasks, storage_of, done), 1)
+    time.sleep(600)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("workers_import_tests", "no_gpu")
+def test_an_unfinished_path_goes_on_elsewhere_from_its_checkpoint(
+    s3: fs.FileSystem, tiny_world: World, tmp_path: Path
+) -> None:
+    overrides = [
+        "compute.adapters_per_trial=1",
+        "compute.mirror=s3://sweeps/spot",
+        "compute.mirror_checkpoints=true",
+    ]
+    spec = parse_spec(spec_text(tiny_world), overrides=overrides)
+    expected = undisturbed(spec, tmp_path / "undisturbed")
+
+    seen: list[str] = []
+
+    def preempted(record: TrialRecord) -> None:
+        if record.role == "candidate":
+            seen.append(record.trajectory_id)
+            raise SweeperError("the machine goes away")
+
+    with pytest.raises(SweeperError, match="the machine goes away"):
+        callbacks = SweepCallbacks(on_record=preempted)
+        run_sweep(spec, tmp_path / "first", callbacks=callbacks, run=stays)
+    (tmp_path / "first").rename(tmp_path / "gone")
+    left = {path.parent.name for path in (tmp_path / "gone").rglob("checkpoint.safetensors")}
+    run_sweep(spec, tmp_path / "second")
+    second = RunFolder(tmp_path / "second")
+    begun_at = {
+        trial: next(
+            line.fields["step"]
+            for line in LogReader(second.trial(trial)).new_lines()
+            if line.event == "start"
+        )
+        for trial in second.trials_with_logs()
+    }
+    resumed = {trial for trial, step in begun_at.items() if step > 0}
+    assert set(seen) <= resumed <= left
+    records = read_records(second.records).records
+    assert {record.key: record.comparable() for record in records} == expected
+    selector = fs.FileSelector("sweeps/spot", recursive=True)
+    assert not [item.path for item in s3.get_file_info(selector) if "checkpoint" in item.path]
 
 
 @pytest.mark.slow
