@@ -112,7 +112,7 @@ def headline(
         config_id="" if centre is None else centre.config_id,
         values="" if centre is None else configuration_name(centre.config, names),
         confirmed=found.decided is not None and found.chosen is not None,
-        state=_state(found, decision, spec),
+        state=_state(found, decision, spec, part),
         command=_command(found, decision, run) if part is None else "",
         bars=bars,
         limit=place,
@@ -211,7 +211,9 @@ def _clear(found: PairedDifference) -> bool:
     return between is not None and (between.low > 0 or between.high < 0)
 
 
-def _state(found: Recommendation, decision: Decision | None, spec: SweepSpec) -> str:
+def _state(
+    found: Recommendation, decision: Decision | None, spec: SweepSpec, part: SoFar | None
+) -> str:
     """How far the answer is confirmed."""
     if decision is not None and decision.complete:
         if decision.survivor is None:
@@ -223,7 +225,7 @@ def _state(found: Recommendation, decision: Decision | None, spec: SweepSpec) ->
     if decision is not None:
         return "Not confirmed yet: the decision on new seeds and prompts has begun."
     if found.chosen is None:
-        return "Nothing to confirm."
+        return "Nothing to confirm." if part is None else "Nothing to confirm yet."
     seeds = len(spec.seeds)
     return (
         f"Not confirmed: measured in the search only, under {seeds} seed{'' if seeds == 1 else 's'}, "

@@ -132,6 +132,7 @@ def test_an_unfinished_run_says_so_far_wherever_it_answers() -> None:
     assert '<p class="so-far">so far: 3 of 14 records</p>' in render(part)
     nothing = report_data(RUN, records[:1], make_spec(), {"readouts": 14})
     assert nothing.headline.sentence.startswith("So far, no configuration of this sweep")
+    assert nothing.headline.state == "Nothing to confirm yet."
     for account in ({"readouts": 3}, None):
         whole = report_data(RUN, records, make_spec(), account)
         assert whole.headline.so_far == "" and not whole.headline.sentence.startswith("So far")
