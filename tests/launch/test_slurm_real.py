@@ -23,11 +23,11 @@ from sweeper.store.lock import DriverLock
 from sweeper.store.records import TrialRecord, read_records
 from sweeper.trial.run import run_trajectory
 
-PATIENCE_SECONDS = 240.0
+PATIENCE_SECONDS = 400.0
 
 Records = dict[tuple[str, int], TrialRecord]
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]  # Five starts of Ray on a busy machine.
 
 
 @pytest.fixture(scope="module")
