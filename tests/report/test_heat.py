@@ -30,7 +30,7 @@ def grid(steps: tuple[int, ...] = (20, 40), name: str = "", **fixed: Any) -> lis
 
 def drawn(opened: Open, records: list[TrialRecord]) -> Opened:
     found = opened(render(report_data(RUN, records, make_spec(), None)), at="heat-maps")
-    found.wait(f"{PLOT}.data?.length > 0 || {NOTE} !== ''")
+    found.wait(f"{PLOT}.data?.length > 0")
     return found
 
 

@@ -152,7 +152,7 @@ def test_what_one_setting_does_and_the_trade_off(opened: Open, page_of_sweep: st
         page.wait_for_selector("#front[aria-busy=false]")
         box = page.locator("#front").bounding_box()
         assert box is not None
-        page.mouse.move(box["x"] + 0.1 * box["width"], box["y"] + 0.1 * box["height"])
+        page.mouse.move(box["x"] + 0.1 * box["width"], box["y"] + 0.15 * box["height"])
         page.mouse.down()
         page.mouse.move(box["x"] + 0.4 * box["width"], box["y"] + 0.7 * box["height"], steps=4)
         page.mouse.up()

@@ -138,6 +138,9 @@ const heat = (() => {
       grid.forEach((line, b) => line.forEach((row, a) => row === centre && layout.shapes.push({ type: "rect", xref: xaxis, yref: yaxis, x0: a - 0.48, x1: a + 0.48, y0: b - 0.48, y1: b + 0.48, line: { color: RING, width: 3 } })));
       if (name !== "") layout.annotations.push({ text: plain(name), showarrow: false, xref: `${xaxis} domain`, yref: `${yaxis} domain`, x: 0.5, y: 1, yanchor: "bottom" });
     });
+    // The room is kept before there is a map in it, so that nothing below jumps.
+    plot.style.minHeight = `${height}px`;
+    if (!drawn) return;
     const first = !plot.classList.contains("js-plotly-plot");
     await Plotly.react(plot, data, layout, { displaylogo: false });
     if (first) plot.on("plotly_click", ({ points }) => points[0]?.customdata && page.select([points[0].customdata], "heat"));
@@ -160,6 +163,6 @@ const heat = (() => {
     await draw();
   };
   cells.near(plot.parentElement, begin);
-  new ResizeObserver(() => drawn && plot.clientWidth > 0 && plot.clientWidth !== width && draw()).observe(plot);
+  new ResizeObserver(() => plot.clientWidth > 0 && plot.clientWidth !== width && draw()).observe(plot);
   return { panels, scale };
 })();
