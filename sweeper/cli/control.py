@@ -3,75 +3,54 @@
 import shlex
 import time
 import webbrowser
-from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 
-from sweeper.analysis import SAFEST_USEFUL
 from sweeper.cli import show
 from sweeper.cli.commands import app, without_gc
-from sweeper.cli.options import RunArgument, open_run
+from sweeper.cli.options import JsonOption, RunArgument, open_run
 from sweeper.estimate import duration_text
 from sweeper.launch import last_job
-from sweeper.runs.cost_so_far import cost_so_far
+from sweeper.runs.command_outputs import StatusOutput
+from sweeper.runs.status import run_status
 from sweeper.runs.stopping import stop_driver
-from sweeper.runs.time_left import run_seconds_left
 from sweeper.store.folder import RunFolder
-from sweeper.store.lock import Holder
-from sweeper.store.progress import TrajectoryProgress, read_trajectory
-from sweeper.store.records import read_records
-from sweeper.sweep.decision import stage_folder
 
 STOP_SECONDS = 60.0
 """How long `stop` waits for the driver to end."""
 
 POLL_SECONDS = 0.2
 
-DOING = {
-    "load": "loading",
-    "train": "training",
-    "checkpoint": "writing a checkpoint",
-    "evaluate": "scoring",
-}
-"""A stage of a trial in words."""
-
 
 @app.command(rich_help_panel="Sweeps")
 @without_gc()
-def status(run: RunArgument) -> None:
+def status(run: RunArgument, json_: JsonOption = False) -> None:
     """Show what a run is doing: records done of planned, failures, time left, and its trials."""
     folder = RunFolder(run)
-    if not folder.info.exists() and _show_slurm_job(folder):
+    if not json_ and not folder.info.exists() and _show_slurm_job(folder):
         return
-    folder.open()
-    stage = stage_folder(folder, SAFEST_USEFUL)
-    holder, driven = Holder.read(folder.lock), folder.has_driver()
-    done, planned, failed = _counts(folder)
-    state = "finished" if done >= planned else "not finished"
-    if driven:
-        state = (
-            f"running{'' if holder is None else f' (process {holder.process} on {holder.host})'}"
-        )
-    show.line(f"{folder.root}: {state}")
-    show.line(f"search: {done} of {planned} records, {failed} failed")
-    if stage.info.exists():
-        done, planned, failed = _counts(stage)
-        show.line(f"decision: {done} of {planned} records of this round, {failed} failed")
-    if not driven:
-        if state != "finished":
+    found = run_status(folder.open())
+    if json_:
+        show.data(StatusOutput.of(found))
+        return
+    driver = f" (process {found.process} on {found.host})" if found.process is not None else ""
+    show.line(f"{folder.root}: {found.state}{driver}")
+    search, decision = found.search, found.decision
+    show.line(f"search: {search.records} of {search.planned} records, {search.failed} failed")
+    if decision is not None:
+        done = f"{decision.records} of {decision.planned} records of this round"
+        show.line(f"decision: {done}, {decision.failed} failed")
+    if found.cost is None:
+        if found.state != "finished":
             _show_slurm_job(folder)
-        show.line(_next("open" if state == "finished" else "resume", folder))
+        show.line(_next("open" if found.state == "finished" else "resume", folder))
         return
-    opened = open_run(run)
-    left = run_seconds_left(folder, opened.spec, time.time())
+    left = found.seconds_left
     show.line("time left: not known yet" if left is None else f"about {duration_text(left)} left")
-    cost = cost_so_far(opened.records, opened.estimate, opened.spec)
-    show.line(f"cost of the search so far: {cost.text}")
-    for item in _running(stage if stage.has_driver() else folder):
-        show.line(
-            f"trial {item.trajectory_id}: {DOING[item.stage]}, step {item.step} of {item.steps}"
-        )
+    show.line(f"cost of the search so far: {found.cost.text}")
+    for trial in found.trials:
+        show.line(trial.text)
 
 
 @app.command(rich_help_panel="Sweeps")
@@ -134,21 +113,6 @@ def _show_slurm_job(folder: RunFolder) -> bool:
         return False
     show.line(f"{folder.root}: Slurm job {job.id}: {state}; its log: {job.log}")
     return True
-
-
-def _counts(folder: RunFolder) -> tuple[int, int, int]:
-    """Records there are, planned, and failed."""
-    records = read_records(folder.records).records
-    failed = sum(record.status == "failed" for record in records)
-    return len(records), folder.planned_records(), failed
-
-
-def _running(folder: RunFolder) -> Iterator[TrajectoryProgress]:
-    """The trials that have started and not ended."""
-    for path in sorted(folder.trajectories.glob("*/progress.json")):
-        found = read_trajectory(path)
-        if found is not None and found.running:
-            yield found
 
 
 def _is_current(folder: RunFolder) -> bool:

@@ -3,6 +3,7 @@
 import contextlib
 import shlex
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,12 +15,14 @@ from sweeper.cli.commands import app
 from sweeper.cli.options import JsonOption, RunArgument, SetOption, SpecArgument, open_run
 from sweeper.cli.outcome import outcome
 from sweeper.data.load import unread_data
+from sweeper.errors import SweeperError
 from sweeper.estimate import saved
 from sweeper.estimate.epochs import count_epoch_rows, epochs_text
 from sweeper.estimate.inputs import on_gpus, this_machine
 from sweeper.planning import Plan, make_tasks
 from sweeper.runs.measure import run_to_end
 from sweeper.runs.progress import SweepProgress
+from sweeper.runs.status import TrialsNow
 from sweeper.search.refine import refinement_rows
 from sweeper.spec import SweepSpec, load_spec
 from sweeper.store.folder import RunFolder, write_atomic
@@ -128,7 +131,8 @@ def run(
     builds = ", and building the miniature (a minute, once)" if _is_builtin(loaded) else ""
     show.line(f"checking model, data and {folder.root}{builds}")
     page = live_page(folder.root, open_) if serve or open_ else contextlib.nullcontext()
-    with interrupts.resumable(folder), page, SweepProgress(loaded, show.err, show.out) as shown:
+    progress = SweepProgress(loaded, show.err, show.out, doing=partial(_doing, TrialsNow(folder)))
+    with interrupts.resumable(folder), page, progress as shown:
         decision = run_to_end(
             loaded,
             folder.root,
@@ -161,6 +165,14 @@ def run(
         raise typer.Exit(1)
     if shown.budget is not None:
         raise typer.Exit(BUDGET_ENDED)
+
+
+def _doing(trials: TrialsNow) -> list[str]:
+    """A line for each running trial; none while the folder cannot be read."""
+    try:
+        return [trial.text for trial in trials.read()]
+    except SweeperError:
+        return []
 
 
 def begin(progress: SweepProgress, plan: Plan, found: RecordsRead) -> None:

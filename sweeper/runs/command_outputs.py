@@ -11,6 +11,7 @@ from sweeper.runs.fields import Ends, Model, Output, Text, Values, encodable
 from sweeper.runs.listing import RunLine
 from sweeper.runs.outputs import CompareOutput, FrontOutput, ShowOutput
 from sweeper.runs.recommend_output import RecommendOutput
+from sweeper.runs.status import RunStatus
 
 
 class RunModel(Model):
@@ -40,6 +41,56 @@ class LsOutput(Output):
     def of(cls, found: Iterable[RunLine], root: Path) -> "LsOutput":
         """From a listing."""
         return cls(folder=str(root), runs=tuple(map(RunModel.model_validate, found)))
+
+
+class CountsModel(Model):
+    """Records of a part of a run."""
+
+    records: int = Field(description="Written so far.")
+    planned: int
+    failed: int = Field(description="Among those written.")
+
+
+class TrialModel(Model):
+    """A running trial."""
+
+    trial: Text = Field(description="The id of its trajectory.")
+    name: Text = Field(description="Its settings in words.")
+    stage: Text
+    step: int = Field(description="Optimizer steps done.")
+    steps: int = Field(description="Of these.")
+
+
+class StatusOutput(Output):
+    """`sweeper status`: what a run is doing."""
+
+    path: Annotated[str, BeforeValidator(lambda path: encodable(str(path)))]
+    state: Literal["running", "finished", "not finished"]
+    process: int | None = Field(description="Of the driver; null without one.")
+    host: Text | None = Field(description="Of the driver.")
+    search: CountsModel
+    decision: CountsModel | None = Field(description="Null before it begins.")
+    seconds_left: float | None = Field(description="Null while nothing is known.")
+    worker_seconds: float | None = Field(description="Of the search so far, while it runs.")
+    estimated_worker_seconds: float | None = Field(description="Of the whole search.")
+    trials: tuple[TrialModel, ...]
+
+    @classmethod
+    def of(cls, found: RunStatus) -> "StatusOutput":
+        """From a status."""
+        cost = found.cost
+        return cls(
+            path=str(found.path),
+            state=found.state,  # type: ignore[arg-type]  # Validated.
+            process=found.process,
+            host=found.host,
+            search=CountsModel.model_validate(found.search),
+            decision=None if found.decision is None else CountsModel.model_validate(found.decision),
+            seconds_left=found.seconds_left,
+            worker_seconds=None if cost is None else cost.seconds,
+            estimated_worker_seconds=None if cost is None else cost.estimated_seconds,
+            trials=tuple(map(TrialModel.model_validate, found.trials)),
+        )
 
 
 class JudgedRate(Model):
@@ -372,6 +423,7 @@ OUTPUTS: Mapping[str, Any] = {
     "recommend": RecommendOutput,
     "rescore": RescoreOutput | JudgesOutput,
     "show": ShowOutput,
+    "status": StatusOutput,
 }
 """Command -> the model of what its `--json` prints."""
 

@@ -3,7 +3,7 @@
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from importlib.util import find_spec
 from types import TracebackType
 from typing import Any
@@ -36,6 +36,13 @@ NARROW = 72
 """Terminals of fewer columns get the bar without name and elapsed time."""
 
 
+DOING_SECONDS = 2.0
+"""How often the trials are asked what they do."""
+
+DOING_LINES = 4
+"""How many of them are shown."""
+
+
 class SweepProgress:
     """Progress of a sweep in a terminal, a notebook or a file.
 
@@ -48,6 +55,7 @@ class SweepProgress:
         lines: Where the other lines are written; the console itself where not given.
         seconds: The clock.
         quiet: Write nothing, where no console is given.
+        doing: What the trials do now, a line for each; shown below the bar.
     """
 
     def __init__(
@@ -57,6 +65,7 @@ class SweepProgress:
         lines: Terminal | None = None,
         seconds: Callable[[], float] = time.monotonic,
         quiet: bool = False,
+        doing: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._console = console or Terminal(highlight=False, emoji=False, quiet=quiet)
         self._line = (lines or self._console).plain
@@ -79,7 +88,7 @@ class SweepProgress:
             # tqdm and Ray would write above the line that ipywidgets is missing.
             warnings.filterwarnings("ignore", "IProgress not found")
             logging.getLogger("ray.widgets.util").setLevel(logging.WARNING)
-        self._bar = _Bar(self._console, self._left, disable=not self._live)
+        self._bar = _Bar(self._console, self._left, doing, disable=not self._live)
         self._task = self._bar.add_task(spec.name, start=False)
 
     def __enter__(self) -> "SweepProgress":
@@ -204,12 +213,18 @@ class _NotebookLine:
 
 
 class _Bar(Progress):
-    """A progress line that always fits the terminal, and one for the best configuration so far."""
+    """A progress line that always fits the terminal, one for the best so far, and one for each trial."""
 
     def __init__(
-        self, console: Terminal, left: Callable[[], float | None], *, disable: bool
+        self,
+        console: Terminal,
+        left: Callable[[], float | None],
+        doing: Callable[[], Sequence[str]],
+        *,
+        disable: bool,
     ) -> None:
         self.best = ""
+        self._doing, self._lines, self._due = doing, tuple[str, ...](), 0.0
         self._left = _LeftColumn(left)
         self._terminal = console  # rich draws before it has set `console`.
         super().__init__(console=console, disable=disable)
@@ -220,6 +235,14 @@ class _Bar(Progress):
         yield self.make_tasks_table(self.tasks)
         if self.best:
             yield Text(self.best, no_wrap=True, overflow="ellipsis")
+        now = time.monotonic()
+        if now >= self._due and self.tasks:
+            self._lines, self._due = tuple(self._doing()), now + DOING_SECONDS
+        more = len(self._lines) - DOING_LINES
+        for line in self._lines[:DOING_LINES]:
+            yield Text(safe(line), no_wrap=True, overflow="ellipsis", style="dim")
+        if more > 0:
+            yield Text(f"and {more} more trials", style="dim")
 
 
 class _LeftColumn(ProgressColumn):

@@ -9,6 +9,7 @@ from sweeper.analysis import reason_text
 from sweeper.estimate import duration_text
 from sweeper.report.local_paths import without_folders
 from sweeper.runs.cost_so_far import cost_so_far
+from sweeper.runs.trials_now import STAGES
 from sweeper.serve.state import LOG_LINES, QUIET_SECONDS, Known, RunView
 from sweeper.store.folder import RunFolder
 from sweeper.store.progress import TrajectoryProgress
@@ -21,14 +22,6 @@ MAX_LATEST = 8
 MAX_REASONS = 5
 CURVE_POINTS = 60
 MAX_TEXT = 400
-
-STAGE_NAMES = {
-    "load": "loading",
-    "train": "training",
-    "checkpoint": "saving",
-    "evaluate": "scoring",
-}
-"""Stages of a trial as texts."""
 
 
 def live_data(view: RunView, now: float | None = None) -> dict[str, Any]:
@@ -85,7 +78,7 @@ def _worker(view: RunView, item: TrajectoryProgress, now: float) -> dict[str, An
     return {
         "trajectory_id": item.trajectory_id,
         "name": view.path_names().get(item.trajectory_id, item.trajectory_id),
-        "stage": STAGE_NAMES.get(item.stage, item.stage),
+        "stage": STAGES.get(item.stage, item.stage),
         "step": item.step,
         "steps": item.steps,
         "tokens_per_second": view.tokens_per_second(item.trajectory_id),

@@ -13,20 +13,17 @@ from typing import Any, NamedTuple
 from sweeper.analysis import SAFEST_USEFUL, Front, Recommendation, find_front, recommend, varying
 from sweeper.analysis.decision import decided_of
 from sweeper.errors import SweeperError
-from sweeper.planning import make_plan
 from sweeper.report import render, report_data
 from sweeper.report.samples import gather
 from sweeper.runs.run import open_run
 from sweeper.runs.time_left import run_seconds_left
-from sweeper.search.refine import read_refinements
-from sweeper.search.rounds import already_suggested
+from sweeper.runs.trials_now import path_names
 from sweeper.spec import SweepSpec
 from sweeper.store.folder import RunFolder
 from sweeper.store.progress import TrajectoryProgress, read_trajectory
 from sweeper.store.records import GrowingRecords, TrialRecord
 from sweeper.store.trial_log import LogLine, last_lines
 from sweeper.sweep.decision import read_decision, stage_folder
-from sweeper.task import configuration_name
 
 DAMAGE = (
     SweeperError,
@@ -275,7 +272,7 @@ class RunView:
             names: dict[str, str] = {}
             for folder in (run, stage):
                 if folder.spec.exists():
-                    names |= _path_names(open_run(folder.root).spec, run)
+                    names |= path_names(open_run(folder.root).spec, run)
             self._paths = stamp, names
         return self._paths[1]
 
@@ -318,30 +315,6 @@ def _speed(lines: Sequence[LogLine]) -> float | None:
         if line.event == "train" and isinstance(found, int | float) and math.isfinite(found):
             return float(found)
     return None
-
-
-def _path_names(spec: SweepSpec, folder: RunFolder) -> dict[str, str]:
-    """The settings of each path that differ between paths; a setting that varies within one is left out."""
-    points = already_suggested(folder) or None
-    paths = list(make_plan(spec, points).trajectories)
-    for part in (part for each in read_refinements(folder) for part in each.parts):
-        again = spec.model_copy(update={"seeds": (part.seed,)})
-        paths += make_plan(again, points, part.config_ids).trajectories
-    shared = {}
-    for path in paths:
-        first, *others = [item.values for item in path.configurations]
-        same = [name for name in first if all(o.get(name) == first[name] for o in others)]
-        shared[path.trajectory_id] = {name: first[name] for name in same}, path.seed
-    found: dict[str, set[str]] = {}
-    for values, _ in shared.values():
-        for name, value in values.items():
-            found.setdefault(name, set()).add(repr(value))
-    swept = [name for name, values in found.items() if len(values) > 1]
-    texts = {}
-    for trajectory_id, (values, seed) in shared.items():
-        words = configuration_name(values, swept)
-        texts[trajectory_id] = ", ".join(filter(None, (words, f"seed {seed}")))
-    return texts
 
 
 def _progress_paths(folder: RunFolder) -> list[Path]:

@@ -1,6 +1,7 @@
 """`--json`: what commands print keeps their schemas, and what schemas say is printed."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,8 @@ from sweeper.runs.run import open_run
 from sweeper.setup.doctor import Node
 from sweeper.spec import dump_spec
 from sweeper.store.folder import RUN_VERSION, RunFolder
+from sweeper.store.lock import DriverLock
+from sweeper.store.progress import TrajectoryProgress
 
 Call = Callable[..., dict[str, Any]]
 
@@ -118,6 +121,21 @@ def test_show_and_compare(call: Call, run: RunFolder, tmp_path: Path) -> None:
 
 def test_ls(call: Call, run: RunFolder) -> None:
     check("ls", call("ls", run.root.parent))
+
+
+def test_status(call: Call, run: RunFolder) -> None:
+    idle = call("status", run.root)
+    assert (idle["state"], idle["process"], idle["trials"]) == ("finished", None, [])
+    progress = run.trial("abc").progress
+    progress.parent.mkdir(parents=True)
+    update = TrajectoryProgress("abc", "evaluate", 3, 9, (), 1, 1.0)
+    progress.write_text(update.to_json(), encoding="utf-8")
+    with DriverLock(run):
+        busy = call("status", run.root)
+    assert (busy["state"], busy["process"]) == ("running", os.getpid())
+    stage = {"name": "trial abc", "stage": "scoring", "step": 3, "steps": 9, "trial": "abc"}
+    assert busy["trials"] == [stage]
+    check("status", idle, busy, {**busy, "decision": busy["search"]})
 
 
 @pytest.fixture

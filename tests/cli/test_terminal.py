@@ -7,7 +7,7 @@ import pty
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -165,11 +165,8 @@ def test_no_command_lets_hostile_data_through(call: Call, run: RunFolder, tmp_pa
 def test_only_the_one_place_prints() -> None:
     wrong = []
     for path in (ROOT / "sweeper").rglob("*.py"):
-        if path.name in (
-            "show.py",
-            "terminal.py",
-            "worker.py",
-        ):  # A worker prints for its driver, into a file.
+        # A worker prints for its driver, a server beside a run for that, both into pipes and files.
+        if path.name in ("show.py", "terminal.py", "worker.py", "beside.py"):
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             name = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
@@ -209,10 +206,10 @@ def test_a_block_leaves_out_what_is_empty() -> None:
     assert screen(console).split() == ["damaged", "size", "1.7", "MiB"]
 
 
-def sweep_progress(console: Terminal, count: int) -> None:
+def sweep_progress(console: Terminal, count: int, doing: Sequence[str] = ()) -> None:
     spec = make_spec()
     clock = iter(range(0, 10**6, 60))
-    with SweepProgress(spec, console, seconds=lambda: next(clock)) as shown:
+    with SweepProgress(spec, console, seconds=lambda: next(clock), doing=lambda: doing) as shown:
         shown.begin(make_plan(spec), RecordsRead((), b"", 0))
         shown.record(base_record())
         for i in range(count - 1):
@@ -230,6 +227,20 @@ def test_progress_fits_the_terminal(width: int) -> None:
     assert bars
     assert all(line.startswith("synthetic") == (width >= NARROW) for line in bars)
     assert any(line.startswith("best feasible: rouge_l 0.800") for line in lines)
+
+
+def test_trials_are_shown_below_the_bar() -> None:
+    console = terminal(60)
+    doing = [
+        f"lr {i}e-3, batch 16, seed 0: scor\x1b[31ming, step 20 of 20, more" for i in range(1, 7)
+    ]
+    sweep_progress(console, 20, doing)
+    text = screen(console)
+    assert "lr 1e-3, batch 16, seed 0" in text and "lr 4e-3, batch 16, seed 0" in text
+    assert "lr 5e-3" not in text and "and 2 more trials" in text
+    assert "\x1b[31m" not in text
+    lines = re.split(r"[\r\n]|\x1b\[\??\d*[A-Zlh]", text)
+    assert max(map(len, lines)) <= 60
 
 
 @pytest.mark.parametrize("term", ["a file", "dumb"])

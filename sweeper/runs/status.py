@@ -1,0 +1,124 @@
+"""What a run is doing: its records, its driver, how long it still takes, and its trials."""
+
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from sweeper.analysis import SAFEST_USEFUL
+from sweeper.runs.cost_so_far import CostSoFar, cost_so_far
+from sweeper.runs.run import open_run
+from sweeper.runs.time_left import run_seconds_left
+from sweeper.runs.trials_now import STAGES, path_names, running_trials
+from sweeper.store.folder import RunFolder
+from sweeper.store.lock import Holder
+from sweeper.store.records import read_records
+from sweeper.sweep.decision import stage_folder
+
+
+class Counts(NamedTuple):
+    """Records there are, planned, and failed among those there are."""
+
+    records: int
+    planned: int
+    failed: int
+
+
+class TrialNow(NamedTuple):
+    """A running trial: its id, its settings in words, its stage, and its optimizer steps, done of all."""
+
+    trial: str
+    name: str
+    stage: str
+    step: int
+    steps: int
+
+    @property
+    def text(self) -> str:
+        """`lr 4e-3, seed 0: training, step 12 of 20`."""
+        return f"{self.name}: {self.stage}, step {self.step} of {self.steps}"
+
+
+class RunStatus(NamedTuple):
+    """What a run is doing.
+
+    `process` and `host` are the driver's, None without one, or where its lock does not say. `decision`
+    counts this round's records, None before it. `seconds_left` is None while nothing is known, `cost`
+    without a driver; `trials` are those of a run that has one.
+    """
+
+    path: Path
+    state: str
+    process: int | None
+    host: str | None
+    search: Counts
+    decision: Counts | None
+    seconds_left: float | None
+    cost: CostSoFar | None
+    trials: tuple[TrialNow, ...]
+
+
+def run_status(folder: RunFolder) -> RunStatus:
+    """The state of a run, `running`, `finished` or `not finished`, and what goes with it.
+
+    Raises:
+        SweeperError: the folder cannot be read as a run.
+    """
+    stage = stage_folder(folder, SAFEST_USEFUL)
+    holder = Holder.read(folder.lock)
+    search = _counts(folder)
+    decision = _counts(stage) if stage.info.exists() else None
+    if not folder.has_driver():
+        last = decision or search
+        state = "finished" if last.records >= last.planned else "not finished"
+        return RunStatus(folder.root, state, None, None, search, decision, None, None, ())
+    run = open_run(folder.root)
+    return RunStatus(
+        path=folder.root,
+        state="running",
+        process=None if holder is None else holder.process,
+        host=None if holder is None else holder.host,
+        search=search,
+        decision=decision,
+        seconds_left=run_seconds_left(folder, run.spec, time.time()),
+        cost=cost_so_far(run.records, run.estimate, run.spec),
+        trials=TrialsNow(folder).read(),
+    )
+
+
+class TrialsNow:
+    """The running trials of a run as often as asked: of its decision once that goes on, else its search."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        self._stage = stage_folder(folder, SAFEST_USEFUL)
+        self._names: dict[str, str] = {}
+        self._unknown: frozenset[str] = frozenset()
+
+    def read(self) -> tuple[TrialNow, ...]:
+        """Those that have started and not ended.
+
+        Raises:
+            SweeperError: the folder cannot be read as a run.
+        """
+        at_work = self._stage if self._stage.has_driver() else self._folder
+        found = list(running_trials(at_work))
+        unknown = frozenset(item.trajectory_id for item in found) - self._names.keys()
+        if unknown != self._unknown:
+            self._names |= path_names(open_run(at_work.root).spec, self._folder)
+            self._unknown = unknown - self._names.keys()
+        return tuple(
+            TrialNow(
+                trial=item.trajectory_id,
+                name=self._names.get(item.trajectory_id, f"trial {item.trajectory_id}"),
+                stage=STAGES[item.stage],
+                step=item.step,
+                steps=item.steps,
+            )
+            for item in found
+        )
+
+
+def _counts(folder: RunFolder) -> Counts:
+    records = read_records(folder.records).records
+    failed = sum(record.status == "failed" for record in records)
+    return Counts(len(records), folder.planned_records(), failed)
