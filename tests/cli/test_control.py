@@ -24,8 +24,8 @@ import signal, sys, time
 from pathlib import Path
 from sweeper.store.folder import RunFolder
 from sweeper.store.lock import DriverLock
-if sys.argv[2] == "background":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+ignored = sys.argv[2] == "background"
+signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.default_int_handler)
 def end(*_):
     raise SystemExit(7)
 signal.signal(signal.SIGTERM, end)
