@@ -1,6 +1,8 @@
 """Checks every node of a Ray cluster: a task on each says what it has; it is compared with this machine."""
 
+import contextlib
 import secrets
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -40,7 +42,11 @@ def examine_nodes(address: str, out: Path, inputs: Mapping[str, str]) -> list[No
     """
     ray.cloudpickle.register_pickle_by_value(node_probe)
     try:
-        with RaySession(ComputeSettings(ray_address=address)) as session:
+        # Ray writes what it has to say about its workers to standard output, which is for the answer.
+        with (
+            contextlib.redirect_stdout(sys.stderr),
+            RaySession(ComputeSettings(ray_address=address)) as session,
+        ):
             session.wait()
             return _examine(out, inputs)
     finally:

@@ -322,8 +322,10 @@ class Mirror:
 
     def _open_checkpoints(self, opened: ExitStack) -> Mapping[str, _Checkpoint]:
         found = {}
-        for path in sorted(self._folder.root.glob("**/trajectories/*/checkpoint*.safetensors")):
-            name = path.relative_to(self._folder.root).as_posix()
+        places = "trajectories/*/checkpoint*.safetensors"
+        root = self._folder.root
+        for path in sorted([*root.glob(places), *root.glob(f"confirm/*/{places}")]):
+            name = path.relative_to(root).as_posix()
             if _CHECKPOINTS.fullmatch(name):
                 with suppress(FileNotFoundError):  # Its trajectory has finished meanwhile.
                     file = opened.enter_context(path.open("rb"))
@@ -335,8 +337,10 @@ class Mirror:
         """Delete the checkpoints of paths that have finished."""
         store, place = self._opened
         for name in sorted(self._checkpoints_there):
-            if name not in kept:
-                store.delete_file(f"{place}/{name}")
+            # One that is being replaced has no file of its name for a moment.
+            if name not in kept and not any((self._folder.root / name).parent.glob("checkpoint*")):
+                with suppress(FileNotFoundError):
+                    store.delete_file(f"{place}/{name}")
                 self._checkpoints_there.discard(name)
 
     def _listing(self) -> dict[str, int]:

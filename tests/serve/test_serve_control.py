@@ -83,6 +83,10 @@ def test_a_sweep_is_stopped_and_resumed_from_its_page(
     out = RunFolder(tmp_path / "runs" / "a run")
     out.root.parent.mkdir()
     spec = write_spec(tiny_world, tmp_path / "spec.yaml")
+    text = spec.read_text(encoding="utf-8")
+    assert text.count("\n    - 6\n") == 1
+    # So that there is time to stop it.
+    spec.write_text(text.replace("\n    - 6\n", "\n    - 400\n"), encoding="utf-8")
     words = ["run", str(spec), "--out", str(out.root), "--serve"]
     log = tmp_path / "log.txt"
     with log.open("wb") as file:
