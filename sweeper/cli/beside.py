@@ -19,17 +19,22 @@ def live_page(root: Path, browser: bool) -> Iterator[None]:
     """Serve a run while it lasts; print the address once it is known, and open it if that is asked for."""
     from sweeper.serve.beside import serving
 
+    ended = threading.Event()
     with serving(root) as beside:
-        threading.Thread(target=_tell, args=(beside, browser), daemon=True).start()
+        threading.Thread(target=_tell, args=(beside, browser, ended), daemon=True).start()
         try:
             yield
         finally:
-            again = shlex.join(["sweeper", "serve", str(root)])
-            show.note(f"the live page ends with the run; show it again: {again}")
+            ended.set()
+            if (root / "run.json").exists():
+                again = shlex.join(["sweeper", "serve", str(root)])
+                show.note(f"the live page ends with the run; show it again: {again}")
 
 
-def _tell(beside: "Beside", browser: bool) -> None:
+def _tell(beside: "Beside", browser: bool, ended: threading.Event) -> None:
     address = beside.address()
+    if ended.is_set():
+        return
     if not address:
         show.note("the live page could not be started; the sweep goes on without it")
         return

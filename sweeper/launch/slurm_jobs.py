@@ -26,7 +26,7 @@ class SlurmJob(NamedTuple):
         return self.launch / f"slurm-{self.id}.log"
 
     def state(self) -> str | None:
-        """Such as `PENDING (Priority)`; empty once it has left the queue, None without `squeue` here."""
+        """Such as `PENDING (Priority)`; empty or None once it has left the queue, or without `squeue`."""
         return _slurm("squeue", "--noheader", "--format=%T (%r)", "--jobs", self.id)
 
     def stop(self) -> bool:
@@ -61,7 +61,7 @@ def last_job(launch: Path) -> SlurmJob | None:
 
 
 def _slurm(tool: str, *words: str) -> str | None:
-    """The output of a tool of Slurm's; None if there is no such tool, or it does not answer."""
+    """The output of a tool of Slurm's; None if there is no such tool, or it fails."""
     if shutil.which(tool) is None:
         return None
     try:
@@ -70,4 +70,4 @@ def _slurm(tool: str, *words: str) -> str | None:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip()
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -59,6 +59,7 @@ class TrialModel(Model):
     stage: Text
     step: int = Field(description="Optimizer steps done.")
     steps: int = Field(description="Of these.")
+    silent_seconds: float = Field(description="Since its last update.")
 
 
 class StatusOutput(Output):

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 from sweeper.analysis import find_front, recommend
 from sweeper.analysis.decision import decided_of
 from sweeper.errors import RunFolderError, SweeperError
+from sweeper.runs.counts import decision_counts
 from sweeper.spec import SweepSpec, parse_spec
 from sweeper.store.folder import RunFolder
 from sweeper.store.records import read_records
@@ -99,7 +100,8 @@ def _whole(folder: RunFolder) -> RunLine:
     found = find_front(records, spec)
     decided = decided_of(read_decision(folder, spec, found))
     chosen = recommend(found, spec, decided=decided).chosen
-    done = len(records) >= planned
+    decision = decision_counts(folder)
+    done = len(records) >= planned if decision is None else decision.complete
     driven = folder.has_driver()
     return RunLine(
         path=folder.root,

@@ -5,37 +5,39 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sweeper.analysis import SAFEST_USEFUL
+from sweeper.estimate import duration_text
 from sweeper.runs.cost_so_far import CostSoFar, cost_so_far
+from sweeper.runs.counts import Counts, counts_of, decision_counts
 from sweeper.runs.run import open_run
 from sweeper.runs.time_left import run_seconds_left
 from sweeper.runs.trials_now import STAGES, path_names, running_trials
 from sweeper.store.folder import RunFolder
 from sweeper.store.lock import Holder
-from sweeper.store.records import read_records
 from sweeper.sweep.decision import stage_folder
 
-
-class Counts(NamedTuple):
-    """Records there are, planned, and failed among those there are."""
-
-    records: int
-    planned: int
-    failed: int
+SILENT_SECONDS = 120.0
+"""After so long without an update a trial may be gone; some steps take as long."""
 
 
 class TrialNow(NamedTuple):
-    """A running trial: its id, its settings in words, its stage, and its optimizer steps, done of all."""
+    """A running trial: its id, its settings in words, its stage, and its optimizer steps, done of all.
+
+    `silent_seconds` have passed since its last update, which a living one writes about every second.
+    """
 
     trial: str
     name: str
     stage: str
     step: int
     steps: int
+    silent_seconds: float
 
     @property
     def text(self) -> str:
         """`lr 4e-3, seed 0: training, step 12 of 20`."""
-        return f"{self.name}: {self.stage}, step {self.step} of {self.steps}"
+        silent = self.silent_seconds > SILENT_SECONDS
+        since = f", silent for {duration_text(self.silent_seconds)}" if silent else ""
+        return f"{self.name}: {self.stage}, step {self.step} of {self.steps}{since}"
 
 
 class RunStatus(NamedTuple):
@@ -63,13 +65,10 @@ def run_status(folder: RunFolder) -> RunStatus:
     Raises:
         SweeperError: the folder cannot be read as a run.
     """
-    stage = stage_folder(folder, SAFEST_USEFUL)
     holder = Holder.read(folder.lock)
-    search = _counts(folder)
-    decision = _counts(stage) if stage.info.exists() else None
+    search, decision = counts_of(folder), decision_counts(folder)
     if not folder.has_driver():
-        last = decision or search
-        state = "finished" if last.records >= last.planned else "not finished"
+        state = "finished" if (decision or search).complete else "not finished"
         return RunStatus(folder.root, state, None, None, search, decision, None, None, ())
     run = open_run(folder.root)
     return RunStatus(
@@ -95,13 +94,13 @@ class TrialsNow:
         self._unknown: frozenset[str] = frozenset()
 
     def read(self) -> tuple[TrialNow, ...]:
-        """Those that have started and not ended.
+        """Those that have started and not ended, the last to be heard of first.
 
         Raises:
             SweeperError: the folder cannot be read as a run.
         """
         at_work = self._stage if self._stage.has_driver() else self._folder
-        found = list(running_trials(at_work))
+        found = sorted(running_trials(at_work), key=lambda item: -item.written_at)
         unknown = frozenset(item.trajectory_id for item in found) - self._names.keys()
         if unknown != self._unknown:
             self._names |= path_names(open_run(at_work.root).spec, self._folder)
@@ -113,12 +112,7 @@ class TrialsNow:
                 stage=STAGES[item.stage],
                 step=item.step,
                 steps=item.steps,
+                silent_seconds=max(0.0, time.time() - item.written_at),
             )
             for item in found
         )
-
-
-def _counts(folder: RunFolder) -> Counts:
-    records = read_records(folder.records).records
-    failed = sum(record.status == "failed" for record in records)
-    return Counts(len(records), folder.planned_records(), failed)

@@ -21,19 +21,22 @@ def stop_driver(folder: RunFolder) -> int:
         RunFolderError: none runs, it runs on another machine otherwise, or it belongs to another user.
     """
     holder = Holder.read(folder.lock)
-    if not folder.has_driver() or holder is None:
+    elsewhere = holder is not None and (holder.host, holder.boot) != this_machine()
+    # Some shared file systems show a lock to its own machine only.
+    if holder is None or not (elsewhere or folder.has_driver()):
         raise RunFolderError(
             f"no sweep is running in {folder.root}, so there is nothing to stop; `sweeper status` shows "
             "its state",
             code="run.not_running",
             path=folder.root,
         )
-    if (holder.host, holder.boot) != this_machine():
+    if elsewhere:
         job = last_job(folder.launch)
         if job is not None and job.stop():
             return holder.process
         raise RunFolderError(
-            f"the sweep in {folder.root} runs on {holder.host}, not on this machine; stop it there",
+            f"the sweep in {folder.root} runs on {holder.host}, not on this machine, unless it was killed "
+            "there; stop it there",
             code="run.not_running",
             path=folder.root,
         )

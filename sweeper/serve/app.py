@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import anyio
@@ -24,6 +24,7 @@ from starlette.responses import (
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from sweeper.report.local_paths import without_folders
 from sweeper.runs.frames import csv_text
 from sweeper.runs.listing import Listed, servable_runs
 from sweeper.runs.run import open_run
@@ -70,10 +71,11 @@ class Site:
         with_generations: bool = False,
         redact: bool = False,
         token: str | None = None,
+        beside: bool = False,
     ) -> None:
         self._root = root.resolve()
         self.token = token
-        self._control = Control()
+        self._control = Control(beside)
         self._pace = Pace()
         self._with_generations = with_generations and not redact
         self._redact = redact
@@ -128,6 +130,8 @@ class Site:
         runs = servable_runs(self._root)
         if list(runs) == [self._root.name] and runs[self._root.name].folder.root == self._root:
             return RedirectResponse(run_link(self._root.name), 302)
+        paths = {listed.folder.root for listed in runs.values()}
+        self._rows = {path: row for path, row in self._rows.items() if path in paths}
         return HTMLResponse(await self._look(partial(self._index, runs.values())))
 
     def _index(self, runs: Iterable[Listed]) -> str:
@@ -183,7 +187,7 @@ class Site:
             return JSONResponse({"problem": "this run no longer exists"}, 404)
         try:
             data = await self._look(partial(live_data, self._view(listed)))
-            return JSONResponse({**data, "note": self._control.note(listed.folder)})
+            return self._json({**data, "note": self._control.note(listed.folder)})
         except DAMAGE as error:
             return JSONResponse({"problem": _problem(error, self._root)}, 503)
 
@@ -211,9 +215,12 @@ class Site:
         if listed is None:
             return JSONResponse({"problem": "this run no longer exists"}, 404)
         try:
-            return JSONResponse({"said": await self._look(partial(act, listed.folder.open()))}, 202)
+            return self._json({"said": await self._look(partial(act, listed.folder.open()))}, 202)
         except DAMAGE as error:
-            return JSONResponse({"problem": _problem(error, self._root)}, 409)
+            return self._json({"problem": _problem(error, self._root)}, 409)
+
+    def _json(self, data: dict[str, Any], status: int = 200) -> Response:
+        return JSONResponse(without_folders(data) if self._redact else data, status)
 
     async def download(self, request: Request) -> Response:
         """The report as written by `sweeper report`."""

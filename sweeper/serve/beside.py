@@ -70,9 +70,9 @@ def main(root: Path) -> None:
     os.nice(NICENESS)
     threading.Thread(target=_end_with_input, daemon=True).start()
     try:
-        serve(root, port=DEFAULT_PORT, begin=begin)
+        serve(root, port=DEFAULT_PORT, beside=True, begin=begin)
     except SweeperError:  # The port is taken.
-        serve(root, port=0, begin=begin)
+        serve(root, port=0, beside=True, begin=begin)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import sys
 import threading
 
 from sweeper.errors import RunFolderError
+from sweeper.launch import last_job
 from sweeper.runs.stopping import stop_driver
 from sweeper.store.folder import RunFolder
 
@@ -15,9 +16,14 @@ INTERRUPTED = 130
 
 
 class Control:
-    """The sweeps that pages have resumed; they go on when the server ends."""
+    """The sweeps that pages have resumed; they go on when the server ends.
 
-    def __init__(self) -> None:
+    Args:
+        beside: The server lasts as long as the driver of its run, which nothing here may precede.
+    """
+
+    def __init__(self, beside: bool = False) -> None:
+        self._beside = beside
         self._resumed: dict[str, subprocess.Popen[bytes]] = {}
         self._drove: set[int] = set()
         self._lock = threading.Lock()
@@ -28,6 +34,8 @@ class Control:
         Raises:
             RunFolderError: it does not run here.
         """
+        if (job := last_job(folder.launch)) is not None:
+            job.cancel(only_waiting=True)
         return f"stopping process {stop_driver(folder)}; finished results are saved"
 
     def resume(self, folder: RunFolder) -> str:
@@ -38,7 +46,11 @@ class Control:
         """
         with self._lock:
             before = self._resumed.get(str(folder.root))
-            if folder.has_driver() or (before is not None and before.poll() is None):
+            if (
+                self._beside
+                or folder.has_driver()
+                or (before is not None and before.poll() is None)
+            ):
                 raise RunFolderError(
                     f"{folder.root} runs already, so there is nothing to resume",
                     code="run.in_use",
@@ -64,6 +76,8 @@ class Control:
             return ""
         if folder.has_driver():
             self._drove.add(process.pid)
+            if process.poll() is not None:  # Somebody else has resumed it.
+                self._resumed.pop(str(folder.root), None)
             return ""
         code = process.poll()
         if code is None:

@@ -130,6 +130,8 @@ const frames = (() => {
   const renew = async () => {
     const frame = await opened(current === null ? location.hash : current.contentWindow.location.hash);
     const win = frame.contentWindow;
+    const mark = markOf(frame);
+    if (mark && mark.content !== asked) asked = null; // An older one came: ask again.
     if (current !== null && markOf(frame) === null && markOf(current) !== null) return frame.remove();
     if (current !== null) {
       await carry(current.contentWindow, win);

@@ -9,11 +9,11 @@ from sweeper.analysis import reason_text
 from sweeper.estimate import duration_text
 from sweeper.report.local_paths import without_folders
 from sweeper.runs.cost_so_far import cost_so_far
+from sweeper.runs.counts import decision_counts
 from sweeper.runs.trials_now import STAGES
 from sweeper.serve.state import LOG_LINES, QUIET_SECONDS, Known, RunView
-from sweeper.store.folder import RunFolder
 from sweeper.store.progress import TrajectoryProgress
-from sweeper.store.records import TrialRecord, read_records
+from sweeper.store.records import TrialRecord
 from sweeper.store.trial_log import last_lines
 from sweeper.task import configuration_name
 
@@ -37,7 +37,7 @@ def live_data(view: RunView, now: float | None = None) -> dict[str, Any]:
         One of `state.DAMAGE`: the folder vanished or is damaged.
     """
     now = time.time() if now is None else now
-    known = view.known()
+    known, decision = view.known(), decision_counts(view.folder)
     state = view.state(len(known.records), known.planned, now)
     running = [item for item in view.progress() if item.running]
     if state != "running":  # A killed process could not record that it ended.
@@ -51,7 +51,9 @@ def live_data(view: RunView, now: float | None = None) -> dict[str, Any]:
         "records": len(known.records),
         "planned": known.planned,
         "statuses": dict(known.statuses),
-        "decision": _decision(view.stage),
+        "decision": None
+        if decision is None
+        else {"records": decision.records, "planned": decision.planned},
         "left": None if left is None else f"about {duration_text(left)} left",
         "cost": cost_so_far(known.records, known.estimate, known.spec).text,
         "report": {"version": version, "records": shown},
@@ -61,16 +63,6 @@ def live_data(view: RunView, now: float | None = None) -> dict[str, Any]:
         "failures": _failures(known.records, view.path_names()),
     }
     return without_folders(data) if view.redact else data
-
-
-def _decision(stage: RunFolder) -> dict[str, int] | None:
-    """Records done and planned of the decision, once that has begun."""
-    if not stage.info.exists():
-        return None
-    return {
-        "records": len(read_records(stage.records).records),
-        "planned": stage.planned_records(),
-    }
 
 
 def _worker(view: RunView, item: TrajectoryProgress, now: float) -> dict[str, Any]:

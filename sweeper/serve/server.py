@@ -35,6 +35,7 @@ def serve(
     *,
     with_generations: bool = False,
     redact: bool = False,
+    beside: bool = False,
     begin: Callable[[Started], None] = lambda started: None,
 ) -> None:
     """Serve the run at `root`, or the runs below it, until SIGINT or SIGTERM.
@@ -47,6 +48,7 @@ def serve(
         port: The port; 0 picks a free one.
         with_generations: Whether files of responses may be downloaded.
         redact: Leave harmful prompts and responses and folders of local paths out of everything.
+        beside: It lasts as long as the sweep that it shows; its pages resume nothing.
         begin: Called when the server has started.
 
     Raises:
@@ -64,7 +66,9 @@ def serve(
         if address.is_unspecified:
             names |= {socket.gethostname(), socket.getfqdn()}
         token = secrets.token_urlsafe(32) if address.is_loopback else None
-        app = make_app(Site(root, with_generations, redact, token), names, address.is_unspecified)
+        app = make_app(
+            Site(root, with_generations, redact, token, beside), names, address.is_unspecified
+        )
         server = make_server(app)
         # A request that is cancelled by the shutdown is not an error.
         logging.getLogger("uvicorn.error").addFilter(lambda record: not server.should_exit)

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,11 +15,13 @@ from sweeper.analysis.decision import decided_of
 from sweeper.errors import SweeperError
 from sweeper.report import render, report_data
 from sweeper.report.samples import gather
+from sweeper.runs.counts import decision_counts
 from sweeper.runs.run import open_run
 from sweeper.runs.time_left import run_seconds_left
 from sweeper.runs.trials_now import path_names
 from sweeper.spec import SweepSpec
 from sweeper.store.folder import RunFolder
+from sweeper.store.lock import Holder, this_machine
 from sweeper.store.progress import TrajectoryProgress, read_trajectory
 from sweeper.store.records import GrowingRecords, TrialRecord
 from sweeper.store.trial_log import LogLine, last_lines
@@ -189,7 +191,7 @@ class RunView:
         with self._lock:
             stamp = self.stamp()
             if self._found is None or self._found[0] != stamp:
-                with self._pace.work():
+                with self._work():
                     front = find_front(known.records, known.spec)
                     decision = read_decision(self.folder, known.spec, front)
                     best = recommend(front, known.spec, decided=decided_of(decision))
@@ -218,7 +220,7 @@ class RunView:
         stamp = self.stamp()
         if self._page is not None and (self._page[0] == stamp or self._waits()):
             return self._page[1]
-        with self._pace.work():
+        with self._work():
             known, run = self.known(), open_run(self.folder.root)
             data = report_data(self.folder, known.records, known.spec, run.accounting, run.estimate)
             samples = gather(self.folder, known.records, known.spec, data, redact=self.redact)
@@ -232,6 +234,10 @@ class RunView:
         if self._page is not None and (self._page[0] == stamp or self._waits()):
             return self._page[1].version, self._page[1].records
         return _version(stamp), None
+
+    def _work(self) -> AbstractContextManager[None]:
+        """Analysis, which counts where it is done beside a run that goes on."""
+        return self._pace.work() if self._driven() else nullcontext()
 
     def _waits(self) -> bool:
         """Whether the last analysis is to be shown a little longer, as the run goes on."""
@@ -292,8 +298,8 @@ class RunView:
         return None if left is None else max(0.0, left - (now - at))
 
     def changed_at(self) -> float:
-        """When a record was last written, or a trajectory last reported progress; seconds since 1970."""
-        own = (self.folder.records, self.folder.info, self.stage.records)
+        """When a record, the lock or the progress of a trajectory was last written; seconds since 1970."""
+        own = (self.folder.records, self.folder.info, self.folder.lock, self.stage.records)
         folders = (self.folder, self.stage)
         stamps = stamp_of(*own, *(path for each in folders for path in _progress_paths(each)))
         return max((stamp[0] / 1e9 for stamp in stamps if stamp is not None), default=0.0)
@@ -305,8 +311,21 @@ class RunView:
             return False
 
     def state(self, records: int, planned: int | None, now: float) -> str:
-        """See `state_of`; `now` in seconds since 1970."""
-        return state_of(records, planned, self._driven(), now - self.changed_at())
+        """See `state_of`; of a decision, once that has begun. `now` in seconds since 1970."""
+        if (decision := decision_counts(self.folder)) is not None:
+            records, planned = decision.records, decision.planned
+        quiet = now - self.changed_at() if self._is_elsewhere() else math.inf
+        return state_of(records, planned, self._driven(), quiet)
+
+    def _is_elsewhere(self) -> bool:
+        """Whether its lock, which a driver empties at its end, names another machine, or cannot be read."""
+        holder = Holder.read(self.folder.lock)
+        if holder is not None:
+            return (holder.host, holder.boot) != this_machine()
+        try:
+            return self.folder.lock.stat().st_size > 0
+        except OSError:
+            return False
 
 
 def _speed(lines: Sequence[LogLine]) -> float | None:
@@ -327,10 +346,7 @@ def _progress_paths(folder: RunFolder) -> list[Path]:
 
 
 def state_of(records: int, planned: int | None, driven: bool, quiet_seconds: float) -> str:
-    """`running`, `finished` or `unfinished`, as `sweeper ls` says.
-
-    A run whose driver's lock is not seen from here runs if it has written something lately.
-    """
+    """`running`, `finished` or `unfinished`; what drives elsewhere is running if it wrote lately."""
     if driven:
         return "running"
     if planned is not None and records >= planned:

@@ -75,6 +75,11 @@ def test_a_driver_of_another_machine_is_not_stopped(command: Command, run: RunFo
         run.lock.write_bytes(line_of("elsewhere", 1, os.getpid()).line())
         answer = command("stop", run.root)
     assert answer.code == 2 and "runs on elsewhere, not on this machine" in answer.err
+    run.lock.write_bytes(line_of("elsewhere", 1, os.getpid()).line())  # Its lock is not to be seen.
+    answer = command("stop", run.root)
+    assert (
+        answer.code == 2 and "runs on elsewhere, not on this machine, unless it was" in answer.err
+    )
 
 
 def test_status_counts_records_and_names_the_driver(command: Command, run: RunFolder) -> None:

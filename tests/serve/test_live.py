@@ -13,6 +13,7 @@ from support.locks import line_of
 from support.run_folders import append
 from support.served import HOSTILE, add_run
 
+from sweeper.analysis import SAFEST_USEFUL
 from sweeper.estimate import duration_text
 from sweeper.planning import make_plan
 from sweeper.runs.time_left import run_seconds_left
@@ -23,6 +24,7 @@ from sweeper.serve.state import Pace, RunView
 from sweeper.store.lock import DriverLock
 from sweeper.store.progress import TrajectoryProgress
 from sweeper.store.trial_log import TrialLog
+from sweeper.sweep.decision import stage_folder
 
 SWEEP = make_sweep()
 SPEC = make_spec()
@@ -44,6 +46,8 @@ def test_live_says_how_far_a_run_is(tmp_path: Path) -> None:
     trajectory("ddd", "evaluate", (2.0, 1.5), 4000)
     (folder.trajectories / "eee").mkdir()
     (folder.trajectories / "eee" / "progress.json").write_text('{"losses": [NaN]}')
+    assert live_data(RunView(folder), now)["state"] == "unfinished"
+    folder.lock.write_bytes(line_of("elsewhere", 1).line())
     data = live_data(RunView(folder), now)
     json.dumps(data, allow_nan=False)
     assert (data["state"], data["records"], data["planned"]) == ("running", 13, 139)
@@ -62,8 +66,19 @@ def test_live_says_how_far_a_run_is(tmp_path: Path) -> None:
     assert data["latest"][1]["metrics"]["unsafe_rate"] == SWEEP[11].metrics["unsafe_rate"].value
     assert data["failures"][0]["count"] == 1 and "loss is nan" in data["failures"][0]["reason"]
     assert live_data(RunView(folder), now + 500)["state"] == "unfinished"
+    folder.lock.unlink()
     with DriverLock(folder):
         assert live_data(RunView(folder), now + 500)["state"] == "running"
+    assert live_data(RunView(folder), now)["state"] == "unfinished"
+
+
+def test_a_run_that_stopped_in_its_decision_is_not_complete(tmp_path: Path) -> None:
+    folder = add_run(tmp_path, "run", SWEEP)
+    assert live_data(RunView(folder))["state"] == "finished"
+    stage = stage_folder(folder, SAFEST_USEFUL)
+    add_run(stage.root.parent, stage.root.name, SWEEP[:5])
+    data = live_data(RunView(folder))
+    assert (data["state"], data["decision"]) == ("unfinished", {"records": 5, "planned": 139})
 
 
 def test_the_time_left_is_that_of_status(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from support.factories import make_record, make_spec, make_sweep
+from support.locks import line_of
 from support.run_folders import append
 from support.served import HOSTILE, Answer, Served, add_run
 
@@ -55,7 +56,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = add_run(root, "done", SWEEP)
     done.generations.mkdir()
     (done.generations / "abc-0.jsonl").write_text('{"response": "' + HOSTILE + '"}\n')
-    add_run(root, "going on", SWEEP[:60], "seeds=[0]")
+    going_on = add_run(root, "going on", SWEEP[:60], "seeds=[0]")
+    going_on.lock.write_bytes(line_of("elsewhere", 1).line())
     (root / "notes").mkdir()
     (root / "secret.txt").write_text(SECRET)
     (done.root / "secret.txt").write_text(SECRET)
@@ -350,7 +352,7 @@ def test_links_out_of_the_folder_are_named_and_not_followed(tmp_path: Path, serv
         "/runs/kept/files/spec.yaml",  # A link within the run: shown, but not sent as a file.
     ):
         assert server.ask(target).status == 404, target
-    assert rows["kept"][1] == "running"
+    assert rows["kept"][1] == "stopped"
 
 
 def test_a_pipe_in_the_place_of_a_file_makes_nobody_wait(tmp_path: Path, serve: Serve) -> None:

@@ -11,6 +11,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 from support.factories import make_record, make_sweep
+from support.locks import line_of
 from support.run_folders import append
 from support.served import HOSTILE, Served, add_run
 
@@ -193,6 +194,7 @@ def test_axe_finds_nothing_on_live_page_and_index(
     trial.create()
     at = TrajectoryProgress("abc123", "train", 2, 320, (2.5, 2.25), 1, time.time())
     trial.progress.write_text(at.to_json())
+    folder.lock.write_bytes(line_of("elsewhere", 1).line())
     add_run(tmp_path, "done", make_sweep()[:3])
     server = Served(tmp_path, token="token")
     context = chromium.new_context(
