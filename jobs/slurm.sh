@@ -93,14 +93,15 @@ stop_soon() {
 }
 cancel() {
     cancelled=yes
-    kill -TERM "$step"
+    kill -TERM "$step" || true
 }
 cancelled=no
 trap stop_soon USR1
 trap cancel TERM
 
-# No node ends the others: one that is lost starts Ray again, and the first one ends when the sweep has.
-srun --ntasks="${#hosts[@]}" --ntasks-per-node=1 --wait=0 --kill-on-bad-exit=0 bash {{ node_script }} &
+# No node ends the others: one that is lost starts Ray again, and the first one ends when the sweep has. All
+# trials of a node are children of one task, which a site may bind to a core of its own.
+srun --ntasks="${#hosts[@]}" --ntasks-per-node=1 --cpu-bind=none --wait=0 --kill-on-bad-exit=0 bash {{ node_script }} &
 step=$!
 while kill -0 "$step" 2>/dev/null; do # A signal ends `wait`, not the step.
     wait "$step" || true

@@ -123,11 +123,11 @@ run_sweep() {
     local code=0 stopping=no
     RAY_ADDRESS="$address" {{ command }} &
     sweep=$!
-    trap 'stopping=yes; kill -TERM "$sweep"' TERM
+    trap 'stopping=yes; kill -TERM "$sweep" || true' TERM
     while kill -0 "$sweep" 2>/dev/null; do
         if [ "$stopping" = no ] && [ -e "$SWEEPER_STATE/stop" ]; then
             stopping=yes
-            kill -TERM "$sweep"
+            kill -TERM "$sweep" || true
         fi
         sleep 1
     done

@@ -2,7 +2,7 @@
 
 from sweeper.errors import LaunchError
 from sweeper.launch.options import Options, Target
-from sweeper.launch.slurm import CPUS_PER_GPU, job_cpus
+from sweeper.launch.slurm import CPUS_PER_GPU, chosen_by_site, job_cpus
 from sweeper.spec import SweepSpec
 
 
@@ -34,8 +34,7 @@ def _gpus(target: Target, options: Options) -> tuple[int | None, str]:
     """The GPUs of a machine, None where unknown, and the option that says so."""
     if target == "skypilot" and options.accelerators is not None:
         return int(options.accelerators.partition(":")[2] or 1), "--accelerators"
-    chosen_by_site = any(one.startswith(("--gres", "--gpus")) for one in options.sbatch)
-    known = target in ("slurm", "kuberay") and not chosen_by_site
+    known = target in ("slurm", "kuberay") and not chosen_by_site(options)
     return options.gpus_per_node if known else None, "--gpus-per-node"
 
 

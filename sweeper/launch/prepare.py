@@ -282,7 +282,7 @@ def _kuberay(launch: _Launch) -> Prepared:
     out = _there(launch, storage)
     found = located(launch.spec, out, storage, carry=False)
     words = ["python", "-m", "sweeper", "run", "/etc/sweeper/spec.yaml", "--out", out]
-    label = run_label(out)
+    label = run_label(f"{options.claim}:{out}")
     values: Values = {
         "run_label": label,
         "queue": options.queue,

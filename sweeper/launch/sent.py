@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from sweeper.errors import LaunchError
+from sweeper.launch.inputs import DATA_ENDINGS
 
 MAX_SENT_BYTES = 512 * 2**20
 """The size limit of Ray's working_dir."""
@@ -63,8 +64,36 @@ def code_files(folder: Path) -> CodeFiles:
 
 
 def data_files(folder: Path) -> CodeFiles:
-    """The files of a data folder that may be sent: the same rules of names, whatever git says."""
-    return _allowed(folder, _walked(folder))
+    """The files of a data folder that a sweep names: all that are not hidden, links followed.
+
+    What is named like a secret stays here.
+
+    Raises:
+        LaunchError: rows may be in such a file: the sweep would be another one without them.
+    """
+    files: dict[str, Path] = {}
+    secrets = []
+    seen: set[str] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        seen.add(os.path.realpath(place))
+        inner = [name for name in folders if not name.startswith(".")]
+        folders[:] = sorted(n for n in inner if os.path.realpath(Path(place, n)) not in seen)
+        for name in (name for name in sorted(names) if not name.startswith(".")):
+            path = Path(place, name)
+            below = path.relative_to(folder).as_posix()
+            if SECRET.fullmatch(name):
+                secrets.append(below)
+            elif path.is_file():
+                files[below] = path
+    rows = [name for name in secrets if name.lower().endswith(DATA_ENDINGS)]
+    if rows:
+        raise LaunchError(
+            f"{folder / rows[0]} would be read as data, but is named like a secret, which is never sent; "
+            "rename it, or move it out of the folder",
+            code="launch.secret_or_data",
+            path=folder / rows[0],
+        )
+    return CodeFiles(files, secrets)
 
 
 def _allowed(folder: Path, names: Iterator[str] | list[str]) -> CodeFiles:

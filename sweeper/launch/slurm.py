@@ -16,6 +16,11 @@ def job_cpus(options: Options) -> int | None:
     return options.cpus_per_node
 
 
+def chosen_by_site(options: Options) -> bool:
+    """Whether an option of sbatch says which GPUs a node has, in the place of ours."""
+    return any(one.startswith(("--gres", "--gpus")) for one in options.sbatch)
+
+
 def slurm_values(options: Options) -> Values:
     """The values of `jobs/slurm.sh` and `jobs/slurm_node.sh` that follow from options of Slurm.
 
@@ -25,7 +30,7 @@ def slurm_values(options: Options) -> Values:
     memory = options.memory or (None if options.shared else "0")
     return {
         "nodes": options.nodes,
-        "gpus": options.gpus_per_node,
+        "gpus": 0 if chosen_by_site(options) else options.gpus_per_node,
         "cpus": job_cpus(options),
         "memory": memory and memory.removesuffix("i"),
         "shared": options.shared,

@@ -184,7 +184,7 @@ def plan(
     return Plan(spec, made, cost, rows, _disk(made, spec, workers, tokens))
 
 
-_ABSENT = tuple(
+ABSENT = tuple(
     f"data.{problem}"
     for problem in (
         "not_found",
@@ -229,7 +229,7 @@ def _tokens(made: SweepPlan, spec: SweepSpec) -> Tokens | str:
     try:
         return planned_tokens(made, spec)
     except DataError as error:
-        if error.code not in _ABSENT:
+        if error.code not in ABSENT:
             raise
         return str(error)
     except SweeperError as error:

@@ -6,6 +6,7 @@ Standard library alone, and nothing of this package.
 import hashlib
 import os
 import platform
+import re
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -15,6 +16,9 @@ from pathlib import Path
 from typing import Any
 
 _HEAD_BYTES = 2**20
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*|[A-Za-z0-9][\w-]*")
+"""A repository of the Hub, with its owner or, as old ones, without."""
 
 
 def call(function: Callable[[], Any]) -> Any:
@@ -88,7 +92,7 @@ def fingerprint(path: str) -> str:
         found = sorted(p for p in place.rglob("*") if p.is_file())
         listed = "".join(f"{p.relative_to(place)} {p.stat().st_size}\n" for p in found)
         return f"{len(found)} files, {hashlib.sha256(listed.encode()).hexdigest()[:8]}"
-    if place.is_absolute() or path.count("/") != 1:
+    if place.is_absolute() or HUB_ID.fullmatch(path) is None:
         return "missing"
     return "cached" if any(_hub_folders(path)) else "not cached"
 

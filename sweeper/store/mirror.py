@@ -4,7 +4,8 @@ Records are appended, synced and locked in the local run folder, because an obje
 these. All files that records depend on are copied while the sweep runs, and restored first on an empty
 disk. Objects are replaced as a whole. Responses are uploaded before the records that refer to them, so the
 copy is a valid run folder at any time. Checkpoints, which only save time, are copied where asked for, after
-the records that they follow; those of finished paths are the only objects ever deleted. Weights are not
+the records that they follow; those of finished paths are the only objects ever deleted. The parts of a path
+on several GPUs are sent one by one: where they are of different steps, it starts again. Weights are not
 copied.
 """
 
@@ -149,15 +150,15 @@ class Mirror:
                 code="mirror.other_run",
                 url=self._url,
             )
-        behind = len(theirs) > len(ours)
-        fetched = 0
-        if behind or not self._folder.info.exists():
+        fetched = sum(self._fetch_checkpoint(there[name]) for name in self._checkpoints_there)
+        if len(theirs) > len(ours) or not self._folder.info.exists():
             names = sorted(there, key=lambda name: name in ("records.jsonl", "run.json"))
-            fetched = sum(self._fetch(name, there[name]) for name in names)
+            others = (name for name in names if name not in self._checkpoints_there)
+            fetched += sum(self._fetch(name, there[name].size) for name in others)
         self._sent |= {
             name: _state(self._folder.root / name)
-            for name, size in there.items()
-            if _state(self._folder.root / name)[0] == size and _is_final(name)
+            for name, found in there.items()
+            if _state(self._folder.root / name)[0] == found.size and _is_final(name)
         }
         return fetched
 
@@ -185,12 +186,19 @@ class Mirror:
         path = self._folder.root / name
         if _state(path)[0] == size:
             return False
+        data = self._retried(lambda: self._read(name))
         path.parent.mkdir(parents=True, exist_ok=True)
-        if _CHECKPOINTS.fullmatch(name):
-            store, place = self._opened
-            self._retried(lambda: fetch(store, f"{place}/{name}", path))
-        else:
-            write_atomic(path, self._retried(lambda: self._read(name)))
+        write_atomic(path, data)
+        return True
+
+    def _fetch_checkpoint(self, found: fs.FileInfo) -> bool:
+        """Download a checkpoint, unless one that is as new is here: all of a path have the same size."""
+        store, place = self._opened
+        path = self._folder.root / found.path.removeprefix(f"{place}/")
+        if path.exists() and path.stat().st_mtime_ns >= (found.mtime_ns or 0):
+            return False
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._retried(lambda: fetch(store, found.path, path))
         return True
 
     @contextmanager
@@ -277,18 +285,16 @@ class Mirror:
         """
         with ExitStack() as opened:
             # Opened first, sent last: no checkpoint there is ahead of the records there.
-            checkpoints = self._open_checkpoints(opened) if self._checkpoints else {}
+            changed = self._open_checkpoints(opened) if self._checkpoints else {}
             sent = self._push_results()
-            for name, checkpoint in checkpoints.items():
-                if self._sent.get(name) != checkpoint.state:
-                    checkpoint.file.seek(0)
-                    self._checkpoints_there.add(name)
-                    self._write(name, checkpoint.file)
-                    self._sent[name] = checkpoint.state
-                    sent += 1
+            for name, checkpoint in changed.items():
+                checkpoint.file.seek(0)
+                self._checkpoints_there.add(name)
+                self._write(name, checkpoint.file)
+                self._sent[name] = checkpoint.state
         if self._checkpoints:
-            self._delete_but(checkpoints)
-        return sent
+            self._delete_finished()
+        return sent + len(changed)
 
     def _push_results(self) -> int:
         records = _whole_lines(self._folder.records)
@@ -321,30 +327,31 @@ class Mirror:
         return sent
 
     def _open_checkpoints(self, opened: ExitStack) -> Mapping[str, _Checkpoint]:
+        """Those that have changed since they were sent."""
         found = {}
         places = "trajectories/*/checkpoint*.safetensors"
         root = self._folder.root
         for path in sorted([*root.glob(places), *root.glob(f"confirm/*/{places}")]):
             name = path.relative_to(root).as_posix()
-            if _CHECKPOINTS.fullmatch(name):
+            if _CHECKPOINTS.fullmatch(name) and self._sent.get(name) != _state(path):
                 with suppress(FileNotFoundError):  # Its trajectory has finished meanwhile.
                     file = opened.enter_context(path.open("rb"))
                     status = os.fstat(file.fileno())
                     found[name] = _Checkpoint(file, (status.st_size, status.st_mtime_ns))
         return found
 
-    def _delete_but(self, kept: Container[str]) -> None:
-        """Delete the checkpoints of paths that have finished."""
+    def _delete_finished(self) -> None:
+        """Delete the checkpoints of paths that have none left here."""
         store, place = self._opened
         for name in sorted(self._checkpoints_there):
             # One that is being replaced has no file of its name for a moment.
-            if name not in kept and not any((self._folder.root / name).parent.glob("checkpoint*")):
+            if not any((self._folder.root / name).parent.glob("checkpoint*")):
                 with suppress(FileNotFoundError):
                     store.delete_file(f"{place}/{name}")
                 self._checkpoints_there.discard(name)
 
-    def _listing(self) -> dict[str, int]:
-        """The run's objects below the prefix: name -> bytes. Other objects are never downloaded."""
+    def _listing(self) -> dict[str, fs.FileInfo]:
+        """The run's objects below the prefix, by name. Other objects are never downloaded."""
         store, place = self._opened
         bucket = place.partition("/")[0]
         if bucket and store.get_file_info(bucket).type == fs.FileType.NotFound:
@@ -355,12 +362,12 @@ class Mirror:
                 bucket=bucket,
             )
         selector = fs.FileSelector(place, allow_not_found=True, recursive=True)
-        sizes = {
-            item.path.removeprefix(f"{place}/"): item.size
+        found = {
+            item.path.removeprefix(f"{place}/"): item
             for item in store.get_file_info(selector)
             if item.type == fs.FileType.File
         }
-        return {name: size for name, size in sizes.items() if self._is_mirrored(name)}
+        return {name: item for name, item in found.items() if self._is_mirrored(name)}
 
     def _is_mirrored(self, name: str) -> bool:
         checkpoint = self._checkpoints and _CHECKPOINTS.fullmatch(name)

@@ -78,14 +78,17 @@ def too_small(
 
 
 def gpu_memory(nodes: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Bytes of the smallest GPU of each node that has one and answers, by node id."""
+    """Bytes of the smallest GPU of each node that has some and answers, by node id.
+
+    A node on which Ray has another number of GPUs than it shows is left out: which they are is unknown.
+    """
     ask = ray.remote(_smallest)
     asked = {
         node["NodeID"]: ask.options(
             num_cpus=0,
             max_retries=0,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
-        ).remote()
+        ).remote(int(node["Resources"]["GPU"]))
         for node in nodes
         if node["Alive"] and node["Resources"].get("GPU", 0) > 0
     }
@@ -101,5 +104,7 @@ def _answer(reference: Any) -> int | None:
         return None
 
 
-def _smallest() -> int | None:
-    return min((gpu.memory_bytes or 0 for gpu in present_gpus()), default=None)
+def _smallest(expected: int) -> int | None:
+    """Of this node's GPUs, where there are as many as Ray has."""
+    found = [gpu.memory_bytes or 0 for gpu in present_gpus()]
+    return min(found) if found and len(found) == expected else None

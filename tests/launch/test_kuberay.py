@@ -232,6 +232,8 @@ def test_whatever_differs_has_another_name(tmp_path: Path, patch: Path) -> None:
     assert all(len(name) <= 47 for name in names)
     labels = {objects(one)[1]["metadata"]["labels"]["sweeper-run"] for one in made}
     assert len(labels) == 1  # They write into one folder.
+    other = objects(rendered(tmp_path, claim="of-somebody-else"))[1]["metadata"]["labels"]
+    assert other["sweeper-run"] not in labels  # A folder of this name, on another volume.
     assert name_of(rendered(tmp_path, storage="/other")) not in names
     config, _ = objects(made[0])
     assert config["immutable"] is True

@@ -148,8 +148,11 @@ def test_a_trial_larger_than_a_machine_is_refused(
 
 def test_machines_of_unknown_size_are_left_to_the_sweep(tmp_path: Path) -> None:
     spec = parse_spec(dump_spec(hub_spec()), overrides=["compute.gpus_per_trial=8"])
-    prepare(spec, "ray", options_of("ray", {}), tmp_path)
-    prepare(spec, "slurm", options_of("slurm", {"sbatch": ("--gres=gpu:a100:8",)}), tmp_path)
+    assert prepare(spec, "ray", options_of("ray", {}), tmp_path).files
+    options = options_of("slurm", {"sbatch": ("--gres=gpu:a100:8",)})
+    batch = prepare(spec, "slurm", options, tmp_path).files[tmp_path / "launch" / "slurm.sh"]
+    assert "#SBATCH --gres=gpu:a100:8\n" in batch and "#SBATCH --gpus-per-node" not in batch
+    assert "--cpu-bind=none" in batch
 
 
 # -- templates ----------------------------------------------------------------------------------------
@@ -838,6 +841,18 @@ def test_what_cannot_be_checked_from_here_is_said(launch: Command) -> None:
         HUB_SPEC, "--on", "kuberay", "--set", "model.path=someone/else", *words_of("kuberay")
     )
     assert "not checked before the job runs: " in out
+
+
+@pytest.mark.usefixtures("offline_hub")
+@pytest.mark.parametrize("target", ["kuberay", "slurm"])
+def test_epochs_of_rows_that_are_elsewhere_are_counted_there(
+    launch: Command, target: Target
+) -> None:
+    epochs = ("--set", "space.num_epochs=[1]", "--set", "space.max_steps=null")
+    code, out, err = launch(HUB_SPEC, "--on", target, *epochs, *words_of(target))
+    assert ("not checked before the job runs: " in out) == (target == "kuberay")
+    assert code == 2
+    assert ("is not in the cache" in err) == (target == "slurm")
 
 
 def test_an_unknown_target_is_named(launch: Command) -> None:

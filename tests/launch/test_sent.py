@@ -92,14 +92,29 @@ def test_without_git_the_same_names_stay_here(tmp_path: Path) -> None:
     (code / "linked").symlink_to(code / "sub")
     found = code_files(code)
     assert (list(found.files), found.secrets) == (sorted(CODE), sorted(SECRETS))
-    assert data_files(code) == found
+
+
+def test_data_that_a_sweep_names_are_sent_whole(tmp_path: Path) -> None:
+    rows = plant(tmp_path / "rows", "a.jsonl", "tokens/b.csv", "x.bin", "key.pem")
+    plant(rows, ".git/config")
+    other = plant(tmp_path / "other", "c.parquet")
+    (rows / "link.jsonl").symlink_to(other / "c.parquet")
+    (rows / "linked").symlink_to(other)
+    (rows / "linked" / "back").symlink_to(rows)
+    found = data_files(rows)
+    data = ("a.jsonl", "link.jsonl", "linked/c.parquet", "tokens/b.csv")
+    assert sorted(found.files) == [*data, "x.bin"]
+    assert found.secrets == ["key.pem"]
+    plant(rows, "deep/secret-requests.jsonl")
+    with raises("launch.secret_or_data", path=rows / "deep" / "secret-requests.jsonl"):
+        data_files(rows)
 
 
 def test_a_data_folder_of_a_sweep_travels_file_by_file(tiny_world: World, tmp_path: Path) -> None:
     rows = tmp_path / "rows"
     rows.mkdir()
     shutil.copyfile(tiny_world.train, rows / "train.jsonl")
-    plant(rows, ".cache/x", "credentials.json")
+    plant(rows, ".cache/x", "credentials.ini")
     raw = yaml.safe_load(spec_text(tiny_world))
     raw["model"]["path"] = "/data/model"
     raw["data"]["train"]["path"] = str(rows)
@@ -109,7 +124,7 @@ def test_a_data_folder_of_a_sweep_travels_file_by_file(tiny_world: World, tmp_pa
     sent = tmp_path / "run" / "launch" / "working_dir" / "inputs" / "0-rows"
     assert [path.name for path in sent.rglob("*")] == ["train.jsonl"]
     assert prepared.sent is not None
-    assert (prepared.sent.files, prepared.sent.secrets) == (4, ("rows/credentials.json",))
+    assert (prepared.sent.files, prepared.sent.secrets) == (4, ("rows/credentials.ini",))
 
 
 def test_what_is_sent_is_said_in_one_line(tmp_path: Path) -> None:

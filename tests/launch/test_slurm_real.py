@@ -190,7 +190,7 @@ def test_two_sweeps_share_a_node_and_survive_a_walltime_a_held_folder_and_a_canc
     two.cluster("scancel", two.id)
     two.ended()
     assert two.JobState == "CANCELLED"
-    assert "the walltime is near; requeued" in one.log
+    one.wait("requeue", lambda: "the walltime is near; requeued" in one.log)
     with DriverLock(RunFolder(one.run)):  # Such as that of a node which Slurm has lost.
         one.requeued()
         one.wait("refusal", lambda: "the run folder is in use; requeued" in one.log)

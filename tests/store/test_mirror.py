@@ -193,11 +193,20 @@ def test_checkpoints_follow_the_records_and_go_when_their_path_has_finished(
     second = mirror(store, elsewhere, checkpoints=True)
     second.pull("k")
     assert (elsewhere.root / place).read_bytes() == b"ahead of the records"
+    os.utime(elsewhere.root / place, (1, 1))
+    assert mirror(store, elsewhere, checkpoints=True).pull("k") == 1, "a newer one is there"
+    os.utime(elsewhere.root / place)
+    assert mirror(store, elsewhere, checkpoints=True).pull("k") == 0
     plain = RunFolder(tmp_path / "plain")
     plain.create()
     mirror(store, plain).pull("k")
     assert not list(plain.root.rglob("checkpoint*"))
-    elsewhere.trial(RECORDS[0].trajectory_id).drop_checkpoints()
+    gone = elsewhere.trial(RECORDS[0].trajectory_id)
+    (elsewhere.root / place).replace(gone.trajectory / "checkpoint-before.safetensors")
+    second.push()
+    assert (store.root / place).exists(), "it is being replaced"
+    gone.drop_checkpoints()
+    (store.root / shard).unlink()  # Such as by a rule of the bucket.
     second.push()
     assert not (store.root / place).exists() and not (store.root / shard).exists()
     assert len(list(store.root.rglob("checkpoint*"))) == len(trials) - 1
