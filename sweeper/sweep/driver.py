@@ -13,7 +13,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 from ray import tune
@@ -243,14 +243,41 @@ def _too_small(spec: SweepSpec, task: TrajectoryTask) -> TooSmall | None:
     return found
 
 
-def _request(
-    resources: dict[str, float], small: TooSmall | None
-) -> dict[str, float] | tune.PlacementGroupFactory:
-    """What a trial asks Ray for: resources, and where some nodes are left out, any but those."""
-    if small is None or not small.nodes:
-        return resources
-    bundle = {kind: amount for kind, amount in resources.items() if amount}
-    return tune.PlacementGroupFactory([bundle], bundle_label_selector=[small.selector])
+class _Place(NamedTuple):
+    """Where trials run: what one needs, the nodes left out, and how many run at once."""
+
+    resources: dict[str, float]
+    small: TooSmall | None
+    workers: int
+
+    @property
+    def device(self) -> str:
+        return "cuda" if self.resources["GPU"] else "cpu"
+
+    @property
+    def request(self) -> dict[str, float] | tune.PlacementGroupFactory:
+        """What a trial asks Ray for: resources, and where some nodes are left out, any but those."""
+        if self.small is None or not self.small.nodes:
+            return self.resources
+        bundle = {kind: amount for kind, amount in self.resources.items() if amount}
+        return tune.PlacementGroupFactory([bundle], bundle_label_selector=[self.small.selector])
+
+
+def _place(
+    spec: SweepSpec, rounds: Iterator[Sequence[TrajectoryTask]], fixed: bool
+) -> tuple[_Place, Iterator[Sequence[TrajectoryTask]]]:
+    """Where trials run, and the rounds, the first of which may have been looked at."""
+    resources = trial_resources(spec, machines(ray.nodes()))
+    if not fixed and (warning := without_gpu(spec, resources)) is not None:
+        _log.warning(warning)
+    small = None
+    if not fixed and resources["GPU"] and (first := next(rounds, None)) is not None:
+        rounds = itertools.chain([first], rounds)
+        small = _too_small(spec, first[0]) if first else None
+    left_out = () if small is None else small.nodes
+    usable = machines([node for node in ray.nodes() if node["NodeID"] not in left_out])
+    workers = worker_count(resources, usable, spec.compute.max_concurrent_trials)
+    return _Place(resources, small, workers), rounds
 
 
 def _tune(
@@ -264,20 +291,9 @@ def _tune(
     fixed: bool,
 ) -> bool:
     """`fixed`: the cluster is this run's alone; its workers start together and stay until the end."""
-    cluster = machines(ray.nodes())
-    resources = trial_resources(spec, cluster)
-    if not fixed and (warning := without_gpu(spec, resources)) is not None:
-        _log.warning(warning)
-    device = "cuda" if resources["GPU"] else "cpu"
+    place, rounds = _place(spec, rounds, fixed)
+    resources, workers, device = place.resources, place.workers, place.device
     limit = spec.compute.max_concurrent_trials
-    small = None
-    if not fixed and device == "cuda":
-        first = next(rounds)
-        rounds = itertools.chain([first], rounds)
-        small = _too_small(spec, first[0]) if first else None
-    left_out = () if small is None else small.nodes
-    usable = machines([node for node in ray.nodes() if node["NodeID"] not in left_out])
-    workers = worker_count(resources, usable, limit)
 
     def placed(tasks: Sequence[TrajectoryTask]) -> list[TrajectoryTask]:
         return [replace(task, compute=replace(task.compute, device=device)) for task in tasks]
@@ -297,7 +313,7 @@ def _tune(
     trainable = tune.with_parameters(PackTrainable, run=run, root=folder)
     shutil.rmtree(folder.ray, ignore_errors=True)
     tuner = tune.Tuner(
-        tune.with_resources(trainable, _request(resources, small)),
+        tune.with_resources(trainable, place.request),
         tune_config=tune.TuneConfig(
             search_alg=PackSearcher(schedule, keys),
             num_samples=-1,  # Until the searcher says that there are no more.
