@@ -309,6 +309,7 @@ class LaunchError(SweeperError):
         "launch.not_visible": "files of this machine that the cluster cannot see",
         "launch.missing_files": "paths of the sweep that exist nowhere",
         "launch.too_large": "more files than Ray sends",
+        "launch.secret_or_data": "data that are named like a secret",
         "launch.trial_too_large": "a trial that needs more than a machine has",
         "launch.path": "a path that the target cannot use",
         "launch.not_a_folder": "a folder that does not exist",
