@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from support.browser import chromium, opened  # noqa: F401  Fixtures of every test.
+from support.busy_machine import BUSY
 from support.command import Command, in_process
 from support.hub_cache import use_cache
 from support.smollm2 import measurements, smollm2  # noqa: F401  The same.
@@ -14,9 +15,8 @@ from support.world import World, make_world, spec_text
 from sweeper.estimate import inputs
 from sweeper.spec import SweepSpec, parse_spec
 
-# On a busy machine Ray's agents may take a minute to start, and its workers may not wait for all others.
-os.environ.setdefault("RAY_agent_register_timeout_ms", "120000")
-os.environ.setdefault("RAY_worker_niceness", "0")
+for name, value in BUSY.items():
+    os.environ.setdefault(name, value)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.busy_machine import BUSY
 from support.world import World, spec_text
 
 from sweeper.store.records import read_records
@@ -72,6 +73,7 @@ def test_a_token_in_the_environment_is_in_no_file_and_no_line(
     ) as rays:  # Ray's sockets need short names.
         environment = {
             **{name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ},
+            **BUSY,
             **SECRETS,
             "HOME": str(home),
             "RAY_TMPDIR": rays,

@@ -201,4 +201,4 @@ def test_two_sweeps_share_a_node_and_survive_a_walltime_a_held_folder_and_a_canc
         assert each.JobState == "COMPLETED", each.log
         assert set(each.records()) == set(keys(each))
         assert {record.status for record in each.records().values()} == {"complete"}
-    assert (one.Restarts, two.Restarts) == ("2", "0")
+    assert (one.Restarts, two.Restarts) == ("2", "0"), one.log

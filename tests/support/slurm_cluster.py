@@ -12,6 +12,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from support.busy_machine import BUSY
+
 ROOT = Path(__file__).parents[2]
 
 TOOLS = ("slurmctld", "slurmd", "munged", "sbatch", "ip", "unshare", "nsenter")
@@ -72,6 +74,9 @@ slurmd -N "$name" -D &
 wait # Not `exec`: the first process of a node has to reap what others have left.
 """
 
+PROLOG = "#!/bin/sh\n" + "".join(f"echo export {name}={value}\n" for name, value in BUSY.items())
+"""Of every task, whatever environment its job was given."""
+
 CONF = """ClusterName=test
 SlurmctldHost=login(10.78.0.100)
 SlurmUser=root
@@ -84,6 +89,7 @@ SlurmctldLogFile={dir}/slurmctld.log
 SlurmdLogFile={dir}/slurmd-%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
+TaskProlog={dir}/prolog.sh
 MpiDefault=none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
@@ -167,9 +173,11 @@ class SlurmCluster:
             "seen": "".join(f"{place}\n" for place in self._seen()),
             "cluster.sh": CLUSTER,
             "node.sh": NODE,
+            "prolog.sh": PROLOG,
         }
         for name, text in texts.items():
             folder.joinpath(name).write_text(text, encoding="utf-8")
+        folder.joinpath("prolog.sh").chmod(0o755)
 
     def _seen(self) -> list[Path]:
         """What of /tmp all nodes see."""
@@ -204,7 +212,7 @@ class SlurmCluster:
         }
         done = subprocess.run(
             [*enter, "--wd=/", "--", *words],
-            env={**inherited, "OMP_NUM_THREADS": "1", **environment},
+            env={**inherited, **BUSY, "OMP_NUM_THREADS": "1", **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
