@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
+from sweeper.analysis import SAFEST_USEFUL
 from sweeper.cli import show
 from sweeper.cli.commands import app, without_gc
 from sweeper.cli.options import JsonOption, RunArgument, open_run
 from sweeper.estimate import duration_text
 from sweeper.launch import last_job
 from sweeper.runs.command_outputs import StatusOutput
+from sweeper.runs.counts import decision_counts, left_to_do
 from sweeper.runs.status import run_status
 from sweeper.runs.stopping import stop_driver
 from sweeper.store.folder import RunFolder
@@ -35,7 +37,8 @@ def status(run: RunArgument, json_: JsonOption = False) -> None:
         show.data(StatusOutput.of(found))
         return
     driver = f" (process {found.process} on {found.host})" if found.process is not None else ""
-    show.line(f"{folder.root}: {found.state}{driver}")
+    left_over = f": {found.left}" if found.left else ""
+    show.line(f"{folder.root}: {found.state}{driver}{left_over}")
     search, decision = found.search, found.decision
     show.line(f"search: {search.records} of {search.planned} records, {search.failed} failed")
     if decision is not None:
@@ -77,10 +80,15 @@ def stop(run: RunArgument) -> None:
 @app.command(rich_help_panel="Sweeps")
 def resume(run: RunArgument) -> None:
     """Continue the run in a folder, with the settings it was started with."""
+    from sweeper.cli.recommending import decide
     from sweeper.cli.sweeps import run as run_command
 
     folder = RunFolder(run).open()
     run_command(str(folder.spec), out=run)
+    opened = open_run(run)  # `run` leaves a decision alone that the sweep leaves out.
+    begun = not opened.spec.decide and decision_counts(folder) is not None
+    if begun and left_to_do(folder, opened.spec, opened.records):
+        decide(opened, SAFEST_USEFUL, None, None, quiet=False)
 
 
 @app.command("open", rich_help_panel="Results")

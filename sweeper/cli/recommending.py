@@ -78,7 +78,7 @@ def recommend(
     """Recommend one configuration under a policy, with its controls and how certain it is."""
     opened = open_run(run, judge, min_coverage)
     if confirm:
-        _decide(opened, policy_of(policy, limit, utility), seeds, top, quiet=json_)
+        decide(opened, policy_of(policy, limit, utility), seeds, top, quiet=json_)
     with without_gc():
         found = opened.recommend(policy, limit=limit, utility=utility)
     if json_:
@@ -88,7 +88,7 @@ def recommend(
     print_overlay(opened.judged(), json_)
 
 
-def _decide(
+def decide(
     opened: "Run", policy: Policy, seeds: int | None, top: int | None, *, quiet: bool
 ) -> None:
     """Run the decision, or what is left of it; an interruption ends the command."""

@@ -19,7 +19,7 @@ class RunModel(Model):
 
     path: Annotated[str, BeforeValidator(lambda path: encodable(str(path)))]
     name: Text | None = Field(description="Name of the sweep.")
-    state: Literal["running", "finished", "unfinished", "unreadable"]
+    state: Literal["running", "finished", "stopped", "unreadable"]
     records: int | None = Field(description="Written so far.")
     planned: int | None = Field(description="By the plan, without further seeds.")
     failed: int | None = Field(description="Failed records.")
@@ -66,7 +66,8 @@ class StatusOutput(Output):
     """`sweeper status`: what a run is doing."""
 
     path: Annotated[str, BeforeValidator(lambda path: encodable(str(path)))]
-    state: Literal["running", "finished", "not finished"]
+    state: Literal["running", "finished", "stopped"]
+    left: Text = Field(description="What a stopped run goes on with if resumed; else empty.")
     process: int | None = Field(description="Of the driver; null without one.")
     host: Text | None = Field(description="Of the driver.")
     search: CountsModel
@@ -83,6 +84,7 @@ class StatusOutput(Output):
         return cls(
             path=str(found.path),
             state=found.state,  # type: ignore[arg-type]  # Validated.
+            left=found.left,
             process=found.process,
             host=found.host,
             search=CountsModel.model_validate(found.search),

@@ -13,14 +13,14 @@ from typing import Any, Literal, NamedTuple
 from sweeper.analysis import find_front, recommend
 from sweeper.analysis.decision import decided_of
 from sweeper.errors import RunFolderError, SweeperError
-from sweeper.runs.counts import decision_counts
+from sweeper.runs.counts import left_to_do
 from sweeper.spec import SweepSpec, parse_spec
 from sweeper.store.folder import RunFolder
 from sweeper.store.records import read_records
 from sweeper.sweep.decision import read_decision
 from sweeper.sweep.disk import used_bytes
 
-State = Literal["running", "finished", "unfinished", "unreadable"]
+State = Literal["running", "finished", "stopped", "unreadable"]
 
 _INSIDE = {"trajectories", "generations", "ray", "verdicts", "export"}
 """Subfolders of a run folder that contain no other runs."""
@@ -100,13 +100,14 @@ def _whole(folder: RunFolder) -> RunLine:
     found = find_front(records, spec)
     decided = decided_of(read_decision(folder, spec, found))
     chosen = recommend(found, spec, decided=decided).chosen
-    decision = decision_counts(folder)
-    done = len(records) >= planned if decision is None else decision.complete
-    driven = folder.has_driver()
+    if folder.has_driver():
+        state: State = "running"
+    else:
+        state = "stopped" if left_to_do(folder, spec, records) else "finished"
     return RunLine(
         path=folder.root,
         name=spec.name,
-        state="running" if driven else "finished" if done else "unfinished",
+        state=state,
         records=len(records),
         planned=planned,
         failed=sum(record.status == "failed" for record in records),

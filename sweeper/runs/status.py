@@ -7,7 +7,7 @@ from typing import NamedTuple
 from sweeper.analysis import SAFEST_USEFUL
 from sweeper.estimate import duration_text
 from sweeper.runs.cost_so_far import CostSoFar, cost_so_far
-from sweeper.runs.counts import Counts, counts_of, decision_counts
+from sweeper.runs.counts import Counts, counts_of, decision_counts, left_to_do
 from sweeper.runs.run import open_run
 from sweeper.runs.time_left import run_seconds_left
 from sweeper.runs.trials_now import STAGES, path_names, running_trials
@@ -43,13 +43,15 @@ class TrialNow(NamedTuple):
 class RunStatus(NamedTuple):
     """What a run is doing.
 
-    `process` and `host` are the driver's, None without one, or where its lock does not say. `decision`
-    counts this round's records, None before it. `seconds_left` is None while nothing is known, `cost`
-    without a driver; `trials` are those of a run that has one.
+    `state` is `running`, `stopped`, or `finished` once resuming it would do nothing; `left` says what a
+    stopped one would go on with. `process` and `host` are the driver's, None without one, or where its
+    lock does not say. `decision` counts this round's records, None before it. `seconds_left` is None while
+    nothing is known, `cost` without a driver; `trials` are those of a run that has one.
     """
 
     path: Path
     state: str
+    left: str
     process: int | None
     host: str | None
     search: Counts
@@ -60,20 +62,22 @@ class RunStatus(NamedTuple):
 
 
 def run_status(folder: RunFolder) -> RunStatus:
-    """The state of a run, `running`, `finished` or `not finished`, and what goes with it.
+    """The state of a run, and what goes with it.
 
     Raises:
         SweeperError: the folder cannot be read as a run.
     """
     holder = Holder.read(folder.lock)
     search, decision = counts_of(folder), decision_counts(folder)
-    if not folder.has_driver():
-        state = "finished" if (decision or search).complete else "not finished"
-        return RunStatus(folder.root, state, None, None, search, decision, None, None, ())
     run = open_run(folder.root)
+    if not folder.has_driver():
+        left = left_to_do(folder, run.spec, run.records)
+        state = "stopped" if left else "finished"
+        return RunStatus(folder.root, state, left, None, None, search, decision, None, None, ())
     return RunStatus(
         path=folder.root,
         state="running",
+        left="",
         process=None if holder is None else holder.process,
         host=None if holder is None else holder.host,
         search=search,

@@ -85,6 +85,18 @@ def refined_plans(
         yield list(plans)
 
 
+def has_refinement_left(spec: SweepSpec, folder: RunFolder, points: Sequence[Point] | None) -> bool:
+    """Whether `refined_plans` has more to measure or to decide; nothing is written.
+
+    Args and errors: see `refined_plans`.
+    """
+    rounds = read_refinements(folder)
+    parts = [part for item in rounds for part in item.parts]
+    wanted = {(config_id, part.seed) for part in parts for config_id in part.config_ids}
+    known = {record.key for record in read_records(folder.records).records}
+    return not wanted <= known or _next(spec, folder, points, rounds) is not None
+
+
 def read_refinements(folder: RunFolder) -> tuple[Refinement, ...]:
     """The rounds of further seeds so far.
 

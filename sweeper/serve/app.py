@@ -144,7 +144,7 @@ class Site:
         kept = self._rows.setdefault(listed.folder.root, RunView(listed.folder, pace=self._pace))
         try:
             known, now = kept.known(), time.time()
-            state = kept.state(len(known.records), known.planned, now)
+            state = kept.state(known, now)
             left = kept.seconds_left(known.spec, now) if state == "running" else None
             found = summary(kept.found_lately())
             quiet = now - kept.changed_at()

@@ -109,7 +109,7 @@
     if (!token) return;
     const starting = note.startsWith("resuming");
     part("stop").hidden = state !== "running" || acted !== "";
-    part("resume").hidden = state !== "unfinished" || acted !== "" || starting;
+    part("resume").hidden = state !== "stopped" || acted !== "" || starting;
   };
 
   const say = (text) => {

@@ -1,5 +1,6 @@
 """The progress of a run, which an open page requests every few seconds. Nothing is analysed for it."""
 
+import shlex
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -38,12 +39,11 @@ def live_data(view: RunView, now: float | None = None) -> dict[str, Any]:
     """
     now = time.time() if now is None else now
     known, decision = view.known(), decision_counts(view.folder)
-    state = view.state(len(known.records), known.planned, now)
+    state = view.state(known, now)
     running = [item for item in view.progress() if item.running]
     if state != "running":  # A killed process could not record that it ended.
         running = [item for item in running if now - item.written_at < QUIET_SECONDS]
     running.sort(key=lambda item: -item.written_at)
-    left = view.seconds_left(known.spec, now) if state == "running" else None
     version, shown = view.shown()
     data = {
         "name": known.spec.name,
@@ -54,7 +54,7 @@ def live_data(view: RunView, now: float | None = None) -> dict[str, Any]:
         "decision": None
         if decision is None
         else {"records": decision.records, "planned": decision.planned},
-        "left": None if left is None else f"about {duration_text(left)} left",
+        "left": _left(view, known, state, now),
         "cost": cost_so_far(known.records, known.estimate, known.spec).text,
         "report": {"version": version, "records": shown},
         "workers": [_worker(view, item, now) for item in running[:MAX_WORKERS]],
@@ -63,6 +63,15 @@ def live_data(view: RunView, now: float | None = None) -> dict[str, Any]:
         "failures": _failures(known.records, view.path_names()),
     }
     return without_folders(data) if view.redact else data
+
+
+def _left(view: RunView, known: Known, state: str, now: float) -> str | None:
+    """The time left of a running run; of a stopped one what is left, and the command that goes on."""
+    if state == "stopped":
+        command = shlex.join(["sweeper", "resume", str(view.folder.root)])
+        return f"{view.left_to_do(known)}; go on with: {command}"
+    left = view.seconds_left(known.spec, now) if state == "running" else None
+    return None if left is None else f"about {duration_text(left)} left"
 
 
 def _worker(view: RunView, item: TrajectoryProgress, now: float) -> dict[str, Any]:

@@ -51,8 +51,8 @@ LIVE_POLICY = (
 )
 
 
-STATES = {"running": "running", "finished": "complete", "unfinished": "stopped"}
-"""The states of `state_of` in the words of the pages."""
+STATES = {"running": "running", "finished": "complete", "stopped": "stopped"}
+"""The states of `RunView.state` in the words of the pages."""
 
 
 class IndexRow(NamedTuple):
@@ -115,7 +115,7 @@ def index_row(
         name: Of its folder.
         found: Its last analysis.
         records: Those there are now.
-        state: See `state_of`.
+        state: See `RunView.state`.
         left: Seconds that it still takes; None while that is not known, and where it does not run.
         quiet_seconds: Since its last activity.
     """

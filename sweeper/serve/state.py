@@ -15,7 +15,7 @@ from sweeper.analysis.decision import decided_of
 from sweeper.errors import SweeperError
 from sweeper.report import render, report_data
 from sweeper.report.samples import gather
-from sweeper.runs.counts import decision_counts
+from sweeper.runs.counts import left_to_do
 from sweeper.runs.run import open_run
 from sweeper.runs.time_left import run_seconds_left
 from sweeper.runs.trials_now import path_names
@@ -150,6 +150,7 @@ class RunView:
         self._speeds: dict[str, tuple[Stamp, float | None]] = {}
         self._paths: tuple[Stamp, dict[str, str]] = ((), {})
         self._left: tuple[float, float, float | None] = (0.0, 0.0, None)
+        self._left_to_do: tuple[Stamp, str] | None = None
 
     def stamp(self) -> Stamp:
         """The stamp of all files that the report depends on."""
@@ -310,12 +311,35 @@ class RunView:
         except OSError:  # A lock of another user.
             return False
 
-    def state(self, records: int, planned: int | None, now: float) -> str:
-        """See `state_of`; of a decision, once that has begun. `now` in seconds since 1970."""
-        if (decision := decision_counts(self.folder)) is not None:
-            records, planned = decision.records, decision.planned
+    def state(self, known: Known, now: float) -> str:
+        """`running`, `finished` or `stopped`; see `left_to_do`.
+
+        What may be driven from elsewhere is running if it wrote lately and is not over.
+
+        Args:
+            known: What there is.
+            now: Seconds since 1970.
+
+        Raises:
+            One of DAMAGE: the folder vanished or is damaged.
+        """
+        if self._driven():
+            return "running"
+        if not self.left_to_do(known):
+            return "finished"
         quiet = now - self.changed_at() if self._is_elsewhere() else math.inf
-        return state_of(records, planned, self._driven(), quiet)
+        return "running" if quiet < QUIET_SECONDS else "stopped"
+
+    def left_to_do(self, known: Known) -> str:
+        """See `counts.left_to_do`; worked out once for each state of the files.
+
+        Raises:
+            One of DAMAGE: the folder vanished or is damaged.
+        """
+        stamp = (*self.stamp(), *stamp_of(self.stage.plan, self.stage.undecidable))
+        if self._left_to_do is None or self._left_to_do[0] != stamp:
+            self._left_to_do = stamp, left_to_do(self.folder, known.spec, known.records)
+        return self._left_to_do[1]
 
     def _is_elsewhere(self) -> bool:
         """Whether its lock, which a driver empties at its end, names another machine, or cannot be read."""
@@ -343,12 +367,3 @@ def _progress_paths(folder: RunFolder) -> list[Path]:
     except OSError:
         return []
     return [folder.trial(name).progress for name in names]
-
-
-def state_of(records: int, planned: int | None, driven: bool, quiet_seconds: float) -> str:
-    """`running`, `finished` or `unfinished`; what drives elsewhere is running if it wrote lately."""
-    if driven:
-        return "running"
-    if planned is not None and records >= planned:
-        return "finished"
-    return "running" if quiet_seconds < QUIET_SECONDS else "unfinished"

@@ -161,6 +161,7 @@ class RunFolder:
         self.refinements = root / "refinements.jsonl"
         self.budget = root / "budget.json"
         self.search = root / "search.json"
+        self.undecidable = root / "undecidable.txt"
         self.generations = root / "generations"
         self.judgements = root / "judgements.jsonl"
         self.trajectories = root / "trajectories"

@@ -66,7 +66,9 @@ def run_decision(
         task = pin_revisions(tasks[0])
         check_inputs(run, task, "restore them, or run the whole sweep again")
         preflight(task, tasks)
+        folder.undecidable.unlink(missing_ok=True)
         if (few := too_few_prompts(stage.walk, load_inputs(task))) is not None:
+            write_atomic(folder.undecidable, few)
             return few, True
         need = disk_need(plan, spec, task)
         if need is not None and disk_check:

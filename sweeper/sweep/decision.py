@@ -176,6 +176,16 @@ def read_decision(
     return decide(stage.walk, read_records(stage.folder.records).records)
 
 
+def is_decided(stage: Stage) -> bool:
+    """Whether all of a decision is measured, the weights of what holds included."""
+    records = read_records(stage.folder.records).records
+    found = decide(stage.walk, records)
+    if not found.complete or found.survivor is None:
+        return found.complete
+    weights = stage.plan([found.survivor.config_id], stage.walk.old_seeds)
+    return weights.keys() <= {record.key for record in records}
+
+
 def _begun(folder: RunFolder) -> SweepSpec | None:
     if folder.read_info() is None:
         return None

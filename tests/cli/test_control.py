@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from support.command import Command, in_process
-from support.factories import make_sweep
+from support.factories import make_spec, make_sweep
 from support.locks import line_of
 from support.run_folders import write_run
 
@@ -85,7 +85,10 @@ def test_a_driver_of_another_machine_is_not_stopped(command: Command, run: RunFo
 def test_status_counts_records_and_names_the_driver(command: Command, run: RunFolder) -> None:
     records = len(make_sweep(seed=3))
     idle = command("status", run.root).out
-    assert f"{run.root}: not finished\nsearch: {records} of {records + 2} records" in idle
+    assert (
+        f"{run.root}: stopped: its search is not finished\nsearch: {records} of {records + 2} records"
+        in idle
+    )
     assert f"next: sweeper resume {run.root}" in idle
     progress = run.trial("abc").progress
     progress.parent.mkdir(parents=True)
@@ -96,7 +99,8 @@ def test_status_counts_records_and_names_the_driver(command: Command, run: RunFo
     assert f"running (process {os.getpid()} on " in busy
     assert "cost of the search so far: 13.6 min of worker time\n" in busy
     assert "trial abc: training, step 3 of 9" in busy and "time left: not known yet" in busy
-    done = write_run(run.root.parent / "done", make_sweep(seed=3), readouts=records)
+    alone = make_spec("decide=false")
+    done = write_run(run.root.parent / "done", make_sweep(seed=3), alone, readouts=records)
     assert f"next: sweeper open {done.root}" in command("status", done.root).out
 
 

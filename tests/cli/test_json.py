@@ -125,7 +125,8 @@ def test_ls(call: Call, run: RunFolder) -> None:
 
 def test_status(call: Call, run: RunFolder) -> None:
     idle = call("status", run.root)
-    assert (idle["state"], idle["process"], idle["trials"]) == ("finished", None, [])
+    assert (idle["state"], idle["process"], idle["trials"]) == ("stopped", None, [])
+    assert idle["left"] == "its decision has not begun"
     progress = run.trial("abc").progress
     progress.parent.mkdir(parents=True)
     update = TrajectoryProgress("abc", "evaluate", 3, 9, (), 1, 1.0)

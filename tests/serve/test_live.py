@@ -46,7 +46,7 @@ def test_live_says_how_far_a_run_is(tmp_path: Path) -> None:
     trajectory("ddd", "evaluate", (2.0, 1.5), 4000)
     (folder.trajectories / "eee").mkdir()
     (folder.trajectories / "eee" / "progress.json").write_text('{"losses": [NaN]}')
-    assert live_data(RunView(folder), now)["state"] == "unfinished"
+    assert live_data(RunView(folder), now)["state"] == "stopped"
     folder.lock.write_bytes(line_of("elsewhere", 1).line())
     data = live_data(RunView(folder), now)
     json.dumps(data, allow_nan=False)
@@ -65,20 +65,25 @@ def test_live_says_how_far_a_run_is(tmp_path: Path) -> None:
     assert (newest["config_id"], newest["status"], newest["metrics"]) == ("f", "failed", {})
     assert data["latest"][1]["metrics"]["unsafe_rate"] == SWEEP[11].metrics["unsafe_rate"].value
     assert data["failures"][0]["count"] == 1 and "loss is nan" in data["failures"][0]["reason"]
-    assert live_data(RunView(folder), now + 500)["state"] == "unfinished"
+    assert live_data(RunView(folder), now + 500)["state"] == "stopped"
     folder.lock.unlink()
     with DriverLock(folder):
         assert live_data(RunView(folder), now + 500)["state"] == "running"
-    assert live_data(RunView(folder), now)["state"] == "unfinished"
+    assert live_data(RunView(folder), now)["state"] == "stopped"
 
 
 def test_a_run_that_stopped_in_its_decision_is_not_complete(tmp_path: Path) -> None:
-    folder = add_run(tmp_path, "run", SWEEP)
-    assert live_data(RunView(folder))["state"] == "finished"
+    alone = add_run(tmp_path, "alone", SWEEP, "decide=false")
+    assert live_data(RunView(alone))["state"] == "finished"
+    folder = add_run(tmp_path, "a run", SWEEP)
+    data = live_data(RunView(folder))
+    command = f"sweeper resume '{folder.root}'"
+    left = f"its decision has not begun; go on with: {command}"
+    assert (data["state"], data["left"]) == ("stopped", left)
     stage = stage_folder(folder, SAFEST_USEFUL)
     add_run(stage.root.parent, stage.root.name, SWEEP[:5])
     data = live_data(RunView(folder))
-    assert (data["state"], data["decision"]) == ("unfinished", {"records": 5, "planned": 139})
+    assert (data["state"], data["decision"]) == ("stopped", {"records": 5, "planned": 139})
 
 
 def test_the_time_left_is_that_of_status(tmp_path: Path) -> None:
@@ -101,7 +106,7 @@ def test_the_time_left_is_that_of_status(tmp_path: Path) -> None:
         later = run_seconds_left(folder, SPEC, now + 60)
         assert view.seconds_left(SPEC, now + 60) == pytest.approx(later)
     assert live_data(RunView(folder), now)["state"] == "running"
-    assert live_data(RunView(folder), now + 500)["left"] is None
+    assert str(live_data(RunView(folder), now + 500)["left"]).startswith("its search is not fini")
 
 
 def test_workers_and_failures_are_named_by_their_settings_and_have_logs(tmp_path: Path) -> None:

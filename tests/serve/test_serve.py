@@ -53,7 +53,7 @@ def serve() -> Iterator[Serve]:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two runs and things that are none; do not change them."""
     root = tmp_path_factory.mktemp("serve") / "runs"
-    done = add_run(root, "done", SWEEP)
+    done = add_run(root, "done", SWEEP, "decide=false")
     done.generations.mkdir()
     (done.generations / "abc-0.jsonl").write_text('{"response": "' + HOSTILE + '"}\n')
     going_on = add_run(root, "going on", SWEEP[:60], "seeds=[0]")
