@@ -32,6 +32,7 @@ RANKS = {
     "trial": 6,
     "estimate": 7,
     "sweep": 8,
+    "importing": 9,
     "setup": 9,
     "export": 10,
     "report": 11,
@@ -100,6 +101,7 @@ HEAVY = {
     },
     "pyarrow": {"store/mirror.py", "store/object_store.py", "data/folders.py", "data/files.py"},
     "pydantic": {
+        "importing/mapping.py",
         "runs/fields.py",
         "runs/outputs.py",
         "runs/recommend_output.py",

@@ -60,7 +60,8 @@ def csv_records(path: Path, columns: Sequence[str] | None = None) -> Iterator[Re
         if len(cells) < 2 and not any(cell.strip() for cell in cells) and len(names or "..") > 1:
             continue  # A blank line.
         _refuse_stray_quotes(path, line, lines, delimiter)
-        _refuse_swallowed_rows(path, line, delimiter, cells)
+        if len(lines) > 1:
+            _refuse_swallowed_rows(path, line, delimiter, cells)
         if names is None:
             names = cells
             _refuse_equal_names(path, line, names)

@@ -27,7 +27,7 @@ def read_file(path: Path) -> list[dict[str, Any]]:
             code="data.unknown_format",
             path=path,
         )
-    return _read(path, reader)
+    return read_with(path, reader)
 
 
 def read_column(path: Path, column: str) -> list[dict[str, Any]]:
@@ -36,7 +36,7 @@ def read_column(path: Path, column: str) -> list[dict[str, Any]]:
     Raises:
         DataError: see `read_file`.
     """
-    return _read(path, lambda path: csv_rows(path, [column]))
+    return read_with(path, lambda path: csv_rows(path, [column]))
 
 
 def read_csv(path: Path) -> list[Record]:
@@ -45,10 +45,15 @@ def read_csv(path: Path) -> list[Record]:
     Raises:
         DataError: see `read_file`.
     """
-    return _read(path, csv_records)
+    return read_with(path, csv_records)
 
 
-def _read(path: Path, reader: Callable[[Path], Iterable[Item]]) -> list[Item]:
+def read_with(path: Path, reader: Callable[[Path], Iterable[Item]]) -> list[Item]:
+    """What a reader yields of a data file.
+
+    Raises:
+        DataError: missing, unreadable, or a Git LFS pointer; or what the reader raises.
+    """
     try:
         with path.open("rb") as file:
             if file.read(len(_LFS)) == _LFS:

@@ -42,6 +42,25 @@ def json_rows(path: Path) -> Iterator[dict[str, Any]]:
         yield row
 
 
+def json_object(path: Path) -> dict[str, Any] | None:
+    """The single object that a file holds; None if it holds a list, or several objects by line.
+
+    Raises:
+        DataError: malformed JSON, equal keys in an object, or half a surrogate pair.
+        OSError: the file cannot be read.
+    """
+    text = read_text(path)
+    start = _skip_blank(text, 0)
+    if not text.startswith("{", start):
+        return None
+    found, end = _decoded(path, text, start)
+    if _skip_blank(text, end) < len(text):
+        return None
+    if "\\ud" in text or "\\uD" in text:
+        _refuse_surrogates(path, 1, 1, found)
+    return dict(found)
+
+
 def _items(path: Path, text: str, start: int) -> Iterator[tuple[int, Any, str]]:
     """The items of a list, each after the line on which it begins and before its text."""
     position = _skip_blank(text, start + 1)

@@ -1,0 +1,81 @@
+"""Which kind of source a file or folder is, by what it holds; and its rows."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from sweeper.errors import DataError
+from sweeper.importing.files import Source, open_source
+from sweeper.importing.readers import rows
+from sweeper.importing.table import ForeignTable, printable, refuse_empty
+
+
+class Kind(NamedTuple):
+    """What a kind of source is called for people, how it is recognised and read."""
+
+    description: str
+    fits: Callable[[Source], bool]
+    read: Callable[[Source], ForeignTable]
+
+
+def _ends(*endings: str) -> Callable[[Source], bool]:
+    return lambda source: source.path.is_file() and source.path.suffix.lower() in endings
+
+
+def _holds_json(source: Source) -> bool:
+    return source.path.is_dir() and any(name.lower().endswith(".json") for name in source.names)
+
+
+KINDS: Mapping[str, Kind] = {
+    "csv": Kind("a .csv or .tsv file, a row per run", _ends(".csv", ".tsv"), rows.read_csv),
+    "json": Kind(
+        "a .json, .jsonl or .ndjson file", _ends(".json", ".jsonl", ".ndjson"), rows.read_json
+    ),
+    "parquet": Kind("a .parquet file", _ends(".parquet"), rows.read_parquet),
+    "json_folder": Kind(
+        "a folder of .json files, one run each", _holds_json, rows.read_json_folder
+    ),
+}
+"""A kind of source -> what it is; the first that fits is read."""
+
+
+def read_table(
+    source: Path | str, kind: str | None = None, study: str | None = None
+) -> ForeignTable:
+    """The rows of a file or folder that another tool wrote.
+
+    Args:
+        source: A file, a folder.
+        kind: One of `KINDS`; None recognises it.
+        study: The name of a study or experiment, where a source holds several.
+
+    Raises:
+        DataError: missing, of no known kind, damaged, without any run, or several studies and none chosen.
+        MissingExtraError: a package that the kind needs is not installed.
+    """
+    found = open_source(Path(source), study)
+    fitting = [name for name, item in KINDS.items() if item.fits(found)]
+    if kind is not None and kind not in KINDS:
+        raise DataError(
+            f"kind: found `{printable(kind)}`; known: {', '.join(KINDS)}",
+            code="data.unknown_format",
+            found=kind,
+            known=list(KINDS),
+        )
+    if kind is None and not fitting:
+        known = "; ".join(item.description for item in KINDS.values())
+        raise DataError(
+            f"{found.shown}: not a source of a known kind; expected {known}; say which it is with "
+            "`kind`, or write the runs as CSV",
+            code="data.unknown_format",
+            path=found.path,
+            known=list(KINDS),
+        )
+    chosen = kind or fitting[0]
+    table = KINDS[chosen].read(found)
+    others = [name for name in fitting if name not in (chosen, "json_folder")]
+    if kind is None and others:
+        table = table._replace(
+            notes=(*table.notes, f"read as {chosen}; it also looks like {', '.join(others)}")
+        )
+    return refuse_empty(table)

@@ -1,0 +1,142 @@
+"""CSV, JSON, JSON lines and Parquet with one row per run, and folders of JSON files with one run each."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from sweeper.data.csv_file import csv_records
+from sweeper.data.files import read_file, read_with
+from sweeper.data.json_file import json_object
+from sweeper.errors import DataError
+from sweeper.importing.files import Source, problem_of
+from sweeper.importing.table import (
+    ForeignRow,
+    ForeignTable,
+    flat,
+    is_number,
+    printable,
+    value_of_text,
+)
+
+
+def read_csv(source: Source) -> ForeignTable:
+    """The rows of a .csv or .tsv file: the run tables that W&B and MLflow export are such.
+
+    A column without a name, such as the index that pandas writes, is left out.
+
+    Raises:
+        DataError: see `sweeper.data.csv_file`.
+    """
+    name = printable(source.path.name)
+
+    def rows(path: Path) -> Iterator[ForeignRow]:
+        known: dict[str, object] = {}
+        columns: dict[str, str] = {}
+        for line, cells in csv_records(path):
+            columns = columns or {cell: printable(cell) for cell in cells if cell}
+            if len(known) > 100_000:
+                known.clear()
+            values = {}
+            for column, shown in columns.items():
+                text = cells[column]
+                if text not in known:
+                    known[text] = value_of_text(text)
+                values[shown] = known[text]
+            yield ForeignRow(f"{name}:{line}", values)
+
+    return ForeignTable("csv", source.path, tuple(read_with(source.path, rows)))
+
+
+def read_json(source: Source) -> ForeignTable:
+    """The rows of a .json, .jsonl or .ndjson file: a list of objects, one per line, or a single one.
+
+    Raises:
+        DataError: malformed, columns instead of rows, or no object.
+    """
+    rows, refused = _json_file(source.path, printable(source.path.name))
+    return ForeignTable("json", source.path, rows, refused)
+
+
+def read_parquet(source: Source) -> ForeignTable:
+    """The rows of a .parquet file.
+
+    Raises:
+        DataError: malformed, or equal columns.
+        MissingExtraError: the package pyarrow is not installed.
+    """
+    rows, refused = _rows(read_file(source.path), printable(source.path.name))
+    return ForeignTable("parquet", source.path, rows, refused)
+
+
+def read_json_folder(source: Source) -> ForeignTable:
+    """The rows of all .json files of a folder, the column `file` first; others are refused."""
+    rows: list[ForeignRow] = []
+    refused = list(source.refused)
+    for name in source.names:
+        path, shown = source.path / name, printable(name)
+        if path.suffix.lower() != ".json":
+            continue
+        problem = problem_of(path)
+        try:
+            found, bad = ((), ((shown, problem),)) if problem else _json_file(path, shown)
+        except DataError as error:
+            found, bad = (), ((shown, _without_path(error, path)),)
+        rows += [ForeignRow(row.where, {"file": shown, **row.values}) for row in found]
+        refused += bad
+    return ForeignTable("json_folder", source.path, tuple(rows), tuple(refused))
+
+
+def _without_path(error: DataError, path: Path) -> str:
+    return printable(str(error).removeprefix(str(path)).lstrip(":").strip())
+
+
+Found = tuple[tuple[ForeignRow, ...], tuple[tuple[str, str], ...]]
+
+
+def _json_file(path: Path, shown: str) -> Found:
+    single = [] if path.suffix.lower() != ".json" else read_with(path, _objects)
+    if not single:
+        return _rows(read_file(path), shown)
+    _refuse_columns(path, single[0])
+    rows, refused = _rows(single, shown)
+    if rows and not any(is_number(value) for value in rows[0].values.values()):
+        raise DataError(
+            f"{path}: one object without numbers; expected the results of one run, or a list of objects "
+            "with one run each",
+            code="data.malformed",
+            path=path,
+        )
+    return tuple(ForeignRow(shown, row.values) for row in rows), refused
+
+
+def _objects(path: Path) -> Iterator[dict[str, Any]]:
+    found = json_object(path)
+    if found is not None:
+        yield found
+
+
+def _refuse_columns(path: Path, tree: Mapping[str, Any]) -> None:
+    """Reject what pandas writes by default: for each column, its cells by row."""
+    lists = [cells for cells in tree.values() if isinstance(cells, list) and cells]
+    by_row = [
+        cells for cells in tree.values() if isinstance(cells, dict) and "".join(cells).isdigit()
+    ]
+    scalars = not any(isinstance(cell, dict) for cells in lists for cell in cells)
+    if tree and ((len(lists) == len(tree) and scalars) or len(by_row) == len(tree)):
+        raise DataError(
+            f'{path}: columns instead of rows; write one object per run, in pandas with `orient="records"`',
+            code="data.malformed",
+            path=path,
+        )
+
+
+def _rows(trees: list[dict[str, Any]], shown: str) -> Found:
+    rows: list[ForeignRow] = []
+    refused: list[tuple[str, str]] = []
+    for number, tree in enumerate(trees, start=1):
+        where = f"{shown}: row {number}"
+        try:
+            rows.append(ForeignRow(where, flat(tree)))
+        except ValueError as error:
+            refused.append((where, str(error)))
+    return tuple(rows), tuple(refused)
