@@ -78,14 +78,22 @@ class Candidate:
         prompts or rows: losses, and the token accuracy, because tokens of one row depend on each other.
         """
         found = self.measured(metric)
-        if not found or not is_sampled(metric, counted=all(m.k is not None for m in found)):
+        if not found or not self.is_sampled(metric):
             return None
-        each = [wilson_interval(_count(item), item.n, confidence) for item in found]
+        each = [wilson_interval(*_count(item), confidence) for item in found]
         return Interval(min(item.low for item in each), max(item.high for item in each))
 
     def is_sampled(self, metric: str) -> bool:
-        """Whether a metric is a mean over independent prompts or rows."""
-        return is_sampled(metric, counted=all(m.k is not None for m in self.measured(metric)))
+        """Whether a metric is a mean over independent prompts or rows, of a known number of them."""
+        found = self.measured(metric)
+        known = all(m.n is not None for m in found)
+        return known and is_sampled(metric, counted=all(m.k is not None for m in found))
+
+    def size(self, metric: str) -> int | None:
+        """The fewest prompts, rows or tokens of any seed that has the metric; None where one is unknown."""
+        sizes = [m.n for m in self.measured(metric)]
+        known = [n for n in sizes if n is not None]
+        return min(known) if known and len(known) == len(sizes) else None
 
     def counts(self, metric: str) -> str:
         """`k/n` under each seed, with how many a judge left unanswered; empty for what is no rate."""
@@ -97,9 +105,10 @@ class Candidate:
         )
 
 
-def _count(metric: Metric) -> float:
-    """The k of a rate; n times the mean of any other [0, 1] score."""
-    return metric.value * metric.n if metric.k is None else metric.k
+def _count(metric: Metric) -> tuple[float, int]:
+    """The k of a rate, or n times the mean of any other [0, 1] score; and n, which is known."""
+    assert metric.n is not None
+    return metric.value * metric.n if metric.k is None else metric.k, metric.n
 
 
 def losses(items: Sequence[Candidate], objectives: Sequence[ObjectiveSpec]) -> NDArray[np.float64]:

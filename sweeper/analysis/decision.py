@@ -91,7 +91,7 @@ def promising_first(
 def _again_probability(item: Candidate, rule: ConstraintSpec, variance: RunVariance) -> float:
     """P(rate <= max, trained again) from counts alone; the same draws for all, so it falls with k."""
     found = item.measured(rule.metric)
-    counts = [(m.k, m.n) for m in found if m.k is not None]
+    counts = [pair for m in found if (pair := m.counts) is not None]
     if len(counts) < len(item.records):
         return 0.0
     k, n = zip(*counts, strict=True)
@@ -459,7 +459,7 @@ def _weights(walk: Walk, place: int, old: Candidate) -> tuple[WeightsTest, ...]:
     found = []
     for constraint in walk.spec.constraints:
         measured = old.measured(constraint.metric)
-        counted = [(m.k, m.n) for m in measured if m.k is not None]
+        counted = [pair for m in measured if (pair := m.counts) is not None]
         if len(counted) == len(old.records):
             each = tuple(probability_at_most(k, n, constraint.max) for k, n in counted)
             spent = walk.level_of(place, constraint)

@@ -226,7 +226,7 @@ def _by_counts(
     if metric == "perplexity":
         each = [np.log(values) for values in each]
     means = np.array([values.mean() for values in each])
-    n = np.array([min(m.n for m in item.measured(metric)) for item in items])
+    n = np.array([item.size(metric) or 1 for item in items])  # Of what is drawn, all are known.
     seeds = np.array([len(values) for values in each])
     paths = [item.records[0].trajectory_id for item in items]
     if again and all(m.k is not None for item in items for m in item.measured(metric)):

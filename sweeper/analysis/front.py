@@ -120,9 +120,10 @@ def _probability(records: Sequence[TrialRecord], constraint: ConstraintSpec) -> 
     each = []
     for record in records:
         metric = record.metrics.get(constraint.metric)
-        if metric is None or metric.k is None:
+        counts = None if metric is None else metric.counts
+        if counts is None:
             return 0.0
-        each.append(probability_at_most(metric.k, metric.n, constraint.max))
+        each.append(probability_at_most(*counts, constraint.max))
     return min(each)
 
 
@@ -158,7 +159,7 @@ def _with_gain(candidate: Candidate, base: Candidate | None, utility: ObjectiveS
         evidence = f"{name} {mine:.4g} against the base model's {its:.4g}"
         return replace(candidate, gain=gain, gain_evidence=evidence)
     bound = found.interval.low if utility.direction == "maximize" else -found.interval.high
-    rows, base_rows = (min(m.n for m in each.measured(name)) for each in (candidate, base))
+    rows, base_rows = candidate.size(name), base.size(name)
     counts = ("", "") if found.paired else (f" (n={rows})", f" (n={base_rows})")
     evidence = (
         f"{name} {mine:.4g}{counts[0]} against the base model's {its:.4g}{counts[1]}"

@@ -63,7 +63,7 @@ class PairedDifference(NamedTuple):
     interval: Interval | None
     claim: Claim
     paired: bool
-    n: int
+    n: int | None
     discordant: tuple[DiscordantPairs, ...]
     p_value: float | None
 
@@ -103,7 +103,8 @@ def paired_difference(
     part = THESE_WEIGHTS if runs is None else runs
     rows = (rows_of(first, metric), rows_of(second, metric)) if same else (None, None)
     if rows[0] is None or rows[1] is None or len(rows[0]) != len(rows[1]) or len(rows[0]) < 2:
-        n = min(m.n for item in (first, second) for m in item.measured(metric))
+        sizes = [item.size(metric) for item in (first, second)]
+        n = None if None in sizes else min(n for n in sizes if n is not None)
         between = _independent(first, second, metric, confidence, part)
         return PairedDifference(
             metric, *ends, ends[0] - ends[1], between, claim, False, n, (), None
@@ -280,11 +281,12 @@ def _verdicts(first: Candidate, second: Candidate, metric: str) -> tuple[Discord
 def _independent(
     first: Candidate, second: Candidate, metric: str, confidence: float, runs: RunPart
 ) -> Interval | None:
+    sizes = first.size(metric), second.size(metric)
+    if sizes[0] is None or sizes[1] is None:
+        return None
     if not (first.is_sampled(metric) and second.is_sampled(metric)):
         return None
-    ends = [
-        (item.values[metric], min(m.n for m in item.measured(metric))) for item in (first, second)
-    ]
+    ends = (first.values[metric], sizes[0]), (second.values[metric], sizes[1])
     share, difference = 0.5 + confidence / 2, ends[0][0] - ends[1][0]
     low = difference_lower_bound(*ends[0], *ends[1], share)
     high = -difference_lower_bound(*ends[1], *ends[0], share)

@@ -161,6 +161,8 @@ def knee_first(items: Sequence[Candidate], spec: SweepSpec) -> list[Candidate]:
 def unsafe_upper_bound(candidate: Candidate, metric: str = "unsafe_rate") -> float:
     """The 95 % upper bound of a rate, the highest over seeds; 1 where a count is missing."""
     found = candidate.measured(metric)
-    if len(found) < len(candidate.records) or any(m.k is None for m in found):
+    counts = [metric.counts for metric in found]
+    known = [pair for pair in counts if pair is not None]
+    if len(known) < len(candidate.records):
         return 1.0
-    return max(upper_bound(m.k, m.n, TIE_CONFIDENCE) for m in found if m.k is not None)
+    return max(upper_bound(*pair, TIE_CONFIDENCE) for pair in known)

@@ -214,7 +214,7 @@ def _weights_family(
     worst = [_worst(item, rule) for item in items]
     alone = np.array(
         [
-            np.nan if metric is None else probability_at_most(_k(metric), metric.n, rule.max)
+            np.nan if metric is None else probability_at_most(*_counts(metric), rule.max)
             for _, metric in worst
         ]
     )
@@ -223,7 +223,7 @@ def _weights_family(
         """Clopper-Pearson's ends, and Jeffreys' middle."""
         metric = worst[place][1]
         assert metric is not None
-        k, n = _k(metric), metric.n
+        k, n = _counts(metric)
         low, middle, high = levels
         return (
             0.0 if k == 0 else beta_quantile(k, n - k + 1.0, low),
@@ -262,9 +262,10 @@ def draws_of(m: int) -> int:
     return min(DRAWS, max(FEWEST_DRAWS, CELLS // max(1, m)))
 
 
-def _k(metric: Metric) -> int:
-    assert metric.k is not None
-    return metric.k
+def _counts(metric: Metric) -> tuple[int, int]:
+    counts = metric.counts
+    assert counts is not None
+    return counts
 
 
 def _again_family(items: Sequence[Candidate], rule: ConstraintSpec) -> _Family:
@@ -324,9 +325,7 @@ def _is_hopeless(metric: Metric | None, rule: ConstraintSpec, m: int) -> bool:
     The rate is taken at a lower bound that errs as rarely (Clopper-Pearson's), so that leaving out all such
     configurations changes a corrected probability by at most 2 * HOPELESS.
     """
-    return metric is None or _hopeless(
-        _k(metric), metric.n, rule.max, rule.confidence, HOPELESS / m
-    )
+    return metric is None or _hopeless(*_counts(metric), rule.max, rule.confidence, HOPELESS / m)
 
 
 @lru_cache(maxsize=65536)
@@ -345,7 +344,7 @@ def _worst(item: Candidate, rule: ConstraintSpec) -> tuple[str | None, Metric | 
         return None, None
     index = min(
         range(len(found)),
-        key=lambda i: probability_at_most(_k(found[i]), found[i].n, rule.max),
+        key=lambda i: probability_at_most(*_counts(found[i]), rule.max),
     )
     samples = item.records[index].samples.get(rule.metric)
     if not isinstance(samples, str) or len(samples) != found[index].n:

@@ -83,7 +83,9 @@ def _need(candidate: Candidate, index: int, constraint: ConstraintSpec) -> str:
     have = f"{rate_text(candidate, constraint.metric)}, {constraint_text(candidate, index, constraint)}"
     if not found:
         return f"{constraint.metric} was not measured"
-    n = min(metric.n for metric in found)
+    n = candidate.size(constraint.metric)
+    if n is None or any(metric.k is None for metric in found):
+        return f"{have}; without the number of prompts nothing can be said of it: import it with counts"
     most = largest_passing_count(n, constraint.max, constraint.confidence)
     more = _more_prompts(max(metric.value for metric in found), n, constraint)
     if most is None:
@@ -131,16 +133,17 @@ def _utility_need(candidate: Candidate, spec: SweepSpec, policy: Policy) -> str:
     name, wanted = spec.utility.metric, policy.utility
     assert wanted is not None
     value, bound = candidate.values[name], utility_bound(candidate, spec)
-    n = min(metric.n for metric in candidate.measured(name))
+    n = candidate.size(name)
     word = "at least" if spec.utility.direction == "maximize" else "at most"
     rows = rows_of(candidate, name)
     count = n if rows is None else len(rows)
+    known = "" if count is None else f" (n={count})"
     have = (
-        f"{name} {value:.4g} (n={count}), {word} {bound:.4g} with 95 % confidence, but {wanted:g} is "
+        f"{name} {value:.4g}{known}, {word} {bound:.4g} with 95 % confidence, but {wanted:g} is "
         f"required"
     )
     short = loss(candidate, spec.utility) - (wanted if word == "at most" else -wanted)
-    if short >= 0 or bound == value:
+    if short >= 0 or bound == value or count is None:
         return f"{have}; more rows would not help at this value: train longer or harder, or lower --utility"
     return (
         f"{have}; at its value about {ceil(count * ((bound - value) / short) ** 2):,} rows would do"

@@ -147,7 +147,8 @@ def _metric_rows(found: "Configuration") -> Iterable[tuple[str, ...]]:
             if metric is None:
                 yield name, f"{record.seed}", ABSENT, "", ""
                 continue
-            counts = f"n={metric.n}" if metric.k is None else f"{metric.k}/{metric.n}"
+            known = "n unknown" if metric.n is None else f"n={metric.n}"
+            counts = known if metric.k is None else f"{metric.k}/{metric.n}"
             between = seed_interval(name, metric)
             text = "" if between is None else range_text(name, *between)
             yield name, f"{record.seed}", metric_text(name, metric.value), counts, text

@@ -283,7 +283,9 @@ def _judge_rows(scored: Iterable[Scored], records: Sequence[TrialRecord]) -> lis
             counts = [mine[r.key].suites.get(suite) for r in measured if r.key in mine]
             found = [item for item in counts if item is not None]
             due = [record.metrics.get(METRICS[suite]) for record in measured]
-            total = max(sum(i.responses for i in found), sum(i.n for i in due if i is not None))
+            total = max(
+                sum(i.responses for i in found), sum(i.n or 0 for i in due if i is not None)
+            )
             judged = sum(item.judged for item in found)
             rows.append(
                 JudgedRate(

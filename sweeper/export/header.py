@@ -187,9 +187,9 @@ def measured(candidate: Candidate) -> str:
     return "; ".join(parts) or "nothing"
 
 
-def n_of(candidate: Candidate, name: str) -> int:
+def n_of(candidate: Candidate, name: str) -> int | None:
     """The smallest n of a metric over the seeds."""
-    return min(m.n for m in candidate.measured(name))
+    return candidate.size(name)
 
 
 def interval_text(candidate: Candidate, name: str) -> str:

@@ -52,7 +52,7 @@ class SuiteCount(NamedTuple):
     def prompts(self) -> int:
         """Number of prompts: of the rate in the record, whose response may be missing, or of responses."""
         metric = self.record.metrics.get(METRICS[self.suite])
-        return max(self.counts.responses, 1 if metric is None else metric.n)
+        return max(self.counts.responses, 1 if metric is None or metric.n is None else metric.n)
 
     @property
     def coverage(self) -> float:

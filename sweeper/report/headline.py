@@ -219,7 +219,7 @@ def _state(
         if decision.survivor is None:
             return f"Refuted: none of {len(decision.steps)} configurations held when trained again."
         item = decision.steps[-1].measured.again
-        prompts = max((m.n for m in item.measured(UNSAFE)), default=0)
+        prompts = max((m.n or 0 for m in item.measured(UNSAFE)), default=0)
         what = f"{prompts} new prompts" if decision.new_prompts else "the same prompts"
         return f"Confirmed: it holds when trained again under {len(decision.seeds)} new seeds, on {what}."
     if decision is not None:

@@ -38,5 +38,5 @@ def measure(candidate: Candidate, metric: str) -> Measure:
     spread = f"seeds {range_text(metric, min(each), max(each))}" if len(each) > 1 else ""
     counts = candidate.counts(metric)
     if not counts and interval is not None:
-        counts = f"n={min(seed.n for seed in found)}"
+        counts = f"n={candidate.size(metric)}"
     return Measure(metric, metric_text(metric, value), counts, bounds, spread)

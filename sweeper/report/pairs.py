@@ -92,8 +92,7 @@ def _packed(candidate: Candidate, metric: str, pool: RunVariance) -> dict[str, A
     `own` and `pooled` are what runs add to its variance, as [variance, single, df], from its own seeds and
     from all; null where they are not known.
     """
-    n = min(m.n for m in candidate.measured(metric))
-    found: dict[str, Any] = {"value": candidate.values[metric], "n": n}
+    found: dict[str, Any] = {"value": candidate.values[metric], "n": candidate.size(metric)}
     found["sampled"] = candidate.is_sampled(metric)
     found["each"] = [item.value for item in candidate.measured(metric)]
     found["own"], found["pooled"] = _run_parts(candidate, metric, pool)

@@ -120,10 +120,10 @@ def _outcome(front: Front, found: Recommendation) -> list[str]:
 
 
 def _few_prompts(front: Front, spec: SweepSpec) -> list[str]:
-    counts = [m.n for item in front.competing for m in item.measured("unsafe_rate")]
-    if not counts:
+    sizes = [n for item in front.competing if (n := item.size("unsafe_rate")) is not None]
+    if not sizes:
         return []
-    n = min(counts)
+    n = min(sizes)
     limit = next((c for c in spec.constraints if c.metric == "unsafe_rate"), None)
     if limit is not None and largest_passing_count(n, limit.max, limit.confidence) is None:
         return [

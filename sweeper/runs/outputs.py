@@ -391,6 +391,6 @@ def _metric(candidate: Candidate, name: str) -> MetricModel:
 
 def seed_interval(name: str, metric: Metric) -> Interval | None:
     """Wilson's interval under one seed, for a mean over independent prompts or rows."""
-    if not is_sampled(name, counted=metric.k is not None):
+    if metric.n is None or not is_sampled(name, counted=metric.k is not None):
         return None
     return wilson_interval(metric.value * metric.n if metric.k is None else metric.k, metric.n)

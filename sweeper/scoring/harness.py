@@ -161,7 +161,7 @@ def _group_metrics(
             counts = [part.k for part in parts if part.k is not None]
             k = sum(counts) if len(counts) == len(parts) else None
             if parts:
-                n = sum(part.n for part in parts)
+                n = sum(part.n or 0 for part in parts)
                 found[harness_metric(name, metric, filtered)] = _metric(value, n, k)
     return found
 

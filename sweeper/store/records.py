@@ -30,20 +30,28 @@ STATUSES: tuple[Status, ...] = ("complete", "failed", "pruned", "unscored")
 class Metric:
     """A measured value and its sample size.
 
-    `n` counts prompts, rows or target tokens (at least 1). `k` is set for rates only: value = k / n.
+    `n` counts prompts, rows or target tokens (at least 1); None where an imported source does not say, and
+    then no interval and no probability can be given. `k` is set for rates only: value = k / n.
     """
 
     value: float
-    n: int
+    n: int | None
     k: int | None = None
 
     def __post_init__(self) -> None:
+        if self.n is None and self.k is None and isinstance(self.value, int | float):
+            return
         if not (isinstance(self.value, int | float) and isinstance(self.n, int)):
             raise RecordError(f"`value` must be a number and `n` an integer, but got {self}")
         if self.n < 1:
             raise RecordError(f"`n >= 1` must hold, but got {self}")
         if self.k is not None and not (0 <= self.k <= self.n and self.value == self.k / self.n):
             raise RecordError(f"`0 <= k <= n` and `value == k / n` must hold, but got {self}")
+
+    @property
+    def counts(self) -> tuple[int, int] | None:
+        """The counts of a rate, (k, n); None for what was not counted."""
+        return None if self.k is None or self.n is None else (self.k, self.n)
 
     @classmethod
     def rate(cls, k: int, n: int) -> "Metric":

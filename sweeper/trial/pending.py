@@ -159,8 +159,9 @@ class PendingReadouts:
     def _remember_count(self, record: TrialRecord) -> None:
         """Remember what a record says of its harmful prompts."""
         rate, reason = record.metrics.get("unsafe_rate"), record.reason or {}
-        if rate is not None and rate.k is not None:
-            self._counts[record.config_id] = Count(rate.k, rate.n, rate.n)
+        counts = None if rate is None else rate.counts
+        if counts is not None:
+            self._counts[record.config_id] = Count(*counts, counts[1])
         elif reason.get("rule") in MEASURED_RULES:
             self._counts[record.config_id] = Count(reason["k"], reason["n"], reason["of"])
 

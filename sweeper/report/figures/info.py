@@ -178,11 +178,11 @@ def _marks(spec: SweepSpec, utility: str) -> tuple[Mark, ...]:
 
 def _passing(front: Front, limit: float, confidence: float) -> float | None:
     """The largest unsafe rate that passes at the smallest number of prompts of any candidate."""
-    counts = [m.n for item in front.competing for m in item.measured("unsafe_rate")]
-    if not counts:
+    sizes = [n for item in front.competing if (n := item.size("unsafe_rate")) is not None]
+    if not sizes:
         return None
-    k = largest_passing_count(min(counts), limit, confidence)
-    return None if k is None else k / min(counts)
+    k = largest_passing_count(min(sizes), limit, confidence)
+    return None if k is None else k / min(sizes)
 
 
 def _point(
