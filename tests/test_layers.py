@@ -110,7 +110,16 @@ HEAVY = {
     }
     | {
         f"spec/{name}.py"
-        for name in ("axes", "blocks", "load", "models", "reference", "references", "space")
+        for name in (
+            "axes",
+            "blocks",
+            "load",
+            "models",
+            "reference",
+            "references",
+            "results",
+            "space",
+        )
     },
     "ray": {
         "sweep/driver.py",

@@ -63,7 +63,6 @@ from sweeper.analysis.paired_tests import (
 )
 from sweeper.analysis.policies import (
     NAMES,
-    UNSAFE,
     Policy,
     policy_of,
     under_policy,
@@ -94,7 +93,6 @@ __all__ = [
     "ON",
     "ONE_SEED",
     "SAFEST_USEFUL",
-    "UNSAFE",
     "UNTOUCHED",
     "UNTRAINED",
     "Candidate",

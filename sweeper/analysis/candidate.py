@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sweeper.errors import RunFolderError
 from sweeper.metrics import is_sampled, metric_text, range_text
-from sweeper.spec import ConstraintSpec, ObjectiveSpec
+from sweeper.spec import Constraint, Objective
 from sweeper.stats import Interval, wilson_interval
 from sweeper.store.records import Metric, TrialRecord
 from sweeper.task import configuration_name
@@ -111,12 +111,12 @@ def _count(metric: Metric) -> tuple[float, int]:
     return metric.value * metric.n if metric.k is None else metric.k, metric.n
 
 
-def losses(items: Sequence[Candidate], objectives: Sequence[ObjectiveSpec]) -> NDArray[np.float64]:
+def losses(items: Sequence[Candidate], objectives: Sequence[Objective]) -> NDArray[np.float64]:
     """Objective values of shape (items, objectives), all to be minimised."""
     return np.array([[loss(item, objective) for objective in objectives] for item in items])
 
 
-def loss(candidate: Candidate, objective: ObjectiveSpec) -> float:
+def loss(candidate: Candidate, objective: Objective) -> float:
     """One objective of a complete candidate, to be minimised."""
     value = candidate.values[objective.metric]
     return value if objective.direction == "minimize" else -value
@@ -194,7 +194,7 @@ def rate_text(candidate: Candidate, metric: str) -> str:
     return f"{metric} {measured_text(candidate, metric, interval=True, label='95 % interval ')}"
 
 
-def constraint_text(candidate: Candidate, index: int, constraint: ConstraintSpec) -> str:
+def constraint_text(candidate: Candidate, index: int, constraint: Constraint) -> str:
     """`P(unsafe_rate <= 0.05) = 0.998 for these weights`, or that a seed has no measured rate."""
     if constraint.metric not in candidate.values:
         return f"{constraint.metric} <= {constraint.max:g}: not measured"

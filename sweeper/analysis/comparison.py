@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from sweeper.analysis.candidate import BASE_ROLE, Candidate
 from sweeper.analysis.paired_tests import PairedDifference, paired_difference
 from sweeper.errors import SweeperError
-from sweeper.spec import SweepSpec
+from sweeper.spec import ResultsSpec
 
 MOST = 4
 """The most configurations that are compared at once."""
@@ -44,7 +44,7 @@ class Comparison(NamedTuple):
 
 
 def compare_configurations(
-    items: Sequence[Candidate], spec: SweepSpec, among: Sequence[Candidate] = ()
+    items: Sequence[Candidate], spec: ResultsSpec, among: Sequence[Candidate] = ()
 ) -> Comparison:
     """Put two to four configurations of one sweep side by side.
 
@@ -72,7 +72,7 @@ def compare_configurations(
     )
 
 
-def metric_names(items: Sequence[Candidate], spec: SweepSpec) -> tuple[str, ...]:
+def metric_names(items: Sequence[Candidate], spec: ResultsSpec) -> tuple[str, ...]:
     """Every metric that one of the candidates has, objectives and constraints first."""
     judged = [item.metric for item in spec.objectives] + [item.metric for item in spec.constraints]
     have = {name for item in items for record in item.records for name in record.metrics}

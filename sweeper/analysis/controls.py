@@ -7,23 +7,22 @@ from typing import NamedTuple
 from sweeper.analysis.candidate import Candidate
 from sweeper.analysis.front import Front
 from sweeper.analysis.paired_tests import PairedDifference, paired_difference
-from sweeper.analysis.policies import UNSAFE
 from sweeper.planning import default_control
-from sweeper.spec import FeedbackAverage, SweepSpec
+from sweeper.spec import FeedbackAverage, ResultsSpec, SweepSpec
 
 
-def trainers_default(front: Front, spec: SweepSpec) -> Candidate | None:
+def trainers_default(front: Front, spec: ResultsSpec) -> Candidate | None:
     """The trainers' defaults among the candidates, also where they are a point of the space."""
-    same = default_control(spec).config_id
+    same = default_control(spec).config_id if isinstance(spec, SweepSpec) else None
     found = (i for i in front.candidates if i.role == "default" or i.config_id == same)
     return next(found, None)
 
 
 def unaveraged_control(candidate: Candidate, candidates: Iterable[Candidate]) -> Candidate | None:
     """The candidate that differs in `average` alone, without averaging; None where there is none."""
-    if candidate.config.get("average") == "raw":
+    if candidate.config.get("average", "raw") == "raw":
         return None
-    raw = (other for other in candidates if other.config["average"] == "raw")
+    raw = (other for other in candidates if other.config.get("average") == "raw")
     return next((other for other in raw if _same_but(candidate, other, "average")), None)
 
 
@@ -44,7 +43,7 @@ def interpolation_control(
 
 
 def learning_rate_control(
-    candidate: Candidate, candidates: Iterable[Candidate], spec: SweepSpec
+    candidate: Candidate, candidates: Iterable[Candidate], spec: ResultsSpec
 ) -> Candidate | None:
     """Plain training at learning_rate * (1 - decay), which equals feedback at every step."""
     feedback = feedback_of(candidate, spec)
@@ -61,13 +60,10 @@ def learning_rate_control(
     return next((other for other in slower if _same_but(candidate, other, *names)), None)
 
 
-def feedback_of(candidate: Candidate, spec: SweepSpec) -> FeedbackAverage | None:
+def feedback_of(candidate: Candidate, spec: ResultsSpec) -> FeedbackAverage | None:
     """The feedback EMA of a configuration, unrounded, as in the spec."""
     label = candidate.config.get("average")
-    for average in spec.space.average.values or ():
-        if isinstance(average, FeedbackAverage) and average.label == label:
-            return average
-    return None
+    return next((average for average in spec.feedbacks if average.label == label), None)
 
 
 def _same_but(candidate: Candidate, other: Candidate, *names: str) -> bool:
@@ -88,7 +84,7 @@ class Contrast(NamedTuple):
 
 
 def controls(
-    candidate: Candidate, front: Front, spec: SweepSpec
+    candidate: Candidate, front: Front, spec: ResultsSpec
 ) -> tuple[tuple[str, Candidate], ...]:
     """The controls of a configuration that the records hold, with the name of each."""
     named = {
@@ -105,15 +101,15 @@ def controls(
     )
 
 
-def contrasts(candidate: Candidate, front: Front, spec: SweepSpec) -> tuple[Contrast, ...]:
-    """A configuration minus each of its controls, in the unsafe rate and the utility."""
+def contrasts(candidate: Candidate, front: Front, spec: ResultsSpec) -> tuple[Contrast, ...]:
+    """A configuration minus each of its controls, in safety and utility."""
     return contrasts_with(candidate, controls(candidate, front, spec), spec, front.candidates)
 
 
 def contrasts_with(
     candidate: Candidate,
     others: Iterable[tuple[str, Candidate | None]],
-    spec: SweepSpec,
+    spec: ResultsSpec,
     among: Sequence[Candidate] = (),
 ) -> tuple[Contrast, ...]:
     """A configuration minus each of the named others that exist and are not the same one.
@@ -124,7 +120,7 @@ def contrasts_with(
         Contrast(
             name,
             other,
-            paired_difference(candidate, other, UNSAFE.metric, among=among),
+            paired_difference(candidate, other, spec.safety.metric, among=among),
             paired_difference(candidate, other, spec.utility.metric, among=among),
         )
         for name, other in others

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from sweeper.analysis.candidate import BASE_ROLE, Candidate, loss
 from sweeper.analysis.front import find_front
 from sweeper.analysis.paired_tests import PairedDifference, numbers, paired_difference
-from sweeper.analysis.policies import UNSAFE, Policy, reaches
+from sweeper.analysis.policies import Policy, reaches
 from sweeper.analysis.recommend import Decided
 from sweeper.metrics import metric_text, range_text
-from sweeper.spec import ConstraintSpec, SweepSpec
+from sweeper.spec import Constraint, SweepSpec
 from sweeper.stats import Interval, probability_at_most
 from sweeper.stats.runs import (
     RunVariance,
@@ -76,7 +76,7 @@ def promising_first(
     tables = [
         (table, item.records[0].trajectory_id)
         for item in ranking
-        if (table := verdicts(item, UNSAFE.metric)) is not None
+        if (table := verdicts(item, spec.safety.metric)) is not None
     ]
     variance = run_variance([table for table, _ in tables], [path for _, path in tables])
     start = loss(base, spec.utility)
@@ -88,7 +88,7 @@ def promising_first(
     return sorted(ranking, key=worth, reverse=True)
 
 
-def _again_probability(item: Candidate, rule: ConstraintSpec, variance: RunVariance) -> float:
+def _again_probability(item: Candidate, rule: Constraint, variance: RunVariance) -> float:
     """P(rate <= max, trained again) from counts alone; the same draws for all, so it falls with k."""
     found = item.measured(rule.metric)
     counts = [pair for m in found if (pair := m.counts) is not None]
@@ -129,7 +129,7 @@ class Walk:
     new_prompts: bool
     notes: tuple[str, ...] = ()
 
-    def level_of(self, place: int, constraint: ConstraintSpec) -> float:
+    def level_of(self, place: int, constraint: Constraint) -> float:
         """The error level of one test.
 
         With new prompts the walk spends the error place by place. On the prompts of the search, which
@@ -153,7 +153,7 @@ class AgainTest(NamedTuple):
     upper end is at most `max` exactly where the constraint holds, unless `level` is above 0.025.
     """
 
-    constraint: ConstraintSpec
+    constraint: Constraint
     level: float
     counts: str
     rate: float
@@ -170,7 +170,7 @@ class AgainTest(NamedTuple):
 class WeightsTest(NamedTuple):
     """One constraint of the weights of the search: P(rate <= max) over all prompts, under each seed."""
 
-    constraint: ConstraintSpec
+    constraint: Constraint
     level: float
     seeds: tuple[int, ...]
     counts: str
@@ -402,7 +402,7 @@ def share(probability: float) -> str:
 
 
 def _test(
-    walk: Walk, place: int, constraint: ConstraintSpec, pool: Sequence[Candidate]
+    walk: Walk, place: int, constraint: Constraint, pool: Sequence[Candidate]
 ) -> AgainTest | None:
     """The last of the pool against one constraint, the variance between runs taken from all of it."""
     tables = [verdicts(item, constraint.metric) for item in pool]
@@ -469,7 +469,7 @@ def _weights(walk: Walk, place: int, old: Candidate) -> tuple[WeightsTest, ...]:
 
 
 def _again(name: str, search: Candidate, again: Candidate, walk: Walk) -> Again:
-    unsafe = paired_difference(again, search, UNSAFE.metric, same=not walk.new_prompts)
+    unsafe = paired_difference(again, search, walk.spec.safety.metric, same=not walk.new_prompts)
     return Again(
         name, search, again, unsafe, paired_difference(again, search, walk.spec.utility.metric)
     )

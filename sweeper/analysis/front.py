@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sweeper.analysis.candidate import BASE_ROLE, Candidate, loss, losses, reason_text
 from sweeper.analysis.paired_tests import paired_difference
-from sweeper.spec import ConstraintSpec, ObjectiveSpec, SweepSpec
+from sweeper.spec import Constraint, Objective, ResultsSpec
 from sweeper.stats import probability_at_most
 from sweeper.store.records import TrialRecord
 
@@ -34,7 +34,7 @@ class Front(NamedTuple):
     members: tuple[Candidate, ...]
     trade_off: tuple[Candidate, ...]
     base: Candidate | None
-    objectives: tuple[ObjectiveSpec, ...]
+    objectives: tuple[Objective, ...]
 
     @property
     def competing(self) -> tuple[Candidate, ...]:
@@ -42,7 +42,7 @@ class Front(NamedTuple):
         return tuple(item for item in self.candidates if item.excluded is None)
 
 
-def find_front(records: Iterable[TrialRecord], spec: SweepSpec) -> Front:
+def find_front(records: Iterable[TrialRecord], spec: ResultsSpec) -> Front:
     """Gather records over seeds and find the front.
 
     A candidate that lacks a seed of the spec is excluded like one that failed there: a mean over fewer
@@ -67,7 +67,7 @@ def find_front(records: Iterable[TrialRecord], spec: SweepSpec) -> Front:
     )
 
 
-def _candidate(group: Sequence[TrialRecord], spec: SweepSpec) -> Candidate:
+def _candidate(group: Sequence[TrialRecord], spec: ResultsSpec) -> Candidate:
     records = tuple(sorted(group, key=lambda record: record.seed))
     first = records[0]
     seeds = tuple(record.seed for record in records)
@@ -101,7 +101,7 @@ def _means(records: Sequence[TrialRecord]) -> dict[str, float]:
 
 
 def _exclusion(
-    records: Sequence[TrialRecord], values: Mapping[str, float], spec: SweepSpec
+    records: Sequence[TrialRecord], values: Mapping[str, float], spec: ResultsSpec
 ) -> str | None:
     if records[0].role == BASE_ROLE:
         return UNTOUCHED
@@ -115,7 +115,7 @@ def _exclusion(
     return f"not measured: {', '.join(unmeasured)}" if unmeasured else None
 
 
-def _probability(records: Sequence[TrialRecord], constraint: ConstraintSpec) -> float:
+def _probability(records: Sequence[TrialRecord], constraint: Constraint) -> float:
     """Smallest P(rate <= max) over seeds. Zero where a count is missing: fail closed."""
     each = []
     for record in records:
@@ -128,7 +128,7 @@ def _probability(records: Sequence[TrialRecord], constraint: ConstraintSpec) -> 
 
 
 def _best_of(
-    items: Sequence[Candidate], objectives: Sequence[ObjectiveSpec], utility: ObjectiveSpec
+    items: Sequence[Candidate], objectives: Sequence[Objective], utility: Objective
 ) -> tuple[Candidate, ...]:
     """The non-dominated of the complete candidates, best utility first."""
     if not items:
@@ -138,7 +138,7 @@ def _best_of(
     return tuple(sorted(chosen, key=lambda item: (loss(item, utility), item.config_id)))
 
 
-def _with_gain(candidate: Candidate, base: Candidate | None, utility: ObjectiveSpec) -> Candidate:
+def _with_gain(candidate: Candidate, base: Candidate | None, utility: Objective) -> Candidate:
     """Mark whether the utility is above the base model's.
 
     Where both have rows, the one-sided 95 % lower bound of the mean improvement over the same rows must

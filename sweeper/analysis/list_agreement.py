@@ -3,14 +3,14 @@
 from collections.abc import Iterable
 
 from sweeper.analysis.candidate import Candidate
-from sweeper.spec import SweepSpec
+from sweeper.spec import ResultsSpec
 
 LARGEST_DIFFERENCE = 0.02
 """The unsafe rates of several keyword lists may differ by this much without a caveat."""
 
 
 def list_disagreements(
-    named: Iterable[tuple[str, Candidate | None]], spec: SweepSpec
+    named: Iterable[tuple[str, Candidate | None]], spec: ResultsSpec
 ) -> tuple[str, ...]:
     """A caveat for each candidate whose keyword lists differ by more than `LARGEST_DIFFERENCE`.
 
@@ -33,13 +33,13 @@ def list_disagreements(
     return tuple(texts)
 
 
-def unsafe_rates(candidate: Candidate, spec: SweepSpec) -> dict[str, float]:
+def unsafe_rates(candidate: Candidate, spec: ResultsSpec) -> dict[str, float]:
     """The unsafe rates of a candidate, in [0, 1], by the keyword list or judge that gave them."""
     judge = candidate.records[0].provenance.get("judge", {}).get("name")
     found = {}
     if "unsafe_rate" in candidate.values:
-        found[str(judge or spec.evaluation.keyword_lists[0])] = candidate.values["unsafe_rate"]
-    for name in spec.evaluation.keyword_lists:
+        found[str(judge or spec.keyword_lists[0])] = candidate.values["unsafe_rate"]
+    for name in spec.keyword_lists:
         if (value := candidate.values.get(f"unsafe_rate/{name}")) is not None:
             found.setdefault(name, value)
     return found

@@ -19,7 +19,7 @@ from sweeper.analysis.front import Front, non_dominated
 from sweeper.analysis.paired_tests import Claim
 from sweeper.analysis.rivals import dominated_by_one, likeliest
 from sweeper.metrics import SAFETY_METRICS
-from sweeper.spec import ObjectiveSpec, SweepSpec
+from sweeper.spec import Objective, ResultsSpec
 from sweeper.stats import Interval, hypervolume, hypervolumes
 
 Floats = NDArray[np.float64]
@@ -116,7 +116,7 @@ class Certainty(NamedTuple):
         return sum(membership.label == label for membership in self.memberships.values())
 
 
-def front_certainty(front: Front, spec: SweepSpec, draws: int | None = None) -> Certainty:
+def front_certainty(front: Front, spec: ResultsSpec, draws: int | None = None) -> Certainty:
     """The membership of all complete configurations. Equal records, in any order, give equal numbers.
 
     Args:
@@ -175,7 +175,7 @@ class _Counts(NamedTuple):
 
 def _count(
     metrics: Mapping[str, MetricDraws],
-    spec: SweepSpec,
+    spec: ResultsSpec,
     draws: int,
     places: Sequence[int],
     reference: Sequence[float],
@@ -294,20 +294,20 @@ def _fronts_in_turn(points: Floats, feasible: NDArray[np.bool_]) -> NDArray[np.b
     return found
 
 
-def _safety_column(spec: SweepSpec) -> int:
+def _safety_column(spec: ResultsSpec) -> int:
     """Draws of rates are never tied."""
     names = [item.metric in SAFETY_METRICS for item in spec.objectives]
     return names.index(True) if True in names else 0
 
 
-def _signed(values: Floats, objectives: Sequence[ObjectiveSpec]) -> Floats:
+def _signed(values: Floats, objectives: Sequence[Objective]) -> Floats:
     """Everything minimised."""
     signs = np.array([1.0 if o.direction == "minimize" else -1.0 for o in objectives])
     signed: Floats = values * signs
     return signed
 
 
-def _reference(front: Front, spec: SweepSpec) -> dict[str, float]:
+def _reference(front: Front, spec: ResultsSpec) -> dict[str, float]:
     """The constraint's limit; else the worst of [0, 1]; else the base model's value or the worst one."""
     limits = {item.metric: item.max for item in spec.constraints}
     found = {}
@@ -327,7 +327,7 @@ def _reference(front: Front, spec: SweepSpec) -> dict[str, float]:
 
 def _volume(
     members: Sequence[Candidate],
-    spec: SweepSpec,
+    spec: ResultsSpec,
     reference: Mapping[str, float],
     volumes: Sequence[float],
 ) -> Volume | None:

@@ -2,20 +2,21 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, TypeVar, get_args
 
 from sweeper.analysis.candidate import Candidate, loss, losses
 from sweeper.analysis.front import GAIN_CONFIDENCE, Front, find_front, non_dominated
 from sweeper.analysis.paired_tests import lower_bound_of
 from sweeper.errors import SweeperError
-from sweeper.spec import ConstraintSpec, ObjectiveSpec, SweepSpec
+from sweeper.spec import Constraint, ResultsSpec
 from sweeper.stats import upper_bound
 
 Name = Literal["safest-useful", "knee", "max-utility-at", "min-unsafe-at"]
 NAMES: tuple[Name, ...] = get_args(Name)
 
-UNSAFE = ObjectiveSpec(metric="unsafe_rate")
 TIE_CONFIDENCE = 0.95
+
+Question = TypeVar("Question", bound=ResultsSpec)
 
 Rank = tuple[float, float, int, str]
 
@@ -60,28 +61,29 @@ def policy_of(name: str, limit: float | None = None, utility: float | None = Non
     return Policy(known, limit, utility)
 
 
-def under_policy(front: Front, spec: SweepSpec, policy: Policy) -> tuple[Front, SweepSpec]:
+def under_policy(front: Front, spec: Question, policy: Policy) -> tuple[Front, Question]:
     """The front and the spec under a policy: another limit makes other configurations feasible."""
     if policy.limit is None:
         return front, spec
-    found = [c.confidence for c in spec.constraints if c.metric == UNSAFE.metric]
-    kept = tuple(c for c in spec.constraints if c.metric != UNSAFE.metric)
-    own = ConstraintSpec(
-        metric="unsafe_rate", max=policy.limit, confidence=max(found, default=TIE_CONFIDENCE)
-    )
+    name = spec.safety.metric
+    found = [c.confidence for c in spec.constraints if c.metric == name]
+    kept = tuple(c for c in spec.constraints if c.metric != name)
+    own = Constraint(metric=name, max=policy.limit, confidence=max(found, default=TIE_CONFIDENCE))
     under = spec.model_copy(update={"constraints": (own, *kept)})
     return find_front((r for item in front.candidates for r in item.records), under), under
 
 
-def qualified(front: Front, spec: SweepSpec, policy: Policy) -> list[Candidate]:
+def qualified(front: Front, spec: ResultsSpec, policy: Policy) -> list[Candidate]:
     """The candidates that qualify, best first.
 
     A configuration marked `no gain` never does: the safest training is no training. None does while the
     base model is not measured, since then no gain is known.
     """
-    learnt = [item for item in front.competing if item.gain]
+    learnt = [item for item in front.competing if item.gain or not spec.needs_gain]
     if policy.name == "min-unsafe-at":
-        reaching = [i for i in learnt if UNSAFE.metric in i.values and reaches(i, spec, policy)]
+        reaching = [
+            i for i in learnt if spec.safety.metric in i.values and reaches(i, spec, policy)
+        ]
         return sorted(reaching, key=lambda item: safest_first(item, spec))
     feasible = [item for item in learnt if item.feasible]
     if policy.name == "knee":
@@ -89,29 +91,30 @@ def qualified(front: Front, spec: SweepSpec, policy: Policy) -> list[Candidate]:
     return sorted(feasible, key=lambda item: most_useful_first(item, spec))
 
 
-def most_useful_first(candidate: Candidate, spec: SweepSpec) -> Rank:
+def most_useful_first(candidate: Candidate, spec: ResultsSpec) -> Rank:
     """Utility; ties go to the lower upper bound of the unsafe rate, to fewer steps, to the smaller id."""
     return (
         loss(candidate, spec.utility),
-        unsafe_upper_bound(candidate),
+        unsafe_upper_bound(candidate, spec.safety.metric),
         candidate.steps,
         candidate.config_id,
     )
 
 
-def safest_first(candidate: Candidate, spec: SweepSpec) -> tuple[float, ...]:
+def safest_first(candidate: Candidate, spec: ResultsSpec) -> tuple[float, ...]:
     """The unsafe rate; ties go to its lower upper bound, to more utility, to fewer steps."""
-    rate = candidate.values.get(UNSAFE.metric, math.inf)
-    return rate, unsafe_upper_bound(candidate), loss(candidate, spec.utility), candidate.steps
+    rate = loss(candidate, spec.safety) if spec.safety.metric in candidate.values else math.inf
+    bound = unsafe_upper_bound(candidate, spec.safety.metric)
+    return rate, bound, loss(candidate, spec.utility), candidate.steps
 
 
-def utility_bound(candidate: Candidate, spec: SweepSpec) -> float:
+def utility_bound(candidate: Candidate, spec: ResultsSpec) -> float:
     """The one-sided 95 % bound of the utility: the lower one, or the upper one where lower is better."""
     sign = 1 if spec.utility.direction == "maximize" else -1
     return sign * lower_bound_of(candidate, spec.utility.metric, sign, GAIN_CONFIDENCE)
 
 
-def reaches(candidate: Candidate, spec: SweepSpec, policy: Policy) -> bool:
+def reaches(candidate: Candidate, spec: ResultsSpec, policy: Policy) -> bool:
     """Whether the utility is, with confidence, as good as the policy demands."""
     assert policy.utility is not None
     bound = utility_bound(candidate, spec)
@@ -129,15 +132,15 @@ def knee_distance(first: float, second: float) -> float:
     return (1 - first - second) / math.sqrt(2)
 
 
-def knee_distances(items: Sequence[Candidate], spec: SweepSpec) -> dict[str, float]:
+def knee_distances(items: Sequence[Candidate], spec: ResultsSpec) -> dict[str, float]:
     """The distance of each point of the front of `items` in utility and unsafe rate, by id.
 
     Ends are at distance zero. Every point is, where the front has fewer than three places.
     """
-    measured = [item for item in items if UNSAFE.metric in item.values]
+    measured = [item for item in items if spec.safety.metric in item.values]
     if not measured:
         return {}
-    points = losses(measured, (spec.utility, UNSAFE))
+    points = losses(measured, (spec.utility, spec.safety))
     kept = non_dominated(points)
     points, low = points[kept], points[kept].min(axis=0)
     spread = points.max(axis=0) - low
@@ -151,14 +154,14 @@ def knee_distances(items: Sequence[Candidate], spec: SweepSpec) -> dict[str, flo
     }
 
 
-def knee_first(items: Sequence[Candidate], spec: SweepSpec) -> list[Candidate]:
+def knee_first(items: Sequence[Candidate], spec: ResultsSpec) -> list[Candidate]:
     """The front of `items`, the knee first; ties as in `most_useful_first`."""
     distances = knee_distances(items, spec)
     on = [item for item in items if item.config_id in distances]
     return sorted(on, key=lambda i: (-distances[i.config_id], most_useful_first(i, spec)))
 
 
-def unsafe_upper_bound(candidate: Candidate, metric: str = "unsafe_rate") -> float:
+def unsafe_upper_bound(candidate: Candidate, metric: str) -> float:
     """The 95 % upper bound of a rate, the highest over seeds; 1 where a count is missing."""
     found = candidate.measured(metric)
     counts = [metric.counts for metric in found]

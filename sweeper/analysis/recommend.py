@@ -18,7 +18,7 @@ from sweeper.analysis.policies import (
 )
 from sweeper.analysis.selection import RateClaim, Selection, claim_text
 from sweeper.analysis.shortfall import nearest_of, unmet, why_none
-from sweeper.spec import SweepSpec
+from sweeper.spec import ResultsSpec
 
 SAFEST_USEFUL = Policy()
 
@@ -66,7 +66,7 @@ class Recommendation:
 
 def recommend(
     front: Front,
-    spec: SweepSpec,
+    spec: ResultsSpec,
     policy: Policy = SAFEST_USEFUL,
     decided: Decided | None = None,
 ) -> Recommendation:
@@ -124,7 +124,7 @@ def recommend(
 
 
 def surely_qualified(
-    ranked: Sequence[Candidate], selection: Selection, spec: SweepSpec, policy: Policy
+    ranked: Sequence[Candidate], selection: Selection, spec: ResultsSpec, policy: Policy
 ) -> list[Candidate]:
     """Those of the qualified, best first, that keep every constraint with all comparisons accounted for.
 
@@ -152,7 +152,7 @@ def multiplicity(found: Recommendation) -> str:
 
 
 def claim_texts(
-    candidate: Candidate, front: Front, spec: SweepSpec, policy: Policy = SAFEST_USEFUL
+    candidate: Candidate, front: Front, spec: ResultsSpec, policy: Policy = SAFEST_USEFUL
 ) -> tuple[str, ...]:
     """What the search claims of any configuration: of these weights, and of it trained again."""
     front, spec = under_policy(front, spec, policy)
@@ -165,7 +165,7 @@ def _why_none(
     ranked: Sequence[Candidate],
     selection: Selection,
     front: Front,
-    spec: SweepSpec,
+    spec: ResultsSpec,
     policy: Policy,
 ) -> str:
     """Nothing qualifies, or something does alone and nothing among all that were compared."""
@@ -186,7 +186,7 @@ def _why(
     sure: Sequence[Candidate],
     claims: Sequence[RateClaim],
     front: Front,
-    spec: SweepSpec,
+    spec: ResultsSpec,
     policy: Policy,
 ) -> str:
     chosen, name = sure[0], spec.utility.metric
@@ -208,7 +208,9 @@ def _why(
     return "; ".join(parts) + "."
 
 
-def _distinction(ranked: Sequence[Candidate], front: Front, spec: SweepSpec, policy: Policy) -> str:
+def _distinction(
+    ranked: Sequence[Candidate], front: Front, spec: ResultsSpec, policy: Policy
+) -> str:
     """Why the first of the ranked is chosen, and among how many."""
     chosen, name = ranked[0], spec.utility.metric
     of = f"of the {len(ranked)} of {len(front.competing)} configurations that"
@@ -216,17 +218,15 @@ def _distinction(ranked: Sequence[Candidate], front: Front, spec: SweepSpec, pol
     if policy.name == "min-unsafe-at":
         word = "at least" if spec.utility.direction == "maximize" else "at most"
         return (
-            f"has the lowest unsafe_rate {of} have {name} {word} {policy.utility:g} with 95 % "
+            f"has the lowest {spec.safety.metric} {of} have {name} {word} {policy.utility:g} with 95 % "
             f"confidence, and are not marked `no gain`; its {name} is {value}, {word} "
             f"{utility_bound(chosen, spec):.4g}"
         )
     if policy.name != "knee":
         return f"has the best {name}, {value}, {of} {_demands(spec)}"
     distances = knee_distances(ranked, spec)
-    where = (
-        f"the front in {name} and unsafe_rate of the configurations, of {len(front.competing)}, "
-    )
-    where += f"that {_demands(spec)}"
+    of_all = f"of the configurations, of {len(front.competing)}, that {_demands(spec)}"
+    where = f"the front in {name} and {spec.safety.metric} {of_all}"
     if distances[chosen.config_id] > 0:
         return (
             f"is the knee ({name} {value}): of the {len(ranked)} on {where}, it lies farthest beyond the "
@@ -239,7 +239,7 @@ def _distinction(ranked: Sequence[Candidate], front: Front, spec: SweepSpec, pol
     )
 
 
-def _demands(spec: SweepSpec) -> str:
+def _demands(spec: ResultsSpec) -> str:
     kept = [
         f"{c.metric} <= {c.max:g} with probability at least {c.confidence:g}"
         for c in spec.constraints
@@ -249,8 +249,8 @@ def _demands(spec: SweepSpec) -> str:
     return f"keep {' and '.join(kept)}{sure}, and {gain}" if kept else gain
 
 
-def _rates(candidate: Candidate, spec: SweepSpec) -> str:
-    names = dict.fromkeys(["unsafe_rate", *(c.metric for c in spec.constraints)])
+def _rates(candidate: Candidate, spec: ResultsSpec) -> str:
+    names = dict.fromkeys([spec.safety.metric, *(c.metric for c in spec.constraints)])
     return ", ".join(rate_text(candidate, name) for name in names)
 
 

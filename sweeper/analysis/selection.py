@@ -18,7 +18,7 @@ from sweeper.analysis.candidate import Candidate, share_text
 from sweeper.analysis.front import Front
 from sweeper.analysis.paired_tests import Claim, numbers
 from sweeper.metrics import metric_text, range_text
-from sweeper.spec import ConstraintSpec, SweepSpec
+from sweeper.spec import Constraint, ResultsSpec
 from sweeper.stats import (
     Interval,
     beta_cdf,
@@ -95,7 +95,7 @@ class Selection:
     """
 
     def __init__(
-        self, front: Front, spec: SweepSpec, drawn: dict[Any, Floats] | None = None
+        self, front: Front, spec: ResultsSpec, drawn: dict[Any, Floats] | None = None
     ) -> None:
         items = [item for item in front.competing if item.gain is not False]
         self._items = sorted(items, key=lambda item: item.config_id)
@@ -153,7 +153,7 @@ class _Family:
     def __init__(
         self,
         scope: Claim,
-        rule: ConstraintSpec,
+        rule: Constraint,
         alone: Floats,
         hopeless: NDArray[np.bool_],
         luck: Callable[[Places], Floats],
@@ -208,7 +208,7 @@ class _Family:
 
 
 def _weights_family(
-    items: Sequence[Candidate], rule: ConstraintSpec, drawn: dict[Any, Floats] | None
+    items: Sequence[Candidate], rule: Constraint, drawn: dict[Any, Floats] | None
 ) -> _Family:
     """Each configuration by its run with the highest rate: the one that a wrong claim would be about."""
     worst = [_worst(item, rule) for item in items]
@@ -268,7 +268,7 @@ def _counts(metric: Metric) -> tuple[int, int]:
     return counts
 
 
-def _again_family(items: Sequence[Candidate], rule: ConstraintSpec) -> _Family:
+def _again_family(items: Sequence[Candidate], rule: Constraint) -> _Family:
     """Each configuration with several seeds by its mean over prompts and training runs."""
     tables = [_table(item, rule) for item in items]
     several = [i for i, table in enumerate(tables) if table is not None and len(table) > 1]
@@ -310,7 +310,7 @@ def _again_family(items: Sequence[Candidate], rule: ConstraintSpec) -> _Family:
     )
 
 
-def _table(item: Candidate, rule: ConstraintSpec) -> Floats | None:
+def _table(item: Candidate, rule: Constraint) -> Floats | None:
     """The verdicts of every seed, shape (seeds, n); None where one has none, or other prompts."""
     found = [record.samples.get(rule.metric) for record in item.records]
     texts = [text for text in found if isinstance(text, str)]
@@ -319,7 +319,7 @@ def _table(item: Candidate, rule: ConstraintSpec) -> Floats | None:
     return np.array([numbers(text) for text in texts])
 
 
-def _is_hopeless(metric: Metric | None, rule: ConstraintSpec, m: int) -> bool:
+def _is_hopeless(metric: Metric | None, rule: Constraint, m: int) -> bool:
     """Whether a rate is so high that the rule lets it pass with probability below HOPELESS / m, even alone.
 
     The rate is taken at a lower bound that errs as rarely (Clopper-Pearson's), so that leaving out all such
@@ -337,7 +337,7 @@ def _hopeless(k: int, n: int, limit: float, confidence: float, level: float) -> 
     return beta_cdf(n - most, most + 1.0, 1 - low) < level
 
 
-def _worst(item: Candidate, rule: ConstraintSpec) -> tuple[str | None, Metric | None]:
+def _worst(item: Candidate, rule: Constraint) -> tuple[str | None, Metric | None]:
     """The verdicts, where stored, and the count of the run least likely to keep the limit."""
     found = item.measured(rule.metric)
     if len(found) < len(item.records) or any(metric.k is None for metric in found):

@@ -6,7 +6,6 @@ from sweeper.analysis.candidate import Candidate, constraint_text, loss, rate_te
 from sweeper.analysis.front import Front
 from sweeper.analysis.paired_tests import rows_of
 from sweeper.analysis.policies import (
-    UNSAFE,
     Policy,
     Rank,
     most_useful_first,
@@ -14,29 +13,30 @@ from sweeper.analysis.policies import (
     unsafe_upper_bound,
     utility_bound,
 )
-from sweeper.spec import ConstraintSpec, SweepSpec
+from sweeper.spec import Constraint, ResultsSpec
 from sweeper.stats import largest_passing_count, probability_at_most
 
 MOST_PROMPTS = 1_000_000
 """The largest number of prompts that a message proposes."""
 
 
-def nearest_of(front: Front, spec: SweepSpec, policy: Policy) -> Candidate | None:
+def nearest_of(front: Front, spec: ResultsSpec, policy: Policy) -> Candidate | None:
     """The candidate nearest to qualifying, among those with a gain if there are any."""
     competing = front.competing
     learnt = [item for item in competing if item.gain is not False] or list(competing)
     if policy.name == "min-unsafe-at":
-        learnt = [item for item in learnt if UNSAFE.metric in item.values]
+        learnt = [item for item in learnt if spec.safety.metric in item.values]
         sign = 1 if spec.utility.direction == "maximize" else -1
         return max(learnt, key=lambda i: (sign * utility_bound(i, spec), i.config_id), default=None)
 
     def shortfall(candidate: Candidate) -> tuple[float, float, Rank]:
-        return -candidate.margin, unsafe_upper_bound(candidate), most_useful_first(candidate, spec)
+        bound = unsafe_upper_bound(candidate, spec.safety.metric)
+        return -candidate.margin, bound, most_useful_first(candidate, spec)
 
     return min(learnt, key=shortfall, default=None)
 
 
-def why_none(front: Front, spec: SweepSpec, policy: Policy, nearest: Candidate | None) -> str:
+def why_none(front: Front, spec: ResultsSpec, policy: Policy, nearest: Candidate | None) -> str:
     """One sentence: how many were compared, what they lack, the nearest one, and what would be needed."""
     competing = front.competing
     if nearest is None:
@@ -47,10 +47,10 @@ def why_none(front: Front, spec: SweepSpec, policy: Policy, nearest: Candidate |
     least = policy.name == "min-unsafe-at"
     passing = [item for item in competing if item.feasible]
     if least:
-        measured = [item for item in competing if UNSAFE.metric in item.values]
+        measured = [item for item in competing if spec.safety.metric in item.values]
         passing = [item for item in measured if reaches(item, spec, policy)]
     what = "reach the utility" if least else "keep every constraint"
-    if any(item.gain is None for item in passing):
+    if spec.needs_gain and any(item.gain is None for item in passing):
         return (
             f"none of {len(competing)} configurations can be recommended yet: {len(passing)} {what}, "
             "but the untouched base model is not measured, so no gain can be shown; finish the run, or "
@@ -68,7 +68,7 @@ def why_none(front: Front, spec: SweepSpec, policy: Policy, nearest: Candidate |
     return f"{head}; the nearest is {named}: {'; '.join(needs)}."
 
 
-def unmet(candidate: Candidate, spec: SweepSpec) -> list[str]:
+def unmet(candidate: Candidate, spec: ResultsSpec) -> list[str]:
     """For each constraint that a candidate violates: its value, and what would pass."""
     return [
         _need(candidate, index, constraint)
@@ -77,7 +77,7 @@ def unmet(candidate: Candidate, spec: SweepSpec) -> list[str]:
     ]
 
 
-def _need(candidate: Candidate, index: int, constraint: ConstraintSpec) -> str:
+def _need(candidate: Candidate, index: int, constraint: Constraint) -> str:
     """A candidate's value, and what would pass with its number of prompts or at its rate."""
     found = candidate.measured(constraint.metric)
     have = f"{rate_text(candidate, constraint.metric)}, {constraint_text(candidate, index, constraint)}"
@@ -97,7 +97,7 @@ def _need(candidate: Candidate, index: int, constraint: ConstraintSpec) -> str:
     return f"{have}, where at most {most}/{n} would give {constraint.confidence:g}; {more}"
 
 
-def _more_prompts(rate: float, n: int, constraint: ConstraintSpec) -> str:
+def _more_prompts(rate: float, n: int, constraint: Constraint) -> str:
     needed = prompts_needed(rate, n, constraint.max, constraint.confidence)
     if needed is None:
         return "more prompts would not help, as its rate is not below the limit"
@@ -128,7 +128,7 @@ def prompts_needed(rate: float, n: int, limit: float, confidence: float) -> int 
     return high
 
 
-def _utility_need(candidate: Candidate, spec: SweepSpec, policy: Policy) -> str:
+def _utility_need(candidate: Candidate, spec: ResultsSpec, policy: Policy) -> str:
     """The utility, its confidence bound, and how many rows would be enough."""
     name, wanted = spec.utility.metric, policy.utility
     assert wanted is not None

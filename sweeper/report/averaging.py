@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweeper.analysis import (
-    UNSAFE,
     Candidate,
     Front,
     answers_of,
@@ -20,7 +19,7 @@ from sweeper.analysis import (
     unaveraged_control,
 )
 from sweeper.report.related import RelatedConfigurations
-from sweeper.spec import ObjectiveSpec, SweepSpec
+from sweeper.spec import Objective, ResultsSpec
 from sweeper.stats import Interval, t_quantile
 
 AGAINST = {
@@ -88,7 +87,7 @@ class Pairings(NamedTuple):
 
 
 def averaging_effects(
-    front: Front, spec: SweepSpec, pairings: Pairings | None = None
+    front: Front, spec: ResultsSpec, pairings: Pairings | None = None
 ) -> tuple[Effect, ...]:
     """Every complete averaged configuration against its controls, by kind of average.
 
@@ -99,14 +98,14 @@ def averaging_effects(
     groups, known = pairings or averaging_pairs(front, spec)
     effects = []
     for kind, against, pairs in groups:
-        unsafe = tally(pairs, UNSAFE, known[0])
+        unsafe = tally(pairs, spec.safety, known[0])
         utility = tally(pairs, spec.utility, known[1])
         if unsafe is not None and utility is not None:
             effects.append(Effect(kind, against, unsafe, utility))
     return tuple(effects)
 
 
-def averaging_pairs(front: Front, spec: SweepSpec) -> Pairings:
+def averaging_pairs(front: Front, spec: ResultsSpec) -> Pairings:
     """Every averaged configuration with each of its controls, in a stable order."""
     items = sorted(front.competing, key=lambda item: item.config_id)
     related = RelatedConfigurations(items)
@@ -145,7 +144,7 @@ def equally_useful(
     candidate: Candidate,
     raws: Sequence[Candidate],
     values: Floats,
-    utility: ObjectiveSpec,
+    utility: Objective,
     among: Sequence[Candidate] = (),
 ) -> Candidate | None:
     """The raw candidate nearest in utility, if the two do not differ by their interval; else None.
@@ -162,9 +161,7 @@ def equally_useful(
     return nearest if found.interval.low <= 0 <= found.interval.high else None
 
 
-def tally(
-    pairs: Sequence[Pair], objective: ObjectiveSpec, known: Known | None = None
-) -> Tally | None:
+def tally(pairs: Sequence[Pair], objective: Objective, known: Known | None = None) -> Tally | None:
     """Wins, losses, ties and the mean difference over pairs; None where none was measured in both.
 
     Args:

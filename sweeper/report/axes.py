@@ -3,12 +3,12 @@
 from typing import Any
 
 from sweeper.analysis import CANDIDATE_ROLE, Front, varying
-from sweeper.spec import SweepSpec
+from sweeper.spec import ResultsSpec
 
 UNSAFE = "unsafe_rate"
 
 
-def axis_block(front: Front, spec: SweepSpec) -> dict[str, Any] | None:
+def axis_block(front: Front, spec: ResultsSpec) -> dict[str, Any] | None:
     """Objectives and metrics with a limit, for the page's script; None where there are only two.
 
     `metrics` are `[name, whether more is better, limit or null]`, the axes of the first figure in front;

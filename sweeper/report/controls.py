@@ -13,7 +13,7 @@ from sweeper.analysis import (
 )
 from sweeper.report.measures import measure
 from sweeper.report.related import RelatedConfigurations
-from sweeper.spec import SweepSpec
+from sweeper.spec import ResultsSpec
 from sweeper.task import configuration_name
 
 
@@ -32,7 +32,7 @@ class _Pair(NamedTuple):
     control: Candidate
 
 
-def control_tables(front: Front, spec: SweepSpec) -> tuple[ControlTable, ...]:
+def control_tables(front: Front, spec: ResultsSpec) -> tuple[ControlTable, ...]:
     """Shadow EMA against raw and interpolation; fed-back EMA against its matched learning rate."""
     competing = front.competing
     shadows = [item for item in competing if item.readout["kind"] == "ema"]
@@ -47,7 +47,7 @@ def control_tables(front: Front, spec: SweepSpec) -> tuple[ControlTable, ...]:
 
 
 def _shadow_table(
-    shadows: Sequence[Candidate], related: RelatedConfigurations, front: Front, spec: SweepSpec
+    shadows: Sequence[Candidate], related: RelatedConfigurations, front: Front, spec: ResultsSpec
 ) -> ControlTable:
     raw = _pairs(shadows, lambda item: unaveraged_control(item, related.of(item)))
     mixed = _pairs(shadows, lambda item: interpolation_control(item, related.of(item)))
@@ -68,7 +68,7 @@ def _shadow_table(
 
 
 def _feedback_table(
-    fed_back: Sequence[Candidate], related: RelatedConfigurations, front: Front, spec: SweepSpec
+    fed_back: Sequence[Candidate], related: RelatedConfigurations, front: Front, spec: ResultsSpec
 ) -> ControlTable:
     plain = _pairs(fed_back, lambda item: learning_rate_control(item, related.of(item), spec))
     raw = _pairs(fed_back, lambda item: unaveraged_control(item, related.of(item)))
@@ -95,7 +95,7 @@ def _pairs(
 def _lines(
     items: Sequence[Candidate],
     front: Front,
-    spec: SweepSpec,
+    spec: ResultsSpec,
     controls: Sequence[tuple[str, dict[str, Candidate]]],
 ) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
     """Column heads and one line for each item: unsafe rate and utility of it and of its controls."""
@@ -116,7 +116,7 @@ def _rate(candidate: Candidate) -> str:
     return f"{found.text} ({found.counts})" if found.counts else found.text
 
 
-def _tally(pairs: Sequence[_Pair], spec: SweepSpec) -> str:
+def _tally(pairs: Sequence[_Pair], spec: ResultsSpec) -> str:
     """How often the averaged one is safer, and the mean differences, without a test."""
     measured = [
         (pair.item.values, pair.control.values)

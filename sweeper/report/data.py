@@ -51,7 +51,7 @@ from sweeper.report.table import Row, configuration_table
 from sweeper.report.warnings import facts, so_far, warnings
 from sweeper.report.what_if import choice_block
 from sweeper.search.refine import RefinementRow, refinement_rows
-from sweeper.spec import SweepSpec, spec_hash
+from sweeper.spec import ResultsSpec, SweepSpec, spec_hash
 from sweeper.store.folder import RunFolder
 from sweeper.store.records import TrialRecord
 from sweeper.sweep.decision import read_decision
@@ -115,7 +115,7 @@ class ReportData(NamedTuple):
 def report_data(
     run: RunFolder,
     records: Iterable[TrialRecord],
-    spec: SweepSpec,
+    spec: ResultsSpec,
     accounting: Mapping[str, Any] | None,
     estimate: Mapping[str, Any] | None = None,
     judged: RejudgedRecords | None = None,
@@ -132,7 +132,8 @@ def report_data(
     """
     records = tuple(records)
     front = find_front(records, spec)
-    decision = None if judged else read_decision(run, spec, front)
+    sweep = spec if isinstance(spec, SweepSpec) else None
+    decision = None if judged or sweep is None else read_decision(run, sweep, front)
     found = recommend(front, spec, decided=decided_of(decision))
     own = varying(front.candidates, CANDIDATE_ROLE)
     certainty = front_certainty(front, spec)
@@ -167,12 +168,14 @@ def report_data(
         pairs=pair_block(front, spec, [row.config_id for row in table.rows], found.chosen),
         choices=None if judged else choice_block(records, spec, own),
         slices=slice_block(front, spec, metrics, found),
-        exports=export_block(front, found, spec, run.root.name),
+        exports={} if sweep is None else export_block(front, found, sweep, run.root.name),
         compared=tuple(_compared(name, item, names, metrics) for name, item in side_by_side(found)),
         front=front_info(front, spec, found.chosen, certainty),
         axes=axis_block(front, spec),
         memberships=_membership_texts(certainty),
-        refinements=tuple(map(_refinement, refinement_rows(run, spec, records))),
+        refinements=()
+        if sweep is None
+        else tuple(map(_refinement, refinement_rows(run, sweep, records))),
         curves=tuple(curve for curve in curves if curve is not None),
         columns=table.columns,
         hidden_columns=table.hidden,
@@ -225,39 +228,35 @@ def _refinement(row: RefinementRow) -> tuple[str, ...]:
     return (*(f"{count:,}" for count in counts), area)
 
 
-def _metrics(front: Front, spec: SweepSpec) -> tuple[str, ...]:
+def _metrics(front: Front, spec: ResultsSpec) -> tuple[str, ...]:
     """Objectives first, then constraints, then other requested metrics that were measured."""
     wanted: list[str] = [item.metric for item in spec.objectives]
     wanted += [item.metric for item in spec.constraints]
-    wanted += [*spec.evaluation.utility_metrics, "unsafe_rate", "over_refusal_rate"]
+    wanted += [*spec.utility_metrics, "unsafe_rate", "over_refusal_rate"]
     measured = {name for item in front.candidates for name in item.values}
-    asked = () if spec.evaluation.lm_eval is None else spec.evaluation.lm_eval.tasks
-    wanted += sorted(
-        n for n in measured if n.startswith(tuple(harness_metric(t, "") for t in asked))
-    )
-    wanted += [f"unsafe_rate/{name}" for name in spec.evaluation.keyword_lists]
+    asked = tuple(harness_metric(task, "") for task in spec.harness_tasks)
+    wanted += sorted(name for name in measured if name.startswith(asked))
+    wanted += [f"unsafe_rate/{name}" for name in spec.keyword_lists]
     wanted += ["degenerate_rate/harmful"]
     return tuple(name for name in dict.fromkeys(wanted) if name in measured)
 
 
-def curve_metrics(spec: SweepSpec) -> tuple[str, ...]:
+def curve_metrics(spec: ResultsSpec) -> tuple[str, ...]:
     """The metrics that are shown by training step."""
-    return spec.utility.metric, "unsafe_rate"
+    return spec.utility.metric, spec.safety.metric
 
 
-def _question(spec: SweepSpec) -> str:
+def _question(spec: ResultsSpec) -> str:
     kept = [f"the {_words(c.metric)} at or below {100 * c.max:g} %" for c in spec.constraints]
     demand = f" while keeping {' and '.join(kept)}" if kept else ""
-    return (
-        f"Which way of fine-tuning {spec.model.path} gives the best {spec.utility.metric}{demand}?"
-    )
+    return f"Which {spec.subject} gives the best {spec.utility.metric}{demand}?"
 
 
 def _words(metric: str) -> str:
     return metric.replace("over_refusal", "over-refusal").replace("_", " ")
 
 
-def _answer(found: Recommendation, names: Sequence[str], spec: SweepSpec) -> str:
+def _answer(found: Recommendation, names: Sequence[str], spec: ResultsSpec) -> str:
     """One sentence with its interval."""
     if found.chosen is None:
         return "No configuration of this sweep can be recommended."
@@ -279,7 +278,7 @@ def _answer(found: Recommendation, names: Sequence[str], spec: SweepSpec) -> str
 _OF = {"these weights": "these weights answer", "trained again": "trained again it answers"}
 
 
-def _selection_bias(found: Recommendation, spec: SweepSpec) -> str:
+def _selection_bias(found: Recommendation, spec: ResultsSpec) -> str:
     seeds = len(spec.seeds)
     return (
         f"{found.compared} configuration{' was' if found.compared == 1 else 's were'} compared on "
@@ -320,7 +319,7 @@ def _accounting(account: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
 
 
 def _provenance(
-    run: RunFolder, records: Sequence[TrialRecord], spec: SweepSpec
+    run: RunFolder, records: Sequence[TrialRecord], spec: ResultsSpec
 ) -> tuple[tuple[str, str], ...]:
     """Each fact with its value, or its values where records differ."""
     # Each distinct block is flattened once: most are the same in every record.
@@ -336,7 +335,9 @@ def _provenance(
     for key, block in blocks.items():
         for name, value in _flat(block, key[0]):
             facts.setdefault(name, Counter())[value] += counts[key]
-    head = [("run", run.root.name), ("spec hash", spec_hash(spec)), ("records", str(len(records)))]
+    head = [("run", run.root.name), ("records", str(len(records)))]
+    if isinstance(spec, SweepSpec):
+        head.insert(1, ("spec hash", spec_hash(spec)))
     return tuple(head + [(name, _agreed(facts[name])) for name in sorted(facts)])
 
 

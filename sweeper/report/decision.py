@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from sweeper.analysis.decision import Again, AgainTest, Decision, Step, share, weights_text
 from sweeper.report.measures import ABSENT, measure
-from sweeper.spec import SweepSpec
+from sweeper.spec import ResultsSpec
 from sweeper.task import configuration_name
 
 
@@ -33,7 +33,7 @@ class DecisionTable(NamedTuple):
 
 
 def decision_table(
-    found: Decision | None, names: Sequence[str], spec: SweepSpec
+    found: Decision | None, names: Sequence[str], spec: ResultsSpec
 ) -> DecisionTable | None:
     """The table of a decision; None where none has begun.
 
@@ -56,7 +56,7 @@ def decision_table(
     return DecisionTable(_sentence(found.sentence), spec.utility.metric, tuple(rows), notes)
 
 
-def decided_answer(found: Decision, names: Sequence[str], spec: SweepSpec) -> str:
+def decided_answer(found: Decision, names: Sequence[str], spec: ResultsSpec) -> str:
     """The answer of a finished decision, from what did not choose it."""
     if found.survivor is None:
         return f"Nothing can be recommended: none of {len(found.steps)} tested holds when trained again."
@@ -85,7 +85,7 @@ def _sentence(text: str) -> str:
     return f"Outcome: {text}."
 
 
-def _step(step: Step, names: Sequence[str], spec: SweepSpec) -> DecisionRow:
+def _step(step: Step, names: Sequence[str], spec: ResultsSpec) -> DecisionRow:
     tests = tuple(
         f"P({test.constraint.metric} \u2264 {test.constraint.max:g}, trained again) = "
         f"{share(test.probability)}, {share(1 - test.level)} demanded"
@@ -96,7 +96,7 @@ def _step(step: Step, names: Sequence[str], spec: SweepSpec) -> DecisionRow:
     return _row(step.measured, names, spec)._replace(tests=tests, outcome=outcome, why=why)
 
 
-def _row(item: Again, names: Sequence[str], spec: SweepSpec) -> DecisionRow:
+def _row(item: Again, names: Sequence[str], spec: ResultsSpec) -> DecisionRow:
     gap = item.utility
     moved = "" if gap is None else f" ({gap.difference:+.3f} from the search)"
     return DecisionRow(

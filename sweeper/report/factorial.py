@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sweeper.analysis import CANDIDATE_ROLE, UNSAFE
+from sweeper.analysis import CANDIDATE_ROLE
 from sweeper.report.averaging import (
     AT_EQUAL_UTILITY,
     Pair,
@@ -16,14 +16,14 @@ from sweeper.report.averaging import (
 )
 from sweeper.report.figures.factorial import EffectPoint, FactorialInfo
 from sweeper.report.figures.levels import MOST_LEVELS, is_number, levels, tick_texts
-from sweeper.spec import SweepSpec
+from sweeper.spec import ResultsSpec
 
 FACTORS = ("learning_rate", "batch_size", "max_steps")
 MOST_AVERAGES = 6
 MOST_RANGES = 6
 
 
-def factorial_infos(pairings: Pairings, spec: SweepSpec) -> tuple[FactorialInfo, ...]:
+def factorial_infos(pairings: Pairings, spec: ResultsSpec) -> tuple[FactorialInfo, ...]:
     """One for each kind of control that configurations of the space have at several levels of a factor.
 
     A level pools the pairs that have it, over everything else. Averages with different parameters are
@@ -34,7 +34,7 @@ def factorial_infos(pairings: Pairings, spec: SweepSpec) -> tuple[FactorialInfo,
         if against != AT_EQUAL_UTILITY:
             own = [pair for pair in pairs if pair[0].role == CANDIDATE_ROLE]
             grouped.setdefault(against, []).extend(own)
-    objectives = (UNSAFE, spec.utility)
+    objectives = (spec.safety, spec.utility)
     goals = tuple((o.metric, o.direction == "maximize") for o in objectives)
     found = []
     for against, pairs in grouped.items():

@@ -13,7 +13,7 @@ from sweeper.analysis import (
 from sweeper.analysis.decision import Decision
 from sweeper.report.measures import is_rate, measure
 from sweeper.report.warnings import SoFar
-from sweeper.spec import SweepSpec
+from sweeper.spec import ResultsSpec
 from sweeper.stats import Interval
 from sweeper.task import configuration_name
 
@@ -82,7 +82,7 @@ def headline(
     found: Recommendation,
     decision: Decision | None,
     names: Sequence[str],
-    spec: SweepSpec,
+    spec: ResultsSpec,
     facts: Sequence[tuple[str, str]],
     run: str,
     part: SoFar | None = None,
@@ -151,7 +151,7 @@ def _shown(found: Recommendation, decision: Decision | None) -> tuple[_Shown, ..
 
 
 def _sentence(
-    found: Recommendation, shown: Sequence[_Shown], names: Sequence[str], spec: SweepSpec
+    found: Recommendation, shown: Sequence[_Shown], names: Sequence[str], spec: ResultsSpec
 ) -> str:
     """What the recommended configuration changes, in one sentence that can be said aloud."""
     chosen = next((one for one in shown if one.name == "recommended"), None)
@@ -176,7 +176,7 @@ def _subject(config: Mapping[str, Any]) -> str:
     return f"Averaging the weights along the run ({kind.upper()} {value})"
 
 
-def _effect(subject: str, chosen: _Shown, other: _Shown, spec: SweepSpec) -> str:
+def _effect(subject: str, chosen: _Shown, other: _Shown, spec: ResultsSpec) -> str:
     """SUBJECT cuts unsafe answers from 13.8 % to 1.2 % and costs 0.005 rouge_l, not significant."""
     first, second = chosen.item, other.item
     before, after = measure(second, UNSAFE), measure(first, UNSAFE)
@@ -193,7 +193,7 @@ def _effect(subject: str, chosen: _Shown, other: _Shown, spec: SweepSpec) -> str
     return f"{subject} {rates}{_utility_words(utility, spec)}."
 
 
-def _utility_words(found: PairedDifference | None, spec: SweepSpec) -> str:
+def _utility_words(found: PairedDifference | None, spec: ResultsSpec) -> str:
     if found is None:
         return ""
     scale, unit = (100, " points") if is_rate(found.metric) else (1, "")
@@ -212,7 +212,7 @@ def _clear(found: PairedDifference) -> bool:
 
 
 def _state(
-    found: Recommendation, decision: Decision | None, spec: SweepSpec, part: SoFar | None
+    found: Recommendation, decision: Decision | None, spec: ResultsSpec, part: SoFar | None
 ) -> str:
     """How far the answer is confirmed."""
     if decision is not None and decision.complete:
@@ -282,7 +282,7 @@ def _between(one: _Shown) -> Interval | None:
 def _cards(
     chosen: _Shown | None,
     shown: Sequence[_Shown],
-    spec: SweepSpec,
+    spec: ResultsSpec,
     limit: float | None,
     facts: Sequence[tuple[str, str]],
 ) -> tuple[Card, ...]:

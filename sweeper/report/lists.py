@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from sweeper.judges import RejudgedRecords
 from sweeper.keywords.lists import keyword_list_names, load_keyword_list
-from sweeper.spec import SweepSpec
+from sweeper.spec import ResultsSpec
 from sweeper.store.records import TrialRecord
 
 OTHER_LIST = "not the list shipped with this version; its hash identifies it"
@@ -23,14 +23,14 @@ class KeywordListRow(NamedTuple):
 
 
 def list_rows(
-    spec: SweepSpec, records: Sequence[TrialRecord], judged: RejudgedRecords | None
+    spec: ResultsSpec, records: Sequence[TrialRecord], judged: RejudgedRecords | None
 ) -> tuple[KeywordListRow, ...]:
     """The judge, if there is one, above the lists of the spec; the first row sets the rate."""
     return (
         *_judge_rows(judged),
         *(
             _keyword_list(name, records, index == 0 and judged is None)
-            for index, name in enumerate(spec.evaluation.keyword_lists)
+            for index, name in enumerate(spec.keyword_lists)
         ),
     )
 

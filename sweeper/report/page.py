@@ -35,7 +35,7 @@ from sweeper.report.local_paths import without_folders
 from sweeper.report.samples import BUDGET, SampleData, gather
 from sweeper.report.sections import sections
 from sweeper.report.table import table_block
-from sweeper.spec import SweepSpec
+from sweeper.spec import ResultsSpec
 from sweeper.store.folder import RunFolder, write_atomic
 from sweeper.store.records import TrialRecord
 
@@ -140,7 +140,7 @@ def _blocks(data: ReportData, samples: SampleData | None) -> tuple[Markup, ...]:
 def write_report(
     run: RunFolder,
     records: Iterable[TrialRecord],
-    spec: SweepSpec,
+    spec: ResultsSpec,
     accounting: Mapping[str, Any] | None,
     path: Path,
     estimate: Mapping[str, Any] | None = None,

@@ -22,7 +22,7 @@ from sweeper.analysis import (
     rows_of,
     runs_key,
 )
-from sweeper.spec import SweepSpec
+from sweeper.spec import ResultsSpec
 from sweeper.stats import RunPart
 from sweeper.stats.runs import RunVariance
 
@@ -32,7 +32,7 @@ BUDGET = 2_500_000
 
 
 def pair_block(
-    front: Front, spec: SweepSpec, ordered: Sequence[str], chosen: Candidate | None
+    front: Front, spec: ResultsSpec, ordered: Sequence[str], chosen: Candidate | None
 ) -> dict[str, Any]:
     """The samples behind `paired_difference`, for the page's script to compute the same in any pair.
 

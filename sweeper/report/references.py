@@ -6,7 +6,7 @@ from typing import NamedTuple
 from sweeper.analysis import ABSENT, Candidate, Front, shown
 from sweeper.metrics import metric_text
 from sweeper.report.measures import measure
-from sweeper.spec import ReferencePoint, ReferenceSpec, SweepSpec
+from sweeper.spec import ReferencePoint, ReferenceSpec, ResultsSpec
 
 
 class ReferenceTable(NamedTuple):
@@ -19,7 +19,7 @@ class ReferenceTable(NamedTuple):
     lines: tuple[tuple[str, ...], ...]
 
 
-def reference_tables(front: Front, spec: SweepSpec) -> tuple[ReferenceTable, ...]:
+def reference_tables(front: Front, spec: ResultsSpec) -> tuple[ReferenceTable, ...]:
     """A table for each source of `references`; they do not affect the front.
 
     The trainers' defaults do not match a published point, as their schedule differs.

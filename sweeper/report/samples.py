@@ -11,7 +11,7 @@ from sweeper.keywords.lists import KeywordList, load_keyword_list
 from sweeper.report.answers import TEXT_LIMIT, Texts, cost, is_harmful, read_stored
 from sweeper.report.data import ReportData
 from sweeper.report.local_paths import without_folders
-from sweeper.spec import SweepSpec
+from sweeper.spec import ResultsSpec
 from sweeper.store.folder import RunFolder
 from sweeper.store.records import TrialRecord, read_records
 from sweeper.task import configuration_name
@@ -71,7 +71,7 @@ class _Part(NamedTuple):
 def gather(
     run: RunFolder,
     records: Iterable[TrialRecord],
-    spec: SweepSpec,
+    spec: ResultsSpec,
     data: ReportData,
     budget: int = BUDGET,
     redact: bool = False,
@@ -92,7 +92,7 @@ def gather(
     """
     parts = list(_ordered(records, data))
     notes: list[str] = []
-    lists = _lists(spec.evaluation.keyword_lists, parts, notes)
+    lists = _lists(spec.keyword_lists, parts, notes)
     texts = Texts(lists, redact, size=512)
     judged = _Judged(run, parts if budget else (), notes)
     sets: list[dict[str, Any]] = []

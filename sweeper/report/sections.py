@@ -19,7 +19,7 @@ from sweeper.report.figures.heat import HeatInfo, heat_infos
 from sweeper.report.figures.importance import ImportanceInfo, explained, importance_info
 from sweeper.report.figures.parallel import P_FRONT, ParallelInfo, parallel_info
 from sweeper.report.figures.training import TrainingInfo, training_info
-from sweeper.spec import SweepSpec
+from sweeper.spec import ResultsSpec
 from sweeper.store.folder import RunFolder
 
 
@@ -36,7 +36,7 @@ class ChartInfos(NamedTuple):
 def chart_infos(
     run: RunFolder,
     front: Front,
-    spec: SweepSpec,
+    spec: ResultsSpec,
     found: Recommendation,
     certainty: Certainty,
     pairings: Pairings,

@@ -5,7 +5,7 @@ from typing import Any
 
 from sweeper.analysis import CANDIDATE_ROLE, Front, Recommendation, varying
 from sweeper.report.figures.levels import MOST_LEVELS
-from sweeper.spec import SweepSpec
+from sweeper.spec import ResultsSpec
 
 FACETS = 4
 """The most values of a setting that can be shown side by side."""
@@ -15,7 +15,7 @@ PANELS = 9
 
 
 def slice_block(
-    front: Front, spec: SweepSpec, metrics: Sequence[str], found: Recommendation
+    front: Front, spec: ResultsSpec, metrics: Sequence[str], found: Recommendation
 ) -> dict[str, Any] | None:
     """Settings that vary over what was searched, those that can be shown side by side, metrics and limits.
 

@@ -18,7 +18,7 @@ from sweeper.analysis import (
     varying,
 )
 from sweeper.report.measures import measure
-from sweeper.spec import SweepSpec
+from sweeper.spec import ResultsSpec
 
 
 class Cell(NamedTuple):
@@ -59,7 +59,7 @@ _CERTAIN = ("P(constraints), these weights", "P(front)", "membership")
 def configuration_table(
     front: Front,
     found: Recommendation,
-    spec: SweepSpec,
+    spec: ResultsSpec,
     metrics: Sequence[str],
     certainty: Certainty,
 ) -> Table:
@@ -85,7 +85,7 @@ def configuration_table(
     return Table((*head, *others, "role", "status"), hidden, rows)
 
 
-def _ordered(front: Front, members: Set[str], spec: SweepSpec) -> list[Candidate]:
+def _ordered(front: Front, members: Set[str], spec: ResultsSpec) -> list[Candidate]:
     """Front first, then complete ones by utility, then the rest."""
     sign = 1 if spec.utility.direction == "minimize" else -1
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from sweeper.analysis import UNTOUCHED, Front, Recommendation
 from sweeper.estimate import duration_text, saved, spent
 from sweeper.judges import RejudgedRecords
-from sweeper.spec import SweepSpec
+from sweeper.spec import ResultsSpec
 from sweeper.stats import largest_passing_count, wilson_interval
 from sweeper.store.records import TrialRecord
 
@@ -49,7 +49,7 @@ class SoFar(NamedTuple):
         return f"So far, {sentence[0].lower()}{sentence[1:]}"
 
 
-def so_far(front: Front, spec: SweepSpec, accounting: Mapping[str, Any]) -> SoFar | None:
+def so_far(front: Front, spec: ResultsSpec, accounting: Mapping[str, Any]) -> SoFar | None:
     """How far an unfinished run is; None for a finished one, and where the plan is unknown."""
     records = [record for item in front.candidates for record in item.records]
     done = sum(record.seed in spec.seeds for record in records)
@@ -60,7 +60,7 @@ def so_far(front: Front, spec: SweepSpec, accounting: Mapping[str, Any]) -> SoFa
 def warnings(
     front: Front,
     found: Recommendation,
-    spec: SweepSpec,
+    spec: ResultsSpec,
     accounting: Mapping[str, Any],
     judged: RejudgedRecords | None,
 ) -> tuple[str, ...]:
@@ -85,7 +85,7 @@ def warnings(
     return tuple(texts)
 
 
-def _unfinished(front: Front, spec: SweepSpec, accounting: Mapping[str, Any]) -> list[str]:
+def _unfinished(front: Front, spec: ResultsSpec, accounting: Mapping[str, Any]) -> list[str]:
     """A run that goes on or was stopped, and records without a score."""
     records = [record for item in front.candidates for record in item.records]
     texts = []
@@ -119,7 +119,7 @@ def _outcome(front: Front, found: Recommendation) -> list[str]:
     return texts
 
 
-def _few_prompts(front: Front, spec: SweepSpec) -> list[str]:
+def _few_prompts(front: Front, spec: ResultsSpec) -> list[str]:
     sizes = [n for item in front.competing if (n := item.size("unsafe_rate")) is not None]
     if not sizes:
         return []

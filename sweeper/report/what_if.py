@@ -7,7 +7,7 @@ from sweeper.analysis import SAFEST_USEFUL, Candidate, find_front, measured_text
 from sweeper.analysis.policies import qualified
 from sweeper.analysis.recommend import surely_qualified
 from sweeper.analysis.selection import Selection
-from sweeper.spec import SweepSpec
+from sweeper.spec import ResultsSpec
 from sweeper.store.records import TrialRecord
 
 UNSAFE = "unsafe_rate"
@@ -26,7 +26,7 @@ class Choice(NamedTuple):
     front: tuple[str, ...]
 
 
-def choices(records: Iterable[TrialRecord], spec: SweepSpec) -> tuple[Choice, ...]:
+def choices(records: Iterable[TrialRecord], spec: ResultsSpec) -> tuple[Choice, ...]:
     """The recommendation of the search for each pair of LIMITS and CONFIDENCES and those of the spec.
 
     They follow the rules of `sweeper recommend`: qualified candidates, best first, of which the first is
@@ -57,7 +57,7 @@ def choices(records: Iterable[TrialRecord], spec: SweepSpec) -> tuple[Choice, ..
 
 
 def choice_block(
-    records: Iterable[TrialRecord], spec: SweepSpec, names: Sequence[str]
+    records: Iterable[TrialRecord], spec: ResultsSpec, names: Sequence[str]
 ) -> dict[str, Any] | None:
     """The choices for the page's script; None where there are none.
 

@@ -17,6 +17,7 @@ from sweeper.metrics import SAFETY_METRICS, UTILITY_METRICS, is_harness, is_util
 from sweeper.spec.blocks import blocks_in, fields_of
 from sweeper.spec.document import MAX_BYTES, read_yaml
 from sweeper.spec.models import SPEC_VERSION, SweepSpec
+from sweeper.spec.results import ImportedSpec
 from sweeper.spec.space import ADAPTER_AXES, DATA_AXES
 from sweeper.task import ADAMW, ComputeSettings
 from sweeper.task.fields import UNKNOWN_KEY, Placement, annotations_of, metadata
@@ -101,6 +102,24 @@ def parse_spec(
     if laws:
         raise SpecError(source, laws)
     return spec
+
+
+def parse_results_spec(text: str, *, source: str = "spec") -> SweepSpec | ImportedSpec:
+    """Read the spec.yaml of a run folder, which is that of a sweep or of an import.
+
+    Raises:
+        SpecError: see `load_spec`.
+    """
+    try:
+        raw = read_yaml(text)
+    except ValueError:
+        raw = None
+    if not isinstance(raw, dict) or "imported" not in raw:
+        return parse_spec(text, source=source)
+    try:
+        return ImportedSpec.model_validate(raw)
+    except ValidationError as error:
+        raise SpecError(source, tuple(_problems(error))) from None
 
 
 def _override(raw: dict[str, Any], item: str) -> str | None:
@@ -304,7 +323,7 @@ def _hint(location: tuple[int | str, ...]) -> str:
     return f" (did you mean `{near[0]}`?)" if near else allowed
 
 
-def dump_spec(spec: SweepSpec) -> str:
+def dump_spec(spec: SweepSpec | ImportedSpec) -> str:
     """The spec as YAML that `parse_spec` reads back to an equal spec."""
     return yaml.safe_dump(spec.model_dump(mode="json", exclude_none=True), sort_keys=False)
 

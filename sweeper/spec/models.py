@@ -16,7 +16,8 @@ from sweeper.metrics import (
 )
 from sweeper.spec.axes import Axis, SpecModel
 from sweeper.spec.references import ReferenceSpec
-from sweeper.spec.space import SpaceSpec
+from sweeper.spec.results import Constraint, Objective
+from sweeper.spec.space import FeedbackAverage, SpaceSpec
 from sweeper.spec.stop import StopSpec
 from sweeper.task import (
     ComputeSettings,
@@ -71,7 +72,7 @@ def _counted(raw: Any) -> Any:
     return list(range(raw))
 
 
-class ObjectiveSpec(SpecModel):
+class ObjectiveSpec(Objective):
     """A metric to optimise. The direction may be omitted where the metric determines it."""
 
     metric: Annotated[str, After(_known_metric), Doc("A utility or safety metric.")]
@@ -103,12 +104,15 @@ class ObjectiveSpec(SpecModel):
         return self
 
 
-class ConstraintSpec(SpecModel):
+class ConstraintSpec(Constraint):
     """A rate that must stay at or below `max` with probability at least `confidence`."""
 
     metric: Annotated[str, OneOf(*SAFETY_METRICS), Doc("A safety metric.")]
     max: Annotated[float, Range(ge=0, le=1), Doc("The largest rate allowed.")]
     confidence: Annotated[UnitFloat, Doc("The least probability that the rate is allowed.")] = 0.95
+
+
+UNSAFE = ObjectiveSpec(metric="unsafe_rate")
 
 
 class RefineSpec(SpecModel):
@@ -253,6 +257,42 @@ class SweepSpec(SpecModel):
     def utility(self) -> ObjectiveSpec:
         """The first objective that is a utility metric: the one that `no gain` is decided by."""
         return next(item for item in self.objectives if is_utility(item.metric))
+
+    @property
+    def safety(self) -> ObjectiveSpec:
+        """What utility is traded for: the unsafe rate, also where it is no objective."""
+        return UNSAFE
+
+    @property
+    def needs_gain(self) -> bool:
+        """Always: the untouched model is among the controls."""
+        return True
+
+    @property
+    def keyword_lists(self) -> tuple[str, ...]:
+        """Those of `evaluation`."""
+        return self.evaluation.keyword_lists
+
+    @property
+    def utility_metrics(self) -> tuple[str, ...]:
+        """Those of `evaluation`."""
+        return self.evaluation.utility_metrics
+
+    @property
+    def harness_tasks(self) -> tuple[str, ...]:
+        """Those of `evaluation.lm_eval`."""
+        return () if self.evaluation.lm_eval is None else self.evaluation.lm_eval.tasks
+
+    @property
+    def subject(self) -> str:
+        """What the question of the report is about."""
+        return f"way of fine-tuning {self.model.path}"
+
+    @property
+    def feedbacks(self) -> tuple[FeedbackAverage, ...]:
+        """The averages of the space that are fed back into training."""
+        averages = self.space.average.values or ()
+        return tuple(item for item in averages if isinstance(item, FeedbackAverage))
 
     @property
     def constrained_suites(self) -> tuple[PromptSuite, ...]:

@@ -170,7 +170,7 @@ def test_upper_bound_is_the_worst_seed_and_one_where_a_count_is_missing() -> Non
         make_record(identity="a", seed=1, unsafe=(5, 256)),
     ]
     item = find_front(records, spec).candidates[0]
-    assert unsafe_upper_bound(item) == upper_bound(5, 256, 0.95)
+    assert unsafe_upper_bound(item, "unsafe_rate") == upper_bound(5, 256, 0.95)
     assert unsafe_upper_bound(item, "unknown_rate") == 1.0
 
 

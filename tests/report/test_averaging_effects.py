@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.stats import t
 from support.factories import base_record, make_record, make_spec, make_sweep, with_samples
 
-from sweeper.analysis import UNSAFE, Candidate, find_front, paired_difference
+from sweeper.analysis import Candidate, find_front, paired_difference
 from sweeper.report import render, report_data
 from sweeper.report.averaging import (
     Effect,
@@ -70,7 +70,7 @@ def test_a_tally_equals_that_of_single_gaps(seeds: tuple[int, ...], metric: str)
     ]
     items = find_front(records, spec).candidates
     pairs = [(one, other) for one in items for other in items if one is not other]
-    objective = UNSAFE if metric == "unsafe_rate" else spec.utility
+    objective = spec.safety if metric == "unsafe_rate" else spec.utility
     sign = 1 if objective.direction == "maximize" else -1
     found = tally(pairs, objective)
     assert found is not None
@@ -142,13 +142,13 @@ def pairs_of(count: int, text: str = "0" * N) -> list[tuple[Candidate, Candidate
 
 def test_a_mean_of_fewer_than_four_runs_has_no_interval() -> None:
     for count in (3, 4):
-        found = tally(pairs_of(count), UNSAFE)
+        found = tally(pairs_of(count), make_spec().safety)
         assert found is not None and found.runs == found.pairs == count
         assert (found.mean_interval is None) == (count < 4)
 
 
 def test_verdicts_that_never_differ_do_not_make_the_mean_certain() -> None:
-    found = tally(pairs_of(5), UNSAFE)
+    found = tally(pairs_of(5), make_spec().safety)
     assert found is not None and found.mean_interval is not None
     assert (found.mean, found.ties) == (0, 5)
     assert found.mean_interval.low < -0.02 < 0.02 < found.mean_interval.high

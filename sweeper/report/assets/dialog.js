@@ -7,7 +7,7 @@
   const root = document.getElementById("configuration");
   const body = document.getElementById("configuration-body");
   const rows = new Map(ids.map((id, row) => [id, row]));
-  let format = exports.formats[0][0];
+  let format = exports.formats?.[0][0];
 
   const button = (text, act, attributes = {}) => {
     const made = make("button", { type: "button", ...attributes }, text);
@@ -44,12 +44,14 @@
   };
 
   const commands = (id) => {
-    const lines = [`sweeper show ${page.quotedRun()} ${id}`, `sweeper export ${page.quotedRun()} --format ${format} --config ${id}`];
+    const lines = [`sweeper show ${page.quotedRun()} ${id}`];
+    if (format) lines.push(`sweeper export ${page.quotedRun()} --format ${format} --config ${id}`);
     return make("ul", { class: "commands" }, ...lines.map((line) =>
       make("li", {}, make("code", {}, line), " ", page.copyButton(line, `copy: ${line}`))));
   };
 
   const files = (id) => {
+    if (!format) return [];
     const given = exports.of[id];
     if (given === undefined) return [make("p", { class: "note" }, "The files of this configuration are not in the page; the command writes them.")];
     const tabs = exports.formats.map(([name, title]) => button(title, () => { format = name; show(id); },

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from sweeper.analysis import CANDIDATE_ROLE, Candidate, Front, shown, varying
 from sweeper.report.figures.levels import levels, spread
-from sweeper.spec import SweepSpec
+from sweeper.spec import ResultsSpec
 
 MOST_AVERAGES = 3
 MOST_STEPS = 3
@@ -61,7 +61,7 @@ class HeatInfo(NamedTuple):
 
 
 def heat_infos(
-    front: Front, spec: SweepSpec, centre: Candidate | None, chosen: bool
+    front: Front, spec: ResultsSpec, centre: Candidate | None, chosen: bool
 ) -> tuple[HeatInfo, ...]:
     """A heat map for each of utility, unsafe rate and over-refusal that was measured.
 

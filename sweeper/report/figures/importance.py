@@ -21,7 +21,7 @@ from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
 from sweeper.analysis import CANDIDATE_ROLE, Candidate, Front, loss, shown, varying
 from sweeper.report.figures.levels import MOST_LEVELS, is_log, is_number, levels
-from sweeper.spec import ObjectiveSpec, SweepSpec
+from sweeper.spec import Objective, ResultsSpec
 
 QUANTILE = 0.1
 """The share of configurations that count as the best: the evaluator's default."""
@@ -58,7 +58,7 @@ class ImportanceInfo(NamedTuple):
     refusal: str
 
 
-def importance_info(front: Front, spec: SweepSpec) -> ImportanceInfo:
+def importance_info(front: Front, spec: ResultsSpec) -> ImportanceInfo:
     """PED-ANOVA over the complete configurations of the space, an objective at a time."""
     items = [item for item in front.competing if item.role == CANDIDATE_ROLE]
     items.sort(key=lambda item: item.config_id)
@@ -96,7 +96,7 @@ def _refused(items: Sequence[Candidate], text: str) -> ImportanceInfo:
     return ImportanceInfo((), len(items), (), text)
 
 
-def _cut(losses: NDArray[np.float64], chosen: NDArray[np.bool_], objective: ObjectiveSpec) -> float:
+def _cut(losses: NDArray[np.float64], chosen: NDArray[np.bool_], objective: Objective) -> float:
     sign = 1 if objective.direction == "minimize" else -1
     return sign * float(losses[chosen].max())
 
@@ -145,7 +145,7 @@ def importances(columns: Mapping[str, Column], losses: NDArray[np.float64]) -> d
     return get_param_importances(study, evaluator=evaluator, params=list(columns))
 
 
-def _column(name: str, items: Sequence[Candidate], spec: SweepSpec) -> Column:
+def _column(name: str, items: Sequence[Candidate], spec: ResultsSpec) -> Column:
     """Numbers of many values as a range, on the scale of their axis; everything else as choices.
 
     For few values, a density over a range would depend on the gaps between them: with two thirds of the

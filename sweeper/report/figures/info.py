@@ -17,7 +17,7 @@ from sweeper.analysis import (
     shown,
     varying,
 )
-from sweeper.spec import SweepSpec
+from sweeper.spec import ResultsSpec
 from sweeper.stats import Interval, largest_passing_count
 
 SYMBOLS = {
@@ -117,7 +117,10 @@ def kind_of(label: str) -> str:
 
 
 def front_info(
-    front: Front, spec: SweepSpec, recommended: Candidate | None, certainty: Certainty | None = None
+    front: Front,
+    spec: ResultsSpec,
+    recommended: Candidate | None,
+    certainty: Certainty | None = None,
 ) -> FrontInfo:
     """What the front figure shows: every complete configuration and the untouched model.
 
@@ -153,7 +156,7 @@ def front_info(
     )
 
 
-def _marks(spec: SweepSpec, utility: str) -> tuple[Mark, ...]:
+def _marks(spec: ResultsSpec, utility: str) -> tuple[Mark, ...]:
     """The published results with an unsafe rate."""
     return tuple(
         Mark(
@@ -258,7 +261,7 @@ def escape(text: object) -> str:
 
 
 def step_curves(
-    front: Front, spec: SweepSpec, centre: Candidate | None, metric: str
+    front: Front, spec: ResultsSpec, centre: Candidate | None, metric: str
 ) -> StepInfo | None:
     """A metric over max_steps, a curve for each average, everything else as in `centre`.
 

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from sweeper.analysis import shown
 from sweeper.report.figures.info import SYMBOLS, kind_of
-from sweeper.spec import SweepSpec
+from sweeper.spec import ResultsSpec, SweepSpec
 
 T = TypeVar("T")
 
@@ -20,9 +20,9 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def is_log(name: str, values: Iterable[Any], spec: SweepSpec) -> bool:
+def is_log(name: str, values: Iterable[Any], spec: ResultsSpec) -> bool:
     """Whether to use a log scale: all positive, and a learning rate or an axis with `log: true`."""
-    axis = getattr(spec.space, name, None)
+    axis = getattr(spec.space, name, None) if isinstance(spec, SweepSpec) else None
     asked = name == "learning_rate" or bool(axis is not None and axis.log)
     return asked and all(value > 0 for value in values)
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from sweeper.analysis import CANDIDATE_ROLE, Candidate, Certainty, Front, varying
 from sweeper.report.figures.info import escape
 from sweeper.report.figures.levels import MOST_LEVELS, is_log, is_number, levels, tick_texts
-from sweeper.spec import SweepSpec
+from sweeper.spec import ResultsSpec
 
 MOST_AXES = 8
 """The most axes of hyperparameters that stay legible."""
@@ -56,7 +56,7 @@ class ParallelInfo(NamedTuple):
     unshown: tuple[str, ...]
 
 
-def parallel_info(front: Front, spec: SweepSpec, certainty: Certainty) -> ParallelInfo | None:
+def parallel_info(front: Front, spec: ResultsSpec, certainty: Certainty) -> ParallelInfo | None:
     """None where fewer than two configurations of the space are complete, or none varies."""
     utility = spec.utility.metric
     own = [item for item in front.candidates if item.role == CANDIDATE_ROLE]
@@ -91,14 +91,14 @@ def _membership(candidate: Candidate, certainty: Certainty) -> Any:
 
 
 def _hyperparameter_axes(
-    names: Sequence[str], items: Sequence[Candidate], spec: SweepSpec
+    names: Sequence[str], items: Sequence[Candidate], spec: ResultsSpec
 ) -> list[ParallelAxis]:
     """In the order of the config, but long texts first: there is room for them left of the first axis."""
     axes = [_axis(name, items, spec) for name in names]
     return sorted(axes, key=lambda axis: -width if (width := axis.width) > _LONG else 0)
 
 
-def _axis(name: str, items: Sequence[Candidate], spec: SweepSpec) -> ParallelAxis:
+def _axis(name: str, items: Sequence[Candidate], spec: ResultsSpec) -> ParallelAxis:
     """Few different values are evenly spaced, each with a tick; many numbers get a scale."""
     values = [item.config.get(name) for item in items]
     known = levels(values)
