@@ -80,6 +80,7 @@ HEAVY = {
     "mlflow": {"trackers/to_mlflow.py"},
     "lm_eval": {"scoring/harness.py"},
     "optuna": {
+        "importing/readers/optuna_study.py",
         "report/figures/importance.py",
         *(f"search/{name}.py" for name in ("live_study", "storages", "study", "suggest")),
     },

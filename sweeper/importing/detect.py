@@ -7,6 +7,10 @@ from typing import NamedTuple
 from sweeper.errors import DataError
 from sweeper.importing.files import Source, open_source
 from sweeper.importing.readers import rows
+from sweeper.importing.readers.lm_eval_results import holds_results, read_lm_eval
+from sweeper.importing.readers.mlflow_store import holds_runs, read_mlflow
+from sweeper.importing.readers.optuna_study import holds_studies, read_optuna
+from sweeper.importing.readers.trainer import holds_checkpoints, read_trainer
 from sweeper.importing.table import ForeignTable, printable, refuse_empty
 
 
@@ -27,6 +31,12 @@ def _holds_json(source: Source) -> bool:
 
 
 KINDS: Mapping[str, Kind] = {
+    "optuna": Kind("an Optuna study (SQLite or journal)", holds_studies, read_optuna),
+    "mlflow": Kind("an MLflow store (`mlruns` or SQLite)", holds_runs, read_mlflow),
+    "trainer": Kind(
+        "a folder of checkpoints with trainer_state.json", holds_checkpoints, read_trainer
+    ),
+    "lm_eval": Kind("results_*.json of lm-evaluation-harness", holds_results, read_lm_eval),
     "csv": Kind("a .csv or .tsv file, a row per run", _ends(".csv", ".tsv"), rows.read_csv),
     "json": Kind(
         "a .json, .jsonl or .ndjson file", _ends(".json", ".jsonl", ".ndjson"), rows.read_json
@@ -45,7 +55,7 @@ def read_table(
     """The rows of a file or folder that another tool wrote.
 
     Args:
-        source: A file, a folder.
+        source: A file, a folder, or the `sqlite:///` or `journal:` URL of a file.
         kind: One of `KINDS`; None recognises it.
         study: The name of a study or experiment, where a source holds several.
 
@@ -53,7 +63,7 @@ def read_table(
         DataError: missing, of no known kind, damaged, without any run, or several studies and none chosen.
         MissingExtraError: a package that the kind needs is not installed.
     """
-    found = open_source(Path(source), study)
+    found = open_source(_path(source), study)
     fitting = [name for name, item in KINDS.items() if item.fits(found)]
     if kind is not None and kind not in KINDS:
         raise DataError(
@@ -79,3 +89,12 @@ def read_table(
             notes=(*table.notes, f"read as {chosen}; it also looks like {', '.join(others)}")
         )
     return refuse_empty(table)
+
+
+def _path(source: Path | str) -> Path:
+    """The file or folder that a path or the URL of a storage names."""
+    text = str(source)
+    return Path(next((text.removeprefix(p) for p in _URLS if text.startswith(p)), text))
+
+
+_URLS = ("sqlite:///", "journal:")

@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,6 +63,13 @@ def open_source(path: Path, study: str | None = None) -> Source:
     if problem:
         raise DataError(f"{shown}: {problem}", code="data.unreadable", path=path)
     return Source(path, (path.name,), study=study)
+
+
+def named_files(source: Source, fits: Callable[[str], bool]) -> Iterator[tuple[str, Path]]:
+    """The files of a source whose base name fits, with their relative names for messages."""
+    for name in source.names:
+        if fits(name.rpartition("/")[2]):
+            yield printable(name), source.folder / name
 
 
 def problem_of(path: Path) -> str | None:

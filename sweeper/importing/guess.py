@@ -173,9 +173,14 @@ def _metrics(
         if column not in columns.numeric - used or column.endswith((COUNT, ".k")):
             continue
         declared = column in table.metrics or column in table.constraints
-        known = known_metric(_leaf(column))
+        known = None if column in table.constraints else known_metric(_leaf(column))
         if column in table.directions:
             found[column] = (table.directions[column], known)
+            if known is not None and known.direction != table.directions[column]:
+                notes.append(
+                    f"`{column}`: the source says {table.directions[column]}, usual is {known.direction}; "
+                    "the source is followed: correct it if it looked for the worst case"
+                )
         elif known is not None and (declared or not is_in_settings(column)):
             found[column] = (known.direction, known)
     metrics: dict[str, MetricMap] = {}
@@ -257,18 +262,25 @@ def _objectives(
     chosen = []
     for kinds in (("quality", "loss"), ("harm",)):
         found = [
-            n for kind in kinds for n, g in groups.items() if g is not None and g.group == kind
+            (_preference(name), kinds.index(known.group), name)
+            for name, known in groups.items()
+            if known is not None and known.group in kinds
         ]
-        chosen += sorted(found, key=_preference)[:1]
+        found.sort(key=lambda item: (item[0] > _UNMARKED, item[1], item[0]))
+        chosen += [name for *_, name in found[:1]]
     return tuple(chosen)
 
 
+_UNMARKED = 2
+"""The preference of a name that does not say on which rows; above is training."""
+
+
 def _preference(name: str) -> int:
-    """Test before validation, training last; otherwise the order of the columns, quality before loss."""
+    """0 of a test, 1 of validation, 2 of others, 3 of training."""
     words = set(re.split(r"[^a-z]+", name.lower()))
     marks = ({"test"}, {"eval", "valid", "val", "validation", "heldout"})
-    place = next((i for i, mark in enumerate(marks) if mark & words), len(marks))
-    return len(marks) + 1 if "train" in words else place
+    place = next((i for i, mark in enumerate(marks) if mark & words), _UNMARKED)
+    return _UNMARKED + 1 if "train" in words else place
 
 
 def _leaf(column: str) -> str:
@@ -288,11 +300,12 @@ def _by_name(columns: Iterable[str]) -> dict[str, str]:
         keys = column.split(".")
         longer = (_identifier(".".join(keys[-count:])) for count in range(2, len(keys) + 1))
         numbered = (f"{_identifier(column)}_{number}" for number in count_from(2))
-        possible = chain([_identifier(ALIASES.get(leaf, leaf))], longer, numbered)
+        possible = chain([_identifier(ALIASES.get(leaf.lower(), leaf))], longer, numbered)
         names[next(name for name in possible if name and name not in names)] = column
     return names
 
 
 def _identifier(text: str) -> str:
     plain = re.sub(r"\s+/\s+", "_per_", text)
-    return re.sub(r"[^\w/@%+-]+", "_", plain).strip("_")[:190]
+    kept = r"[^\w/@%+-]+" if plain.startswith(f"{HARNESS}/") else r"[^\w@%+-]+"
+    return re.sub(kept, "_", plain).strip("_")[:190]

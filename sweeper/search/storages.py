@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import optuna
 import sqlalchemy
@@ -70,6 +71,13 @@ def open_storage(url: str) -> BaseStorage:
         optuna.exceptions.OptunaError,
     ) as error:
         raise unusable(url, error) from None
+
+
+def read_only_url(path: Path) -> str:
+    """The URL of a SQLite file that is never written to or made, whatever characters are in its name."""
+    database = f"file:{quote(str(path.absolute()))}"
+    url = sqlalchemy.URL.create("sqlite", database=database, query={"mode": "ro", "uri": "true"})
+    return url.render_as_string()
 
 
 def unusable(url: str, error: Exception) -> StorageError:

@@ -109,6 +109,22 @@ def _json_file(path: Path, shown: str) -> Found:
     return tuple(ForeignRow(shown, row.values) for row in rows), refused
 
 
+def object_in(path: Path) -> dict[str, Any]:
+    """The single JSON object of a file.
+
+    Raises:
+        ValueError: missing, too large, malformed, or something else; without the path.
+    """
+    problem = problem_of(path)
+    try:
+        found = [] if problem else read_with(path, _objects)
+    except DataError as error:
+        found, problem = [], _without_path(error, path)
+    if not found:
+        raise ValueError(problem or "expected one JSON object")
+    return found[0]
+
+
 def _objects(path: Path) -> Iterator[dict[str, Any]]:
     found = json_object(path)
     if found is not None:
