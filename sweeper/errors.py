@@ -133,6 +133,7 @@ class RunFolderError(SweeperError):
     faults: ClassVar[Mapping[str, str]] = {
         "run.in_use": "another driver is using the folder",
         "run.not_running": "no sweep to stop runs in the folder on this machine, or as this user",
+        "run.no_such_path": "no unfinished path of a run has this id",
         "run.taken_over": "another driver has taken the folder over",
         "run.other_spec": "a run of another sweep file",
         "run.other_contents": "a run started with different data or model contents",

@@ -16,7 +16,7 @@ from sweeper.launch import last_job
 from sweeper.runs.command_outputs import StatusOutput
 from sweeper.runs.counts import decision_counts, left_to_do
 from sweeper.runs.status import run_status
-from sweeper.runs.stopping import stop_driver
+from sweeper.runs.stopping import stop_driver, stop_path, stopped_path_text
 from sweeper.store.folder import RunFolder
 
 STOP_SECONDS = 60.0
@@ -57,9 +57,18 @@ def status(run: RunArgument, json_: JsonOption = False) -> None:
 
 
 @app.command(rich_help_panel="Sweeps")
-def stop(run: RunArgument) -> None:
+def stop(
+    run: RunArgument,
+    path: Annotated[
+        str | None,
+        typer.Option(help="Stop only this configuration or path, by its id, for good."),
+    ] = None,
+) -> None:
     """Stop a running sweep on this machine, or its Slurm job, like Ctrl-C; `resume` continues it."""
     folder = RunFolder(run)
+    if path is not None:
+        show.line(stopped_path_text(stop_path(folder.open(), path)))
+        return
     job = last_job(folder.launch)
     driven = folder.has_driver()
     if job is not None and job.cancel(only_waiting=driven):

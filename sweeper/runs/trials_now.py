@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from sweeper.planning import make_plan
+from sweeper.planning import Trajectory, make_plan
 from sweeper.search.refine import read_refinements
 from sweeper.search.rounds import already_suggested
 from sweeper.spec import SweepSpec
@@ -27,6 +27,16 @@ def running_trials(folder: RunFolder) -> Iterator[TrajectoryProgress]:
             yield found
 
 
+def planned_paths(spec: SweepSpec, folder: RunFolder) -> list[Trajectory]:
+    """All paths planned so far, those of further seeds included; arguments as of `path_names`."""
+    points = already_suggested(folder) or None
+    paths = list(make_plan(spec, points).trajectories)
+    for part in (part for each in read_refinements(folder) for part in each.parts):
+        again = spec.model_copy(update={"seeds": (part.seed,)})
+        paths += make_plan(again, points, part.config_ids).trajectories
+    return paths
+
+
 def path_names(spec: SweepSpec, folder: RunFolder) -> dict[str, str]:
     """Trajectory -> its settings that differ between paths, in words; those that vary within it left out.
 
@@ -34,13 +44,8 @@ def path_names(spec: SweepSpec, folder: RunFolder) -> dict[str, str]:
         spec: Of the run, or of its decision.
         folder: Of the run, which says what a search has suggested and which seeds were added.
     """
-    points = already_suggested(folder) or None
-    paths = list(make_plan(spec, points).trajectories)
-    for part in (part for each in read_refinements(folder) for part in each.parts):
-        again = spec.model_copy(update={"seeds": (part.seed,)})
-        paths += make_plan(again, points, part.config_ids).trajectories
     shared = {}
-    for path in paths:
+    for path in planned_paths(spec, folder):
         first, *others = [item.values for item in path.configurations]
         same = [name for name in first if all(o.get(name) == first[name] for o in others)]
         shared[path.trajectory_id] = {name: first[name] for name in same}, path.seed

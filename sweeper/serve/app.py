@@ -98,6 +98,7 @@ class Site:
             Route(f"{run}/live.json", self.live),
             Route(f"{run}/logs/{{trial}}", self.log),
             Route(f"{run}/stop", self.stop, methods=["POST"]),
+            Route(f"{run}/stop/{{path}}", self.stop_path, methods=["POST"]),
             Route(f"{run}/resume", self.resume, methods=["POST"]),
             Route(f"{run}/report.html", self.download),
             Route(f"{run}/records.csv", self.csv),
@@ -205,6 +206,11 @@ class Site:
     async def stop(self, request: Request) -> Response:
         """Stop a run; see `Control.stop`."""
         return await self._controlled(request, self._control.stop)
+
+    async def stop_path(self, request: Request) -> Response:
+        """Stop one path of a run; see `Control.stop_path`."""
+        path = request.path_params["path"]
+        return await self._controlled(request, partial(self._control.stop_path, path))
 
     async def resume(self, request: Request) -> Response:
         """Resume a run; see `Control.resume`."""

@@ -6,7 +6,7 @@ import threading
 
 from sweeper.errors import RunFolderError
 from sweeper.launch import last_job
-from sweeper.runs.stopping import stop_driver
+from sweeper.runs.stopping import stop_driver, stop_path, stopped_path_text
 from sweeper.store.folder import RunFolder
 
 LAST_LINES = 3
@@ -37,6 +37,14 @@ class Control:
         if (job := last_job(folder.launch)) is not None:
             job.cancel(only_waiting=True)
         return f"stopping process {stop_driver(folder)}; finished results are saved"
+
+    def stop_path(self, trajectory_id: str, folder: RunFolder) -> str:
+        """Stop one path as `sweeper stop --path` does; returns what to say.
+
+        Raises:
+            RunFolderError: it has ended, or is not of this run.
+        """
+        return stopped_path_text(stop_path(folder, trajectory_id))
 
     def resume(self, folder: RunFolder) -> str:
         """Start `sweeper resume` in a session of its own; returns what to say.

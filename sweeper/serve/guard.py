@@ -29,7 +29,7 @@ HEADERS = {
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]@/?#]+)(:[0-9]{1,5})?")
 
 
-CONTROL = re.compile(r"/runs/[^/]+/(stop|resume)")
+CONTROL = re.compile(r"/runs/[^/]+/(stop(/[A-Za-z0-9_-]{1,64})?|resume)")
 """The paths that change something."""
 
 

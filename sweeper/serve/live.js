@@ -7,6 +7,7 @@
   const words = JSON.parse(states);
   const keep = `sweeper:${location.pathname}`;
   const logs = new Map();
+  const stops = new Map();
   let acted = "";
   let noted = "";
 
@@ -45,6 +46,17 @@
   const number = (value) => (value === null || value === undefined ? "" : value.toPrecision(4));
   const count = (value) => (value === null ? "" : Math.round(value).toLocaleString("en"));
 
+  /** A button is made once, so that a click is never lost to a new table. */
+  const stopButton = ({ trajectory_id: id, name: settings }) => {
+    if (!stops.has(id)) {
+      const button = element("button", { type: "button", "aria-label": `Stop ${settings}` }, "Stop");
+      button.addEventListener("click", () => act(`stop/${id}`, "Stop", button, "Stop this path for good?",
+        `${settings}: its configurations without a record become pruned, are never recommended, and are not trained again. The rest of the sweep goes on.`));
+      stops.set(id, button);
+    }
+    return stops.get(id);
+  };
+
   const showWorkers = ({ workers, more_workers: more }) => {
     const rows = workers.map((item) => [
       element("span", { title: item.trajectory_id }, item.name),
@@ -54,10 +66,13 @@
       number(item.loss),
       curve(item.curve),
       age(item.age_seconds),
+      ...(token ? [stopButton(item)] : []),
     ]);
-    const heads = ["worker trains", "stage", "step", "tokens/s", "loss", "training loss", "last sign"];
+    const heads = ["worker trains", "stage", "step", "tokens/s", "loss", "training loss", "last sign", ...(token ? ["stop"] : [])];
+    const focused = document.activeElement;
     part("workers").replaceChildren(rows.length ? table(heads, rows) : element("p", {}, "No worker is running."),
       ...(more ? [element("p", {}, `and ${more} more`)] : []));
+    if (focused !== document.activeElement && part("workers").contains(focused)) focused.focus();
   };
 
   const fill = async (trial, box) => {
@@ -154,10 +169,10 @@
     setTimeout(ask, EVERY);
   };
 
-  const act = (action, title, text) => {
+  const act = (action, word, button, title, text) => {
     part("ask-title").textContent = title;
     part("ask-text").textContent = text;
-    part("ask-yes").textContent = action === "stop" ? "Stop" : "Resume";
+    part("ask-yes").textContent = word;
     part("ask").returnValue = "";
     part("ask").onclose = async () => {
       if (part("ask").returnValue !== "yes") return;
@@ -165,9 +180,9 @@
         const answer = await fetch(action, { method: "POST", headers: { "X-Sweeper-Token": token } });
         const json = answer.headers.get("content-type")?.startsWith("application/json");
         const { said, problem } = json ? await answer.json() : { problem: await answer.text() };
-        acted = answer.ok ? part("state").dataset.state : "";
+        if (!action.includes("/")) acted = answer.ok ? part("state").dataset.state : "";
         say(said ?? problem);
-        part(action).hidden = answer.ok;
+        button.hidden = answer.ok;
       } catch {
         say("The server does not answer.");
       }
@@ -175,9 +190,9 @@
     part("ask").showModal();
   };
 
-  part("stop")?.addEventListener("click", () => act("stop", "Stop this sweep?",
+  part("stop")?.addEventListener("click", () => act("stop", "Stop", part("stop"), "Stop this sweep?",
     "Like Ctrl-C in its terminal: finished results and checkpoints are kept, and it can be resumed."));
-  part("resume")?.addEventListener("click", () => act("resume", "Resume this sweep?",
+  part("resume")?.addEventListener("click", () => act("resume", "Resume", part("resume"), "Resume this sweep?",
     "It goes on from its checkpoints on the machine of this server, as with `sweeper resume`."));
   part("details").open = sessionStorage.getItem(keep) === "open";
   part("details").addEventListener("toggle", () => sessionStorage.setItem(keep, part("details").open ? "open" : "closed"));

@@ -97,6 +97,7 @@ class TrialStorage:
         self.outbox = self.trajectory / "outbox"
         self.progress = self.trajectory / "progress.json"
         self.log = self.trajectory / "log.jsonl"
+        self.stop_mark = self.trajectory / "stop"
         self._generations = root / "generations"
 
     def create(self) -> None:

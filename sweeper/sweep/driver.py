@@ -200,6 +200,7 @@ def _tidy(folder: RunFolder, task: TrajectoryTask) -> None:
     storage = folder.trial(task.trajectory_id)
     with suppress(OSError):  # The next run does it again.
         storage.drop_checkpoints()
+        storage.stop_mark.unlink(missing_ok=True)
     shutil.rmtree(storage.outbox, ignore_errors=True)
 
 

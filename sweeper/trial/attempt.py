@@ -119,8 +119,16 @@ class _PackRun:
             yield from self._prune(arrived)
             yield from self._train_tails(arrived, target)
 
+    def _stop(self, paths: Sequence[RunningPath]) -> Iterator[list[TrialRecord]]:
+        """End paths that were stopped by hand; the processes of a trial agree on it."""
+        for path in paths:
+            if path.pending.world.any(path.pending.is_stopped, self._resources.device):
+                requests = self._resources.scorer.requests
+                yield path.pending.stop(requests, path.trainer.step, path.steps)
+
     def _prune(self, paths: Sequence[RunningPath]) -> Iterator[list[TrialRecord]]:
         """Prune readouts that earlier readouts of the path rule out, if the sweep has such a rule."""
+        yield from self._stop(paths)
         for path in paths:
             if records := path.pending.prune(self._resources.scorer.requests, path.steps):
                 yield records
@@ -141,6 +149,12 @@ class _PackRun:
         while behind := [path for path in schedules if path.trainer.step < until]:
             step = min(path.trainer.step for path in behind)
             group = [path for path in behind if path.trainer.step == step]
+            # With several processes it takes time to agree, so they look at readouts only.
+            alone = group[0].pending.world.size == 1
+            if alone and (stopped := list(self._stop(group))):
+                yield from stopped
+                schedules = {path: one for path, one in schedules.items() if owed(path)}
+                continue
             for path, error in self._step(group, schedules, segments).items():
                 del schedules[path]
                 yield path.pending.fail(owed(path), failure_of(error, path.pending.stage))

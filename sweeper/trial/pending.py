@@ -16,6 +16,9 @@ from sweeper.trial.provenance import STAGES, Loaded, provenance
 MEASURED_RULES = ("curtail", "race")
 """The rules whose records count responses of their own readout."""
 
+BY_HAND = "by hand"
+"""The rule of a path that somebody stopped."""
+
 
 class PendingReadouts:
     """What is left to do of one trajectory; needs neither its model nor its data.
@@ -118,6 +121,37 @@ class PendingReadouts:
             spared = {"prompts_left": prompts, "steps_left": max(0, readout.step - reached)}
             why = {**reason, **spared}
             records.append(self.finish(readout, "pruned", None, why, unmeasured))
+        return records
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether somebody has asked that the path ends before its readouts are all measured."""
+        return bool(self.waiting) and self.storage.stop_mark.exists()
+
+    def stop(self, prompts: int, step: int, steps: int) -> list[TrialRecord]:
+        """The `pruned` records of all waiting readouts of a path that was stopped by hand, durable.
+
+        Args:
+            prompts: How many each of them would have answered.
+            step: The optimizer step at which the path ends.
+            steps: Optimizer steps that the training time so far was spent on.
+        """
+        self.seconds["evaluate"] = 0.0
+        if steps:
+            self.seconds["step"] = self.seconds["train"] / steps
+        unmeasured = {"weights_sha256": None, "tokens": {"trained": None, "generated": 0}}
+        evidence = f"`sweeper stop --path` at step {step}; nothing is known of its rates"
+        records, reached = [], step
+        for readout in sorted(self.waiting, key=lambda item: item.step):
+            left = max(0, readout.step - reached)
+            why = {
+                "rule": BY_HAND,
+                "evidence": evidence,
+                "prompts_left": prompts,
+                "steps_left": left,
+            }
+            records.append(self.finish(readout, "pruned", None, why, unmeasured))
+            reached = max(reached, readout.step)
         return records
 
     def finish(

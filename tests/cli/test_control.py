@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 from support.command import Command, in_process
 from support.factories import make_spec, make_sweep
+from support.fake_trials import measured
 from support.locks import line_of
-from support.run_folders import write_run
+from support.run_folders import append, write_run
 
 from sweeper.cli import sweeps
+from sweeper.planning import make_plan, make_tasks
 from sweeper.runs.time_left import process_began
 from sweeper.store.folder import RunFolder
 from sweeper.store.lock import DriverLock
@@ -68,6 +70,35 @@ def test_stop_ends_the_driver_as_ctrl_c_does(
         assert driver.wait() == code
     again = command("stop", run.root)
     assert again.code == 2 and "no sweep is running in" in again.err
+
+
+def test_stop_path_marks_what_is_meant_and_nothing_else(command: Command, tmp_path: Path) -> None:
+    spec = make_spec("seeds=[0, 1]", "decide=false")
+    first, *others = make_plan(spec).trajectories
+    run = write_run(tmp_path / "run", (), spec)
+
+    def marked() -> set[str]:
+        return {path.parent.name for path in run.trajectories.glob("*/stop")}
+
+    answer = command("stop", run.root, "--path", first.trajectory_id)
+    assert answer.code == 0 and f"path {first.trajectory_id} ends at the next step" in answer.out
+    assert marked() == {first.trajectory_id}
+    config_id = first.configurations[0].config_id
+    again = {
+        path.trajectory_id
+        for path in (first, *others)
+        if config_id in {item.config_id for item in path.configurations}
+    }
+    assert len(again) == 2
+    assert command("stop", run.root, "--path", config_id).code == 0
+    assert marked() == again  # Both seeds.
+    for name, says in (("", "is the beginning of"), ("nothing", "no unfinished path")):
+        refused = command("stop", run.root, "--path", name)
+        assert refused.code == 2 and says in refused.err
+    assert len(marked()) == 2
+    task = make_tasks(make_plan(spec), spec, str)[0]
+    append(run, [measured(task, readout) for readout in task.readouts])
+    assert "no unfinished path" in command("stop", run.root, "--path", task.trajectory_id).err
 
 
 def test_a_driver_of_another_machine_is_not_stopped(command: Command, run: RunFolder) -> None:

@@ -212,7 +212,11 @@ def test_only_a_page_of_this_server_may_stop_and_resume(tmp_path: Path, serve: S
     assert 'data-token="right"' in page and 'id="live-stop"' in page
     own = f"http://127.0.0.1:{server.port}"
     host = own.removeprefix("http://")
-    for action, says in (("stop", "no sweep is running"), ("resume", "")):
+    for action, says in (
+        ("stop", "no sweep is running"),
+        ("stop/abc", "run is, or holds, `abc`"),
+        ("resume", ""),
+    ):
         target = f"/runs/run/{action}"
         for headers in (
             {},
@@ -234,7 +238,13 @@ def test_only_a_page_of_this_server_may_stop_and_resume(tmp_path: Path, serve: S
             right = server.ask(target, "POST", host, Origin=own, X_Sweeper_Token="right")
             assert right.status == 409 and says in json.loads(right.text)["problem"]
             assert str(tmp_path) not in right.text
-    for target in ("/runs/run/live.json", "/runs/run/", "/", "/runs/run/stop/"):
+    for target in (
+        "/runs/run/live.json",
+        "/runs/run/",
+        "/",
+        "/runs/run/stop/",
+        "/runs/run/stop/a.b",
+    ):
         answer = server.ask(target, "POST", host, Origin=own, X_Sweeper_Token="right")
         assert answer.status == 405, target
     without = serve(tmp_path)

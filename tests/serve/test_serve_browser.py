@@ -10,11 +10,12 @@ from typing import Literal
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
-from support.factories import make_record, make_sweep
+from support.factories import make_record, make_spec, make_sweep
 from support.locks import line_of
 from support.run_folders import append
 from support.served import HOSTILE, Served, add_run
 
+from sweeper.planning import make_plan
 from sweeper.store.progress import TrajectoryProgress
 from sweeper.store.trial_log import TrialLog
 
@@ -181,6 +182,39 @@ def test_a_zoomed_figure_stays_zoomed(page: Page, complaints: list[str], tmp_pat
         assert complaints == []
     finally:
         server.stop()
+
+
+def test_one_path_is_stopped_from_its_line(
+    page: Page, complaints: list[str], tmp_path: Path
+) -> None:
+    folder = add_run(tmp_path, "run", make_sweep()[:5])
+    first, other = make_plan(make_spec()).trajectories[:2]
+    for path in (first, other):
+        trial = folder.trial(path.trajectory_id)
+        trial.create()
+        at = TrajectoryProgress(path.trajectory_id, "train", 2, 320, (2.5,), 1, time.time())
+        trial.progress.write_text(at.to_json())
+    folder.lock.write_bytes(line_of("elsewhere", 1).line())
+    server = Served(tmp_path, token="token")
+    try:
+        page.goto(f"http://127.0.0.1:{server.port}/runs/run/")
+        page.get_by_text("Workers, failures, files").click()
+        row = page.locator("#live-workers tr", has=page.locator(f"[title='{first.trajectory_id}']"))
+        expect(page.locator("#live-workers tbody button")).to_have_count(2)
+        row.get_by_role("button").click()
+        expect(page.locator("#live-ask-title")).to_have_text("Stop this path for good?")
+        page.locator("#live-ask").get_by_role("button", name="Cancel").click()
+        assert not folder.trial(first.trajectory_id).stop_mark.exists()
+        row.get_by_role("button").click()
+        page.locator("#live-ask-yes").click()
+        expect(page.locator("#live-note")).to_contain_text(f"path {first.trajectory_id} ends at")
+        expect(row.get_by_role("button")).to_be_hidden()
+        expect(page.locator("#live-stop")).to_be_visible()  # The sweep goes on.
+    finally:
+        server.stop()
+    assert folder.trial(first.trajectory_id).stop_mark.exists()
+    assert not folder.trial(other.trajectory_id).stop_mark.exists()
+    assert complaints == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -14,9 +14,11 @@ from sweeper.errors import SweeperError
 from sweeper.planning import make_packs, make_plan, make_tasks
 from sweeper.spec import SweepSpec
 from sweeper.store.records import RecordWriter, TrialRecord, lost_records, read_records
-from sweeper.sweep.driver import Keys, drive
+from sweeper.sweep.driver import Keys, PackFunction, drive
 from sweeper.sweep.placement import machines, trial_resources, worker_count
 from sweeper.task import TrajectoryTask
+from sweeper.trial.pending import PendingReadouts
+from sweeper.trial.run import run_pack
 
 pytestmark = pytest.mark.usefixtures("workers_import_tests")
 
@@ -247,3 +249,36 @@ def test_a_trial_has_a_process_for_each_of_its_gpus(
     tasks = make_tasks(make_plan(spec), spec, lambda path: path)
     assert {task.compute.processes for task in tasks} == {processes}
     assert TrajectoryTask.from_json(tasks[0].to_json()).compute.processes == processes
+
+
+def stoppable(tasks: Sequence[TrajectoryTask], storage_of: Storages, done: Keys) -> Records:
+    """Looks for the mark before each readout, as a trial does."""
+    for task in tasks:
+        pending = PendingReadouts(task, storage_of(task.trajectory_id), done)
+        for readout in task.readouts:
+            if pending.is_stopped:
+                yield pending.stop(prompts=8, step=readout.step, steps=0)
+            if readout in pending.waiting:
+                pending.waiting.remove(readout)
+                yield [measured(task, readout)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", [stoppable, run_pack], ids=["fake", "real"])
+def test_a_stopped_path_is_pruned_and_never_trained_again(
+    tiny_spec: SweepSpec, tmp_path: Path, run: PackFunction
+) -> None:
+    folder, tasks = prepared(tiny_spec, tmp_path / "run")
+    stopped = max(tasks, key=lambda task: len(task.readouts))
+    storage = folder.trial(stopped.trajectory_id)
+    storage.create()
+    storage.stop_mark.touch()
+    drive([tasks], tiny_spec, folder, run)
+    records = read_records(folder.records).records
+    pruned = {record.key for record in records if record.status == "pruned"}
+    assert pruned == {(item.config_id, stopped.seed) for item in stopped.readouts}
+    assert {record.key for record in records} == expected(tasks).keys()
+    assert not storage.stop_mark.exists()  # Without its records it would be trained.
+    before = folder.records.read_bytes()
+    drive([tasks], tiny_spec, folder, run)
+    assert folder.records.read_bytes() == before

@@ -123,6 +123,19 @@ def test_a_trial_in_two_processes_goes_on_from_their_checkpoints(
     assert comparable(outcome([task], tmp_path / "cut")) == comparable(whole)
 
 
+def test_a_path_that_is_stopped_ends_in_all_processes_with_its_next_readouts(
+    tiny_world: World, tmp_path: Path
+) -> None:
+    task = spread(tasks_of(tiny_world, "full")[0], 2)
+    storage = TrialStorage(tmp_path, task.trajectory_id)
+    parts = run_pack([task], lambda trajectory_id: storage)
+    records = list(next(parts))
+    storage.stop_mark.touch()
+    records += [record for part in parts for record in part]
+    assert {r.config_id for r in records} == {item.config_id for item in task.readouts}
+    assert {record.status for record in records} == {"complete", "pruned"}
+
+
 def test_a_path_that_diverges_ends_failed_in_all_processes(
     tiny_world: World, tmp_path: Path
 ) -> None:
