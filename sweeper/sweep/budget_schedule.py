@@ -117,7 +117,7 @@ class BudgetSchedule(Schedule):
                 return None
             self.end = self._left()
             return FINISHED
-        fresh, self._to_start = self._to_start > 0, self._to_start - 1
+        fresh, self._to_start = self._to_start > 0, max(0, self._to_start - 1)
         # The start of a worker counts; a pack beyond the workers waits for its turn.
         since = self._account.now() if len(self._running) < self._workers else None
         self._running[trial_id] = _Running(pack, self._estimate(pack), fresh, since)
@@ -233,7 +233,7 @@ class BudgetSchedule(Schedule):
         first = self._blocks[0]
         packs = [pack for block in self._blocks for pack in block.packs.values()]
         if not first.begun:
-            if not self._fits(self._cost(packs)):
+            if not self._fits(self._cost(packs), len(packs)):
                 return None
             for block in self._blocks:
                 block.begun = True
@@ -290,19 +290,28 @@ class BudgetSchedule(Schedule):
             if not self._is_hopeless(task)
         )
 
-    def _fits(self, cost: _Cost) -> bool:
-        """Whether something is expected to end in time if the next free worker begins with it."""
+    def _fits(self, cost: _Cost, packs: int = 1) -> bool:
+        """Whether packs are expected to end in time if the next free worker begins with the first.
+
+        Workers that have not started yet start for them, as many as there are packs.
+        """
         account, scale = self._account, self._account.scale
-        rests = [max(0.0, scale * r.estimated - self._elapsed(r)) for r in self._running.values()]
+        start = account.used.start_seconds
+        rests = [
+            max(0.0, scale * r.estimated + start * r.fresh - self._elapsed(r))
+            for r in self._running.values()
+        ]
         worker_margin, wall_margin = account.margins()
-        promised = self._elapsed_of_all() + sum(rests) + worker_margin
+        starts = start * min(packs, self._to_start)
+        promised = self._elapsed_of_all() + sum(rests) + worker_margin + starts
         keep = self.decidable or bool(self._running)
         if promised + scale * cost.total > account.worker_seconds_left(keep):
             return False
         wait = min(rests) if len(rests) >= self._workers else 0.0
         left = account.wall_seconds_left(keep) - wall_margin
-        room = left * self._workers - sum(rests)
-        return wait + scale * cost.longest <= left and scale * cost.total <= room
+        room = left * self._workers - sum(rests) - starts
+        longest = scale * cost.longest + start * (self._to_start > 0)
+        return wait + longest <= left and scale * cost.total <= room
 
     def _cost(self, packs: Sequence[Pack]) -> _Cost:
         each = [self._estimate(pack) for pack in packs]

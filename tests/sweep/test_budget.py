@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.fake_trials import expected, measured, prepared, sound
@@ -343,6 +344,66 @@ def test_a_round_of_a_decision_is_started_whole_or_not_at_all(
     wide = Played(tmp_path / "c", spec, rounds, budget, workers=3, whole_rounds=True)
     assert len(paths(wide.starts)) == 8 and wide.schedule.exhausted
     assert min(item.began for item in wide.starts[4:]) == max(i.ended for i in wide.starts[:4])
+
+
+class Starting(Played):
+    """The first pack of each worker takes half an hour more, as measured before; records say the rest."""
+
+    def __init__(self, root: Path, *given: Any, **more: Any) -> None:
+        RunFolder(root).create()
+        (root / "budget.json").write_text('{"start_seconds": 1800.0}', encoding="utf-8")
+        self.begun = 0
+        super().__init__(root, *given, **more)
+
+    def _seconds(self, pack: Pack) -> float:
+        self.begun += 1
+        for task in pack:
+            for readout in task.readouts:
+                seconds = {"load": 0.0, "train": 0.0, "evaluate": alone(task) / len(task.readouts)}
+                record = measured(task, readout)
+                self.schedule.on_record(
+                    replace(record, provenance={**record.provenance, "seconds": seconds})
+                )
+        return super()._seconds(pack) + 1800.0 * (self.begun <= self.schedule._workers)
+
+
+@pytest.mark.parametrize(
+    ("budget", "rounds"),
+    [
+        (Budget(gpu_hours=41), 2),
+        (Budget(gpu_hours=40.9), 1),
+        (Budget(gpu_hours=21), 1),
+        (Budget(gpu_hours=20.9), 0),
+        (Budget(until="1970-01-01T10:30+00:00"), 1),
+        (Budget(until="1970-01-01T10:29+00:00"), 0),
+        (Budget(until="1970-01-01T20:30+00:00"), 2),
+        (Budget(until="1970-01-01T20:29+00:00"), 1),
+    ],
+)
+def test_a_round_counts_the_start_of_the_workers_that_it_starts(
+    tiny_spec_text: str, tmp_path: Path, budget: Budget, rounds: int
+) -> None:
+    """A round is four paths of five hours; two workers start once, half an hour each."""
+    spec, tasks = sweep(tiny_spec_text, RATES, "space.max_steps=4")
+    both = [tasks[1:5], tasks[5:9]]
+    found = Starting(tmp_path, spec, both, budget, workers=2, whole_rounds=True)
+    assert len(found.starts) == 4 * rounds
+    assert all(item.completed for item in found.starts)
+    assert found.hours == (20 * rounds + 1 if rounds else 0)
+
+
+@pytest.mark.parametrize("rounds", [False, True])
+def test_starts_of_workers_leave_a_budget_used_to_two_percent(
+    tiny_spec_text: str, tmp_path: Path, rounds: bool
+) -> None:
+    """A grid of paths of two hours, and rounds of three of them, in 180 hours on three workers."""
+    spec, tasks = sweep(tiny_spec_text, RATES, "space.max_steps=1", "seeds=5")
+    paths = [task for task in tasks if task.steps == 1]
+    parts = [paths[i : i + 3] for i in range(0, len(paths), 3)] if rounds else [paths]
+    budget = Budget(gpu_hours=180)
+    found = Starting(tmp_path, spec, parts, budget, workers=3, whole_rounds=rounds)
+    assert all(item.completed for item in found.starts) and not found.schedule.exhausted
+    assert (0.965 if rounds else 0.97) * 180 <= found.hours <= (1.0 if rounds else 0.98) * 180
 
 
 def test_the_end_says_what_another_hour_would_buy(tiny_spec_text: str, tmp_path: Path) -> None:
