@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -127,6 +128,12 @@ def varying(candidates: Iterable[Candidate], role: str | None = None) -> tuple[s
 
     `role="candidate"` looks at the points of the space only: controls may vary in other hyperparameters.
     """
+    return _varying(tuple(candidates), role)
+
+
+@lru_cache(maxsize=4)
+def _varying(candidates: tuple[Candidate, ...], role: str | None) -> tuple[str, ...]:
+    """Kept, because every part of a report asks for the same candidates."""
     first: dict[str, Any] = {}
     found: set[str] = set()
     for item in candidates:

@@ -198,7 +198,8 @@ def _count(
         feasible = np.ones((size, m), dtype=np.bool_)
         for constraint in spec.constraints:
             feasible &= drawn[constraint.metric] <= constraint.max
-        hits += fronts(points, feasible, _safety_column(spec)).sum(axis=0)
+        ever = np.flatnonzero(feasible.any(axis=0))
+        hits[ever] += fronts(points[:, ever], feasible[:, ever], _safety_column(spec)).sum(axis=0)
         kept += feasible.sum(axis=0)
         if rivals is None:
             rivals = likeliest(points, feasible)

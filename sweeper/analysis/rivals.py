@@ -91,10 +91,11 @@ def dominated_by_one(
     """
     columns = np.ascontiguousarray(np.moveaxis(points, 0, 2))  # Draws last: a rival is one block.
     possible = np.ascontiguousarray(feasible.T)
-    found = np.empty(rivals.shape, dtype=np.int64)
+    found = np.zeros(rivals.shape, dtype=np.int64)
     block = max(1, _CACHED // max(1, len(points) * rivals.shape[1]))
-    for start in range(0, len(rivals), block):
-        rows = slice(start, start + block)
+    ever = np.flatnonzero(possible.any(axis=1))
+    for start in range(0, len(ever), block):
+        rows = ever[start : start + block]
         others = rivals[rows]
         wins = possible[rows, None] & possible[others]
         for column in range(columns.shape[1]):

@@ -112,9 +112,9 @@ def averaging_pairs(front: Front, spec: ResultsSpec) -> Pairings:
     raws = [item for item in items if item.config["average"] == "raw"]
     values = np.array([raw.values[spec.utility.metric] for raw in raws])
     finders: dict[str, Callable[[Candidate], Candidate | None]] = {
-        "without averaging": lambda item: unaveraged_control(item, related.of(item)),
+        "without averaging": lambda item: unaveraged_control(item, related.twins(item)),
         "interpolation with the same weight": lambda item: interpolation_control(
-            item, related.of(item)
+            item, related.twins(item)
         ),
         "matched learning rate": lambda item: learning_rate_control(item, related.of(item), spec),
         AT_EQUAL_UTILITY: lambda item: equally_useful(

@@ -32,28 +32,34 @@ class _Pair(NamedTuple):
     control: Candidate
 
 
-def control_tables(front: Front, spec: ResultsSpec) -> tuple[ControlTable, ...]:
-    """Shadow EMA against raw and interpolation; fed-back EMA against its matched learning rate."""
+def control_tables(
+    front: Front, spec: ResultsSpec, listed: Front | None = None
+) -> tuple[ControlTable, ...]:
+    """Shadow EMA against raw and interpolation; fed-back EMA against its matched learning rate.
+
+    With `listed` only its configurations have a line; the summaries are about all.
+    """
     competing = front.competing
     shadows = [item for item in competing if item.readout["kind"] == "ema"]
     fed_back = [item for item in competing if str(item.config["average"]).startswith("feedback")]
     related = RelatedConfigurations(competing)
+    listed = front if listed is None else listed
     tables = []
     if shadows:
-        tables.append(_shadow_table(shadows, related, front, spec))
+        tables.append(_shadow_table(shadows, related, listed, spec))
     if fed_back:
-        tables.append(_feedback_table(fed_back, related, front, spec))
+        tables.append(_feedback_table(fed_back, related, listed, spec))
     return tuple(tables)
 
 
 def _shadow_table(
-    shadows: Sequence[Candidate], related: RelatedConfigurations, front: Front, spec: ResultsSpec
+    shadows: Sequence[Candidate], related: RelatedConfigurations, listed: Front, spec: ResultsSpec
 ) -> ControlTable:
-    raw = _pairs(shadows, lambda item: unaveraged_control(item, related.of(item)))
-    mixed = _pairs(shadows, lambda item: interpolation_control(item, related.of(item)))
+    raw = _pairs(shadows, lambda item: unaveraged_control(item, related.twins(item)))
+    mixed = _pairs(shadows, lambda item: interpolation_control(item, related.twins(item)))
     controls = {pair.item.config_id: pair.control for pair in raw}
     mixtures = {pair.item.config_id: pair.control for pair in mixed}
-    columns, lines = _lines(shadows, front, spec, (("raw", controls), ("interpolated", mixtures)))
+    columns, lines = _lines(shadows, listed, spec, (("raw", controls), ("interpolated", mixtures)))
     summary = f"Against raw: {_tally(raw, spec)} Against interpolation: {_tally(mixed, spec)}"
     return ControlTable(
         "Shadow EMA",
@@ -68,13 +74,13 @@ def _shadow_table(
 
 
 def _feedback_table(
-    fed_back: Sequence[Candidate], related: RelatedConfigurations, front: Front, spec: ResultsSpec
+    fed_back: Sequence[Candidate], related: RelatedConfigurations, listed: Front, spec: ResultsSpec
 ) -> ControlTable:
     plain = _pairs(fed_back, lambda item: learning_rate_control(item, related.of(item), spec))
-    raw = _pairs(fed_back, lambda item: unaveraged_control(item, related.of(item)))
+    raw = _pairs(fed_back, lambda item: unaveraged_control(item, related.twins(item)))
     matched = {pair.item.config_id: pair.control for pair in plain}
     controls = {pair.item.config_id: pair.control for pair in raw}
-    columns, lines = _lines(fed_back, front, spec, (("raw", controls), ("matched rate", matched)))
+    columns, lines = _lines(fed_back, listed, spec, (("raw", controls), ("matched rate", matched)))
     summary = f"Against the matched learning rate: {_tally(plain, spec)}"
     return ControlTable(
         "Fed-back EMA",
@@ -94,16 +100,17 @@ def _pairs(
 
 def _lines(
     items: Sequence[Candidate],
-    front: Front,
+    listed: Front,
     spec: ResultsSpec,
     controls: Sequence[tuple[str, dict[str, Candidate]]],
 ) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
     """Column heads and one line for each item: unsafe rate and utility of it and of its controls."""
-    names, utility = varying(front.candidates), spec.utility.metric
+    names, utility = varying(listed.candidates), spec.utility.metric
     heads = ["averaged", *(name for name, _ in controls)]
     columns = ("configuration", *(f"{h}: {m}" for m in ("unsafe", utility) for h in heads))
     lines = []
-    for item in items:
+    known = {item.config_id for item in listed.candidates}
+    for item in (item for item in items if item.config_id in known):
         row = [item, *(found.get(item.config_id) for _, found in controls)]
         unsafe = ["" if each is None else _rate(each) for each in row]
         useful = ["" if each is None else measure(each, utility).text for each in row]

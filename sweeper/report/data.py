@@ -40,6 +40,7 @@ from sweeper.report.decision import DecisionTable, decided_answer, decision_tabl
 from sweeper.report.exports import export_block
 from sweeper.report.figures import FrontInfo, StepInfo, front_info, step_curves
 from sweeper.report.headline import Headline, headline
+from sweeper.report.listing import Listing, make_listing
 from sweeper.report.lists import KeywordListRow, list_rows
 from sweeper.report.measures import ABSENT, Measure, measure
 from sweeper.report.outcomes import TrialOutcome, trial_outcomes
@@ -110,6 +111,7 @@ class ReportData(NamedTuple):
     keyword_limits: tuple[str, ...]
     provenance: tuple[tuple[str, str], ...]
     charts: ChartInfos
+    listing: Listing
 
 
 def report_data(
@@ -141,7 +143,9 @@ def report_data(
     centre = found.chosen or found.nearest
     metrics = _metrics(front, spec)
     names = varying(front.candidates)
-    table = configuration_table(front, found, spec, metrics, certainty)
+    listing = make_listing(front, found, spec, certainty, metrics)
+    listed = listing.listed
+    table = configuration_table(listed, found, spec, metrics, certainty)
     costs = facts(front, accounting or {}, records)
     part = so_far(front, spec, accounting or {})
     answer = _answer(found, own, spec)
@@ -167,11 +171,11 @@ def report_data(
         constants=_constants(front),
         pairs=pair_block(front, spec, [row.config_id for row in table.rows], found.chosen),
         choices=None if judged else choice_block(records, spec, own),
-        slices=slice_block(front, spec, metrics, found),
+        slices=slice_block(listed, spec, metrics, found),
         exports={} if sweep is None else export_block(front, found, sweep, run.root.name),
         compared=tuple(_compared(name, item, names, metrics) for name, item in side_by_side(found)),
-        front=front_info(front, spec, found.chosen, certainty),
-        axes=axis_block(front, spec),
+        front=front_info(listed, spec, found.chosen, certainty),
+        axes=axis_block(listed, spec),
         memberships=_membership_texts(certainty),
         refinements=()
         if sweep is None
@@ -181,7 +185,7 @@ def report_data(
         hidden_columns=table.hidden,
         rows=table.rows,
         averaging=effect_rows(averaging_effects(front, spec, pairings)),
-        controls=control_tables(front, spec),
+        controls=control_tables(front, spec, listed),
         references=reference_tables(front, spec),
         outcomes=trial_outcomes(records),
         accounting=(*_accounting(accounting or {}), *cost_rows(estimate, records)),
@@ -189,7 +193,8 @@ def report_data(
         keyword_lists=list_rows(spec, records, judged),
         keyword_limits=LIMITS,
         provenance=_provenance(run, records, spec),
-        charts=chart_infos(run, front, spec, found, certainty, pairings),
+        charts=chart_infos(run, listing, spec, found, pairings),
+        listing=listing,
     )
 
 

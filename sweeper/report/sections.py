@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from sweeper.analysis import Certainty, Front, Recommendation
+from sweeper.analysis import Recommendation
 from sweeper.report.averaging import FEWEST_RUNS, Pairings
 from sweeper.report.charts import Chart, Section
 from sweeper.report.factorial import factorial_infos
@@ -19,6 +19,7 @@ from sweeper.report.figures.heat import HeatInfo, heat_infos
 from sweeper.report.figures.importance import ImportanceInfo, explained, importance_info
 from sweeper.report.figures.parallel import P_FRONT, ParallelInfo, parallel_info
 from sweeper.report.figures.training import TrainingInfo, training_info
+from sweeper.report.listing import Listing
 from sweeper.spec import ResultsSpec
 from sweeper.store.folder import RunFolder
 
@@ -35,16 +36,15 @@ class ChartInfos(NamedTuple):
 
 def chart_infos(
     run: RunFolder,
-    front: Front,
+    listing: Listing,
     spec: ResultsSpec,
     found: Recommendation,
-    certainty: Certainty,
     pairings: Pairings,
 ) -> ChartInfos:
     """Gather the data of the charts, from the same values as the rest of the report."""
-    centre = found.chosen or found.nearest
+    centre, front = found.chosen or found.nearest, listing.whole
     return ChartInfos(
-        parallel_info(front, spec, certainty),
+        parallel_info(listing.listed, spec, listing.certainty),
         heat_infos(front, spec, centre, found.chosen is not None),
         importance_info(front, spec) if front.competing else None,
         factorial_infos(pairings, spec),
@@ -86,11 +86,12 @@ def _parallel(info: ParallelInfo) -> Section:
         f"Not complete, and so without a line: {info.incomplete}." if info.incomplete else ""
     )
     shade = "P(front), its lower bound" if info.colour == P_FRONT else "the unsafe rate"
+    hidden = f"{info.hidden:,} more with less promising values of the colour have no line."
     unshown = f"No axis for {', '.join(info.unshown)}." if info.unshown else ""
     chart = Chart(
         "parallel",
         f"{len(info.config_ids)} configurations, hyperparameters left and metrics right",
-        " ".join(filter(None, (controls, incomplete, unshown))),
+        " ".join(filter(None, (hidden if info.hidden else "", controls, incomplete, unshown))),
         _drawn(parallel_figure(info), "parallel", 90 * len(info.axes) + 160),
     )
     return Section(

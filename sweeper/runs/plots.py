@@ -14,6 +14,7 @@ from sweeper.report.figures.draw_bars import importance_figure
 from sweeper.report.figures.draw_panels import factorial_figure, heat_figure
 from sweeper.report.figures.draw_parallel import parallel_figure
 from sweeper.report.figures.draw_training import training_figure
+from sweeper.report.listing import make_listing
 from sweeper.report.sections import chart_infos
 from sweeper.spec import SweepSpec
 from sweeper.store.folder import RunFolder
@@ -38,7 +39,8 @@ class Plots:
             if (curves := step_curves(front, spec, centre, name)) is not None:
                 self._draw[f"steps/{name}"] = partial(step_figure, curves)
         pairings = averaging_pairs(front, spec)
-        infos = chart_infos(folder, front, spec, found, certainty, pairings)
+        listing = make_listing(front, found, spec, certainty)
+        infos = chart_infos(folder, listing, spec, found, pairings)
         if (parallel := infos.parallel) is not None:
             self._draw["parallel"] = partial(parallel_figure, parallel)
         for heat in infos.heat:

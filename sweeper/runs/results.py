@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from sweeper import analysis
 from sweeper.analysis import Candidate, Certainty, Contrast, front_certainty
 from sweeper.analysis import decision as decisions
+from sweeper.errors import RunFolderError
 from sweeper.runs.fields import Output
-from sweeper.runs.frames import candidates_frame, html_table, records_frame
+from sweeper.runs.frames import candidates_frame, csv_text, html_table, records_frame
 from sweeper.runs.outputs import (
     CompareOutput,
     FrontOutput,
@@ -17,7 +18,7 @@ from sweeper.runs.outputs import (
 )
 from sweeper.runs.recommend_output import RecommendOutput
 from sweeper.spec import SweepSpec
-from sweeper.store.folder import RunFolder
+from sweeper.store.folder import RunFolder, write_atomic
 from sweeper.store.records import TrialRecord
 
 if TYPE_CHECKING:
@@ -331,11 +332,34 @@ class Comparison(Result):
 
 
 class Report:
-    """A written report: a path with a one-line summary of the page."""
+    """A written report: a path with a one-line summary of the page.
 
-    def __init__(self, path: Path, data: "ReportData") -> None:
+    `csv` is the table of all configurations, None where the page lists them all.
+    """
+
+    def __init__(self, path: Path, data: "ReportData", csv: Path | None = None) -> None:
         self.path = path
         self.data = data
+        self.csv = csv
+
+    @classmethod
+    def with_csv(cls, path: Path, data: "ReportData") -> "Report":
+        """Write the table beside a page that lists a part of the configurations.
+
+        Raises:
+            RunFolderError: it cannot be written.
+        """
+        listing, csv = data.listing, path.with_suffix(".csv")
+        if not listing.note:
+            return cls(path, data)
+        items, metrics = listing.whole.candidates, listing.metrics
+        try:
+            write_atomic(csv, csv_text(candidates_frame(items, metrics, listing.certainty)))
+        except OSError as error:
+            raise RunFolderError(
+                f"cannot write the table {csv}: {error.strerror}; choose another page with --out"
+            ) from None
+        return cls(path, data, csv)
 
     def __fspath__(self) -> str:
         return str(self.path)

@@ -340,6 +340,8 @@ class Run:
     ) -> Report:
         """Write the report: one HTML page that works offline.
 
+        Of more than 10,000 configurations it lists a part, and a CSV file beside it all.
+
         Args:
             out: The page to write; `report.html` in the run where not given.
             max_response_mib: The most MiB of responses in it, 0 for none.
@@ -364,7 +366,7 @@ class Run:
             redact=redact,
             external_plotly=external_plotly,
         )
-        return Report(path, data)
+        return Report.with_csv(path, data)
 
     def export(
         self,

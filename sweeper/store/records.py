@@ -6,6 +6,7 @@ objective, any other record has a reason, and every metric equals the value comp
 """
 
 import json
+import marshal
 import math
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,7 +18,16 @@ import pydantic_core
 
 from sweeper.errors import RecordError
 from sweeper.store.journal import Journal
-from sweeper.store.samples import ROWS, TOKENS, TOLERANCE, Samples, Value, metric_value, packed
+from sweeper.store.samples import (
+    PACKED,
+    ROWS,
+    TOKENS,
+    TOLERANCE,
+    Samples,
+    Value,
+    metric_value,
+    packed,
+)
 from sweeper.task import TrajectoryTask
 
 RECORD_VERSION = 2
@@ -94,8 +104,9 @@ class TrialRecord:
     version: int = RECORD_VERSION
 
     def __post_init__(self) -> None:
-        samples = {name: packed(values) for name, values in self.samples.items()}
-        object.__setattr__(self, "samples", samples)
+        if not all(type(values) in PACKED for values in self.samples.values()):
+            samples = {name: packed(values) for name, values in self.samples.items()}
+            object.__setattr__(self, "samples", samples)
         ids = (self.config_id, self.trajectory_id, self.role)
         if not all(isinstance(item, str) for item in ids) or not isinstance(self.seed, int):
             raise RecordError(
@@ -160,7 +171,7 @@ class TrialRecord:
         return json.dumps(raw, sort_keys=True, separators=(",", ":"), default=list)
 
     @classmethod
-    def from_json(cls, text: str | bytes, known: dict[str, Any] | None = None) -> "TrialRecord":
+    def from_json(cls, text: str | bytes, known: dict[Any, Any] | None = None) -> "TrialRecord":
         """Parse the output of `to_json`.
 
         Args:
@@ -209,12 +220,15 @@ def _loads(text: str | bytes) -> Any:
         return json.loads(text if isinstance(text, str) else text.decode("utf-8"))
 
 
-def _share(raw: Mapping[str, Any], known: dict[str, Any]) -> None:
+def _share(raw: Mapping[str, Any], known: dict[Any, Any]) -> None:
     """Replace the parts of a record that are the same in most records of a run, exactly: types count."""
     for block in (raw["provenance"], raw["config"]):
         for name, part in block.items():
-            if type(part) is dict or type(part) is list:
-                block[name] = known.setdefault(repr(part), part)
+            kind = type(part)
+            if kind is dict or kind is list:
+                block[name] = known.setdefault(marshal.dumps(part, 2), part)  # No references in 2.
+            elif kind is float and part:  # Zeros of both signs are equal.
+                block[name] = known.setdefault(part, part)
     if isinstance(tokens := raw["samples"].get(TOKENS), array):
         raw["samples"][TOKENS] = known.setdefault(tokens.typecode, {}).setdefault(
             tokens.tobytes(), tokens
@@ -268,7 +282,7 @@ def _read_lines(
 ) -> RecordsRead:
     """Parse further lines; `lines` maps record keys to the lines read so far and is extended."""
     records: list[TrialRecord] = []
-    known: dict[str, Any] = {}
+    known: dict[Any, Any] = {}
     torn, whole_bytes = b"", 0
     for number, line in enumerate(file, start=len(lines) + 1):
         if not line.endswith(b"\n"):

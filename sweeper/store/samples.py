@@ -36,6 +36,10 @@ def bits(verdicts: Iterable[bool]) -> str:
     return "".join("1" if verdict else "0" for verdict in verdicts)
 
 
+PACKED = frozenset((str, array))
+"""What needs no packing."""
+
+
 def packed(values: str | Sequence[float]) -> str | Sequence[float]:
     """Numbers in a quarter of the memory of a tuple: an array if all are floats or all small integers."""
     if isinstance(values, (str, array)):

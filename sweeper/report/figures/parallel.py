@@ -12,6 +12,9 @@ from sweeper.spec import ResultsSpec
 MOST_AXES = 8
 """The most axes of hyperparameters that stay legible."""
 
+MOST_LINES = 2_000
+"""The most lines: a browser draws ten thousand in half a minute, and they hide each other."""
+
 P_FRONT = "P(front)"
 UPPER = "unsafe_rate, at most"
 """The upper end of the 95 % interval of the unsafe rate."""
@@ -44,7 +47,7 @@ class ParallelInfo(NamedTuple):
 
     `colour` names the metric that colours a line by its value in `shades`. `controls` and
     `incomplete` count configurations that have no line, `unshown` names hyperparameters and metrics
-    without an axis.
+    without an axis. `hidden` counts complete ones beyond the MOST_LINES with the best values of `colour`.
     """
 
     config_ids: tuple[str, ...]
@@ -54,6 +57,7 @@ class ParallelInfo(NamedTuple):
     controls: int
     incomplete: int
     unshown: tuple[str, ...]
+    hidden: int = 0
 
 
 def parallel_info(front: Front, spec: ResultsSpec, certainty: Certainty) -> ParallelInfo | None:
@@ -72,7 +76,9 @@ def parallel_info(front: Front, spec: ResultsSpec, certainty: Certainty) -> Para
     by_front = len(places) == len(items) and len(set(places.values())) > 1
     shade = places if by_front else {item.config_id: item.values["unsafe_rate"] for item in items}
     items.sort(key=lambda item: (shade[item.config_id], item.config_id))
-    metrics = _metric_axes(items, utility, places if len(places) == len(items) else {})
+    complete = len(items)
+    items = items[-MOST_LINES:] if by_front else items[:MOST_LINES]
+    metrics = _metric_axes(items, utility, places if len(places) == complete else {})
     wanted = (utility, "unsafe_rate", UPPER, P_FRONT, "over_refusal_rate")
     without = [name for name in wanted if name not in {axis.name for axis in metrics}]
     return ParallelInfo(
@@ -81,8 +87,9 @@ def parallel_info(front: Front, spec: ResultsSpec, certainty: Certainty) -> Para
         colour=P_FRONT if by_front else "unsafe_rate",
         shades=tuple(shade[item.config_id] for item in items),
         controls=sum(item.role != CANDIDATE_ROLE for item in front.competing),
-        incomplete=len(own) - len(items),
+        incomplete=len(own) - complete,
         unshown=(*names[MOST_AXES:], *without),
+        hidden=complete - len(items),
     )
 
 
