@@ -156,8 +156,8 @@ HEAVY = {
     "sqlalchemy": {"search/storages.py"},
     "uvicorn": {"serve/server.py"},
     "tenacity": {"store/retry.py", "store/mirror.py"},
-    "tensorboardX": {"trackers/to_tensorboard.py"},
-    "wandb": {"trackers/to_wandb.py"},
+    "tensorboardX": {"trackers/to_tensorboard.py", "importing/readers/tensorboard.py"},
+    "wandb": {"trackers/to_wandb.py", "importing/readers/wandb_runs.py"},
     "typer": {f"cli/{name}.py" for name in CLI},
 }
 """A heavy third-party package -> exactly the files that import it."""

@@ -10,7 +10,10 @@ from sweeper.importing.readers import rows
 from sweeper.importing.readers.lm_eval_results import holds_results, read_lm_eval
 from sweeper.importing.readers.mlflow_store import holds_runs, read_mlflow
 from sweeper.importing.readers.optuna_study import holds_studies, read_optuna
+from sweeper.importing.readers.tamperbench import holds_tamperbench, read_tamperbench
+from sweeper.importing.readers.tensorboard import holds_events, read_tensorboard
 from sweeper.importing.readers.trainer import holds_checkpoints, read_trainer
+from sweeper.importing.readers.wandb_runs import holds_wandb, read_wandb
 from sweeper.importing.table import ForeignTable, printable, refuse_empty
 
 
@@ -31,12 +34,15 @@ def _holds_json(source: Source) -> bool:
 
 
 KINDS: Mapping[str, Kind] = {
+    "tamperbench": Kind("a result folder of TamperBench", holds_tamperbench, read_tamperbench),
     "optuna": Kind("an Optuna study (SQLite or journal)", holds_studies, read_optuna),
     "mlflow": Kind("an MLflow store (`mlruns` or SQLite)", holds_runs, read_mlflow),
+    "wandb": Kind("local runs of W&B (`wandb/`)", holds_wandb, read_wandb),
     "trainer": Kind(
         "a folder of checkpoints with trainer_state.json", holds_checkpoints, read_trainer
     ),
     "lm_eval": Kind("results_*.json of lm-evaluation-harness", holds_results, read_lm_eval),
+    "tensorboard": Kind("event files of TensorBoard", holds_events, read_tensorboard),
     "csv": Kind("a .csv or .tsv file, a row per run", _ends(".csv", ".tsv"), rows.read_csv),
     "json": Kind(
         "a .json, .jsonl or .ndjson file", _ends(".json", ".jsonl", ".ndjson"), rows.read_json

@@ -204,7 +204,7 @@ def test_a_bad_place_has_one_message(fault: str, tmp_path: Path) -> None:
 
 
 def test_an_unknown_kind_is_refused_with_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="known: optuna, mlflow") as caught:
+    with pytest.raises(DataError, match="known: tamperbench, optuna") as caught:
         read_table(write(tmp_path / "a.csv", "a,b\n1,2\n"), kind="exel")
     assert caught.value.values["known"] == list(KINDS)
 
