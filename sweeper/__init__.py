@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sweeper.errors import SweeperError
+    from sweeper.runs.imported import import_run
     from sweeper.runs.plans import Plan, load_spec, plan
     from sweeper.runs.results import Front
     from sweeper.runs.run import Run, open_run
@@ -28,6 +29,7 @@ __all__ = [
     "SweepSpec",
     "SweeperError",
     "__version__",
+    "import_run",
     "init",
     "load_spec",
     "open_run",
@@ -43,6 +45,7 @@ _HOME = {
     "Run": "sweeper.runs.run",
     "SweepSpec": "sweeper.spec",
     "SweeperError": "sweeper.errors",
+    "import_run": "sweeper.runs.imported",
     "init": "sweeper.setup.init",
     "load_spec": "sweeper.runs.plans",
     "open_run": "sweeper.runs.run",

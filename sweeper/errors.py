@@ -98,6 +98,23 @@ class DataError(SweeperError):
     }
 
 
+class ImportMapError(SweeperError):
+    """Rows of another tool, or the map of their columns, cannot be used."""
+
+    code = "import"
+    faults: ClassVar[Mapping[str, str]] = {
+        "import.no_rows": "no row that can be imported",
+        "import.no_column": "a map that names a column the source does not have",
+        "import.objectives": "a map with fewer than two objectives",
+        "import.direction": "a known metric with the opposite direction",
+        "import.rate": "a metric named like a rate whose range is not 0 to 1",
+        "import.constraint": "a limit on what is no rate",
+        "import.setting": "a setting that is NaN or infinite",
+        "import.whole": "a seed, step or count that is no whole number",
+        "import.counts": "a rate that its counts do not give",
+    }
+
+
 class ModelError(SweeperError):
     """A model or tokenizer cannot be loaded."""
 
@@ -143,6 +160,8 @@ class RunFolderError(SweeperError):
         "run.version": "a run of another version of sweeper",
         "run.unwritable": "a folder that cannot be written to",
         "run.unreadable": "a file that the system cannot read",
+        "run.exists": "a folder that already holds a run",
+        "run.imported": "a run of another tool, which cannot be trained or exported",
     }
 
 

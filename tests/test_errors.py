@@ -19,6 +19,7 @@ SAMPLES: dict[str, SweeperError] = {
     "DataError": errors.DataError(
         "rows.jsonl:3: malformed", code="data.malformed", path=Path("rows.jsonl"), line=3
     ),
+    "ImportMapError": errors.ImportMapError("no column `lr`"),
     "ModelError": errors.ModelError("no weights"),
     "DeviceError": errors.DeviceError("needs 90.0 GiB, the GPU has 79.6 GiB"),
     "DiskQuotaError": errors.DiskQuotaError("3 of 2 GiB"),

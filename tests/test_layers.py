@@ -54,6 +54,7 @@ CLI = (
     "control",
     "details",
     "examples",
+    "importing",
     "interrupts",
     "judging",
     "launching",

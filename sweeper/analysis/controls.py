@@ -53,7 +53,7 @@ def learning_rate_control(
     slower = (
         other
         for other in candidates
-        if other.config["average"] == "raw"
+        if other.config.get("average") == "raw"
         and math.isclose(other.config["learning_rate"], rate, rel_tol=1e-9)
     )
     names = ("average", "learning_rate")

@@ -37,8 +37,9 @@ def unsafe_rates(candidate: Candidate, spec: ResultsSpec) -> dict[str, float]:
     """The unsafe rates of a candidate, in [0, 1], by the keyword list or judge that gave them."""
     judge = candidate.records[0].provenance.get("judge", {}).get("name")
     found = {}
-    if "unsafe_rate" in candidate.values:
-        found[str(judge or spec.keyword_lists[0])] = candidate.values["unsafe_rate"]
+    first = judge or next(iter(spec.keyword_lists), None)
+    if first is not None and "unsafe_rate" in candidate.values:
+        found[str(first)] = candidate.values["unsafe_rate"]
     for name in spec.keyword_lists:
         if (value := candidate.values.get(f"unsafe_rate/{name}")) is not None:
             found.setdefault(name, value)

@@ -133,6 +133,19 @@ def front_certainty(front: Front, spec: ResultsSpec, draws: int | None = None) -
     measured = [all(name in item.values for name in names) for item in items]
     usable = [item for item, whole in zip(items, measured, strict=True) if whole]
     claim = claim_of(usable)
+    unsized = [name for name in names if any(item.size(name) is None for item in usable)]
+    if unsized:  # Nothing is known about how sure any place is.
+        open_ = {
+            item.config_id: _membership(
+                item, (0.0, 1.0), {i.config_id for i in front.members}, claim
+            )
+            for item in items
+        }
+        note = (
+            f"no sample size of {', '.join(dict.fromkeys(unsized))}: nothing is known about how sure any "
+            "place on the front is"
+        )
+        return Certainty(claim, open_, None, 0, (note,))
     metrics = {name: metric_draws(name, usable) for name in dict.fromkeys(names)}
     members = {item.config_id for item in front.members}
     places = [i for i, item in enumerate(usable) if item.config_id in members]

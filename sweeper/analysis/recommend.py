@@ -118,9 +118,24 @@ def recommend(
         base=front.base,
         nearest=nearest,
         contrasts=() if chosen is None else contrasts_with(chosen, others, spec, front.candidates),
-        caveats=list_disagreements(named, spec),
+        caveats=(*_what_lacks(spec), *list_disagreements(named, spec)),
         decided=decided,
     )
+
+
+def _what_lacks(spec: ResultsSpec) -> list[str]:
+    """What no recommendation under a spec can show."""
+    texts = []
+    if not spec.needs_gain:
+        texts.append(
+            "The untouched model was not imported: nothing shows that training gained anything."
+        )
+        if not spec.constraints:
+            texts.append(
+                f"Nothing limits {spec.safety.metric}: the best {spec.utility.metric} is taken at any "
+                "price, except by the policy knee."
+            )
+    return texts
 
 
 def surely_qualified(

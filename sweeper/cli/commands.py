@@ -87,6 +87,11 @@ COMMANDS: dict[str, Listed] = {
         "Sweeps",
         "Run one trajectory in this process, without Ray, and print one record per line.",
     ),
+    "import": Listed(
+        "importing",
+        "Results",
+        "Make a run of what another tool measured, to read like one of sweeper's.",
+    ),
     "front": Listed(
         "results",
         "Results",

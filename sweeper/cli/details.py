@@ -226,7 +226,8 @@ def _differences(found: analysis.Comparison) -> Table:
     for index, other in enumerate(others):
         for metric in found.metrics:
             gap = metric.differences[index]
-            on = "" if gap is None else f"{gap.n} {'pairs' if gap.paired else 'each, unpaired'}"
+            kind = "pairs" if gap is not None and gap.paired else "each, unpaired"
+            on = "" if gap is None else "n unknown" if gap.n is None else f"{gap.n} {kind}"
             cells = (
                 other.config_id,
                 metric.metric,

@@ -24,7 +24,7 @@ from sweeper.cli import show
 from sweeper.metrics import SAFETY_METRICS, range_text
 from sweeper.runs.outputs import uncertain_others
 from sweeper.runs.value_texts import objectives_text
-from sweeper.spec import SweepSpec
+from sweeper.spec import ResultsSpec
 
 if TYPE_CHECKING:  # It needs pandas.
     from sweeper.runs.results import Front, Recommendation
@@ -146,12 +146,13 @@ def print_wide(result: "Front") -> None:
         show.line(f"untouched model: {objectives_text(found.base, spec)}")
 
 
-def _safety_metric(spec: SweepSpec) -> str:
-    return next(item.metric for item in spec.objectives if item.metric in SAFETY_METRICS)
+def _safety_metric(spec: ResultsSpec) -> str:
+    named = (item.metric for item in spec.objectives if item.metric in SAFETY_METRICS)
+    return next(named, spec.safety.metric)
 
 
 def _cells(
-    candidate: Candidate, names: Sequence[str], certainty: Certainty, spec: SweepSpec
+    candidate: Candidate, names: Sequence[str], certainty: Certainty, spec: ResultsSpec
 ) -> list[str]:
     config = [shown(candidate.config[name]) for name in names]
     values = [measured_text(candidate, objective.metric) for objective in spec.objectives]

@@ -38,7 +38,7 @@ from sweeper.cli.overlay import print_overlay
 from sweeper.judges import MIN_COVERAGE
 from sweeper.metrics import is_rate
 from sweeper.runs.terminal import Terminal
-from sweeper.spec import SweepSpec
+from sweeper.spec import ResultsSpec, SweepSpec
 
 if TYPE_CHECKING:  # They need pandas.
     from sweeper.runs.results import Recommendation
@@ -147,6 +147,8 @@ def _head(result: "Recommendation", run: Path, *, judged: bool) -> list[str]:
         f"  selected from {found.compared} configurations, of which {len(found.ranked)} qualify alone",
     ]
     decided = result.decision is not None and result.decision.complete
+    if not isinstance(front.spec, SweepSpec):
+        return [*lines, ""]
     quoted, commands = shlex.quote(str(run)), []
     if not (judged or decided):
         numbers = [f"--{option} {value:g}" for option, value in _numbers(found.policy)]
@@ -162,11 +164,11 @@ def _numbers(policy: Policy) -> list[tuple[str, float]]:
     return [(name, value) for name, value in given if value is not None]
 
 
-def differences_table(contrasts: Sequence[Contrast], spec: SweepSpec, title: str) -> Table:
+def differences_table(contrasts: Sequence[Contrast], spec: ResultsSpec, title: str) -> Table:
     """A configuration against others, one per row, with the test of the unsafe rate."""
     table = Table(title=title, title_justify="left")
     table.add_column("against")
-    table.add_column("unsafe_rate", justify="right")
+    table.add_column(spec.safety.metric, justify="right")
     table.add_column("unsafe only here, only there")
     table.add_column("p", justify="right")
     table.add_column(spec.utility.metric, justify="right")
@@ -213,7 +215,7 @@ def _discordant(found: PairedDifference | None) -> str:
     return "; ".join(f"{pair.first}, {pair.second} of {pair.n}" for pair in pairs) or "-"
 
 
-def print_decision(found: Decision, spec: SweepSpec) -> None:
+def print_decision(found: Decision, spec: ResultsSpec) -> None:
     """Each configuration in the search and trained again, and which of them holds."""
     name = spec.utility.metric
     table = Table(title="Search and trained again (95 % intervals)", title_justify="left")

@@ -109,7 +109,7 @@ def averaging_pairs(front: Front, spec: ResultsSpec) -> Pairings:
     """Every averaged configuration with each of its controls, in a stable order."""
     items = sorted(front.competing, key=lambda item: item.config_id)
     related = RelatedConfigurations(items)
-    raws = [item for item in items if item.config["average"] == "raw"]
+    raws = [item for item in items if item.config.get("average", "raw") == "raw"]
     values = np.array([raw.values[spec.utility.metric] for raw in raws])
     finders: dict[str, Callable[[Candidate], Candidate | None]] = {
         "without averaging": lambda item: unaveraged_control(item, related.twins(item)),
@@ -137,7 +137,7 @@ def averaging_pairs(front: Front, spec: ResultsSpec) -> Pairings:
 
 def kind_of(candidate: Candidate) -> str:
     """`raw`, `ema`, `interpolate`, `bema` or `feedback`."""
-    return str(candidate.config["average"]).partition("(")[0]
+    return str(candidate.config.get("average", "raw")).partition("(")[0]
 
 
 def equally_useful(

@@ -5,8 +5,6 @@ from typing import Any
 from sweeper.analysis import CANDIDATE_ROLE, Front, varying
 from sweeper.spec import ResultsSpec
 
-UNSAFE = "unsafe_rate"
-
 
 def axis_block(front: Front, spec: ResultsSpec) -> dict[str, Any] | None:
     """Objectives and metrics with a limit, for the page's script; None where there are only two.
@@ -19,9 +17,10 @@ def axis_block(front: Front, spec: ResultsSpec) -> dict[str, Any] | None:
     maximize |= {item.metric: item.direction == "maximize" for item in spec.objectives}
     limits = {rule.metric: rule.max for rule in spec.constraints}
     measured = {name for item in front.competing for name in item.values}
-    names = dict.fromkeys((UNSAFE, spec.utility.metric, *maximize))
+    safety = spec.safety.metric
+    names = dict.fromkeys((safety, spec.utility.metric, *maximize))
     metrics = [n for n in names if n in measured]
-    if len(metrics) < 3 or metrics[:2] != [UNSAFE, spec.utility.metric]:
+    if len(metrics) < 3 or metrics[:2] != [safety, spec.utility.metric]:
         return None
     settings = varying(front.candidates, CANDIDATE_ROLE)
     return {

@@ -41,7 +41,9 @@ def control_tables(
     """
     competing = front.competing
     shadows = [item for item in competing if item.readout["kind"] == "ema"]
-    fed_back = [item for item in competing if str(item.config["average"]).startswith("feedback")]
+    fed_back = [
+        item for item in competing if str(item.config.get("average")).startswith("feedback")
+    ]
     related = RelatedConfigurations(competing)
     listed = front if listed is None else listed
     tables = []

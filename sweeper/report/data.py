@@ -135,7 +135,7 @@ def report_data(
     records = tuple(records)
     front = find_front(records, spec)
     sweep = spec if isinstance(spec, SweepSpec) else None
-    decision = None if judged or sweep is None else read_decision(run, sweep, front)
+    decision = None if judged else read_decision(run, spec, front)
     found = recommend(front, spec, decided=decided_of(decision))
     own = varying(front.candidates, CANDIDATE_ROLE)
     certainty = front_certainty(front, spec)
@@ -266,11 +266,16 @@ def _answer(found: Recommendation, names: Sequence[str], spec: ResultsSpec) -> s
     if found.chosen is None:
         return "No configuration of this sweep can be recommended."
     item, name = found.chosen, spec.utility.metric
-    claims = [claim for claim in found.claims if claim.metric == "unsafe_rate"]
+    safety = spec.safety.metric
+    claims = [claim for claim in found.claims if claim.metric == safety]
     words = configuration_name(item.config, names) or "The only configuration"
     head = f"{words}: {name} {measure(item, name).text}"
+    if safety != "unsafe_rate":
+        beside = measure(item, safety)
+        detail = f" ({beside.detail})" if beside.detail else ""
+        return f"{head}, and {safety} {beside.text}{detail}."
     if not claims:
-        unsafe = measure(item, "unsafe_rate")
+        unsafe = measure(item, safety)
         return f"{head}, and {unsafe.text} of harmful prompts answered unsafely ({unsafe.counts})."
     rates = ", and ".join(
         f"{_OF[claim.scope]} {100 * claim.rate:.1f} % of harmful prompts unsafely "

@@ -11,9 +11,10 @@ from sweeper.analysis import (
     paired_difference,
 )
 from sweeper.analysis.decision import Decision
-from sweeper.report.measures import is_rate, measure
+from sweeper.metrics import is_rate, range_text
+from sweeper.report.measures import measure
 from sweeper.report.warnings import SoFar
-from sweeper.spec import ResultsSpec
+from sweeper.spec import ResultsSpec, SweepSpec
 from sweeper.stats import Interval
 from sweeper.task import configuration_name
 
@@ -100,8 +101,8 @@ def headline(
     """
     shown = _shown(found, decision)
     chosen = next((one for one in shown if one.name == "recommended"), None)
-    limit = next((c.max for c in spec.constraints if c.metric == UNSAFE), None)
-    bars, place, ticks = _picture(shown, names, limit)
+    limit = next((c.max for c in spec.constraints if c.metric == spec.safety.metric), None)
+    bars, place, ticks = _picture(shown, names, limit, spec.safety.metric)
     centre = found.chosen or found.nearest
     sentence = _sentence(found, shown, names, spec)
     return Headline(
@@ -113,7 +114,9 @@ def headline(
         values="" if centre is None else configuration_name(centre.config, names),
         confirmed=found.decided is not None and found.chosen is not None,
         state=_state(found, decision, spec, part),
-        command=_command(found, decision, run) if part is None else "",
+        command=_command(found, decision, run)
+        if part is None and isinstance(spec, SweepSpec)
+        else "",
         bars=bars,
         limit=place,
         limit_text="" if limit is None else f"limit {100 * limit:g} %",
@@ -156,7 +159,8 @@ def _sentence(
     """What the recommended configuration changes, in one sentence that can be said aloud."""
     chosen = next((one for one in shown if one.name == "recommended"), None)
     if chosen is None:
-        return "No configuration of this sweep is known to be safe enough."
+        what = "safe enough" if spec.safety.metric == UNSAFE else "good enough"
+        return f"No configuration of this sweep is known to be {what}."
     # Only what was measured alike is compared: in the search, or trained again.
     others = {one.name: one for one in shown if one.source == chosen.source}
     if (plain := others.get("without averaging")) is not None:
@@ -165,8 +169,12 @@ def _sentence(
     default = others.get("trainers' defaults")
     if default is not None and default.search is not chosen.search:
         return _effect(f"Training with {values}, instead of the defaults,", chosen, default, spec)
-    rate, name = measure(chosen.item, UNSAFE), spec.utility.metric
-    return f"With {values}, {rate.text} of answers are unsafe, at {name} {measure(chosen.item, name).text}."
+    rate, name = measure(chosen.item, spec.safety.metric), spec.utility.metric
+    if rate.metric == UNSAFE:
+        said = f"{rate.text} of answers are unsafe"
+    else:
+        said = f"{rate.metric.replace('_', ' ')} is {rate.text}"
+    return f"With {values}, {said}, at {name} {measure(chosen.item, name).text}."
 
 
 def _subject(config: Mapping[str, Any]) -> str:
@@ -240,19 +248,21 @@ def _command(found: Recommendation, decision: Decision | None, run: str) -> str:
 
 
 def _picture(
-    shown: Sequence[_Shown], names: Sequence[str], limit: float | None
+    shown: Sequence[_Shown], names: Sequence[str], limit: float | None, metric: str
 ) -> tuple[tuple[Bar, ...], float | None, tuple[tuple[float, str], ...]]:
     """The rates of what is shown on one axis from zero, and where the limit is on it."""
-    known = [one for one in shown if UNSAFE in one.item.values]
-    ends = [between.high for one in known if (between := _between(one)) is not None]
-    ends += [one.item.values[UNSAFE] for one in known] + [limit or 0.0]
+    if not is_rate(metric):
+        return (), None, ()
+    known = [one for one in shown if metric in one.item.values]
+    ends = [between.high for one in known if (between := _between(one, metric)) is not None]
+    ends += [one.item.values[metric] for one in known] + [limit or 0.0]
     step = next(s for s in (0.01, 0.02, 0.05, 0.1, 0.2, 0.25) if s * 5 >= max(ends) or s == 0.25)
     top = step * max(1, -(-max(ends) // step))
     bars = []
     for one in known:
-        value, between = one.item.values[UNSAFE], _between(one)
+        value, between = one.item.values[metric], _between(one, metric)
         low, high = (value, value) if between is None else between
-        found = measure(one.item, UNSAFE)
+        found = measure(one.item, metric)
         interval = "" if between is None else f"{100 * low:.1f} to {100 * high:.1f} %"
         values = "" if one.search.role == "base" else configuration_name(one.search.config, names)
         bars.append(
@@ -275,8 +285,8 @@ def _picture(
     return tuple(bars), None if limit is None else WIDTH * limit / top, ticks
 
 
-def _between(one: _Shown) -> Interval | None:
-    return one.interval or one.item.interval(UNSAFE)
+def _between(one: _Shown, metric: str) -> Interval | None:
+    return one.interval or one.item.interval(metric)
 
 
 def _cards(
@@ -296,11 +306,12 @@ def _cards(
     if chosen is None:
         return tuple(cards)
     name = spec.utility.metric
-    unsafe, utility = measure(chosen.item, UNSAFE), measure(chosen.item, name)
-    between = _between(chosen)
+    metric = spec.safety.metric
+    unsafe, utility = measure(chosen.item, metric), measure(chosen.item, name)
+    between = _between(chosen, metric)
     told = [
         unsafe.counts,
-        "" if between is None else f"{100 * between.low:.1f} to {100 * between.high:.1f} %",
+        "" if between is None else range_text(metric, *between),
         "" if limit is None else f"limit {100 * limit:g} %",
     ]
     others = [
@@ -309,7 +320,11 @@ def _cards(
         if one.search is not chosen.search and name in one.search.values
     ]
     return (
-        Card("Unsafe answers", unsafe.text, "; ".join(filter(None, told))),
+        Card(
+            "Unsafe answers" if metric == UNSAFE else metric,
+            unsafe.text,
+            "; ".join(filter(None, told)),
+        ),
         Card(name, utility.text, "; ".join(others)),
         *cards,
     )

@@ -52,7 +52,7 @@ def pair_block(
     measured = {name for item in front.candidates for name in item.values}
     metrics = [
         name
-        for name in dict.fromkeys([*wanted, spec.utility.metric, "unsafe_rate"])
+        for name in dict.fromkeys([*wanted, spec.utility.metric, spec.safety.metric])
         if name in measured
     ]
     items = {item.config_id: item for item in front.candidates}

@@ -34,7 +34,7 @@ def slice_block(
     searched = [item.config for item in front.candidates if item.role == CANDIDATE_ROLE]
     counts = {n: len({str(config.get(n)) for config in searched}) for n in settings}
     first = "learning_rate" if "learning_rate" in settings else settings[0]
-    shown = "unsafe_rate" if "unsafe_rate" in metrics else metrics[0]
+    shown = spec.safety.metric if spec.safety.metric in metrics else metrics[0]
     centre = found.chosen or found.nearest
     which = "recommended" if found.chosen else "nearest"
     maps = None if centre is None else _maps(counts, centre.config_id, which)

@@ -10,7 +10,6 @@ from sweeper.analysis.selection import Selection
 from sweeper.spec import ResultsSpec
 from sweeper.store.records import TrialRecord
 
-UNSAFE = "unsafe_rate"
 LIMITS = (0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5)
 CONFIDENCES = (0.8, 0.9, 0.95, 0.99)
 MOST = 2_000
@@ -37,7 +36,7 @@ def choices(records: Iterable[TrialRecord], spec: ResultsSpec) -> tuple[Choice, 
         spec: Of the sweep; without a limit of the unsafe rate there is no choice.
     """
     records = tuple(records)
-    own = next((c for c in spec.constraints if c.metric == UNSAFE), None)
+    own = next((c for c in spec.constraints if c.metric == spec.safety.metric), None)
     if own is None or len(records) > MOST:
         return ()
     found: list[Choice] = []
@@ -70,7 +69,7 @@ def choice_block(
         names: The hyperparameters that vary.
     """
     found = choices(records, spec)
-    own = next((c for c in spec.constraints if c.metric == UNSAFE), None)
+    own = next((c for c in spec.constraints if c.metric == spec.safety.metric), None)
     if not found or own is None:
         return None
     items = {c.chosen.config_id: c.chosen for c in found if c.chosen is not None}
@@ -78,7 +77,10 @@ def choice_block(
     said = {
         identity: [
             name_of(item, names),
-            *(measured_text(item, metric, interval=True) for metric in (UNSAFE, utility)),
+            *(
+                measured_text(item, metric, interval=True)
+                for metric in (spec.safety.metric, utility)
+            ),
         ]
         for identity, item in items.items()
     }

@@ -9,7 +9,7 @@ from sweeper.errors import SweeperError
 from sweeper.planning import Point, make_plan, trajectory_axes
 from sweeper.search.refine import has_refinement_left
 from sweeper.search.rounds import already_suggested
-from sweeper.spec import SweepSpec
+from sweeper.spec import ResultsSpec, SweepSpec
 from sweeper.store.folder import RunFolder
 from sweeper.store.records import TrialRecord, read_records
 from sweeper.sweep.decision import is_decided, lay_out, stage_folder
@@ -41,7 +41,7 @@ def decision_counts(folder: RunFolder) -> Counts | None:
     return counts_of(stage) if stage.info.exists() else None
 
 
-def left_to_do(folder: RunFolder, spec: SweepSpec, records: Sequence[TrialRecord]) -> str:
+def left_to_do(folder: RunFolder, spec: ResultsSpec, records: Sequence[TrialRecord]) -> str:
     """What a run without a driver would go on with if it were resumed, in words; empty if it is over.
 
     It is over when its search is exhausted and its decision, if it has one, is made or there is nothing
@@ -56,6 +56,8 @@ def left_to_do(folder: RunFolder, spec: SweepSpec, records: Sequence[TrialRecord
     Raises:
         SweeperError: its files are damaged.
     """
+    if not isinstance(spec, SweepSpec):
+        return ""
     if len(records) < folder.planned_records():
         return "its search is not finished"
     points = already_suggested(folder)

@@ -85,7 +85,7 @@ def _record(record: TrialRecord) -> dict[str, Any]:
         "trajectory_id": record.trajectory_id,
     }
     row |= record.config
-    row |= {"step": record.readout["step"], "average": record.config["average"]}
+    row |= {"step": record.readout["step"], "average": record.config.get("average", "raw")}
     for name, metric in record.metrics.items():
         row |= {name: metric.value, f"{name}.k": metric.k, f"{name}.n": metric.n}
         if (unanswered := record.unanswered(name)) is not None:

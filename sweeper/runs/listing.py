@@ -14,7 +14,7 @@ from sweeper.analysis import find_front, recommend
 from sweeper.analysis.decision import decided_of
 from sweeper.errors import RunFolderError, SweeperError
 from sweeper.runs.counts import left_to_do
-from sweeper.spec import SweepSpec, parse_spec
+from sweeper.runs.question import read_question
 from sweeper.store.folder import RunFolder
 from sweeper.store.records import read_records
 from sweeper.sweep.decision import read_decision
@@ -94,7 +94,7 @@ def _damaged(path: Path, problem: str) -> RunLine:
 
 
 def _whole(folder: RunFolder) -> RunLine:
-    spec = _spec(folder)
+    spec = read_question(folder)
     planned = folder.planned_records()
     records = read_records(folder.records).records
     found = find_front(records, spec)
@@ -118,14 +118,6 @@ def _whole(folder: RunFolder) -> RunLine:
         size_bytes=used_bytes(folder.root),
         problem=None,
     )
-
-
-def _spec(folder: RunFolder) -> SweepSpec:
-    try:
-        text = folder.spec.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RunFolderError(f"cannot read {folder.spec}: {error}") from None
-    return parse_spec(text, source=str(folder.spec))
 
 
 def _written(folder: RunFolder) -> str:

@@ -25,7 +25,7 @@ from sweeper.analysis import (
 )
 from sweeper.metrics import is_sampled
 from sweeper.runs.fields import Ends, Model, Number, Output, Part, Text, Values
-from sweeper.spec import SweepSpec
+from sweeper.spec import ResultsSpec
 from sweeper.stats import Interval, wilson_interval
 from sweeper.store.folder import RunFolder
 from sweeper.store.records import Metric
@@ -52,7 +52,7 @@ class DifferenceModel(Model):
         "`trained again`: training runs vary, too."
     )
     paired: bool = Field(description="Whether the same prompts or rows were compared one by one.")
-    n: int = Field(description="Prompts or rows compared.")
+    n: int | None = Field(description="Prompts or rows compared; null where unknown.")
     discordant: tuple[DiscordantModel, ...] = Field(description="One entry per seed; of rates.")
     p_value: float | None = Field(
         description="Two-sided, of rates: McNemar's exact test of these weights, Student's t over prompts "
@@ -98,7 +98,7 @@ class SeedModel(Model):
     seed: int
     value: Number
     k: int | None = Field(description="Of a rate: the prompts counted.")
-    n: int = Field(description="Prompts, rows or tokens.")
+    n: int | None = Field(description="Prompts, rows or tokens; null where unknown.")
     unanswered: int | None = Field(description="Of k: no answer of the judge; null without one.")
     interval: Ends | None = Field(description="Wilson's; null for what is no mean over rows.")
 
@@ -237,7 +237,7 @@ class ShowOutput(Output):
         membership: FrontMembership | None,
         contrasts: Sequence[Contrast],
         folder: RunFolder,
-        spec: SweepSpec,
+        spec: ResultsSpec,
     ) -> "ShowOutput":
         """From one configuration of a run."""
         return cls(
@@ -354,7 +354,7 @@ def control_model(found: Contrast) -> ControlModel:
     )
 
 
-def _constraints(candidate: Candidate, spec: SweepSpec) -> Iterable[ConstraintModel]:
+def _constraints(candidate: Candidate, spec: ResultsSpec) -> Iterable[ConstraintModel]:
     for constraint, p in zip(spec.constraints, candidate.probabilities, strict=True):
         yield ConstraintModel(
             metric=constraint.metric,

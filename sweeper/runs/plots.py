@@ -16,7 +16,7 @@ from sweeper.report.figures.draw_parallel import parallel_figure
 from sweeper.report.figures.draw_training import training_figure
 from sweeper.report.listing import make_listing
 from sweeper.report.sections import chart_infos
-from sweeper.spec import SweepSpec
+from sweeper.spec import ResultsSpec
 from sweeper.store.folder import RunFolder
 from sweeper.sweep.decision import read_decision
 
@@ -28,7 +28,7 @@ class Plots:
     """The charts available for a run; see `Run.plots`."""
 
     def __init__(
-        self, folder: RunFolder, front: Front, spec: SweepSpec, certainty: Certainty
+        self, folder: RunFolder, front: Front, spec: ResultsSpec, certainty: Certainty
     ) -> None:
         decided = decided_of(read_decision(folder, spec, front))
         found = recommend(front, spec, decided=decided)

@@ -17,7 +17,7 @@ from sweeper.runs.outputs import (
     ShowOutput,
 )
 from sweeper.runs.recommend_output import RecommendOutput
-from sweeper.spec import SweepSpec
+from sweeper.spec import ResultsSpec
 from sweeper.store.folder import RunFolder, write_atomic
 from sweeper.store.records import TrialRecord
 
@@ -82,7 +82,7 @@ class Front(Result):
     Iterating gives the members. `analysis` holds what `sweeper.analysis.find_front` found.
     """
 
-    def __init__(self, folder: RunFolder, found: analysis.Front, spec: SweepSpec) -> None:
+    def __init__(self, folder: RunFolder, found: analysis.Front, spec: ResultsSpec) -> None:
         self._folder = folder
         self.analysis = found
         self.spec = spec
@@ -262,7 +262,7 @@ class Configuration(Result):
         candidate: Candidate,
         output: ShowOutput,
         contrasts: Sequence[Contrast],
-        spec: SweepSpec,
+        spec: ResultsSpec,
     ) -> None:
         self.candidate = candidate
         self.contrasts = contrasts

@@ -21,6 +21,7 @@ from sweeper.errors import RunFolderError, SweeperError
 from sweeper.judges import MIN_COVERAGE, RejudgedRecords, overlay
 from sweeper.runs.frames import html_table, records_frame
 from sweeper.runs.outputs import ShowOutput
+from sweeper.runs.question import read_question, read_sweep
 from sweeper.runs.results import (
     Comparison,
     Configuration,
@@ -31,7 +32,7 @@ from sweeper.runs.results import (
     Records,
     Report,
 )
-from sweeper.spec import SweepSpec, parse_spec
+from sweeper.spec import ImportedSpec, SweepSpec
 from sweeper.store.folder import RunFolder
 from sweeper.store.records import read_records
 from sweeper.sweep.decision import read_decision, stage_folder
@@ -80,10 +81,14 @@ class Run:
         """The spec the run was started with, overrides included.
 
         Raises:
-            SpecError: spec.yaml was damaged.
-            RunFolderError: it cannot be read.
+            SpecError, RunFolderError: damaged, unreadable, or of an imported run.
         """
-        return parse_spec(self._text(self.folder.spec), source=str(self.folder.spec))
+        return read_sweep(self.folder)
+
+    @property
+    def question(self) -> SweepSpec | ImportedSpec:
+        """What the results answer: the spec of the sweep, or of the import; see `read_question`."""
+        return read_question(self.folder)
 
     @property
     def accounting(self) -> dict[str, Any]:
@@ -136,7 +141,7 @@ class Run:
 
     def front(self) -> Front:
         """The configurations that no other one dominates in safety and utility."""
-        spec = self.spec
+        spec = self.question
         return Front(self.folder, find_front(self.records, spec), spec)
 
     def recommend(
@@ -357,7 +362,7 @@ class Run:
         data = write_report(
             self.folder,
             self.records,
-            self.spec,
+            self.question,
             self.accounting,
             path,
             self.estimate,

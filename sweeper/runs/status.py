@@ -71,7 +71,7 @@ def run_status(folder: RunFolder) -> RunStatus:
     search, decision = counts_of(folder), decision_counts(folder)
     run = open_run(folder.root)
     if not folder.has_driver():
-        left = left_to_do(folder, run.spec, run.records)
+        left = left_to_do(folder, run.question, run.records)
         state = "stopped" if left else "finished"
         return RunStatus(folder.root, state, left, None, None, search, decision, None, None, ())
     return RunStatus(

@@ -116,7 +116,7 @@ class ImportedSpec(SpecModel):
         tuple[Objective, ...], Length(2), Doc("Any number; the first is the utility.")
     ]
     constraints: Annotated[tuple[Constraint, ...], Doc("Rate limits.")] = ()
-    seeds: Annotated[tuple[Seed, ...], Length(1), Doc("Every configuration must have each.")]
+    seeds: Annotated[tuple[Seed, ...], Doc("Every configuration must have each.")] = ()
     metrics: Annotated[tuple[str, ...], Doc("All that was measured.")] = ()
     keyword_lists: Annotated[tuple[str, ...], Doc("Refusal lists that judged responses here.")] = ()
     needs_gain: Annotated[bool, Doc("Whether a gain over the untouched model must be shown.")] = (

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 import pydantic_core
 
 from sweeper.errors import RecordError
+from sweeper.store.folder import write_atomic
 from sweeper.store.journal import Journal
 from sweeper.store.samples import (
     PACKED,
@@ -357,6 +358,15 @@ class GrowingRecords:
 
     def _continues(self, file: BinaryIO) -> bool:
         return self._before(file) == self._end
+
+
+def write_records(path: Path, records: Iterable[TrialRecord]) -> None:
+    """Write a records file at once, in the place of an existing one.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    write_atomic(path, "".join(f"{record.to_json()}\n" for record in records))
 
 
 class RecordWriter:

@@ -20,7 +20,7 @@ from sweeper.analysis.policies import qualified
 from sweeper.errors import RunFolderError, SweeperError
 from sweeper.planning import Plan, Point, make_plan
 from sweeper.search.rounds import already_suggested
-from sweeper.spec import DecideSpec, SweepSpec, parse_spec, spec_hash
+from sweeper.spec import DecideSpec, ResultsSpec, SweepSpec, parse_spec, spec_hash
 from sweeper.store.folder import RunFolder, write_atomic
 from sweeper.store.records import RecordsRead, read_records
 from sweeper.task import PromptSuite
@@ -160,7 +160,7 @@ def _search_records(folder: RunFolder) -> int | None:
 
 
 def read_decision(
-    run: RunFolder, spec: SweepSpec, front: Front, policy: Policy = SAFEST_USEFUL
+    run: RunFolder, spec: ResultsSpec, front: Front, policy: Policy = SAFEST_USEFUL
 ) -> Decision | None:
     """The decision for a policy as far as it is measured; None where none has begun.
 
@@ -168,7 +168,7 @@ def read_decision(
         SweeperError: see `lay_out`.
         RecordError: its records cannot be trusted.
     """
-    if stage_folder(run, policy).read_info() is None:
+    if not isinstance(spec, SweepSpec) or stage_folder(run, policy).read_info() is None:
         return None
     stage = lay_out(run, spec, front, policy)
     if isinstance(stage, str):

@@ -1,6 +1,6 @@
 """Result folders of TamperBench: one row for each attacked model, with the settings of its Optuna study.
 
-The layout is that of its guide (docs/USAGE.md of criticalml-uw/TamperBench): next to `study.db` lie folders
+The layout is that of its guide in criticalml-uw/TamperBench: next to `study.db` lie folders
 `trial_N/tamperbench_evaluation/EVALUATION/results.parquet` with `metric_name` and `metric_value`, and
 `scores.parquet` with one row per prompt. A grid has folders named by variant and no study.
 """

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from sweeper.analysis import CANDIDATE_ROLE
+from sweeper.metrics import is_rate
 from sweeper.report.figures.info import (
     BASE_SYMBOL,
     REFERENCE,
@@ -68,13 +69,17 @@ def front_figure(info: FrontInfo) -> go.Figure:
     _reference_markers(figure, info.marks)
     _ring(figure, info)
     _learning_rate_bar(figure, rates)
-    reach = info.x_range[1]
-    ticks = [tick for tick in _TICKS if tick <= reach]
+    low, high = info.x_range
+    ticks = [tick for tick in _TICKS if tick <= high]
+    texts = [f"{100 * tick:g} %" for tick in ticks]
+    if not is_rate(info.safety):
+        ticks = [low + (high - low) * place / 6 for place in range(1, 6)]
+        texts = [f"{tick:.3g}" for tick in ticks]
     figure.update_xaxes(
-        title_text="unsafe rate (square-root scale)",
+        title_text=f"{escape(info.safety.replace('_', ' '))} (square-root scale)",
         tickvals=[_at(tick) for tick in ticks],
-        ticktext=[f"{100 * tick:g} %" for tick in ticks],
-        range=[-_at(reach) / 40, _at(reach)],
+        ticktext=texts,
+        range=[_at(low) if low else -_at(high) / 40, _at(high)],
         zeroline=False,
     )
     figure.update_yaxes(title_text=escape(info.utility), range=_utility_range(searched))
@@ -106,12 +111,13 @@ def _utility_range(points: Sequence[Point]) -> list[float] | None:
     return [low - edge, high + edge] if high > low else None
 
 
-def _at(rate: float) -> float:
-    """The position of a rate on the axis.
+def _at(value: float) -> float:
+    """The position of a value on the axis.
 
-    The square root spreads rates near the limit, and is close to the variance-stabilising scale.
+    The square root spreads rates near the limit, and is close to the variance-stabilising scale; what is
+    below zero mirrors it.
     """
-    return math.sqrt(rate)
+    return math.copysign(math.sqrt(abs(value)), value)
 
 
 def _shade(figure: go.Figure, info: FrontInfo) -> None:
@@ -326,7 +332,7 @@ def _free_place(info: FrontInfo, chosen: Point) -> tuple[int, int] | None:
     """The first place where the word covers no point on the axes as they are first drawn; else None."""
     own = [point for point in info.points if point.role not in CONTROLS]
     low, high = _utility_range(own) or (min(p.y for p in own), max(p.y for p in own))
-    wide = _PLOT[0] / (1.025 * _at(info.x_range[1]))
+    wide = _PLOT[0] / (1.025 * _at(info.x_range[1]) or 1.0)
     tall = _PLOT[1] / ((high - low) or 1.0)
     base = [] if info.base is None else [info.base]
     others = [p for p in (*own, *base) if p is not chosen]

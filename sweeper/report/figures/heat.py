@@ -74,7 +74,7 @@ def heat_infos(
         centre: The recommended configuration or, where `chosen` is False, the nearest one.
         chosen: Which of the two it is.
     """
-    if centre is None:
+    if centre is None or not {*_FACETS, *_CELLS} <= centre.config.keys():
         return ()
     free = {*_FACETS, *_CELLS, *_FOLLOWING}
     fixed = {name: value for name, value in centre.config.items() if name not in free}
@@ -104,7 +104,7 @@ def heat_infos(
     limits = {rule.metric: rule.max for rule in spec.constraints}
     found = [
         _info(metric, text, shown_values, places, centre, chosen, unshown, limits.get(metric))
-        for metric in dict.fromkeys((spec.utility.metric, "unsafe_rate", "over_refusal_rate"))
+        for metric in dict.fromkeys((spec.utility.metric, spec.safety.metric, "over_refusal_rate"))
     ]
     return tuple(info for info in found if info is not None)
 

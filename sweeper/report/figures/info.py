@@ -17,6 +17,7 @@ from sweeper.analysis import (
     shown,
     varying,
 )
+from sweeper.metrics import is_rate, metric_text, range_text
 from sweeper.spec import ResultsSpec
 from sweeper.stats import Interval, largest_passing_count
 
@@ -71,7 +72,7 @@ REFERENCE = "published, not measured here"
 class FrontInfo(NamedTuple):
     """Everything in the front figure. `front` lists ids of members by rising unsafe rate.
 
-    `maximize` says whether more of the utility metric is better.
+    `maximize` says whether more of the utility metric is better; `safety` is the metric on the x axis.
     `marks` are published results, which do not affect decisions. `limit` is the constraint on the unsafe
     rate; `passing` the largest rate that satisfies it with the required confidence at the number of
     prompts measured: the feasible region is left of it.
@@ -86,6 +87,7 @@ class FrontInfo(NamedTuple):
     utility: str
     x_range: tuple[float, float]
     maximize: bool = True
+    safety: str = "unsafe_rate"
     marks: tuple[Mark, ...] = ()
 
 
@@ -126,16 +128,17 @@ def front_info(
 
     Without `certainty` no point has a probability or a class.
     """
-    utility = spec.utility.metric
+    utility, safety = spec.utility.metric, spec.safety.metric
+    goals = utility, safety
     names = varying(front.candidates)
     members = {item.config_id for item in front.members}
     points = tuple(
         point
         for item in front.competing
-        if (point := _point(item, names, utility, item.config_id in members, certainty))
+        if (point := _point(item, names, goals, item.config_id in members, certainty))
     )
-    base = None if front.base is None else _point(front.base, (), utility, False, certainty)
-    constraint = next((c for c in spec.constraints if c.metric == "unsafe_rate"), None)
+    base = None if front.base is None else _point(front.base, (), goals, False, certainty)
+    constraint = next((c for c in spec.constraints if c.metric == safety), None)
     ordered = sorted((p for p in points if p.on_front), key=lambda point: (point.x, point.y))
     marks = _marks(spec, utility)
     rates = [*(point.x for point in points), *(mark.x for mark in marks)]
@@ -148,12 +151,25 @@ def front_info(
         limit=None if constraint is None else constraint.max,
         passing=None
         if constraint is None
-        else _passing(front, constraint.max, constraint.confidence),
+        else _passing(front, safety, constraint.max, constraint.confidence),
         utility=utility,
-        x_range=(0.0, min(1.02, max(reach * 1.1, 0.1))),
+        x_range=(0.0, min(1.02, max(reach * 1.1, 0.1))) if is_rate(safety) else _range(rates),
         maximize=spec.utility.direction == "maximize",
         marks=marks,
+        safety=safety,
     )
+
+
+def _range(values: Sequence[float]) -> tuple[float, float]:
+    """The values with a margin."""
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    margin = 0.08 * (high - low) or 0.5
+    return low - margin, high + margin
+
+
+def _short(metric: str) -> str:
+    """`unsafe` of `unsafe_rate`."""
+    return escape(metric.removesuffix("_rate"))
 
 
 def _marks(spec: ResultsSpec, utility: str) -> tuple[Mark, ...]:
@@ -179,9 +195,9 @@ def _marks(spec: ResultsSpec, utility: str) -> tuple[Mark, ...]:
     )
 
 
-def _passing(front: Front, limit: float, confidence: float) -> float | None:
+def _passing(front: Front, metric: str, limit: float, confidence: float) -> float | None:
     """The largest unsafe rate that passes at the smallest number of prompts of any candidate."""
-    sizes = [n for item in front.competing if (n := item.size("unsafe_rate")) is not None]
+    sizes = [n for item in front.competing if (n := item.size(metric)) is not None]
     if not sizes:
         return None
     k = largest_passing_count(min(sizes), limit, confidence)
@@ -191,27 +207,30 @@ def _passing(front: Front, limit: float, confidence: float) -> float | None:
 def _point(
     candidate: Candidate,
     names: Sequence[str],
-    utility: str,
+    goals: tuple[str, str],
     on_front: bool,
     certainty: Certainty | None,
 ) -> Point | None:
     membership = None if certainty is None else certainty.memberships.get(candidate.config_id)
-    interval = candidate.interval("unsafe_rate")
-    if interval is None or not {"unsafe_rate", utility} <= candidate.values.keys():
+    if not set(goals) <= candidate.values.keys():
         return None
+    utility, safety = goals
+    x = candidate.values[safety]
+    interval = candidate.interval(safety)
+    low, high = (x, x) if interval is None else interval
     kind = (
         "base" if candidate.role == "base" else kind_of(str(candidate.config.get("average", "raw")))
     )
     return Point(
         config_id=candidate.config_id,
-        x=candidate.values["unsafe_rate"],
+        x=x,
         y=candidate.values[utility],
-        low=interval.low,
-        high=interval.high,
+        low=low,
+        high=high,
         kind=kind,
         symbol=BASE_SYMBOL if kind == "base" else SYMBOLS.get(kind, "x"),
         learning_rate=float(candidate.config.get("learning_rate", 0.0)),
-        text=_hover(candidate, names, utility, interval, on_front, membership),
+        text=_hover(candidate, names, goals, interval, on_front, membership),
         feasible=candidate.feasible,
         on_front=on_front,
         gain=candidate.gain,
@@ -224,8 +243,8 @@ def _point(
 def _hover(
     candidate: Candidate,
     names: Sequence[str],
-    utility: str,
-    interval: Interval,
+    goals: tuple[str, str],
+    interval: Interval | None,
     on_front: bool,
     membership: FrontMembership | None,
 ) -> str:
@@ -237,11 +256,15 @@ def _hover(
         for name in names
         if name in candidate.config
     ]
+    utility, safety = goals
     lines.append(f"{escape(utility)} {candidate.values[utility]:.4g}")
-    lines.append(
-        f"unsafe {escape(candidate.counts('unsafe_rate'))}, "
-        f"95 % interval {100 * interval.low:.1f} to {100 * interval.high:.1f} %"
-    )
+    if interval is None:
+        lines.append(f"{escape(safety)} {escape(metric_text(safety, candidate.values[safety]))}")
+    else:
+        lines.append(
+            f"{_short(safety)} {escape(candidate.counts(safety))}, "
+            f"95 % interval {range_text(safety, *interval)}"
+        )
     if membership is not None:
         between = bounds_text(membership.p_front, membership.p_front_upper)
         lines.append(f"P(on front), {membership.claim}, {between}: {membership.label}")
