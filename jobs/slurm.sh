@@ -58,10 +58,10 @@ export RAY_TMPDIR="/tmp/sweeper-$SLURM_JOB_ID" RAY_USAGE_STATS_ENABLED=0
 RAY_AUTH_TOKEN=$(od -An -tx1 -N32 /dev/urandom | tr -d ' \n')
 export RAY_AUTH_TOKEN RAY_AUTH_MODE=token
 
-# What the nodes say to each other: `stop`, `failed-NODE`, and the exit code of the sweep.
+# What the nodes say to each other: `stop`, `failed-NODE`, the port of Ray, and the exit code of the sweep.
 SWEEPER_STATE={{ folder }}/job-$SLURM_JOB_ID
 mkdir -p "$SWEEPER_STATE"
-rm -f "$SWEEPER_STATE"/{stop,code} "$SWEEPER_STATE"/{failed,left}-*
+rm -f "$SWEEPER_STATE"/{stop,code,port} "$SWEEPER_STATE"/{failed,left}-*
 export SWEEPER_STATE
 
 again=no requeued=no
@@ -76,13 +76,11 @@ requeue() { # Why, unless it was requeued often enough.
 }
 
 mapfile -t hosts < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
-place=$(srun --nodes=1 --ntasks=1 --nodelist="${hosts[0]}" bash {{ node_script }} place) || {
+address=$(srun --nodes=1 --ntasks=1 --nodelist="${hosts[0]}" bash {{ node_script }} address) || {
     echo "the first node, ${hosts[0]}, cannot run a sweep; see above" >&2
     exit 1
 }
-read -r address SWEEPER_PORT <<<"$place"
-SWEEPER_HEAD_IP=${SWEEPER_HEAD_IP:-$address}
-export SWEEPER_PORT SWEEPER_HEAD_IP
+export SWEEPER_HEAD_IP=${SWEEPER_HEAD_IP:-$address}
 
 # USR1 comes {{ lead }} seconds before the walltime: the sweep is stopped, and what has not ended after two
 # thirds of them is terminated. TERM comes when somebody cancels the job.

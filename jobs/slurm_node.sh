@@ -12,39 +12,45 @@ if [ ! -x {{ bin }}/ray ]; then
     exit 127
 fi
 
-free_ports() { # The first of 12 blocks of 1000, below those that Linux hands out itself, in which none is in use.
-    python -c '
-import socket, sys
+if [ "${1:-}" = address ]; then # Of the first node, which other nodes reach it under.
+    read -r address _ < <(hostname -I)
+    echo "$address"
+    exit
+fi
+
+# The first of 12 blocks of 1000 ports, below those that Linux hands out itself, in which none is in use. It
+# is this job's own: no other job of this kind takes it while the process here holds its last port.
+coproc BLOCK { python -c '
+import signal, socket, sys
+signal.signal(signal.SIGTERM, signal.SIG_IGN) # Ray is still ending then.
 for block in range(12):
     first = 20000 + (int(sys.argv[1]) + block) % 12 * 1000
+    claim = socket.socket()
     try:
+        claim.bind(("", first + 999))
         for port in range(first, first + 8):
             with socket.socket() as probe:
                 probe.bind(("", port))
     except OSError:
+        claim.close()
         continue
-    print(first)
+    print(first, flush=True)
+    sys.stdin.read() # Until this script ends, however it does.
     break
 else:
     sys.exit("no block of ports is free")
-' "$SLURM_JOB_ID"
+' "$SLURM_JOB_ID"; }
+read -r first <&"${BLOCK[0]}" || {
+    touch "$SWEEPER_STATE/failed-$node"
+    exit 1
 }
 
-if [ "${1:-}" = place ]; then # The first address of the first node, and the first of its ports.
-    read -r address _ < <(hostname -I)
-    echo "$address $(free_ports)"
-    exit
-fi
-
-address="$SWEEPER_HEAD_IP:$SWEEPER_PORT"
-first=$SWEEPER_PORT
-[ "$SLURM_PROCID" -eq 0 ] || first=$(free_ports)
 resources=(--num-cpus={% if cpus %}{{ cpus }}{% else %}"$SLURM_CPUS_ON_NODE"{% endif %} --num-gpus="${SLURM_GPUS_ON_NODE:-{{ gpus }}}")
 ports=( # All of them the job's own: a node may be shared.
     --node-manager-port=$((first + 1)) --object-manager-port=$((first + 2))
     --runtime-env-agent-port=$((first + 3)) --dashboard-agent-listen-port=$((first + 4))
     --dashboard-agent-grpc-port=$((first + 5)) --metrics-export-port=$((first + 6))
-    --min-worker-port=$((first + 100)) --max-worker-port=$((first + 999))
+    --min-worker-port=$((first + 100)) --max-worker-port=$((first + 998))
 )
 log="$RAY_TMPDIR/ray.out"
 export TMPDIR="$RAY_TMPDIR"
@@ -72,7 +78,8 @@ ray_runs() {
     kill -0 "$ray" 2>/dev/null
 }
 head_listens() {
-    timeout 5 bash -c ': <"/dev/tcp/$0/$1"' "$SWEEPER_HEAD_IP" "$SWEEPER_PORT" 2>/dev/null
+    port=$(cat "$SWEEPER_STATE/port" 2>/dev/null) &&
+        timeout 5 bash -c ': <"/dev/tcp/$0/$1"' "$SWEEPER_HEAD_IP" "$port" 2>/dev/null
 }
 
 follow() { # Ray of this node, started again whenever it is lost, until the sweep has ended or the head is gone.
@@ -81,15 +88,18 @@ follow() { # Ray of this node, started again whenever it is lost, until the swee
     while [ ! -e "$SWEEPER_STATE/code" ] && [ $((SECONDS - seen)) -lt "$patience" ]; do
         if head_listens; then
             seen=$SECONDS patience=30
-            ray_runs || start_ray --address="$address"
+            ray_runs || start_ray --address="$SWEEPER_HEAD_IP:$port"
         fi
         sleep 1
     done
 }
 
 lead() { # Ray's own patience is half a minute, which a busy node may exceed.
+    address="$SWEEPER_HEAD_IP:$first"
+    echo "$first" >"$SWEEPER_STATE/port.new"
+    mv "$SWEEPER_STATE/port.new" "$SWEEPER_STATE/port"
     for _ in 1 2 3; do
-        start_ray --head --node-ip-address="$SWEEPER_HEAD_IP" --port="$SWEEPER_PORT" \
+        start_ray --head --node-ip-address="$SWEEPER_HEAD_IP" --port="$first" \
             --include-dashboard=false --ray-client-server-port=$((first + 7))
         until head_listens; do
             ray_runs || continue 2

@@ -6,7 +6,6 @@ objective, any other record has a reason, and every metric equals the value comp
 """
 
 import json
-import marshal
 import math
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -227,7 +226,7 @@ def _share(raw: Mapping[str, Any], known: dict[Any, Any]) -> None:
         for name, part in block.items():
             kind = type(part)
             if kind is dict or kind is list:
-                block[name] = known.setdefault(marshal.dumps(part, 2), part)  # No references in 2.
+                block[name] = known.setdefault(repr(part), part)  # Tells 1, 1.0 and True apart.
             elif kind is float and part:  # Zeros of both signs are equal.
                 block[name] = known.setdefault(part, part)
     if isinstance(tokens := raw["samples"].get(TOKENS), array):

@@ -1,11 +1,14 @@
 """What `sweeper launch` renders: manifests against their schemas, scripts against a shell."""
 
 import json
+import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, replace
 from importlib import metadata
@@ -614,6 +617,46 @@ def test_a_node_without_the_environment_says_so_at_once(tmp_path: Path) -> None:
     assert done.returncode == 127
     assert "no Ray in /nowhere; every node must see the environment" in done.stderr
     assert len(list(tmp_path.glob("failed-*"))) == 1
+
+
+def test_jobs_that_start_on_a_node_at_once_have_ports_of_their_own(tmp_path: Path) -> None:
+    """Before either Ray listens, as when it starts slowly."""
+    script, bin_folder = tmp_path / "slurm_node.sh", tmp_path / "bin"
+    text = text_of(rendered("slurm", tmp_path), "slurm_node.sh")
+    script.write_text(
+        text.replace(str(Path(sys.executable).parent), str(bin_folder)), encoding="utf-8"
+    )
+    bin_folder.mkdir()
+    (bin_folder / "python").symlink_to(sys.executable)
+    ray = bin_folder / "ray"
+    ray.write_text('#!/bin/sh\necho "$@" >"$SWEEPER_STATE/ray"\nexec sleep 600\n', encoding="utf-8")
+    ray.chmod(0o755)
+    jobs, ports = [], []
+    for name in ("one", "two"):
+        state = tmp_path / name
+        state.mkdir()
+        environment = {
+            "PATH": f"{bin_folder}:/usr/bin:/bin",
+            "SWEEPER_STATE": str(state),
+            "SWEEPER_HEAD_IP": "127.0.0.1",
+            "RAY_TMPDIR": str(state / "tmp"),
+            "SLURM_JOB_ID": "7",
+            "SLURM_PROCID": "0",
+            "SLURM_CPUS_ON_NODE": "1",
+        }
+        jobs.append(subprocess.Popen(["bash", script], env=environment, start_new_session=True))
+        until = time.monotonic() + 60
+        while not (state / "ray").exists() or not (state / "ray").read_text(encoding="utf-8"):
+            assert time.monotonic() < until and jobs[-1].poll() is None
+            time.sleep(0.05)
+        port = (state / "port").read_text(encoding="utf-8").strip()
+        assert f"--port={port} " in (state / "ray").read_text(encoding="utf-8")
+        ports.append(int(port))
+    for job in jobs:
+        os.killpg(job.pid, signal.SIGKILL)
+        job.wait()
+    assert abs(ports[1] - ports[0]) % 1000 == 0
+    assert ports[1] != ports[0]
 
 
 def test_nodes_are_offline_and_find_what_was_prefetched(
