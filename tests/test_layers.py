@@ -128,6 +128,7 @@ HEAVY = {
         "sweep/gpu_fit.py",
         "sweep/session.py",
         "sweep/trials.py",
+        "sweep/waiting.py",
         "launch/ray_jobs.py",
         "setup/nodes.py",
     },

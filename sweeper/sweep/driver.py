@@ -42,6 +42,7 @@ from sweeper.sweep.trials import (
     ScheduleStopper,
     tasks_of,
 )
+from sweeper.sweep.waiting import WaitingNotice
 from sweeper.task import TrajectoryTask
 
 __all__ = ["Keys", "PackFunction", "drive"]
@@ -326,7 +327,7 @@ def _tune(
         run_config=tune.RunConfig(
             name=folder.ray.name,
             storage_path=str(folder.root.resolve()),
-            callbacks=[recorder],
+            callbacks=[recorder, WaitingNotice(resources)],
             stop=ScheduleStopper(schedule),
             failure_config=tune.FailureConfig(max_failures=WORKER_RESTARTS),
             progress_reporter=_NoReporter(),

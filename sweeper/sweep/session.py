@@ -1,9 +1,12 @@
 """The Ray that a run uses: started once, beside other work, for its search and for its decision."""
 
+import ctypes
 import logging
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 import ray
@@ -80,9 +83,6 @@ class RaySession:
         """
         self.begin()
         self._started.wait()
-        if threading.current_thread() is threading.main_thread():
-            # Ray's core has put a handler in the place of Python's, which would abort the process.
-            signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
         if self._failure is not None:
             raise self._failure
 
@@ -105,7 +105,8 @@ class RaySession:
             try:
                 if self._over.is_set():
                     return
-                start_ray(self._address, preload=self._preloads())
+                with _kept_handler(signal.SIGTERM):
+                    start_ray(self._address, preload=self._preloads())
             except Exception as error:  # noqa: BLE001 - raised where Ray is needed
                 self._failure = error
                 return
@@ -116,6 +117,24 @@ class RaySession:
 
     def _preloads(self) -> bool:
         return self.is_local and fills(this_machine(), self._compute, self._paths)
+
+
+@contextmanager
+def _kept_handler(number: int) -> Iterator[None]:
+    """Put back what handled a signal before: Ray's core sets a handler that aborts the process.
+
+    From any thread; Python's own `signal.signal` works in the main one only.
+    """
+    libc, before = (
+        ctypes.CDLL(None),
+        ctypes.create_string_buffer(1024),
+    )  # `struct sigaction` is smaller.
+    known = libc.sigaction(number, None, before) == 0
+    try:
+        yield
+    finally:
+        if known:
+            libc.sigaction(number, before, None)
 
 
 def fills(machine: Machine, compute: ComputeSettings, paths: int) -> bool:

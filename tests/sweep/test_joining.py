@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 from support.fake_trials import Records, Storages, asking, expected, measured, prepared
@@ -13,6 +14,7 @@ from support.ray_nodes import ray_nodes
 from sweeper.spec import SweepSpec
 from sweeper.store.folder import RunFolder
 from sweeper.store.records import read_records
+from sweeper.sweep import waiting
 from sweeper.sweep.driver import Keys, drive
 from sweeper.sweep.placement import without_gpu
 from sweeper.task import TrajectoryTask
@@ -86,6 +88,87 @@ def test_a_node_that_joins_is_used_and_what_a_leaving_one_had_begun_runs_elsewhe
     assert {record.key: record for record in records} == expected(tasks)
     (warning,) = [said.message for said in caplog.records if said.name == "sweeper.sweep.driver"]
     assert "no machine of the cluster has a GPU yet" in warning
+
+
+def at_once(tasks: Sequence[TrajectoryTask], storage_of: Storages, done: Keys) -> Records:
+    for task in tasks:
+        for readout in task.readouts:
+            yield [measured(task, readout)]
+
+
+class _SomebodyElse:
+    def is_there(self) -> bool:
+        return True
+
+
+class _LetGo(logging.Handler):
+    """Ends the work of somebody else as soon as a message says that the sweep waits."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        import ray
+
+        ray.kill(ray.get_actor("somebody else", namespace="elsewhere"))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("workers_import_tests")
+def test_a_sweep_that_waits_for_others_says_so_and_goes_on_when_they_leave(
+    tiny_spec: SweepSpec,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import ray
+
+    monkeypatch.setattr(waiting, "PATIENCE_SECONDS", 1.0)
+    folder, tasks = prepared(tiny_spec, tmp_path / "run")
+    log, handler = logging.getLogger("sweeper.sweep.waiting"), _LetGo()
+    with ray_nodes() as nodes, caplog.at_level(logging.WARNING, log.name):
+        nodes.add(cpus=1)
+        ray.init(address=nodes.address, namespace="elsewhere", logging_level=logging.ERROR)
+        remote: Any = ray.remote(_SomebodyElse)
+        options = {"num_cpus": 1, "name": "somebody else", "lifetime": "detached"}
+        ray.get(remote.options(**options).remote().is_there.remote())
+        ray.shutdown()
+        log.addHandler(handler)
+        try:
+            spec = asking(tiny_spec, ray_address=nodes.address, gpus_per_trial=0)
+            assert drive([tasks], spec, folder, at_once)
+        finally:
+            log.removeHandler(handler)
+    assert {record.key for record in read_records(folder.records).records} == set(expected(tasks))
+    (said,) = [record.message for record in caplog.records if record.name == log.name]
+    assert said.startswith(
+        "no trial has started for 1 s: each needs 1 CPU; not reserved: 0 of 1 CPU"
+    )
+
+
+class _Trial(NamedTuple):
+    status: str
+
+
+def test_waiting_is_said_once_for_each_time_that_it_lasts_a_minute(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 8.0, "GPU": 2.0})
+    monkeypatch.setattr("ray.available_resources", lambda: {"CPU": 7.5})
+    notice = waiting.WaitingNotice({"CPU": 1.0, "GPU": 0.5}, lambda: now)
+    caplog.set_level(logging.WARNING, "sweeper.sweep.waiting")
+
+    def at(seconds: float, *states: str) -> int:
+        nonlocal now
+        now = seconds
+        notice.on_step_end(0, [_Trial(state) for state in states])
+        return len(caplog.records)
+
+    assert at(0, "PENDING") == at(59.9, "PENDING", "PENDING") == 0
+    assert at(60, "PENDING", "PENDING") == at(500, "PENDING") == 1
+    assert at(510, "RUNNING", "PENDING") == at(600, "TERMINATED", "PENDING") == 1
+    assert at(659, "TERMINATED", "PENDING") == 1
+    assert at(660, "TERMINATED", "PENDING") == 2
+    assert at(700, "TERMINATED") == at(900, "PENDING") == 2
+    assert "each needs 1 CPU and 0.5 GPU; not reserved: 7.5 of 8 CPU, 0 of 2 GPU" in caplog.text
 
 
 @pytest.mark.parametrize(

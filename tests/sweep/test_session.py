@@ -1,6 +1,7 @@
 """The Ray of a run: when it starts, what its workers are ready for, and that it always ends."""
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -68,6 +69,28 @@ def test_nothing_starts_that_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> No
         begun.wait()
         begun.wait()
     assert started == ["local"]
+
+
+TERMINATED_EARLY = """
+import os, signal, sys, time
+import ray
+from sweeper.sweep.session import RaySession
+from sweeper.task import ComputeSettings
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(77))
+with RaySession(ComputeSettings(ray_address="local")) as begun:
+    begun.begin()
+    begun._started.wait(240)
+    assert ray.is_initialized()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+def test_a_run_that_is_terminated_before_it_needs_its_ray_ends_as_python_ends_it() -> None:
+    command = [sys.executable, "-c", TERMINATED_EARLY]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, "SIGTERM" in done.stderr) == (77, False), done.stderr
 
 
 def leaves_its_process(
