@@ -252,3 +252,20 @@ def test_axe_finds_nothing_on_live_page_and_index(
         context.close()
         server.stop()
     assert {name: each for name, each in found.items() if each} == {}
+
+
+def test_two_runs_compared_are_drawn_by_the_small_plotly_in_the_page(
+    page: Page, complaints: list[str], tmp_path: Path
+) -> None:
+    for name in ("one", "two"):
+        add_run(tmp_path, name, make_sweep(seed=len(name)), "decide=false")
+    server = Served(tmp_path)
+    try:
+        answer = page.goto(f"http://127.0.0.1:{server.port}/compare?a=one&b=two")
+        assert answer is not None and len(answer.body()) < 2_000_000
+        expect(page.locator("#fronts-figure .scatterlayer .trace").first).to_be_visible()
+        expect(page.locator("#fronts-figure .legendtext").first).to_contain_text("one")
+        page.screenshot(path=tmp_path / "compare.png", full_page=True)
+    finally:
+        server.stop()
+    assert complaints == []
