@@ -60,7 +60,7 @@ COMMANDS: dict[str, Listed] = {
     "stop": Listed(
         "control",
         "Sweeps",
-        "Stop a running sweep on this machine, or its Slurm job, like Ctrl-C; `resume` continues it.",
+        "Stop a running sweep on this machine, or its cluster job, like Ctrl-C; `resume` continues it.",
     ),
     "resume": Listed(
         "control",

@@ -30,7 +30,7 @@ POLL_SECONDS = 0.2
 def status(run: RunArgument, json_: JsonOption = False) -> None:
     """Show what a run is doing: records done of planned, failures, time left, and its trials."""
     folder = RunFolder(run)
-    if not json_ and not folder.info.exists() and _show_slurm_job(folder):
+    if not json_ and not folder.info.exists() and _show_job(folder):
         return
     found = run_status(folder.open())
     if json_:
@@ -46,7 +46,7 @@ def status(run: RunArgument, json_: JsonOption = False) -> None:
         show.line(f"decision: {done}, {decision.failed} failed")
     if found.cost is None:
         if found.state != "finished":
-            _show_slurm_job(folder)
+            _show_job(folder)
         show.line(_next("open" if found.state == "finished" else "resume", folder))
         return
     left = found.seconds_left
@@ -64,7 +64,7 @@ def stop(
         typer.Option(help="Stop only this configuration or path, by its id, for good."),
     ] = None,
 ) -> None:
-    """Stop a running sweep on this machine, or its Slurm job, like Ctrl-C; `resume` continues it."""
+    """Stop a running sweep on this machine, or its cluster job, like Ctrl-C; `resume` continues it."""
     folder = RunFolder(run)
     if path is not None:
         show.line(stopped_path_text(stop_path(folder.open(), path)))
@@ -72,7 +72,7 @@ def stop(
     job = last_job(folder.launch)
     driven = folder.has_driver()
     if job is not None and job.cancel(only_waiting=driven):
-        show.line(f"Slurm job {job.id} is cancelled; `sweeper launch` continues the run")
+        show.line(f"{job.title} is cancelled; `sweeper launch` continues the run")
         if not driven:
             return
     folder.open()
@@ -122,13 +122,13 @@ def _next(command: str, folder: RunFolder) -> str:
     return f"next: {shlex.join(['sweeper', command, str(folder.root)])}"
 
 
-def _show_slurm_job(folder: RunFolder) -> bool:
-    """The job of a launch that waits or runs, where there is one that Slurm knows here."""
+def _show_job(folder: RunFolder) -> bool:
+    """The job of a launch, where there is one that its cluster knows."""
     job = last_job(folder.launch)
     state = None if job is None else job.state()
     if job is None or not state:
         return False
-    show.line(f"{folder.root}: Slurm job {job.id}: {state}; its log: {job.log}")
+    show.line(f"{folder.root}: {job.title}: {state}; its log: {job.log}")
     return True
 
 

@@ -1,15 +1,15 @@
 """Launches a sweep on a cluster: renders a template of `jobs/`, and submits it."""
 
+from sweeper.launch.jobs import ClusterJob, last_job
 from sweeper.launch.options import TARGETS, Options, Target, options_of
 from sweeper.launch.prepare import Prepared, Step, prepare, write
-from sweeper.launch.slurm_jobs import SlurmJob, last_job
 from sweeper.launch.submit import Submitted, submit
 
 __all__ = [
     "TARGETS",
+    "ClusterJob",
     "Options",
     "Prepared",
-    "SlurmJob",
     "Step",
     "Submitted",
     "Target",

@@ -7,9 +7,13 @@ from importlib.util import find_spec
 from typing import NamedTuple
 
 from sweeper.errors import LaunchError
+from sweeper.launch.jobs import note_job
 from sweeper.launch.kuberay import is_running
+from sweeper.launch.kuberay_jobs import KubeRayJob
 from sweeper.launch.prepare import Prepared, Step
-from sweeper.launch.slurm_jobs import note_job
+from sweeper.launch.ray_cluster_jobs import RayClusterJob
+from sweeper.launch.slurm_jobs import SlurmJob, submitted_id
+from sweeper.store.folder import RunFolder
 
 PATIENCE_SECONDS = 600
 
@@ -31,7 +35,9 @@ def submit(prepared: Prepared) -> Submitted:
         return _ray(prepared, step, step.submission_id)
     if shutil.which(step.tool) is None:
         raise LaunchError(missing(prepared), code="launch.missing_tool")
+    launch = RunFolder(prepared.run).launch
     if step.rayjob is not None and is_running(step.rayjob):
+        note_job(launch, KubeRayJob(step.rayjob.name, step.rayjob.namespace))
         return Submitted(
             f"RayJob {step.rayjob.name} already exists and has not finished: nothing to submit"
         )
@@ -54,8 +60,10 @@ def submit(prepared: Prepared) -> Submitted:
             tool=step.tool,
             exit_code=done.returncode,
         )
-    if prepared.target == "slurm":
-        note_job(prepared.run / "launch", done.stdout)
+    if step.rayjob is not None:
+        note_job(launch, KubeRayJob(step.rayjob.name, step.rayjob.namespace))
+    elif prepared.target == "slurm" and (number := submitted_id(done.stdout)) is not None:
+        note_job(launch, SlurmJob(number, launch))
     return Submitted(done.stdout.strip())
 
 
@@ -74,8 +82,9 @@ def _ray(prepared: Prepared, step: Step, submission_id: str) -> Submitted:
     from sweeper.launch.ray_jobs import submit_ray_job
 
     assert step.address is not None
-    environment = prepared.run / "launch" / "ray.yaml"
-    job = submit_ray_job(step.address, submission_id, prepared.entrypoint, environment)
+    launch = RunFolder(prepared.run).launch
+    job = submit_ray_job(step.address, submission_id, prepared.entrypoint, launch / "ray.yaml")
+    note_job(launch, RayClusterJob(job.submission_id, step.address))
     if job.state == "running":
         return Submitted(
             f"job {job.submission_id} already exists and has not finished: nothing to submit"

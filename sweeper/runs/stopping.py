@@ -20,7 +20,7 @@ from sweeper.sweep.decision import stage_folder
 def stop_driver(folder: RunFolder) -> int:
     """Ask the driver of a run to end, as Ctrl-C does, without waiting for it.
 
-    It runs on this machine, or in the Slurm job of the run, which looks into the run folder.
+    It runs on this machine, or in the job that was launched for the run.
 
     Returns: Its process.
 

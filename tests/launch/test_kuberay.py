@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 import yaml
+from support.command import Command
 from support.raising import raises
 
 from sweeper.launch import Prepared, options_of, prepare, submit, write
 from sweeper.launch.kuberay import merged
+from sweeper.launch.kuberay_jobs import KubeRayJob
 from sweeper.spec import parse_spec
 
 ROOT = Path(__file__).parents[2]
@@ -321,6 +323,43 @@ def test_an_ended_job_of_the_same_name_says_how_to_continue(
     with raises("launch.job_exists", name=name, status=status):
         launched(tmp_path / "run")
     assert [call[0] for call in kubectl.calls()] == ["get"]
+
+
+def test_the_job_of_a_run_has_a_state_and_is_stopped(
+    kubectl: Kubectl, tmp_path: Path, command: Command
+) -> None:
+    """Its run folder lies in the cluster, so that only the launch is here."""
+    run = tmp_path / "run"
+    kubectl.answer("")
+    launched(run, namespace="team")
+    name = name_of(rendered(run, namespace="team"))
+    kubectl.answer("Running")
+    logs = f"kubectl logs -l job-name={name} -n team"
+    assert command("status", run).out == f"{run}: RayJob {name}: Running; its log: {logs}\n"
+    before = len(kubectl.calls())
+    stopped = f"RayJob {name} is cancelled; `sweeper launch` continues the run\n"
+    assert command("stop", run).out == stopped
+    get, delete = kubectl.calls()[before:]
+    assert get[:3] == ["get", "rayjobs.ray.io", name] and get[-2:] == ["-n", "team"]
+    assert delete == ["delete", "rayjobs.ray.io", name, "--wait=false", "-n", "team"]
+    before = len(kubectl.calls())
+    for ended in ("Complete", "Failed"):
+        kubectl.answer(ended)
+        assert command("stop", run).code == 2
+        assert f"RayJob {name}: {ended}" in command("status", run).out
+    assert [call[0] for call in kubectl.calls()[before:]] == ["get"] * 4
+    kubectl.answer("", 'rayjobs.ray.io "x" not found', 1)
+    assert command("status", run).code == 2
+
+
+def test_a_job_of_a_run_that_still_waits_is_told_from_one_that_runs(kubectl: Kubectl) -> None:
+    job = KubeRayJob("a", None)
+    for status, waits in (("", True), ("Suspended", True), ("Running", False)):
+        kubectl.answer(status)
+        assert job.cancel(only_waiting=True) is waits
+        assert job.stop() and job.cancel(only_waiting=False)
+    kubectl.answer("")
+    assert job.state() == "starting"
 
 
 def test_a_cluster_without_kuberay_is_one_message(kubectl: Kubectl, tmp_path: Path) -> None:

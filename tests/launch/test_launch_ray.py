@@ -1,12 +1,14 @@
 """Ray jobs, for real: on a cluster of this test, a sweep is submitted, stopped and continued."""
 
 import importlib.util
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
+from support.command import Command
 from support.raising import raises
 from support.ray_cluster import can_be_alone, ray_cluster
 from support.world import World, spec_text
@@ -83,8 +85,13 @@ def wait_for_end(address: str, name: str) -> str:
 
 
 def test_a_job_is_submitted_once_stopped_and_continued_under_the_next_name(
-    cluster: str, spec: SweepSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: str,
+    spec: SweepSpec,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: Command,
 ) -> None:
+    """It is stopped from where only the launch is, as on a machine that does not see the run folder."""
     from ray.job_submission import JobSubmissionClient
 
     monkeypatch.setenv("HF_TOKEN", "hf_planted_0123456789")
@@ -98,8 +105,15 @@ def test_a_job_is_submitted_once_stopped_and_continued_under_the_next_name(
     wait_for_records(run, 1)
     client = JobSubmissionClient(cluster)
     assert name is not None
-    client.stop_job(name)
+    seen = tmp_path / "seen"
+    shutil.copytree(run / "launch", seen / "launch")
+    logs = f"ray job logs --address {cluster} {name}"
+    assert command("status", seen).out == f"{seen}: Ray job {name}: RUNNING; its log: {logs}\n"
+    stopped = f"Ray job {name} is cancelled; `sweeper launch` continues the run\n"
+    assert command("stop", seen).out == stopped
     assert wait_for_end(cluster, name) == "STOPPED"
+    assert f"Ray job {name}: STOPPED" in command("status", seen).out
+    assert command("stop", seen).code == 2
     _, said = launch(spec, cluster, run)
     assert said == f"submitted job {name}-2, which continues {name} (stopped)"
     assert wait_for_end(cluster, f"{name}-2") == "SUCCEEDED", client.get_job_logs(f"{name}-2")
