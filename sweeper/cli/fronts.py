@@ -55,7 +55,7 @@ def print_front(result: "Recommendation", *, everything: bool = False) -> None:
     show.fit(_compact(listed, result))
     for text in _compact_lines(len(listed), result):
         show.line(text)
-    for note in certainty.notes:
+    for note in (*result.missing, *certainty.notes):
         show.line(f"note: {note}")
     if found.base is not None:
         show.line(f"untouched model: {objectives_text(found.base, front.spec)}")

@@ -135,13 +135,15 @@ def print_recommendation(result: "Recommendation", run: Path, *, judged: bool = 
 def _head(result: "Recommendation", run: Path, *, judged: bool) -> list[str]:
     """The answer in a few lines: name, rates, seeds, selection, and the next commands."""
     found, front, chosen = result.analysis, result.front, result.chosen
+    missing = [f"  {text}" for text in result.missing]
     if chosen is None:
-        return []
+        return missing
     name = name_of(chosen, varying(front.candidates, CANDIDATE_ROLE))
     objectives = (item.metric for item in front.spec.objectives)
     seeds = ", ".join(map(str, chosen.seeds))
     lines = [
         f"recommended: {name}",
+        *missing,
         f"  configuration {chosen.config_id}, seed{'s' * (len(chosen.seeds) > 1)} {seeds}",
         *(f"  {metric} {measured_text(chosen, metric, interval=True)}" for metric in objectives),
         f"  selected from {found.compared} configurations, of which {len(found.ranked)} qualify alone",

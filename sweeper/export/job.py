@@ -53,7 +53,8 @@ class Origin:
     `run` is the name of its run folder, `compared` how many complete configurations it was compared with,
     itself included; both are None where unknown. `recommended` says that the sweep recommends it. `judge`
     is the judge of the rates, if not the first keyword list. `claims` say in sentences what the search
-    measured, corrected for the choice, and `decision` whether the decision stage found that it holds.
+    measured, corrected for the choice, and `decision` what is missing of an unfinished search, and whether
+    the decision stage found that it holds.
     """
 
     run: str | None = None

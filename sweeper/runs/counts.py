@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sweeper.analysis import SAFEST_USEFUL, find_front
-from sweeper.errors import SweeperError
+from sweeper.analysis import SAFEST_USEFUL, Candidate, find_front
+from sweeper.errors import RunFolderError, SweeperError
 from sweeper.planning import Point, make_plan, trajectory_axes
 from sweeper.search.refine import has_refinement_left
 from sweeper.search.rounds import already_suggested
@@ -41,6 +41,33 @@ def decision_counts(folder: RunFolder) -> Counts | None:
     return counts_of(stage) if stage.info.exists() else None
 
 
+def missing_of(
+    folder: RunFolder, spec: ResultsSpec, candidates: Sequence[Candidate]
+) -> tuple[str, ...]:
+    """What is missing of a run whose search is not finished, in a sentence; none of any other.
+
+    Args:
+        folder: Of the run; without a sound plan.json nothing is known.
+        spec: Of the run.
+        candidates: All of its search.
+
+    Raises:
+        SweeperError: its files are damaged.
+    """
+    if not isinstance(spec, SweepSpec):
+        return ()
+    records = [record for item in candidates for record in item.records]
+    try:
+        planned = folder.planned_records()
+    except RunFolderError:
+        return ()
+    if len(records) < planned:
+        return (f"So far {len(records):,} of {planned:,} records: the answer may change.",)
+    if _is_searching(folder, spec, records):
+        return ("The search is not finished: the answer may change.",)
+    return ()
+
+
 def left_to_do(folder: RunFolder, spec: ResultsSpec, records: Sequence[TrialRecord]) -> str:
     """What a run without a driver would go on with if it were resumed, in words; empty if it is over.
 
@@ -58,14 +85,19 @@ def left_to_do(folder: RunFolder, spec: ResultsSpec, records: Sequence[TrialReco
     """
     if not isinstance(spec, SweepSpec):
         return ""
-    if len(records) < folder.planned_records():
+    if len(records) < folder.planned_records() or _is_searching(folder, spec, records):
         return "its search is not finished"
     points = already_suggested(folder)
-    if spec.search.method == "optuna" and not _exhausted(spec, points, records):
-        return "its search is not finished"
     if spec.search.refine is not None and has_refinement_left(spec, folder, points or None):
         return "its further seeds are not all measured"
     return _left_of_decision(folder, spec, records)
+
+
+def _is_searching(folder: RunFolder, spec: SweepSpec, records: Sequence[TrialRecord]) -> bool:
+    """Whether an adaptive search has further rounds."""
+    if spec.search.method != "optuna":
+        return False
+    return not _exhausted(spec, already_suggested(folder), records)
 
 
 def _exhausted(spec: SweepSpec, points: Sequence[Point], records: Sequence[TrialRecord]) -> bool:

@@ -48,7 +48,7 @@ class RecommendOutput(Output):
         description="What the search measured of the chosen one; none is `trained again` with one seed."
     )
     multiplicity: Text = Field(description="A caveat on selection bias.")
-    caveats: tuple[Text, ...] = Field(description="Reasons to doubt the rates.")
+    caveats: tuple[Text, ...] = Field(description="Reasons to doubt it.")
     qualified: tuple[Text, ...] = Field(description="Ids, best first.")
     controls: tuple[ControlModel, ...]
     base: CandidateModel | None = Field(description="The untouched model.")
@@ -58,8 +58,10 @@ class RecommendOutput(Output):
     decision: DecisionModel | None = Field(None, description="Null where none has begun.")
 
     @classmethod
-    def of(cls, found: Recommendation, decision: Decision | None = None) -> "RecommendOutput":
-        """From a recommendation, and the decision if there is one."""
+    def of(
+        cls, found: Recommendation, decision: Decision | None, caveats: tuple[str, ...]
+    ) -> "RecommendOutput":
+        """From a recommendation, the decision if there is one, and reasons to doubt it."""
         return cls(
             policy=PolicyModel.model_validate(found.policy),
             chosen=optional_model(CandidateModel, found.chosen),
@@ -67,7 +69,7 @@ class RecommendOutput(Output):
             compared=found.compared,
             claims=tuple(map(ClaimModel.model_validate, found.claims)),
             multiplicity=multiplicity(found),
-            caveats=found.caveats,
+            caveats=caveats,
             qualified=tuple(item.config_id for item in found.ranked),
             controls=tuple(map(control_model, found.contrasts)),
             base=optional_model(CandidateModel, found.base),

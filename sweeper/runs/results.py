@@ -148,7 +148,8 @@ class Recommendation(Result):
     """The configuration to use under a policy, or why there is none.
 
     `analysis` holds what `sweeper.analysis.recommend` found: contrasts with the controls, who qualified.
-    `decision` is the decision for the policy, None where none has begun.
+    `decision` is the decision for the policy, None where none has begun. `missing` says in a sentence what
+    a run lacks whose search is not finished; empty for any other.
     """
 
     def __init__(
@@ -156,10 +157,12 @@ class Recommendation(Result):
         found: analysis.Recommendation,
         front: Front,
         decision: decisions.Decision | None = None,
+        missing: tuple[str, ...] = (),
     ) -> None:
         self.analysis = found
         self.front = front
         self.decision = decision
+        self.missing = missing
 
     @property
     def chosen(self) -> Candidate | None:
@@ -173,8 +176,8 @@ class Recommendation(Result):
 
     @property
     def caveats(self) -> tuple[str, ...]:
-        """Reasons to doubt the rates, such as keyword lists that disagree, one sentence each."""
-        return self.analysis.caveats
+        """Reasons to doubt it, such as records that are missing or keyword lists that disagree."""
+        return (*self.missing, *self.analysis.caveats)
 
     @property
     def summary(self) -> str:
@@ -187,7 +190,7 @@ class Recommendation(Result):
     @property
     def output(self) -> RecommendOutput:
         """What `sweeper recommend` prints with `--json`."""
-        return RecommendOutput.of(self.analysis, self.decision)
+        return RecommendOutput.of(self.analysis, self.decision, self.caveats)
 
     def frame(self) -> "pd.DataFrame":
         """The recommended configuration and its controls, one per row, with the role under `name`."""

@@ -19,6 +19,7 @@ from sweeper.analysis import (
 from sweeper.analysis.decision import decided_of, said_of
 from sweeper.errors import RunFolderError, SweeperError
 from sweeper.judges import MIN_COVERAGE, RejudgedRecords, overlay
+from sweeper.runs.counts import missing_of
 from sweeper.runs.frames import html_table, records_frame
 from sweeper.runs.outputs import ShowOutput
 from sweeper.runs.question import read_question, read_sweep
@@ -169,7 +170,8 @@ class Run:
         if self._judge is None:
             decision = read_decision(self.folder, front.spec, front.analysis, policy)
         found = recommend(front.analysis, front.spec, policy, decided_of(decision))
-        return Recommendation(found, front, decision)
+        missing = missing_of(self.folder, front.spec, front.analysis.candidates)
+        return Recommendation(found, front, decision, missing)
 
     def decision(
         self,
@@ -222,9 +224,7 @@ class Run:
                 a judge.
             KeyboardInterrupt: stopped early; all finished results are saved.
         """
-        from sweeper.runs.progress import (
-            SweepProgress,  # Of a sweep; a run that is read needs none.
-        )
+        from sweeper.runs.progress import SweepProgress  # Of a sweep; reading needs none.
 
         with SweepProgress(self.spec, quiet=quiet) as progress:
             return self.run_decision(as_policy(policy, limit, utility), seeds, top, progress)
@@ -456,7 +456,7 @@ class Run:
             base=found.analysis.base,
             judge=None if judged is None else judged.summary,
             claims=claim_texts(chosen, found.front.analysis, found.front.spec),
-            decision=said_of(found.decision, chosen.config_id),
+            decision=(*found.missing, *said_of(found.decision, chosen.config_id)),
         )
 
     def _candidate(self, front: Front, config_id: str) -> Candidate:

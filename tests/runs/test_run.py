@@ -9,7 +9,9 @@ import optuna
 import pandas as pd
 import pytest
 from optuna.storages.journal import JournalFileBackend
+from support.command import Command
 from support.factories import make_spec, make_sweep
+from support.run_folders import write_run
 
 import sweeper
 from sweeper.cli.app import _run
@@ -130,3 +132,21 @@ def test_the_study_command_writes_the_study_and_says_how_to_open_it(
     study = optuna.load_study(study_name="synthetic", storage=storage)
     assert len(study.trials) > 100
     assert f"optuna-dashboard {path}" in capsys.readouterr().out.replace("\n", "")
+
+
+def test_an_unfinished_search_is_said_wherever_its_answer_is(
+    tmp_path: Path, command: Command
+) -> None:
+    """A finished one has nothing to say; an adaptive one is finished by its rounds, not by its records."""
+    records = make_sweep(seed=3)
+    done = write_run(tmp_path / "done", records, readouts=len(records))
+    part = write_run(tmp_path / "part", records[:60], readouts=len(records))
+    said = f"So far 60 of {len(records)} records: the answer may change."
+    assert sweeper.open_run(done.root).recommend().missing == ()
+    found = sweeper.open_run(part.root).recommend()
+    assert found.missing == (said,) and found.caveats[0] == said
+    for name in ("recommend", "front"):
+        assert said in " ".join(command(name, part.root).out.split())
+        assert "So far" not in command(name, done.root).out
+    answer = command("recommend", part.root, "--json")
+    assert said in answer.out
