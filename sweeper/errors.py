@@ -112,6 +112,7 @@ class ImportMapError(SweeperError):
         "import.setting": "a setting that is NaN or infinite",
         "import.whole": "a seed, step or count that is no whole number",
         "import.counts": "a rate that its counts do not give",
+        "import.values": "values of groups for a source without responses",
     }
 
 

@@ -22,11 +22,15 @@ def import_(
     study: Annotated[
         str | None, typer.Option(help="Which study or experiment, of several in a source.")
     ] = None,
+    values: Annotated[
+        Path | None,
+        typer.Option(help="Of rows of responses: further metrics, one row per choice."),
+    ] = None,
 ) -> None:
     """Make a run of what another tool measured, to read like one of sweeper's."""
     from sweeper.runs.imported import import_run  # Its readers are of many tools.
 
-    made = import_run(source, out, map=map_, kind=kind, study=study)
+    made = import_run(source, out, map=map_, kind=kind, study=study, values=values)
     spec = made.run.question
     show.line(made.summary)
     for item in spec.objectives:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from sweeper.errors import DataError, ImportMapError, RunFolderError
 from sweeper.importing.mapping import ImportMap, MetricMap, map_text, metric_value, number_in
 from sweeper.importing.table import ForeignRow, ForeignTable
-from sweeper.metrics import direction_of, is_rate
+from sweeper.metrics import KINDS, direction_of, is_rate
 from sweeper.spec import Constraint, ImportedSpec, Objective, dump_spec
 from sweeper.store.folder import RUN_VERSION, RunFolder, write_atomic
 from sweeper.store.records import Metric, TrialRecord, write_records
@@ -109,6 +109,13 @@ def _check_map(table: ForeignTable, mapping: ImportMap) -> None:
                 code="import.direction",
                 metric=name,
             )
+        if name in KINDS and KINDS[name].sampled and (metric.low, metric.high) != (0, 1):
+            raise ImportMapError(
+                f"metrics.{name}: a metric of this name is a mean of scores with low: 0 and high: 1; "
+                "divide per cent by 100, or rename it",
+                code="import.rate",
+                metric=name,
+            )
         if is_rate(name) and (metric.low, metric.high) != (0, 1):
             raise ImportMapError(
                 f"metrics.{name}: a name that ends in `_rate` is a share with low: 0 and high: 1; divide "
@@ -133,9 +140,7 @@ def _record(
     """Raises what a row lacks: no number, outside its range, or an objective is missing."""
     seed = 0 if mapping.seed is None else _whole(row, mapping.seed)
     step = 0 if mapping.step is None else _whole(row, mapping.step)
-    is_base = mapping.base is not None and all(
-        row.values.get(column) == value for column, value in mapping.base.items()
-    )
+    is_base = is_base_row(row, mapping)
     params = {
         name: value
         for name, column in mapping.parameters.items()
@@ -167,6 +172,13 @@ def _record(
         provenance={
             "imported": {"kind": table.kind, "source": table.source.name, "where": row.where}
         },
+    )
+
+
+def is_base_row(row: ForeignRow, mapping: ImportMap) -> bool:
+    """Whether a row is of the untouched model, as the map says."""
+    return mapping.base is not None and all(
+        row.values.get(column) == value for column, value in mapping.base.items()
     )
 
 

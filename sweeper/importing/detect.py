@@ -1,6 +1,6 @@
 """Which kind of source a file or folder is, by what it holds; and its rows."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,8 +29,10 @@ def _ends(*endings: str) -> Callable[[Source], bool]:
     return lambda source: source.path.is_file() and source.path.suffix.lower() in endings
 
 
-def _holds_json(source: Source) -> bool:
-    return source.path.is_dir() and any(name.lower().endswith(".json") for name in source.names)
+def _holds(*endings: str) -> Callable[[Source], bool]:
+    return lambda source: (
+        source.path.is_dir() and any(name.lower().endswith(endings) for name in source.names)
+    )
 
 
 KINDS: Mapping[str, Kind] = {
@@ -49,14 +51,20 @@ KINDS: Mapping[str, Kind] = {
     ),
     "parquet": Kind("a .parquet file", _ends(".parquet"), rows.read_parquet),
     "json_folder": Kind(
-        "a folder of .json files, one run each", _holds_json, rows.read_json_folder
+        "a folder of .json files, one run each", _holds(".json"), rows.read_json_folder
+    ),
+    "csv_folder": Kind(
+        "a folder of .csv files, one run each", _holds(".csv", ".tsv"), rows.read_csv_folder
     ),
 }
 """A kind of source -> what it is; the first that fits is read."""
 
 
 def read_table(
-    source: Path | str, kind: str | None = None, study: str | None = None
+    source: Path | str,
+    kind: str | None = None,
+    study: str | None = None,
+    texts: Iterable[str] = (),
 ) -> ForeignTable:
     """The rows of a file or folder that another tool wrote.
 
@@ -64,12 +72,13 @@ def read_table(
         source: A file, a folder, or the `sqlite:///` or `journal:` URL of a file.
         kind: One of `KINDS`; None recognises it.
         study: The name of a study or experiment, where a source holds several.
+        texts: Columns whose cells are texts, whatever they look like.
 
     Raises:
         DataError: missing, of no known kind, damaged, without any run, or several studies and none chosen.
         MissingExtraError: a package that the kind needs is not installed.
     """
-    found = open_source(_path(source), study)
+    found = open_source(_path(source), study)._replace(texts=frozenset(texts))
     fitting = [name for name, item in KINDS.items() if item.fits(found)]
     if kind is not None and kind not in KINDS:
         raise DataError(
@@ -89,7 +98,9 @@ def read_table(
         )
     chosen = kind or fitting[0]
     table = KINDS[chosen].read(found)
-    others = [name for name in fitting if name not in (chosen, "json_folder")]
+    others = [
+        name for name in fitting if name != chosen and (name not in _FOLDERS or chosen in _FOLDERS)
+    ]
     if kind is None and others:
         table = table._replace(
             notes=(*table.notes, f"read as {chosen}; it also looks like {', '.join(others)}")
@@ -102,5 +113,8 @@ def _path(source: Path | str) -> Path:
     text = str(source)
     return Path(next((text.removeprefix(p) for p in _URLS if text.startswith(p)), text))
 
+
+_FOLDERS = ("json_folder", "csv_folder")
+"""Kinds that many folders of other kinds look like."""
 
 _URLS = ("sqlite:///", "journal:")

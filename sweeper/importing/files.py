@@ -23,13 +23,15 @@ class Source(NamedTuple):
     """A file or folder to read.
 
     `names` are the files, relative and with `/`, sorted; of a single file, its name. `refused` are those
-    that are not used. `study` is the study or experiment that is wanted of several.
+    that are not used. `study` is the study or experiment that is wanted of several. `texts` are columns
+    whose cells are kept as they are written: a response `123` or `None` is a text.
     """
 
     path: Path
     names: tuple[str, ...]
     refused: tuple[tuple[str, str], ...] = ()
     study: str | None = None
+    texts: frozenset[str] = frozenset()
 
     @property
     def shown(self) -> str:

@@ -14,9 +14,9 @@ from sweeper.importing.known import (
     is_setting,
     known_metric,
 )
-from sweeper.importing.mapping import ConstraintMap, ImportMap, MetricMap
-from sweeper.importing.table import COUNT, ForeignTable, columns_of, is_number
-from sweeper.metrics import HARNESS
+from sweeper.importing.mapping import JUDGED, ConstraintMap, ImportMap, MetricMap, ResponsesMap
+from sweeper.importing.table import COUNT, ForeignTable, columns_of, is_number, value_of_text
+from sweeper.metrics import HARNESS, KINDS
 
 _PREFIXES = ("params_", "values_", "user_attrs_")
 _SEEDS = ("seed", "random_seed", "training_seed", "train_seed")
@@ -31,7 +31,21 @@ _COUNTS = (
     "num_examples",
     "eval_samples",
 )
+_PROMPTS = ("prompt", "instruction", "goal", "behavior", "question", "query")
+_RESPONSES = (
+    "response",
+    "responses",
+    "completion",
+    "completions",
+    "generation",
+    "generated_text",
+    "model_output",
+    "output",
+)
 _NAMES = ("method", "model", "model_name", "run", "name", "experiment_name", "file")
+
+
+_WIDE = re.compile(rf"({'|'.join(_RESPONSES)})[ _.@/-]*(?:(step|checkpoint|ckpt)[ _-]*)?(.+)", re.I)
 
 
 class Guess(NamedTuple):
@@ -61,6 +75,16 @@ class _Columns:
         return [
             float(c) for c in self.cells[name] if isinstance(c, int | float) and math.isfinite(c)
         ]
+
+    def is_text(self, name: str) -> bool:
+        """Whether most cells of a column are texts."""
+        return 2 * sum(isinstance(cell, str) for cell in self.cells[name]) > len(self.cells[name])
+
+    def splits(self, prompt: str, name: str) -> bool:
+        """Whether a column has several values for one prompt."""
+        first: dict[str, str] = {}
+        pairs = zip(map(repr, self.cells[prompt]), map(repr, self.cells[name]), strict=True)
+        return any(first.setdefault(text, cell) != cell for text, cell in pairs)
 
     def named(self, names: Iterable[str]) -> str | None:
         """The numeric column whose last key is one of these; of several, one that most rows have."""
@@ -113,6 +137,77 @@ def guess_map(table: ForeignTable) -> Guess:
         constraints=tuple(limits),
     )
     return Guess(imported, tuple(unmapped), tuple(notes))
+
+
+def guess_responses(table: ForeignTable) -> ImportMap | None:
+    """A map of rows of responses, yet without metrics; None where no columns are called so.
+
+    Settings are columns called like settings or names of runs that tell rows of a prompt apart; what
+    belongs to the prompt itself, such as its category, is none.
+    """
+    columns = _Columns(table)
+    texts = [name for name in columns.names if columns.is_text(name)]
+    prompt = next((c for name in _PROMPTS for c in texts if _leaf(c).lower() == name), None)
+    named = [c for name in _RESPONSES for c in texts if _leaf(c).lower() == name and c != prompt]
+    wide = {c: m for c in texts if c != prompt and (m := _WIDE.fullmatch(_leaf(c)))}
+    if prompt is None or not (named or len(wide) > 1):
+        return None
+    values = {c: value_of_text(m[3]) for c, m in wide.items()}
+    by_step = all(isinstance(value, int) for value in values.values())
+    responses = ResponsesMap(
+        prompt=prompt,
+        response=named[0]
+        if named
+        else {c: v if isinstance(v, int | float) else wide[c][3] for c, v in values.items()},
+        by="step" if named or by_step else "variant",
+    )
+    seed = table.seed or columns.named(_SEEDS)
+    step = None if not named and by_step else table.step or columns.named(_STEPS)
+    apart = [name for name in (seed, step) if name is not None]
+    usual = [c for c in columns.names if c in columns.varying and _leaf(c) not in (seed, step)]
+    settings = [c for c in usual if is_setting(c)]
+    settings += [c for c in usual if c not in settings and _leaf(c) in (*_NAMES, "checkpoint")]
+    settings = [
+        c
+        for c in settings
+        if c not in (*apart, prompt, *responses.columns) and columns.splits(prompt, c)
+    ]
+    start, _ = _split([""] * len(table.rows), columns, apart)
+    _, added = _split(start, columns, settings)
+    return ImportMap(
+        kind=table.kind,
+        name=_identifier(table.source.stem) or "imported",
+        parameters=_by_name(added),
+        metrics={},
+        responses=responses,
+        seed=seed,
+        step=step,
+    )
+
+
+def guess_metrics(grouping: ImportMap, groups: ForeignTable) -> Guess:
+    """The map with the metrics of the table of groups, and the objectives."""
+    assert grouping.responses is not None
+    settings = tuple(grouping.parameters.values())
+    found = guess_map(groups._replace(parameters=settings, seed=grouping.seed, step=grouping.step))
+    judged = grouping.responses.judged
+    names = {grouping.responses.metric, *grouping.parameters.values(), grouping.step, grouping.seed}
+    metrics = {
+        name: metric
+        for name, metric in found.map.metrics.items()
+        if metric.column != judged and name not in names
+    }
+    goals = [name for name in found.map.objectives if name in metrics]
+    notes = [note for note in found.notes if JUDGED not in note]
+    if not goals:
+        notes.append(
+            "only responses were judged: give further metrics of the groups with --values FILE"
+        )
+    update = {
+        "metrics": metrics,
+        "objectives": (*goals[:1], grouping.responses.metric),
+    }
+    return Guess(grouping.model_copy(update=update), found.unmapped, tuple(notes))
 
 
 def _settings(columns: _Columns, apart: set[str], notes: list[str]) -> list[str]:
@@ -192,10 +287,11 @@ def _metrics(
             continue
         low, high = bounds
         n, k = _counts(columns, column, known, notes)
-        metrics[name] = MetricMap.model_validate(
+        called = f"{name}_percent" if high == 100 and name in KINDS else name
+        metrics[called] = MetricMap.model_validate(
             {"column": column, "direction": direction, "low": low, "high": high, "n": n, "k": k}
         )
-        groups[name] = known
+        groups[called] = known
     return metrics, groups
 
 

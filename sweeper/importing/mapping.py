@@ -51,6 +51,43 @@ class ConstraintMap(SpecModel):
     confidence: Annotated[UnitFloat, Doc("The least probability that it is allowed.")] = 0.95
 
 
+class ResponsesMap(SpecModel):
+    """Where the responses stand that are judged here by the refusal list of the product.
+
+    One column holds all, or several hold those of one setting each, such as `{step_10: 10, step_20: 20}`.
+    """
+
+    prompt: Annotated[Column, Doc("The column of the prompt.")]
+    response: Annotated[
+        Column | dict[Column, str | int | float],
+        Doc("The column of the response; or several, each with its value of `by`."),
+    ]
+    by: Annotated[Name, Doc("What several columns differ in: `step`, or a setting.")] = "step"
+    metric: Annotated[
+        Literal["unsafe_rate", "over_refusal_rate"],
+        Doc("`unsafe_rate` of harmful prompts, `over_refusal_rate` of harmless ones."),
+    ] = "unsafe_rate"
+
+    @property
+    def columns(self) -> dict[str, str | int | float | None]:
+        """The columns of responses, each with its value of `by`; None of the only one."""
+        return {self.response: None} if isinstance(self.response, str) else dict(self.response)
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether several columns hold responses."""
+        return not isinstance(self.response, str)
+
+    @property
+    def judged(self) -> str:
+        """The column that the judged rate gets in the table of groups."""
+        return f"{JUDGED}{self.metric}"
+
+
+JUDGED = "responses."
+"""Begins the columns of what was judged here."""
+
+
 class ImportMap(SpecModel):
     """Which columns of a foreign table are what. Columns that it does not name are not imported."""
 
@@ -68,6 +105,13 @@ class ImportMap(SpecModel):
             "which a rate has no interval."
         ),
     ]
+    responses: Annotated[
+        ResponsesMap | None,
+        Doc(
+            "Responses to judge, as {prompt, response, by, metric}: rows of equal settings, seed and step "
+            "are one choice; `metrics` are then columns of the file of --values."
+        ),
+    ] = None
     seed: Annotated[Column | None, Doc("The column of the seed of a repetition.")] = None
     step: Annotated[Column | None, Doc("The column of the optimizer step.")] = None
     base: Annotated[
@@ -82,20 +126,43 @@ class ImportMap(SpecModel):
     @model_validator(mode="after")
     def _law(self) -> Self:
         used = [item.metric for item in self.constraints]
-        unknown = [name for name in [*self.objectives, *used] if name not in self.metrics]
+        metrics = [*self.metrics, *([self.responses.metric] if self.responses else [])]
+        unknown = [name for name in [*self.objectives, *used] if name not in metrics]
         if unknown:
             raise ValueError(
                 f"`{unknown[0]}` is an objective or constraint but none of `metrics`: "
-                f"{', '.join(self.metrics) or 'there is none'}"
+                f"{', '.join(metrics) or 'there is none'}"
             )
+        if len(set(metrics)) < len(metrics):
+            raise ValueError(f"`{metrics[-1]}` is judged from responses: rename it in `metrics`")
         if len(set(self.objectives)) < len(self.objectives):
             raise ValueError("an objective is given twice")
         places = [*self.parameters.values(), *(item.column for item in self.metrics.values())]
         places += [column for column in (self.seed, self.step) if column is not None]
+        if self.responses is not None:
+            places += [self.responses.prompt, *self.responses.columns]
+            taken = self.step if self.responses.by == "step" else None
+            if self.responses.is_wide and (taken or self.responses.by in self.parameters):
+                raise ValueError(f"the columns of `responses` are the {self.responses.by} already")
         twice = next((column for column in places if places.count(column) > 1), None)
         if twice is not None:
             raise ValueError(f"the column `{twice}` is used twice; a column is one thing only")
         return self
+
+    def of_groups(self) -> "ImportMap":
+        """The map of the table of groups, where the responses were judged."""
+        if self.responses is None:
+            return self
+        column, by = self.responses.judged, self.responses.by
+        rate = MetricMap(
+            column=column, direction="minimize", low=0, high=1, n=f"{column}.n", k=f"{column}.k"
+        )
+        changed: dict[str, Any] = {"metrics": {**self.metrics, self.responses.metric: rate}}
+        if self.responses.is_wide and by == "step":
+            changed["step"] = by
+        elif self.responses.is_wide:
+            changed["parameters"] = {**self.parameters, by: by}
+        return self.model_copy(update=changed)
 
 
 def metric_value(row: ForeignRow, metric: MetricMap) -> float:
@@ -183,8 +250,12 @@ def map_text(imported: ImportMap) -> str:
         name: {key: value for key, value in metric.items() if value is not None}
         for name, metric in values["metrics"].items()
     }
+    if imported.responses is None:
+        del values["responses"]
     lines = []
     for name, field in ImportMap.model_fields.items():
+        if name not in values:
+            continue
         doc = next(item for item in field.metadata if isinstance(item, Doc))
         block = yaml.safe_dump(
             {name: values[name]},

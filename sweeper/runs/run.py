@@ -312,7 +312,7 @@ class Run:
             front = self.front()
             given = [config] if isinstance(config, str) else config
             names = [self._candidate(front, one).config_id for one in given]
-        keyword_list = self.spec.evaluation.keyword_lists[0]
+        keyword_list = next(iter(self.question.keyword_lists), "")
         frame = responses_frame(self.folder, self.records, names, suite, keyword_list)
         if flipped is not None:
             frame = frame[frame["flipped"] == flipped]

@@ -1,6 +1,6 @@
 """CSV, JSON, JSON lines and Parquet with one row per run, and folders of JSON files with one run each."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,39 @@ def read_csv(source: Source) -> ForeignTable:
     Raises:
         DataError: see `sweeper.data.csv_file`.
     """
-    name = printable(source.path.name)
+    rows = _csv_file(source.path, printable(source.path.name), source.texts)
+    return ForeignTable("csv", source.path, rows)
 
+
+def read_csv_folder(source: Source) -> ForeignTable:
+    """The rows of all .csv and .tsv files of a folder, the column `file` first: the name without ending.
+
+    Malformed files, and a second one of the same name, are refused.
+    """
+    rows: list[ForeignRow] = []
+    refused = list(source.refused)
+    stems: dict[str, str] = {}
+    for name in source.names:
+        path, shown = source.path / name, printable(name)
+        if path.suffix.lower() not in (".csv", ".tsv"):
+            continue
+        stem = shown[: -len(path.suffix)]
+        problem = problem_of(path)
+        if problem is None and stem in stems:
+            problem = f"has the name of {stems[stem]}; rename one of them"
+        try:
+            found = () if problem else _csv_file(path, shown, source.texts)
+        except DataError as error:
+            found, problem = (), _without_path(error, path)
+        if problem:
+            refused.append((shown, problem))
+            continue
+        stems[stem] = shown
+        rows += [ForeignRow(row.where, {"file": stem, **row.values}) for row in found]
+    return ForeignTable("csv_folder", source.path, tuple(rows), tuple(refused))
+
+
+def _csv_file(path: Path, name: str, texts: Collection[str]) -> tuple[ForeignRow, ...]:
     def rows(path: Path) -> Iterator[ForeignRow]:
         known: dict[str, object] = {}
         columns: dict[str, str] = {}
@@ -36,15 +67,18 @@ def read_csv(source: Source) -> ForeignTable:
             columns = columns or {cell: printable(cell) for cell in cells if cell}
             if len(known) > 100_000:
                 known.clear()
-            values = {}
+            values: dict[str, object] = {}
             for column, shown in columns.items():
                 text = cells[column]
+                if shown in texts:
+                    values[shown] = text
+                    continue
                 if text not in known:
                     known[text] = value_of_text(text)
                 values[shown] = known[text]
             yield ForeignRow(f"{name}:{line}", values)
 
-    return ForeignTable("csv", source.path, tuple(read_with(source.path, rows)))
+    return tuple(read_with(path, rows))
 
 
 def read_json(source: Source) -> ForeignTable:
@@ -53,7 +87,7 @@ def read_json(source: Source) -> ForeignTable:
     Raises:
         DataError: malformed, columns instead of rows, or no object.
     """
-    rows, refused = _json_file(source.path, printable(source.path.name))
+    rows, refused = _json_file(source.path, printable(source.path.name), source.texts)
     return ForeignTable("json", source.path, rows, refused)
 
 
@@ -64,7 +98,7 @@ def read_parquet(source: Source) -> ForeignTable:
         DataError: malformed, or equal columns.
         MissingExtraError: the package pyarrow is not installed.
     """
-    rows, refused = _rows(read_file(source.path), printable(source.path.name))
+    rows, refused = _rows(read_file(source.path), printable(source.path.name), source.texts)
     return ForeignTable("parquet", source.path, rows, refused)
 
 
@@ -78,7 +112,9 @@ def read_json_folder(source: Source) -> ForeignTable:
             continue
         problem = problem_of(path)
         try:
-            found, bad = ((), ((shown, problem),)) if problem else _json_file(path, shown)
+            found, bad = (
+                ((), ((shown, problem),)) if problem else _json_file(path, shown, source.texts)
+            )
         except DataError as error:
             found, bad = (), ((shown, _without_path(error, path)),)
         rows += [ForeignRow(row.where, {"file": shown, **row.values}) for row in found]
@@ -93,12 +129,12 @@ def _without_path(error: DataError, path: Path) -> str:
 Found = tuple[tuple[ForeignRow, ...], tuple[tuple[str, str], ...]]
 
 
-def _json_file(path: Path, shown: str) -> Found:
+def _json_file(path: Path, shown: str, texts: Collection[str]) -> Found:
     single = [] if path.suffix.lower() != ".json" else read_with(path, _objects)
     if not single:
-        return _rows(read_file(path), shown)
+        return _rows(read_file(path), shown, texts)
     _refuse_columns(path, single[0])
-    rows, refused = _rows(single, shown)
+    rows, refused = _rows(single, shown, texts)
     if rows and not any(is_number(value) for value in rows[0].values.values()):
         raise DataError(
             f"{path}: one object without numbers; expected the results of one run, or a list of objects "
@@ -146,13 +182,15 @@ def _refuse_columns(path: Path, tree: Mapping[str, Any]) -> None:
         )
 
 
-def _rows(trees: list[dict[str, Any]], shown: str) -> Found:
+def _rows(trees: list[dict[str, Any]], shown: str, texts: Collection[str]) -> Found:
+    """A list in a column of `texts` stays one: turns of a dialogue are no response."""
     rows: list[ForeignRow] = []
     refused: list[tuple[str, str]] = []
     for number, tree in enumerate(trees, start=1):
         where = f"{shown}: row {number}"
         try:
-            rows.append(ForeignRow(where, flat(tree)))
+            lists = {name: tree[name] for name in texts if isinstance(tree.get(name), list)}
+            rows.append(ForeignRow(where, {**flat(tree), **lists}))
         except ValueError as error:
             refused.append((where, str(error)))
     return tuple(rows), tuple(refused)
