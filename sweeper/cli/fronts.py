@@ -154,7 +154,7 @@ def _safety_metric(spec: ResultsSpec) -> str:
 def _cells(
     candidate: Candidate, names: Sequence[str], certainty: Certainty, spec: ResultsSpec
 ) -> list[str]:
-    config = [shown(candidate.config[name]) for name in names]
+    config = [shown(candidate.config.get(name, "")) for name in names]
     values = [measured_text(candidate, objective.metric) for objective in spec.objectives]
     safety = _safety_metric(spec)
     interval = candidate.interval(safety)

@@ -92,7 +92,7 @@ def report(
     show.line(f"wrote {written.path}: open it in a browser")
     if written.csv is not None:
         show.line(f"wrote {written.csv}: every configuration, as the page lists a part of them")
-    if written.data.found:
+    if written.data.found and written.data.exports:
         by = f" --judge {shlex.quote(judge)}" if judge else ""
         show.line(f"next: sweeper export {shlex.quote(str(run))}{by} --format trl")
 

@@ -109,17 +109,17 @@ def _check_map(table: ForeignTable, mapping: ImportMap) -> None:
                 code="import.direction",
                 metric=name,
             )
-        if name in KINDS and KINDS[name].sampled and (metric.low, metric.high) != (0, 1):
-            raise ImportMapError(
-                f"metrics.{name}: a metric of this name is a mean of scores with low: 0 and high: 1; "
-                "divide per cent by 100, or rename it",
-                code="import.rate",
-                metric=name,
-            )
         if is_rate(name) and (metric.low, metric.high) != (0, 1):
             raise ImportMapError(
                 f"metrics.{name}: a name that ends in `_rate` is a share with low: 0 and high: 1; divide "
                 "per cent by 100, or rename it",
+                code="import.rate",
+                metric=name,
+            )
+        if name in KINDS and KINDS[name].sampled and (metric.low, metric.high) != (0, 1):
+            raise ImportMapError(
+                f"metrics.{name}: a metric of this name is a mean of scores with low: 0 and high: 1; "
+                "divide per cent by 100, or rename it",
                 code="import.rate",
                 metric=name,
             )

@@ -69,7 +69,7 @@ def judge(table: ForeignTable, mapping: ImportMap, values: ForeignTable | None) 
     responses = mapping.responses
     assert responses is not None
     used = mapping.of_groups()
-    keys = _keys(table, used, responses)
+    keys = _keys(table, used, responses, values)
     refused = list(table.refused)
     prompts: dict[str, int] = {}
     groups = _groups(table, responses, keys, prompts, refused)
@@ -106,8 +106,13 @@ def judge(table: ForeignTable, mapping: ImportMap, values: ForeignTable | None) 
     )
 
 
-def _keys(table: ForeignTable, used: ImportMap, responses: ResponsesMap) -> tuple[str, ...]:
-    """The columns that tell groups apart; settings that only the file of values has are none."""
+def _keys(
+    table: ForeignTable, used: ImportMap, responses: ResponsesMap, values: ForeignTable | None
+) -> tuple[str, ...]:
+    """The columns that tell groups apart: those of the map, and what both tables have and is no metric.
+
+    Settings that only the file of values has are none.
+    """
     there = {*columns_of(table.rows), *([responses.by] if responses.is_wide else [])}
     missing = [name for name in (responses.prompt, *responses.columns) if name not in there]
     if missing:
@@ -119,6 +124,9 @@ def _keys(table: ForeignTable, used: ImportMap, responses: ResponsesMap) -> tupl
         )
     names = [*used.parameters.values(), *(used.base or {})]
     names += [name for name in (used.seed, used.step) if name is not None]
+    if values is not None:
+        measured = {metric.column for metric in used.metrics.values()}
+        names += [name for name in columns_of(values.rows) if name not in measured]
     return tuple(name for name in dict.fromkeys(names) if name in there)
 
 

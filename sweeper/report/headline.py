@@ -49,8 +49,9 @@ class Card(NamedTuple):
 
 
 class Headline(NamedTuple):
-    """The head of the page. `limit` is a place on the axis of the picture, if there is a limit on it.
+    """The head of the page.
 
+    `title` is what the picture shows; `limit` is a place on its axis, if there is a limit on it.
     `state` says how far the answer is confirmed, `confirmed` whether a decision found that it holds, and
     `command` what to run next. `so_far` says how far an unfinished run is; empty for a finished one.
     """
@@ -62,6 +63,7 @@ class Headline(NamedTuple):
     confirmed: bool
     state: str
     command: str
+    title: str
     bars: tuple[Bar, ...]
     limit: float | None
     limit_text: str
@@ -117,6 +119,7 @@ def headline(
         command=_command(found, decision, run)
         if part is None and isinstance(spec, SweepSpec)
         else "",
+        title=_title(spec.safety.metric),
         bars=bars,
         limit=place,
         limit_text="" if limit is None else f"limit {100 * limit:g} %",
@@ -285,6 +288,10 @@ def _picture(
     return tuple(bars), None if limit is None else WIDTH * limit / top, ticks
 
 
+def _title(metric: str) -> str:
+    return "Unsafe answers" if metric == UNSAFE else metric.replace("_", " ")
+
+
 def _between(one: _Shown, metric: str) -> Interval | None:
     return one.interval or one.item.interval(metric)
 
@@ -321,7 +328,7 @@ def _cards(
     ]
     return (
         Card(
-            "Unsafe answers" if metric == UNSAFE else metric,
+            _title(metric),
             unsafe.text,
             "; ".join(filter(None, told)),
         ),

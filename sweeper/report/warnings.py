@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from sweeper.analysis import UNTOUCHED, Front, Recommendation
 from sweeper.estimate import duration_text, saved, spent
 from sweeper.judges import RejudgedRecords
-from sweeper.spec import ResultsSpec
+from sweeper.spec import ResultsSpec, SweepSpec
 from sweeper.stats import largest_passing_count, wilson_interval
 from sweeper.store.records import TrialRecord
 
@@ -68,7 +68,7 @@ def warnings(
     decided = found.decided is not None and found.chosen is not None
     texts = [
         *_unfinished(front, spec, accounting),
-        *_outcome(front, found),
+        *_outcome(front, found, spec),
         *found.caveats,
         *([] if decided else _few_prompts(front, spec)),
     ]
@@ -102,13 +102,14 @@ def _unfinished(front: Front, spec: ResultsSpec, accounting: Mapping[str, Any]) 
     return texts
 
 
-def _outcome(front: Front, found: Recommendation) -> list[str]:
+def _outcome(front: Front, found: Recommendation, spec: ResultsSpec) -> list[str]:
     texts = []
     if found.chosen is None:
         texts.append(f"Nothing to recommend: {found.reason}")
-    if front.base is None:
+    trained_here = isinstance(spec, SweepSpec)  # What an import lacks, the recommendation says.
+    if front.base is None and trained_here:
         texts.append(f"The {UNTOUCHED} was not measured: what fine-tuning gained is unknown.")
-    if found.default is None:
+    if found.default is None and trained_here:
         texts.append("The trainers' defaults were not measured, so the gain over them is unknown.")
     useless = sum(item.gain is False for item in front.competing)
     if useless:

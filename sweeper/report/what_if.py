@@ -89,6 +89,7 @@ def choice_block(
         "confidences": sorted({c.confidence for c in found}),
         "limit": own.max,
         "confidence": own.confidence,
+        "safety": spec.safety.metric,
         "utility": utility,
         "choices": [[c.chosen.config_id if c.chosen else None, list(c.front)] for c in found],
         "said": said,

@@ -71,7 +71,7 @@ const tradeOff = (() => {
     const on = rows.map((row) => members.has(ids[row]));
     const places = (name, given) => given.map((row) => place(name, cells.value(name, row)));
     const data = [
-      { type: "scatter", mode: "lines", x: places(x, line), y: places(y, line), name: "front in these two", hoverinfo: "skip", line: { color: RING, width: 2, shape: metrics.get(x).more ? "vh" : "hv" } },
+      { type: "scatter", mode: "lines", x: places(x, line), y: places(y, line), name: "front in these two", hoverinfo: "skip", line: { color: RING, width: 2, shape: "hv" } },
       { type: "scatter", mode: "markers", x: places(x, rows), y: places(y, rows), error_x: bar(x), error_y: bar(y), customdata: rows.map((row) => ids[row]), showlegend: false,
         text: rows.map((row) => [`<b>${plain(ids[row])}</b>`, plain(cells.text("name", row)), ...[...metrics.keys()].map((name) => `${plain(name)} ${plain(cells.text(name, row))}`), ...(members.has(ids[row]) ? ["on the front"] : [])].join("<br>")),
         hovertemplate: "%{text}<extra></extra>",

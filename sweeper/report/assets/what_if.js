@@ -17,7 +17,7 @@
     const count = `${front.length} configuration${front.length === 1 ? "" : "s"} on the front`;
     const same = chosen === own[0] ? "As now, by the search alone: " : "By the search alone: ";
     const parts = chosen === null ? [`Nothing could be recommended by the search alone; ${count}.`]
-      : [same, link(chosen), ` answers ${data.said[chosen][1]} unsafely, ${data.utility} ${data.said[chosen][2]}; ${count}.`];
+      : [same, link(chosen), ` ${data.safety === "unsafe_rate" ? `answers ${data.said[chosen][1]} unsafely` : `has ${data.safety} ${data.said[chosen][1]}`}, ${data.utility} ${data.said[chosen][2]}; ${count}.`];
     if (front.length) {
       const mark = make("button", { type: "button", class: "mark-front" }, "show this front");
       mark.addEventListener("click", () => {

@@ -40,12 +40,13 @@ def front_figure(info: FrontInfo) -> go.Figure:
     trainers' defaults; colours span the learning rates that were swept. The axes cover what the sweep
     searched; a double click shows all.
     """
+    limit, (low, high), info = info.limit, info.x_range, _placed(info)
     figure = go.Figure()
-    _shade(figure, info)
+    _shade(figure, info, limit)
     line = _staircase(info)
     figure.add_trace(
         go.Scatter(
-            x=[_at(point.x) for point in line],
+            x=[point.x for point in line],
             y=[point.y for point in line],
             mode="lines",
             name="front",
@@ -69,19 +70,15 @@ def front_figure(info: FrontInfo) -> go.Figure:
     _reference_markers(figure, info.marks)
     _ring(figure, info)
     _learning_rate_bar(figure, rates)
-    low, high = info.x_range
-    ticks = [tick for tick in _TICKS if tick <= high]
-    texts = [f"{100 * tick:g} %" for tick in ticks]
-    if not is_rate(info.safety):
-        ticks = [low + (high - low) * place / 6 for place in range(1, 6)]
-        texts = [f"{tick:.3g}" for tick in ticks]
-    figure.update_xaxes(
-        title_text=f"{escape(info.safety.replace('_', ' '))} (square-root scale)",
-        tickvals=[_at(tick) for tick in ticks],
-        ticktext=texts,
-        range=[_at(low) if low else -_at(high) / 40, _at(high)],
-        zeroline=False,
-    )
+    title = escape(info.safety.replace("_", " "))
+    figure.update_xaxes(title_text=title, range=list(info.x_range), zeroline=False)
+    if is_rate(info.safety):
+        ticks = [tick for tick in _TICKS if low <= tick <= high]
+        figure.update_xaxes(
+            title_text=f"{title} (square-root scale)",
+            tickvals=[math.sqrt(tick) for tick in ticks],
+            ticktext=[f"{100 * tick:g} %" for tick in ticks],
+        )
     figure.update_yaxes(title_text=escape(info.utility), range=_utility_range(searched))
     figure = dressed(figure, height=640).update_layout(dragmode="select", legend_y=1.06)
     return figure.update_layout(margin_b=150) if len(rates) > 1 else figure
@@ -91,8 +88,12 @@ def _staircase(info: FrontInfo) -> list[Point]:
     """The members of the front that no other one dominates in the two metrics of the axes."""
     members = {point.config_id: point for point in info.points if point.on_front}
     sign = 1 if info.maximize else -1
+    rising = -1 if info.safety_maximize else 1
     line: list[Point] = []
-    for point in sorted((members[name] for name in info.front), key=lambda p: (p.x, -sign * p.y)):
+    ordered = sorted(
+        (members[name] for name in info.front), key=lambda p: (rising * p.x, -sign * p.y)
+    )
+    for point in ordered:
         if not line or sign * point.y > sign * line[-1].y:
             line.append(point)
     return line
@@ -111,32 +112,46 @@ def _utility_range(points: Sequence[Point]) -> list[float] | None:
     return [low - edge, high + edge] if high > low else None
 
 
-def _at(value: float) -> float:
-    """The position of a value on the axis.
+def _placed(info: FrontInfo) -> FrontInfo:
+    """The same with positions on the axis in the place of rates; other metrics stay as they are.
 
-    The square root spreads rates near the limit, and is close to the variance-stabilising scale; what is
-    below zero mirrors it.
+    The square root spreads rates near the limit, and is close to the variance-stabilising scale.
     """
-    return math.copysign(math.sqrt(abs(value)), value)
+    if not is_rate(info.safety):
+        return info
+
+    def moved(point: Point) -> Point:
+        x, low, high = map(math.sqrt, (point.x, point.low, point.high))
+        return point._replace(x=x, low=low, high=high)
+
+    end = math.sqrt(info.x_range[1])
+    return info._replace(
+        points=tuple(map(moved, info.points)),
+        base=None if info.base is None else moved(info.base),
+        limit=None if info.limit is None else math.sqrt(info.limit),
+        passing=None if info.passing is None else math.sqrt(info.passing),
+        x_range=(-end / 40, end),
+        marks=tuple(mark._replace(x=math.sqrt(mark.x)) for mark in info.marks),
+    )
 
 
-def _shade(figure: go.Figure, info: FrontInfo) -> None:
+def _shade(figure: go.Figure, info: FrontInfo, limit: float | None) -> None:
     """The feasible region and the limit itself."""
-    if info.limit is None:
+    if limit is None:
         return
     if info.passing is not None:
         figure.add_vrect(
-            x0=-_at(info.x_range[1]) / 40,
-            x1=_at(info.passing),
+            x0=info.x_range[0],
+            x1=info.passing,
             fillcolor=SAFE,
             line_width=0,
             layer="below",
         )
     figure.add_vline(
-        x=_at(info.limit),
+        x=info.limit,
         line={"color": INK, "width": 1, "dash": "dash"},
         annotation={
-            "text": f"limit {100 * info.limit:.3g} %",
+            "text": f"limit {100 * limit:.3g} %",
             "font": {"color": INK},
             "xanchor": "center",
             "yanchor": "bottom",  # Above the plot, where no point is.
@@ -156,8 +171,8 @@ def _markers(
     bars = {
         "type": "data",
         "symmetric": False,
-        "array": [_at(point.high) - _at(point.x) for point in points],
-        "arrayminus": [_at(point.x) - _at(point.low) for point in points],
+        "array": [point.high - point.x for point in points],
+        "arrayminus": [point.x - point.low for point in points],
         "color": INK if on_front else "rgba(128, 135, 148, 0.35)",
         "thickness": 1.4 if on_front else 0.8,
         "width": 3 if on_front else 0,
@@ -165,7 +180,7 @@ def _markers(
     scale = {"cmin": math.log10(rates[0]), "cmax": math.log10(rates[-1])} if len(rates) > 1 else {}
     colours = [math.log10(p.learning_rate) if p.learning_rate > 0 else math.nan for p in points]
     return go.Scatter(
-        x=[_at(point.x) for point in points],
+        x=[point.x for point in points],
         y=[point.y for point in points],
         error_x=bars if on_front or not many else None,
         mode="markers",
@@ -223,7 +238,7 @@ def _controls(figure: go.Figure, info: FrontInfo, rates: Sequence[float]) -> Non
         if chosen:
             figure.add_trace(
                 go.Scatter(
-                    x=[_at(point.x) for point in chosen],
+                    x=[point.x for point in chosen],
                     y=[point.y for point in chosen],
                     mode="markers",
                     name=name,
@@ -238,13 +253,13 @@ def _controls(figure: go.Figure, info: FrontInfo, rates: Sequence[float]) -> Non
 
 def _base_marker(point: Point) -> go.Scatter:
     return go.Scatter(
-        x=[_at(point.x)],
+        x=[point.x],
         y=[point.y],
         error_x={
             "type": "data",
             "symmetric": False,
-            "array": [_at(point.high) - _at(point.x)],
-            "arrayminus": [_at(point.x) - _at(point.low)],
+            "array": [point.high - point.x],
+            "arrayminus": [point.x - point.low],
             "color": INK,
             "thickness": 1.4,
         },
@@ -267,7 +282,7 @@ def _reference_markers(figure: go.Figure, marks: Sequence[Mark]) -> None:
             place = {} if whole else {"yaxis": "y2", "cliponaxis": False}
             figure.add_trace(
                 go.Scatter(
-                    x=[_at(mark.x) for mark in chosen],
+                    x=[mark.x for mark in chosen],
                     y=[mark.y if whole else 0 for mark in chosen],
                     mode="markers",
                     name=f"{REFERENCE}: {escape(name)}" + ("" if whole else " (unsafe rate alone)"),
@@ -295,7 +310,7 @@ def _ring(figure: go.Figure, info: FrontInfo) -> None:
         return
     figure.add_trace(
         go.Scatter(
-            x=[_at(chosen.x)],
+            x=[chosen.x],
             y=[chosen.y],
             mode="markers",
             name="recommended",
@@ -311,7 +326,7 @@ def _ring(figure: go.Figure, info: FrontInfo) -> None:
     place = _free_place(info, chosen)
     if place is not None:
         figure.add_annotation(
-            x=_at(chosen.x),
+            x=chosen.x,
             y=chosen.y,
             text="recommended",
             font={"color": RING, "size": 13},
@@ -332,12 +347,13 @@ def _free_place(info: FrontInfo, chosen: Point) -> tuple[int, int] | None:
     """The first place where the word covers no point on the axes as they are first drawn; else None."""
     own = [point for point in info.points if point.role not in CONTROLS]
     low, high = _utility_range(own) or (min(p.y for p in own), max(p.y for p in own))
-    wide = _PLOT[0] / (1.025 * _at(info.x_range[1]) or 1.0)
+    start, end = info.x_range
+    wide = _PLOT[0] / ((end - start) or 1.0)
     tall = _PLOT[1] / ((high - low) or 1.0)
     base = [] if info.base is None else [info.base]
     others = [p for p in (*own, *base) if p is not chosen]
-    spots = [(wide * (_at(p.x) - _at(chosen.x)), tall * (p.y - chosen.y)) for p in others]
-    left, down = -wide * _at(chosen.x), tall * (low - chosen.y)
+    spots = [(wide * (p.x - chosen.x), tall * (p.y - chosen.y)) for p in others]
+    left, down = wide * (start - chosen.x), tall * (low - chosen.y)
     for dx, dy in _PLACES:
         start = dx - _WORD[0] / 2 if dx == 0 else dx if dx > 0 else dx - _WORD[0]
         inside = left <= start and start + _WORD[0] <= left + _PLOT[0]

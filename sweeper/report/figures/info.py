@@ -72,7 +72,8 @@ REFERENCE = "published, not measured here"
 class FrontInfo(NamedTuple):
     """Everything in the front figure. `front` lists ids of members by rising unsafe rate.
 
-    `maximize` says whether more of the utility metric is better; `safety` is the metric on the x axis.
+    `maximize` says whether more of the utility metric is better; `safety` is the metric on the x axis, and
+    `safety_maximize` whether more of it is.
     `marks` are published results, which do not affect decisions. `limit` is the constraint on the unsafe
     rate; `passing` the largest rate that satisfies it with the required confidence at the number of
     prompts measured: the feasible region is left of it.
@@ -88,6 +89,7 @@ class FrontInfo(NamedTuple):
     x_range: tuple[float, float]
     maximize: bool = True
     safety: str = "unsafe_rate"
+    safety_maximize: bool = False
     marks: tuple[Mark, ...] = ()
 
 
@@ -157,6 +159,7 @@ def front_info(
         maximize=spec.utility.direction == "maximize",
         marks=marks,
         safety=safety,
+        safety_maximize=spec.safety.direction == "maximize",
     )
 
 
