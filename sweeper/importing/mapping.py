@@ -127,14 +127,14 @@ class ImportMap(SpecModel):
     def _law(self) -> Self:
         used = [item.metric for item in self.constraints]
         metrics = [*self.metrics, *([self.responses.metric] if self.responses else [])]
+        if len(set(metrics)) < len(metrics):
+            raise ValueError(f"`{metrics[-1]}` is judged from responses: rename it in `metrics`")
         unknown = [name for name in [*self.objectives, *used] if name not in metrics]
         if unknown:
             raise ValueError(
                 f"`{unknown[0]}` is an objective or constraint but none of `metrics`: "
                 f"{', '.join(metrics) or 'there is none'}"
             )
-        if len(set(metrics)) < len(metrics):
-            raise ValueError(f"`{metrics[-1]}` is judged from responses: rename it in `metrics`")
         if len(set(self.objectives)) < len(self.objectives):
             raise ValueError("an objective is given twice")
         places = [*self.parameters.values(), *(item.column for item in self.metrics.values())]
