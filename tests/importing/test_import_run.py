@@ -193,3 +193,59 @@ def test_no_usable_row_is_no_run(tmp_path: Path) -> None:
         ImportMapError, match=r"none of 1 rows can be imported; .*outside its range"
     ):
         import_table(table, mapping)
+
+
+TWO = """
+version: 1
+kind: json
+name: two
+parameters: {method: method}
+metrics:
+  accuracy: {column: acc, direction: maximize}
+  kept: {column: kept, direction: maximize}
+objectives: [accuracy, kept]
+"""
+
+
+def test_a_second_metric_to_maximise_is_better_to_the_right(tmp_path: Path) -> None:
+    """Neither axis is called unsafe, nothing is limited; the line joins what is not dominated."""
+    rows: list[dict[str, object]] = [
+        {"method": "a", "acc": 0.2, "kept": 1.9},
+        {"method": "b", "acc": 0.5, "kept": 0.5, "rank": 8},
+        {"method": "c", "acc": 0.1, "kept": 0.4},
+    ]
+    run = imported(tmp_path, rows, TWO.replace("method}", "method, rank: rank}"))
+    figure = run.plot("front")
+    line = next(trace for trace in figure.data if trace.name == "front")
+    assert (list(line.x), list(line.y), line.line.shape) == ([1.9, 0.5], [0.2, 0.5], "hv")
+    assert figure.layout.xaxis.title.text == "kept"
+    low, high = figure.layout.xaxis.range
+    assert low < 0.4
+    assert high > 1.9
+    assert not figure.layout.shapes
+    run.report()
+    page = (tmp_path / "run/report.html").read_text(encoding="utf-8")
+    assert "<h2>Kept against accuracy</h2>" in page
+    assert "Better is up and to the right." in page
+    assert "Unsafe answers" not in page
+
+
+def test_settings_that_only_some_rows_have_are_blank(command: Command, tmp_path: Path) -> None:
+    text = TWO.replace("method}", "method, rank: rank}")
+    rows: list[dict[str, object]] = [
+        {"method": "a", "acc": 0.2, "kept": 1.9},
+        {"method": "b", "acc": 0.5, "kept": 0.5, "rank": 8},
+        {"method": "c", "acc": 0.4, "kept": 0.6, "rank": 16},
+    ]
+    imported(tmp_path, rows, text)
+    answer = command("front", "run", "--wide")
+    assert answer.code == 0, answer.err
+    assert "3 on the front" in answer.out
+
+
+def test_a_score_of_ours_in_per_cent_is_refused(command: Command, tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "runs.jsonl", ROWS)
+    text = MAP.replace("accuracy", "rouge_l").replace("high: 1, n: 100", "high: 100, n: 100")
+    (tmp_path / "map.yaml").write_text(text, encoding="utf-8")
+    words = ("import", source, "--out", tmp_path / "run", "--map", tmp_path / "map.yaml")
+    refused(command(*words), "metrics.rouge_l: .*divide per cent by 100")
