@@ -349,3 +349,32 @@ def test_real_responses_have_the_rates_of_the_default_list(tmp_path: Path) -> No
     }
     assert {count[1] for count in counts.values() if count} == {520}
     assert json.loads((tmp_path / "run/run.json").read_text())["imported"] == "csv_folder"
+
+
+def test_the_how_to_says_what_was_measured() -> None:
+    """The numbers of the how-to about falling rates are those of the committed result."""
+    root = Path(__file__).parents[2]
+    found = json.loads((root / "benchmarks/results/falling_rates.json").read_text("utf-8"))
+    text = (root / "docs/how-to/import.md").read_text("utf-8")
+    path = found["paths"]["lora_lr1e-4"]
+    assert [(rate["k"], rate["n"]) for rate in path["rates"]] == [
+        (26, 520),
+        (76, 520),
+        (98, 520),
+        (90, 520),
+    ]
+    for rate in path["rates"]:
+        low, high = (f"{100 * end:.1f}" for end in rate["interval"])
+        assert f"{rate['step']}: 0.7" in text
+        assert f"{rate['k']} ({low} to {high} %)" in text
+    fall = path["from_step_to_step"][-1]
+    low, high = sorted(-100 * end for end in fall["interval"])
+    assert (
+        f"{-100 * fall['difference']:.1f} points from step 444 to 591 ({low:.1f} to {high:.1f}"
+        in text
+    )
+    errors = [
+        row["wrong_at_worst_limit"] for each in found["paths"].values() for row in each["prune"]
+    ]
+    assert max(errors) == 0.001
+    assert found["error"] == 0.05
