@@ -1,17 +1,21 @@
 """An adaptive search over a run folder: which settings are suggested, round after round."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from sweeper.analysis import find_front
+from sweeper.analysis import CANDIDATE_ROLE, find_front
 from sweeper.errors import SpecError
 from sweeper.planning import Point, points_of
 from sweeper.search.rounds import already_suggested, append_round, read_rounds
-from sweeper.search.suggest import Observation, next_points
-from sweeper.spec import SearchSpec, SweepSpec, parse_spec
+from sweeper.search.suggest import Observation, lies_in, next_points, varying_axes
+from sweeper.spec import SearchSpec, SweepSpec, parse_results_spec
 from sweeper.store.folder import RunFolder
 from sweeper.store.records import read_records
+
+_log = logging.getLogger("sweeper.search.adaptive")
 
 GENETIC, BLIND = ("nsga2", "nsga3"), ("qmc", "random")
 """Samplers that select between whole generations, and those that look at no result."""
@@ -95,27 +99,53 @@ def own_observations(
 
 
 def warm_start(spec: SweepSpec, path: Path) -> Sequence[Observation]:
-    """The observations of an earlier run, regardless of its model and data.
+    """The observations of an earlier run in the space of a sweep, regardless of its model and data.
+
+    Of an imported run, names and values of the settings count, which `sweeper import` takes from its map.
+    Configurations elsewhere are left out, which a warning counts.
 
     Raises:
-        SpecError: it has no complete configuration with the objectives of this sweep.
+        SpecError: it has no complete configuration with the objectives of this sweep, or none in its space.
         RunFolderError, RecordError: the earlier run cannot be read.
     """
     folder = RunFolder(path).open()
-    earlier = parse_spec(folder.spec.read_text(encoding="utf-8"), source=str(folder.spec))
+    text = folder.spec.read_text(encoding="utf-8")
+    earlier = parse_results_spec(text, source=str(folder.spec))
     seeds = spec.model_copy(update={"seeds": earlier.seeds})
-    points = points_of(earlier, already_suggested(folder) or None)
     candidates = find_front(read_records(folder.records).records, seeds).candidates
-    observations = [
-        Observation(points[item.config_id], 0, item)
-        for item in candidates
-        if item.config_id in points and item.excluded is None
-    ]
-    if not observations:
+    measured = [item for item in candidates if item.role == CANDIDATE_ROLE and not item.excluded]
+    if isinstance(earlier, SweepSpec):
+        points = points_of(earlier, already_suggested(folder) or None)
+    else:
+        points = {item.config_id: _foreign_point(item.config, spec) for item in measured}
+    known = [item for item in measured if item.config_id in points]
+    if not known:
         wanted = ", ".join(objective.metric for objective in spec.objectives)
         problem = (
             f"search.warm_start: {path} has no complete configuration with {wanted}; use a run with "
             "these objectives, or remove warm_start"
         )
         raise SpecError("search", (problem,))
-    return observations
+    inside = [item for item in known if lies_in(points[item.config_id], spec)]
+    if not inside:
+        swept = ", ".join(varying_axes(spec))
+        problem = (
+            f"search.warm_start: none of {len(known)} configurations of {path} lies in this space; each "
+            f"needs a value of {swept} that is in it, under this name; change the space or remove "
+            "warm_start"
+        )
+        raise SpecError("search", (problem,))
+    if len(inside) < len(known):
+        left_out = len(known) - len(inside)
+        _log.warning(
+            f"search.warm_start: {left_out} of {len(known)} configurations of {path} lie outside the space "
+            "and are left out"
+        )
+    return [Observation(points[item.config_id], 0, item) for item in inside]
+
+
+def _foreign_point(config: Mapping[str, Any], spec: SweepSpec) -> Point:
+    """The settings of another tool as a point: averages by their names, and none is `raw`."""
+    averages = {value.label: value for value in spec.space.average.values or ()}
+    average = averages.get(str(config.get("average", "raw")))
+    return {**config, **({} if average is None else {"average": average})}

@@ -140,6 +140,18 @@ class _Scale:
 Scales = Mapping[str, _Scale]
 
 
+def varying_axes(spec: SweepSpec) -> Scales:
+    """The axes of a space with more than one value, of optimizer paths first."""
+    axes = {**trajectory_axes(spec), **readout_axes(spec)}
+    return {name: scale for name, axis in axes.items() if (scale := _Scale(axis)).varies}
+
+
+def lies_in(point: Point, spec: SweepSpec) -> bool:
+    """Whether a point has a value on every axis that varies; others may be anything."""
+    varying = varying_axes(spec)
+    return all(scale.inner(point.get(name)) is not None for name, scale in varying.items())
+
+
 def _key(point: Point) -> str:
     return repr(sorted(point.items()))
 
@@ -179,7 +191,7 @@ def _sampled_points(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     sampler = _sampler(spec, index, count)
     readouts = {name: _Scale(axis) for name, axis in readout_axes(spec).items()}
-    varying = {n: s for n, s in {**axes, **readouts}.items() if s.varies}
+    varying = varying_axes(spec)
     study = optuna.create_study(
         directions=[objective.direction for objective in spec.objectives], sampler=sampler
     )

@@ -11,9 +11,10 @@ from support.raising import raises
 from sweeper.analysis import find_front
 from sweeper.errors import RunFolderError, SpecError
 from sweeper.planning import Point, make_plan, points_of
+from sweeper.runs.imported import import_run
 from sweeper.search.adaptive import suggestions, warm_start
 from sweeper.search.rounds import already_suggested, append_round, read_rounds
-from sweeper.search.suggest import Observation, next_points
+from sweeper.search.suggest import Observation, next_points, varying_axes
 from sweeper.spec import SweepSpec, dump_spec, parse_spec
 from sweeper.store.folder import RUN_VERSION, RunFolder, write_atomic
 from sweeper.store.records import RecordWriter, TrialRecord
@@ -202,6 +203,49 @@ def test_an_earlier_run_is_learned_from_but_never_counted_as_this_ones(
         return float(np.mean([abs(np.log10(p["learning_rate"]) - middle) for p in points]))
 
     assert away(first) < 0.8 < away(cold)
+
+
+def imported(root: Path, records: Records, names: Mapping[str, str], extra: str = "") -> Path:
+    """A run that another tool might have made of the same trials, with columns `names`: theirs -> ours."""
+    found = [r for items in records.values() for r in items if r.role == "candidate"]
+    lines = [",".join([*names, "rouge_l", "unsafe_rate"])]
+    for record in found:
+        settings = [str(record.config[name]) for name in names.values()]
+        metrics = [repr(record.metrics[name].value) for name in ("rouge_l", "unsafe_rate")]
+        lines.append(",".join([*settings, *metrics]))
+    root.mkdir()
+    (root / "runs.csv").write_text("\n".join([*lines, extra]), encoding="utf-8")
+    return import_run(root / "runs.csv", root / "run").run.folder.root
+
+
+SETTINGS = {name: name for name in ("learning_rate", "batch_size", "max_steps", "average")}
+
+
+def test_an_imported_run_is_learned_from_by_names_and_values(
+    space: SweepSpec, valley: Records, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec = benchmark.adaptive(space, "tpe", 0, 4)
+    own = warm_start(spec, finished_run(tmp_path / "own", space, valley))
+    foreign = warm_start(spec, imported(tmp_path / "all", valley, SETTINGS))
+    assert len(foreign) == len(own) > 0
+    varying = varying_axes(spec)
+
+    def shown(items: Iterable[Observation]) -> set[tuple[object, ...]]:
+        return {
+            (*(str(i.point[name]) for name in varying), i.candidate.values["rouge_l"])
+            for i in items
+        }
+
+    assert shown(foreign) == shown(own)
+    assert next_points(spec, foreign, [], 4, 0) == next_points(spec, foreign, [], 4, 0)
+    assert not caplog.records
+
+    elsewhere = imported(tmp_path / "more", valley, SETTINGS, "0.5,8,40,raw,0.9,0.5\n")
+    assert len(warm_start(spec, elsewhere)) == len(own)
+    assert f"1 of {len(own) + 1} configurations" in caplog.text
+    other = {"lr_peak": "learning_rate", **{n: n for n in SETTINGS if n != "learning_rate"}}
+    with pytest.raises(SpecError, match="needs a value of learning_rate, batch_size"):
+        warm_start(spec, imported(tmp_path / "other", valley, other))
 
 
 def test_an_earlier_run_without_these_objectives_is_refused(
