@@ -18,7 +18,7 @@ from sweeper.analysis.policies import (
 )
 from sweeper.analysis.selection import RateClaim, Selection, claim_text
 from sweeper.analysis.shortfall import nearest_of, unmet, why_none
-from sweeper.spec import ResultsSpec
+from sweeper.spec import ResultsSpec, SweepSpec
 
 SAFEST_USEFUL = Policy()
 
@@ -27,6 +27,11 @@ ONE_SEED = (
     "measures that"
 )
 """What is said where only the claim about these weights can be made."""
+
+
+def _one_seed(spec: ResultsSpec) -> str:
+    """Of an imported run, without the stage that it cannot have."""
+    return ONE_SEED if isinstance(spec, SweepSpec) else ONE_SEED.partition(":")[0]
 
 
 class Decided(NamedTuple):
@@ -172,7 +177,7 @@ def claim_texts(
     """What the search claims of any configuration: of these weights, and of it trained again."""
     front, spec = under_policy(front, spec, policy)
     claims = Selection(front, spec).claims(candidate)
-    one = (ONE_SEED,) if claims and len(candidate.seeds) == 1 else ()
+    one = (_one_seed(spec),) if claims and len(candidate.seeds) == 1 else ()
     return (*map(claim_text, claims), *one)
 
 
@@ -208,7 +213,7 @@ def _why(
     parts = [
         f"{valued(chosen, front.candidates)} {_distinction(sure, front, spec, policy)}",
         *([claim_text(claim) for claim in claims] or [_rates(chosen, spec)]),
-        *([] if len(chosen.seeds) > 1 else [ONE_SEED]),
+        *([] if len(chosen.seeds) > 1 else [_one_seed(spec)]),
     ]
     if policy.name == "min-unsafe-at" and not chosen.feasible:
         parts.append(f"it violates the constraints of the sweep ({'; '.join(unmet(chosen, spec))})")

@@ -27,7 +27,10 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "logs": ("sweeper logs runs/miniature --tail 20", "sweeper logs runs/miniature --follow"),
     "verify": ("sweeper verify runs/miniature --sample 5 --seed 1",),
     "trial": ("sweeper trial tasks/0c5d4f2a91.json --out runs/alone",),
-    "import": ("sweeper import results.csv --out runs/imported",),
+    "import": (
+        "sweeper import results.csv --out runs/imported",
+        "sweeper import responses/ --values chrf.csv --out runs/theirs",
+    ),
     "front": ("sweeper front runs/miniature", "sweeper front runs/miniature --wide"),
     "recommend": (
         "sweeper recommend runs/miniature",

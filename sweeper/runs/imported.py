@@ -107,7 +107,8 @@ def _import_responses(
     guessed: bool,
 ) -> ImportResult:
     """The run of judged responses; see `import_run`."""
-    more = None if values is None else read_table(values, texts=("file",))
+    names = ("file",) if table.kind == "csv_folder" else ()  # `1e-4` is the name of a file there.
+    more = None if values is None else read_table(values, texts=names)
     judged = judge(table, mapping, more)
     notes, unmapped = [*table.notes, *judged.notes], tuple[str, ...]()
     if guessed:

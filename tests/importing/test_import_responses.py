@@ -219,6 +219,44 @@ def test_a_folder_of_files_is_read_by_name(tmp_path: Path) -> None:
     assert reasons["b.tsv"] == "has the name of b.csv; rename one of them"
 
 
+def test_names_of_files_that_look_like_numbers_are_names(tmp_path: Path) -> None:
+    folder = tmp_path / "rates"
+    folder.mkdir()
+    for name in ("1e-4", "1e-5"):
+        rows = [{"prompt": prompt, "response": NO} for prompt in PROMPTS]
+        table(folder / f"{name}.csv", rows)
+    values = table(tmp_path / "v.csv", [{"file": "1e-4", "acc": 1}, {"file": "1e-5", "acc": 0}])
+    found = sweeper.import_run(folder, tmp_path / "run", values=values)
+    assert {record.config["file"] for record in found.run.records} == {"1e-4", "1e-5"}
+
+
+def test_columns_of_other_settings_are_settings(tmp_path: Path) -> None:
+    rows = [{"prompt": prompt, "response_base": NO, "response_tuned": YES} for prompt in PROMPTS]
+    values = [{"variant": "base", "acc": 0.1}, {"variant": "tuned", "acc": 0.9}]
+    found = imported(tmp_path, rows, values, None)
+    assert {r.config["variant"]: r.samples["unsafe_rate"] for r in found.run.records} == {
+        "base": "0000",
+        "tuned": "1111",
+    }
+
+
+def test_settings_of_the_values_alone_name_the_groups(tmp_path: Path) -> None:
+    """Files are told apart by their names, and the choices by what the values say of them."""
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    for name, answers in (("a", [YES] * 4), ("b", [NO] * 4)):
+        pairs = zip(PROMPTS, answers, strict=True)
+        table(folder / f"{name}.csv", [{"prompt": p, "response": r} for p, r in pairs])
+    values = table(
+        tmp_path / "v.csv",
+        [{"file": "a", "lr": 1e-4, "acc": 0.5}, {"file": "b", "lr": 1e-5, "acc": 0.4}],
+    )
+    mapping = tmp_path / "map.yaml"
+    mapping.write_text(MAP.replace("step: step\n", "").replace("chrf", "acc"), encoding="utf-8")
+    found = sweeper.import_run(folder, tmp_path / "run", map=mapping, values=values)
+    assert by_choice(found) == {(1e-4, 0): "1111", (1e-5, 0): "0000"}
+
+
 def test_what_is_no_text_is_refused(tmp_path: Path) -> None:
     """In JSON a number, a list of turns and null are no responses; their groups lack these prompts."""
     rows = [

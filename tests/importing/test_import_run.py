@@ -48,6 +48,8 @@ def test_counted_rates_are_recommended_within_their_limit(tmp_path: Path) -> Non
     assert found.chosen is not None
     assert dict(found.chosen.config) == {"learning_rate": 1e-4, "max_steps": 20}
     assert found.chosen.counts("unsafe_rate") == "8/400"
+    assert "nothing is known about this configuration trained again" in found.reason
+    assert "decision stage" not in found.reason
     assert found.chosen.gain is True  # 85 of 100 against 10 of 100.
     beside = run.front().base
     assert beside is not None
