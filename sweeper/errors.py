@@ -109,7 +109,7 @@ class ImportMapError(SweeperError):
         "import.direction": "a known metric with the opposite direction",
         "import.rate": "a metric named like a rate whose range is not 0 to 1",
         "import.constraint": "a limit on what is no rate",
-        "import.setting": "a setting that is NaN or infinite",
+        "import.setting": "a setting that is NaN, infinite or a very long text",
         "import.whole": "a seed, step or count that is no whole number",
         "import.counts": "a rate that its counts do not give",
         "import.values": "values of groups for a source without responses",

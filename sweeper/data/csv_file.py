@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -167,8 +168,8 @@ def _refuse_swallowed_rows(path: Path, line: int, delimiter: str, cells: Sequenc
 
 
 def _refuse_equal_names(path: Path, line: int, names: Sequence[str]) -> None:
-    for name in names:
-        if name and names.count(name) > 1:
+    for name, count in Counter(names).items():
+        if name and count > 1:
             raise malformed(
                 path, line, f"duplicate column `{name}`; rename or remove one of them", column=name
             )

@@ -17,6 +17,12 @@ from sweeper.spec import Constraint, ImportedSpec, Objective, dump_spec
 from sweeper.store.folder import RUN_VERSION, RunFolder, write_atomic
 from sweeper.store.records import Metric, TrialRecord, write_records
 
+MAP_NAME = "import.yaml"
+"""The map of a run, in its folder."""
+
+MAX_SETTING = 10_000
+"""Characters of a setting; what is longer is data."""
+
 BASE_ROLE, CANDIDATE_ROLE = "base", "candidate"
 
 
@@ -157,6 +163,11 @@ def _record(
         for name, value in params.items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise ImportMapError(f"`{name}`: {value} is no setting", code="import.setting")
+            if isinstance(value, str) and len(value) > MAX_SETTING:
+                raise ImportMapError(
+                    f"`{name}`: a text of {len(value):,} characters; a setting has at most {MAX_SETTING:,}",
+                    code="import.setting",
+                )
     path = _identity(params)
     config = params if mapping.step is None or is_base else {**params, "max_steps": step}
     return TrialRecord(
@@ -274,8 +285,8 @@ def _common_seeds(records: Iterable[TrialRecord]) -> tuple[int, ...]:
     return tuple(sorted(set.intersection(*seeds.values())))
 
 
-def write_run(found: Imported, mapping: ImportMap, source: Path, out: Path) -> RunFolder:
-    """Write the run folder, with the map as `import.yaml` and the rows left out as `refused.jsonl`.
+def new_run(out: Path) -> RunFolder:
+    """The folder of a new run, created.
 
     Raises:
         RunFolderError: the folder holds a run, or cannot be written.
@@ -288,6 +299,16 @@ def write_run(found: Imported, mapping: ImportMap, source: Path, out: Path) -> R
             path=out,
         )
     folder.create()
+    return folder
+
+
+def write_run(found: Imported, mapping: ImportMap, source: Path, out: Path) -> RunFolder:
+    """Write the run folder, with the map as MAP_NAME and the rows left out as `refused.jsonl`.
+
+    Raises:
+        RunFolderError: the folder holds a run, or cannot be written.
+    """
+    folder = new_run(out)
     spec = dump_spec(found.spec)
     trained = [record for record in found.records if record.role == CANDIDATE_ROLE]
     accounting = {
@@ -297,7 +318,7 @@ def write_run(found: Imported, mapping: ImportMap, source: Path, out: Path) -> R
     }
     write_atomic(folder.spec, spec)
     write_atomic(folder.plan, json.dumps({"version": RUN_VERSION, "accounting": accounting}))
-    write_atomic(out / "import.yaml", map_text(mapping))
+    write_atomic(out / MAP_NAME, map_text(mapping))
     left_out = (json.dumps({"where": where, "reason": why}) for where, why in found.refused)
     write_atomic(out / "refused.jsonl", "".join(f"{line}\n" for line in left_out))
     write_records(folder.records, found.records)

@@ -60,6 +60,10 @@ KINDS: Mapping[str, Kind] = {
 """A kind of source -> what it is; the first that fits is read."""
 
 
+PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".tar", ".xlsx", ".xls", ".ods")
+"""Endings of archives and workbooks, in which a table may be."""
+
+
 def read_table(
     source: Path | str,
     kind: str | None = None,
@@ -86,6 +90,18 @@ def read_table(
             code="data.unknown_format",
             found=kind,
             known=list(KINDS),
+        )
+    if found.path.is_dir() and {"run.json", "records.jsonl"} <= set(found.names):
+        raise DataError(
+            f"{found.shown}: a run of sweeper, which `sweeper front` and `sweeper report` read as it is",
+            code="data.unknown_format",
+            path=found.path,
+        )
+    if kind is None and not fitting and found.path.suffix.lower() in PACKED:
+        raise DataError(
+            f"{found.shown}: {found.path.suffix} files are not read; unpack it, or save its table as CSV",
+            code="data.unknown_format",
+            path=found.path,
         )
     if kind is None and not fitting:
         known = "; ".join(item.description for item in KINDS.values())

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from itertools import count as count_from
 from typing import NamedTuple
@@ -56,6 +56,9 @@ class Guess(NamedTuple):
     notes: tuple[str, ...]
 
 
+_DECIMAL_COMMA = re.compile(r"-?[0-9]+,[0-9]+")
+
+
 class _Columns:
     """The cells of a table by column; computed once for each."""
 
@@ -76,6 +79,13 @@ class _Columns:
             float(c) for c in self.cells[name] if isinstance(c, int | float) and math.isfinite(c)
         ]
 
+    def decimal_commas(self) -> Iterator[str]:
+        """The columns whose cells are all written like `0,5`, which are texts."""
+        for name in self.names:
+            there = [cell for cell in self.cells[name] if cell is not None]
+            if there and all(isinstance(c, str) and _DECIMAL_COMMA.fullmatch(c) for c in there):
+                yield name
+
     def is_text(self, name: str) -> bool:
         """Whether most cells of a column are texts."""
         return 2 * sum(isinstance(cell, str) for cell in self.cells[name]) > len(self.cells[name])
@@ -89,7 +99,8 @@ class _Columns:
     def named(self, names: Iterable[str]) -> str | None:
         """The numeric column whose last key is one of these; of several, one that most rows have."""
         own = {f"{name}{COUNT}" for name in self.numeric}  # Numbers of samples of one metric.
-        found = [c for n in names for c in self.names if c in self.numeric - own and _leaf(c) == n]
+        free = [c for c in self.names if c in self.numeric and c not in own]
+        found = [c for n in names for c in free if _leaf(c) == n]
         return min(
             found, key=lambda c: (self.cells[c].count(None), c not in self.varying), default=None
         )
@@ -109,6 +120,8 @@ def guess_map(table: ForeignTable) -> Guess:
     apart = {name for name in (seed, step) if name is not None}
     settings = _settings(columns, apart, notes)
     metrics, groups = _metrics(columns, apart | set(settings), notes)
+    if commas := list(columns.decimal_commas()):
+        notes.append(f"`{commas[0]}` is written with decimal commas, so it is text: use points")
     if not metrics:
         notes.append("no metric has a usual name: name them with their directions under `metrics`")
     objectives = _objectives(table, metrics, groups)
@@ -116,11 +129,8 @@ def guess_map(table: ForeignTable) -> Guess:
         notes.append("fewer than two objectives are certain: choose them under `objectives`")
     used = apart | set(settings) | {metric.column for metric in metrics.values()}
     used |= {str(part) for metric in metrics.values() for part in (metric.n, metric.k)}
-    unmapped = [
-        name
-        for name in columns.names
-        if name in columns.numeric & columns.varying - used and not is_in_settings(name)
-    ]
+    candidates = columns.numeric & columns.varying - used
+    unmapped = [name for name in columns.names if name in candidates and not is_in_settings(name)]
     limits = [
         ConstraintMap(metric=name, max=0)
         for name, metric in metrics.items()
@@ -212,7 +222,7 @@ def guess_metrics(grouping: ImportMap, groups: ForeignTable) -> Guess:
 
 def _settings(columns: _Columns, apart: set[str], notes: list[str]) -> list[str]:
     table = columns.table
-    varying = [name for name in columns.names if name in columns.varying - apart]
+    varying = [name for name in columns.names if name in columns.varying and name not in apart]
     if table.parameters:
         return [name for name in varying if name in table.parameters]
     metrics = set(table.metrics)
@@ -265,7 +275,7 @@ def _metrics(
     table = columns.table
     found: dict[str, tuple[str, KnownMetric | None]] = {}
     for column in columns.names:
-        if column not in columns.numeric - used or column.endswith((COUNT, ".k")):
+        if column not in columns.numeric or column in used or column.endswith((COUNT, ".k")):
             continue
         declared = column in table.metrics or column in table.constraints
         known = None if column in table.constraints else known_metric(_leaf(column))

@@ -1,16 +1,18 @@
 """Runs made of what other tools measured: `sweeper.import_run`."""
 
+import shlex
 from pathlib import Path
 from typing import NamedTuple
 
 from sweeper.errors import ImportMapError
-from sweeper.importing.build import import_table, write_run
+from sweeper.importing.build import MAP_NAME, import_table, new_run, write_run
 from sweeper.importing.detect import read_table
-from sweeper.importing.guess import guess_map, guess_metrics, guess_responses
-from sweeper.importing.mapping import ImportMap, load_map
+from sweeper.importing.guess import Guess, guess_map, guess_metrics, guess_responses
+from sweeper.importing.mapping import ImportMap, load_map, map_text
 from sweeper.importing.responses import LISTS, judge, with_answers, write_answers
-from sweeper.importing.table import ForeignTable
+from sweeper.importing.table import ForeignTable, printable
 from sweeper.runs.run import Run, open_run
+from sweeper.store.folder import write_atomic
 
 NAMED = 3
 """How many of the rows left out a message names."""
@@ -90,12 +92,35 @@ def import_run(
     notes, unmapped = list(table.notes), tuple[str, ...]()
     if mapping is None:
         guess = guess_map(table)
+        _check_objectives(guess, table, Path(out))
         mapping, unmapped = guess.map, guess.unmapped
         notes += guess.notes
     found = import_table(table, mapping)
     folder = write_run(found, mapping, Path(source), Path(out))
     read = len(table.rows) + len(table.refused)
     return ImportResult(open_run(folder.root), read, found.refused, tuple(notes), unmapped)
+
+
+def _check_objectives(guess: Guess, table: ForeignTable, out: Path) -> None:
+    """Leave a guess that is no whole map in the folder, to be completed; one that is there stays.
+
+    Raises:
+        ImportMapError: fewer than two objectives are certain.
+        RunFolderError: the folder holds a run, or cannot be written.
+    """
+    if len(guess.map.objectives) >= 2:
+        return
+    path = new_run(out).root / MAP_NAME
+    if not path.exists():
+        write_atomic(path, map_text(guess.map))
+    unknown = ", ".join(guess.unmapped[:NAMED]) + (", ..." if len(guess.unmapped) > NAMED else "")
+    columns = f"; nothing says which way is better of {unknown}" if unknown else ""
+    raise ImportMapError(
+        f"{printable(table.source.name)}: {'; '.join(guess.notes)}{columns}; complete the guess in {path}, "
+        f"then import with --map {shlex.quote(str(path))}",
+        code="import.objectives",
+        path=table.source,
+    )
 
 
 def _import_responses(
@@ -113,6 +138,7 @@ def _import_responses(
     notes, unmapped = [*table.notes, *judged.notes], tuple[str, ...]()
     if guessed:
         guess = guess_metrics(mapping, judged.table)
+        _check_objectives(guess, table, out)
         mapping, unmapped = guess.map, guess.unmapped
         notes += guess.notes
     found = with_answers(import_table(judged.table, mapping.of_groups()), judged)
