@@ -121,20 +121,15 @@ def warm_start(spec: SweepSpec, path: Path) -> Sequence[Observation]:
     known = [item for item in measured if item.config_id in points]
     if not known:
         wanted = ", ".join(objective.metric for objective in spec.objectives)
+        there = ", ".join(sorted({name for item in candidates for name in item.values})) or "none"
         problem = (
-            f"search.warm_start: {path} has no complete configuration with {wanted}; use a run with "
-            "these objectives, or remove warm_start"
+            f"search.warm_start: {path} has no complete configuration with {wanted}; its metrics are "
+            f"{there}; use a run with these objectives, or remove warm_start"
         )
         raise SpecError("search", (problem,))
     inside = [item for item in known if lies_in(points[item.config_id], spec)]
     if not inside:
-        swept = ", ".join(varying_axes(spec))
-        problem = (
-            f"search.warm_start: none of {len(known)} configurations of {path} lies in this space; each "
-            f"needs a value of {swept} that is in it, under this name; change the space or remove "
-            "warm_start"
-        )
-        raise SpecError("search", (problem,))
+        raise SpecError("search", (_elsewhere(spec, path, [points[i.config_id] for i in known]),))
     if len(inside) < len(known):
         left_out = len(known) - len(inside)
         _log.warning(
@@ -142,6 +137,22 @@ def warm_start(spec: SweepSpec, path: Path) -> Sequence[Observation]:
             "and are left out"
         )
     return [Observation(points[item.config_id], 0, item) for item in inside]
+
+
+def _elsewhere(spec: SweepSpec, path: Path, points: Sequence[Point]) -> str:
+    """Why none of the points of an earlier run can be used."""
+    lacking = [name for name in varying_axes(spec) if all(name not in point for point in points)]
+    if lacking:
+        return (
+            f"search.warm_start: {', '.join(lacking)} is swept here and no setting of {path}; in an "
+            "imported run, name its column under `parameters` of import.yaml and import again with --map, "
+            "or remove warm_start"
+        )
+    swept = ", ".join(varying_axes(spec))
+    return (
+        f"search.warm_start: none of {len(points)} configurations of {path} lies in this space by its "
+        f"values of {swept}; change the space, or remove warm_start"
+    )
 
 
 def _foreign_point(config: Mapping[str, Any], spec: SweepSpec) -> Point:

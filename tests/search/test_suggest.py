@@ -244,8 +244,12 @@ def test_an_imported_run_is_learned_from_by_names_and_values(
     assert len(warm_start(spec, elsewhere)) == len(own)
     assert f"1 of {len(own) + 1} configurations" in caplog.text
     other = {"lr_peak": "learning_rate", **{n: n for n in SETTINGS if n != "learning_rate"}}
-    with pytest.raises(SpecError, match="needs a value of learning_rate, batch_size"):
+    with pytest.raises(SpecError, match="start: learning_rate is swept here and no setting of"):
         warm_start(spec, imported(tmp_path / "other", valley, other))
+    raw = spec.model_dump(mode="json", exclude_none=True)
+    raw["space"]["learning_rate"] = {"values": [0.5, 0.6]}
+    with pytest.raises(SpecError, match="lies in this space by its values of learning_rate, batch"):
+        warm_start(SweepSpec.model_validate(raw), elsewhere.parent.parent / "all" / "run")
 
 
 def test_an_earlier_run_without_these_objectives_is_refused(
@@ -258,7 +262,9 @@ def test_an_earlier_run_without_these_objectives_is_refused(
         {"metric": "heldout_loss", "direction": "minimize"},
         {"metric": "unsafe_rate", "direction": "minimize"},
     ]
-    with pytest.raises(SpecError, match="no complete configuration with heldout_loss, unsafe_rate"):
+    with pytest.raises(
+        SpecError, match=r"with heldout_loss, unsafe_rate; its metrics are .*rouge_l"
+    ):
         warm_start(SweepSpec.model_validate(raw), earlier)
     with raises("run.not_a_run", path=tmp_path / "nothing"):
         warm_start(space, tmp_path / "nothing")
