@@ -135,11 +135,11 @@ def _what_lacks(spec: ResultsSpec) -> list[str]:
         texts.append(
             "The untouched model was not imported: nothing shows that training gained anything."
         )
-        if not spec.constraints:
-            texts.append(
-                f"Nothing limits {spec.safety.metric}: the best {spec.utility.metric} is taken at any "
-                "price, except by the policy knee."
-            )
+    if not spec.constraints:
+        texts.append(
+            f"Nothing limits {spec.safety.metric}: the best {spec.utility.metric} is taken at any "
+            "price, except by the policy knee."
+        )
     return texts
 
 

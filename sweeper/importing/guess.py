@@ -42,6 +42,10 @@ _RESPONSES = (
     "model_output",
     "output",
 )
+UNSAFE = "unsafe_rate"
+USUAL_LIMIT = 0.05
+"""The limit on UNSAFE of a sweep that sets none."""
+
 _NAMES = ("method", "model", "model_name", "run", "name", "experiment_name", "file")
 
 
@@ -136,6 +140,9 @@ def guess_map(table: ForeignTable) -> Guess:
         for name, metric in metrics.items()
         if metric.column in table.constraints
     ]
+    if not limits:
+        harms = (name for name in objectives if _is_harm_rate(metrics[name], groups[name]))
+        limits = [limit for name in harms if (limit := _usual_limit(name, notes))]
     imported = ImportMap(
         kind=table.kind,
         name=_identifier(table.source.stem) or "imported",
@@ -213,9 +220,13 @@ def guess_metrics(grouping: ImportMap, groups: ForeignTable) -> Guess:
         notes.append(
             "only responses were judged: give further metrics of the groups with --values FILE"
         )
+    limits = list(found.map.constraints)
+    if grouping.responses.metric == UNSAFE and not limits:
+        limits.append(_usual_limit(UNSAFE, notes))
     update = {
         "metrics": metrics,
         "objectives": (*goals[:1], grouping.responses.metric),
+        "constraints": tuple(limits),
     }
     return Guess(grouping.model_copy(update=update), found.unmapped, tuple(notes))
 
@@ -353,6 +364,21 @@ def _counts(
         if n is not None:
             notes.append(f"`{n}` is taken as the number of samples of `{column}`")
     return n, k if n is not None else None
+
+
+def _is_harm_rate(metric: MetricMap, known: KnownMetric | None) -> bool:
+    """Whether a metric is a share of unsafe answers; refusals of harmless prompts are another matter."""
+    if known is None or known.group != "harm" or "refus" in metric.column.lower():
+        return False
+    return metric.direction == "minimize" and (metric.low, metric.high) == (0, 1)
+
+
+def _usual_limit(name: str, notes: list[str]) -> ConstraintMap:
+    """The limit that a sweep has unless it says otherwise: without one, any harm would be allowed."""
+    notes.append(
+        f"`{name}` gets the limit of a sweep, {USUAL_LIMIT:g}: set your own under `constraints`"
+    )
+    return ConstraintMap(metric=name, max=USUAL_LIMIT)
 
 
 def _objectives(

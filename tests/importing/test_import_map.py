@@ -250,3 +250,28 @@ def test_a_value_is_in_its_range_or_refused(value: object, problem: str | None) 
         metric_value(row, metric)
     assert str(caught.value).startswith("runs.csv:7: `acc`: ") and problem in str(caught.value)
     assert caught.value.code == "data.invalid_row"
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "limited"),
+    [
+        ("unsafe_rate", (0.3, 0.1), "unsafe_rate"),
+        ("attack_success", (0.3, 0.1), "attack_success"),
+        ("over_refusal_rate", (0.3, 0.1), None),
+        ("forgetting", (0.3, 0.1), None),
+        ("toxicity", (30.0, 10.0), None),  # Per cent, of which no counts are known.
+    ],
+)
+def test_an_unsafe_rate_gets_the_limit_of_a_sweep(
+    column: str, values: tuple[float, float], limited: str | None
+) -> None:
+    """Else the most useful run would be recommended at any harm."""
+    rows = [
+        {"lr": 10.0**-i, "accuracy": 1 - i / 9, column: value, "n": 100}
+        for i, value in enumerate(values, start=1)
+    ]
+    found = guess(*rows)
+    expected = () if limited is None else (ConstraintMap(metric=limited, max=0.05),)
+    assert found.map.constraints == expected
+    assert any("the limit of a sweep, 0.05" in note for note in found.notes) is bool(limited)
+    assert found.map.objectives[0] == "accuracy"

@@ -15,7 +15,7 @@ import sweeper
 from sweeper.errors import ImportMapError
 from sweeper.importing.detect import read_table
 from sweeper.importing.guess import guess_responses
-from sweeper.importing.mapping import ImportMap, ResponsesMap, load_map, map_text
+from sweeper.importing.mapping import ConstraintMap, ImportMap, ResponsesMap, load_map, map_text
 from sweeper.keywords.lists import load_keyword_list
 from sweeper.runs.imported import ImportResult
 
@@ -340,6 +340,7 @@ def test_the_guess_is_shown_and_is_read_back(command: Command, tmp_path: Path) -
     assert "12 of 12 responses judged by sweeper, 3 records" in answer.out
     mapping = load_map(tmp_path / "run/import.yaml")
     assert dict(mapping.parameters) == {"learning_rate": "lr"}
+    assert mapping.constraints == (ConstraintMap(metric="unsafe_rate", max=0.05),)
     assert (mapping.step, mapping.seed) == ("step", None)
     again = command("import", *words, "--out", "again", "--map", "run/import.yaml")
     assert again.code == 0, again.err
