@@ -11,6 +11,7 @@ from sweeper.analysis import SAFEST_USEFUL
 from sweeper.cli import show
 from sweeper.cli.commands import app, without_gc
 from sweeper.cli.options import JsonOption, RunArgument, open_run
+from sweeper.errors import RunFolderError
 from sweeper.estimate import duration_text
 from sweeper.launch import last_job
 from sweeper.runs.command_outputs import StatusOutput
@@ -75,6 +76,12 @@ def stop(
         show.line(f"{job.title} is cancelled; `sweeper launch` continues the run")
         if not driven:
             return
+    if job is not None and not folder.info.exists() and (state := job.state()):
+        raise RunFolderError(
+            f"{job.title} of {folder.root} was not stopped; it is: {state}",
+            code="run.not_running",
+            path=folder.root,
+        )
     folder.open()
     show.line(f"stopping process {stop_driver(folder)}; finished results are saved")
     until = time.monotonic() + STOP_SECONDS

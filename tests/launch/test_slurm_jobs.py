@@ -93,7 +93,7 @@ def test_a_note_that_launch_did_not_write_names_no_job(tmp_path: Path, text: str
 
 
 def test_a_cluster_that_only_a_run_folder_names_is_not_asked(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: Command
 ) -> None:
     """A token of the user's would go to it."""
     monkeypatch.setattr("sweeper.launch.ray_jobs.job_state", lambda address, name: "RUNNING")
@@ -102,6 +102,11 @@ def test_a_cluster_that_only_a_run_folder_names_is_not_asked(
     job = RayClusterJob("a", "http://10.0.0.1:8265")
     assert (job.state() or "").endswith("set RAY_API_SERVER_ADDRESS=http://10.0.0.1:8265")
     assert not job.stop() and not job.cancel(only_waiting=False)
+    note_job(tmp_path, job)
+    (tmp_path / "run" / "launch").mkdir(parents=True)
+    (tmp_path / "job.json").rename(tmp_path / "run" / "launch" / "job.json")
+    answer = command("stop", tmp_path / "run")
+    assert answer.code == 2 and "set RAY_API_SERVER_ADDRESS=http://10.0.0.1:8265" in answer.err
     assert RayClusterJob("a", "http://127.0.0.1:8265").state() == "RUNNING"
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", job.address)
     assert job.state() == "RUNNING"
