@@ -28,8 +28,11 @@ from sweeper.trial.run import run_trajectory
 PACK_TOLERANCE = 1e-4
 """Largest relative difference of a metric between weights that rounded differently on their way."""
 
-SCORING_TOLERANCE = 1e-6
-"""The same between equal weights, scored beside other readouts or alone."""
+SCORING_TOLERANCE = 1e-5
+"""The same between equal weights, scored beside other readouts or alone: only the order of sums differs.
+
+Of a held-out loss in fp32 it is at most 1.6e-6 on SmolLM2-135M, which depends on the CPU.
+"""
 
 
 class Verification(NamedTuple):

@@ -178,7 +178,10 @@ def test_two_sweeps_share_a_node_and_survive_a_walltime_a_held_folder_and_a_canc
 ) -> None:
     words = ["--shared", "--cpus-per-node=1", "--gpus-per-node=0", "--memory=2000Mi"]
     words.append("--sbatch=--nodelist=node1")
-    one, two = job("one", 24), job("two", 8)  # The first is not to end before the signal reaches it.
+    one, two = (
+        job("one", 24),
+        job("two", 8),
+    )  # The first is not to end before the signal reaches it.
     for each in (one, two):
         each.launch(*words)
     one.wait("two Rays", lambda: len(one.cluster("pgrep", "-f", "gcs/gcs_server").split()) == 2)
