@@ -125,10 +125,8 @@ def _kept_handler(number: int) -> Iterator[None]:
 
     From any thread; Python's own `signal.signal` works in the main one only.
     """
-    libc, before = (
-        ctypes.CDLL(None),
-        ctypes.create_string_buffer(1024),
-    )  # `struct sigaction` is smaller.
+    libc = ctypes.CDLL(None)
+    before = ctypes.create_string_buffer(1024)  # `struct sigaction` is smaller.
     known = libc.sigaction(number, None, before) == 0
     try:
         yield
